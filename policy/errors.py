@@ -1,0 +1,48 @@
+"""Every failure a caller of `policy` may want to tell apart, in one tree.
+
+    RepoformerError
+    ├── ModelError            the model file is the problem
+    │   ├── ModelMissing      it is not there, or cannot be read
+    │   └── ModelInvalid      it is not a model that can complete code
+    └── EngineError           the worker process is the problem
+        ├── EngineUnavailable it could not be started, or keeps dying
+        ├── EngineDied        it died while it worked on this request
+        └── EngineFailed      it answered that the request could not be done
+
+Each message says what happened and what to do about it; it is written for the person in front of the editor. A
+cancelled request is not an error: it ends as `asyncio.CancelledError`.
+"""
+
+from __future__ import annotations
+
+
+class RepoformerError(Exception):
+    """Base of everything that is raised on purpose."""
+
+
+class ModelError(RepoformerError):
+    """The model file is the problem."""
+
+
+class ModelMissing(ModelError):
+    """The model file is not there, or cannot be read."""
+
+
+class ModelInvalid(ModelError):
+    """The file is not a model that can complete code."""
+
+
+class EngineError(RepoformerError):
+    """The worker process is the problem."""
+
+
+class EngineUnavailable(EngineError):
+    """The worker could not be started, or keeps dying."""
+
+
+class EngineDied(EngineError):
+    """The worker died while it worked on this request."""
+
+
+class EngineFailed(EngineError):
+    """The worker answered that the request could not be done."""
