@@ -1,0 +1,251 @@
+"""Every setting, documented beside its default, and the reading of what a client sends.
+
+One table serves four readers: the server, the settings pages of the editors (`json_schema`), the README's table, and
+the message about a wrong value. Settings come from outside, so each is checked by itself: a wrong one is named and its
+default is used, the others hold. Keys that no field has are left alone, because editors keep settings of their own
+(where the server is, say) in the same section.
+
+The values are flat on purpose: every editor can write `repoformer.threads`, not every editor can nest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+from policy.prompt import LAYOUTS
+
+SECTION = "repoformer"
+
+
+class Kind(Protocol):
+    """What values a setting takes."""
+
+    def read(self, value: object) -> object:
+        """Return the value as the field holds it. Raises `ValueError` that says what was expected."""
+        ...
+
+    def schema(self) -> dict[str, object]:
+        """The same as a JSON Schema."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Switch:
+    def read(self, value: object) -> object:
+        if not isinstance(value, bool):
+            raise ValueError("true or false")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class _Choice:
+    options: tuple[str, ...]
+
+    def read(self, value: object) -> object:
+        if value not in self.options:
+            raise ValueError(f"one of {', '.join(map(repr, self.options))}")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "enum": list(self.options)}
+
+
+@dataclass(frozen=True)
+class _Integer:
+    minimum: int
+    maximum: int
+
+    def read(self, value: object) -> object:
+        # Lua and JavaScript clients may send 4.0 for 4; JSON's true is an int in Python.
+        whole = not isinstance(value, bool) and (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        )
+        if not whole or not self.minimum <= int(value) <= self.maximum:  # type: ignore[call-overload]
+            raise ValueError(f"a whole number from {self.minimum} to {self.maximum}")
+        return int(value)  # type: ignore[call-overload]
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
+
+@dataclass(frozen=True)
+class _Fraction:
+    """A number from 0 to 1, or null."""
+
+    def read(self, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError("a number from 0 to 1, or null")
+        return float(value)
+
+    def schema(self) -> dict[str, object]:
+        return {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+
+
+@dataclass(frozen=True)
+class _Text:
+    def read(self, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError("a text")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True)
+class _Texts:
+    def read(self, value: object) -> object:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError("a list of texts")
+        return tuple(value)
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "array", "items": {"type": "string"}}
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Numbers of zero or more, one a device."""
+
+    def read(self, value: object) -> object:
+        numbers = isinstance(value, list) and all(
+            isinstance(item, int | float) and not isinstance(item, bool) and item >= 0 for item in value
+        )
+        if not numbers:
+            raise ValueError("a list of numbers, none below 0")
+        return tuple(map(float, value))  # type: ignore[call-overload]
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "array", "items": {"type": "number", "minimum": 0}}
+
+
+def _setting(default: object, kind: Kind, description: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "description": description})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a person can set, section `repoformer`. In JSON the names are in camel case: `gpuLayers`."""
+
+    # What a completion does
+    enabled: bool = _setting(True, _Switch(), "Offer completions at all.")
+    disabled_languages: tuple[str, ...] = _setting(
+        (), _Texts(), 'Language ids in which no completions are offered, such as `["markdown"]`.'
+    )
+    policy: Literal["selective", "always", "never"] = _setting(
+        "selective",
+        _Choice(("selective", "always", "never")),
+        "When to put code from other files before the model: when the model asks for it, always, or never.",
+    )
+    selection: Literal["threshold", "greedy"] = _setting(
+        "threshold",
+        _Choice(("threshold", "greedy")),
+        "How `selective` decides: the probability is over the threshold, or retrieving is the likeliest choice.",
+    )
+    threshold: float | None = _setting(
+        None, _Fraction(), "Probability over which to retrieve. Empty: the threshold that belongs to the model."
+    )
+    multiline: Literal["auto", "never"] = _setting(
+        "auto",
+        _Choice(("auto", "never")),
+        "Whether a completion may have several lines: where the syntax says that a block is open, or never.",
+    )
+
+    # The model
+    model: str = _setting("", _Text(), "A GGUF file to use. Empty: the default model.")
+    layout: str = _setting(
+        "",
+        _Choice(("", *LAYOUTS)),
+        "Order of the parts of the prompt. Empty: the one that the model's metadata names.",
+    )
+    left_tokens: int = _setting(1024, _Integer(32, 65_536), "Tokens of text left of the cursor that the model reads.")
+    right_tokens: int = _setting(512, _Integer(0, 65_536), "Tokens of text right of the cursor that the model reads.")
+    context_tokens: int = _setting(512, _Integer(0, 65_536), "Tokens of code from other files that the model reads.")
+    chunks: int = _setting(10, _Integer(1, 100), "Most pieces of code from other files to put before the model.")
+
+    # The machine
+    context_size: int = _setting(
+        0, _Integer(0, 1_048_576), "Size of the model's context in tokens. 0: what the three budgets need."
+    )
+    threads: int = _setting(0, _Integer(0, 512), "CPU threads of the model. 0: as many as there are physical cores.")
+    gpu_layers: int = _setting(-1, _Integer(-1, 10_000), "Layers of the model on the GPU. -1: all of them.")
+    main_gpu: int = _setting(0, _Integer(0, 64), "Which GPU, counted from 0.")
+    tensor_split: tuple[float, ...] = _setting((), _Shares(), "How to share the model among GPUs, such as `[3, 1]`.")
+    flash_attention: Literal["auto", "on", "off"] = _setting("auto", _Choice(("auto", "on", "off")), "Flash attention.")
+    kv_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = _setting(
+        "f16",
+        _Choice(("f32", "f16", "bf16", "q8_0", "q4_0")),
+        "Number format of the KV cache; smaller formats save memory.",
+    )
+
+    # The index
+    exclude: tuple[str, ...] = _setting(
+        (), _Texts(), "What not to index beside what `.gitignore` names, as `.gitignore` patterns."
+    )
+
+    log_level: Literal["error", "warning", "info", "debug"] = _setting(
+        "info", _Choice(("error", "warning", "info", "debug")), "How much to write into the log."
+    )
+
+
+DEFAULTS = Settings()
+
+
+def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
+    """Read settings out of what a client sent, later layers over earlier ones.
+
+    Returns the settings and what was wrong with them, a line a setting. A layer that is `None` counts as absent, a
+    null setting as not set.
+    """
+    given: dict[str, object] = {}
+    problems: list[str] = []
+    for layer in layers:
+        if isinstance(layer, Mapping):
+            given |= {str(key): value for key, value in layer.items() if value is not None}
+        elif layer is not None:
+            problems.append(f"{SECTION} = {_shown(layer)} (expected an object)")
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        name = json_name(each)
+        if name not in given:
+            continue
+        try:
+            values[each.name] = kind_of(each).read(given[name])
+        except ValueError as expected:
+            problems.append(f"{SECTION}.{name} = {_shown(given[name])} (expected {expected})")
+    return Settings(**values), tuple(problems)
+
+
+def json_name(each: Field[Any]) -> str:
+    """The name of a field in JSON: `gpu_layers` is `gpuLayers`."""
+    first, *rest = each.name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def kind_of(each: Field[Any]) -> Kind:
+    """What values a field takes."""
+    kind: Kind = each.metadata["kind"]
+    return kind
+
+
+def json_schema() -> dict[str, dict[str, object]]:
+    """Every setting as a JSON Schema property with its default and description, by its dotted name."""
+    return {
+        f"{SECTION}.{json_name(each)}": {
+            **kind_of(each).schema(),
+            "default": list(each.default) if isinstance(each.default, tuple) else each.default,
+            "markdownDescription": each.metadata["description"],
+        }
+        for each in fields(Settings)
+    }
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
