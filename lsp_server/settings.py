@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.prompt import LAYOUTS
 
 SECTION = "repoformer"
+_ENGINE = EngineSettings()
 
 
 class Kind(Protocol):
@@ -76,15 +78,13 @@ class _Integer:
 
 @dataclass(frozen=True)
 class _Fraction:
-    """A number from 0 to 1, or null."""
-
     def read(self, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ValueError("a number from 0 to 1, or null")
+            raise ValueError("a number from 0 to 1")
         return float(value)
 
     def schema(self) -> dict[str, object]:
-        return {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+        return {"type": "number", "minimum": 0, "maximum": 1}
 
 
 @dataclass(frozen=True)
@@ -164,24 +164,40 @@ class Settings:
         _Choice(("", *LAYOUTS)),
         "Order of the parts of the prompt. Empty: the one that the model's metadata names.",
     )
-    left_tokens: int = _setting(1024, _Integer(32, 65_536), "Tokens of text left of the cursor that the model reads.")
-    right_tokens: int = _setting(512, _Integer(0, 65_536), "Tokens of text right of the cursor that the model reads.")
-    context_tokens: int = _setting(512, _Integer(0, 65_536), "Tokens of code from other files that the model reads.")
+    left_tokens: int | None = _setting(
+        None, _Integer(32, 65_536), "Tokens left of the cursor that the model reads. Empty: the model's own budget."
+    )
+    right_tokens: int | None = _setting(
+        None, _Integer(0, 65_536), "Tokens right of the cursor that the model reads. Empty: the model's own budget."
+    )
+    context_tokens: int | None = _setting(
+        None, _Integer(0, 65_536), "Tokens of other files that the model reads. Empty: the model's own budget."
+    )
     chunks: int = _setting(10, _Integer(1, 100), "Most pieces of code from other files to put before the model.")
 
     # The machine
     context_size: int = _setting(
-        0, _Integer(0, 1_048_576), "Size of the model's context in tokens. 0: what the three budgets need."
+        _ENGINE.context_size,
+        _Integer(512, 1_048_576),
+        "Size of the model's context in tokens; all open documents share it.",
     )
-    threads: int = _setting(0, _Integer(0, 512), "CPU threads of the model. 0: as many as there are physical cores.")
-    gpu_layers: int = _setting(-1, _Integer(-1, 10_000), "Layers of the model on the GPU. -1: all of them.")
-    main_gpu: int = _setting(0, _Integer(0, 64), "Which GPU, counted from 0.")
-    tensor_split: tuple[float, ...] = _setting((), _Shares(), "How to share the model among GPUs, such as `[3, 1]`.")
-    flash_attention: Literal["auto", "on", "off"] = _setting("auto", _Choice(("auto", "on", "off")), "Flash attention.")
-    kv_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = _setting(
-        "f16",
-        _Choice(("f32", "f16", "bf16", "q8_0", "q4_0")),
-        "Number format of the KV cache; smaller formats save memory.",
+    threads: int = _setting(
+        _ENGINE.threads, _Integer(0, 512), "CPU threads of the model. 0: physical cores, one left for the editor."
+    )
+    gpu_layers: int = _setting(
+        _ENGINE.gpu_layers, _Integer(-1, 10_000), "Layers of the model on the GPU. -1: all of them."
+    )
+    main_gpu: int = _setting(_ENGINE.main_gpu, _Integer(0, 64), "Which GPU, counted from 0.")
+    tensor_split: tuple[float, ...] = _setting(
+        _ENGINE.tensor_split, _Shares(), "How to share the model among GPUs, such as `[3, 1]`."
+    )
+    flash_attention: Literal["auto", "on", "off"] = _setting(
+        _ENGINE.flash_attention, _Choice(get_args(FlashAttention)), "Flash attention."
+    )
+    kv_cache_type: Literal["f32", "f16", "q8_0", "q4_0"] = _setting(
+        _ENGINE.kv_cache_type,
+        _Choice(get_args(KvCacheType)),
+        "Number format of the KV cache; smaller ones save memory.",
     )
 
     # The index
@@ -236,14 +252,16 @@ def kind_of(each: Field[Any]) -> Kind:
 
 def json_schema() -> dict[str, dict[str, object]]:
     """Every setting as a JSON Schema property with its default and description, by its dotted name."""
-    return {
-        f"{SECTION}.{json_name(each)}": {
-            **kind_of(each).schema(),
-            "default": list(each.default) if isinstance(each.default, tuple) else each.default,
-            "markdownDescription": each.metadata["description"],
-        }
-        for each in fields(Settings)
-    }
+    return {f"{SECTION}.{json_name(each)}": _property(each) for each in fields(Settings)}
+
+
+def _property(each: Field[Any]) -> dict[str, object]:
+    schema = kind_of(each).schema()
+    if each.default is None:
+        schema["type"] = [schema["type"], "null"]
+    schema["default"] = list(each.default) if isinstance(each.default, tuple) else each.default
+    schema["markdownDescription"] = each.metadata["description"]
+    return schema
 
 
 def _shown(value: object) -> str:

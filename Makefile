@@ -1,0 +1,47 @@
+# Everything a developer runs, and CI runs the same. `make help` lists it.
+#
+# The environment is made once, in .venv, and again when pyproject.toml changes. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# llama.cpp is compiled for the machine it is built on. Some virtual machines announce AMX but do not let a process
+# use its tiles; what ggml compiles for them then dies with SIGILL at the first evaluation. At the sizes used here AMX
+# gains nothing measurable, so it is left out wherever the compiler knows these flags (x86-64, GCC 11 or Clang 12 on).
+AMX_OFF    := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+CC         ?= cc
+KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
+CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
+
+.PHONY: help setup demo test lint types clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP) ## make the environment and install the project and its tools into it
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	CMAKE_ARGS="$(CMAKE_ARGS)" $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup ## get the default model and complete at the cursors of the sample workspace
+	$(BIN)/repoformer-lsp model pull
+	$(BIN)/python examples/demo.py
+
+test: setup lint types ## check style and types, then run every test
+	$(BIN)/python -m pytest
+
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## check types
+	$(BIN)/mypy
+
+clean: ## remove the environment and what tools left behind
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

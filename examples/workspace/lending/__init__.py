@@ -1,0 +1,1 @@
+"""Books, members, loans and late fees of a small library."""

@@ -1,0 +1,1 @@
+"""Protocol handlers, one small file a subject: convert in, call the core, convert out."""

@@ -1,0 +1,53 @@
+"""Settings from the client: `initializationOptions` first, `workspace/configuration` over them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+
+from lsp_server.settings import SECTION
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+
+
+async def register(ls: RepoformerServer) -> None:
+    """Ask to be told of changed settings, where the client wants to be asked."""
+    workspace = ls.client_capabilities.workspace
+    changes = workspace.did_change_configuration if workspace else None
+    if changes and changes.dynamic_registration:
+        options = types.DidChangeConfigurationRegistrationOptions(section=SECTION)
+        await ls.register("repoformer-configuration", types.WORKSPACE_DID_CHANGE_CONFIGURATION, options)
+
+
+async def pull(ls: RepoformerServer) -> None:
+    """Fetch the settings, where the client can answer; one that does not answer keeps what it had."""
+    workspace = ls.client_capabilities.workspace
+    if not (workspace and workspace.configuration):
+        ls.session.configure()
+        return
+    asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
+    try:
+        answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), PATIENCE_SECONDS)
+    except (asyncio.TimeoutError, JsonRpcException) as error:  # noqa: UP041  # another class on Python 3.10
+        log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
+        ls.session.configure()
+    else:
+        ls.session.configure(answer[0] if isinstance(answer, list) and answer else None)
+
+
+async def changed(ls: RepoformerServer, params: types.DidChangeConfigurationParams) -> None:
+    """`workspace/didChangeConfiguration`: older clients send the settings along, others want to be asked."""
+    sent = params.settings
+    if isinstance(sent, dict) and SECTION in sent:
+        ls.session.configure(sent[SECTION])
+    else:
+        await pull(ls)

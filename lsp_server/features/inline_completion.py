@@ -1,0 +1,43 @@
+"""`textDocument/inlineCompletion`: the main job."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from lsp_server import items
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
+
+log = logging.getLogger(__name__)
+
+NOTHING = types.InlineCompletionList(items=[])
+
+
+async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -> types.InlineCompletionList:
+    """Complete at a cursor.
+
+    A newer request for a document cancels the older, which is then answered with an error: an empty list would make
+    Neovim hide the suggestion that is on screen.
+    """
+    session = ls.session
+    uri = params.text_document.uri
+    with session.latest(uri):
+        document = session.document(uri)
+        if document is None or not session.offers(document):
+            return NOTHING
+        place = document.locate((params.position.line, params.position.character), session.encoding)
+        if place.note:
+            log.warning("%s: %s; nothing is completed there", uri, place.note)
+            return NOTHING
+        selection = items.selection_of(
+            document, place, params.context.selected_completion_info, session.encoding
+        )
+        invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        completion = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
+        if completion is None or not completion.text:
+            return NOTHING
+        return types.InlineCompletionList([items.item(document, place, selection, completion.text, session.encoding)])

@@ -1,0 +1,45 @@
+"""`initialize`, `initialized`, `shutdown`, `exit`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from lsp_server.features import configuration, workspace
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
+
+log = logging.getLogger(__name__)
+
+
+def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
+    """Take down who the client is and what it can do; nothing is sent before `initialized`."""
+    client = params.client_info
+    log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
+    ls.session.begin(
+        encoding=str(getattr(ls.workspace.position_encoding, "value", "utf-16")),
+        roots=workspace.roots_of(params),
+        options=params.initialization_options,
+        client_process=params.process_id,
+    )
+
+
+async def initialized(ls: RepoformerServer, params: types.InitializedParams) -> None:
+    """Get the settings, then load the model and index the workspace."""
+    await configuration.register(ls)
+    await workspace.register(ls)
+    await configuration.pull(ls)
+    await ls.session.start()
+
+
+def shutdown(ls: RepoformerServer, params: None) -> None:
+    """No more requests will come; what runs is cancelled."""
+    ls.session.shutting_down()
+
+
+def leave(ls: RepoformerServer, params: None) -> None:
+    """`exit`: end the connection, and with it the worker and the index."""
+    ls.session.stop()

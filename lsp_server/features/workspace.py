@@ -1,0 +1,61 @@
+"""Workspace folders and files that change on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+from pygls.uris import to_fs_path
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
+
+log = logging.getLogger(__name__)
+
+
+def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
+    """The workspace folders on this machine; older clients name one root, as a URI or as a path."""
+    if params.workspace_folders:
+        uris = [folder.uri for folder in params.workspace_folders]
+    elif params.root_uri:
+        uris = [params.root_uri]
+    else:
+        return (Path(params.root_path),) if params.root_path else ()
+    return _paths(uris)
+
+
+async def register(ls: RepoformerServer) -> None:
+    """Ask for file changes, where the client can watch. The index has a watcher of its own for those that cannot."""
+    workspace = ls.client_capabilities.workspace
+    watching = workspace.did_change_watched_files if workspace else None
+    if watching and watching.dynamic_registration:
+        watchers = [types.FileSystemWatcher(glob_pattern="**/*")]
+        options = types.DidChangeWatchedFilesRegistrationOptions(watchers=watchers)
+        await ls.register("repoformer-files", types.WORKSPACE_DID_CHANGE_WATCHED_FILES, options)
+
+
+def folders_changed(ls: RepoformerServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+    """`workspace/didChangeWorkspaceFolders`."""
+    removed = set(_paths(folder.uri for folder in params.event.removed))
+    added = [path for path in _paths(folder.uri for folder in params.event.added) if path not in ls.session.roots]
+    kept = [root for root in ls.session.roots if root not in removed]
+    ls.session.set_roots((*kept, *added))
+
+
+def files_changed(ls: RepoformerServer, params: types.DidChangeWatchedFilesParams) -> None:
+    """`workspace/didChangeWatchedFiles`: the index looks at these files again."""
+    ls.session.touch(_paths(change.uri for change in params.changes))
+
+
+def _paths(uris: Iterable[str]) -> tuple[Path, ...]:
+    """Local paths; folders elsewhere (a virtual file system) cannot be read and are left out."""
+    paths = []
+    for uri in uris:
+        if path := to_fs_path(uri):
+            paths.append(Path(path))
+        else:
+            log.info("not a local folder or file, so not indexed: %s", uri)
+    return tuple(paths)

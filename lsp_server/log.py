@@ -1,0 +1,97 @@
+"""Where log lines go: a file in the user's log directory, and the editor's output window.
+
+People's source code is in neither. This project's own lines name files and figures only; of an exception the type and
+the places are written, not the message, which may quote text; and pygls, which logs whole messages, is silenced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+OURS = ("lsp_server", "policy", "indexer")
+_KEPT_FILES = 10
+_MAX_BYTES = 2_000_000
+_ATTACHED = (*OURS, "asyncio")
+
+
+def directory() -> Path:
+    """Where log files are kept for this user; it may not exist yet."""
+    return Path(platformdirs.user_log_dir("repoformer-lsp", appauthor=False))
+
+
+def open_file() -> Path | None:
+    """Begin a log file for this process and drop the oldest ones; None where the directory cannot be written."""
+    silence_pygls()
+    path = directory() / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in sorted(path.parent.glob("server-*.log*"))[: -_KEPT_FILES + 1]:
+            old.unlink(missing_ok=True)
+        # One process, one file: nothing rotates away under another server.
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8")
+    except OSError:
+        return None
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    for name in _ATTACHED:
+        logging.getLogger(name).addHandler(handler)
+    set_level("info")
+    return path
+
+
+def set_level(level: str) -> None:
+    """Set how much is logged: "error", "warning", "info" or "debug"."""
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def silence_pygls() -> None:
+    """Keep pygls from logging the messages themselves, which hold source code."""
+    logger = logging.getLogger("pygls")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
+
+
+class ClientHandler(logging.Handler):
+    """Passes log lines on to a client; safe to use from any thread."""
+
+    def __init__(self, send: Callable[[int, str], None]) -> None:
+        super().__init__()
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self.setFormatter(_Formatter("%(name)s: %(message)s"))
+
+    def attach(self) -> None:
+        """Begin to receive log lines."""
+        for name in OURS:
+            logging.getLogger(name).addHandler(self)
+
+    def detach(self) -> None:
+        """Receive no more."""
+        for name in OURS:
+            logging.getLogger(name).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line over to the event loop."""
+        line = self.format(record)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._send, record.levelno, line)
+
+
+class _Formatter(logging.Formatter):
+    def formatException(self, ei: object) -> str:  # noqa: N802  # logging's own name
+        error = ei[1] if isinstance(ei, tuple) else None
+        if not isinstance(error, BaseException):
+            return ""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+        return "\n".join([type(error).__name__, *places])

@@ -1,0 +1,35 @@
+"""A completion and how it came about as plain JSON values: one shape for the command line and for `repoformer/why`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexer.model import Hit
+    from policy.completer import Completion
+
+
+def completion_report(completion: Completion) -> dict[str, Any]:
+    """Fields `text`, `decision`, `chunks`, `timings_ms`, `stats`, `model`, and `reason` (why the text is empty)."""
+    decision = completion.decision
+    return {
+        "text": completion.text,
+        "decision": asdict(decision) if decision else None,
+        "chunks": [hit_report(hit) for hit in completion.hits],
+        "timings_ms": {stage: round(ms, 2) for stage, ms in completion.timings_ms.items()},
+        "stats": dict(completion.stats),
+        "model": completion.model,
+        "reason": completion.reason,
+    }
+
+
+def hit_report(hit: Hit) -> dict[str, Any]:
+    """Where a chunk stands (lines are one-based and inclusive) and how well it fits."""
+    chunk = hit.chunk
+    return {
+        "path": chunk.path,
+        "start_line": chunk.start_line,
+        "end_line": chunk.end_line,
+        "score": round(hit.score, 4),
+    }

@@ -1,0 +1,141 @@
+"""The language server: which handler answers which message, and how the session speaks to its client.
+
+pygls reads, writes and dispatches. Three things of it are replaced: its copies of the documents (`lsp_server.text`
+says why), its way to exit (`lsp_server.transport` does), and its popups about internal errors, which go into the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol, default_converter
+
+from lsp_server.features import configuration, documents, inline_completion, lifecycle, why, workspace
+from lsp_server.log import ClientHandler
+from lsp_server.notices import Severity
+from lsp_server.progress import ProgressBars
+from lsp_server.session import Session
+from lsp_server.status import Status
+
+log = logging.getLogger(__name__)
+
+STATUS_METHOD = "repoformer/status"
+
+_HANDLERS = {
+    types.INITIALIZE: lifecycle.initialize,
+    types.INITIALIZED: lifecycle.initialized,
+    types.SHUTDOWN: lifecycle.shutdown,
+    types.EXIT: lifecycle.leave,
+    types.TEXT_DOCUMENT_DID_OPEN: documents.opened,
+    types.TEXT_DOCUMENT_DID_CHANGE: documents.changed,
+    types.TEXT_DOCUMENT_DID_CLOSE: documents.closed,
+    types.TEXT_DOCUMENT_INLINE_COMPLETION: inline_completion.complete,
+    types.WORKSPACE_DID_CHANGE_CONFIGURATION: configuration.changed,
+    types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS: workspace.folders_changed,
+    types.WORKSPACE_DID_CHANGE_WATCHED_FILES: workspace.files_changed,
+    why.METHOD: why.why,
+}
+_OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}
+_REPLACED = (
+    types.EXIT,
+    types.TEXT_DOCUMENT_DID_OPEN,
+    types.TEXT_DOCUMENT_DID_CHANGE,
+    types.TEXT_DOCUMENT_DID_CLOSE,
+)
+_MESSAGE_TYPES = {
+    "error": types.MessageType.Error,
+    "warning": types.MessageType.Warning,
+    "info": types.MessageType.Info,
+}
+
+
+class _Protocol(LanguageServerProtocol):
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Answer a request whose parameters make no sense; pygls itself leaves it without an answer for ever."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], error=error.to_response_error())
+            raise
+
+
+class RepoformerServer(LanguageServer):
+    """A server for one client. Make it on a running event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "repoformer-lsp",
+            version("repoformer-lsp"),
+            text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
+            protocol_cls=_Protocol,
+            converter_factory=default_converter,
+        )
+        for method in _REPLACED:
+            del self.protocol.fm.builtin_features[method]
+        for method, handler in _HANDLERS.items():
+            self.feature(method, _OPTIONS.get(method))(handler)
+        self.session = Session(self)
+        self._bars = ProgressBars(self)
+        self._log_handler = ClientHandler(self._forward_log)
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """An internal error: for the log, not for a popup."""
+        log.error("internal error", exc_info=error)
+
+    # -- what handlers need of the client ------------------------------------------------------------------------------
+
+    async def ask(self, method: str, params: Any) -> Any:
+        """Send a request and wait for the answer. Raises `JsonRpcException` where the answer is an error.
+
+        The wait is shielded: pygls 2.1 fails when a client's answer arrives for a task that was cancelled meanwhile.
+        """
+        return await asyncio.shield(self.protocol.send_request_async(method, params))
+
+    async def register(self, name: str, method: str, options: Any) -> None:
+        """Register a capability at run time; a client that refuses gets no second try."""
+        registration = types.Registration(id=name, method=method, register_options=options)
+        try:
+            await self.ask(types.CLIENT_REGISTER_CAPABILITY, types.RegistrationParams([registration]))
+        except JsonRpcException as error:
+            log.warning("the client refused to register %s: %s", method, error)
+
+    # -- what the session says (lsp_server.session.Client) -------------------------------------------------------------
+
+    def show(self, severity: Severity, text: str) -> None:
+        """Show a message to the person."""
+        self.window_show_message(types.ShowMessageParams(type=_MESSAGE_TYPES[severity], message=text))
+
+    def report(self, status: Status) -> None:
+        """Send `repoformer/status`."""
+        self.protocol.notify(STATUS_METHOD, status.to_json())
+
+    def progress(self, task: str, share: float | None) -> None:
+        """Show a task's progress, where the client can."""
+        self._bars.show(task, share)
+
+    def start_logging(self) -> None:
+        """Pass the log on to the client from now on."""
+        self._log_handler.attach()
+
+    def stop_logging(self) -> None:
+        """The connection has ended."""
+        self._log_handler.detach()
+
+    def _forward_log(self, level: int, line: str) -> None:
+        kind = (
+            types.MessageType.Error
+            if level >= logging.ERROR
+            else types.MessageType.Warning
+            if level >= logging.WARNING
+            else types.MessageType.Info
+            if level >= logging.INFO
+            else types.MessageType.Debug
+        )
+        self.window_log_message(types.LogMessageParams(type=kind, message=line))

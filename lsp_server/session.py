@@ -1,0 +1,277 @@
+"""What one connection has: documents, settings, the core, and the requests that run.
+
+Handlers in `features` turn messages into calls of this class; it knows no messages. What it has to say goes through
+`Client`. Everything here runs on the event loop and none of it takes long: documents are values, and the work is done
+in the index's threads and in the worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from indexer.languages import language_of
+from indexer.model import Cursor
+from lsp_server import log as logs
+from lsp_server import parent
+from lsp_server.core import Core, Progress
+from lsp_server.notices import Notices, Severity
+from lsp_server.settings import Settings, read_settings
+from lsp_server.status import Facts, Status, status_of
+from lsp_server.text import Document, Encoding, Place, Position
+from pygls.uris import to_fs_path
+
+from policy.completer import Completion, Request
+from policy.errors import ModelError, RepoformerError
+
+if TYPE_CHECKING:
+    from policy.engine.supervisor import State
+
+log = logging.getLogger(__name__)
+
+
+class Client(Protocol):
+    """What a session says to its client."""
+
+    def show(self, severity: Severity, text: str) -> None:
+        """Show a message to the person."""
+
+    def report(self, status: Status) -> None:
+        """Say what the server is doing."""
+
+    def progress(self, task: str, share: float | None) -> None:
+        """Say how far a long task is: its share from 0 to 1, None where that is unknown; at 1 it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A completion that was given, and where."""
+
+    uri: str
+    position: Position
+    completion: Completion
+
+
+class Session:
+    """One client's state. `stopped` is set once the connection is to end."""
+
+    def __init__(self, client: Client) -> None:
+        self.stopped = asyncio.Event()
+        self.exit_status = 1  # unless the client asks to shut down first
+        self.encoding: Encoding = "utf-16"
+        self.roots: tuple[Path, ...] = ()
+        self.settings = Settings()
+        self._client = client
+        self._notices = Notices(client.show)
+        self._facts = Facts()
+        self._status: Status | None = None
+        self._options: object = None
+        self._core = Core(self)
+        self._documents: dict[str, Document] = {}
+        self._running: dict[str, asyncio.Task[object]] = {}
+        self._records: dict[str, Record] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def begin(
+        self, *, encoding: Encoding, roots: tuple[Path, ...], options: object, client_process: int | None
+    ) -> None:
+        """Take over what the client said of itself."""
+        self.encoding, self._options = encoding, options
+        self.set_roots(roots)
+        if client_process is not None:
+            self._spawn(parent.watch(client_process, self._orphaned))
+
+    def start(self) -> None:
+        """Index the workspace and load the model, both in the background."""
+        self._tell_status()
+        self._spawn(self._start())
+
+    async def _start(self) -> None:
+        await self._core.start(self.settings, self.roots)
+        for document in self._documents.values():
+            self._core.set_buffer(_path(document), document)
+        await self._core.warm_up()
+
+    def shutting_down(self) -> None:
+        """The client asked to shut down: what runs is cancelled, and this is a clean end."""
+        self.exit_status = 0
+        for task in self._running.values():
+            task.cancel()
+
+    def stop(self) -> None:
+        """End the connection."""
+        self.stopped.set()
+
+    async def close(self) -> None:
+        """Stop everything that runs and leave no process behind."""
+        running = [*self._running.values(), *self._background]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._core.close()
+        log.info("closed")
+
+    def _orphaned(self) -> None:
+        log.warning("the client's process is gone; stopping")
+        self.stop()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._failed(error)
+
+    # -- settings -----------------------------------------------------------------------------------------------------
+
+    def configure(self, sent: object = None) -> None:
+        """Take over settings: those sent now, over those that came with `initialize`."""
+        settings, problems = read_settings(self._options, sent)
+        if problems:
+            listed = "; ".join(problems)
+            self._notices.tell("settings", f"Wrong settings, for which the defaults are used: {listed}.", "warning")
+        else:
+            self._notices.settle("settings")
+        if settings != self.settings:
+            self.settings = settings
+            self._spawn(self._core.apply(settings))
+        logs.set_level(settings.log_level)
+        self._update(enabled=settings.enabled, policy=settings.policy)
+
+    # -- workspace ----------------------------------------------------------------------------------------------------
+
+    def set_roots(self, roots: tuple[Path, ...]) -> None:
+        """Change the workspace folders; one that is not there is named and waited for."""
+        self.roots = roots
+        if gone := [str(root) for root in roots if not root.is_dir()]:
+            listed = ", ".join(gone)
+            self._notices.tell("workspace", f"Not indexed, because it is not a folder: {listed}.", "warning")
+        self._spawn(self._core.set_roots(roots))
+
+    def touch(self, paths: Iterable[Path]) -> None:
+        """These files may have changed on disk."""
+        self._core.touch(paths)
+
+    # -- documents ----------------------------------------------------------------------------------------------------
+
+    def document(self, uri: str) -> Document | None:
+        """The current version of an open document; one that was never opened is reported."""
+        document = self._documents.get(uri)
+        if document is None:
+            log.warning("%s was never opened (textDocument/didOpen); nothing can be done with it", uri)
+        return document
+
+    def put(self, document: Document) -> None:
+        """Take over a document's new version."""
+        self._documents[document.uri] = document
+        self._core.set_buffer(_path(document), document)
+
+    def drop(self, uri: str) -> None:
+        """A document was closed; its file counts again."""
+        document = self._documents.pop(uri, None)
+        self._records.pop(uri, None)
+        if document is not None:
+            self._core.drop_buffer(_path(document), uri)
+
+    # -- completions --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def latest(self, uri: str) -> Iterator[None]:
+        """Make the current task the one that completes in a document; the one before it is cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        if before := self._running.get(uri):
+            before.cancel()
+        self._running[uri] = task
+        self._update(generating=len(self._running))
+        try:
+            yield
+        finally:
+            if self._running.get(uri) is task:
+                del self._running[uri]
+            self._update(generating=len(self._running))
+
+    def offers(self, document: Document) -> bool:
+        """Whether completions are wanted in a document."""
+        return self.settings.enabled and document.language_id not in self.settings.disabled_languages
+
+    async def complete(
+        self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
+    ) -> Completion | None:
+        """Complete between two texts; None after a failure, which is reported and not raised."""
+        path = _path(document)
+        language = language_of(path, document.language_id)
+        cursor = Cursor(path, *sides, language.id if language else "")
+        request = Request(cursor, document.uri, "invoked" if invoked else "automatic", None)
+        try:
+            completion = await self._core.complete(request)
+        except RepoformerError as error:
+            self._failed(error)
+            return None
+        self._records.pop(document.uri, None)  # so that the newest stands last
+        self._records[document.uri] = Record(document.uri, document.position(place, self.encoding), completion)
+        if completion.reason:
+            log.info("no completion: %s", completion.reason)
+        return completion
+
+    def record(self, uri: str | None) -> Record | None:
+        """The last completion in a document, or in any."""
+        if uri is not None:
+            return self._records.get(uri)
+        return next(reversed(self._records.values()), None)
+
+    # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
+
+    def engine_changed(self, state: State, model: str) -> None:
+        """The worker starts, serves or has failed."""
+        if state == "ready":
+            self._notices.settle("model")
+            self._update(loaded=True, problem="", model=model)
+        else:
+            self._update(loaded=False, model=model)
+        self._client.progress("model", None if state == "starting" else 1.0)
+
+    def indexing(self, progress: Progress) -> None:
+        """The index advances."""
+        self._update(indexed=progress.share)
+        self._client.progress("index", progress.share)
+
+    def notice(self, text: str) -> None:
+        """Something a person should know once."""
+        self._notices.tell(text, text, "info")
+
+    # -- reporting ----------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, ModelError):
+            self._notices.tell("model", str(error))
+            self._update(problem=str(error))
+        elif isinstance(error, RepoformerError):
+            log.warning("no completion: %s", error)
+        else:
+            log.error("internal error", exc_info=error)
+
+    def _update(self, **changes: object) -> None:
+        self._facts = replace(self._facts, **changes)  # type: ignore[arg-type]
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        status = status_of(self._facts)
+        if status != self._status:
+            self._status = status
+            self._client.report(status)
+
+
+def _path(document: Document) -> str:
+    """Path of a document's file; empty for one that has none (never saved, or on another machine)."""
+    return to_fs_path(document.uri) or ""

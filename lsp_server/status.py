@@ -1,0 +1,59 @@
+"""One glance: what the server is doing, as editors show it in a status bar.
+
+A pure function of a few facts, so that the state never depends on the order in which things happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+State = Literal["starting", "indexing", "ready", "generating", "off", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the state follows from. `indexed` is the share of the workspace that is indexed, None before it began."""
+
+    enabled: bool = True
+    problem: str = ""
+    model: str = ""
+    loaded: bool = False
+    indexed: float | None = None
+    generating: int = 0
+    policy: str = "selective"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Parameters of `repoformer/status`. `percent` is there while indexing."""
+
+    state: State
+    message: str
+    model: str
+    policy: str
+    percent: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it goes over the wire."""
+        return asdict(self)
+
+
+def status_of(facts: Facts) -> Status:
+    """What to show for `facts`; what a person can act on comes first."""
+
+    def status(state: State, message: str, percent: int | None = None) -> Status:
+        return Status(state, message, facts.model, facts.policy, percent)
+
+    if not facts.enabled:
+        return status("off", "switched off in the settings")
+    if facts.problem:
+        return status("error", facts.problem)
+    if facts.generating:
+        return status("generating", "completing")
+    if not facts.loaded:
+        return status("starting", "loading the model")
+    if facts.indexed is not None and facts.indexed < 1:
+        percent = int(facts.indexed * 100)
+        return status("indexing", f"indexing the workspace, {percent}%", percent)
+    return status("ready", "ready")
