@@ -22,7 +22,6 @@ from pathlib import PurePath
 from typing import Literal, Protocol
 
 from indexer.languages import LANGUAGES
-
 from indexer.model import Chunk, Cursor
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
@@ -226,7 +225,7 @@ class PromptBuilder:
         return self._lay_out(self.layout.retrieve, cursor, chunks)
 
     def _lay_out(self, parts: tuple[Part, ...], cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
-        ids = self.vocabulary.ids
+        markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
         left, left_trimmed = self._left(cursor.prefix) if "L" in parts else ((), False)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
@@ -242,8 +241,8 @@ class PromptBuilder:
         for part in parts:
             if part in slots:
                 tokens.extend(slots[part]())
-            elif part in ids:
-                tokens.append(ids[part])
+            elif part in markers:
+                tokens.append(markers[part])
         return Prompt(tuple(tokens), len(left), len(right), len(context), left_trimmed, right_trimmed, used)
 
     def _left(self, prefix: str) -> tuple[tuple[int, ...], bool]:

@@ -1,0 +1,172 @@
+"""The KV cache as the centre: a record of what has been evaluated, so that a request evaluates only what is new.
+
+Every *slot* (a document's plain branch, its retrieved branch) is a sequence in llama.cpp's memory. To evaluate a
+prompt, find the sequence that shares the longest prefix with it, share those cells, drop the rest of the slot's own,
+and decode what is left. That one rule covers a keystroke (the slot itself is nearly right), the fork behind the
+decision (the plain branch is), two windows on one file, and coming back to a document.
+
+Sequences are given up least recently used first, both when there are no ids left and when there are no cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from policy.engine.llama import Row
+from policy.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from policy.engine.llama import Llama
+
+
+class Aborted(Exception):
+    """The evaluation was stopped from outside; what it finished is kept and recorded."""
+
+
+@dataclass(slots=True)
+class _Sequence:
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    used_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Logits behind the last token, shape (n_vocab,), a view; and how many tokens had to be evaluated for them."""
+
+    logits: NDArray[np.float32]
+    evaluated: int
+    reused: int
+
+
+class KvCache:
+    """Sequences by slot name over one llama.cpp context."""
+
+    def __init__(self, context: Llama) -> None:
+        self._context = context
+        self._slots: dict[str, _Sequence] = {}
+        self._free = list(range(context.n_seq))[::-1]
+        self._clock = count(1)
+
+    def evaluate(self, slot: str, tokens: Sequence[int]) -> Evaluated:
+        """Make `slot` hold exactly `tokens` and return the logits behind the last of them.
+
+        Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
+        does not fit the context.
+        """
+        if not 0 < len(tokens) < self._context.n_ctx:
+            raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx}")
+        tokens = list(tokens)
+        sequence = self._sequence(slot)
+        # The last token is evaluated in any case: its logits are what the caller wants.
+        reused = min(self._share(sequence, tokens), len(tokens) - 1)
+        self._truncate(sequence, reused)
+        reused = len(sequence.tokens)
+        self._decode(sequence, tokens[reused:])
+        return Evaluated(self._context.logits(), len(tokens) - reused, reused)
+
+    def extend(self, slot: str, token: int) -> NDArray[np.float32]:
+        """Append one token to `slot` and return the logits behind it. Raises as `evaluate` does."""
+        sequence = self._slots[slot]
+        if len(sequence.tokens) + 1 >= self._context.n_ctx:
+            raise EngineFailed("the context is full")
+        self._decode(sequence, [token])
+        return self._context.logits()
+
+    def forget_all(self, prefix: str) -> None:
+        """Forget every slot whose name begins with `prefix`."""
+        for slot in [slot for slot in self._slots if slot.startswith(prefix)]:
+            self.forget(slot)
+
+    def forget(self, slot: str) -> None:
+        """Give the sequence and the cells of `slot` back."""
+        if sequence := self._slots.pop(slot, None):
+            self._context.truncate(sequence.id, 0)
+            self._free.append(sequence.id)
+
+    @property
+    def cells(self) -> int:
+        """Tokens in all sequences; shared ones count once a sequence."""
+        return sum(len(sequence.tokens) for sequence in self._slots.values())
+
+    def _sequence(self, slot: str) -> _Sequence:
+        sequence = self._slots.get(slot)
+        if sequence is None:
+            if not self._free:
+                self._evict(keep=None)
+            sequence = self._slots[slot] = _Sequence(self._free.pop())
+        sequence.used_at = next(self._clock)
+        return sequence
+
+    def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
+        """Length of the prefix of `tokens` that `sequence` holds, after borrowing from whichever holds most of it."""
+        own = common_prefix(sequence.tokens, tokens)
+        best, length = sequence, own
+        for other in self._slots.values():
+            shared = common_prefix(other.tokens, tokens)
+            if shared > length:
+                best, length = other, shared
+        if best is not sequence:
+            self._truncate(sequence, 0)
+            self._context.copy(best.id, sequence.id, length)
+            sequence.tokens = best.tokens[:length]
+        return length
+
+    def _truncate(self, sequence: _Sequence, length: int) -> None:
+        if length >= len(sequence.tokens):
+            return
+        if not self._context.truncate(sequence.id, length):
+            # Recurrent and hybrid models cannot forget a part: they start over.
+            self._context.truncate(sequence.id, 0)
+            length = 0
+        del sequence.tokens[length:]
+
+    def _decode(self, sequence: _Sequence, tokens: list[int]) -> None:
+        done = 0
+        while done < len(tokens):
+            part = tokens[done : done + self._context.n_batch]
+            start = len(sequence.tokens)
+            last = done + len(part) == len(tokens)
+            rows = [
+                Row(token, start + i, sequence.id, logits=last and i == len(part) - 1) for i, token in enumerate(part)
+            ]
+            outcome = self._context.decode(rows)
+            if outcome == "full":
+                if not self._evict(keep=sequence):
+                    raise EngineFailed(f"{start + len(part)} tokens do not fit a context of {self._context.n_ctx}")
+                continue
+            if outcome == "aborted":
+                finished = max(0, self._context.end_of(sequence.id) - start)
+                sequence.tokens.extend(part[:finished])
+                # Cells of a half-finished micro-batch may be left behind the last good position.
+                self._context.truncate(sequence.id, len(sequence.tokens))
+                raise Aborted
+            sequence.tokens.extend(part)
+            done += len(part)
+
+    def _evict(self, keep: _Sequence | None) -> bool:
+        """Forget the least recently used slot, other than `keep`. False when there is none."""
+        candidates = [(sequence.used_at, slot) for slot, sequence in self._slots.items() if sequence is not keep]
+        if not candidates:
+            return False
+        self.forget(min(candidates)[1])
+        return True
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """Number of leading tokens that both have."""
+    # Most comparisons are between a prompt and the same prompt one keystroke ago: compare in halves, natively.
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,299 @@
+"""The server's side of one worker process: start it, call it, learn how it died.
+
+`Engine` is a typed face on the pipe. Cancelling the task that awaits a call cancels the call in native code. When the
+process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker is
+never repaired, the supervisor starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.model import Chunk, Cursor
+from policy import errors
+from policy.engine import protocol
+from policy.engine.settings import EngineSettings
+from policy.errors import EngineDied, EngineFailed, EngineUnavailable, RepoformerError
+from policy.prompt import Budgets
+
+STDERR_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the server knows of a loaded model. `metadata` is the GGUF's, without the tokenizer."""
+
+    name: str
+    layout: str
+    selective: bool
+    budgets: Budgets
+    context_size: int
+    gpu_offload: bool
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known after reading L and R.
+
+    `p_cc` is the full-vocabulary softmax probability of `<cc>` behind `<eof>` (paper, section 3.2), None for a model
+    without that token. `top_p` and `entropy` (nats) describe the distribution of the next token. Times are
+    milliseconds.
+    """
+
+    p_cc: float | None
+    cc_is_top: bool
+    top_p: float
+    entropy: float
+    prompt_tokens: int
+    evaluated_tokens: int
+    prompt_ms: float
+    prefill_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsedChunk:
+    """A chunk that stands in the prompt: its place in the list that was offered, and the last line that fitted."""
+
+    index: int
+    end_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStats:
+    """The prompt that a generation started from. Times are milliseconds."""
+
+    prompt_tokens: int
+    evaluated_tokens: int
+    context_tokens: int
+    left_trimmed: bool
+    right_trimmed: bool
+    chunks: tuple[UsedChunk, ...]
+    prompt_ms: float
+    prefill_ms: float
+
+
+class Generation:
+    """A running generation: iterate over its text; leaving the iteration early frees the engine at once.
+
+    `prompt` is there with the first piece of text. `tokens` counts what was generated so far. `ended` tells whether
+    the model itself ended, which the limit of tokens, or leaving early, may have forestalled.
+    """
+
+    def __init__(self, events: AsyncGenerator[protocol.Message]) -> None:
+        self._events = events
+        self.prompt: PromptStats | None = None
+        self.tokens = 0
+        self.ended = False
+
+    async def __aiter__(self) -> AsyncGenerator[str]:
+        async with contextlib.aclosing(self._events) as events:
+            async for event in events:
+                match event["event"]:
+                    case "prompt":
+                        chunks = tuple(UsedChunk(**chunk) for chunk in event["chunks"])
+                        self.prompt = PromptStats(**{**_values(event), "chunks": chunks})
+                    case "text":
+                        self.tokens = event["tokens"]
+                        yield event["text"]
+                    case "done":
+                        self.tokens, self.ended = event["tokens"], event["ended"]
+
+
+class Engine:
+    """One worker process. Make it with `Engine.spawn`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Callable[[str], None]) -> None:
+        self._process = process
+        self._log = log
+        self._next_id = 0
+        self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._death: str | None = None
+        self._closing = False
+        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._collect_stderr())]
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def spawn(cls, log: Callable[[str], None], environment: Mapping[str, str] | None = None) -> Engine:
+        """Start a worker. Raises `EngineUnavailable` when the process cannot be started at all."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "policy.engine.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+                limit=1 << 20,
+                # A terminal's Ctrl-C is for the server, which then ends the worker in order.
+                start_new_session=sys.platform != "win32",
+            )
+        except OSError as error:
+            raise EngineUnavailable(f"the engine process could not be started: {error}") from error
+        return cls(process, log)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self._process.pid
+
+    async def load(
+        self, model: Path, settings: EngineSettings, layout: str = "", budgets: Budgets | None = None
+    ) -> ModelInfo:
+        """Load `model` and evaluate a first batch, so that what would crash crashes here.
+
+        Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
+        """
+        answer = await self._call(
+            "load",
+            model=str(model),
+            settings=settings.to_json(),
+            layout=layout,
+            budgets=None if budgets is None else asdict(budgets),
+        )
+        await self._call("warm_up")
+        values = _values(answer)
+        return ModelInfo(**{**values, "budgets": Budgets(**values["budgets"])})
+
+    async def read(self, slot: str, cursor: Cursor) -> Reading:
+        """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""
+        answer = await self._call("read", slot=slot, cursor=protocol.cursor_to_json(cursor))
+        return Reading(**_values(answer))
+
+    def generate(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> Generation:
+        """Generate at `cursor`, greedily, without (None) or with cross-file context."""
+        events = self._request(
+            "generate",
+            slot=slot,
+            cursor=protocol.cursor_to_json(cursor),
+            chunks=None if chunks is None else [protocol.chunk_to_json(chunk) for chunk in chunks],
+            max_tokens=max_tokens,
+        )
+        return Generation(events)
+
+    async def forget(self, prefix: str) -> None:
+        """Give back the cache of every slot whose name begins with `prefix`."""
+        await self._call("forget", prefix=prefix)
+
+    async def close(self) -> None:
+        """End the process; waits until it is gone."""
+        self._closing = True
+        if self._process.stdin:
+            self._process.stdin.close()  # the worker takes the end of its input as the order to leave
+        try:
+            await asyncio.wait_for(self._process.wait(), 2)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _call(self, operation: str, **values: Any) -> protocol.Message:
+        async with contextlib.aclosing(self._request(operation, **values)) as events:
+            return await anext(events)
+
+    async def _request(self, operation: str, **values: Any) -> AsyncGenerator[protocol.Message]:
+        if self._death is not None:
+            raise EngineDied(self._death)
+        self._next_id += 1
+        request = self._next_id
+        events: asyncio.Queue[protocol.Message] = asyncio.Queue()
+        self._pending[request] = events
+        over = False
+        try:
+            await self._send({"id": request, "op": operation, **values})
+            while True:
+                event = await events.get()
+                over = event["event"] in {"done", "cancelled", "error"}
+                if event["event"] == "error":
+                    raise _error(event)
+                if event["event"] == "cancelled":
+                    raise asyncio.CancelledError
+                yield event
+                if over:
+                    return
+        finally:
+            del self._pending[request]
+            if not over and self._death is None:
+                with contextlib.suppress(EngineDied):
+                    self._write({"id": request, "op": "cancel"})
+
+    async def _send(self, message: protocol.Message) -> None:
+        self._write(message)
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(ConnectionError):  # `_receive` learns why, and tells everybody
+            await stdin.drain()
+
+    def _write(self, message: protocol.Message) -> None:
+        stdin = self._process.stdin
+        if self._death is not None or stdin is None or stdin.is_closing():
+            raise EngineDied(self._death or "the engine is shutting down")
+        stdin.write(protocol.pack(message))
+
+    async def _receive(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (length,) = protocol.LENGTH.unpack(await stdout.readexactly(protocol.LENGTH.size))
+                event = protocol.unpack(await stdout.readexactly(length))
+                if waiting := self._pending.get(event["id"]):
+                    waiting.put_nowait(event)
+        code = await self._process.wait()
+        self._death = "the engine was stopped" if self._closing else describe_exit(code, self._stderr)
+        for waiting in self._pending.values():
+            waiting.put_nowait({"event": "error", "kind": EngineDied.__name__, "message": self._death})
+        if not self.ended.done():
+            self.ended.set_result(self._death)
+
+    async def _collect_stderr(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        while True:
+            try:
+                line = await stderr.readline()
+            except ValueError:  # a line over the limit
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            self._stderr.append(text)
+            self._log(f"engine: {text}")
+
+
+def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
+    """Why a process ended, in words: the signal's name, or the code, and the last thing it printed."""
+    last = stderr[-1] if stderr else ""
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        reason = f"the engine was ended by {name}"
+        if name == "SIGKILL":
+            reason += " (killed by somebody, or out of memory)"
+        if name == "SIGILL":
+            reason += " (this build of llama.cpp uses an instruction that this machine does not allow)"
+    else:
+        reason = f"the engine ended with exit code {code:#x}" if code > 255 else f"the engine ended with code {code}"
+    return f"{reason}: {last}" if last else reason
+
+
+def _values(event: protocol.Message) -> protocol.Message:
+    return {key: value for key, value in event.items() if key not in {"id", "event"}}
+
+
+def _error(event: protocol.Message) -> RepoformerError:
+    kind = getattr(errors, event["kind"], EngineFailed)
+    error: RepoformerError = kind(event["message"])
+    return error

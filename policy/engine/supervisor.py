@@ -1,0 +1,233 @@
+"""Keeps one worker alive: starts it, restarts it with back-off, and steps back to safer parameters when it must.
+
+A worker that dies while it loads a model or at its first evaluation was started with parameters that this machine
+does not bear (weights repacked for instructions that are not allowed, a GPU that is too small): the next one starts
+with safer ones, see `policy.engine.settings.safer`. What worked is remembered per machine and build, so that the next
+start is quick, and is said once. A worker that dies later gets another with the same parameters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from policy.engine.client import Engine, ModelInfo
+from policy.engine.settings import EngineSettings, difference, safer
+from policy.errors import EngineDied, EngineUnavailable, RepoformerError
+from policy.prompt import Budgets
+
+State = Literal["stopped", "starting", "ready", "failed"]
+UNKNOWN_LAYERS = 32
+FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
+HEALTHY_AFTER = 60.0  # seconds: a worker that lived this long starts the back-off anew
+ATTEMPTS = 6
+
+
+class Supervisor:
+    """One model on one worker, replaced as often as it takes.
+
+    `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
+    change of state. `memory` is the file that remembers what worked (None: nothing is remembered).
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        settings: EngineSettings,
+        *,
+        layout: str = "",
+        budgets: Budgets | None = None,
+        layers: int = UNKNOWN_LAYERS,
+        memory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        log: Callable[[str], None] = lambda _line: None,
+        notice: Callable[[str], None] = lambda _text: None,
+        on_state: Callable[[State], None] = lambda _state: None,
+    ) -> None:
+        self.model = model
+        self.info: ModelInfo | None = None
+        self.state: State = "stopped"
+        self._asked = settings
+        self._layout = layout
+        self._budgets = budgets
+        self._ladder = list(safer(settings, layers))
+        self._memory = memory
+        self._environment = environment
+        self._log, self._notice, self._on_state = log, notice, on_state
+        self._engine: Engine | None = None
+        self._starting: asyncio.Task[Engine] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._failure: RepoformerError | None = None
+        self._delay = 0.0
+        self._ready_at = 0.0
+        self._closed = False
+
+    async def engine(self) -> Engine:
+        """A worker with the model loaded, starting one if there is none.
+
+        Raises `ModelError` when the model cannot be used and `EngineUnavailable` when workers keep dying; both stay
+        until `restart`.
+        """
+        if self._engine is not None:
+            return self._engine
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise EngineUnavailable("the engine was shut down")
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        # One start serves all who wait for it, and outlives the request that happened to be first.
+        return await asyncio.shield(self._starting)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker that serves at the moment."""
+        return self._engine.pid if self._engine else None
+
+    @property
+    def failure(self) -> RepoformerError | None:
+        """Why there is no engine, once that is final."""
+        return self._failure
+
+    async def restart(self) -> Engine:
+        """Begin anew, with the parameters first asked for, whatever happened before."""
+        await self._drop()
+        self._failure, self._delay = None, 0.0
+        self._forget_level()
+        return await self.engine()
+
+    async def close(self) -> None:
+        """End the worker and stay closed."""
+        self._closed = True
+        await self._drop()
+        self._set_state("stopped")
+
+    async def _drop(self) -> None:
+        for task in (self._watching, self._starting):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RepoformerError):
+                    await task
+        self._watching = self._starting = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+    async def _start(self) -> Engine:
+        try:
+            return await self._climb_down()
+        except RepoformerError as error:
+            self._failure = error
+            self._set_state("failed")
+            self._log(f"engine unavailable: {error}")
+            raise
+        finally:
+            self._starting = None
+
+    async def _climb_down(self) -> Engine:
+        """Try the rungs of the ladder from the remembered one on; the last rung may be tried again."""
+        self._set_state("starting")
+        level = min(self._remembered_level(), len(self._ladder) - 1)
+        last = EngineDied("never started")
+        for _attempt in range(ATTEMPTS):
+            if self._delay:
+                await asyncio.sleep(self._delay)
+            settings = self._ladder[level]
+            engine = await Engine.spawn(self._log, self._environment)
+            try:
+                self.info = await engine.load(self.model, settings, self._layout, self._budgets)
+            except EngineDied as error:
+                last = error
+                self._log(f"{error}; it was starting with {settings}")
+                await engine.close()
+                self._back_off()
+                level = min(level + 1, len(self._ladder) - 1)
+                continue
+            except BaseException:
+                await engine.close()
+                raise
+            self._adopt(engine, level)
+            return engine
+        raise EngineUnavailable(
+            f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
+        )
+
+    def _adopt(self, engine: Engine, level: int) -> None:
+        self._engine = engine
+        self._ready_at = time.monotonic()
+        self._watching = asyncio.create_task(self._watch(engine))
+        if level and level != self._remembered_level():
+            changed = difference(self._asked, self._ladder[level])
+            self._notice(f"llama.cpp crashed with its fastest parameters; it runs with safer ones now ({changed}).")
+            self._remember_level(level)
+        self._set_state("ready")
+
+    async def _watch(self, engine: Engine) -> None:
+        """Wait for the worker's end; then start the next one, so that the next request finds it ready."""
+        reason = await engine.ended
+        self._engine = None
+        if self._closed:
+            return
+        self._log(f"{reason}; starting another")
+        if time.monotonic() - self._ready_at > HEALTHY_AFTER:
+            self._delay = 0.0
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._back_off()
+
+    def _back_off(self) -> None:
+        self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
+
+    def _set_state(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self._on_state(state)
+
+    # -- what worked on this machine ------------------------------------------------------------------------------
+
+    def _key(self) -> str:
+        """This machine, this build, what was asked for: a change of any of them is worth a new try."""
+        try:
+            build = version("llama-cpp-python")
+        except PackageNotFoundError:
+            build = ""
+        parts = [platform.node(), platform.machine(), platform.processor(), build, repr(self._asked)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def _levels(self) -> dict[str, int]:
+        if self._memory is None:
+            return {}
+        try:
+            levels = json.loads(self._memory.read_text("utf-8"))
+            return {key: value for key, value in levels.items() if isinstance(value, int)}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def _remembered_level(self) -> int:
+        return self._levels().get(self._key(), 0)
+
+    def _remember_level(self, level: int) -> None:
+        self._write_levels({**self._levels(), self._key(): level})
+
+    def _forget_level(self) -> None:
+        levels = self._levels()
+        if levels.pop(self._key(), None) is not None:
+            self._write_levels(levels)
+
+    def _write_levels(self, levels: dict[str, int]) -> None:
+        if self._memory is None:
+            return
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            self._memory.write_text(json.dumps(levels), "utf-8")
+        except OSError as error:
+            self._log(f"could not remember the engine's parameters in {self._memory}: {error}")

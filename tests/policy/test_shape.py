@@ -1,0 +1,118 @@
+"""What is shown of what a model says. `‸` is the cursor; `…` ends a text that a limit of tokens cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from indexer.model import Cursor
+from policy.shape import Shaper
+
+
+def shaped(source: str, said: str, language: str = "python", *, multiline: bool = True) -> str:
+    """What is shown at `‸` in `source` when a model says `said`, streamed a character at a time."""
+    prefix, suffix = source.split("‸")
+    shaper = Shaper(Cursor("/w/file", prefix, suffix, language), multiline=multiline)
+    complete = not said.endswith("…")
+    said = said.removesuffix("…")
+    whole = shaper.finish(said, complete=complete)
+    for end in range(1, len(said) + 1):
+        if shaper.decided(said[:end]):
+            early = shaper.finish(said[:end], complete=False)
+            assert early == whole, f"decided too early, at {said[:end]!r}"
+            break
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "shown"),
+    [
+        # ends at the line
+        ("x = 1\ny = ‸", "x + 1\nz = 2\n", "x + 1"),
+        ("import os‸", "\nimport sys\n", ""),
+        ("def f(x):\n    y = x\n    ‸\n", "return y\n\n\ndef g():\n    pass\n", "return y"),
+        ("# about ‸\nx = 1\n", "the (open\nbracket", "the (open"),
+        # ends with the block
+        ("def f(x):‸", "\n    y = x\n    return y\n\n\ndef g():\n", "\n    y = x\n    return y"),
+        ("def f(x):\n    ‸", "y = x\n    return y\n\n\ndef g():\n", "y = x\n    return y"),
+        ("def f(x‸", "):\n    return x\n\nf(1)\n", "):\n    return x"),
+        ("    for x in xs:\n        ‸\n", "print(x)\n    return 1\n", "print(x)"),
+        ("if x: ‸", "return 1\nelse:\n", "return 1"),
+        ("f = lambda x: ‸", "x + 1\ng = 2\n", "x + 1"),
+        ("x = {'a': ‸", "1,\n     'b': 2}\ny = 3\n", "1,\n     'b': 2}"),
+        ("print(‸", "a,\n      b)\nprint(c)\n", "a,\n      b)"),
+        # what follows the cursor is not said again
+        ("print(‸)\n", "a, b)\nprint(c)\n", "a, b"),
+        ("print(‸)\n", "f(a))\n", "f(a)"),
+        ("print(\n    ‸\n)\n", "a,\n)\n", "a,"),
+        ('x = "‸"\n', 'hello"\ny', "hello"),
+        ("total = ‸ + b\n", "a + b\n", "a"),
+        ("if ‸:\n    pass\n", "x > 0:\n    y\n", "x > 0"),
+        ("def f(a):\n    ‸\n    return b\n", "return b\n", ""),
+        ("def f(a):\n    x = 1‸\n", "\n", ""),
+        # nor is what has just been said
+        ("self.width = width\n‸", "self.width = width\n", ""),
+        ("def f():\n    ‸", "print('one')\n    print('one')\n    print('one')\n", "print('one')"),
+        ("x = ‸", "abcde abcde abcde abcde abcde abcde …", ""),
+        # nothing half
+        ("x = f(‸", "aaa, bbb, ccc…", ""),
+        ("def f():\n    ‸", "x = 1\n    y = g(1,\n        2…", "x = 1"),
+        # nor inside a word
+        ("pri‸nt(x)\n", "nt", "nt"),
+        # indentation
+        ("def f(x):\n    y = x\n    ‸", "    return y\n", "return y"),
+        ("x = ‸", " 5\n", "5"),
+        ("def f(x):\n‸", "    return x\n\ng()\n", "    return x"),
+    ],
+)
+def test_python(source: str, said: str, shown: str) -> None:
+    assert shaped(source, said) == shown
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "said", "shown"),
+    [
+        ("javascript", "function f(x) {‸", "\n  return x;\n}\n\nf(1);\n", "\n  return x;\n}"),
+        ("javascript", "function f(x) {\n  ‸\n}\n", "return x;\n}\nf(2);\n", "return x;"),
+        ("javascript", "const s = `${a} ‸`;\n", "{ b`;\nx", "{ b"),
+        ("javascript", "items.forEach((x) => {‸", "\n  use(x);\n});\ndone();\n", "\n  use(x);\n});"),
+        ("typescript", "const a: number = ‸", "1;\nconst b = 2;\n", "1;"),
+        ("rust", "fn f<'a>(x: &'a str) -> &'a str {\n    ‸", "x\n}\n\nfn g() {}\n", "x\n}"),
+        ("go", "func f(x int) int {\n\t‸\n}\n", "if x > 0 {\n\t\treturn 1\n\t}\n\treturn x\n}\n",
+         "if x > 0 {\n\t\treturn 1\n\t}\n\treturn x"),
+        ("c", "char c = '{';\nint x = ‸", "1;\nint y;\n", "1;"),
+        ("ruby", "def area(w, h)\n  ‸", "w * h\nend\n\nputs 1\n", "w * h\nend"),
+        ("lua", "function area(w, h)‸", "\n  return w * h\nend\nprint(1)\n", "\n  return w * h\nend"),
+        ("", "key: ‸", "value\nother: 1\n", "value"),
+    ],
+)  # fmt: skip
+def test_other_languages(language: str, source: str, said: str, shown: str) -> None:
+    assert shaped(source, said, language) == shown
+
+
+def test_one_line_only_when_asked() -> None:
+    assert shaped("def f(x‸", "):\n    return x\n", multiline=False) == "):"
+
+
+@pytest.mark.parametrize(
+    ("source", "scope"),
+    [
+        ("def f():‸\n", "block"),
+        ("def f():\n    ‸\n", "block"),
+        ("def f():\n    x = 1\n    ‸\n", "line"),
+        ("x = {'a': ‸}\n", "line"),
+        ("na‸me = 1\n", "nothing"),
+        ("# TODO:‸\n", "line"),
+        ('"""Says:\n    ‸\n"""\n', "line"),
+        ("naïve = 'é'\ndef f():\n    ‸\n", "block"),
+    ],
+)
+def test_scope(source: str, scope: str) -> None:
+    prefix, suffix = source.split("‸")
+    assert Shaper(Cursor("", prefix, suffix, "python")).scope == scope
+
+
+def test_a_long_block_ends_at_a_statement() -> None:
+    said = "".join(f"    step_{number}(\n        {number})\n" for number in range(20))
+    shown = shaped("def f():\n‸", said)
+    assert shown.count("\n") <= 12
+    assert shown.endswith(")")
