@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 STATUS_METHOD = "repoformer/status"
 
-_HANDLERS = {
+_HANDLERS: dict[str, Callable[..., object]] = {
     types.INITIALIZE: lifecycle.initialize,
     types.INITIALIZED: lifecycle.initialized,
     types.SHUTDOWN: lifecycle.shutdown,
@@ -67,9 +68,9 @@ class _Protocol(LanguageServerProtocol):
 
 
 class RepoformerServer(LanguageServer):
-    """A server for one client. Make it on a running event loop."""
+    """A server for one client. Make it on a running event loop; `defaults` count where the client sets nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, defaults: Mapping[str, object] | None = None) -> None:
         super().__init__(
             "repoformer-lsp",
             version("repoformer-lsp"),
@@ -81,9 +82,9 @@ class RepoformerServer(LanguageServer):
             del self.protocol.fm.builtin_features[method]
         for method, handler in _HANDLERS.items():
             self.feature(method, _OPTIONS.get(method))(handler)
-        self.session = Session(self)
+        self.session = Session(self, defaults or {})
         self._bars = ProgressBars(self)
-        self._log_handler = ClientHandler(self._forward_log)
+        self.log_handler = ClientHandler(self._forward_log)
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """An internal error: for the log, not for a popup."""
@@ -116,17 +117,9 @@ class RepoformerServer(LanguageServer):
         """Send `repoformer/status`."""
         self.protocol.notify(STATUS_METHOD, status.to_json())
 
-    def progress(self, task: str, share: float | None) -> None:
+    def show_progress(self, task: str, share: float | None) -> None:
         """Show a task's progress, where the client can."""
         self._bars.show(task, share)
-
-    def start_logging(self) -> None:
-        """Pass the log on to the client from now on."""
-        self._log_handler.attach()
-
-    def stop_logging(self) -> None:
-        """The connection has ended."""
-        self._log_handler.detach()
 
     def _forward_log(self, level: int, line: str) -> None:
         kind = (

@@ -10,26 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from pygls.uris import to_fs_path
 
 from indexer.languages import language_of
 from indexer.model import Cursor
 from lsp_server import log as logs
 from lsp_server import parent
-from lsp_server.core import Core, Progress
+from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
-from pygls.uris import to_fs_path
-
 from policy.completer import Completion, Request
 from policy.errors import ModelError, RepoformerError
 
 if TYPE_CHECKING:
+    from indexer.workspace import Progress
     from policy.engine.supervisor import State
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Client(Protocol):
     def report(self, status: Status) -> None:
         """Say what the server is doing."""
 
-    def progress(self, task: str, share: float | None) -> None:
+    def show_progress(self, task: str, share: float | None) -> None:
         """Say how far a long task is: its share from 0 to 1, None where that is unknown; at 1 it has ended."""
 
 
@@ -60,7 +61,7 @@ class Record:
 class Session:
     """One client's state. `stopped` is set once the connection is to end."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, defaults: Mapping[str, object]) -> None:
         self.stopped = asyncio.Event()
         self.exit_status = 1  # unless the client asks to shut down first
         self.encoding: Encoding = "utf-16"
@@ -70,7 +71,7 @@ class Session:
         self._notices = Notices(client.show)
         self._facts = Facts()
         self._status: Status | None = None
-        self._options: object = None
+        self._layers: tuple[object, ...] = (defaults,)
         self._core = Core(self)
         self._documents: dict[str, Document] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
@@ -83,7 +84,9 @@ class Session:
         self, *, encoding: Encoding, roots: tuple[Path, ...], options: object, client_process: int | None
     ) -> None:
         """Take over what the client said of itself."""
-        self.encoding, self._options = encoding, options
+        self.encoding = encoding
+        self._layers = (*self._layers, options)
+        self.configure()
         self.set_roots(roots)
         if client_process is not None:
             self._spawn(parent.watch(client_process, self._orphaned))
@@ -91,13 +94,10 @@ class Session:
     def start(self) -> None:
         """Index the workspace and load the model, both in the background."""
         self._tell_status()
-        self._spawn(self._start())
-
-    async def _start(self) -> None:
-        await self._core.start(self.settings, self.roots)
+        self._core.start(self.roots)
         for document in self._documents.values():
-            self._core.set_buffer(_path(document), document)
-        await self._core.warm_up()
+            self._index_buffer(document)
+        self._spawn(self._core.warm_up())
 
     def shutting_down(self) -> None:
         """The client asked to shut down: what runs is cancelled, and this is a clean end."""
@@ -135,8 +135,8 @@ class Session:
     # -- settings -----------------------------------------------------------------------------------------------------
 
     def configure(self, sent: object = None) -> None:
-        """Take over settings: those sent now, over those that came with `initialize`."""
-        settings, problems = read_settings(self._options, sent)
+        """Take over settings: those sent now, over those of `initialize`, over those of the command line."""
+        settings, problems = read_settings(*self._layers, sent)
         if problems:
             listed = "; ".join(problems)
             self._notices.tell("settings", f"Wrong settings, for which the defaults are used: {listed}.", "warning")
@@ -156,7 +156,7 @@ class Session:
         if gone := [str(root) for root in roots if not root.is_dir()]:
             listed = ", ".join(gone)
             self._notices.tell("workspace", f"Not indexed, because it is not a folder: {listed}.", "warning")
-        self._spawn(self._core.set_roots(roots))
+        self._core.set_roots(roots)
 
     def touch(self, paths: Iterable[Path]) -> None:
         """These files may have changed on disk."""
@@ -174,14 +174,21 @@ class Session:
     def put(self, document: Document) -> None:
         """Take over a document's new version."""
         self._documents[document.uri] = document
-        self._core.set_buffer(_path(document), document)
+        self._index_buffer(document)
 
     def drop(self, uri: str) -> None:
         """A document was closed; its file counts again."""
         document = self._documents.pop(uri, None)
         self._records.pop(uri, None)
-        if document is not None:
-            self._core.drop_buffer(_path(document), uri)
+        if document is None:
+            return
+        if path := to_fs_path(uri):
+            self._core.set_buffer(Path(path), None)
+        self._spawn(self._core.forget(uri))
+
+    def _index_buffer(self, document: Document) -> None:
+        if path := to_fs_path(document.uri):
+            self._core.set_buffer(Path(path), document.text, document.language_id)
 
     # -- completions --------------------------------------------------------------------------------------------------
 
@@ -209,10 +216,10 @@ class Session:
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Completion | None:
         """Complete between two texts; None after a failure, which is reported and not raised."""
-        path = _path(document)
+        path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
         language = language_of(path, document.language_id)
         cursor = Cursor(path, *sides, language.id if language else "")
-        request = Request(cursor, document.uri, "invoked" if invoked else "automatic", None)
+        request = Request(cursor, document.uri, "invoked" if invoked else "automatic")
         try:
             completion = await self._core.complete(request)
         except RepoformerError as error:
@@ -239,12 +246,13 @@ class Session:
             self._update(loaded=True, problem="", model=model)
         else:
             self._update(loaded=False, model=model)
-        self._client.progress("model", None if state == "starting" else 1.0)
+        self._client.show_progress("model", None if state == "starting" else 1.0)
 
     def indexing(self, progress: Progress) -> None:
         """The index advances."""
-        self._update(indexed=progress.share)
-        self._client.progress("index", progress.share)
+        share = 1.0 if progress.stage == "ready" else progress.done / max(progress.total, 1)
+        self._update(indexed=share)
+        self._client.show_progress("index", share)
 
     def notice(self, text: str) -> None:
         """Something a person should know once."""
@@ -270,8 +278,3 @@ class Session:
         if status != self._status:
             self._status = status
             self._client.report(status)
-
-
-def _path(document: Document) -> str:
-    """Path of a document's file; empty for one that has none (never saved, or on another machine)."""
-    return to_fs_path(document.uri) or ""

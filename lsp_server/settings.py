@@ -201,6 +201,9 @@ class Settings:
     )
 
     # The index
+    include: tuple[str, ...] = _setting(
+        (), _Texts(), "What to index although an ignore file leaves it out, as `.gitignore` patterns."
+    )
     exclude: tuple[str, ...] = _setting(
         (), _Texts(), "What not to index beside what `.gitignore` names, as `.gitignore` patterns."
     )

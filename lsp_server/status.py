@@ -49,10 +49,10 @@ def status_of(facts: Facts) -> Status:
         return status("off", "switched off in the settings")
     if facts.problem:
         return status("error", facts.problem)
-    if facts.generating:
-        return status("generating", "completing")
     if not facts.loaded:
         return status("starting", "loading the model")
+    if facts.generating:
+        return status("generating", "completing")
     if facts.indexed is not None and facts.indexed < 1:
         percent = int(facts.indexed * 100)
         return status("indexing", f"indexing the workspace, {percent}%", percent)

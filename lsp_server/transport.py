@@ -89,7 +89,7 @@ async def serve_tcp(make_server: Callable[[], RepoformerServer], host: str, port
 
 async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer: Writer | asyncio.StreamWriter) -> int:
     """Run one connection until the client asks to exit, hangs up, or is found dead."""
-    server.protocol.set_writer(writer)  # type: ignore[arg-type]  # a StreamWriter is what pygls itself passes
+    server.protocol.set_writer(writer)
     messages = asyncio.create_task(
         run_async(threading.Event(), reader, server.protocol, error_handler=server.report_server_error)
     )
@@ -101,6 +101,7 @@ async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer:
         if isinstance(result, Exception) and not isinstance(result, asyncio.IncompleteReadError | ConnectionError):
             log.error("the connection ended: %s", type(result).__name__)
     await server.session.close()
+    server.log_handler.detach()
     return server.session.exit_status
 
 

@@ -37,7 +37,7 @@ async def pull(ls: RepoformerServer) -> None:
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
         answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), PATIENCE_SECONDS)
-    except (asyncio.TimeoutError, JsonRpcException) as error:  # noqa: UP041  # another class on Python 3.10
+    except (asyncio.TimeoutError, JsonRpcException) as error:  # another class on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
         ls.session.configure()
     else:

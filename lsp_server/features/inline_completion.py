@@ -33,9 +33,7 @@ async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -
         if place.note:
             log.warning("%s: %s; nothing is completed there", uri, place.note)
             return NOTHING
-        selection = items.selection_of(
-            document, place, params.context.selected_completion_info, session.encoding
-        )
+        selection = items.selection_of(document, place, params.context.selected_completion_info, session.encoding)
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         completion = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
         if completion is None or not completion.text:

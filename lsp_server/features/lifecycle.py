@@ -11,8 +11,11 @@ from lsp_server.features import configuration, workspace
 
 if TYPE_CHECKING:
     from lsp_server.server import RepoformerServer
+    from lsp_server.text import Encoding
 
 log = logging.getLogger(__name__)
+
+_ENCODINGS: dict[object, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 
 def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
@@ -20,7 +23,7 @@ def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
     client = params.client_info
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
     ls.session.begin(
-        encoding=str(getattr(ls.workspace.position_encoding, "value", "utf-16")),
+        encoding=_ENCODINGS[ls.workspace.position_encoding],
         roots=workspace.roots_of(params),
         options=params.initialization_options,
         client_process=params.process_id,
@@ -29,10 +32,11 @@ def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
 
 async def initialized(ls: RepoformerServer, params: types.InitializedParams) -> None:
     """Get the settings, then load the model and index the workspace."""
+    ls.log_handler.attach()
+    await configuration.pull(ls)
+    ls.session.start()
     await configuration.register(ls)
     await workspace.register(ls)
-    await configuration.pull(ls)
-    await ls.session.start()
 
 
 def shutdown(ls: RepoformerServer, params: None) -> None:

@@ -28,6 +28,7 @@ RIGHT = {
     "tensorSplit": [3, 1],
     "flashAttention": "on",
     "kvCacheType": "q8_0",
+    "include": ["generated/"],
     "exclude": ["*.min.js"],
     "logLevel": "debug",
 }

@@ -1,0 +1,237 @@
+"""A small LSP client over stdio: what the demonstration, the benchmarks and the end-to-end tests use as their editor.
+
+It speaks plain JSON, so that what goes over the wire is what is seen, and it knows positions in one encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lsp_server.text import Encoding, Position
+
+Message = dict[str, Any]
+
+_LONGEST_MESSAGE = 1 << 26  # bytes in one message from the server
+
+
+class RefusedError(Exception):
+    """The server answered with an error; `code` is the protocol's."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+
+
+@dataclass
+class Client:
+    """One server process. `settings` is what it gets for `workspace/configuration`."""
+
+    process: asyncio.subprocess.Process
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    received: list[Message] = field(default_factory=list)
+    """Notifications and requests of the server, in the order in which they came."""
+
+    def __post_init__(self) -> None:
+        self.capabilities: Message = {}
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._news = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: Sequence[str],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Client:
+        """Start a server; its standard error is this process's."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            limit=_LONGEST_MESSAGE,
+        )
+        return cls(process, settings or {})
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def notify(self, method: str, params: object) -> None:
+        """Send a notification."""
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def ask(self, method: str, params: object) -> tuple[int, Awaitable[Any]]:
+        """Send a request; returns its id, and its result to await, which raises `RefusedError` for an error."""
+        number = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        return number, future
+
+    async def request(self, method: str, params: object = None) -> Any:
+        """Send a request and wait for its result. Raises `RefusedError` for an error."""
+        _, answer = self.ask(method, params)
+        return await answer
+
+    def cancel(self, number: int) -> None:
+        """Take a request back."""
+        self.notify("$/cancelRequest", {"id": number})
+
+    async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
+        """Wait until the server has sent a message with such parameters; returns them."""
+        async with self._news:
+            while True:
+                for message in self.received:
+                    if message["method"] == method and where(message.get("params")):
+                        return message.get("params")
+                if self._reading.done():
+                    raise ConnectionError(f"the server ended without sending {method}")
+                await self._news.wait()
+
+    # -- what an editor does ------------------------------------------------------------------------------------------
+
+    async def initialize(
+        self,
+        roots: Sequence[Path],
+        *,
+        encodings: Sequence[Encoding] = ("utf-16",),
+        options: Any = None,
+        process_id: int | None = None,
+        capabilities: Message | None = None,
+    ) -> Message:
+        """Shake hands; returns the server's answer. `capabilities` are merged over those of a capable editor."""
+        offered = {
+            "general": {"positionEncodings": list(encodings)},
+            "window": {"workDoneProgress": True},
+            "workspace": {
+                "configuration": True,
+                "workspaceFolders": True,
+                "didChangeConfiguration": {"dynamicRegistration": True},
+                "didChangeWatchedFiles": {"dynamicRegistration": True},
+            },
+            "textDocument": {"inlineCompletion": {"dynamicRegistration": False}},
+        }
+        params = {
+            "processId": process_id,
+            "clientInfo": {"name": "repoformer-lsp's own client"},
+            "rootUri": None,
+            "workspaceFolders": [{"uri": root.as_uri(), "name": root.name} for root in roots],
+            "initializationOptions": options,
+            "capabilities": offered | (capabilities or {}),
+        }
+        answer: Message = await self.request("initialize", params)
+        self.capabilities = answer["capabilities"]
+        self.notify("initialized", {})
+        return answer
+
+    def open(self, uri: str, text: str, language: str = "python") -> None:
+        """Open a document."""
+        item = {"uri": uri, "languageId": language, "version": 1, "text": text}
+        self.notify("textDocument/didOpen", {"textDocument": item})
+
+    def edit(self, uri: str, version: int, start: Position, end: Position, text: str) -> None:
+        """Replace a range of a document."""
+        change = {"range": {"start": _position(start), "end": _position(end)}, "text": text}
+        document = {"uri": uri, "version": version}
+        self.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
+
+    def close_document(self, uri: str) -> None:
+        """Close a document."""
+        self.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+    def ask_completion(
+        self, uri: str, at: Position, *, invoked: bool = True, selected: Message | None = None
+    ) -> tuple[int, Awaitable[list[Message]]]:
+        """Ask for inline completions; returns the request's id and its items to await."""
+        context: Message = {"triggerKind": 1 if invoked else 2}
+        if selected:
+            context["selectedCompletionInfo"] = selected
+        params = {"textDocument": {"uri": uri}, "position": _position(at), "context": context}
+        number, answer = self.ask("textDocument/inlineCompletion", params)
+        return number, _items(answer)
+
+    async def complete(self, uri: str, at: Position, *, invoked: bool = True) -> list[Message]:
+        """Ask for inline completions and wait for the items."""
+        return await self.ask_completion(uri, at, invoked=invoked)[1]
+
+    async def why(self, uri: str) -> Message:
+        """How the last completion in a document came about."""
+        report: Message = await self.request("repoformer/why", {"textDocument": {"uri": uri}})
+        return report
+
+    async def close(self) -> int:
+        """Shut the server down in order; returns its exit status."""
+        await self.request("shutdown")
+        self.notify("exit", None)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the server's process; returns its exit status."""
+        await self._reading
+        return await self.process.wait()
+
+    # -- the wire -----------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> None:
+        assert self.process.stdin is not None
+        body = json.dumps(message).encode()
+        self.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                header = await self.process.stdout.readuntil(b"\r\n\r\n")
+                length = next(
+                    int(line[15:]) for line in header.splitlines() if line.lower().startswith(b"content-length:")
+                )
+                await self._receive(json.loads(await self.process.stdout.readexactly(length)))
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionError("the server ended"))
+                future.exception()  # nobody may be waiting
+        async with self._news:
+            self._news.notify_all()
+
+    async def _receive(self, message: Message) -> None:
+        if "method" not in message:
+            future = self._waiting.pop(message["id"])
+            if future.done():
+                return
+            if error := message.get("error"):
+                future.set_exception(RefusedError(error["code"], error["message"]))
+            else:
+                future.set_result(message.get("result"))
+            return
+        if "id" in message:
+            self._send({"jsonrpc": "2.0", "id": message["id"], "result": self._answer(message)})
+        async with self._news:
+            self.received.append(message)
+            self._news.notify_all()
+
+    def _answer(self, message: Message) -> Any:
+        if message["method"] != "workspace/configuration":
+            return None
+        return [self.settings for _ in message["params"]["items"]]
+
+
+def _position(position: Position) -> Message:
+    return {"line": position[0], "character": position[1]}
+
+
+async def _items(answer: Awaitable[Any]) -> list[Message]:
+    result = await answer
+    items: list[Message] = result["items"] if isinstance(result, dict) else result or []
+    return items

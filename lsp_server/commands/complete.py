@@ -1,0 +1,133 @@
+"""`repoformer-lsp complete`: one completion on the command line, by the same core that serves editors."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from indexer.languages import language_of
+from indexer.model import Cursor
+from lsp_server.report import completion_report
+from lsp_server.settings import DEFAULTS, read_settings
+from lsp_server.text import Document
+from policy.decision import Policy
+from policy.errors import RepoformerError
+
+if TYPE_CHECKING:
+    from indexer.workspace import Progress
+    from lsp_server.cli import Subparsers
+    from policy.completer import Completion
+    from policy.engine.supervisor import State
+
+
+class UsageError(RepoformerError):
+    """What was asked for is not there."""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = subparsers.add_parser(
+        "complete",
+        help="complete at a place in a file",
+        description="Complete at a place in a file and say how the completion came about. Lines and columns count "
+        "from 1, columns in characters; what stands behind the place counts as text right of the cursor.",
+    )
+    parser.add_argument("place", metavar="FILE:LINE:COLUMN", type=_place)
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="workspace folder (default: the repository around FILE)"
+    )
+    parser.add_argument(
+        "--policy", choices=get_args(Policy), default=DEFAULTS.policy, help="when to retrieve (default: %(default)s)"
+    )
+    parser.add_argument("--model", default="", metavar="FILE", help="GGUF file (default: the default model)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one completion."""
+    completion = asyncio.run(_complete(options))
+    if options.json:
+        print(json.dumps(completion_report(completion), indent=2, ensure_ascii=False))
+    else:
+        _print(completion)
+    return 0
+
+
+async def _complete(options: argparse.Namespace) -> Completion:
+    from lsp_server.core import Core
+    from policy.completer import Request
+
+    path, line, column = options.place
+    cursor = _cursor(path, line, column)
+    settings, _ = read_settings({"policy": options.policy, "model": options.model})
+    core = Core(_Quiet(), settings, watch=False)
+    try:
+        core.start([options.root or root_of(path)])
+        if core.index is not None:
+            await asyncio.to_thread(core.index.wait_idle)
+        return await core.complete(Request(cursor, path.as_uri(), "invoked"))
+    finally:
+        await core.close()
+
+
+def _cursor(path: Path, line: int, column: int) -> Cursor:
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if "\0" in text:
+        raise UsageError(f"{path} is a binary file; there is nothing to complete in it")
+    document = Document.of(path.as_uri(), text)
+    place = document.locate((line - 1, column - 1), "utf-32")
+    if place.note or place.column != column - 1:
+        raise UsageError(f"there is no line {line}, column {column} in {path}, which has {len(document.lines)} lines")
+    language = language_of(path)
+    return Cursor(str(path), *document.split_at(place), language.id if language else "")
+
+
+def root_of(path: Path) -> Path:
+    """The repository around a file, or its folder where there is none."""
+    for folder in path.parents:
+        if (folder / ".git").exists():
+            return folder
+    return path.parent
+
+
+def _place(text: str) -> tuple[Path, int, int]:
+    name, line, column = ["", "", "", *text.rsplit(":", 2)][-3:]
+    if not (name and line.isdigit() and column.isdigit() and int(line) and int(column)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE:LINE:COLUMN, both counted from 1")
+    return Path(name).absolute(), int(line), int(column)
+
+
+def _print(completion: Completion) -> None:
+    print(completion.text or f"(nothing: {completion.reason})")
+    decision = completion.decision
+    if decision:
+        verb = "retrieved" if decision.retrieve else "abstained"
+        print(
+            f"\n{verb}: {decision.p_retrieve:.3f} against {decision.threshold:.3f} ({decision.source})", file=sys.stderr
+        )
+    for hit in completion.hits:
+        chunk = hit.chunk
+        print(f"  {chunk.path}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)
+    print("  ".join(f"{stage} {ms:.0f} ms" for stage, ms in completion.timings_ms.items()), file=sys.stderr)
+
+
+class _Quiet:
+    """Watches the core and says only what a person should know."""
+
+    def engine_changed(self, state: State, model: str) -> None:
+        """Nothing to do: the command waits for the engine."""
+
+    def indexing(self, progress: Progress) -> None:
+        """Nothing to do: the command waits for the index."""
+
+    def notice(self, text: str) -> None:
+        """Tell it beside the output."""
+        print(text, file=sys.stderr)

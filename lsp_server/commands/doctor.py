@@ -1,0 +1,193 @@
+"""`repoformer-lsp doctor`: is everything here that is needed, and what to do where it is not."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from lsp_server import log as logs
+from lsp_server.core import cache_dir
+from policy import models
+from policy.engine.settings import EngineSettings, default_threads
+from policy.errors import ModelError, RepoformerError
+from policy.gguf import check_generator
+
+if TYPE_CHECKING:
+    from lsp_server.cli import Subparsers
+
+State = Literal["ok", "note", "problem"]
+_MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
+_FEW_WATCHES = 100_000
+_LITTLE_SPACE = 1_000_000_000  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `advice` says what to do, and is empty where nothing needs doing."""
+
+    check: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check this machine and say what to do",
+        description="Check the build of llama.cpp, the GPU, the model, the cache, permissions and watch limits, and "
+        "say for each what to do. Exit status 1 where something keeps completions from working.",
+    )
+    parser.add_argument("--model", default="", metavar="FILE", help="check this GGUF file in place of the default one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what every check found."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        _build,
+        lambda: _model(options.model),
+        _folders,
+        _watching,
+    ]
+    findings = []
+    for check in checks:
+        for finding in check():
+            findings.append(finding)
+            if not options.json:
+                print(f"{_MARKS[finding.state]} {finding.check}: {finding.found}")
+                if finding.advice:
+                    print(f"    {finding.advice}")
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    return 1 if any(finding.state == "problem" for finding in findings) else 0
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("version", "ok", f"repoformer-lsp {version('repoformer-lsp')}, Python {sys.version.split()[0]}")
+    memory = psutil.virtual_memory()
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    found = (
+        f"{cores} cores ({default_threads()} used), {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    )
+    yield Finding("machine", "ok", found)
+
+
+def _build() -> Iterator[Finding]:
+    """Ask a process of its own: native code that crashes here would take the answer with it."""
+    code = "import json; from policy.engine.llama import build_info; print(json.dumps(build_info()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=sys.prefix,  # Python imports from the current folder first: not from somebody's workspace
+    )
+    try:
+        info = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        yield Finding(
+            "llama.cpp",
+            "problem",
+            f"cannot be loaded: {last}",
+            "Build it again: pip install --force-reinstall --no-cache-dir llama-cpp-python",
+        )
+        return
+    yield Finding("llama.cpp", "ok", f"llama-cpp-python {version('llama-cpp-python')}; {info['system'].strip()}")
+    if info["gpu_offload"]:
+        yield Finding("GPU", "ok", "this build can use it")
+    elif shutil.which("nvidia-smi"):
+        yield Finding(
+            "GPU",
+            "note",
+            "there is one, but this build of llama.cpp cannot use it",
+            "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir llama-cpp-python",
+        )
+    else:
+        yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
+
+
+def _model(setting: str) -> Iterator[Finding]:
+    try:
+        model = models.resolve(setting)
+        header = check_generator(model.path)
+    except ModelError as error:
+        yield Finding("model", "problem", str(error), "repoformer-lsp model pull")
+        return
+    size = model.path.stat().st_size
+    yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
+    if size > psutil.virtual_memory().available:
+        yield Finding("memory", "problem", "the model does not fit into free memory", "Choose a smaller model.")
+    yield asyncio.run(_load(model.path))
+
+
+async def _load(path: Path) -> Finding:
+    """Start a worker as the server does, so that what the server will meet is met here."""
+    from policy.engine import Supervisor
+
+    notices: list[str] = []
+    supervisor = Supervisor(path, EngineSettings(), memory=cache_dir() / "engine.json", notice=notices.append)
+    started = time.perf_counter()
+    try:
+        await supervisor.engine()
+        seconds = time.perf_counter() - started
+    except RepoformerError as error:
+        return Finding("engine", "problem", str(error), "The lines above say what it stumbled over.")
+    finally:
+        await supervisor.close()
+    info = supervisor.info
+    layout = (
+        f", prompt layout {info.layout}, {'asks' if info.selective else 'does not ask'} to retrieve" if info else ""
+    )
+    return Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))
+
+
+def _folders() -> Iterator[Finding]:
+    for check, folder in (("cache", cache_dir()), ("log", logs.directory())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            advice = f"Make it writable for you: chown -R {os.environ.get('USER', 'you')} {folder}"
+            yield Finding(check, "problem", f"{folder} cannot be written: {error.strerror}", advice)
+            continue
+        free = shutil.disk_usage(folder).free
+        used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        found = f"{folder} ({used / 1e6:,.0f} MB used, {free / 1e9:,.1f} GB free)"
+        if free < _LITTLE_SPACE:
+            yield Finding(check, "problem", found, "Make room; everything in the cache can be deleted.")
+        else:
+            yield Finding(check, "ok", found)
+
+
+def _watching() -> Iterator[Finding]:
+    limit = Path("/proc/sys/fs/inotify/max_user_watches")
+    try:
+        watches = int(limit.read_text())
+    except (OSError, ValueError):
+        yield Finding("file watching", "ok", "no limit known on this system")
+        return
+    if watches < _FEW_WATCHES:
+        advice = "For workspaces with more folders than that: sudo sysctl fs.inotify.max_user_watches=524288"
+        yield Finding("file watching", "note", f"{watches:,} folders at most", advice)
+    else:
+        yield Finding("file watching", "ok", f"{watches:,} folders at most")

@@ -1,0 +1,54 @@
+"""`repoformer-lsp search`: what the index finds for a text, which is what a completion there would retrieve."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lsp_server.commands.index import indexed
+from lsp_server.report import hit_report
+
+if TYPE_CHECKING:
+    from indexer.model import Hit
+    from lsp_server.cli import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = subparsers.add_parser(
+        "search",
+        help="search a folder for code like a text",
+        description="Search a folder for the pieces of code that are most like a text: the search that a completion "
+        "does with the lines before the cursor.",
+    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
+    parser.add_argument("--query", required=True, metavar="TEXT", help="what to search for")
+    parser.add_argument("-k", type=int, default=10, metavar="COUNT", help="most results (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the chunks that were found, best first."""
+    with indexed(options.path) as index:
+        hits = index.snapshot.query(options.query, options.k)
+    if options.json:
+        print(json.dumps([_row(hit) for hit in hits], indent=2, ensure_ascii=False))
+        return 0
+    for hit in hits:
+        chunk = hit.chunk
+        print(f"{hit.score:.3f}  {chunk.path}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
+    if not hits:
+        print("nothing found")
+    return 0
+
+
+def _row(hit: Hit) -> dict[str, object]:
+    return {**hit_report(hit), "kind": hit.chunk.kind, "text": hit.chunk.text}
+
+
+def _title(hit: Hit) -> str:
+    lines = hit.chunk.header or hit.chunk.text.strip()
+    return lines.splitlines()[0].strip() if lines else ""

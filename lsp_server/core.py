@@ -1,0 +1,227 @@
+"""Index and completer of one workspace, made from settings: what the server and `repoformer-lsp complete` both run.
+
+The two live apart. The index starts at once and follows the workspace folders; the model is found, checked and loaded
+when it is first needed, and looked for again as long as there is none, so that `repoformer-lsp model pull` helps a
+server that is running. A change of settings replaces only what it touches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import platformdirs
+
+from indexer.settings import IndexSettings
+from indexer.workspace import Progress, WorkspaceIndex
+from lsp_server.settings import Settings
+from policy import models
+from policy.completer import Completer, Completion, CompletionSettings, Request
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import State, Supervisor
+from policy.gguf import check_generator
+from policy.prompt import Budgets
+
+if TYPE_CHECKING:
+    from indexer.model import Retriever
+
+log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Where everything that can be made again is kept for this user."""
+    return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
+
+
+class Observer(Protocol):
+    """Who wants to know what the core does. Called on the event loop."""
+
+    def engine_changed(self, state: State, model: str) -> None:
+        """The worker starts, serves, or has failed."""
+
+    def indexing(self, progress: Progress) -> None:
+        """The index advances."""
+
+    def notice(self, text: str) -> None:
+        """Something a person should be told once."""
+
+
+class Core:
+    """Everything that answers requests, but for the protocol. Make and use it on one event loop."""
+
+    def __init__(self, observer: Observer, settings: Settings | None = None, *, watch: bool = True) -> None:
+        self._observer = observer
+        self._settings = settings or Settings()
+        self._watch = watch
+        self._roots: tuple[Path, ...] = ()
+        self._index: WorkspaceIndex | None = None
+        self._completer: Completer | None = None
+        self._opening: asyncio.Task[Completer] | None = None
+
+    @property
+    def index(self) -> WorkspaceIndex | None:
+        """The index, once `start` was called."""
+        return self._index
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, roots: Sequence[Path]) -> None:
+        """Begin to index the workspace folders."""
+        self._roots = tuple(roots)
+        self._open_index()
+
+    async def warm_up(self) -> None:
+        """Load the model before somebody waits for it. Raises what `complete` does."""
+        completer = await self._completer_now()
+        await completer.supervisor.engine()
+
+    async def apply(self, settings: Settings) -> None:
+        """Take over changed settings."""
+        before, self._settings = self._settings, settings
+        if self._completer is not None and _engine_part(before) != _engine_part(settings):
+            await self._close_completer()
+        elif self._completer is not None:
+            self._completer.settings = _completion_settings(settings)
+        if self._index is not None and _index_part(before) != _index_part(settings):
+            await self._close_index()
+            self._open_index()
+
+    async def close(self) -> None:
+        """End the worker process and the index."""
+        await asyncio.gather(self._close_completer(), self._close_index())
+
+    # -- what happens in the editor -----------------------------------------------------------------------------------
+
+    def set_roots(self, roots: Sequence[Path]) -> None:
+        """Index these folders from now on."""
+        self._roots = tuple(roots)
+        if self._index is not None:
+            self._index.set_roots(self._roots)
+
+    def set_buffer(self, path: Path, text: str | None, language_id: str = "") -> None:
+        """An editor's text counts in place of the file on disk; None: the file does again."""
+        if self._index is not None:
+            self._index.set_buffer(path, text, language_id)
+
+    def touch(self, paths: Iterable[Path]) -> None:
+        """These files may have changed on disk."""
+        if self._index is not None:
+            self._index.touch(paths)
+
+    async def forget(self, document: str) -> None:
+        """A document was closed: what the engine keeps of it can go."""
+        if self._completer is not None:
+            await self._completer.forget(document)
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer a request; cancel the task to stop it. Raises `RepoformerError`."""
+        completer = await self._completer_now()
+        return await completer.complete(request)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _open_index(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def advanced(progress: Progress) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._observer.indexing, progress)
+
+        include, exclude = _index_part(self._settings)
+        settings = IndexSettings(include=include, exclude=exclude, watch=self._watch)
+        self._index = WorkspaceIndex(self._roots, settings, cache_dir=cache_dir() / "index", on_progress=advanced)
+        self._index.start()
+
+    async def _close_index(self) -> None:
+        index, self._index = self._index, None
+        if index is not None:
+            await asyncio.to_thread(index.close)
+
+    async def _completer_now(self) -> Completer:
+        if self._completer is not None:
+            return self._completer
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_completer())
+            self._opening.add_done_callback(self._opened)
+        # One opening serves all who wait for it, and outlives the request that happened to be first.
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[Completer]) -> None:
+        self._opening = None
+        if not task.cancelled() and task.exception() is None:
+            self._completer = task.result()
+
+    async def _open_completer(self) -> Completer:
+        settings = self._settings
+        model = models.resolve(settings.model)
+        header = await asyncio.to_thread(check_generator, model.path)
+        log.info("model: %s (%s)", model.path.name, model.source)
+        supervisor = Supervisor(
+            model.path,
+            _engine_settings(settings),
+            layout=settings.layout,
+            budgets=_budgets(settings),
+            layers=header.number(f"{header.architecture}.block_count", 32),
+            memory=cache_dir() / "engine.json",
+            log=log.info,
+            notice=self._observer.notice,
+            on_state=lambda state: self._observer.engine_changed(state, model.path.stem),
+        )
+        return Completer(supervisor, self._retriever, _completion_settings(settings))
+
+    async def _close_completer(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        completer, self._completer = self._completer, None
+        if completer is not None:
+            await completer.close()
+
+    def _retriever(self) -> Retriever | None:
+        return self._index.snapshot if self._index is not None else None
+
+
+def _completion_settings(settings: Settings) -> CompletionSettings:
+    return CompletionSettings(
+        policy=settings.policy,
+        selection=settings.selection,
+        threshold=settings.threshold,
+        multiline=settings.multiline != "never",
+        chunks=settings.chunks,
+    )
+
+
+def _engine_part(settings: Settings) -> tuple[object, ...]:
+    """What the worker was started with: a change of it takes another worker."""
+    return settings.model, settings.layout, _budgets(settings), _engine_settings(settings)
+
+
+def _engine_settings(settings: Settings) -> EngineSettings:
+    return EngineSettings(
+        gpu_layers=settings.gpu_layers,
+        main_gpu=settings.main_gpu,
+        tensor_split=settings.tensor_split,
+        flash_attention=settings.flash_attention,
+        kv_cache_type=settings.kv_cache_type,
+        threads=settings.threads,
+        context_size=settings.context_size,
+    )
+
+
+def _budgets(settings: Settings) -> Budgets | None:
+    own = {
+        "left": settings.left_tokens,
+        "right": settings.right_tokens,
+        "context": settings.context_tokens,
+    }
+    given = {name: tokens for name, tokens in own.items() if tokens is not None}
+    return Budgets(**given) if given else None
+
+
+def _index_part(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the index was started with: a change of it takes another index."""
+    return settings.include, settings.exclude
