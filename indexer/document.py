@@ -1,0 +1,124 @@
+"""A file as the index holds it: its text once, and where the chunks lie in it.
+
+Chunks are made only when a query hits them. A million lines are some 90,000 chunks, and as many Python objects with a
+string each would cost more memory than the text itself and make every full garbage collection a pause that a person
+typing feels. So a document is a handful of flat buffers, and so are the `Terms` the inverted index is built from.
+Both travel between processes and into the cache as plain bytes: unpickling somebody's cache file would run its code.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.model import Chunk, ChunkKind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KINDS: tuple[ChunkKind, ...] = ("imports", "function", "class", "block", "window")
+
+# Columns of `Document.spans`.
+START_LINE, END_LINE, START_BYTE, END_BYTE, KIND, WITHHELD = range(6)
+
+_HEAD = struct.Struct("<6I")
+
+
+class DamagedRecord(ValueError):
+    """The bytes are not a record that this version wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file's text (UTF-8, LF line ends) and its chunks.
+
+    `spans` is an int32 array of shape (chunks, 6), columns as named above; `names` is JSON, a list of
+    [header, [symbol, …]] per chunk, read only when a chunk is asked for.
+    """
+
+    root: str
+    path: str
+    text: bytes
+    spans: NDArray[np.int32]
+    names: bytes
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def chunk(self, number: int) -> Chunk:
+        """Make the chunk with this number (order of lines, from 0)."""
+        start_line, end_line, start, end, kind, _ = (int(value) for value in self.spans[number])
+        header, symbols = json.loads(self.names)[number]
+        text = self.text[start:end].decode("utf-8", "replace").rstrip()
+        return Chunk(self.root, self.path, start_line, end_line, text, KINDS[kind], header, tuple(symbols))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the inverted index needs of a document's chunks, concatenated in their order.
+
+    `words` and `counts` hold each chunk's distinct words and how often they stand in it (at most 255);
+    `word_ends[i]` is where chunk i ends in them. `symbols`, `symbol_ends`: the names each chunk defines.
+    """
+
+    words: NDArray[np.uint64]
+    counts: NDArray[np.uint8]
+    word_ends: NDArray[np.int32]
+    symbols: NDArray[np.uint64]
+    symbol_ends: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """A file ready to be indexed."""
+
+    document: Document
+    terms: Terms = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        """Serialise all but root and path, under which the caller files it."""
+        document, terms = self.document, self.terms
+        parts = (
+            document.text,
+            document.names,
+            document.spans.astype("<i4").tobytes(),
+            terms.words.astype("<u8").tobytes() + terms.counts.tobytes(),
+            terms.symbols.astype("<u8").tobytes(),
+        )
+        ends = np.concatenate((terms.word_ends, terms.symbol_ends)).astype("<i4").tobytes()
+        return _HEAD.pack(len(document), *map(len, parts)) + b"".join(parts) + ends
+
+    @classmethod
+    def from_bytes(cls, root: str, path: str, record: bytes) -> Extract:
+        """Read what `to_bytes` wrote. Raises DamagedRecord."""
+        try:
+            return cls._read(root, path, record)
+        except (struct.error, ValueError) as error:
+            raise DamagedRecord(f"{path}: {error}") from error
+
+    @classmethod
+    def _read(cls, root: str, path: str, record: bytes) -> Extract:
+        chunks, *lengths = _HEAD.unpack_from(record)
+        at, parts = _HEAD.size, []
+        for length in (*lengths, 8 * chunks):
+            parts.append(record[at : at + length])
+            at += length
+        if at != len(record):
+            raise ValueError(f"{len(record)} bytes instead of {at}")
+        text, names, spans, word_part, symbol_part, ends = parts
+        count = len(word_part) // 9
+        word_ends, symbol_ends = np.frombuffer(ends, "<i4").reshape(2, chunks)
+        return cls(
+            Document(root, path, text, np.frombuffer(spans, "<i4").reshape(chunks, 6), names),
+            Terms(
+                np.frombuffer(word_part, "<u8", count),
+                np.frombuffer(word_part, np.uint8, count, offset=8 * count),
+                word_ends,
+                np.frombuffer(symbol_part, "<u8"),
+                symbol_ends,
+            ),
+        )

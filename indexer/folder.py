@@ -1,0 +1,88 @@
+"""One workspace folder on the disk: its rules and its saved index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.document import DamagedRecord, Extract
+from indexer.ignore import IGNORE_FILES
+from indexer.rules import Entry, Reason, Rules
+from indexer.settings import IndexSettings
+from indexer.store import Store
+from indexer.worker import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A file as it was when the index was saved; `extract` is None if its content kept it out."""
+
+    entry: Entry
+    digest: bytes
+    extract: Extract | None
+
+
+class Folder:
+    """The rules of a folder and, if there is a cache, its store. `load` to `close` run on the index's disk thread."""
+
+    def __init__(self, root: Path, settings: IndexSettings, cache_dir: Path | None) -> None:
+        self.root = root
+        self.rules = Rules(root, settings)
+        self._settings = settings
+        self._cache_dir = cache_dir
+        self._store: Store | None = None
+
+    def is_rule(self, path: str) -> bool:
+        """Tell whether a change of this file changes what is indexed."""
+        return path.rpartition("/")[2] in IGNORE_FILES or path == ".git/info/exclude"
+
+    def renew_rules(self) -> None:
+        """Read the ignore files again."""
+        self.rules = Rules(self.root, self._settings)
+
+    def load(self) -> list[Remembered]:
+        """Open the store and return what it holds."""
+        if self._cache_dir is None:
+            return []
+        self._store = Store(
+            self._cache_dir, str(self.root), self._settings.chunking, max_bytes=self._settings.cache_bytes
+        )
+        return [
+            remembered
+            for saved in self._store.load()
+            if (remembered := self._remember(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
+        ]
+
+    def scan(self, others: Sequence[str]) -> tuple[list[Entry], list[Reason]]:
+        """Return the files that belong into the index, and what could not be read on the way.
+
+        `others` are workspace folders inside this one; what lies in them is theirs.
+        """
+        inner = tuple(f"{Path(other).relative_to(self.root).as_posix()}/" for other in others)
+        problems: list[Reason] = []
+        entries = [entry for entry in self.rules.walk(problems.append) if not entry.path.startswith(inner or ("\0",))]
+        return entries, problems
+
+    def save(self, outcomes: Sequence[Outcome]) -> None:
+        """Save what the workers found."""
+        if self._store is not None:
+            self._store.save(outcomes)
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Forget files that left the index."""
+        if self._store is not None:
+            self._store.forget(paths)
+
+    def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _remember(self, path: str, mtime_ns: int, size: int, digest: bytes, record: bytes) -> Remembered | None:
+        try:
+            extract = Extract.from_bytes(str(self.root), path, record) if record else None
+        except DamagedRecord:
+            return None  # it will be read again
+        return Remembered(Entry(path, mtime_ns, size), digest, extract)

@@ -1,0 +1,160 @@
+"""The language table: one row a language says everything the project knows about it.
+
+A row names the file endings, the line comment (prompts show retrieved code as comments), the LSP ids, and where the
+grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries/<query>.scm`.
+Adding a language is one row and, if it has a grammar, one query. Grammars load on first use: a process that never
+meets Scala never loads it. A row without a grammar still gets the paper's line windows and a comment prefix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tree_sitter
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One row of the table.
+
+    `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the wheel
+    that brings the tree-sitter grammar, "" where there is none; `query` names the file in `queries/`.
+    """
+
+    id: str
+    extensions: tuple[str, ...]
+    comment: str
+    grammar: str = ""
+    query: str = ""
+    filenames: tuple[str, ...] = ()
+    lsp_ids: tuple[str, ...] = ()
+
+
+_ROWS = (
+    Language("python", (".py", ".pyi", ".pyw"), "# ", "tree_sitter_python:language", "python",
+             filenames=("SConstruct", "SConscript", "wscript")),
+    Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language", "javascript",
+             lsp_ids=("javascriptreact",)),
+    Language("typescript", (".ts", ".mts", ".cts"), "// ", "tree_sitter_typescript:language_typescript",
+             "typescript"),
+    Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx", "typescript",
+             lsp_ids=("typescriptreact",)),
+    Language("java", (".java",), "// ", "tree_sitter_java:language", "java"),
+    Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp"),
+    Language("go", (".go",), "// ", "tree_sitter_go:language", "go"),
+    Language("rust", (".rs",), "// ", "tree_sitter_rust:language", "rust"),
+    Language("c", (".c",), "// ", "tree_sitter_c:language", "c"),
+    # A header may be C or C++: the C++ grammar reads both.
+    Language("cpp", (".cpp", ".cc", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".inl", ".cu",
+                     ".cuh"), "// ", "tree_sitter_cpp:language", "cpp", lsp_ids=("cuda-cpp",)),
+    Language("ruby", (".rb", ".rake", ".gemspec", ".ru"), "# ", "tree_sitter_ruby:language", "ruby",
+             filenames=("Rakefile", "Gemfile", "Vagrantfile")),
+    Language("php", (".php", ".phtml"), "// ", "tree_sitter_php:language_php", "php"),
+    Language("kotlin", (".kt", ".kts"), "// ", "tree_sitter_kotlin:language", "kotlin"),
+    Language("swift", (".swift",), "// ", "tree_sitter_swift:language", "swift"),
+    Language("scala", (".scala", ".sc", ".sbt"), "// ", "tree_sitter_scala:language", "scala"),
+    Language("lua", (".lua",), "-- ", "tree_sitter_lua:language", "lua"),
+    Language("bash", (".sh", ".bash", ".zsh", ".ksh"), "# ", "tree_sitter_bash:language", "bash",
+             filenames=(".bashrc", ".zshrc", ".profile"), lsp_ids=("shellscript",)),
+    Language("clojure", (".clj", ".cljs", ".cljc"), "; "),
+    Language("dart", (".dart",), "// "),
+    Language("elixir", (".ex", ".exs"), "# "),
+    Language("erlang", (".erl", ".hrl"), "% "),
+    Language("fsharp", (".fs", ".fsx"), "// "),
+    Language("graphql", (".graphql", ".gql"), "# "),
+    Language("groovy", (".groovy", ".gradle"), "// ", filenames=("Jenkinsfile",)),
+    Language("haskell", (".hs",), "-- "),
+    Language("julia", (".jl",), "# "),
+    Language("nim", (".nim",), "# "),
+    Language("objective-c", (".m", ".mm"), "// "),
+    Language("ocaml", (".ml", ".mli"), "// "),
+    Language("perl", (".pl", ".pm"), "# "),
+    Language("powershell", (".ps1", ".psm1"), "# "),
+    Language("proto", (".proto",), "// ", lsp_ids=("proto3",)),
+    Language("r", (".r",), "# "),
+    Language("solidity", (".sol",), "// "),
+    Language("sql", (".sql",), "-- "),
+    Language("svelte", (".svelte",), "// "),
+    Language("terraform", (".tf",), "# "),
+    Language("cython", (".pyx", ".pxd", ".pxi"), "# "),
+    Language("vue", (".vue",), "// "),
+    Language("zig", (".zig",), "// "),
+    Language("cmake", (".cmake",), "# ", filenames=("CMakeLists.txt",)),
+    Language("makefile", (".mk",), "# ", filenames=("Makefile", "makefile", "GNUmakefile")),
+    Language("dockerfile", (".dockerfile",), "# ", filenames=("Dockerfile", "Containerfile")),
+)  # fmt: skip
+
+LANGUAGES: Mapping[str, Language] = MappingProxyType({row.id: row for row in _ROWS})
+
+_BY_EXTENSION = {ending: row for row in _ROWS for ending in row.extensions}
+_BY_FILENAME = {name: row for row in _ROWS for name in row.filenames}
+_BY_LSP_ID = {name: row for row in _ROWS for name in (row.id, *row.lsp_ids)}
+
+
+def language_of(path: str | PurePath, lsp_id: str = "") -> Language | None:
+    """Return the language of a file, or None for text the table does not know.
+
+    The client's word (`lsp_id`) counts more than the file's ending: a person may have said that `.inc` is PHP.
+    """
+    if known := _BY_LSP_ID.get(lsp_id):
+        return known
+    pure = PurePath(path)
+    return _BY_FILENAME.get(pure.name) or _BY_EXTENSION.get(pure.suffix.lower())
+
+
+@cache
+def grammar_of(language_id: str) -> tree_sitter.Language | None:
+    """Load a language's grammar (once a process); None where the table has none or its wheel is not installed."""
+    row = LANGUAGES.get(language_id)
+    if row is None or not row.grammar:
+        return None
+    import tree_sitter
+
+    module, _, function = row.grammar.partition(":")
+    try:
+        pointer = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError):
+        return None
+    return tree_sitter.Language(pointer)
+
+
+@cache
+def query_of(language_id: str) -> tree_sitter.Query | None:
+    """Compile a language's query (once a process).
+
+    Captures: `@function`, `@class` (with `@name`, and `@body` where the field is not called `body`), `@import`, and
+    `@symbol` for other names a file defines.
+    """
+    grammar = grammar_of(language_id)
+    if grammar is None:
+        return None
+    import tree_sitter
+
+    source = resources.files("indexer").joinpath("queries").joinpath(LANGUAGES[language_id].query + ".scm")
+    query: tree_sitter.Query = tree_sitter.Query(grammar, source.read_text("utf-8"))
+    return query
+
+
+_local = threading.local()
+
+
+def parser_for(language_id: str) -> tree_sitter.Parser | None:
+    """Return this thread's parser for a language (a parser has state, so threads do not share one)."""
+    parsers: dict[str, tree_sitter.Parser] = _local.__dict__.setdefault("parsers", {})
+    if (known := parsers.get(language_id)) is not None:
+        return known
+    grammar = grammar_of(language_id)
+    if grammar is None:
+        return None
+    import tree_sitter
+
+    return parsers.setdefault(language_id, tree_sitter.Parser(grammar))

@@ -1,0 +1,122 @@
+"""The worker processes: batches of tasks go in, outcomes come back by callback, crashes are survived.
+
+One thread a worker waits on its pipe. A worker that dies or takes too long is replaced, and the tasks it held are
+tried again one at a time, a file that fails again as plain windows, so one file that crashes a grammar costs that file
+its structure and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import BinaryIO, cast
+
+from indexer.rules import Reason
+from indexer.worker import Outcome, Task, receive, send
+
+_log = logging.getLogger(__name__)
+_PATIENCE = 60.0  # seconds for a batch; a batch takes a fraction of one
+
+
+class Pool:
+    """`size` worker processes, started when there is work."""
+
+    def __init__(self, size: int, on_done: Callable[[list[Outcome]], None]) -> None:
+        self._on_done = on_done
+        self._batches: queue.SimpleQueue[Sequence[Task] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"index-worker-{n}", daemon=True) for n in range(size)
+        ]
+        self._closing = threading.Event()
+        self._started = False
+        self.size = size
+
+    def submit(self, batch: Sequence[Task]) -> None:
+        """Hand over a batch; `on_done` gets its outcomes, in order, on some other thread."""
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        """End the workers, without waiting for unfinished work to be of use."""
+        self._closing.set()
+        for _ in self._threads:
+            self._batches.put(None)
+        if self._started:
+            for thread in self._threads:
+                thread.join(timeout=5.0)
+
+    def _serve(self) -> None:
+        worker: _Worker | None = None
+        while (batch := self._batches.get()) is not None and not self._closing.is_set():
+            outcomes: list[Outcome] = []
+            worker = worker or _Worker()
+            try:
+                outcomes = worker.perform(batch)
+            except (OSError, EOFError):
+                worker.end()
+                worker = None
+                _log.info("an index worker died; its %d files are tried one by one", len(batch))
+                for task in batch:
+                    outcome = self._alone(task)
+                    outcomes.append(outcome)
+            self._on_done(outcomes)
+        if worker is not None:
+            worker.end()
+
+    def _alone(self, task: Task) -> Outcome:
+        """Try one task in a worker of its own: as it is, and then as windows."""
+        for attempt in (task, replace(task, plain=True)):
+            if self._closing.is_set():
+                break
+            worker = _Worker()
+            try:
+                return worker.perform([attempt])[0]
+            except (OSError, EOFError):
+                if not attempt.plain:
+                    _log.warning("parsing %s ended its worker; it is indexed as plain text", task.path)
+            finally:
+                worker.end()
+        return Outcome(task.root, task.path, reason=Reason("unreadable", "reading it ended the worker process"))
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self) -> None:
+        # Isolated (-I), with this process's own search path: a workspace that happens to be the current directory and
+        # holds a `json.py` must not get to run it.
+        start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def perform(self, batch: Sequence[Task]) -> list[Outcome]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise EOFError
+        watch = threading.Timer(_PATIENCE, self._process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            send(cast("BinaryIO", stdin), list(batch))
+            return cast("list[Outcome]", receive(cast("BinaryIO", stdout)))
+        finally:
+            watch.cancel()
+
+    def end(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()

@@ -1,0 +1,1 @@
+"""Ways to score chunks against a query, and how their rankings are blended."""

@@ -1,0 +1,216 @@
+"""What of a folder is indexed, and why not the rest: `Rules.why_not` gives the reason as a value.
+
+In order: what must never be read (keys, credentials, links), the settings' `exclude`, the settings' `include`, ignore
+files (the deepest speaks first), directories that hold other people's or made files, and what no retriever wants (lock
+files, minified files, endings the language table does not know). `walk` asks the same rules of every entry, entering
+only directories that may hold something; `indexer.reading` adds the rules that need a file's content.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from indexer.ignore import IGNORE_FILES, Patterns, outer_patterns, read_patterns
+from indexer.languages import language_of
+from indexer.settings import IndexSettings
+
+Rule = Literal[
+    "outside", "missing", "link", "special", "secret", "exclude", "ignored", "directory", "lock", "minified",
+    "generated", "kind", "size", "binary", "unreadable",
+]  # fmt: skip
+
+_SECRET_NAME = re.compile(
+    r"""\.env(?:\..*)?|.*\.(?:env|pem|key|p12|pfx|jks|keystore|kdbx|asc|gpg|ppk|ovpn)|id_(?:rsa|dsa|ecdsa|ed25519).*
+    |\.(?:netrc|pgpass|npmrc|pypirc|htpasswd|git-credentials|dockercfg)|_netrc|authorized_keys|known_hosts
+    |(?:.*[._-])?(?:credentials?|secrets?)(?:\.(?:json|ya?ml|toml|ini|cfg|conf|txt|properties|xml|env|sh|tf|tfvars|sql))?
+    |.*\.tfstate(?:\..*)?|.*\.tfvars|service[-_]?account.*\.json""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_LOCK_NAME = re.compile(
+    r"(?:package-lock|npm-shrinkwrap|composer-lock)\.json|.*[.-]lock(?:\.(?:json|ya?ml|hcl))?|go\.sum|pnpm-lock\.yaml",
+    re.I,
+)
+_MINIFIED_NAME = re.compile(r".*[.-](?:min|bundle|chunk)\.[cm]?jsx?|.*\.min\.css", re.I)
+_GENERATED_NAME = re.compile(r".*_pb2(?:_grpc)?\.pyi?|.*\.pb\.(?:go|cc|h)|.*\.g\.(?:cs|dart)|.*\.designer\.cs", re.I)
+_DIRECTORIES = frozenset((
+    ".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "node_modules", "bower_components", "jspm_packages", "__pycache__",
+    ".venv", "venv", ".virtualenv", ".tox", ".nox", ".eggs", "site-packages", ".mypy_cache", ".ruff_cache",
+    ".pytest_cache", ".hypothesis", ".cache", ".gradle", ".idea", ".vs", ".next", ".nuxt", ".svelte-kit",
+    ".terraform", ".ssh", ".gnupg", ".aws", ".kube", ".dart_tool", ".ipynb_checkpoints",
+))  # fmt: skip
+_LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a file is not in the index: the rule, and what a person needs to know to change it."""
+
+    rule: Rule
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that the rules let in: its path (POSIX, relative to the root), time of change and size in bytes."""
+
+    path: str
+    mtime_ns: int
+    size: int
+
+
+class Rules:
+    """The rules of one root. Ignore files are read when first needed and kept; make new rules when one changes."""
+
+    def __init__(self, root: Path, settings: IndexSettings) -> None:
+        self.root = root
+        self._max_bytes = settings.max_file_bytes
+        self._exclude = Patterns("the setting `exclude`", settings.exclude)
+        self._include = Patterns("the setting `include`", settings.include)
+        self._outer = outer_patterns(root)
+        self._inner: dict[str, tuple[Patterns, ...]] = {}
+
+    def why_not(self, path: str, *, size: int | None = None) -> Reason | None:
+        """Return why the file at a relative path is left out by its name, place, kind or size; None if it is let in.
+
+        Does not look into the file; with `size` (a buffer that may never have been saved) not even at it.
+        """
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+            return Reason("outside", f"{path} does not lie in {self.root}")
+        for parent in reversed([str(at) for at in pure.parents][:-1]):
+            if (self.root / parent).is_symlink():
+                return _link(self.root / parent)
+            if reason := self._directory(f"{parent}/"):
+                return reason
+        if size is None:
+            try:
+                status = (self.root / path).lstat()
+            except OSError as error:
+                return Reason("missing", f"{path}: {error.strerror}")
+            if stat.S_ISLNK(status.st_mode):
+                return _link(self.root / path)
+            if not stat.S_ISREG(status.st_mode):
+                return Reason("special", f"{path} is not a regular file")
+            size = status.st_size
+        return self._file(path, size)
+
+    def enters(self, directory: str) -> bool:
+        """Tell whether files in a directory (relative path) may belong to the index."""
+        parts = PurePosixPath(directory)
+        return all(
+            self._directory(f"{at}/") is None and not (self.root / at).is_symlink()
+            for at in (*reversed([str(parent) for parent in parts.parents][:-1]), directory)
+        )
+
+    def walk(self, on_problem: Callable[[Reason], None] = lambda reason: None, *, below: str = "") -> Iterator[Entry]:
+        """Yield every file that is let in, of the whole root or `below` one directory (which was let in).
+
+        A directory that cannot be read is told to `on_problem` and passed over.
+        """
+        todo = [f"{below}/" if below else ""]
+        while todo:
+            directory = todo.pop()
+            try:
+                with os.scandir(self.root / directory) as entries:
+                    for entry in entries:
+                        path = f"{directory}{entry.name}"
+                        try:
+                            if entry.is_symlink():
+                                continue
+                            if entry.is_dir(follow_symlinks=False):
+                                if self._directory(f"{path}/") is None:
+                                    todo.append(f"{path}/")
+                            elif entry.is_file(follow_symlinks=False) and language_of(entry.name) is not None:
+                                status = entry.stat(follow_symlinks=False)
+                                if self._file(path, status.st_size) is None:
+                                    yield Entry(path, status.st_mtime_ns, status.st_size)
+                        except OSError:
+                            continue  # it vanished between being listed and being looked at
+            except OSError as error:
+                on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
+
+    def _directory(self, path: str) -> Reason | None:
+        """Judge a directory alone (path ends in "/"); its parents were let in."""
+        name = path[:-1].rpartition("/")[2]
+        if pattern := self._exclude.deciding(path) if self._exclude.decide(path) else None:
+            return Reason("exclude", f"{path} matches `{pattern.text}` in {self._exclude.source}")
+        if self._reaches_include(path):
+            return None
+        if reason := self._ignored(path):
+            return reason
+        if name in _DIRECTORIES:
+            return Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
+        return None
+
+    def _file(self, path: str, size: int) -> Reason | None:
+        name = path.rpartition("/")[2]
+        if _SECRET_NAME.fullmatch(name):
+            return Reason("secret", f"a file named {name} may hold secrets and is never read")
+        if self._exclude.decide(path):
+            pattern = self._exclude.deciding(path)
+            return Reason("exclude", f"{path} matches `{pattern.text if pattern else ''}` in {self._exclude.source}")
+        if self._include.decide(path) is not True and (reason := self._ignored(path)):
+            return reason
+        if _LOCK_NAME.fullmatch(name):
+            return Reason("lock", f"{name} is a lock file")
+        if _MINIFIED_NAME.fullmatch(name):
+            return Reason("minified", f"{name} is minified by its name")
+        if _GENERATED_NAME.fullmatch(name):
+            return Reason("generated", f"{name} is generated by its name")
+        if language_of(name) is None:
+            return Reason("kind", f"{name} is of no kind that is indexed")
+        if size > self._max_bytes:
+            return Reason("size", f"{size} bytes, more than max_file_bytes = {self._max_bytes}")
+        return None
+
+    def _ignored(self, path: str) -> Reason | None:
+        for patterns in self._chain(path):
+            decision = patterns.decide(path)
+            if decision:
+                pattern = patterns.deciding(path)
+                where = f"line {pattern.line}, `{pattern.text}`" if pattern else ""
+                return Reason("ignored", f"{path} by {patterns.source}, {where}")
+            if decision is False:
+                return None
+        return None
+
+    def _chain(self, path: str) -> Iterator[Patterns]:
+        """Yield the ignore files that may speak of a path, strongest first."""
+        directory = path.rstrip("/").rpartition("/")[0]
+        while True:
+            yield from self._inner_patterns(directory)
+            if not directory:
+                break
+            directory = directory.rpartition("/")[0]
+        yield from reversed(self._outer)
+
+    def _inner_patterns(self, directory: str) -> Sequence[Patterns]:
+        known = self._inner.get(directory)
+        if known is None:
+            found = (read_patterns(self.root / directory / name, base=directory) for name in reversed(IGNORE_FILES))
+            known = self._inner[directory] = tuple(patterns for patterns in found if patterns is not None)
+        return known
+
+    def _reaches_include(self, directory: str) -> bool:
+        """Tell whether something that `include` names may lie in a directory."""
+        for pattern in self._include.patterns:
+            if not pattern.ignores:
+                continue
+            literal = _LITERAL_PREFIX.match(pattern.text)
+            start = f"{literal[1]}/" if literal and literal[1] else ""
+            if start and (start.startswith(directory) or directory.startswith(start)):
+                return True
+        return self._include.decide(directory) is True
+
+
+def _link(path: Path) -> Reason:
+    return Reason("link", f"{path} is a link; what it points to is indexed where it lies, if that is in the workspace")

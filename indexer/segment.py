@@ -1,0 +1,199 @@
+"""An immutable piece of the index: documents and the inverted index over their chunks, in flat numpy arrays.
+
+A change never touches a segment. It makes a small new one and marks the replaced document's chunks as dead in a mask
+beside the old one (`Part`), as search engines do; when small ones gather they are merged. So publishing a saved file
+costs as much as the file, not as the workspace, and readers need no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.document import START_LINE, WITHHELD, Document, Extract
+from indexer.model import Chunk
+from indexer.words import key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Postings:
+    """For each key, ascending, the chunks it stands in (and how often): one run of `chunks` a key."""
+
+    keys: NDArray[np.uint64]
+    ends: NDArray[np.int64]
+    chunks: NDArray[np.int32]
+    counts: NDArray[np.uint8]
+
+    @classmethod
+    def build(cls, keys: NDArray[np.uint64], chunks: NDArray[np.int32], counts: NDArray[np.uint8]) -> Postings:
+        """Sort (key, chunk, count) triples into runs."""
+        order = np.argsort(keys)
+        ordered = keys[order]
+        last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], len(ordered) > 0))
+        return cls(ordered[last], last + 1, chunks[order], counts[order])
+
+    def runs(self, keys: NDArray[np.uint64]) -> list[slice]:
+        """Return where the chunks of each key lie; an unknown key gives an empty run."""
+        if not len(self.keys):
+            return [slice(0, 0)] * len(keys)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[at] == keys
+        starts = np.where(at > 0, self.ends[at - 1], 0)
+        return [
+            slice(start, end) if found else slice(0, 0)
+            for start, end, found in zip(starts.tolist(), self.ends[at].tolist(), known.tolist(), strict=True)
+        ]
+
+    def key_column(self) -> NDArray[np.uint64]:
+        """Return the key of each posting, the inverse of grouping."""
+        return np.repeat(self.keys, np.diff(self.ends, prepend=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Documents and their inverted index. Chunk numbers run through all documents of the segment.
+
+    `first[d]` is the first chunk of document d (one more entry closes the last). `sizes` are distinct words a chunk;
+    `order` is a document's place among equal scores, the same in whichever segment the document is.
+    """
+
+    documents: tuple[Document, ...]
+    first: NDArray[np.int32]
+    spans: NDArray[np.int32]
+    sizes: NDArray[np.int32]
+    order: NDArray[np.uint64]
+    words: Postings
+    symbols: Postings
+
+    @classmethod
+    def build(cls, extracts: Sequence[Extract]) -> Segment:
+        """Index extracts; time and memory are linear in their words but for one sort."""
+        documents = tuple(extract.document for extract in extracts)
+        terms = [extract.terms for extract in extracts]
+        word_lengths = [np.diff(term.word_ends, prepend=0) for term in terms]
+        symbol_lengths = [np.diff(term.symbol_ends, prepend=0) for term in terms]
+        sizes = _join(word_lengths, np.int32)
+        numbers = np.arange(len(sizes), dtype=np.int32)
+        symbols = _join([term.symbols for term in terms], np.uint64)
+        return cls._assemble(
+            documents,
+            sizes,
+            Postings.build(
+                _join([term.words for term in terms], np.uint64),
+                np.repeat(numbers, sizes),
+                _join([term.counts for term in terms], np.uint8),
+            ),
+            Postings.build(
+                symbols,
+                np.repeat(numbers, _join(symbol_lengths, np.int32)),
+                np.ones(len(symbols), np.uint8),
+            ),
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Part]) -> Segment:
+        """Join segments, leaving out their dead chunks, from the postings alone (no text is read again)."""
+        documents: list[Document] = []
+        numbers, keep = [], []
+        at = 0
+        for part in parts:
+            pairs = zip(part.segment.documents, part.documents.tolist(), strict=True)
+            documents.extend(document for document, alive in pairs if alive)
+            kept = np.repeat(part.documents, np.diff(part.segment.first))
+            keep.append(kept)
+            numbers.append((np.cumsum(kept) - 1 + at).astype(np.int32))
+            at += int(kept.sum())
+
+        def joined(postings: Sequence[Postings]) -> Postings:
+            masks = [kept[p.chunks] for p, kept in zip(postings, keep, strict=True)]
+            return Postings.build(
+                _join([p.key_column()[m] for p, m in zip(postings, masks, strict=True)], np.uint64),
+                _join([n[p.chunks[m]] for p, m, n in zip(postings, masks, numbers, strict=True)], np.int32),
+                _join([p.counts[m] for p, m in zip(postings, masks, strict=True)], np.uint8),
+            )
+
+        return cls._assemble(
+            tuple(documents),
+            _join([part.segment.sizes[kept] for part, kept in zip(parts, keep, strict=True)], np.int32),
+            joined([part.segment.words for part in parts]),
+            joined([part.segment.symbols for part in parts]),
+        )
+
+    @classmethod
+    def _assemble(
+        cls, documents: tuple[Document, ...], sizes: NDArray[np.int32], words: Postings, symbols: Postings
+    ) -> Segment:
+        spans = [document.spans for document in documents]
+        return cls(
+            documents,
+            np.fromiter(accumulate(map(len, documents), initial=0), np.int32),
+            np.concatenate(spans) if spans else np.empty((0, 6), np.int32),
+            sizes,
+            np.fromiter((order_of(document) for document in documents), np.uint64),
+            words,
+            symbols,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def document_of(self, chunk: int) -> int:
+        """Return the number of the document that a chunk belongs to."""
+        return int(np.searchsorted(self.first, chunk, side="right")) - 1
+
+    def chunk(self, number: int) -> Chunk:
+        """Make the chunk with this number."""
+        document = self.document_of(number)
+        return self.documents[document].chunk(number - int(self.first[document]))
+
+    def tie(self, chunk: int) -> tuple[int, int]:
+        """Return the key that orders chunks of equal score, whichever segments they lie in."""
+        return int(self.order[self.document_of(chunk)]), int(self.spans[chunk, START_LINE])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment and what of it still counts.
+
+    `documents` marks those neither replaced nor deleted; `live` marks the chunks that may be returned: those of such
+    a document that were not withheld for a secret.
+    """
+
+    segment: Segment
+    documents: NDArray[np.bool_]
+    live: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, segment: Segment) -> Part:
+        """Start with everything alive but the chunks withheld."""
+        return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
+
+    def without(self, documents: Sequence[int]) -> Part:
+        """Mark documents as dead."""
+        alive, live = self.documents.copy(), self.live.copy()
+        first = self.segment.first
+        for document in documents:
+            alive[document] = False
+            live[first[document] : first[document + 1]] = False
+        return Part(self.segment, alive, live)
+
+
+def order_of(document: Document) -> int:
+    """Return a document's place among equals: arbitrary, but the same everywhere and always."""
+    return place(document.root, document.path)
+
+
+def place(root: str, path: str) -> int:
+    """Return the key under which the document with this root and path is ordered."""
+    return key(f"{root}\0{path}")
+
+
+def _join(arrays: Sequence[NDArray[np.generic]], dtype: type) -> NDArray:  # type: ignore[type-arg]
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)

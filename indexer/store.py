@@ -1,0 +1,199 @@
+"""The index on disk: one SQLite file a workspace folder, so that a restart reads only what changed meanwhile.
+
+Two tables: what each file contained when last seen (path, time, size, digest), and the record of each content by its
+digest, which files with the same content share and which outlives a switch to another branch and back. It is a cache:
+nothing here is not in the workspace too. So writes are not synced to the medium one by one (WAL keeps the file sound
+through a kill at any moment), a damaged or foreign file is thrown away, and when the disk is full the index goes on
+without. Two servers on one folder write the same records under the same keys and wait for each other's short
+transactions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+from indexer.chunking import Chunking
+from indexer.worker import Outcome
+
+SCHEMA = 1  # raise it whenever a record's bytes or a chunk's borders change
+KEPT_DAYS = 30
+_SPARE_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_TABLES = """
+CREATE TABLE IF NOT EXISTS file (
+    path TEXT PRIMARY KEY, mtime_ns INTEGER, size INTEGER, digest BLOB, reason TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A file as the store knows it; `record` is empty for one that was left out for its content."""
+
+    path: str
+    mtime_ns: int
+    size: int
+    digest: bytes
+    record: bytes
+
+
+class Store:
+    """The saved index of one folder. Used by one thread at a time; no method raises for what the disk may do."""
+
+    def __init__(self, cache_dir: Path, root: str, chunking: Chunking, *, max_bytes: int = 2_000_000_000) -> None:
+        name = blake2b(f"{root}\0{chunking}".encode(), digest_size=12).hexdigest()
+        self.file = cache_dir / f"{name}.sqlite3"
+        self._max_bytes = max_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._said = False
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._open()
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def load(self) -> list[Saved]:
+        """Return every file the store knows."""
+        query = """SELECT path, mtime_ns, size, file.digest, coalesce(record, x'') FROM file
+                   LEFT JOIN content USING (digest) WHERE reason != '' OR record IS NOT NULL"""
+        rows = self._run(lambda connection: connection.execute(query).fetchall())
+        return [Saved(*row) for row in rows or ()]
+
+    def save(self, outcomes: Sequence[Outcome]) -> None:
+        """Note what the workers found, in one transaction: new records, unchanged files, files gone or left out."""
+        now = int(time.time())
+        gone = [(o.path,) for o in outcomes if o.reason is not None and o.reason.rule == "missing"]
+        files = [
+            (o.path, o.mtime_ns, o.size, o.digest, str(o.reason or ""))
+            for o in outcomes
+            if o.digest and (o.reason is None or o.reason.rule != "missing")
+        ]
+        contents = [(o.digest, now, o.record) for o in outcomes if o.record is not None]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany("DELETE FROM file WHERE path = ?", gone)
+                connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", files)
+                connection.executemany("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", contents)
+
+        self._run(write)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Forget files that are not in the workspace any more."""
+        rows = [(path,) for path in paths]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany("DELETE FROM file WHERE path = ?", rows)
+
+        self._run(write)
+
+    def close(self) -> None:
+        """Drop content that nothing has used for long, or all that is unused if the file is too large, and close."""
+
+        def tidy(connection: sqlite3.Connection) -> None:
+            too_large = self.file.stat().st_size > self._max_bytes
+            since = int(time.time()) - (0 if too_large else _SPARE_SECONDS)
+            unused = "DELETE FROM content WHERE used <= ? AND digest NOT IN (SELECT digest FROM file)"
+            with connection:
+                removed = connection.execute(unused, (since,)).rowcount
+            if too_large and removed:
+                connection.execute("VACUUM")
+
+        self._run(tidy)
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise
+            _log.info("the saved index %s is damaged (%s) and is built anew", self.file.name, error)
+            self._discard()
+            self._connect()
+        with contextlib.suppress(OSError):
+            os.utime(self.file)  # its age tells `tidy` which workspaces are still opened
+            self.file.chmod(0o600)
+
+    def _connect(self) -> None:
+        connection = sqlite3.connect(self.file, timeout=10.0, check_same_thread=False)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA):
+                raise sqlite3.DatabaseError(f"schema {version} instead of {SCHEMA}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            connection.execute("SELECT count(*) FROM file").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _discard(self) -> None:
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                self.file.with_name(self.file.name + end).unlink()
+
+    def _run(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run an action on the database; on failure go on without a saved index, having said so once."""
+        if self._connection is None:
+            return None
+        try:
+            return action(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            if "locked" in str(error) or "busy" in str(error):
+                _log.info("the saved index is in use by another server; this change is not saved")
+                return None
+            self._give_up(error)
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                self._discard()
+            return None
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._said:
+            self._said = True
+            _log.warning("the index is not saved (%s: %s); it will be built anew at the next start", self.file, error)
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def tidy(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
+    """Delete saved indexes not opened for 30 days, then the longest unopened until the rest fits in `max_bytes`.
+
+    Returns what was deleted. A file that another server holds open goes on serving it until it closes.
+    """
+    now = time.time() if now is None else now
+    found = []
+    for file in cache_dir.glob("*.sqlite3"):
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            found.append((status.st_mtime, status.st_size, file))
+    deleted, total = [], 0
+    for opened, size, file in sorted(found, reverse=True):
+        total += size
+        if opened < now - KEPT_DAYS * 86_400 or total > max_bytes:
+            total -= size
+            for end in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    file.with_name(file.name + end).unlink()
+            deleted.append(file)
+    return deleted

@@ -1,0 +1,129 @@
+"""The process that reads, parses and counts: `python -m indexer.worker`, driven by `indexer.pool` over its pipes.
+
+A process of its own, started from nothing (not forked: the server has threads), for three reasons: Python's lock would
+make parsing delay keystrokes; a grammar is native code and may crash; and it ends by itself when the server is gone,
+since its input ends. It talks in length-prefixed pickles over a private pipe with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from indexer.chunking import Chunking
+from indexer.extract import extract
+from indexer.languages import language_of
+from indexer.reading import decode, judge, read
+from indexer.rules import Reason
+
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A file to make ready: from the disk, or the text of an open buffer.
+
+    `known` is the digest under which the index already has it, so that a touched but unchanged file costs a read.
+    `plain` asks for windows instead of parsing: the grammar crashed on this file before.
+    """
+
+    root: str
+    path: str
+    chunking: Chunking
+    max_bytes: int
+    text: str | None = None
+    lsp_id: str = ""
+    known: bytes = b""
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: a record (`Extract.to_bytes`), or nothing new, or the reason for leaving the file out.
+
+    `mtime_ns` and `size` were taken before reading, so a file that changes meanwhile looks changed afterwards.
+    """
+
+    root: str
+    path: str
+    digest: bytes = b""
+    mtime_ns: int = 0
+    size: int = 0
+    record: bytes | None = None
+    reason: Reason | None = None
+
+
+def perform(task: Task) -> Outcome:
+    """Carry out one task; never raises for what a file may hold."""
+    mtime_ns = size = 0
+    if task.text is None:
+        file = Path(task.root, task.path)
+        try:
+            status = file.stat()
+        except OSError as error:
+            return Outcome(task.root, task.path, reason=Reason("missing", f"{file}: {error.strerror}"))
+        mtime_ns, size = status.st_mtime_ns, status.st_size
+        data = read(file, task.max_bytes)
+        if isinstance(data, Reason):
+            return Outcome(task.root, task.path, b"", mtime_ns, size, reason=data)
+        digest = digest_of(data, task)
+        if digest == task.known:
+            return Outcome(task.root, task.path, digest, mtime_ns, size)
+        text = decode(data)
+    else:
+        digest = digest_of(task.text.encode("utf-8", "replace"), task)
+        text = judge(task.text)
+    if isinstance(text, Reason):
+        return Outcome(task.root, task.path, digest, mtime_ns, size, reason=text)
+    language = None if task.plain else language_of(task.path, task.lsp_id)
+    record = extract(text, language, task.chunking, root=task.root, path=task.path).to_bytes()
+    return Outcome(task.root, task.path, digest, mtime_ns, size, record)
+
+
+def digest_of(data: bytes, task: Task) -> bytes:
+    """Return what a record is filed under: the content and all that shapes its chunks."""
+    language = language_of(task.path, task.lsp_id)
+    shape = f"{language.id if language else ''} {task.chunking} {task.plain}"
+    return blake2b(data, digest_size=16, person=blake2b(shape.encode(), digest_size=16).digest()).digest()
+
+
+def send(stream: BinaryIO, message: object) -> None:
+    """Write one message."""
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Read one message. Raises EOFError when the other side is gone."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(head)
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def main() -> None:
+    """Answer batches of tasks until the input ends."""
+    # Whatever a library prints must not land between the messages.
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(5)
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        while True:
+            send(sink, [perform(task) for task in receive(source)])
+
+
+if __name__ == "__main__":
+    main()
