@@ -81,7 +81,7 @@ def test_a_long_function_is_cut_between_statements_and_its_parts_carry_their_sco
 
 
 def test_broken_source_gives_chunks_where_it_parses() -> None:
-    broken = "def broken(:\n" + "    x = = 3\n" * 20
+    broken = "class Broken(:\n" + "    def m(self) return 1\n" * 20
     text = f"def good():\n    return 1\n\n\n{broken}\n\ndef also_good():\n    return 2\n"
     found = chunk(text, LANGUAGES["python"], root="/r", path="f", chunking=SMALL)
     assert "good" in found[0].symbols
