@@ -24,7 +24,6 @@ from policy.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
 from policy.gguf import check_generator
-from policy.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
@@ -164,7 +163,7 @@ class Core:
             model.path,
             _engine_settings(settings),
             layout=settings.layout,
-            budgets=_budgets(settings),
+            budgets={**models.recommended_budgets(model), **_budgets(settings)},
             layers=header.number(f"{header.architecture}.block_count", 32),
             memory=cache_dir() / "engine.json",
             log=log.info,
@@ -212,14 +211,10 @@ def _engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
-def _budgets(settings: Settings) -> Budgets | None:
-    own = {
-        "left": settings.left_tokens,
-        "right": settings.right_tokens,
-        "context": settings.context_tokens,
-    }
-    given = {name: tokens for name, tokens in own.items() if tokens is not None}
-    return Budgets(**given) if given else None
+def _budgets(settings: Settings) -> dict[str, int]:
+    """The token budgets that a person set; the model has its own for the others."""
+    own = {"left": settings.left_tokens, "right": settings.right_tokens, "context": settings.context_tokens}
+    return {name: tokens for name, tokens in own.items() if tokens is not None}
 
 
 def _index_part(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:

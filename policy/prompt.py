@@ -333,7 +333,8 @@ def _heads(chunk: Chunk) -> Iterator[Chunk]:
     lines = chunk.text.splitlines(keepends=True)
     for count in range(len(lines) - 1, 2, -1):
         last, following = lines[count - 1], lines[count]
-        if last.strip() and (not following.strip() or _indent(following) <= _indent(last)):
+        continues = _indent(following) > _indent(last) or following.lstrip()[:1] in tuple(")]}")
+        if last.strip() and (not following.strip() or not continues):
             yield replace(chunk, text="".join(lines[:count]), end_line=chunk.start_line + count - 1)
 
 

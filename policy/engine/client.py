@@ -14,8 +14,9 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from indexer.model import Chunk, Cursor
@@ -147,7 +148,11 @@ class Engine:
         return self._process.pid
 
     async def load(
-        self, model: Path, settings: EngineSettings, layout: str = "", budgets: Budgets | None = None
+        self,
+        model: Path,
+        settings: EngineSettings,
+        layout: str = "",
+        budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
         """Load `model` and evaluate a first batch, so that what would crash crashes here.
 
@@ -158,7 +163,7 @@ class Engine:
             model=str(model),
             settings=settings.to_json(),
             layout=layout,
-            budgets=None if budgets is None else asdict(budgets),
+            budgets=dict(budgets),
         )
         await self._call("warm_up")
         values = _values(answer)

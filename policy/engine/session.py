@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,17 +48,17 @@ class Done:
 class Session:
     """One model with its prompt builder and its KV cache.
 
-    `layout` and `budgets` override what the model's metadata says. Raises `ModelInvalid` when there is no way to
-    complete code with this model.
+    `layout`, unless empty, and `budgets`, by name, override what the model's metadata says. Raises `ModelInvalid`
+    when there is no way to complete code with this model.
     """
 
-    def __init__(self, llama: Llama, layout: str = "", budgets: Budgets | None = None) -> None:
+    def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int]) -> None:
         self._llama = llama
         self._cache = KvCache(llama)
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
-        budgets = (budgets or budgets_of(llama.metadata)).fit(llama.n_ctx - RESERVED_TOKENS)
-        self._builder = PromptBuilder(chosen, vocabulary, llama, budgets)
+        wanted = replace(budgets_of(llama.metadata), **budgets)
+        self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx - RESERVED_TOKENS))
         self._cc = vocabulary.ids.get("cc")
         self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
 

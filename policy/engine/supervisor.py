@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from policy.engine.client import Engine, ModelInfo
 from policy.engine.settings import EngineSettings, difference, safer
 from policy.errors import EngineDied, EngineUnavailable, RepoformerError
-from policy.prompt import Budgets
 
 State = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
@@ -44,7 +44,7 @@ class Supervisor:
         settings: EngineSettings,
         *,
         layout: str = "",
-        budgets: Budgets | None = None,
+        budgets: Mapping[str, int] = MappingProxyType({}),
         layers: int = UNKNOWN_LAYERS,
         memory: Path | None = None,
         environment: Mapping[str, str] | None = None,

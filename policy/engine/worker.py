@@ -23,7 +23,6 @@ from policy.engine.llama import Llama
 from policy.engine.session import Done, Session
 from policy.engine.settings import EngineSettings
 from policy.errors import EngineFailed, RepoformerError
-from policy.prompt import Budgets
 
 
 class Worker:
@@ -121,10 +120,9 @@ class Worker:
 
     def _load(self, message: protocol.Message) -> protocol.Message:
         llama = Llama(Path(message["model"]), EngineSettings.from_json(message["settings"]))
-        budgets = message["budgets"]
         with self._lock:
             self._llama = llama
-        self._session = Session(llama, message["layout"], Budgets(**budgets) if budgets else None)
+        self._session = Session(llama, message["layout"], message["budgets"])
         return asdict(self._session.info())
 
     def _send(self, request: int, event: str, **values: Any) -> None:

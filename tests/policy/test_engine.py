@@ -1,0 +1,234 @@
+"""The engine with the real model: what the KV cache saves, what a cancellation leaves, what a crash does not take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from indexer.model import Chunk, Cursor
+from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.settings import difference, safer
+from policy.errors import EngineDied, ModelInvalid, ModelMissing
+from policy.prompt import Budgets
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SMALL = EngineSettings(context_size=2048, threads=2)
+BUDGETS = {"left": 256, "right": 64, "context": 128}
+SOURCE = "import os\n\n\ndef size_of(path):\n    return os.stat(path)."
+CURSOR = Cursor("/w/sizes.py", SOURCE, "\n", "python")
+CHUNK = Chunk("/w", "walk.py", 1, 2, "def size_of(path):\n    return os.stat(path).st_size\n", "function")
+
+
+def typed(text: str) -> Cursor:
+    return Cursor(CURSOR.path, SOURCE + text, CURSOR.suffix, CURSOR.language)
+
+
+async def text_of(engine: Engine, slot: str, cursor: Cursor, chunks: list[Chunk] | None = None) -> tuple[str, Any]:
+    generation = engine.generate(slot, cursor, chunks, 12)
+    return "".join([piece async for piece in generation]), generation
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
+    """One for all tests: loading takes longer than most of them."""
+    supervisor = Supervisor(model, SMALL, budgets=BUDGETS)
+    yield supervisor
+    await supervisor.close()
+
+
+async def test_the_model_says_who_it_is(supervisor: Supervisor) -> None:
+    await supervisor.engine()
+    assert supervisor.info is not None
+    assert supervisor.info.metadata["general.architecture"] == "llama"
+    assert supervisor.info.budgets == Budgets(**BUDGETS)
+    assert supervisor.info.context_size == 2048
+
+
+async def test_generating_goes_on_from_what_was_read(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    reading = await engine.read("a", CURSOR)
+    _, generation = await text_of(engine, "a", CURSOR)
+    assert reading.evaluated_tokens == reading.prompt_tokens
+    # Nothing is evaluated twice, but for the one token whose logits the generation starts from.
+    assert generation.prompt.evaluated_tokens <= 1 + generation.prompt.prompt_tokens - reading.prompt_tokens
+
+
+async def test_a_keystroke_evaluates_a_few_tokens(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.read("a", CURSOR)
+    await text_of(engine, "a", CURSOR)
+    for end in range(1, 8):
+        reading = await engine.read("a", typed("st_size"[:end]))
+        assert reading.evaluated_tokens < 16
+
+
+async def test_reuse_does_not_change_the_text(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    cursors = [typed("st_mtime"[:end]) for end in range(9)]
+    warm = [await text_of(engine, "one slot", cursor, [CHUNK] if n % 2 else None) for n, cursor in enumerate(cursors)]
+    for n, cursor in enumerate(cursors):
+        await engine.forget("")
+        cold, _ = await text_of(engine, f"slot {n}", cursor, [CHUNK] if n % 2 else None)
+        assert cold == warm[n][0]
+
+
+async def test_retrieved_chunks_stand_in_the_prompt(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    _, plain = await text_of(engine, "plain", CURSOR)
+    _, retrieved = await text_of(engine, "retrieved", CURSOR, [CHUNK])
+    assert plain.prompt.chunks == ()
+    assert [used.index for used in retrieved.prompt.chunks] == [0]
+    assert retrieved.prompt.context_tokens > 10
+
+
+async def test_more_documents_than_the_context_holds(model: Path) -> None:
+    supervisor = Supervisor(model, replace(SMALL, context_size=512), budgets={"left": 96, "right": 16, "context": 32})
+    engine = await supervisor.engine()
+    first, _ = await text_of(engine, "document 0", CURSOR)
+    for number in range(1, 20):  # more tokens than cells, and more documents than sequences
+        text = "".join(f"value_{number}_{line} = {line}\n" for line in range(16))
+        await engine.read(f"document {number}", Cursor("", text, "", "python"))
+    again, _ = await text_of(engine, "document 0", CURSOR)
+    await supervisor.close()
+    assert again == first
+
+
+async def test_leaving_early_frees_the_engine(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    generation = engine.generate("a", CURSOR, None, 400)
+    iterator = aiter(generation)
+    await anext(iterator)
+    await iterator.aclose()
+    text, _ = await asyncio.wait_for(text_of(engine, "b", CURSOR), 60)
+    assert text
+    assert generation.tokens < 400
+
+
+async def test_cancelling_a_prefill_leaves_a_sound_cache(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    long = Cursor("", "".join(f"x_{n} = {n * 7919}\n" for n in range(80)), "", "python")
+    expected, _ = await text_of(engine, "undisturbed", long)
+    await engine.forget("")
+    for delay in (0.01, 0.05, 0.1, 0.2):
+        await engine.forget("")
+        reading = asyncio.create_task(engine.read("disturbed", long))
+        await asyncio.sleep(delay)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    text, _ = await text_of(engine, "disturbed", long)
+    assert text == expected
+
+
+async def test_a_killed_engine_fails_its_request_and_is_replaced(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    pid = engine.pid
+    long = Cursor("", "".join(f"x_{n} = {n * 7919}\n" for n in range(400)), "", "python")
+    reading = asyncio.create_task(engine.read("a", long))
+    await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+    with pytest.raises(EngineDied, match="SIGKILL"):
+        await reading
+    engine = await supervisor.engine()
+    assert engine.pid != pid
+    text, _ = await text_of(engine, "a", CURSOR)
+    assert text
+
+
+# A build whose fast path uses instructions that the machine does not allow: the process dies at its first evaluation
+# if, and only if, the weights were repacked. Python imports this module in every process that finds it.
+FAULTY_BUILD = """
+import sys
+if any("policy.engine.worker" in argument for argument in sys.orig_argv):
+    import os, signal
+    import llama_cpp.llama_cpp as native
+    load, decode = native.llama_model_load_from_file, native.llama_decode
+    repacked = []
+    def faulty_load(path, params):
+        repacked.append(params.use_extra_bufts)
+        return load(path, params)
+    def faulty_decode(context, batch):
+        if repacked[-1]:
+            os.kill(os.getpid(), signal.SIGILL)
+        return decode(context, batch)
+    native.llama_model_load_from_file, native.llama_decode = faulty_load, faulty_decode
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULTY_BUILD)
+    log: list[str] = []
+    notices: list[str] = []
+
+    async def run() -> str:
+        path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+        supervisor = Supervisor(
+            model,
+            SMALL,
+            memory=tmp_path / "engine.json",
+            environment={"PYTHONPATH": path},
+            log=log.append,
+            notice=notices.append,
+        )
+        text, _ = await text_of(await supervisor.engine(), "a", CURSOR)
+        await supervisor.close()
+        return text
+
+    assert await run()
+    assert any("SIGILL" in line for line in log)
+    assert len(notices) == 1
+    assert "extra_buffers True → False" in notices[0]
+    log.clear()
+    # The next start knows what works here: no crash, and nothing to say.
+    assert await run()
+    assert not any("SIGILL" in line for line in log)
+    assert len(notices) == 1
+
+
+async def test_no_model(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path / "none.gguf", SMALL)
+    with pytest.raises(ModelMissing, match="repoformer-lsp model list"):
+        await supervisor.engine()
+    await supervisor.close()
+
+
+async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
+    supervisor = Supervisor(path, SMALL)
+    with pytest.raises(ModelInvalid, match="could not load"):
+        await supervisor.engine()
+    await supervisor.close()
+
+
+async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
+    supervisor = Supervisor(model, SMALL, layout="repoformer")
+    with pytest.raises(ModelInvalid, match="has no prefix, suffix, middle, eof, cc token"):
+        await supervisor.engine()
+    await supervisor.close()
+
+
+def test_the_ladder_of_safer_parameters() -> None:
+    steps = list(safer(EngineSettings(), layers=30))
+    assert [(step.extra_buffers, step.gpu_layers) for step in steps] == [
+        (True, -1),
+        (False, -1),
+        (False, 15),
+        (False, 0),
+    ]
+    assert list(safer(EngineSettings(gpu_layers=0, extra_buffers=False), layers=30)) == [
+        EngineSettings(gpu_layers=0, extra_buffers=False)
+    ]
+    assert difference(steps[0], steps[2]) == "gpu_layers -1 → 15, extra_buffers True → False"

@@ -1,0 +1,218 @@
+"""Byte-exact goldens of every layout: what a model was trained on is what it is served.
+
+A tokenizer of one token a character makes a prompt legible: markers are shown as `⟨role⟩`, and every budget counts
+characters.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.model import Chunk, Cursor
+from policy.prompt import LAYOUTS, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+
+_MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
+_ROLE_OF = {token: role for role, token in _MARKERS.items()}
+
+
+class Characters:
+    """One token a character."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+
+def shown(prompt: Prompt) -> str:
+    return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in prompt.tokens)
+
+
+def builder(layout: str, budgets: Budgets | None = None, **without: None) -> PromptBuilder:
+    ids = {role: token for role, token in _MARKERS.items() if role not in without}
+    return PromptBuilder(LAYOUTS[layout], Vocabulary(ids), Characters(), budgets)
+
+
+AREA = Chunk("/w", "shapes/geo.py", 3, 5, "def area(w, h):\n    # both in metres\n    return w * h\n", "function")
+METHOD = Chunk("/w", "app.ts", 9, 9, "  return this.w;\n", "block", header="class Box { width(): number {")
+CURSOR = Cursor("/w/main.py", "from geo import area\n\nprint(area(", "))\n", "python")
+
+GOLDENS = {
+    "repoformer": (
+        "⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨eof⟩",
+        "⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨eof⟩⟨middle⟩",
+        "⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨eof⟩⟨cc⟩"
+        "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
+        "# the below code fragment can be found in:\n# shapes/geo.py\n"
+        "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
+        "# the below code fragment can be found in:\n# app.ts\n"
+        "# class Box { width(): number {\n#   return this.w;\n\n⟨middle⟩",
+    ),
+    "repoformer-spm": (
+        "⟨suffix⟩))\n⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩",
+        "⟨suffix⟩))\n⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩",
+        "⟨suffix⟩))\n⟨cc⟩"
+        "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"
+        "⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩",
+    ),
+    "repoformer-spm-tail": (
+        "⟨suffix⟩))\n⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩",
+        "⟨suffix⟩))\n⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩",
+        "⟨suffix⟩))\n⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨cc⟩"
+        "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"
+        "⟨middle⟩\nprint(area(",
+    ),
+    "fim-psm": (
+        None,
+        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "⟨bos⟩⟨prefix⟩"
+        "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
+        "# the below code fragment can be found in:\n# shapes/geo.py\n"
+        "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
+        "# the below code fragment can be found in:\n# app.ts\n"
+        "# class Box { width(): number {\n#   return this.w;\n\n"
+        "from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+    ),
+    "fim-psm-files": (
+        None,
+        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "⟨bos⟩⟨repo⟩w\n"
+        "⟨file_sep⟩shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n"
+        "⟨file_sep⟩app.ts\nclass Box { width(): number {\n  return this.w;\n"
+        "⟨file_sep⟩main.py\n⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+    ),
+    "fim-spm": (
+        None,
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area(",
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩"
+        "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
+        "# the below code fragment can be found in:\n# shapes/geo.py\n"
+        "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
+        "# the below code fragment can be found in:\n# app.ts\n"
+        "# class Box { width(): number {\n#   return this.w;\n\n"
+        "from geo import area\n\nprint(area(",
+    ),
+    "prefix-only": (
+        None,
+        "⟨bos⟩from geo import area\n\nprint(area(",
+        "⟨bos⟩"
+        "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
+        "# the below code fragment can be found in:\n# shapes/geo.py\n"
+        "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
+        "# the below code fragment can be found in:\n# app.ts\n"
+        "# class Box { width(): number {\n#   return this.w;\n\n"
+        "from geo import area\n\nprint(area(",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_golden(layout: str) -> None:
+    decide, abstain, retrieve = GOLDENS[layout]
+    build = builder(layout)
+    if decide is None:
+        with pytest.raises(ValueError, match="makes no decision"):
+            build.decide(CURSOR)
+    else:
+        assert shown(build.decide(CURSOR)) == decide
+    assert shown(build.abstain(CURSOR)) == abstain
+    assert shown(build.retrieve(CURSOR, (AREA, METHOD))) == retrieve
+
+
+@pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.selective])
+def test_abstaining_goes_on_from_the_decision(layout: str) -> None:
+    build = builder(layout)
+    decide = build.decide(CURSOR).tokens
+    assert build.abstain(CURSOR).tokens[: len(decide)] == decide
+
+
+def test_comments_follow_the_language() -> None:
+    cursor = Cursor("/w/a.ts", "f(", ")", "typescript")
+    assert "// def area(w, h):\n" in shown(builder("fim-psm").retrieve(cursor, (AREA,)))
+
+
+def test_without_bos_where_the_model_has_none() -> None:
+    assert shown(builder("prefix-only", bos=None).abstain(CURSOR)) == CURSOR.prefix
+
+
+def test_a_missing_marker_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'repoformer' needs tokens this model lacks: cc"):
+        builder("repoformer", cc=None)
+
+
+def test_retrieving_nothing_leaves_the_context_empty() -> None:
+    assert shown(builder("repoformer-spm").retrieve(CURSOR, ())) == (
+        "⟨suffix⟩))\n⟨cc⟩⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩"
+    )
+
+
+def test_special_tokens_in_the_text_stay_text() -> None:
+    cursor = Cursor("", "x = '<eof>", "'\n", "python")
+    assert "<eof>" in shown(builder("repoformer").decide(cursor))
+
+
+def test_budgets_do_not_depend_on_the_branch() -> None:
+    """Else the length of the prompt gives the label away (paper, section 4.2)."""
+    cursor = Cursor("", "x = 1\n" * 100, "y = 2\n" * 100, "python")
+    build = builder("repoformer", Budgets(left=60, right=30, context=90))
+    plain, retrieved = build.abstain(cursor), build.retrieve(cursor, (AREA,))
+    assert (plain.left_tokens, plain.right_tokens) == (retrieved.left_tokens, retrieved.right_tokens)
+    assert plain.left_trimmed and plain.right_trimmed
+
+
+def test_a_chunk_that_does_not_fit_is_cut_where_a_statement_ends() -> None:
+    text = "def f():\n    a = 1\n    b = g(\n        2,\n        3,\n    )\n    c = 4\n"
+    chunk = Chunk("/w", "a.py", 1, 7, text, "function")
+    prompt = builder("repoformer-spm", Budgets(context=70)).retrieve(CURSOR, (chunk,))
+    assert prompt.chunks[0].text == "def f():\n    a = 1\n    b = g(\n        2,\n        3,\n    )\n"
+    assert prompt.chunks[0].end_line == 6
+
+
+def test_chunks_are_taken_best_first_while_there_is_room() -> None:
+    chunks = [Chunk("/w", f"{name}.py", 1, 1, f"{name} = 1\n", "block") for name in "abcdef"]
+    prompt = builder("repoformer-spm", Budgets(context=50)).retrieve(CURSOR, chunks)
+    assert [chunk.path for chunk in prompt.chunks] == ["a.py", "b.py", "c.py"]
+
+
+def _characters(line: str) -> int:
+    return len(line)
+
+
+def test_left_cut_stays_put_while_a_line_is_typed() -> None:
+    text = "".join(f"value_{number} = {number}\n" for number in range(200))
+    cuts = {left_cut(text[:end], 400, 8, _characters) for end in range(2000, 2100)}
+    assert len(cuts) <= 2
+
+
+@given(
+    st.text(st.sampled_from("ab \n"), max_size=600),
+    st.integers(1, 200),
+    st.sampled_from([1, 2, 4, 8]),
+)
+def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, step: int) -> None:
+    cut = left_cut(prefix, budget, step, _characters)
+    assert cut == 0 or prefix[cut - 1] == "\n"
+    last_line = prefix[prefix.rfind("\n") + 1 :]
+    assert len(prefix) - cut <= max(budget, len(last_line))
+    # No more than a quarter of what fits is given up for a steady cut.
+    earlier = prefix.rfind("\n", 0, max(0, cut - 1)) + 1
+    if cut and len(prefix) - earlier <= budget:
+        assert step > 1
+        kept = prefix[cut:].count("\n") + 1
+        fitting = prefix[max(0, len(prefix) - budget) :].count("\n") + 1
+        assert kept >= fitting - max(1, fitting // 4) - 1
+
+
+@given(st.text(st.sampled_from("ab \n"), max_size=300), st.text(st.sampled_from("ab \n"), max_size=300))
+def test_budgets_hold(prefix: str, suffix: str) -> None:
+    prompt = builder("repoformer-spm", Budgets(60, 30, 80)).retrieve(Cursor("", prefix, suffix, ""), (AREA, METHOD))
+    assert prompt.left_tokens <= 60
+    assert prompt.right_tokens <= 30
+    assert prompt.context_tokens <= 80
+
+
+def test_budgets_shrink_in_proportion() -> None:
+    assert Budgets(1024, 512, 512).fit(1024) == Budgets(512, 256, 256)
+    assert Budgets(100, 50, 50).fit(1000) == Budgets(100, 50, 50)
