@@ -1,4 +1,4 @@
-"""A small LSP client over stdio: what the demonstration, the benchmarks and the end-to-end tests use as their editor.
+"""A small LSP client: what the demonstration, the benchmarks and the end-to-end tests use as their editor.
 
 It speaks plain JSON, so that what goes over the wire is what is seen, and it knows positions in one encoding.
 """
@@ -32,9 +32,11 @@ class RefusedError(Exception):
 
 @dataclass
 class Client:
-    """One server process. `settings` is what it gets for `workspace/configuration`."""
+    """A connection to one server. `settings` is what it gets for `workspace/configuration`."""
 
-    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    process: asyncio.subprocess.Process | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
     """Notifications and requests of the server, in the order in which they came."""
@@ -49,13 +51,13 @@ class Client:
     @classmethod
     async def spawn(
         cls,
-        command: Sequence[str],
+        command: Sequence[str | Path],
         *,
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Client:
-        """Start a server; its standard error is this process's."""
+        """Start a server and talk to it over stdio; its standard error is this process's."""
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
@@ -64,7 +66,14 @@ class Client:
             cwd=cwd,
             limit=_LONGEST_MESSAGE,
         )
-        return cls(process, settings or {})
+        assert process.stdin is not None and process.stdout is not None
+        return cls(process.stdout, process.stdin, process, settings or {})
+
+    @classmethod
+    async def connect(cls, host: str, port: int, *, settings: Mapping[str, Any] | None = None) -> Client:
+        """Talk to a server that listens. Raises `OSError` where none does."""
+        reader, writer = await asyncio.open_connection(host, port, limit=_LONGEST_MESSAGE)
+        return cls(reader, writer, settings=settings or {})
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -172,32 +181,31 @@ class Client:
         return report
 
     async def close(self) -> int:
-        """Shut the server down in order; returns its exit status."""
+        """Shut the server down in order; returns its exit status (0 for one that was connected to)."""
         await self.request("shutdown")
         self.notify("exit", None)
         return await self.ended()
 
     async def ended(self) -> int:
-        """Wait for the server's process; returns its exit status."""
+        """Wait until the server has hung up; returns its exit status (0 for one that was connected to)."""
         await self._reading
-        return await self.process.wait()
+        self.writer.close()
+        return await self.process.wait() if self.process else 0
 
     # -- the wire -----------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
-        assert self.process.stdin is not None
         body = json.dumps(message).encode()
-        self.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
     async def _read(self) -> None:
-        assert self.process.stdout is not None
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                header = await self.process.stdout.readuntil(b"\r\n\r\n")
+                header = await self.reader.readuntil(b"\r\n\r\n")
                 length = next(
                     int(line[15:]) for line in header.splitlines() if line.lower().startswith(b"content-length:")
                 )
-                await self._receive(json.loads(await self.process.stdout.readexactly(length)))
+                await self._receive(json.loads(await self.reader.readexactly(length)))
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError("the server ended"))

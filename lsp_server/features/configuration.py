@@ -41,7 +41,7 @@ async def pull(ls: RepoformerServer) -> None:
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
         ls.session.configure()
     else:
-        ls.session.configure(answer[0] if isinstance(answer, list) and answer else None)
+        ls.session.configure(answer[0] if answer else None)
 
 
 async def changed(ls: RepoformerServer, params: types.DidChangeConfigurationParams) -> None:
