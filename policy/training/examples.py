@@ -8,7 +8,7 @@ appends generated tokens sees it, so a half-typed word is split where the cursor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,6 +74,22 @@ class ExampleBuilder:
         cursor = self.cursor(blank)
         prompt = self.prompts.retrieve(cursor, self.chunks(blank)) if context else self.prompts.abstain(cursor)
         return self._complete(prompt, blank)
+
+    def build_judged(self, blank: Blank, *, positive: bool) -> list[Example]:
+        """What a labelled blank teaches: the decision, and the completion on the branch that it leads to.
+
+        A negative is one sequence: `<eof>`, `<fim_middle>`, the blank. A positive is one where the layout's retrieved
+        branch goes on behind the decision, and two where it does not: the prompt that ends with `<cc>`, and the
+        retrieved prompt with the blank. L and R are cut alike in both, so their length tells nothing.
+        """
+        layout, ids = self.prompts.layout, self.base.vocabulary.ids
+        cursor = self.cursor(blank)
+        asked = self.prompts.decide(cursor).tokens
+        example = self.build(blank, context=positive)
+        if not positive or layout.retrieve[: len(layout.decide) + 1] == (*layout.decide, "cc"):
+            return [replace(example, decision=len(asked))] if example else []
+        decided = Example((*asked, ids["cc"]), len(asked) + 1, 0, 0, len(asked))
+        return [decided, example] if example else [decided]
 
     def build_left_only(self, blank: Blank) -> Example | None:
         """The sequence for a model that reads only what stands left: what the base is measured by."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from .examples import Example, micro_batches
@@ -144,10 +145,26 @@ def nll(model: Any, examples: Sequence[Example], micro_tokens: int, device: str)
     for group in micro_batches(examples, micro_tokens):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             hidden = hidden_states(model, [example.tokens for example in group], device)
-        table = model.get_output_embeddings().weight
+        table = model.get_output_embeddings().weight.detach()
         for row, example in enumerate(group):
             rows = hidden[row, example.middle - 1 : len(example.tokens) - 1]
             targets = torch.tensor(example.tokens[example.middle :], device=device)
             _, values = cross_entropy(rows, table, targets, torch.ones(len(targets), device=device))
             found[id(example)] = float(values.sum())
+    return [found[id(example)] for example in examples]
+
+
+@torch.no_grad()
+def first_logits(
+    model: Any, examples: Sequence[Example], micro_tokens: int, device: str
+) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Logits (vocabulary,) of the token that follows each example's prompt, in their order."""
+    found: dict[int, np.ndarray[Any, np.dtype[np.float64]]] = {}
+    for group in micro_batches(examples, micro_tokens):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            hidden = hidden_states(model, [example.tokens[: example.middle] for example in group], device)
+        table = model.get_output_embeddings().weight.detach()
+        for row, example in enumerate(group):
+            logits = hidden[row, example.middle - 1].float() @ table.float().T
+            found[id(example)] = logits.double().cpu().numpy()
     return [found[id(example)] for example in examples]

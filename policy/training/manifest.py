@@ -54,7 +54,7 @@ def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mappin
             detail = "; ".join(f"{key}: {known.get(key)} there, {said[key]} now" for key in different)
             raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
         return True
-    write(folder, {**said, "commit": _commit(), "done": False})
+    write(folder, {**said, "commit": commit(), "done": False})
     return False
 
 
@@ -76,7 +76,7 @@ def write(folder: Path, values: Mapping[str, Any]) -> None:
     temporary.replace(folder / NAME)
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the source tree, or the installed version where there is none."""
     try:
         told = subprocess.run(

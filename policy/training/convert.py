@@ -1,0 +1,238 @@
+"""From a transformers model to a GGUF file: Llama-shaped models, and gpt_bigcode (StarCoder, the released Repoformer).
+
+A table of names per architecture, the tokenizer's tables, the hyper-parameters, and nothing that has to be executed
+from the model's folder. The trade-off: two architectures, written out in full, instead of a converter for all.
+
+Source: tensor names and keys as in the GGUF specification and llama.cpp's `gguf-py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .manifest import TrainingError
+from .running import save_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+Type = Literal["F32", "F16"]
+
+# The order counts: the first pattern that matches wins. {n} is the layer.
+_LLAMA = (
+    (r"model\.embed_tokens\.weight", "token_embd.weight"),
+    (r"model\.norm\.weight", "output_norm.weight"),
+    (r"lm_head\.weight", "output.weight"),
+    (r"model\.layers\.(\d+)\.input_layernorm\.weight", "blk.{n}.attn_norm.weight"),
+    (r"model\.layers\.(\d+)\.self_attn\.q_proj\.weight", "blk.{n}.attn_q.weight"),
+    (r"model\.layers\.(\d+)\.self_attn\.k_proj\.weight", "blk.{n}.attn_k.weight"),
+    (r"model\.layers\.(\d+)\.self_attn\.v_proj\.weight", "blk.{n}.attn_v.weight"),
+    (r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight", "blk.{n}.attn_output.weight"),
+    (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", "blk.{n}.ffn_norm.weight"),
+    (r"model\.layers\.(\d+)\.mlp\.gate_proj\.weight", "blk.{n}.ffn_gate.weight"),
+    (r"model\.layers\.(\d+)\.mlp\.up_proj\.weight", "blk.{n}.ffn_up.weight"),
+    (r"model\.layers\.(\d+)\.mlp\.down_proj\.weight", "blk.{n}.ffn_down.weight"),
+)
+_BIGCODE = (
+    (r"transformer\.wte\.weight", "token_embd.weight"),
+    (r"transformer\.wpe\.weight", "position_embd.weight"),
+    (r"transformer\.ln_f\.(weight|bias)", "output_norm.{n}"),
+    (r"lm_head\.weight", "output.weight"),
+    (r"transformer\.h\.(\d+)\.ln_1\.(weight|bias)", "blk.{n}.attn_norm.{m}"),
+    (r"transformer\.h\.(\d+)\.attn\.c_attn\.(weight|bias)", "blk.{n}.attn_qkv.{m}"),
+    (r"transformer\.h\.(\d+)\.attn\.c_proj\.(weight|bias)", "blk.{n}.attn_output.{m}"),
+    (r"transformer\.h\.(\d+)\.ln_2\.(weight|bias)", "blk.{n}.ffn_norm.{m}"),
+    (r"transformer\.h\.(\d+)\.mlp\.c_fc\.(weight|bias)", "blk.{n}.ffn_up.{m}"),
+    (r"transformer\.h\.(\d+)\.mlp\.c_proj\.(weight|bias)", "blk.{n}.ffn_down.{m}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A byte-level BPE vocabulary: tokens by id, which of them are control tokens, merges in order ("a b").
+
+    `pre` is llama.cpp's name of the pre-tokenizer. `ids` are further metadata keys with token ids
+    (`tokenizer.ggml.eos_token_id`, …).
+    """
+
+    tokens: Sequence[str]
+    control: frozenset[int]
+    merges: Sequence[str]
+    pre: str
+    ids: Mapping[str, int]
+
+
+def write(
+    path: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    tables: Tables,
+    extra: Mapping[str, str | int | float],
+    type_: Type = "F16",
+) -> None:
+    """Write a model to `path`; `config` is that of transformers, `state` its state dict, `extra` further metadata.
+
+    Raises `TrainingError` for another architecture, a tensor that has no place, or a vocabulary of another size.
+    """
+    import gguf
+
+    kind = str(config.get("model_type"))
+    if kind not in {"llama", "gpt_bigcode"}:
+        raise TrainingError(f"no conversion for {kind!r} models (known: llama, gpt_bigcode)")
+
+    def fill(target: Path) -> None:
+        writer = gguf.GGUFWriter(target, "llama" if kind == "llama" else "starcoder")
+        (_llama_keys if kind == "llama" else _bigcode_keys)(writer, config)
+        writer.add_file_type(0 if type_ == "F32" else 1)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        _tokenizer_keys(writer, tables)
+        for key, value in extra.items():
+            add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+            add(key, value)  # type: ignore[operator]
+        for name, array in _tensors(config, state, len(tables.tokens)):
+            matrix = array.ndim > 1 and type_ == "F16"
+            writer.add_tensor(name, array.astype(np.float16 if matrix else np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    save_atomically(path, fill)
+
+
+def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float], type_: Type = "F16") -> None:
+    """Convert a Hugging Face checkpoint folder; raises `TrainingError` that says what is missing or unknown."""
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise TrainingError(f"{folder} has no {name}")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    tables = tables_of(folder, int(config["vocab_size"]))
+    name = str(config.get("_name_or_path") or folder.name)
+    write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, from safetensors or (without running any pickled code) from .bin files."""
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        from safetensors.torch import load_file
+
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    if not (files := sorted(folder.glob("pytorch_model*.bin"))):
+        raise TrainingError(f"{folder} has no weights (*.safetensors or pytorch_model*.bin)")
+    import torch
+
+    return {
+        name: tensor
+        for file in files
+        for name, tensor in torch.load(file, map_location="cpu", weights_only=True).items()
+    }
+
+
+def tables_of(folder: Path, size: int) -> Tables:
+    """Read `tokenizer.json`; ids up to `size` that it does not name become unused tokens."""
+    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    model = said["model"]
+    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(said.get("pre_tokenizer")):
+        raise TrainingError(f"{folder}: only byte-level BPE tokenizers can be converted")
+    tokens = [f"[PAD{number}]" for number in range(size)]
+    named = dict(model["vocab"])
+    added = {entry["content"]: entry["id"] for entry in said.get("added_tokens", ())}
+    for token, number in {**named, **added}.items():
+        if number >= size:
+            raise TrainingError(f"{folder}: token {token!r} has id {number}, the model has {size} rows")
+        tokens[number] = token
+    unnamed = {number for number, token in enumerate(tokens) if token == f"[PAD{number}]"}
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    ids = {}
+    for key, names in _KNOWN_TOKENS.items():
+        number = next((added[name] for name in names if name in added), None)
+        if number is not None:
+            ids[key] = number
+    pre = "starcoder" if '"Digits"' in json.dumps(said["pre_tokenizer"]) else "gpt-2"
+    return Tables(tokens, frozenset(added.values()) | unnamed, merges, pre, ids)
+
+
+_KNOWN_TOKENS = {
+    "tokenizer.ggml.bos_token_id": ("<|endoftext|>", "<s>"),
+    "tokenizer.ggml.eos_token_id": ("<|endoftext|>", "</s>"),
+    "tokenizer.ggml.fim_pre_token_id": ("<fim_prefix>", "<fim-prefix>", "<|fim_prefix|>"),
+    "tokenizer.ggml.fim_suf_token_id": ("<fim_suffix>", "<fim-suffix>", "<|fim_suffix|>"),
+    "tokenizer.ggml.fim_mid_token_id": ("<fim_middle>", "<fim-middle>", "<|fim_middle|>"),
+}
+
+
+def _tensors(
+    config: Mapping[str, Any], state: Mapping[str, torch.Tensor], size: int
+) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
+    llama = config["model_type"] == "llama"
+    tied = bool(config.get("tie_word_embeddings", True))
+    for name, tensor in state.items():
+        if (tied and name == "lm_head.weight") or name.endswith((".attn.bias", ".attn.masked_bias", "inv_freq")):
+            continue
+        found = [(re.fullmatch(pattern, name), target) for pattern, target in (_LLAMA if llama else _BIGCODE)]
+        match, target = next(((match, target) for match, target in found if match), (None, ""))
+        if match is None:
+            raise TrainingError(f"no place in the GGUF for the tensor {name}")
+        array = tensor.float().numpy()
+        if target == "token_embd.weight" and len(array) != size:
+            raise TrainingError(f"{len(array)} rows in the embedding, {size} tokens in the vocabulary")
+        if llama and target.endswith(("attn_q.weight", "attn_k.weight")):
+            heads = config["num_attention_heads" if "attn_q" in target else "num_key_value_heads"]
+            array = _rotate_pairs(array, int(heads))
+        groups = (*match.groups(), "", "")
+        yield target.format(n=groups[0], m=groups[1]), array
+
+
+def _rotate_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """From transformers' order of rotary dimensions (halves) to llama.cpp's (pairs)."""
+    rows, width = array.shape
+    pairs: np.ndarray[Any, Any] = array.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2)
+    return pairs.reshape(rows, width)
+
+
+def _llama_keys(writer: Any, config: Mapping[str, Any]) -> None:
+    heads = int(config["num_attention_heads"])
+    rope = config.get("rope_parameters") or {}
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0))
+    writer.add_rope_dimension_count(config.get("head_dim") or config["hidden_size"] // heads)
+    writer.add_vocab_size(config["vocab_size"])
+
+
+def _bigcode_keys(writer: Any, config: Mapping[str, Any]) -> None:
+    if not config.get("multi_query", True):
+        raise TrainingError("gpt_bigcode without multi-query attention cannot be converted")
+    writer.add_context_length(config["n_positions"])
+    writer.add_embedding_length(config["n_embd"])
+    writer.add_feed_forward_length(config.get("n_inner") or 4 * config["n_embd"])
+    writer.add_block_count(config["n_layer"])
+    writer.add_head_count(config["n_head"])
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+
+
+def _tokenizer_keys(writer: Any, tables: Tables) -> None:
+    normal, control = 1, 3
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tables.pre)
+    writer.add_token_list(list(tables.tokens))
+    writer.add_token_types([control if number in tables.control else normal for number in range(len(tables.tokens))])
+    writer.add_token_merges(list(tables.merges))
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+    for key, number in tables.ids.items():
+        writer.add_uint32(key, number)

@@ -1,0 +1,135 @@
+"""Step 6, `train export`: from a run's checkpoint to GGUF files that the server loads and that say what they are.
+
+The file carries all that serving must know: the layout and the budgets it was trained with, the thresholds that were
+fitted, the markers under their names, the base and its licence, and the hash of the run's manifest. Quantised by
+llama.cpp itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from policy.prompt import Role
+
+from . import base as bases
+from . import manifest
+from .convert import Tables, write
+from .manifest import TrainingError
+
+TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
+_FIM_KEYS: Mapping[Role, str] = {
+    "prefix": "tokenizer.ggml.fim_pre_token_id",
+    "suffix": "tokenizer.ggml.fim_suf_token_id",
+    "middle": "tokenizer.ggml.fim_mid_token_id",
+}
+
+
+def run(
+    out: Path,
+    trained: Path,
+    base: Path,
+    types: Sequence[str] = tuple(TYPES),
+    name: str = "repoformer-smollm2-135m",
+    thresholds: Mapping[str, float] | None = None,
+) -> list[Path]:
+    """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
+
+    Thresholds that were fitted (the manifest of `finetune`) go into the file unless others are given.
+    """
+    import torch
+
+    from .adapt import STATE
+    from .finetune import BEST
+
+    if unknown := [type_ for type_ in types if type_ not in TYPES]:
+        raise TrainingError(f"unknown types {', '.join(unknown)}; known: {', '.join(TYPES)}")
+    checkpoint = trained / (BEST if (trained / BEST).is_file() else STATE)
+    if not checkpoint.is_file():
+        raise TrainingError(f"no checkpoint in {trained}")
+    out.mkdir(parents=True, exist_ok=True)
+    source = manifest.read(trained)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    config, tables = describe(base)
+    extra = metadata(name, base, trained, source, int(state["step"]), thresholds)
+    whole = out / f"{name}-F16.gguf"
+    write(whole, config, state["model"], tables, extra)
+    paths = [whole]
+    for type_ in types:
+        if type_ != "F16":
+            paths.append(out / f"{name}-{type_}.gguf")
+            quantise(whole, paths[-1], type_)
+    sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for path in paths}
+    # Weights are exported as often as one likes: the last export is what the manifest tells of.
+    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source}
+    manifest.write(out, {**told, "files": sizes, "done": True})
+    return paths
+
+
+def describe(base: Path) -> tuple[dict[str, Any], Tables]:
+    """Configuration and vocabulary of the base, its five unused tokens under our names."""
+    from .convert import tables_of
+
+    base = bases.unpack(base)
+    if base.is_dir():
+        loaded = bases.load(base)
+        return loaded.config.to_dict(), tables_of(base, loaded.config.vocab_size)
+    import transformers
+
+    fields = bases.gguf_fields(base)
+    config = transformers.AutoConfig.from_pretrained(base.parent, gguf_file=base.name).to_dict()
+    names = list(fields["tokenizer.ggml.tokens"])
+    roles = bases.marker_ids(names, base)
+    for role, number in roles.items():
+        names[number] = bases.NAMES[role]
+    control = frozenset(number for number, kind in enumerate(fields["tokenizer.ggml.token_type"]) if kind == 3)
+    end = names.index(bases.END)
+    ids = {_FIM_KEYS[role]: number for role, number in roles.items() if role in _FIM_KEYS}
+    ids |= {"tokenizer.ggml.eos_token_id": end, "tokenizer.ggml.bos_token_id": end}
+    merges = list(fields["tokenizer.ggml.merges"])
+    return config, Tables(names, control, merges, str(fields["tokenizer.ggml.pre"]), ids)
+
+
+def metadata(
+    name: str,
+    base: Path,
+    trained: Path,
+    source: Mapping[str, Any],
+    step: int,
+    thresholds: Mapping[str, float] | None,
+) -> dict[str, str | int | float]:
+    """What the file says of itself."""
+    arguments = source["arguments"]
+    fitted = thresholds if thresholds is not None else source.get("thresholds", {})
+    return {
+        "general.type": "model",
+        "general.name": name,
+        "general.license": "apache-2.0",
+        "general.base_model.count": 1,
+        "general.base_model.0.name": bases.unpack(base).stem,
+        "general.description": "Fill-in-the-middle with selective retrieval, made by repoformer-lsp train",
+        "repoformer.layout": str(arguments["layout"]),
+        **{f"repoformer.budget.{slot}": int(size) for slot, size in arguments["budgets"].items()},
+        **{f"repoformer.threshold.{kind}": float(value) for kind, value in fitted.items()},
+        **{f"repoformer.calibration.{key}": float(value) for key, value in source.get("calibration", {}).items()},
+        "repoformer.step": str(source["step"]),
+        "repoformer.steps": step,
+        "repoformer.manifest": manifest.digest(trained / manifest.NAME),
+    }
+
+
+def quantise(source: Path, target: Path, type_: str) -> None:
+    """Quantise a GGUF with llama.cpp's own quantiser. Raises `TrainingError` when it refuses."""
+    import llama_cpp.llama_cpp as native
+
+    native.llama_backend_init()
+    parameters = native.llama_model_quantize_default_params()
+    parameters.ftype = TYPES[type_]
+    temporary = target.with_suffix(".part")
+    code = native.llama_model_quantize(str(source).encode(), str(temporary).encode(), ctypes.byref(parameters))
+    if code:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"llama.cpp could not quantise {source.name} to {type_} (code {code})")
+    temporary.replace(target)

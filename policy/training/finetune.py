@@ -1,0 +1,216 @@
+"""Step 5, `train finetune`: the model learns to judge, without forgetting to fill in.
+
+Two losses, never mixed (paper, section 4.2): λ times the cross-entropy at the one position after `<eof>`, where the
+target is `<cc>` or `<fim_middle>`, plus that of the blank's own tokens on the branch that the label leads to. A mean
+over both kinds of tokens would drown the decision in forty tokens of code, and P(`<cc>`) would collapse.
+
+The run stops when neither validation AUC nor the similarity reached by selecting has risen for `patience` checks, and
+keeps the weights of the best one. Then thresholds are fitted on validation, one for lines and one for blocks, and a
+logistic map from P(`<cc>`) to the observed rate; they go into the manifest, and from there into the exported model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from policy.prompt import Budgets
+
+from . import base as bases
+from . import manifest
+from .adapt import STATE, history, note, order, restore, save
+from .blanks import Blank, load
+from .examples import Example, ExampleBuilder, micro_batches
+from .label import Label, load_labels
+from .loss import Weights, backward, hidden_states
+from .measure import auc, best_threshold, calibration_error, logistic, sigmoid
+from .running import Stop, quick_memory, threads
+
+BEST = "best.pt"
+MOST_RETRIEVED = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A blank with its label."""
+
+    blank: Blank
+    label: Label
+
+
+def run(
+    out: Path,
+    corpus: Path,
+    blanks: Path,
+    labels: Path,
+    base: Path,
+    trained: Path,
+    decision_weight: float = 1.0,
+    label_kind: str = "similarity",
+    least_gain: float = 0.0,
+    epochs: float = 2.0,
+    batch: int = 16,
+    lr: float = 2e-5,
+    validate_every: int = 50,
+    patience: int = 6,
+    save_minutes: float = 10.0,
+    micro_tokens: int = 2048,
+    device: str = "cpu",
+    seed: int = 0,
+) -> None:
+    """Fine-tune from the checkpoint in `trained`; `decision_weight` is the paper's λ.
+
+    `label_kind` is "similarity" (gain in ES over `least_gain`) or "likelihood" (gain in nats over `least_gain`).
+    """
+    told = manifest.read(trained)["arguments"]
+    arguments = {
+        "decision_weight": decision_weight, "label_kind": label_kind, "least_gain": least_gain, "epochs": epochs,
+        "batch": batch, "lr": lr, "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
+    }  # fmt: skip
+    # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
+    manifest.begin(out, "finetune", {"blanks": blanks, "base": base}, arguments)
+    threads()
+    quick_memory()
+    loaded = bases.load(base, weights=trained / STATE)
+    model: Any = loaded.model.to(device)
+    model.train()
+    builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]))
+    data = {split: judged(blanks / f"{split}.jsonl", labels / f"{split}.jsonl") for split in ("train", "valid")}
+    if not data["train"] or not data["valid"]:
+        raise manifest.TrainingError(f"no labels in {labels}: run `train label` first")
+    steps = max(1, round(epochs * len(data["train"]) / batch))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    step = restore(out, model, optimizer)
+    saved = time.monotonic()
+    weights = Weights(decision=decision_weight)
+    positive_of = {"similarity": by_similarity, "likelihood": by_likelihood}[label_kind]
+    with Stop() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
+        while step < steps and not stop.asked and not stale(history(out), patience):
+            examples = batch_of(builder, data["train"], step, batch, positive_of, least_gain, seed)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
+            optimizer.zero_grad(set_to_none=True)
+            losses = backward(model, examples, weights, micro_tokens, device)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            row: dict[str, float] = {"step": step, "middle": losses.middle, "decision": losses.decision}
+            if step % validate_every == 0 or step == steps:
+                row |= check(p_retrieve(model, builder, data["valid"], micro_tokens, device), data["valid"])
+                if row["selected"] >= max((past["selected"] for past in history(out) if "selected" in past), default=0):
+                    save(out, model, optimizer, step, name=BEST)
+            note(out, row)
+            bar.update()
+            bar.set_postfix(decision=f"{losses.decision:.3f}")
+            if stop.asked or step == steps or time.monotonic() - saved > 60 * save_minutes:
+                save(out, model, optimizer, step)
+                saved = time.monotonic()
+    if stop.asked:
+        return
+    state = torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True)
+    model.load_state_dict(state["model"])
+    p = p_retrieve(model, builder, data["valid"], micro_tokens, device)
+    fitted = calibrate(p, data["valid"])
+    rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(data["valid"], p, strict=True)]
+    (out / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    counts = {split: len(entries) for split, entries in data.items()}
+    manifest.finish(out, steps=step, counts=counts, metrics=check(p, data["valid"]), **fitted)
+
+
+def judged(blanks: Path, labels: Path) -> list[Judged]:
+    """The blanks that have a usable label, with it."""
+    known = {label.id: label for label in load_labels(labels) if label.tokens}
+    return [Judged(blank, known[blank.id]) for blank in load(blanks) if blank.id in known]
+
+
+def by_similarity(label: Label, least: float) -> bool:
+    """The paper's label: retrieval raised edit similarity."""
+    return label.gain > least
+
+
+def by_likelihood(label: Label, least: float) -> bool:
+    """The cheaper one: retrieval made the true text likelier, by more than `least` nats."""
+    return label.nll_without - label.nll_with > least
+
+
+def batch_of(
+    builder: ExampleBuilder, data: Sequence[Judged], step: int, size: int, positive_of: Any, least: float, seed: int
+) -> list[Example]:
+    """The examples of one step, positives and negatives as often as they come."""
+    examples: list[Example] = []
+    for number in range(step * size, (step + 1) * size):
+        epoch, place = divmod(number, len(data))
+        entry = data[order(len(data), epoch, seed)[place]]
+        examples += builder.build_judged(entry.blank, positive=positive_of(entry.label, least))
+    return examples
+
+
+@torch.no_grad()
+def p_retrieve(
+    model: Any, builder: ExampleBuilder, data: Sequence[Judged], micro_tokens: int, device: str
+) -> list[float]:
+    """P(`<cc>`) after `<eof>` over the whole vocabulary, for each blank."""
+    model.eval()
+    asked = [builder.prompts.decide(builder.cursor(entry.blank)).tokens for entry in data]
+    examples = [Example(tokens, len(tokens), 0, 0) for tokens in asked]
+    found: dict[int, float] = {}
+    for group in micro_batches(examples, micro_tokens):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            hidden = hidden_states(model, [example.tokens for example in group], device)
+        table = model.get_output_embeddings().weight
+        for row, example in enumerate(group):
+            logits = hidden[row, len(example.tokens) - 1].float() @ table.float().T
+            found[id(example)] = float(torch.softmax(logits, 0)[builder.base.vocabulary.ids["cc"]])
+    model.train()
+    return [found[id(example)] for example in examples]
+
+
+def check(p: Sequence[float], data: Sequence[Judged]) -> dict[str, float]:
+    """Validation: AUC and calibration of P(`<cc>`), and ES when at most 60% retrieve, against never and always."""
+    gains = np.array([entry.label.gain for entry in data])
+    without = float(np.mean([entry.label.es_without for entry in data]))
+    threshold = best_threshold(p, gains.tolist(), MOST_RETRIEVED)
+    chosen = np.asarray(p) > threshold
+    return {
+        "auc": auc(p, gains > 0),
+        "calibration_error": calibration_error(p, gains > 0),
+        "never": without,
+        "always": without + float(gains.mean()),
+        "selected": without + float((gains * chosen).mean()),
+        "share": float(chosen.mean()),
+    }
+
+
+def calibrate(p: Sequence[float], data: Sequence[Judged]) -> dict[str, Any]:
+    """Thresholds for lines and blocks, and the logistic map from log-odds of P(`<cc>`) to the rate of gains."""
+    line = np.array([entry.label.kind in {"line", "cursor"} for entry in data])
+    gains = np.array([entry.label.gain for entry in data])
+    values = np.clip(np.asarray(p, float), 1e-9, 1 - 1e-9)
+    odds = np.log(values / (1 - values))[:, None]
+    slope, offset = logistic(odds, gains > 0, ridge=1e-3)
+    calibrated = sigmoid(slope * odds[:, 0] + offset)
+    return {
+        "thresholds": {
+            "line": best_threshold(values[line].tolist(), gains[line].tolist(), MOST_RETRIEVED),
+            "block": best_threshold(values[~line].tolist(), gains[~line].tolist(), MOST_RETRIEVED),
+        },
+        "calibration": {"slope": float(slope), "offset": float(offset)},
+        "calibration_error": calibration_error(calibrated, gains > 0),
+    }
+
+
+def stale(rows: Sequence[Mapping[str, float]], patience: int) -> bool:
+    """Whether neither AUC nor the similarity reached by selecting rose in the last `patience` checks."""
+    checks = [row for row in rows if "selected" in row]
+    if len(checks) <= patience:
+        return False
+    before, recent = checks[:-patience], checks[-patience:]
+    return all(max(row[key] for row in recent) <= max(row[key] for row in before) for key in ("auc", "selected"))

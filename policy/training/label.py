@@ -1,0 +1,197 @@
+"""Step 4, `train label`: would retrieval have helped here? The adapted model's own completions say so.
+
+Each blank is completed twice, greedily, without and with what retrieval found (never with the oracle's hits: at
+serving time nobody knows the answer). The label is the gain in edit similarity, kept as a number. Beside it stand the
+log-likelihoods of the true text both ways, a second and cheaper signal, and what a gate may look at. Rows are
+appended in the order of the blanks, so an interrupted run goes on where it stopped.
+
+Output: `OUT/<split>.jsonl`, a row a blank.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from policy.prompt import Budgets
+
+from . import base as bases
+from . import manifest
+from .adapt import STATE
+from .blanks import Blank, load
+from .examples import ExampleBuilder
+from .loss import first_logits, nll
+from .measure import auc, cut, edit_similarity
+from .running import Stop, quick_memory, threads
+
+SPLITS = ("valid", "train")
+SPARE = 8  # tokens a completion may be longer than the truth: it has to end by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What two completions of a blank came to.
+
+    `es_*` in 0–100, `nll_*` summed nats over `tokens` tokens (the end included). `score` is the best chunk's
+    similarity; `entropy` (nats) and `top` (probability of the likeliest token) are of the first generated token
+    without context.
+    """
+
+    id: str
+    kind: str
+    es_without: float
+    es_with: float
+    nll_without: float
+    nll_with: float
+    tokens: int
+    score: float
+    entropy: float
+    top: float
+
+    @property
+    def gain(self) -> float:
+        """How much retrieval raised edit similarity."""
+        return self.es_with - self.es_without
+
+
+def run(
+    out: Path,
+    corpus: Path,
+    blanks: Path,
+    base: Path,
+    trained: Path,
+    limit: int = 0,
+    valid_limit: int = 0,
+    batch: int = 8,
+    max_tokens: int = 96,
+    device: str = "cpu",
+    seed: int = 0,
+) -> None:
+    """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle."""
+    told = manifest.read(trained).get("arguments")
+    if not told or not (trained / STATE).is_file():
+        raise manifest.TrainingError(f"no checkpoint of `train adapt` in {trained}")
+    arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "seed": seed, "adapted": told}
+    manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
+    threads()
+    quick_memory()
+    loaded = bases.load(base, weights=trained / STATE)
+    model: Any = loaded.model.to(device)
+    model.eval()
+    builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)
+    with Stop() as stop:
+        for split in SPLITS:
+            wanted = limit if split == "train" else valid_limit
+            data = eligible(load(blanks / f"{split}.jsonl"), wanted, seed)
+            done = len(load_labels(out / f"{split}.jsonl"))
+            bar = tqdm(total=len(data), initial=done, desc=f"label {split}", unit="blank")
+            with (out / f"{split}.jsonl").open("a", encoding="utf-8") as file, bar:
+                while done < len(data) and not stop.asked:
+                    group = data[done : done + batch]
+                    for label in label_group(model, builder, group, max_tokens, device):
+                        file.write(json.dumps(asdict(label)) + "\n")
+                    file.flush()
+                    done += len(group)
+                    bar.update(len(group))
+    if not stop.asked:
+        manifest.finish(out, **{split: summary(load_labels(out / f"{split}.jsonl")) for split in SPLITS})
+
+
+def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
+    """Blanks that a label can be made for, in a fixed random order."""
+    found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
+    random.Random(seed).shuffle(found)
+    return found[:limit] if limit else found
+
+
+def load_labels(path: Path) -> list[Label]:
+    """The labels in a file, in its order; a row that an interrupt cut off is dropped from the file."""
+    if not path.is_file():
+        return []
+    text = path.read_text("utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, "utf-8")
+    return [Label(**json.loads(line)) for line in whole.splitlines()]
+
+
+def label_group(
+    model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, device: str
+) -> Iterator[Label]:
+    """Labels of a few blanks, computed together. A blank longer than `max_tokens` gets a row with NaN similarity."""
+    pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
+    kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]
+    plain = [without for _, without, _ in kept if without]
+    rich = [with_ for _, _, with_ in kept if with_]
+    values = nll(model, [*plain, *rich], 4096, device) if kept else []
+    first = first_logits(model, plain, 4096, device) if kept else []
+    longest = max((len(example.tokens) - example.middle for example in plain), default=0) + SPARE
+    made = complete(model, [example.tokens[: example.middle] for example in [*plain, *rich]], builder, longest, device)
+    for row, (blank, without, _) in enumerate(kept):
+        truth = builder.text(blank)
+        p = np.exp(first[row] - np.logaddexp.reduce(first[row]))
+        assert without is not None
+        yield Label(
+            blank.id,
+            blank.kind,
+            round(edit_similarity(cut(made[row], truth), truth), 3),
+            round(edit_similarity(cut(made[row + len(kept)], truth), truth), 3),
+            round(values[row], 4),
+            round(values[row + len(kept)], 4),
+            len(without.tokens) - without.middle,
+            blank.hits[0].score,
+            round(float(-(p * np.log(np.maximum(p, 1e-12))).sum()), 4),
+            round(float(p.max()), 4),
+        )
+    for blank, pair in zip(group, pairs, strict=True):
+        if not (pair[0] and pair[1]):
+            nan = float("nan")
+            yield Label(blank.id, blank.kind, nan, nan, nan, nan, 0, blank.hits[0].score, nan, nan)
+
+
+@torch.no_grad()
+def complete(
+    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: int, device: str
+) -> list[str]:
+    """Greedy completions of at most `most` tokens, up to the end token; prompts are padded on the left."""
+    if not prompts:
+        return []
+    longest = max(map(len, prompts))
+    end = builder.base.end
+    ids = torch.tensor([[end] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        made = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, eos_token_id=end, pad_token_id=end
+        )
+    texts = []
+    for row in made[:, longest:].tolist():
+        tokens = row[: row.index(end)] if end in row else row
+        texts.append(builder.base.tokenizer.decode(tokens))
+    return texts
+
+
+def summary(labels: Sequence[Label]) -> dict[str, float]:
+    """Counts, mean similarities, and how well likelihood and similarity of the best chunk foretell the gain."""
+    rows = [label for label in labels if label.tokens]
+    if not rows:
+        return {"labels": 0}
+    positive = [row.gain > 0 for row in rows]
+    return {
+        "labels": len(rows),
+        "es_without": float(np.mean([row.es_without for row in rows])),
+        "es_with": float(np.mean([row.es_with for row in rows])),
+        "positive": float(np.mean(positive)),
+        "negative": float(np.mean([row.gain < 0 for row in rows])),
+        "auc_of_score": auc([row.score for row in rows], positive),
+        "auc_of_entropy": auc([row.entropy for row in rows], positive),
+        "auc_of_likelihood_gain": auc([row.nll_without - row.nll_with for row in rows], positive),
+    }
