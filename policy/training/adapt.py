@@ -31,7 +31,7 @@ from . import manifest
 from .blanks import Blank, load
 from .examples import Example, ExampleBuilder
 from .loss import Weights, backward, nll
-from .running import Stop, quick_memory, save_atomically, threads
+from .running import Stop, quick_memory, save_atomically
 
 STATE = "state.pt"
 BUDGETS = Budgets(left=384, right=128, context=384, step_lines=8)
@@ -84,7 +84,6 @@ def run(
         "warmup": schedule.warmup, "context_share": context_share, "left_weight": left_weight, "seed": seed,
     }  # fmt: skip
     manifest.begin(out, "adapt", inputs, arguments)
-    threads()
     quick_memory()
     loaded = bases.load(base, weights=start)
     model: Any = loaded.model.to(device)

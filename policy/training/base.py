@@ -154,7 +154,8 @@ def give_meaning(model: Any, ids: Mapping[Role, int]) -> None:
 
     with torch.no_grad():
         table = model.get_input_embeddings().weight
-        mean, spread = table.mean(dim=0), table.std(dim=0)
+        others = [number for number in range(len(table)) if number not in ids.values()]
+        mean, spread = table[others].mean(dim=0), table[others].std(dim=0)
         noise = torch.randn(len(ids), table.shape[1], generator=torch.Generator().manual_seed(0))
         for row, number in enumerate(ids.values()):
             table[number] = mean + 0.5 * spread * noise[row]
@@ -174,7 +175,7 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
     fresh = [name for name in NAMES.values() if inner.token_to_id(name) is None]
     inner.add_special_tokens(fresh)
     if inner.get_vocab_size() > model.config.vocab_size:
-        model.resize_token_embeddings(inner.get_vocab_size())
+        model.resize_token_embeddings(inner.get_vocab_size(), mean_resizing=False)
     vocabulary = inner.get_vocab(with_added_tokens=True)
     ids: dict[Role, int] = {role: vocabulary[name] for role, name in NAMES.items()}
     if fresh and weights is None:

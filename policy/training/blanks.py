@@ -96,9 +96,9 @@ def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float 
         temporary.replace(part)
     counts: dict[str, dict[str, int]] = {}
     for split in ("train", "valid", "test"):
-        lines = [line for part in sorted(parts.glob(f"{split}~*.jsonl")) for line in part.open(encoding="utf-8")]
-        (out / f"{split}.jsonl").write_text("".join(lines), "utf-8")
-        counts[split] = dict(Counter(str(json.loads(line)["kind"]) for line in lines))
+        text = "".join(part.read_text("utf-8") for part in sorted(parts.glob(f"{split}~*.jsonl")))
+        (out / f"{split}.jsonl").write_text(text, "utf-8")
+        counts[split] = dict(Counter(str(json.loads(line)["kind"]) for line in text.splitlines()))
     if not any(counts.values()):
         raise TrainingError(f"no blanks could be drawn from {corpus}")
     manifest.finish(out, counts=counts)

@@ -113,7 +113,8 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    tables = tables_of(folder, int(config["vocab_size"]))
+    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    tables = tables_of(said, int(config["vocab_size"]))
     name = str(config.get("_name_or_path") or folder.name)
     write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
 
@@ -136,18 +137,17 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def tables_of(folder: Path, size: int) -> Tables:
-    """Read `tokenizer.json`; ids up to `size` that it does not name become unused tokens."""
-    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+def tables_of(said: Mapping[str, Any], size: int) -> Tables:
+    """The tables in a `tokenizer.json`; ids up to `size` that it does not name become unused tokens."""
     model = said["model"]
     if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(said.get("pre_tokenizer")):
-        raise TrainingError(f"{folder}: only byte-level BPE tokenizers can be converted")
+        raise TrainingError("only byte-level BPE tokenizers can be converted")
     tokens = [f"[PAD{number}]" for number in range(size)]
     named = dict(model["vocab"])
     added = {entry["content"]: entry["id"] for entry in said.get("added_tokens", ())}
     for token, number in {**named, **added}.items():
         if number >= size:
-            raise TrainingError(f"{folder}: token {token!r} has id {number}, the model has {size} rows")
+            raise TrainingError(f"token {token!r} has id {number}, the model has {size} rows")
         tokens[number] = token
     unnamed = {number for number, token in enumerate(tokens) if token == f"[PAD{number}]"}
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

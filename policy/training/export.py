@@ -8,6 +8,7 @@ llama.cpp itself.
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def describe(base: Path) -> tuple[dict[str, Any], Tables]:
     base = bases.unpack(base)
     if base.is_dir():
         loaded = bases.load(base)
-        return loaded.config.to_dict(), tables_of(base, loaded.config.vocab_size)
+        said = json.loads(loaded.tokenizer.inner.to_str())
+        return loaded.config.to_dict(), tables_of(said, loaded.config.vocab_size)
     import transformers
 
     fields = bases.gguf_fields(base)

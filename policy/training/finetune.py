@@ -32,7 +32,7 @@ from .examples import Example, ExampleBuilder, micro_batches
 from .label import Label, load_labels
 from .loss import Weights, backward, hidden_states
 from .measure import auc, best_threshold, calibration_error, logistic, sigmoid
-from .running import Stop, quick_memory, threads
+from .running import Stop, quick_memory
 
 BEST = "best.pt"
 MOST_RETRIEVED = 0.6
@@ -77,7 +77,6 @@ def run(
     }  # fmt: skip
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     manifest.begin(out, "finetune", {"blanks": blanks, "base": base}, arguments)
-    threads()
     quick_memory()
     loaded = bases.load(base, weights=trained / STATE)
     model: Any = loaded.model.to(device)

@@ -61,7 +61,7 @@ def run(out: Path, labels: Path, finetuned: Path) -> None:
     manifest.begin(out, "gate", {"labels": labels}, {"finetuned": bool(manifest.read(finetuned).get("done"))})
     train = [label for label in load_labels(labels / "train.jsonl") if label.tokens]
     valid = [label for label in load_labels(labels / "valid.jsonl") if label.tokens]
-    if min(len(train), len(valid)) < 20:
+    if min(len(train), len(valid)) < 10:
         raise manifest.TrainingError(f"too few labels in {labels} to fit a gate: {len(train)} and {len(valid)}")
     token = _token_probabilities(finetuned / "valid.jsonl")
     report: dict[str, dict[str, float]] = {}

@@ -30,7 +30,7 @@ from .blanks import Blank, load
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
 from .measure import auc, cut, edit_similarity
-from .running import Stop, quick_memory, threads
+from .running import Stop, quick_memory
 
 SPLITS = ("valid", "train")
 SPARE = 8  # tokens a completion may be longer than the truth: it has to end by itself
@@ -81,7 +81,6 @@ def run(
         raise manifest.TrainingError(f"no checkpoint of `train adapt` in {trained}")
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "seed": seed, "adapted": told}
     manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
-    threads()
     quick_memory()
     loaded = bases.load(base, weights=trained / STATE)
     model: Any = loaded.model.to(device)
@@ -133,12 +132,18 @@ def label_group(
     rich = [with_ for _, _, with_ in kept if with_]
     values = nll(model, [*plain, *rich], 4096, device) if kept else []
     first = first_logits(model, plain, 4096, device) if kept else []
-    longest = max((len(example.tokens) - example.middle for example in plain), default=0) + SPARE
-    made = complete(model, [example.tokens[: example.middle] for example in [*plain, *rich]], builder, longest, device)
-    for row, (blank, without, _) in enumerate(kept):
+    prompts = [example.tokens[: example.middle] for example in [*plain, *rich]]
+    most = [len(example.tokens) - example.middle + SPARE for example in [*plain, *rich]]
+    made = complete(model, prompts, builder, most, device)
+    rows = {blank.id: row for row, (blank, _, _) in enumerate(kept)}
+    nan = float("nan")
+    for blank, (without, _) in zip(group, pairs, strict=True):
+        row = rows.get(blank.id)
+        if row is None or without is None:
+            yield Label(blank.id, blank.kind, nan, nan, nan, nan, 0, blank.hits[0].score, nan, nan)
+            continue
         truth = builder.text(blank)
         p = np.exp(first[row] - np.logaddexp.reduce(first[row]))
-        assert without is not None
         yield Label(
             blank.id,
             blank.kind,
@@ -151,17 +156,13 @@ def label_group(
             round(float(-(p * np.log(np.maximum(p, 1e-12))).sum()), 4),
             round(float(p.max()), 4),
         )
-    for blank, pair in zip(group, pairs, strict=True):
-        if not (pair[0] and pair[1]):
-            nan = float("nan")
-            yield Label(blank.id, blank.kind, nan, nan, nan, nan, 0, blank.hits[0].score, nan, nan)
 
 
 @torch.no_grad()
 def complete(
-    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: int, device: str
+    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: Sequence[int], device: str
 ) -> list[str]:
-    """Greedy completions of at most `most` tokens, up to the end token; prompts are padded on the left."""
+    """Greedy completions of at most `most` tokens each, up to the end token; prompts are padded on the left."""
     if not prompts:
         return []
     longest = max(map(len, prompts))
@@ -170,11 +171,13 @@ def complete(
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         made = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, eos_token_id=end, pad_token_id=end
-        )
+            input_ids=ids, attention_mask=mask, max_new_tokens=max(most), do_sample=False,
+            eos_token_id=end, pad_token_id=end,
+        )  # fmt: skip
     texts = []
-    for row in made[:, longest:].tolist():
+    for row, limit in zip(made[:, longest:].tolist(), most, strict=True):
         tokens = row[: row.index(end)] if end in row else row
+        tokens = tokens[:limit]  # what is cut off here depends on the blank alone, not on its neighbours
         texts.append(builder.base.tokenizer.decode(tokens))
     return texts
 

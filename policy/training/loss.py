@@ -112,7 +112,7 @@ def _backward(model: Any, batch: Sequence[Example], weights: Weights, micro_toke
         loss, values = cross_entropy(rows, table, torch.tensor(targets, device=device), weight)
         torch.autograd.backward(loss)
         for kind in range(3):
-            sums[kind] += float(values.cpu()[kinds == kind].sum())
+            sums[kind] += float(values.cpu().double()[kinds == kind].sum())
     nan = float("nan")
     means = [total / count if count else nan for total, count in zip(sums, (middles, lefts, decisions), strict=True)]
     return Losses(means[0], means[1] if weights.left else nan, means[2])

@@ -24,16 +24,19 @@ class TrainingError(RepoformerError):
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's manifest (which holds the hashes of what is in it)."""
-    if path.is_dir() and not read(path).get("done"):
-        raise TrainingError(f"{path} is not finished: run the step that makes it first")
-    path = path / NAME if path.is_dir() else path
-    if not path.is_file():
+    """SHA-256 of a file, of an artefact's manifest (which says all of what is in it), or of another folder's files."""
+    if path.is_dir() and (known := read(path)):
+        if not known["done"]:
+            raise TrainingError(f"{path} is not finished: run the step that makes it first")
+        path = path / NAME
+    if not path.exists():
         raise TrainingError(f"{path} is missing: run the step that makes it first")
     hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hashed.update(block)
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as file:
+                while block := file.read(1 << 20):
+                    hashed.update(block)
     return hashed.hexdigest()
 
 

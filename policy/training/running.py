@@ -51,13 +51,6 @@ def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise TrainingError(f"could not save {path}: {problem}") from problem
 
 
-def threads(count: int = 0) -> None:
-    """Use `count` threads, or as many as there are cores; waiting threads sleep, since the machine may be shared."""
-    import torch
-
-    torch.set_num_threads(count or os.cpu_count() or 1)
-
-
 def quick_memory() -> None:
     """Tell glibc to keep freed memory instead of giving it back after each tensor.
 

@@ -1,0 +1,214 @@
+"""The whole pipeline on a tiny model: from archives of packages to a GGUF that decides in llama.cpp."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from policy.engine.llama import Llama, Row
+from policy.engine.settings import EngineSettings
+from policy.prompt import LAYOUTS, Budgets, PromptBuilder
+from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, manifest
+from policy.training.examples import ExampleBuilder
+
+NAMES = ("shape", "area", "width", "colour", "border", "corner", "canvas", "point")
+BUDGETS = Budgets(left=64, right=24, context=48, step_lines=2)
+LIST = "split,registry,name,version,licence\n"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three packages as wheels, the tiny base, and the first two steps."""
+    torch.set_num_threads(1)  # the tiny model has nothing to share
+    folder = tmp_path_factory.mktemp("train")
+    rows = LIST
+    for number, split in enumerate(("train", "valid", "test")):
+        name = f"tiny{split}"
+        rows += f"{split},pypi,{name},1.0,MIT\n"
+        _wheel(folder / "downloads" / f"pypi~{name}" / f"{name}-1.0-py3-none-any.whl", name, number)
+    (folder / "list.csv").write_text(rows)
+    _tiny_base(folder / "base")
+    corpus.run(folder / "corpus", folder / "downloads", folder / "list.csv")
+    blanks.run(folder / "blanks", folder / "corpus", per_repository=60)
+    return folder
+
+
+def _wheel(path: Path, package: str, number: int) -> None:
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as wheel:
+        for at, name in enumerate(NAMES):
+            other, third = NAMES[at - 1], NAMES[at - 3]
+            text = f"from .{other} import {other}_of\nfrom .{third} import {third}_of\nfrom math import sqrt\n\n\n"
+            for item in range(6):
+                text += (
+                    f"def {name}_{package}_{item}(first, second={item + number}):\n"
+                    f"    total = {other}_of(first) + {item * at}\n"
+                    f"    if total > second:\n"
+                    f"        return sqrt({third}_of(total))\n"
+                    f"    return first + second * {number + item}\n\n\n"
+                )
+            wheel.writestr(f"{package}/{name}.py", text + f"def {name}_of(value):\n    return value\n")
+        wheel.writestr(f"{package}/_vendor/copied.py", "x = 1\n" * 100)
+        wheel.writestr(f"{package}/made.py", "# @generated, do not edit\n" + "x = 1\n" * 100)
+
+
+def _tiny_base(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    from tokenizers.trainers import BpeTrainer
+
+    words = [f"def {name}_of(value):\n    return total\n" for name in NAMES]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(
+        vocab_size=320, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    inner.train_from_iterator(words, trainer)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=inner.get_vocab_size(), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    inner.save(str(folder / "tokenizer.json"))
+
+
+def _adapt(work: Path, out: str, steps: int) -> Path:
+    schedule = adapt.Schedule(steps=steps, batch=8, lr=3e-3, warmup=2)
+    adapt.run(
+        work / out, work / "corpus", work / "blanks", work / "base", budgets=BUDGETS, schedule=schedule,
+        validate_every=6, validation_blanks=16, micro_tokens=512,
+    )  # fmt: skip
+    return work / out
+
+
+@pytest.fixture(scope="module")
+def adapted(work: Path) -> Path:
+    return _adapt(work, "adapt", 24)
+
+
+def test_the_corpus_keeps_what_a_person_wrote(work: Path) -> None:
+    kept = sorted(path.name for path in (work / "corpus" / "train").rglob("*.py"))
+    assert kept == sorted(f"{name}.py" for name in NAMES)
+    assert manifest.read(work / "corpus")["repositories"] == {"train": 1, "valid": 1, "test": 1}
+
+
+def test_adaptation_lowers_the_loss(adapted: Path) -> None:
+    rows = adapt.history(adapted)
+    checks = [row["retrieve"] for row in rows if "retrieve" in row]
+    assert checks[-1] < 0.8 * checks[0]
+    assert np.mean([row["middle"] for row in rows[-4:]]) < np.mean([row["middle"] for row in rows[1:5]])
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(work: Path, adapted: Path) -> None:
+    _adapt(work, "stopped", 9)
+    again = _adapt(work, "stopped", 24)
+    whole, parts = (torch.load(folder / adapt.STATE, weights_only=True)["model"] for folder in (adapted, again))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    losses = [[row["middle"] for row in adapt.history(folder)[1:]] for folder in (adapted, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_micro_batches_do_not_change_the_gradient(work: Path) -> None:
+    from policy.training.loss import Weights, backward
+
+    loaded = base.load(work / "base")
+    builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
+    batch = adapt.batch_of(builder, blanks.load(work / "blanks" / "train.jsonl"), 0, 8, 0.5, 0)
+    gradients = []
+    for tokens in (100, 4000):
+        loaded.model.zero_grad(set_to_none=True)
+        losses = backward(loaded.model, batch, Weights(left=0.5), tokens, "cpu")
+        gradients.append((losses.middle, [parameter.grad.clone() for parameter in loaded.model.parameters()]))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
+    for few, many in zip(gradients[0][1], gradients[1][1], strict=True):
+        assert torch.allclose(few, many, rtol=1e-3, atol=1e-6)
+
+
+def test_a_folder_with_another_run_is_refused(work: Path, adapted: Path) -> None:
+    with pytest.raises(manifest.TrainingError, match="another run"):
+        adapt.run(adapted, work / "corpus", work / "blanks", work / "base", budgets=BUDGETS, left_weight=0.9)
+
+
+@pytest.fixture(scope="module")
+def finetuned(work: Path, adapted: Path) -> Path:
+    label.run(work / "label", work / "corpus", work / "blanks", work / "base", adapted, max_tokens=40)
+    finetune.run(
+        work / "finetune", work / "corpus", work / "blanks", work / "label", work / "base", adapted,
+        label_kind="likelihood", epochs=3.0, batch=8, lr=1e-3, validate_every=4, micro_tokens=512,
+    )  # fmt: skip
+    return work / "finetune"
+
+
+def test_labels_are_the_same_when_made_again(work: Path, finetuned: Path) -> None:
+    made = label.load_labels(work / "label" / "valid.jsonl")
+    half = work / "label-half"
+    manifest.write(half_folder(half), manifest.read(work / "label") | {"done": False})
+    text = (work / "label" / "valid.jsonl").read_text("utf-8")
+    (half / "valid.jsonl").write_text(text[: len(text) // 2], "utf-8")  # an interrupt in the middle of a row
+    label.run(half, work / "corpus", work / "blanks", work / "base", work / "adapt", max_tokens=40)
+    again = label.load_labels(half / "valid.jsonl")
+    assert [row.id for row in again] == [row.id for row in made]
+    assert [row.es_with for row in again] == pytest.approx([row.es_with for row in made], nan_ok=True)
+
+
+def half_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_finetuning_moves_the_decision(work: Path, finetuned: Path) -> None:
+    told = manifest.read(finetuned)
+    rows = adapt.history(finetuned)
+    assert np.mean([row["decision"] for row in rows[-3:]]) < rows[0]["decision"]
+    assert set(told["thresholds"]) == {"line", "block"}
+    gate.run(work / "gate", work / "label", finetuned)
+    assert {"scores", "token", "all"} <= set(manifest.read(work / "gate")["gates"])
+
+
+def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
+    paths = export.run(work / "export", finetuned, work / "base", types=("F16", "Q8_0"), name="tiny")
+    assert [path.name for path in paths] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
+    loaded = base.load(work / "base", weights=finetuned / finetune.BEST)
+    builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
+    data = finetune.judged(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl")[:12]
+    expected = finetune.p_retrieve(loaded.model, builder, data, 512, "cpu")
+    llama = Llama(paths[0], EngineSettings(context_size=512, threads=1))
+    try:
+        vocabulary = llama.vocabulary()
+        assert llama.metadata["repoformer.layout"] == "repoformer-spm"
+        assert llama.metadata["repoformer.budget.left"] == "64"
+        assert "repoformer.threshold.line" in llama.metadata
+        assert llama.ends_text(loaded.end)
+        prompts = PromptBuilder(LAYOUTS["repoformer-spm"], vocabulary, llama, BUDGETS)
+        for entry, wanted in zip(data, expected, strict=True):
+            tokens = prompts.decide(builder.cursor(entry.blank)).tokens
+            assert tokens == builder.prompts.decide(builder.cursor(entry.blank)).tokens
+            assert _p_cc(llama, tokens, vocabulary.ids["cc"]) == pytest.approx(wanted, abs=1e-3)
+    finally:
+        llama.close()
+
+
+def _p_cc(llama: Llama, tokens: tuple[int, ...], cc: int) -> float:
+    llama.truncate(0, 0)
+    rows = [Row(token, pos, 0, pos == len(tokens) - 1) for pos, token in enumerate(tokens)]
+    assert llama.decode(rows) == "ok"
+    logits = llama.logits(len(tokens) - 1).astype(np.float64)
+    return float(np.exp(logits[cc] - np.logaddexp.reduce(logits)))
+
+
+def test_blanks_say_what_stands_in_their_file(work: Path) -> None:
+    rows = [json.loads(line) for line in (work / "blanks" / "test.jsonl").read_text("utf-8").splitlines()]
+    assert {row["kind"] for row in rows} == {"line", "cursor", "chunk", "function"}
+    assert not any(row["oracle"] for row in rows)
+    for row in rows:
+        assert all(hit["path"] != row["path"] for hit in row["hits"])
