@@ -4,8 +4,19 @@
 server and never loads native model code.
 """
 
-from policy.engine.client import Engine, Generation, ModelInfo, PromptStats, Reading
+from policy.engine.client import Engine, Generation, ModelInfo, PromptStats, Reading, Stop, Trial, Tried
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 
-__all__ = ["Engine", "EngineSettings", "Generation", "ModelInfo", "PromptStats", "Reading", "Supervisor"]
+__all__ = [
+    "Engine",
+    "EngineSettings",
+    "Generation",
+    "ModelInfo",
+    "PromptStats",
+    "Reading",
+    "Stop",
+    "Supervisor",
+    "Trial",
+    "Tried",
+]

@@ -10,7 +10,7 @@ Sequences are given up least recently used first, both when there are no ids lef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -78,6 +78,27 @@ class KvCache:
             raise EngineFailed("the context is full")
         self._decode(sequence, [token])
         return self._context.logits()
+
+    def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
+        """Append a token to each of these slots in one batch; the logits behind each, in their order, are views.
+
+        Raises as `evaluate` does, and `EngineFailed` rather than evict what the batch itself needs.
+        """
+        sequences = [self._slots[slot] for slot in tokens]
+        rows = [
+            Row(token, len(sequence.tokens), sequence.id, logits=True)
+            for sequence, token in zip(sequences, tokens.values(), strict=True)
+        ]
+        outcome = self._context.decode(rows)
+        if outcome == "aborted":
+            for sequence in sequences:
+                self._context.truncate(sequence.id, len(sequence.tokens))
+            raise Aborted
+        if outcome == "full":
+            raise EngineFailed(f"{len(rows)} sequences outgrew a context of {self._context.n_ctx} tokens")
+        for sequence, token in zip(sequences, tokens.values(), strict=True):
+            sequence.tokens.append(token)
+        return [self._context.logits(number) for number in range(len(rows))]
 
     def forget_all(self, prefix: str) -> None:
         """Forget every slot whose name begins with `prefix`."""

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -87,6 +87,55 @@ class PromptStats:
     prefill_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When a generation of a batch ends, unless the model ends it.
+
+    After `tokens` tokens; with its `lines`-th whole line that is not blank (0: never); or with a whole line, other
+    than the first, that is indented by less than `indent` characters.
+    """
+
+    tokens: int
+    lines: int = 0
+    indent: int = 0
+
+    def reached(self, text: str) -> bool:
+        """Whether `text`, the generation so far, is enough."""
+        first, *others = text.split("\n")
+        whole = [line for line in others[:-1] if line.strip()]
+        if self.lines and len(whole) + bool(others and first.strip()) >= self.lines:
+            return True
+        return any(len(line) - len(line.lstrip()) < self.indent for line in whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One generation of a batch: at `cursor`, without (None) or with chunks."""
+
+    cursor: Cursor
+    chunks: Sequence[Chunk] | None
+    stop: Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What came of a `Trial`. `surprises` are -ln P of each generated token, the ending one included, in nats."""
+
+    text: str
+    tokens: int
+    ended: bool
+    surprises: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion."""
+
+    reading: Reading | None
+    prompt: PromptStats
+    completed: Completed
+
+
 class Generation:
     """A running generation: iterate over its text; leaving the iteration early frees the engine at once.
 
@@ -105,8 +154,7 @@ class Generation:
             async for event in events:
                 match event["event"]:
                     case "prompt":
-                        chunks = tuple(UsedChunk(**chunk) for chunk in event["chunks"])
-                        self.prompt = PromptStats(**{**_values(event), "chunks": chunks})
+                        self.prompt = _prompt_stats(_values(event))
                     case "text":
                         self.tokens = event["tokens"]
                         yield event["text"]
@@ -188,6 +236,26 @@ class Engine:
             max_tokens=max_tokens,
         )
         return Generation(events)
+
+    async def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
+        """Run all of `trials` in one batch, which takes the whole cache. Raises `EngineFailed` where they don't fit."""
+        packed = [
+            {
+                "cursor": protocol.cursor_to_json(trial.cursor),
+                "chunks": None if trial.chunks is None else [protocol.chunk_to_json(chunk) for chunk in trial.chunks],
+                "stop": asdict(trial.stop),
+            }
+            for trial in trials
+        ]
+        answer = await self._call("try_all", trials=packed)
+        return [
+            Tried(
+                Reading(**row["reading"]) if row["reading"] else None,
+                _prompt_stats(row["prompt"]),
+                Completed(**{**row["completed"], "surprises": tuple(row["completed"]["surprises"])}),
+            )
+            for row in answer["tried"]
+        ]
 
     async def forget(self, prefix: str) -> None:
         """Give back the cache of every slot whose name begins with `prefix`."""
@@ -300,6 +368,10 @@ def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
 
 def _values(event: protocol.Message) -> protocol.Message:
     return {key: value for key, value in event.items() if key not in {"id", "event"}}
+
+
+def _prompt_stats(values: protocol.Message) -> PromptStats:
+    return PromptStats(**{**values, "chunks": tuple(UsedChunk(**chunk) for chunk in values["chunks"])})
 
 
 def _error(event: protocol.Message) -> RepoformerError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import llama_cpp.llama_cpp as native
 import numpy as np
 
-from policy.engine.settings import EngineSettings, default_threads
+from policy.engine.settings import EngineSettings, FlashAttention, default_threads
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing
 from policy.prompt import Role, Vocabulary
 
@@ -117,9 +117,20 @@ class Llama:
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = settings.threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[settings.kv_cache_type]
-        params.flash_attn_type = _FLASH[settings.flash_attention]
+        params.flash_attn_type = _FLASH[self._flash_attention(settings)]
         params.no_perf = True
         return params
+
+    @staticmethod
+    def _flash_attention(settings: EngineSettings) -> FlashAttention:
+        """What "auto" means: flash attention on a GPU, or where a quantised KV cache cannot do without it.
+
+        On a processor it is slower at the lengths of a completion (512 tokens: 152 tokens/s for 191), and its kernels
+        differ with the size of a batch, so that the same prompt gives other logits by how much of it was cached.
+        """
+        if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
+            return "on" if settings.flash_attention == "auto" else settings.flash_attention
+        return "auto" if settings.gpu_layers and native.llama_supports_gpu_offload() else "off"
 
     # -- vocabulary -----------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policy.engine.batch import Batch, likeliest, slots
 from policy.engine.cache import KvCache
-from policy.engine.client import ModelInfo, PromptStats, Reading, UsedChunk
+from policy.engine.client import ModelInfo, PromptStats, Reading, Stop, Trial, Tried, UsedChunk
 from policy.engine.llama import Llama, build_info
 from policy.errors import ModelInvalid
 from policy.prompt import LAYOUTS, Budgets, Layout, Prompt, PromptBuilder, Vocabulary
@@ -112,16 +113,7 @@ class Session:
         prompt = self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
         built = time.perf_counter()
         result = self._cache.evaluate(slot, prompt.tokens)
-        yield PromptStats(
-            prompt_tokens=len(prompt.tokens),
-            evaluated_tokens=result.evaluated,
-            context_tokens=prompt.context_tokens,
-            left_trimmed=prompt.left_trimmed,
-            right_trimmed=prompt.right_trimmed,
-            chunks=used_chunks(prompt, chunks or ()),
-            prompt_ms=(built - started) * 1e3,
-            prefill_ms=(time.perf_counter() - built) * 1e3,
-        )
+        yield _stats(prompt, chunks, result.evaluated, (built - started) * 1e3, (time.perf_counter() - built) * 1e3)
         # A character may be spread over tokens: the decoder keeps back what is not whole yet.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         logits = result.logits
@@ -135,6 +127,29 @@ class Session:
             if count < max_tokens:
                 logits = self._cache.extend(slot, token)
         yield Done(max_tokens, ended=False)
+
+    def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
+        """Generate for all `trials` side by side, in an empty cache. Raises `EngineFailed` where they do not fit."""
+        self._cache.forget_all("")
+        batch = Batch(self._llama, self._cache, self._markers)
+        prompts = [
+            self._builder.abstain(trial.cursor)
+            if trial.chunks is None
+            else self._builder.retrieve(trial.cursor, trial.chunks)
+            for trial in trials
+        ]
+        batch.check([len(prompt.tokens) for prompt in prompts], [trial.stop for trial in trials])
+        readings: list[Reading | None] = []
+        stats: list[PromptStats] = []
+        starts: list[tuple[str, Stop, int, float]] = []
+        for slot, trial, prompt in zip(slots(len(trials)), trials, prompts, strict=True):
+            readings.append(self.read(slot, trial.cursor) if trial.chunks is None else None)
+            started = time.perf_counter()
+            result = self._cache.evaluate(slot, prompt.tokens)
+            starts.append((slot, trial.stop, *likeliest(result.logits)))
+            prefill_ms = (time.perf_counter() - started) * 1e3
+            stats.append(_stats(prompt, trial.chunks, result.evaluated, 0.0, prefill_ms))
+        return list(map(Tried, readings, stats, batch.generate(starts)))
 
     def forget(self, prefix: str) -> None:
         """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""
@@ -185,6 +200,21 @@ def entropy(probabilities: NDArray[np.float64]) -> float:
     """Shannon entropy in nats."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
+
+
+def _stats(
+    prompt: Prompt, chunks: Sequence[Chunk] | None, evaluated: int, prompt_ms: float, prefill_ms: float
+) -> PromptStats:
+    return PromptStats(
+        prompt_tokens=len(prompt.tokens),
+        evaluated_tokens=evaluated,
+        context_tokens=prompt.context_tokens,
+        left_trimmed=prompt.left_trimmed,
+        right_trimmed=prompt.right_trimmed,
+        chunks=used_chunks(prompt, chunks or ()),
+        prompt_ms=prompt_ms,
+        prefill_ms=prefill_ms,
+    )
 
 
 def used_chunks(prompt: Prompt, offered: Sequence[Chunk]) -> tuple[UsedChunk, ...]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from policy.engine import protocol
 from policy.engine.cache import Aborted
-from policy.engine.client import PromptStats
+from policy.engine.client import PromptStats, Stop, Trial
 from policy.engine.llama import Llama
 from policy.engine.session import Done, Session
 from policy.engine.settings import EngineSettings
@@ -99,6 +99,16 @@ class Worker:
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "generate":
                 return self._generate(session, message)
+            case "try_all":
+                trials = [
+                    Trial(
+                        protocol.cursor_from_json(trial["cursor"]),
+                        None if (chunks := trial["chunks"]) is None else list(map(protocol.chunk_from_json, chunks)),
+                        Stop(**trial["stop"]),
+                    )
+                    for trial in message["trials"]
+                ]
+                return {"tried": [asdict(tried) for tried in session.try_all(trials)]}
             case "forget":
                 session.forget(message["prefix"])
                 return {}

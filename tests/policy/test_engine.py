@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ import pytest
 import pytest_asyncio
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial
 from policy.engine.settings import difference, safer
-from policy.errors import EngineDied, ModelInvalid, ModelMissing
+from policy.errors import EngineDied, EngineFailed, ModelInvalid, ModelMissing
 from policy.prompt import Budgets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -75,6 +76,7 @@ async def test_a_keystroke_evaluates_a_few_tokens(supervisor: Supervisor) -> Non
 
 async def test_reuse_does_not_change_the_text(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
+    await engine.forget("")
     cursors = [typed("st_mtime"[:end]) for end in range(9)]
     warm = [await text_of(engine, "one slot", cursor, [CHUNK] if n % 2 else None) for n, cursor in enumerate(cursors)]
     for n, cursor in enumerate(cursors):
@@ -144,6 +146,48 @@ async def test_a_killed_engine_fails_its_request_and_is_replaced(supervisor: Sup
     assert engine.pid != pid
     text, _ = await text_of(engine, "a", CURSOR)
     assert text
+
+
+async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    wanted = [
+        (cursor, chunks)
+        for cursor in (CURSOR, typed("st_"), typed("st_size + 1\n\n\ndef "))
+        for chunks in (None, [CHUNK])
+    ]
+    alone = [await text_of(engine, f"alone {number}", *each) for number, each in enumerate(wanted)]
+    tried = await engine.try_all([Trial(*each, Stop(12)) for each in wanted])
+    # A row alone and a row among others are summed in another order, so a near tie may fall either way further on.
+    assert [each.completed.text[:6] for each in tried] == [text[:6] for text, _ in alone]
+    assert all(each.completed.tokens == 12 or each.completed.ended for each in tried)
+    assert [each.reading is None for each in tried] == [False, True] * 3
+    assert all(len(each.completed.surprises) == each.completed.tokens for each in tried)
+    reading = tried[0].reading
+    assert reading is not None
+    assert math.isclose(tried[0].completed.surprises[0], -math.log(reading.top_p), abs_tol=1e-3)
+
+
+async def test_a_batch_that_does_not_fit_is_refused(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    with pytest.raises(EngineFailed, match="batch fewer"):
+        await engine.try_all([Trial(CURSOR, None, Stop(2000))] * 2)
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "reached"),
+    [
+        (Stop(9, lines=1), "return 1", False),
+        (Stop(9, lines=1), "return 1\n", True),
+        (Stop(9, lines=1), "\n\n    return 1", False),
+        (Stop(9, lines=1), "\n\n    return 1\n", True),
+        (Stop(9, lines=2), "a\nb", False),
+        (Stop(9, indent=4), "a = 1\n    b = 2\n\n    return", False),
+        (Stop(9, indent=4), "a = 1\n    b = 2\n\ndef", False),
+        (Stop(9, indent=4), "a = 1\n    b = 2\n\ndef f():\n", True),
+    ],
+)
+async def test_when_a_generation_of_a_batch_is_enough(stop: Stop, text: str, reached: bool) -> None:
+    assert stop.reached(text) is reached
 
 
 # A build whose fast path uses instructions that the machine does not allow: the process dies at its first evaluation
@@ -220,7 +264,7 @@ async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
     await supervisor.close()
 
 
-def test_the_ladder_of_safer_parameters() -> None:
+async def test_the_ladder_of_safer_parameters() -> None:
     steps = list(safer(EngineSettings(), layers=30))
     assert [(step.extra_buffers, step.gpu_layers) for step in steps] == [
         (True, -1),
