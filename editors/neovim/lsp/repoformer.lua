@@ -1,0 +1,67 @@
+--- The server for `vim.lsp.enable('repoformer')`. Everything here can be overridden with
+--- `vim.lsp.config('repoformer', {...})` or, the same by another name, with `require('repoformer').setup{}`.
+
+---@type vim.lsp.Config
+return {
+  cmd = { 'repoformer-lsp' },
+  filetypes = {
+    'bash',
+    'c',
+    'clojure',
+    'cpp',
+    'cs',
+    'dart',
+    'elixir',
+    'erlang',
+    'fsharp',
+    'go',
+    'graphql',
+    'groovy',
+    'haskell',
+    'java',
+    'javascript',
+    'javascriptreact',
+    'julia',
+    'kotlin',
+    'lua',
+    'nim',
+    'objc',
+    'objcpp',
+    'ocaml',
+    'perl',
+    'php',
+    'proto',
+    'ps1',
+    'python',
+    'r',
+    'ruby',
+    'rust',
+    'scala',
+    'sh',
+    'solidity',
+    'sql',
+    'svelte',
+    'swift',
+    'terraform',
+    'typescript',
+    'typescriptreact',
+    'vue',
+    'zig',
+  },
+  root_markers = { { '.git', '.hg', '.jj' }, { 'pyproject.toml', 'package.json', 'Cargo.toml', 'go.mod' } },
+  capabilities = { textDocument = { inlineCompletion = { dynamicRegistration = false } } },
+  on_init = function(client)
+    require('repoformer.ghost').adopt(client)
+  end,
+  on_attach = function(client, buf)
+    require('repoformer.ghost').attach(client, buf)
+  end,
+  on_exit = function(code, signal, client_id)
+    require('repoformer.status').ended(client_id, code, signal)
+  end,
+  handlers = {
+    ['repoformer/status'] = function(_, status, context)
+      require('repoformer.status').update(context.client_id, status)
+    end,
+  },
+}

@@ -1,0 +1,119 @@
+--- `:Repoformer`, a table of what it can do.
+
+local M = {}
+
+--- Where the server keeps its logs (as the Python package platformdirs has it).
+local function log_directory()
+  if vim.fn.has('mac') == 1 then
+    return vim.fs.joinpath(vim.env.HOME, 'Library', 'Logs', 'repoformer-lsp')
+  elseif vim.fn.has('win32') == 1 then
+    return vim.fs.joinpath(vim.env.LOCALAPPDATA, 'repoformer-lsp', 'Logs')
+  end
+  local state = vim.env.XDG_STATE_HOME
+  return vim.fs.joinpath(state and state ~= '' and state or vim.fs.joinpath(vim.env.HOME, '.local', 'state'), 'repoformer-lsp', 'log')
+end
+
+local function log()
+  local files = vim.fn.glob(vim.fs.joinpath(log_directory(), 'server-*.log'), false, true)
+  table.sort(files)
+  if #files == 0 then
+    vim.notify('repoformer: no log yet in ' .. log_directory())
+    return
+  end
+  vim.cmd.split(vim.fn.fnameescape(files[#files]))
+  vim.bo.autoread, vim.bo.readonly = true, true
+  vim.cmd('normal! G')
+end
+
+local function status()
+  local now = require('repoformer.status').of(0)
+  if not now then
+    vim.notify('repoformer: no server runs for this buffer')
+    return
+  end
+  local parts = { ('repoformer: %s'):format(now.message) }
+  if require('repoformer.status').off_here(0) then
+    table.insert(parts, ('off for %s'):format(vim.bo.filetype))
+  end
+  if now.model and now.model ~= '' then
+    table.insert(parts, ('model %s, policy %s'):format(now.model, now.policy))
+  end
+  vim.notify(table.concat(parts, '; '))
+end
+
+local function doctor()
+  vim.cmd('botright new')
+  vim.fn.jobstart({ vim.lsp.config.repoformer.cmd[1], 'doctor' }, { term = true })
+end
+
+local function restart()
+  local clients = vim.lsp.get_clients({ name = 'repoformer' })
+  vim.lsp.enable('repoformer', false)
+  for _, client in ipairs(clients) do
+    client:stop()
+  end
+  vim.wait(5000, function()
+    return #vim.lsp.get_clients({ name = 'repoformer' }) == 0
+  end, 50)
+  require('repoformer.status').forget()
+  vim.lsp.enable('repoformer', true)
+  vim.cmd('silent doautoall <nomodeline> nvim.lsp.enable FileType')
+end
+
+local settings = require('repoformer.settings')
+
+---@type table<string, { run: fun(argument?: string), arguments?: string[] }>
+local actions = {
+  status = { run = status },
+  why = {
+    run = function()
+      require('repoformer.why').open()
+    end,
+  },
+  pause = {
+    run = function(scope)
+      settings.pause(scope or 'all')
+    end,
+    arguments = { 'all', 'language' },
+  },
+  resume = { run = settings.resume },
+  policy = {
+    run = function(policy)
+      if policy then
+        settings.policy(policy)
+      else
+        status()
+      end
+    end,
+    arguments = { 'selective', 'always', 'never' },
+  },
+  log = { run = log },
+  doctor = { run = doctor },
+  restart = { run = restart },
+}
+
+---@param words string[]
+function M.run(words)
+  local action = actions[words[1] or 'status']
+  if not action or (words[2] and not vim.list_contains(action.arguments or {}, words[2])) then
+    vim.notify('repoformer: there is no `:Repoformer ' .. table.concat(words, ' ') .. '`', vim.log.levels.ERROR)
+    return
+  end
+  action.run(words[2])
+end
+
+---@return string[]
+function M.complete(lead, line)
+  local words = vim.split(line, '%s+')
+  local options = vim.tbl_keys(actions)
+  if #words > 2 then
+    options = (actions[words[2]] or {}).arguments or {}
+  end
+  options = vim.tbl_filter(function(option)
+    return vim.startswith(option, lead)
+  end, options)
+  table.sort(options)
+  return options
+end
+
+return M

@@ -1,0 +1,175 @@
+--- Neovim 0.11, which has no inline completion: ask after a pause in the typing, draw an extmark.
+
+local api = vim.api
+
+local M = { namespace = api.nvim_create_namespace('repoformer.ghost') }
+
+local METHOD = 'textDocument/inlineCompletion'
+local PAUSE_MS = 150
+local INVOKED, AUTOMATIC = 1, 2
+
+---@class repoformer.own.State
+---@field client vim.lsp.Client
+---@field timer uv.uv_timer_t
+---@field request? integer
+---@field items table[]
+---@field index integer
+
+---@type table<integer, repoformer.own.State>
+local states = {}
+local answered
+
+function M.adopt(_, on_answer)
+  answered = on_answer
+end
+
+local function cursor()
+  local row, col = unpack(api.nvim_win_get_cursor(0))
+  return row - 1, col
+end
+
+--- Draw the chosen item after the cursor, less what of it is typed already.
+local function draw(buf, hint)
+  M.hide(buf)
+  local state = states[buf]
+  local item = state.items[state.index]
+  if not item or api.nvim_get_current_buf() ~= buf or not vim.startswith(api.nvim_get_mode().mode, 'i') then
+    return false
+  end
+  local row, col = cursor()
+  local start = item.range and item.range.start or { line = row, character = math.huge }
+  if start.line ~= row then
+    return false
+  end
+  local line = api.nvim_buf_get_lines(buf, row, row + 1, false)[1]
+  local from = item.range and vim.str_byteindex(line, state.client.offset_encoding, start.character, false) or col
+  local typed = line:sub(from + 1, col)
+  if from > col or not vim.startswith(item.insertText, typed) then
+    return false
+  end
+  local rest = item.insertText:sub(#typed + 1)
+  if rest == '' then
+    return false
+  end
+  local lines = vim.tbl_map(function(text)
+    return { { text, 'ComplHint' } }
+  end, vim.split(rest, '\n', { plain = true }))
+  if hint then
+    table.insert(lines[#lines], { (' (%d/%d)'):format(state.index, #state.items), 'ComplHintMore' })
+  end
+  api.nvim_buf_set_extmark(buf, M.namespace, row, col, {
+    virt_text = lines[1],
+    virt_text_pos = 'inline',
+    virt_lines = vim.list_slice(lines, 2),
+    hl_mode = 'combine',
+  })
+  return true
+end
+
+local function cancel(buf)
+  local state = states[buf]
+  state.timer:stop()
+  if state.request then
+    state.client:cancel_request(state.request)
+    state.request = nil
+  end
+end
+
+local function ask(buf, kind)
+  local state = states[buf]
+  if not state or api.nvim_get_current_buf() ~= buf or state.client:is_stopped() then
+    return
+  end
+  cancel(buf)
+  local params = vim.lsp.util.make_position_params(0, state.client.offset_encoding)
+  params.context = { triggerKind = kind }
+  local sent, request
+  sent, request = state.client:request(METHOD, params, function(err, result)
+    if states[buf] ~= state or state.request ~= request then
+      return -- a newer one has been asked for
+    end
+    state.request = nil
+    if err then
+      return
+    end
+    state.items, state.index = result and (result.items or result) or {}, 1
+    answered(state.client, buf, state.items)
+    if draw(buf) then
+      require('repoformer.ghost').tell_shown(state.client, state.items[1])
+    end
+  end, buf)
+  state.request = sent and request or nil
+end
+
+function M.attach(client, buf)
+  states[buf] = { client = client, timer = assert(vim.uv.new_timer()), items = {}, index = 1 }
+  local group = api.nvim_create_augroup('repoformer.own.' .. buf, {})
+  api.nvim_create_autocmd({ 'InsertEnter', 'CursorMovedI', 'TextChangedP' }, {
+    group = group,
+    buffer = buf,
+    callback = function()
+      local state = states[buf]
+      if state then
+        cancel(buf)
+        draw(buf)
+        state.timer:start(
+          PAUSE_MS,
+          0,
+          vim.schedule_wrap(function()
+            ask(buf, AUTOMATIC)
+          end)
+        )
+      end
+    end,
+  })
+  api.nvim_create_autocmd('InsertLeave', {
+    group = group,
+    buffer = buf,
+    callback = function()
+      M.dismiss(buf)
+    end,
+  })
+  api.nvim_create_autocmd({ 'BufWipeout', 'LspDetach' }, {
+    group = group,
+    buffer = buf,
+    callback = function(event)
+      if states[buf] and (event.event == 'BufWipeout' or event.data.client_id == client.id) then
+        states[buf].timer:close()
+        states[buf] = nil
+        api.nvim_del_augroup_by_id(group)
+      end
+    end,
+  })
+end
+
+function M.hide(buf)
+  if api.nvim_buf_is_valid(buf) then
+    api.nvim_buf_clear_namespace(buf, M.namespace, 0, -1)
+  end
+end
+
+function M.redraw(buf)
+  draw(buf)
+end
+
+function M.dismiss(buf)
+  if states[buf] then
+    cancel(buf)
+    states[buf].items = {}
+  end
+  M.hide(buf)
+end
+
+function M.cycle(buf, count)
+  local state = states[buf]
+  if state and #state.items > 0 then
+    state.index = (state.index - 1 + count) % #state.items + 1
+    draw(buf, true)
+  end
+end
+
+function M.trigger(buf)
+  ask(buf, INVOKED)
+end
+
+return M

@@ -1,0 +1,69 @@
+--- Changing the server's settings while it runs: what pause, resume and policy come down to.
+
+local M = {}
+
+local function clients()
+  return vim.lsp.get_clients({ name = 'repoformer' })
+end
+
+--- Change the settings of every running server, and of those that start later in this session.
+---@param change fun(settings: table)
+local function alter(change)
+  local function apply(settings)
+    local ours = vim.deepcopy((settings or {}).repoformer or {})
+    change(ours)
+    return { repoformer = next(ours) and ours or vim.empty_dict() }
+  end
+  local config = vim.lsp.config.repoformer
+  config.settings = apply(config.settings)
+  vim.lsp.config('repoformer', { settings = config.settings })
+  for _, client in ipairs(clients()) do
+    client.settings = apply(client.settings)
+    client:notify('workspace/didChangeConfiguration', { settings = client.settings })
+  end
+end
+
+--- The id that the server knows a buffer's language by.
+local function language_of(buf)
+  for _, client in ipairs(clients()) do
+    return client.get_language_id(buf, vim.bo[buf].filetype)
+  end
+  return vim.bo[buf].filetype
+end
+
+---@param scope 'all'|'language'
+function M.pause(scope)
+  local language = scope == 'language' and language_of(vim.api.nvim_get_current_buf())
+  alter(function(ours)
+    if not language then
+      ours.enabled = false
+      return
+    end
+    local off = ours.disabledLanguages or {}
+    if not vim.list_contains(off, language) then
+      table.insert(off, language)
+    end
+    ours.disabledLanguages = off
+  end)
+  require('repoformer.ghost').dismiss()
+end
+
+function M.resume()
+  local language = language_of(vim.api.nvim_get_current_buf())
+  alter(function(ours)
+    ours.enabled = true
+    local off = vim.tbl_filter(function(each)
+      return each ~= language
+    end, ours.disabledLanguages or {})
+    ours.disabledLanguages = #off > 0 and off or nil
+  end)
+end
+
+---@param policy 'selective'|'always'|'never'
+function M.policy(policy)
+  alter(function(ours)
+    ours.policy = policy
+  end)
+end
+
+return M

@@ -1,0 +1,103 @@
+--- What each server last said of itself (`repoformer/status`), and the one line that a status line shows of it.
+
+local M = {}
+
+---@class repoformer.Status
+---@field state 'starting'|'indexing'|'ready'|'generating'|'off'|'error'|'stopped'
+---@field message string
+---@field model? string
+---@field policy? string
+---@field percent? integer
+
+---@type table<integer, repoformer.Status>
+local statuses = {}
+
+local signs = {
+  starting = '…',
+  indexing = '⟳',
+  ready = '✓',
+  generating = '✎',
+  off = '∅',
+  error = '✗',
+  stopped = '✗',
+}
+
+local function changed()
+  vim.schedule(function()
+    vim.cmd.redrawstatus({ bang = true })
+    vim.api.nvim_exec_autocmds('User', { pattern = 'RepoformerStatus', modeline = false })
+  end)
+end
+
+---@param client_id integer
+---@param status repoformer.Status
+function M.update(client_id, status)
+  statuses[client_id] = status
+  changed()
+end
+
+--- The server's process has ended. Neovim itself says so where that was not meant to happen.
+function M.ended(client_id, code, signal)
+  if code == 0 and signal == 0 then
+    statuses[client_id] = nil
+  else
+    local how = signal ~= 0 and ('by signal %d'):format(signal) or ('with status %d'):format(code)
+    statuses[client_id] =
+      { state = 'stopped', message = ('the server has ended %s; `:Repoformer restart` starts it again'):format(how) }
+  end
+  changed()
+end
+
+--- Forget servers that have ended: another one is started in their place.
+function M.forget()
+  for id, status in pairs(statuses) do
+    if status.state == 'stopped' then
+      statuses[id] = nil
+    end
+  end
+  changed()
+end
+
+--- The status that counts for a buffer, and its client's id; nil where no server was started.
+---@param buf? integer
+---@return repoformer.Status?, integer?
+function M.of(buf)
+  for _, client in ipairs(vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })) do
+    return statuses[client.id] or { state = 'starting', message = 'starting' }, client.id
+  end
+  for id, status in pairs(statuses) do
+    if status.state == 'stopped' then
+      return status, id
+    end
+  end
+end
+
+--- Whether completions are switched off for the buffer's language.
+function M.off_here(buf)
+  for _, client in ipairs(vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })) do
+    local ours = (client.settings or {}).repoformer or {}
+    local language = client.get_language_id(buf or 0, vim.bo[buf or 0].filetype)
+    return vim.list_contains(ours.disabledLanguages or {}, language)
+  end
+  return false
+end
+
+--- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty where there is no server.
+---@return string
+function M.line()
+  local status = M.of(0)
+  if not status then
+    return ''
+  end
+  local state = status.state
+  if state ~= 'stopped' and state ~= 'error' and M.off_here(0) then
+    state = 'off'
+  end
+  local text = ('repoformer %s'):format(signs[state] or state)
+  if state == 'indexing' and status.percent then
+    text = ('%s %d%%%%'):format(text, status.percent)
+  end
+  return text
+end
+
+return M

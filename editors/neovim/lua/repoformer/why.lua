@@ -1,0 +1,129 @@
+--- `:Repoformer why`: how the last completion came about (`repoformer/why`), as a document whose links can be followed.
+
+local api = vim.api
+
+local M = {}
+
+local function number(value, format)
+  return type(value) == 'number' and format:format(value) or '–'
+end
+
+--- The decision in a sentence.
+local function verdict(decision)
+  if type(decision) ~= 'table' then
+    return 'No decision was made.'
+  end
+  local how = decision.source == 'token' and '' or (', judged by %s'):format(decision.source)
+  return ('P(retrieve) %s against a threshold of %s: %s%s.'):format(
+    number(decision.p_retrieve, '%.3f'),
+    number(decision.threshold, '%.3f'),
+    decision.retrieve and '**other files were read**' or '**this file was enough**',
+    how
+  )
+end
+
+local function table_of(values, unit)
+  local names = vim.tbl_keys(values)
+  table.sort(names)
+  return vim.tbl_map(function(name)
+    return ('- %s: %s%s'):format(name:gsub('_', ' '), tostring(values[name]), unit)
+  end, names)
+end
+
+---@return string[] lines, table<integer, table> links A chunk a line number
+function M.document(report)
+  local lines, links = {}, {}
+  local function add(...)
+    vim.list_extend(lines, { ... })
+  end
+  add('# Why this completion', '')
+  add(
+    ('%s:%d, by %s'):format(
+      vim.fn.fnamemodify(vim.uri_to_fname(report.uri), ':.'),
+      report.position.line + 1,
+      report.model ~= '' and report.model or 'no model'
+    ),
+    '',
+    verdict(report.decision),
+    ''
+  )
+  if report.text == '' then
+    add(('Nothing was suggested: %s.'):format(report.reason or ''), '')
+  else
+    add('```')
+    vim.list_extend(lines, vim.split(report.text, '\n', { plain = true }))
+    add('```', '')
+  end
+  add('## Code that was put before the model', '')
+  if #report.chunks == 0 then
+    add('None.')
+  end
+  for _, chunk in ipairs(report.chunks) do
+    add(('- %.3f  %s:%d-%d'):format(chunk.score, chunk.path, chunk.start_line, chunk.end_line))
+    links[#lines] = chunk
+  end
+  if #report.chunks > 0 then
+    add('', '<Enter> opens the code under the cursor.')
+  end
+  add('', '## Time', '')
+  vim.list_extend(lines, table_of(report.timings_ms or {}, ' ms'))
+  add('', '## Tokens', '')
+  vim.list_extend(lines, table_of(report.stats or {}, ''))
+  return lines, links
+end
+
+local function open(chunk)
+  vim.cmd.wincmd('p')
+  vim.cmd("normal! m'")
+  vim.cmd.edit(vim.fn.fnameescape(vim.uri_to_fname(chunk.uri)))
+  api.nvim_win_set_cursor(0, { math.min(chunk.range.start.line + 1, api.nvim_buf_line_count(0)), 0 })
+  vim.cmd('normal! zz')
+end
+
+local function show(report)
+  local lines, links = M.document(report)
+  local buf = api.nvim_create_buf(false, true)
+  api.nvim_buf_set_lines(buf, 0, -1, false, lines)
+  vim.bo[buf].syntax = 'markdown' -- not its filetype, whose parser may not be there
+  vim.bo[buf].bufhidden = 'wipe'
+  vim.bo[buf].modifiable = false
+  vim.cmd('botright ' .. math.min(#lines + 1, math.floor(vim.o.lines / 2)) .. 'split')
+  api.nvim_win_set_buf(0, buf)
+  vim.wo.number, vim.wo.signcolumn, vim.wo.winfixheight = false, 'no', true
+  local first = vim.tbl_keys(links)
+  table.sort(first)
+  if first[1] then
+    api.nvim_win_set_cursor(0, { first[1], 0 })
+  end
+  local function on(key, call, what)
+    vim.keymap.set('n', key, call, { buffer = buf, nowait = true, desc = what })
+  end
+  on('<CR>', function()
+    local chunk = links[api.nvim_win_get_cursor(0)[1]]
+    if chunk then
+      open(chunk)
+    end
+  end, 'Open the code under the cursor')
+  vim.keymap.set('n', 'gf', '<CR>', { buffer = buf, remap = true, desc = 'Open the code under the cursor' })
+  on('q', '<Cmd>close<CR>', 'Close')
+end
+
+function M.open()
+  local buf = api.nvim_get_current_buf()
+  local client = vim.lsp.get_clients({ bufnr = buf, name = 'repoformer' })[1]
+  if not client then
+    vim.notify('repoformer: no server runs for this buffer', vim.log.levels.WARN)
+    return
+  end
+  client:request('repoformer/why', { textDocument = { uri = vim.uri_from_bufnr(buf) } }, function(err, report)
+    if err then
+      vim.notify('repoformer: ' .. err.message, vim.log.levels.ERROR)
+    elseif not report or report == vim.NIL then
+      vim.notify('repoformer: nothing was completed in this buffer yet')
+    else
+      show(report)
+    end
+  end, buf)
+end
+
+return M
