@@ -96,7 +96,9 @@ class Shaper:
 
     def finish(self, text: str, *, complete: bool) -> str:
         """What to show of `text`. `complete`: the model ended it, rather than a limit of tokens."""
+        text, broken, _ = text.partition("\ufffd")  # bytes that are no character: the model has lost its way
         ending = self._ending(text)
+        complete = complete and not broken
         shown = text[: ending.offset]
         if not ending.whole and not (complete and ending.offset == len(text)):
             shown = self._whole_statements(shown if ending.certain else shown[: max(0, shown.rfind("\n"))])
