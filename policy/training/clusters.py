@@ -44,7 +44,7 @@ def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> NDArray[np.intp]:
     """The cluster of each row, for unit rows by the cosine with the cluster's mean; some clusters may stay empty."""
-    means = vectors[random.choice(len(vectors), count, replace=False)]
+    means = vectors[_far_apart(vectors, count, random)]
     labels = np.zeros(len(vectors), np.intp)
     for _ in range(ROUNDS):
         before, labels = labels, np.argmax(vectors @ means.T, axis=1)
@@ -55,3 +55,14 @@ def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generato
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         means = np.where(norms > 0, sums / np.maximum(norms, 1e-9), means)
     return labels
+
+
+def _far_apart(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
+    """First means as k-means++ chooses them: each likelier the less it resembles those before."""
+    chosen = [int(random.integers(len(vectors)))]
+    nearest = vectors @ vectors[chosen[0]]
+    while len(chosen) < count:
+        distance = np.maximum(1.0 - nearest, 0.0).astype(np.float64) ** 2 + 1e-12
+        chosen.append(int(random.choice(len(vectors), p=distance / distance.sum())))
+        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
+    return chosen

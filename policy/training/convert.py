@@ -83,9 +83,7 @@ def write(
     """
     import gguf
 
-    kind = str(config.get("model_type"))
-    if kind not in {"llama", "gpt_bigcode"}:
-        raise TrainingError(f"no conversion for {kind!r} models (known: llama, gpt_bigcode)")
+    kind = architecture(config)
 
     def fill(target: Path) -> None:
         writer = gguf.GGUFWriter(target, "llama" if kind == "llama" else "starcoder")
@@ -107,12 +105,21 @@ def write(
     save_atomically(path, fill)
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """`model_type` of a configuration; raises `TrainingError` unless it is one that can be converted."""
+    kind = str(config.get("model_type"))
+    if kind not in {"llama", "gpt_bigcode"}:
+        raise TrainingError(f"no conversion for {kind!r} models (known: llama, gpt_bigcode)")
+    return kind
+
+
 def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float], type_: Type = "F16") -> None:
     """Convert a Hugging Face checkpoint folder; raises `TrainingError` that says what is missing or unknown."""
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
     config = json.loads((folder / "config.json").read_text("utf-8"))
+    architecture(config)
     said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     tables = tables_of(said, int(config["vocab_size"]))
     name = str(config.get("_name_or_path") or folder.name)
