@@ -248,6 +248,16 @@ class Llama:
         native.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
 
+def quantise(source: Path, target: Path, file_type: int) -> None:
+    """Write the GGUF `source` as `target`, quantised to `file_type` (`llama_ftype`). Raises `EngineFailed`."""
+    native.llama_log_set(_log_callback, ctypes.c_void_p(None))
+    native.llama_backend_init()
+    parameters = native.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    if code := native.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
+        raise EngineFailed(f"llama.cpp refused (code {code}): {_last_error() or 'it gave no reason'}")
+
+
 def build_info() -> dict[str, Any]:
     """What this build of llama.cpp can do, for `repoformer-lsp doctor`."""
     info = native.llama_print_system_info()

@@ -7,12 +7,12 @@ llama.cpp itself.
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from policy.errors import EngineFailed
 from policy.prompt import Role
 
 from . import base as bases
@@ -124,14 +124,12 @@ def metadata(
 
 def quantise(source: Path, target: Path, type_: str) -> None:
     """Quantise a GGUF with llama.cpp's own quantiser. Raises `TrainingError` when it refuses."""
-    import llama_cpp.llama_cpp as native
+    from policy.engine import llama  # native code: not for those who only import this module
 
-    native.llama_backend_init()
-    parameters = native.llama_model_quantize_default_params()
-    parameters.ftype = TYPES[type_]
     temporary = target.with_suffix(".part")
-    code = native.llama_model_quantize(str(source).encode(), str(temporary).encode(), ctypes.byref(parameters))
-    if code:
+    try:
+        llama.quantise(source, temporary, TYPES[type_])
+    except EngineFailed as error:
         temporary.unlink(missing_ok=True)
-        raise TrainingError(f"llama.cpp could not quantise {source.name} to {type_} (code {code})")
+        raise TrainingError(f"{source.name} could not be quantised to {type_}: {error}") from error
     temporary.replace(target)

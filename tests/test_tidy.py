@@ -1,0 +1,83 @@
+"""The invariants of ARCHITECTURE.md that a program can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("indexer", "policy", "lsp_server")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def importers(*modules: str) -> set[str]:
+    return {name(path) for path in SOURCES if any(found.split(".")[0] in modules for found in imports(path))}
+
+
+def test_one_direction() -> None:
+    """`lsp_server → policy → indexer`, and never back."""
+    for path in SOURCES:
+        rank = PACKAGES.index(path.relative_to(ROOT).parts[0])
+        for module in imports(path):
+            if (top := module.split(".")[0]) in PACKAGES:
+                assert PACKAGES.index(top) <= rank, f"{name(path)} imports {module}"
+
+
+def test_the_protocol_stays_in_the_server() -> None:
+    assert {path.split("/")[0] for path in importers("pygls", "lsprotocol")} == {"lsp_server"}
+
+
+def test_llama_cpp_is_imported_in_one_module() -> None:
+    assert importers("llama_cpp") == {"policy/engine/llama.py"}
+
+
+def test_torch_stays_in_the_extras() -> None:
+    extras = ("policy/training/", "policy/evaluation/")
+    assert all(path.startswith(extras) for path in importers("torch", "transformers"))
+
+
+@pytest.mark.parametrize("module", ["lsp_server.server", "lsp_server.cli", "policy.completer", "indexer.workspace"])
+def test_serving_loads_nothing_heavy(module: str) -> None:
+    """The server's process never loads native model code, nor anything of training."""
+    program = (
+        f"import sys, {module}; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'llama_cpp', 'torch', 'transformers', 'gguf'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_says_its_idea() -> None:
+    for path in SOURCES:
+        tree = ast.parse(path.read_text("utf-8"))
+        assert ast.get_docstring(tree), f"{name(path)} has no docstring"
+
+
+def test_architecture_names_what_exists() -> None:
+    """Each module in the code map is there: `code` in the first column of a table below a package's heading."""
+    package, missing = "", []
+    for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
+        if heading := re.match(r"### `(\w+)`", line):
+            package = heading.group(1)
+        elif package and (row := re.match(r"\| (`[^|]+`) \|", line)):
+            entries = re.findall(r"`([\w./]+)`", row.group(1))
+            missing.extend(f"{package}/{entry}" for entry in entries if not (ROOT / package / entry).exists())
+    assert not missing
