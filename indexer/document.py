@@ -36,8 +36,8 @@ class DamagedRecord(ValueError):
 class Document:
     """One file's text (UTF-8, LF line ends) and its chunks.
 
-    `spans` is an int32 array of shape (chunks, 6), columns as named above; `names` is JSON, a list of
-    [header, [symbol, …]] per chunk, read only when a chunk is asked for.
+    `spans` is an int32 array of shape (chunks, 6), columns as named above; `names` has a line of JSON a chunk,
+    [header, [symbol, …]], read only when the chunk is asked for.
     """
 
     root: str
@@ -52,7 +52,7 @@ class Document:
     def chunk(self, number: int) -> Chunk:
         """Make the chunk with this number (order of lines, from 0)."""
         start_line, end_line, start, end, kind, _ = (int(value) for value in self.spans[number])
-        header, symbols = json.loads(self.names)[number]
+        header, symbols = json.loads(self.names.split(b"\n")[number])
         text = self.text[start:end].decode("utf-8", "replace").rstrip()
         return Chunk(self.root, self.path, start_line, end_line, text, KINDS[kind], header, tuple(symbols))
 

@@ -40,7 +40,7 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
             path,
             text.encode("utf-8", "replace"),
             np.array(table, np.int32).reshape(-1, 6),
-            json.dumps([(cut.header, cut.symbols) for cut in cuts]).encode("utf-8", "replace"),
+            "\n".join(json.dumps((cut.header, cut.symbols)) for cut in cuts).encode("ascii"),
         ),
         Terms(
             concatenate(words),

@@ -53,7 +53,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk and how well it answers a query; greater is better, the scale is the retriever's own."""
+    """A chunk that was found, and its Jaccard similarity in [0, 1] with the lines before the cursor (the query).
+
+    Hits come in the order of the retriever's own judgement, which need not be that of `score`: the score is the same
+    measure whichever retriever ranks, so that a threshold on it (trial retrieval) keeps its meaning.
+    """
 
     chunk: Chunk
     score: float

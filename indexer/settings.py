@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from indexer.chunking import Chunking
+from indexer.retrieval import RetrieverName
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class IndexSettings:
     """
 
     chunking: Chunking = field(default_factory=Chunking)
+    retriever: RetrieverName = "proximity"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     max_file_bytes: int = 1_000_000

@@ -5,20 +5,25 @@ A request takes whichever snapshot is current and keeps it; the writer meanwhile
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from indexer.chunking import Chunking
+from indexer.document import START_LINE, Document
 from indexer.extract import extract
 from indexer.languages import language_of
-from indexer.model import Cursor, Hit
-from indexer.retrieval import jaccard
+from indexer.model import Chunk, Cursor, Hit
+from indexer.retrieval import RetrieverName, rank
+from indexer.retrieval.jaccard import similarities
+from indexer.retrieval.query import Query
 from indexer.retrieval.ranking import Ranked, best
 from indexer.segment import Part, Segment, place
-from indexer.words import first_lines, keys, last_lines, words
+from indexer.words import first_lines, jaccard, keys, last_lines, words
 
-NEAR_COPY = 0.9
+NEAR_COPY = 0.9  # share of a chunk's words that stand around the cursor, from which on it adds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Snapshot:
     roots: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     version: int = 0
+    retriever: RetrieverName = "proximity"
     query_lines: int = 20
     _counts: tuple[int, int] = field(init=False, repr=False, compare=False)
 
@@ -42,12 +48,13 @@ class Snapshot:
         chunking: Chunking | None = None,
         *,
         root: str = "/",
+        retriever: RetrieverName = "proximity",
         query_lines: int = 20,
     ) -> Snapshot:
         """Index (path, text) pairs in memory: no disk, no threads; paths are relative and POSIX."""
         cut = chunking or Chunking()
         extracts = [extract(text, language_of(path), cut, root=root, path=path) for path, text in files]
-        return cls((root,), (Part.of(Segment.build(extracts)),), query_lines=query_lines)
+        return cls((root,), (Part.of(Segment.build(extracts)),), retriever=retriever, query_lines=query_lines)
 
     @property
     def files(self) -> int:
@@ -62,46 +69,59 @@ class Snapshot:
     def search(self, cursor: Cursor, k: int) -> tuple[Hit, ...]:
         """Return up to `k` chunks that a completion at the cursor is likely to need, best first.
 
-        The query is the last lines before the cursor. Chunks of the cursor's own file are left out, and so are chunks
-        nearly all of whose words stand around the cursor: they add nothing, and make a model repeat what is there.
+        Left out are chunks of the cursor's own file, chunks nearly all of whose words stand around the cursor (they
+        add nothing, and make a model repeat what is there), and the second of two with the same text.
         """
-        text = last_lines(cursor.prefix, self.query_lines)
-        around = words(last_lines(cursor.prefix, 2 * self.query_lines) + first_lines(cursor.suffix, self.query_lines))
-        hits = []
-        for ranked in self._ranked(text, 3 * k, self._places(cursor.path)):
-            hit = self._hit(ranked)
-            found = words(hit.chunk.text)
-            if len(found & around) < NEAR_COPY * len(found):
-                hits.append(hit)
-        return _distinct(hits, k)
+        query = Query.at(cursor, self.query_lines)
+        lines = words(query.lines)
+        around = words(last_lines(cursor.prefix, 2 * self.query_lines)) | words(
+            first_lines(cursor.suffix, self.query_lines)
+        )
+        hits: dict[str, Hit] = {}
+        for ranked in rank(self.retriever, self.parts, query, 2 * k + 4, self._places(cursor.path)):
+            chunk = self._chunk(ranked)
+            found = words(chunk.text)
+            if chunk.text not in hits and len(found & around) < NEAR_COPY * len(found):
+                hits[chunk.text] = Hit(chunk, jaccard(found, lines))
+                if len(hits) == k:
+                    break
+        return tuple(hits.values())
 
     def query(self, text: str, k: int, *, exclude: str = "") -> tuple[Hit, ...]:
-        """Return the `k` chunks most similar to a text, best first.
+        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first; exact.
 
         `exclude` is the path of a file that must not answer: absolute, or relative to a root.
         """
-        return tuple(self._hit(ranked) for ranked in self._ranked(text, k, self._places(exclude)))
+        asked = keys(words(text))
+        found = best(self.parts, lambda segment: similarities(segment, asked), k, self._places(exclude))
+        return tuple(Hit(self._chunk(ranked), ranked.score) for ranked in found)
 
-    def _ranked(self, text: str, k: int, excluded: Sequence[int]) -> list[Ranked]:
-        query = keys(words(text))
-        return best(self.parts, lambda segment: jaccard.similarities(segment, query), k, excluded)
+    def all_chunks(self) -> Iterator[Chunk]:
+        """Yield every chunk that a search can return."""
+        for part in self.parts:
+            for number in np.flatnonzero(part.live).tolist():
+                yield part.segment.chunk(number)
 
-    def _hit(self, ranked: Ranked) -> Hit:
-        return Hit(self.parts[ranked.part].segment.chunk(ranked.chunk), ranked.score)
+    def following(self, chunk: Chunk) -> Chunk | None:
+        """Return the chunk that comes after one in its file (the paper's fragment alignment), None after the last."""
+        at = place(chunk.root, chunk.path)
+        for part in self.parts:
+            segment = part.segment
+            for number in np.flatnonzero(part.documents & (segment.order == np.uint64(at))).tolist():
+                document: Document = segment.documents[number]
+                following = int(np.searchsorted(document.spans[:, START_LINE], chunk.start_line)) + 1
+                if following < len(document) and part.live[segment.first[number] + following]:
+                    return document.chunk(following)
+        return None
 
-    def _places(self, path: str) -> list[int]:
+    def _chunk(self, ranked: Ranked) -> Chunk:
+        return self.parts[ranked.part].segment.chunk(ranked.chunk)
+
+    def _places(self, path: str) -> Sequence[int]:
         """Return the places a path may have in the index: one per root that it lies under."""
         if not path:
-            return []
+            return ()
         if not Path(path).is_absolute():
             return [place(root, PurePath(path).as_posix()) for root in self.roots]
         pure = PurePath(path)
         return [place(root, pure.relative_to(root).as_posix()) for root in self.roots if pure.is_relative_to(root)]
-
-
-def _distinct(hits: Iterable[Hit], k: int) -> tuple[Hit, ...]:
-    """Keep the first of hits with the same text: copied code would only spend the prompt's budget twice."""
-    seen: dict[str, Hit] = {}
-    for hit in hits:
-        seen.setdefault(hit.chunk.text, hit)
-    return tuple(seen.values())[:k]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -86,7 +86,7 @@ class WorkspaceIndex:
         self._merger = ThreadPoolExecutor(1, "index-merger")
         self._pool = Pool(self.settings.worker_count(), lambda outcomes: self._post(lambda: self._done(outcomes)))
         self._watcher = Watcher(self.touch)
-        self._snapshot = Snapshot(query_lines=self.settings.query_lines)
+        self._snapshot = Snapshot(retriever=self.settings.retriever, query_lines=self.settings.query_lines)
 
         # What follows is the writer's alone.
         self._folders: dict[str, Folder] = {}
@@ -196,8 +196,11 @@ class WorkspaceIndex:
         """Make what changed visible to readers, at once unless much more is about to come."""
         if self._changed and not (self._agenda.long and now < self._published_at + PUBLISH_EVERY):
             self._changed, self._published_at = False, now
-            self._snapshot = Snapshot(
-                tuple(self._folders), self._parts.current, self._snapshot.version + 1, self.settings.query_lines
+            self._snapshot = replace(
+                self._snapshot,
+                roots=tuple(self._folders),
+                parts=self._parts.current,
+                version=self._snapshot.version + 1,
             )
 
     def _rest(self) -> None:

@@ -1,0 +1,320 @@
+"""How fast the index is: first and warm start, freshness, queries, and what the server's event loop feels of it.
+
+    python -m benchmarks.index PATH… [--json] [--windows] [--queries N] [--workers N]
+
+The measuring process plays the server: an asyncio loop beats each millisecond in its main thread while the index works
+beside it, and the longest gap between two beats is the longest time a keystroke would have waited. Every warm start
+runs in a new process. Answers are compared with brute force over word sets that are cut anew from the chunks' text,
+without keys or postings. With `--windows` the same workspace is also indexed by the paper's windows. Where `rg` is
+installed, the time in which it counts the words of the same tree is the yardstick for the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.machine import describe
+from indexer.chunking import Chunking
+from indexer.model import Cursor
+from indexer.settings import IndexSettings
+from indexer.snapshot import Snapshot
+from indexer.words import last_lines, words
+from indexer.workspace import WorkspaceIndex
+
+SAVES = 60
+
+
+@dataclass(slots=True)
+class Beat:
+    """The gaps of an event loop that should beat each millisecond, in ms beyond that."""
+
+    gaps: list[float] = field(default_factory=list)
+    running: bool = True
+
+    async def run(self) -> None:
+        last = time.perf_counter()
+        while self.running:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            self.gaps.append((now - last) * 1e3 - 1.0)
+            last = now
+
+    def figures(self) -> dict[str, float]:
+        gaps = np.array(self.gaps)
+        return {
+            "longest_ms": round(float(gaps.max()), 1),
+            "p99_ms": round(float(np.percentile(gaps, 99)), 2),
+            "over_10_ms": int((gaps > 10).sum()),
+            "beats": len(gaps),
+        }
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(np.array(seconds) * 1e3, (50, 95))
+    return {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2), "n": len(seconds)}
+
+
+async def with_beat(work: asyncio.Future[Any] | asyncio.Task[Any]) -> dict[str, float]:
+    beat = Beat()
+    beating = asyncio.create_task(beat.run())
+    await work
+    beat.running = False
+    await beating
+    return beat.figures()
+
+
+def start_and_wait(paths: Sequence[Path], settings: IndexSettings, cache: Path | None) -> tuple[WorkspaceIndex, float]:
+    index = WorkspaceIndex(paths, settings, cache_dir=cache)
+    started = time.perf_counter()
+    index.start()
+    if not index.wait_idle(3_600):
+        raise SystemExit("indexing took more than an hour")
+    return index, time.perf_counter() - started
+
+
+class Memory:
+    """The most memory this process held (MB), by its own account."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.before = self._now()
+
+    def _now(self) -> float:
+        return float(self._process.memory_info().rss) / 1e6
+
+    def peak(self) -> float:
+        status = Path("/proc/self/status")
+        if status.exists():
+            line = next(at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
+            return float(line.split()[1]) / 1e3
+        return self._now()
+
+
+async def measure_first(
+    paths: Sequence[Path], settings: IndexSettings, cache: Path
+) -> tuple[WorkspaceIndex, dict[str, Any]]:
+    memory = Memory()
+    quiet = await with_beat(asyncio.create_task(asyncio.sleep(3)))
+    result: list[tuple[WorkspaceIndex, float]] = []
+
+    async def work() -> None:
+        result.append(await asyncio.to_thread(start_and_wait, paths, settings, cache))
+
+    beat = await with_beat(asyncio.create_task(work()))
+    index, seconds = result[0]
+    lines = sum(
+        document.text.count(b"\n")
+        for part in index.snapshot.parts
+        for document, alive in zip(part.segment.documents, part.documents.tolist(), strict=True)
+        if alive
+    )
+    return index, {
+        "seconds": round(seconds, 1),
+        "files": index.snapshot.files,
+        "lines": lines,
+        "chunks": index.snapshot.chunks,
+        "server_peak_mb": round(memory.peak()),
+        "server_before_mb": round(memory.before),
+        "event_loop": beat,
+        "event_loop_without_indexing": quiet,
+    }
+
+
+def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
+    """Start a new process on the saved index: seconds from its first import to queries, and until all is verified."""
+    code = (
+        f"import sys, time; t = time.perf_counter(); sys.path[:] = {sys.path!r}\n"
+        "from pathlib import Path; from indexer.workspace import WorkspaceIndex; from indexer.settings import *\n"
+        "from indexer.chunking import Chunking\n"
+        f"index = WorkspaceIndex([Path(p) for p in {[str(p) for p in paths]!r}], {settings!r}, cache_dir=Path({str(cache)!r})); index.start()\n"
+        "while not index.snapshot.files: time.sleep(0.001)\n"
+        "ready = time.perf_counter() - t; index.wait_idle(600); print(ready, time.perf_counter() - t); index.close()\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    ready, verified = map(float, out.split())
+    return {"first_query_s": round(ready, 2), "verified_s": round(verified, 2)}
+
+
+def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
+    """Save a file of some 100 lines again and again; time from the end of the save to a query that finds it."""
+    file = root / "benchmark_saved_file.py"
+    times = []
+    try:
+        for number in range(SAVES + 3):
+            mark = f"benchmark_mark_{number}"
+            body = "\n".join(f"def {mark}_{n}(value):\n    return value + {n}\n" for n in range(33))
+            time.sleep(0.2)
+            file.write_text(body)
+            saved = time.perf_counter()
+            while not any(hit.chunk.path == file.name for hit in index.snapshot.query(f"{mark}_1 {mark}_2", 3)):
+                if time.perf_counter() - saved > 30:
+                    raise SystemExit("a saved file was not seen within 30 s")
+                time.sleep(0.001)
+            times.append(time.perf_counter() - saved)
+    finally:
+        file.unlink(missing_ok=True)
+    return percentiles(times[3:])
+
+
+def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor]:
+    """Put cursors into the indexed files, each with at least `lines` lines before it; the same ones every time."""
+    rng = random.Random(0)
+    documents = [d for part in snapshot.parts for d in part.segment.documents if d.text.count(b"\n") > lines]
+    documents.sort(key=lambda document: (document.root, document.path))
+    result = []
+    for _ in range(count):
+        document = rng.choice(documents)
+        text = document.text.decode("utf-8", "replace").split("\n")
+        at = rng.randrange(lines, len(text))
+        path = str(Path(document.root, document.path))
+        result.append(Cursor(path, "\n".join(text[:at]), "\n" + "\n".join(text[at:]), ""))
+    return result
+
+
+def measure_queries(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
+    """Time the exact Jaccard top 10 of the 20 lines before each cursor."""
+    times = []
+    for cursor in cursors:
+        text = last_lines(cursor.prefix, 20)
+        started = time.perf_counter()
+        snapshot.query(text, 10, exclude=cursor.path)
+        times.append(time.perf_counter() - started)
+    return percentiles(times)
+
+
+def measure_searches(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
+    """Time the search a completion request makes, all of it."""
+    times = []
+    for cursor in cursors:
+        started = time.perf_counter()
+        snapshot.search(cursor, 10)
+        times.append(time.perf_counter() - started)
+    return percentiles(times)
+
+
+def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, int]:
+    """Answer each query by comparing it with every chunk's word set; count queries whose ten best scores differ."""
+    vocabulary: dict[str, int] = {}
+    numbers: list[int] = []
+    starts, sizes, paths = [], [], []
+    for part in snapshot.parts:
+        for at in np.flatnonzero(part.live).tolist():
+            chunk = part.segment.chunk(at)
+            found = words(chunk.text)
+            if found:
+                starts.append(len(numbers))
+                numbers.extend(vocabulary.setdefault(word, len(vocabulary)) for word in found)
+                sizes.append(len(found))
+                paths.append(str(chunk.file))
+    ids, begin = np.array(numbers), np.array(starts)
+    lengths, path_names = np.array(sizes), np.array(paths)
+    different = 0
+    for cursor in cursors:
+        text = last_lines(cursor.prefix, 20)
+        query = words(text)
+        flags = np.zeros(len(vocabulary), np.int64)
+        flags[[vocabulary[word] for word in query if word in vocabulary]] = 1
+        shared = np.add.reduceat(flags[ids], begin)
+        scores = shared / (lengths + len(query) - shared)
+        scores[path_names == cursor.path] = 0.0
+        expected = np.sort(scores)[::-1][:10]
+        got = [hit.score for hit in snapshot.query(text, 10, exclude=cursor.path)]
+        different += got != expected[expected > 0].tolist()
+    return {"queries": len(cursors), "different": different}
+
+
+def yardstick(paths: Sequence[Path]) -> float | None:
+    """Return the seconds in which ripgrep counts the words of the same trees; None where it is not installed."""
+    program = shutil.which("rg")
+    if program is None:
+        return None
+    started = time.perf_counter()
+    subprocess.run([program, "--count-matches", r"\w+", *map(str, paths)], capture_output=True, check=False)
+    return round(time.perf_counter() - started, 2)
+
+
+async def measure(paths: Sequence[Path], options: argparse.Namespace) -> dict[str, Any]:
+    settings = IndexSettings(workers=options.workers)
+    result: dict[str, Any] = {"machine": describe(), "workers": settings.worker_count()}
+    with tempfile.TemporaryDirectory() as cache:
+        index, result["first"] = await measure_first(paths, settings, Path(cache))
+        cursors = cursors_from(index.snapshot, options.queries)
+        result["query"] = measure_queries(index.snapshot, cursors)
+        result["search"] = measure_searches(index.snapshot, cursors)
+        if not options.no_brute_force:
+            result["brute_force"] = compare_with_brute_force(index.snapshot, cursors)
+        result["saved_file"] = measure_saves(index, paths[0])
+        index.close()
+        result["warm"] = measure_warm(paths, settings, Path(cache))
+        result["cache_mb"] = round(sum(file.stat().st_size for file in Path(cache).iterdir()) / 1e6)
+    if options.windows:
+        plain = IndexSettings(chunking=Chunking(style="window"), workers=options.workers, watch=False)
+        windows, seconds = await asyncio.to_thread(start_and_wait, paths, plain, None)
+        result["windows"] = {
+            "seconds": round(seconds, 1),
+            "chunks": windows.snapshot.chunks,
+            "query": measure_queries(windows.snapshot, cursors),
+        }
+        windows.close()
+    result["ripgrep_words_s"] = yardstick(paths)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Write the figures for people."""
+    first, saved, query = result["first"], result["saved_file"], result["query"]
+    loop, quiet = first["event_loop"], first["event_loop_without_indexing"]
+    rows = [
+        ("machine", f"{result['machine']}; {result['workers']} worker(s)"),
+        ("workspace", f"{first['lines']:,} lines, {first['files']:,} files, {first['chunks']:,} chunks"),
+        ("first index", f"{first['seconds']} s"),
+        ("  memory of the server's process", f"{first['server_peak_mb']} MB ({first['server_before_mb']} before)"),
+        ("  longest block of the event loop", f"{loop['longest_ms']} ms, p99 {loop['p99_ms']} ms"),
+        ("  the same without indexing", f"{quiet['longest_ms']} ms, p99 {quiet['p99_ms']} ms"),
+        ("warm start, to the first query", f"{result['warm']['first_query_s']} s"),
+        ("warm start, to all verified", f"{result['warm']['verified_s']} s; {result['cache_mb']} MB on the disk"),
+        ("saved file seen by a query", f"p50 {saved['p50_ms']} ms, p95 {saved['p95_ms']} ms"),
+        ("query, exact top 10", f"p50 {query['p50_ms']} ms, p95 {query['p95_ms']} ms"),
+        ("search at a cursor", f"p50 {result['search']['p50_ms']} ms, p95 {result['search']['p95_ms']} ms"),
+    ]
+    if brute := result.get("brute_force"):
+        rows.append(("differs from brute force", f"{brute['different']} of {brute['queries']} queries"))
+    if windows := result.get("windows"):
+        rows.append(("windows: first index", f"{windows['seconds']} s, {windows['chunks']:,} chunks"))
+        rows.append(("windows: query", f"p50 {windows['query']['p50_ms']} ms, p95 {windows['query']['p95_ms']} ms"))
+    if result["ripgrep_words_s"] is not None:
+        rows.append(("ripgrep counting words", f"{result['ripgrep_words_s']} s"))
+    return "\n".join(f"{name:36}{value}" for name, value in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--workers", type=int, default=0, help="parsing processes (default: as the server)")
+    parser.add_argument("--windows", action="store_true", help="also index by the paper's fixed windows")
+    parser.add_argument("--no-brute-force", action="store_true")
+    options = parser.parse_args(arguments)
+    result = asyncio.run(measure([path.absolute() for path in options.paths], options))
+    print(json.dumps(result) if options.json else table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Retrieval quality without a model: which names a completion needs does the retrieved text bring?
+
+    python -m benchmarks.retrieval REPOSITORY… [--json]
+
+Blanks (1 to 10 lines, Poisson(3) as in the paper's training data) are cut out of real repositories. *Missing* are the
+identifiers of a blank that stand nowhere else in its file: neither L nor R can give them. *Missing-identifier recall*
+is the share of them that stands in the retrieved text, rendered as in the prompt (paths, comment signs) and cut at a
+budget of 512 tokens; the mean over blanks, 95% intervals by resampling whole repositories. No model is asked, so it is
+exact, quick, and says nothing about how well a model uses what it gets.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.languages import language_of, parser_for
+from indexer.model import Chunk, Cursor, Hit
+from indexer.reading import decode
+from indexer.rules import Rules
+from indexer.settings import IndexSettings
+from indexer.snapshot import Snapshot
+from indexer.words import words
+
+BUDGET = 512
+TOP = 10
+_PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d|[^\w\s]+|_|\n\s*")
+_NAME_NODES = re.compile(r"(?:.*_)?identifier|constant|name|word|variable_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """A cursor where something was cut out, and the identifiers that only other files can give."""
+
+    repository: str
+    cursor: Cursor
+    text: str
+    missing: frozenset[str]
+    reachable: frozenset[str]
+
+
+Search = Callable[[Blank], Sequence[Hit]]
+
+
+def tokens(text: str) -> int:
+    """Estimate a code tokenizer's count: within 12% of SmolLM2's on seven repositories of five languages."""
+    return sum(
+        1 if piece.isspace() else 1 + (len(piece) - 1) // (7 if piece[0].isalpha() else 3)
+        for piece in _PIECE.findall(text)
+    )
+
+
+def rendered(chunks: Iterable[Chunk], comment: str, budget: int = BUDGET) -> str:
+    """Write chunks as the prompt does, as many whole lines as the budget allows."""
+    lines = [f"{comment}Here are some relevant code fragments from other files of the repo:", ""]
+    for chunk in chunks:
+        lines.append(f"{comment}the below code fragment can be found in:")
+        lines.append(comment + chunk.path)
+        lines.extend(comment + line for line in chunk.text.split("\n"))
+        lines.append("")
+    spent = 0
+    for number, line in enumerate(lines):
+        spent += tokens(line + "\n")
+        if spent > budget:
+            return "\n".join(lines[:number])
+    return "\n".join(lines)
+
+
+def recall(blank: Blank, hits: Sequence[Hit]) -> float:
+    """Return the share of a blank's missing identifiers that the retrieved text brings."""
+    language = language_of(blank.cursor.path)
+    found = words(rendered((hit.chunk for hit in hits), language.comment if language else "# "))
+    return len(blank.missing & found) / len(blank.missing)
+
+
+def files_of(repository: Path) -> dict[str, str]:
+    """Read the files of a repository that an index would hold."""
+    files = {}
+    for entry in Rules(repository, IndexSettings()).walk():
+        text = decode((repository / entry.path).read_bytes())
+        if isinstance(text, str):
+            files[entry.path] = text.replace("\r\n", "\n")
+    return dict(sorted(files.items()))
+
+
+def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset[str]:
+    """Return the identifiers that the syntax tree has in rows `first` to `last` (zero-based, half-open)."""
+    parser = parser_for(language_id)
+    if parser is None:
+        return frozenset()
+    found = set()
+    source = text.encode()
+    todo = [parser.parse(source).root_node]
+    while todo:
+        node = todo.pop()
+        if node.end_point.row < first or node.start_point.row >= last:
+            continue
+        if node.child_count:
+            todo.extend(node.children)
+        elif _NAME_NODES.fullmatch(node.type) and node.start_point.row >= first:
+            found.update(words(source[node.start_byte : node.end_byte].decode()))
+    return frozenset(name for name in found if len(name) > 1 and not name.isdigit())
+
+
+def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -> list[Blank]:
+    """Cut `count` blanks that miss at least one identifier, at most eight a file, the same ones every time."""
+    rng = random.Random(f"{seed} {name}")
+    where: dict[str, int] = {}
+    sets = {path: words(text) for path, text in files.items()}
+    for held in sets.values():
+        for word in held:
+            where[word] = where.get(word, 0) + 1
+    candidates = [p for p, t in files.items() if t.count("\n") >= 20 and (at := language_of(p)) and at.grammar]
+    blanks: list[Blank] = []
+    taken: dict[str, int] = {}
+    for _ in range(60 * count):
+        if len(blanks) >= count or not candidates:
+            break
+        path = rng.choice(candidates)
+        blank = _blank(name, path, files[path], rng)
+        if blank is None or taken.get(path, 0) >= 8:
+            continue
+        # Every file but this one: the blank's own occurrence does not make a name reachable.
+        reachable = frozenset(word for word in blank.missing if where[word] > 1)
+        taken[path] = taken.get(path, 0) + 1
+        blanks.append(Blank(name, blank.cursor, blank.text, blank.missing, reachable))
+    return blanks
+
+
+def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
+    lines = text.split("\n")
+    first = rng.randrange(3, len(lines) - 1)
+    length = max(1, min(10, sum(rng.random() < 0.1 for _ in range(30))))  # Poisson(3), nearly
+    last = min(first + length, len(lines) - 1)
+    cut = "\n".join(lines[first:last])
+    if not cut.strip():
+        return None
+    prefix, suffix = "\n".join(lines[:first]) + "\n", "\n" + "\n".join(lines[last:])
+    language = language_of(path)
+    missing = identifiers(text, language.id if language else "", first, last) - words(prefix) - words(suffix)
+    if not missing:
+        return None
+    return Blank(
+        name, Cursor(f"/{name}/{path}", prefix, suffix, language.id if language else ""), cut, missing, missing
+    )
+
+
+def aligned(snapshot: Snapshot, hits: Sequence[Hit]) -> list[Hit]:
+    """Fragment alignment (the paper, after RepoCoder): take the window that follows each hit in its file."""
+    result = []
+    for hit in hits:
+        following = snapshot.following(hit.chunk)
+        result.append(Hit(following or hit.chunk, hit.score))
+    return result

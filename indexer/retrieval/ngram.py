@@ -1,0 +1,53 @@
+"""Weighted n-gram match, the lexical term of CodeBLEU (Ren et al. 2020, arXiv 2009.10297): order counts too.
+
+BLEU of a chunk against the lines before the cursor, n from 1 to 4, where among single words a keyword of the language
+weighs five times another word (1 against 0.2, as published). The paper measured it as an alternative to Jaccard and saw
+no gain. Comparing sequences has no inverted index, so it ranks the candidates that Jaccard finds first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from functools import cache
+
+from indexer.languages import grammar_of
+
+CANDIDATES = 100
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def tokenize(text: str) -> list[str]:
+    """Split code into words and signs."""
+    return _TOKEN.findall(text)
+
+
+@cache
+def keywords(language_id: str) -> frozenset[str]:
+    """Return a language's keywords: the words that its grammar knows by themselves."""
+    grammar = grammar_of(language_id)
+    if grammar is None:
+        return frozenset()
+    kinds = (grammar.node_kind_for_id(n) for n in range(grammar.node_kind_count) if not grammar.node_kind_is_named(n))
+    return frozenset(kind for kind in kinds if kind and kind.isalpha())
+
+
+def weighted_ngram_match(candidate: list[str], reference: list[str], language_id: str) -> float:
+    """Return the weighted BLEU in [0, 1] of a candidate's tokens against a reference's."""
+    if not candidate or not reference:
+        return 0.0
+    total = 0.0
+    heavy = keywords(language_id)
+    for n in range(1, 5):
+        have, want = _ngrams(candidate, n), _ngrams(reference, n)
+        weight = {gram: 1.0 if n > 1 or gram[0] in heavy else 0.2 for gram in have}
+        shared = sum(min(count, want[gram]) * weight[gram] for gram, count in have.items())
+        possible = sum(count * weight[gram] for gram, count in have.items())
+        total += math.log((shared + 0.1) / (possible + 0.1)) / 4  # smoothed: a short chunk may share no 4-gram
+    brevity = min(0.0, 1.0 - len(reference) / len(candidate))
+    return math.exp(total + brevity)
+
+
+def _ngrams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(tokens[start:] for start in range(n)), strict=False))

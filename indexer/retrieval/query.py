@@ -1,0 +1,64 @@
+"""What is looked for: the words around the cursor, and how much each of them says.
+
+A word counts for less the further its line is from the cursor, halved every few lines, on both sides: the line being
+written says most about what comes next, and code elsewhere that matches both what stands before the gap and what
+stands after it has, in between, what belongs into the gap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.words import first_lines, key, keys, last_lines, words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from indexer.model import Cursor
+
+_WORD = re.compile(r"\w+")
+HALF_LINES = 4.0  # the distance in lines at which a word counts half
+LINES_AFTER = 8
+
+
+@dataclass(frozen=True)
+class Query:
+    """The lines before a cursor (`lines`), and the weight of each word around it (`weights`, in (0, 1])."""
+
+    lines: str
+    weights: Mapping[str, float]
+    language: str = ""
+
+    @classmethod
+    def at(cls, cursor: Cursor, lines: int) -> Query:
+        """Make the query of a cursor: `lines` lines before it and a few after it."""
+        before = last_lines(cursor.prefix, lines)
+        after = first_lines(cursor.suffix.lstrip("\n"), LINES_AFTER)
+        weights: dict[str, float] = {}
+        for side in (reversed(before.split("\n")), after.split("\n")):
+            for distance, line in enumerate(side):
+                for word in _WORD.findall(line):
+                    weights[word] = max(weights.get(word, 0.0), 0.5 ** (distance / HALF_LINES))
+        return cls(before, weights, cursor.language)
+
+    @classmethod
+    def of(cls, text: str) -> Query:
+        """Make a query of a text, each word counting the same."""
+        return cls(text, dict.fromkeys(words(text), 1.0))
+
+    @cached_property
+    def line_keys(self) -> NDArray[np.uint64]:
+        """The distinct words of the lines before the cursor."""
+        return keys(words(self.lines))
+
+    @cached_property
+    def weighted_keys(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """The words around the cursor and their weights."""
+        pairs = sorted((key(word), weight) for word, weight in self.weights.items())
+        return np.array([at for at, _ in pairs], np.uint64), np.array([weight for _, weight in pairs], np.float64)
