@@ -67,6 +67,7 @@ class Session:
         self.encoding: Encoding = "utf-16"
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
+        self._started = False
         self._client = client
         self._notices = Notices(client.show)
         self._facts = Facts()
@@ -93,6 +94,7 @@ class Session:
 
     def start(self) -> None:
         """Index the workspace and load the model, both in the background."""
+        self._started = True
         self._tell_status()
         self._core.start(self.roots)
         for document in self._documents.values():
@@ -144,9 +146,14 @@ class Session:
             self._notices.settle("settings")
         if settings != self.settings:
             self.settings = settings
-            self._spawn(self._core.apply(settings))
+            self._spawn(self._apply(settings))
         logs.set_level(settings.log_level)
         self._update(enabled=settings.enabled, policy=settings.policy)
+
+    async def _apply(self, settings: Settings) -> None:
+        await self._core.apply(settings)
+        if self._started:
+            await self._core.warm_up()  # at once, so that a person who corrected a setting sees whether it helped
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 

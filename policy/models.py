@@ -63,7 +63,7 @@ def resolve(setting: str | Path = "") -> ModelFile:
     Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.gguf`).
     """
     if str(setting):
-        path = Path(setting).expanduser()
+        path = Path(setting).expanduser().absolute()
         if not path.is_file():
             raise ModelMissing(
                 f"There is no model at {path}. Correct the setting `model` (or --model), or leave it empty to use "

@@ -44,7 +44,6 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
-        "OMP_WAIT_POLICY": "passive",  # tests share the machine with whatever else runs on it
     }
 
 
