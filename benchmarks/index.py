@@ -47,6 +47,7 @@ class Beat:
     running: bool = True
 
     async def run(self) -> None:
+        """Beat until told to stop."""
         last = time.perf_counter()
         while self.running:
             await asyncio.sleep(0.001)
@@ -55,6 +56,7 @@ class Beat:
             last = now
 
     def figures(self) -> dict[str, float]:
+        """Return the longest gap, the 99th percentile, and how many were over 10 ms."""
         gaps = np.array(self.gaps)
         return {
             "longest_ms": round(float(gaps.max()), 1),
@@ -98,6 +100,7 @@ class Memory:
         return float(self._process.memory_info().rss) / 1e6
 
     def peak(self) -> float:
+        """Return the high-water mark since the process began."""
         status = Path("/proc/self/status")
         if status.exists():
             line = next(at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
@@ -137,14 +140,24 @@ async def measure_first(
 
 def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
     """Start a new process on the saved index: seconds from its first import to queries, and until all is verified."""
-    code = (
-        f"import sys, time; t = time.perf_counter(); sys.path[:] = {sys.path!r}\n"
-        "from pathlib import Path; from indexer.workspace import WorkspaceIndex; from indexer.settings import *\n"
-        "from indexer.chunking import Chunking\n"
-        f"index = WorkspaceIndex([Path(p) for p in {[str(p) for p in paths]!r}], {settings!r}, cache_dir=Path({str(cache)!r})); index.start()\n"
-        "while not index.snapshot.files: time.sleep(0.001)\n"
-        "ready = time.perf_counter() - t; index.wait_idle(600); print(ready, time.perf_counter() - t); index.close()\n"
-    )
+    code = f"""
+import sys, time
+started = time.perf_counter()
+sys.path[:] = {sys.path!r}
+from pathlib import Path
+from indexer.chunking import Chunking
+from indexer.settings import IndexSettings
+from indexer.workspace import WorkspaceIndex
+roots = [Path(path) for path in {[str(path) for path in paths]!r}]
+index = WorkspaceIndex(roots, {settings!r}, cache_dir=Path({str(cache)!r}))
+index.start()
+while not index.snapshot.files:
+    time.sleep(0.001)
+ready = time.perf_counter() - started
+index.wait_idle(600)
+print(ready, time.perf_counter() - started)
+index.close()
+"""
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     ready, verified = map(float, out.split())
     return {"first_query_s": round(ready, 2), "verified_s": round(verified, 2)}
@@ -238,6 +251,10 @@ def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> d
     return {"queries": len(cursors), "different": different}
 
 
+def size_mb(folder: Path) -> int:
+    return round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6)
+
+
 def yardstick(paths: Sequence[Path]) -> float | None:
     """Return the seconds in which ripgrep counts the words of the same trees; None where it is not installed."""
     program = shutil.which("rg")
@@ -261,7 +278,7 @@ async def measure(paths: Sequence[Path], options: argparse.Namespace) -> dict[st
         result["saved_file"] = measure_saves(index, paths[0])
         index.close()
         result["warm"] = measure_warm(paths, settings, Path(cache))
-        result["cache_mb"] = round(sum(file.stat().st_size for file in Path(cache).iterdir()) / 1e6)
+        result["cache_mb"] = size_mb(Path(cache))
     if options.windows:
         plain = IndexSettings(chunking=Chunking(style="window"), workers=options.workers, watch=False)
         windows, seconds = await asyncio.to_thread(start_and_wait, paths, plain, None)

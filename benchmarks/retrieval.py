@@ -1,6 +1,6 @@
 """Retrieval quality without a model: which names a completion needs does the retrieved text bring?
 
-    python -m benchmarks.retrieval REPOSITORY… [--json]
+    python -m benchmarks.retrieval REPOSITORY… [--json] [--blanks N] [--jobs N]
 
 Blanks (1 to 10 lines, Poisson(3) as in the paper's training data) are cut out of real repositories. *Missing* are the
 identifiers of a blank that stand nowhere else in its file: neither L nor R can give them. *Missing-identifier recall*
@@ -11,15 +11,27 @@ exact, quick, and says nothing about how well a model uses what it gets.
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
 import re
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+from benchmarks.machine import describe
+from indexer.chunking import Chunking
 from indexer.languages import language_of, parser_for
 from indexer.model import Chunk, Cursor, Hit
 from indexer.reading import decode
+from indexer.retrieval import RetrieverName
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
@@ -40,9 +52,6 @@ class Blank:
     text: str
     missing: frozenset[str]
     reachable: frozenset[str]
-
-
-Search = Callable[[Blank], Sequence[Hit]]
 
 
 def tokens(text: str) -> int:
@@ -150,8 +159,115 @@ def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
 
 def aligned(snapshot: Snapshot, hits: Sequence[Hit]) -> list[Hit]:
     """Fragment alignment (the paper, after RepoCoder): take the window that follows each hit in its file."""
-    result = []
-    for hit in hits:
-        following = snapshot.following(hit.chunk)
-        result.append(Hit(following or hit.chunk, hit.score))
-    return result
+    return [Hit(snapshot.following(hit.chunk) or hit.chunk, hit.score) for hit in hits]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way of cutting files and of finding chunks; `aligned` is the paper's fragment alignment."""
+
+    name: str
+    chunking: Chunking
+    retriever: RetrieverName
+    aligned: bool = False
+
+    def hits(self, snapshot: Snapshot, blank: Blank) -> Sequence[Hit]:
+        """Search as a request would."""
+        hits = replace(snapshot, retriever=self.retriever).search(blank.cursor, TOP)
+        return aligned(snapshot, hits) if self.aligned else hits
+
+
+_CHUNKINGS = {
+    "window 20/10": Chunking(style="window"),
+    "window 50/25": Chunking(style="window", window_lines=50, window_stride=25),
+    "structure": Chunking(),
+}
+_RETRIEVERS: tuple[RetrieverName, ...] = ("jaccard", "bm25", "weighted_ngram", "proximity")
+PAPER = Method("window 20/10, jaccard, aligned", _CHUNKINGS["window 20/10"], "jaccard", aligned=True)
+METHODS = (
+    PAPER,
+    Method("window 50/25, jaccard, aligned", _CHUNKINGS["window 50/25"], "jaccard", aligned=True),
+    *(Method(f"{name}, {how}", chunking, how) for name, chunking in _CHUNKINGS.items() for how in _RETRIEVERS),
+)
+
+
+def measure(repository: Path, count: int) -> dict[str, list[float]]:
+    """Return each method's recall on the blanks of one repository, and, under "reachable", the most that could be."""
+    files = files_of(repository)
+    blanks = cut_blanks(repository.name, files, count)
+    recalls: dict[str, list[float]] = {"reachable": [len(b.reachable) / len(b.missing) for b in blanks]}
+    for chunking in _CHUNKINGS.values():
+        snapshot = Snapshot.of(files.items(), chunking, root=f"/{repository.name}")
+        for method in METHODS:
+            if method.chunking == chunking:
+                recalls[method.name] = [recall(blank, method.hits(snapshot, blank)) for blank in blanks]
+    return recalls
+
+
+def interval(values: Sequence[Sequence[float]], statistic: Callable[[Sequence[Sequence[float]]], float]) -> list[float]:
+    """Return the 95% interval of a statistic of repositories' values, by resampling repositories."""
+    rng = random.Random(0)
+    drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(1_000))
+    return [round(drawn[25], 4), round(drawn[974], 4)]
+
+
+def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """Return each method's mean recall and its gain over the paper's, both with intervals."""
+    methods = {}
+    for method in METHODS:
+        pairs = [list(zip(of[method.name], of[PAPER.name], strict=True)) for of in results.values() if of[PAPER.name]]
+        gain = _gain(pairs)
+        methods[method.name] = {
+            "recall": round(fmean(mine for repository in pairs for mine, _ in repository), 4),
+            "interval": interval(pairs, lambda drawn: fmean(mine for repository in drawn for mine, _ in repository)),
+            "gain": round(gain, 4),
+            "gain_interval": interval(pairs, _gain),
+        }
+    reachable = [value for of in results.values() for value in of["reachable"]]
+    return {
+        "blanks": len(reachable),
+        "repositories": len(results),
+        "reachable": round(fmean(reachable), 4),
+        "methods": methods,
+    }
+
+
+def _gain(pairs: Sequence[Sequence[tuple[float, float]]]) -> float:
+    mine = fmean(value for repository in pairs for value, _ in repository)
+    return mine / max(fmean(value for repository in pairs for _, value in repository), 1e-9) - 1
+
+
+def table(result: dict[str, Any]) -> str:
+    """Write the figures for people."""
+    lines = [
+        f"{result['blanks']} blanks of {result['repositories']} repositories, {BUDGET} tokens, top {TOP}; "
+        f"{result['reachable']:.1%} of the missing identifiers stand somewhere in the repository",
+        f"{'':34}{'recall':>8}   95% interval    against the paper's",
+    ]
+    for name, figures in result["methods"].items():
+        low, high = figures["interval"]
+        worse, better = figures["gain_interval"]
+        gain = f"{figures['gain']:+.1%} ({worse:+.1%} to {better:+.1%})"
+        lines.append(f"{name:34}{figures['recall']:8.4f}   {low:.4f}-{high:.4f}   {gain}")
+    return "\n".join([*lines, f"{result['machine']}; {result['seconds']} s"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("repositories", nargs="+", type=Path, metavar="REPOSITORY")
+    parser.add_argument("--blanks", type=int, default=100, help="a repository (default 100)")
+    parser.add_argument("--jobs", type=int, default=1, help="repositories measured at once")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    started = time.perf_counter()
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        paths = [path.absolute() for path in options.repositories]
+        measured = pool.map(measure, paths, repeat(options.blanks))
+        results = {path.name: recalls for path, recalls in zip(paths, measured, strict=True)}
+    result = summarise(results) | {"machine": describe(), "seconds": round(time.perf_counter() - started)}
+    print(json.dumps(result) if options.json else table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

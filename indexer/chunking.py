@@ -37,7 +37,7 @@ class Chunking:
 
     style: Literal["structure", "window"] = "structure"
     max_lines: int = 30
-    merge_lines: int = 12
+    merge_lines: int = 20
     window_lines: int = 20
     window_stride: int = 10
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from indexer.model import Cursor
 
 _WORD = re.compile(r"\w+")
-HALF_LINES = 4.0  # the distance in lines at which a word counts half
+HALF_LINES = 3.0  # the distance in lines at which a word counts half
 LINES_AFTER = 8
 
 
