@@ -116,7 +116,7 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
     files = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
              if path.is_file()}  # fmt: skip
     rng = random.Random(f"{seed} {folder.name}")
-    spans = _draw_spans(files, wanted, rng)
+    spans = draw_spans(files, wanted, rng)
     snapshot = Snapshot.of(files.items(), root=str(folder))
     repository = f"{folder.parent.name}/{folder.name}"
     blanks: list[Blank] = []
@@ -148,7 +148,7 @@ def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]
 Span = tuple[str, Kind, str, int, int]
 
 
-def _draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
+def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
     """(path, kind, variant, start, end) of each blank, at most one of a kind in the same place."""
     wanted = min(wanted, sum(text.count("\n") for text in files.values()) // 12)
     spans: list[Span] = []
