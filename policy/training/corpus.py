@@ -131,7 +131,7 @@ def connections(files: Mapping[str, str]) -> dict[str, float]:
         named = imports(path, text)
         total += len(named)
         local += sum(_is_local(name, path, stems) for name in named)
-        if _language(path) == "go":  # a package's files see each other without an import
+        if _language(path) in {"go", "java", "csharp"}:  # a package's files see each other without an import
             siblings = sum(PurePosixPath(other).parent == PurePosixPath(path).parent for other in files) - 1
             total, local = total + min(siblings, 2), local + min(siblings, 2)
     return {"imports": round(total / len(files), 2), "local_imports": round(local / len(files), 2)}
