@@ -108,10 +108,16 @@ def unpack(path: Path) -> Path:
 
 
 def gguf_fields(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file, by key."""
+    """The metadata of a GGUF file, by key. Raises `TrainingError` for another file, or one without a tokenizer."""
     from gguf import GGUFReader
 
-    return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+    try:
+        fields = {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+    except (ValueError, IndexError, OSError) as problem:
+        raise TrainingError(f"{path} is no GGUF file that can be read: {problem}") from problem
+    if "tokenizer.ggml.tokens" not in fields or "tokenizer.ggml.merges" not in fields:
+        raise TrainingError(f"{path} has no byte-level BPE tokenizer in it")
+    return fields
 
 
 def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
