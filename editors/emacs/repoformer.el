@@ -1,0 +1,643 @@
+;;; repoformer.el --- Inline code completion by a local model  -*- lexical-binding: t; -*-
+
+;; Copyright (C) 2026 The repoformer-lsp authors
+
+;; Author: The repoformer-lsp authors
+;; Version: 0.1.0
+;; Package-Requires: ((emacs "29.1"))
+;; Keywords: convenience, languages, tools
+;; URL: https://github.com/repoformer-lsp/repoformer-lsp
+;; SPDX-License-Identifier: Apache-2.0
+
+;; This file is not part of GNU Emacs.
+
+;;; Commentary:
+
+;; repoformer-lsp is a language server.  It suggests what you are about to
+;; write, as ghost text behind the cursor, with a small language model that runs
+;; on your own machine, and reads other files of the project when the model says
+;; that it would help.  This file is its client, on top of Eglot:
+;;
+;;   (require 'repoformer)
+;;   (add-hook 'python-mode-hook #'repoformer-ensure)
+;;
+;; While ghost text is shown, TAB accepts it, M-<right> its next word,
+;; C-M-<right> its next line, M-n and M-p show another one and C-g takes it off
+;; the screen.  `repoformer-why' shows how a suggestion came about.
+;;
+;; Eglot knows nothing of textDocument/inlineCompletion and jsonrpc cancels
+;; nothing, so requests are made here: one a pause in the typing, its answer
+;; dropped when the text or point has moved on (the server drops the older
+;; request by itself).  What is typed of a suggestion is compared with the
+;; buffer after each command, so typing through it costs no request.
+
+;;; Code:
+
+(require 'cl-lib)
+(require 'eglot)
+(require 'jsonrpc)
+
+(declare-function eglot--signal-textDocument/didChange "eglot")
+(declare-function eglot--TextDocumentPositionParams "eglot")
+(declare-function eglot--TextDocumentIdentifier "eglot")
+(declare-function eglot--lsp-position-to-point "eglot")
+(declare-function eglot--TextDocumentItem "eglot")
+(declare-function url-filename "url-parse")
+(declare-function xref-push-marker-stack "xref")
+(defvar completion-preview-active-mode)
+(defvar repoformer-mode)
+(defvar repoformer-ghost-mode)
+
+(defgroup repoformer nil
+  "Inline code completion by a model on this machine."
+  :group 'tools
+  :prefix "repoformer-")
+
+(defcustom repoformer-program '("repoformer-lsp")
+  "How to start the server: the program and its arguments."
+  :type '(repeat string))
+
+(defcustom repoformer-settings nil
+  "Settings of the server, a property list such as (:policy \"always\" :threads 4).
+The server's README lists them all.  Lists are vectors: (:exclude [\"*.csv\"])."
+  :type 'plist)
+
+(defcustom repoformer-delay 0.15
+  "Seconds without a key before the server is asked."
+  :type 'number)
+
+(defcustom repoformer-modes
+  '(bash-ts-mode c++-mode c++-ts-mode c-mode c-ts-mode csharp-mode
+    csharp-ts-mode dart-mode elixir-mode elixir-ts-mode go-mode go-ts-mode
+    haskell-mode java-mode java-ts-mode js-mode js-ts-mode
+    (js-jsx-mode :language-id "javascriptreact") julia-mode kotlin-mode
+    kotlin-ts-mode lua-mode lua-ts-mode perl-mode php-mode php-ts-mode
+    (python-mode :language-id "python") (python-ts-mode :language-id "python")
+    ruby-mode ruby-ts-mode rust-mode rust-ts-mode scala-mode scala-ts-mode
+    (sh-mode :language-id "shellscript") sql-mode swift-mode
+    (tsx-ts-mode :language-id "typescriptreact") typescript-mode
+    (typescript-ts-mode :language-id "typescript") zig-mode)
+  "Major modes that one server serves, as in `eglot-server-programs'.
+A mode from which another is derived stands for both."
+  :type '(repeat sexp))
+
+(defface repoformer-ghost '((t :inherit shadow :slant italic))
+  "Face of ghost text.")
+
+;;;; The server
+
+(defclass repoformer-server (eglot-lsp-server)
+  ((status :initform nil :accessor repoformer--status
+           :documentation "What the server last said of itself."))
+  :documentation "A repoformer-lsp server.")
+
+(defvar repoformer--paused nil
+  "Whether completions are paused in this session.")
+
+(defvar repoformer--paused-languages nil
+  "Language ids for which completions are paused in this session.")
+
+(defvar repoformer--policy nil
+  "The policy that was chosen in this session, or nil.")
+
+(defun repoformer--settings ()
+  "The settings to send: the customised ones under those of this session."
+  (let* ((settings (copy-sequence repoformer-settings))
+         (off (vconcat (plist-get settings :disabledLanguages)
+                       repoformer--paused-languages)))
+    (when repoformer--paused
+      (setq settings (plist-put settings :enabled :json-false)))
+    (when (> (length off) 0)
+      (setq settings (plist-put settings :disabledLanguages off)))
+    (when repoformer--policy
+      (setq settings (plist-put settings :policy repoformer--policy)))
+    ;; An empty property list would go out as null; an empty table is an object.
+    (or settings (make-hash-table))))
+
+(cl-defmethod eglot-client-capabilities :around ((_server repoformer-server))
+  "Add inline completion to what Eglot can do."
+  (let* ((all (cl-call-next-method))
+         (text (plist-get all :textDocument)))
+    (plist-put all :textDocument
+               (append text '(:inlineCompletion (:dynamicRegistration :json-false))))))
+
+(cl-defmethod eglot-handle-request
+  ((_server repoformer-server) (_method (eql workspace/configuration)) &key items)
+  "Answer each of ITEMS with `repoformer-settings'."
+  (apply #'vector (mapcar (lambda (_item) (repoformer--settings)) items)))
+
+(cl-defmethod eglot-handle-notification
+  ((server repoformer-server) (_method (eql repoformer/status)) &rest status)
+  "Keep the STATUS of SERVER for the mode line."
+  (setf (repoformer--status server) status)
+  (force-mode-line-update t))
+
+(defun repoformer--server ()
+  "The current buffer's repoformer server, or nil."
+  (let ((server (eglot-current-server)))
+    (and (cl-typep server 'repoformer-server)
+         (jsonrpc-running-p server)
+         server)))
+
+(defun repoformer--server-or-lose ()
+  "The repoformer server of the current buffer; an error where there is none."
+  (or (repoformer--server)
+      (user-error "There is no repoformer server for this buffer; try `repoformer-ensure'")))
+
+(defvar repoformer--told nil
+  "Whether it was said that the program is missing.")
+
+;;;###autoload
+(defun repoformer-ensure ()
+  "Start the server for the current buffer's project, unless it runs already.
+Meant for hooks of major modes."
+  (interactive)
+  (cond
+   ((executable-find (car repoformer-program))
+    (setq-local eglot-server-programs
+                (cons (cons repoformer-modes
+                            (cons 'repoformer-server repoformer-program))
+                      eglot-server-programs))
+    (eglot-ensure))
+   ((not repoformer--told)
+    (setq repoformer--told t)
+    (display-warning
+     'repoformer
+     (format-message "There is no program `%s': install it with `%s', or set `%s'."
+                     (car repoformer-program) "uv tool install repoformer-lsp"
+                     'repoformer-program)))))
+
+(defun repoformer--managed ()
+  "Turn `repoformer-mode' on or off with Eglot."
+  (repoformer-mode (if (and (eglot-managed-p) (repoformer--server)) 1 -1)))
+
+(add-hook 'eglot-managed-mode-hook #'repoformer--managed)
+
+;;;; Ghost text
+
+(defvar-local repoformer--items nil
+  "The server's items: what can be shown.")
+
+(defvar-local repoformer--index 0
+  "Which of the items is chosen.")
+
+(defvar-local repoformer--start nil
+  "Marker where the items' text begins, in front of what is typed of it.")
+
+(defvar-local repoformer--overlay nil
+  "The overlay that draws the ghost text, or nil.")
+
+(defvar-local repoformer--timer nil
+  "The timer that will ask, or nil.")
+
+(defvar-local repoformer--seen nil
+  "Buffer tick and point as they were after the last command.")
+
+(defun repoformer--now ()
+  "What must not change between a request and its answer."
+  (list (buffer-chars-modified-tick) (point)))
+
+(defun repoformer--text ()
+  "The text of the chosen item, or nil."
+  (plist-get (nth repoformer--index repoformer--items) :insertText))
+
+(defun repoformer--rest ()
+  "What of the chosen item is still to come after point, or nil."
+  (when-let* ((text (repoformer--text))
+              (start (and repoformer--start (marker-position repoformer--start)))
+              (typed (and (<= start (point))
+                          (buffer-substring-no-properties start (point))))
+              ((string-prefix-p typed text))
+              (rest (substring text (length typed)))
+              ((not (string-empty-p rest))))
+    rest))
+
+(defun repoformer--forget ()
+  "Take ghost text off the screen and forget what could be shown."
+  (when repoformer--overlay
+    (delete-overlay repoformer--overlay)
+    (setq repoformer--overlay nil))
+  (when repoformer--start
+    (set-marker repoformer--start nil))
+  (setq repoformer--items nil
+        repoformer--start nil)
+  (repoformer-ghost-mode -1))
+
+(defun repoformer--draw ()
+  "Draw what is still to come of the chosen item, or take it off the screen."
+  (if-let* ((rest (repoformer--rest))
+            ((not (bound-and-true-p completion-preview-active-mode))))
+      (let ((text (propertize rest 'face 'repoformer-ghost)))
+        ;; The cursor stands in front of the ghost text, not behind it.
+        (put-text-property 0 1 'cursor t text)
+        (unless repoformer--overlay
+          (setq repoformer--overlay (make-overlay (point) (point) nil t t)))
+        (move-overlay repoformer--overlay (point) (point))
+        (overlay-put repoformer--overlay 'priority 100)
+        (overlay-put repoformer--overlay 'after-string text)
+        (unless repoformer-ghost-mode (repoformer-ghost-mode 1)))
+    (repoformer--forget)))
+
+(defun repoformer--answered (buffer now server answer)
+  "Show the ANSWER of SERVER in BUFFER, if it still is as it was at NOW."
+  (when (buffer-live-p buffer)
+    (with-current-buffer buffer
+      (when (and repoformer-mode (equal now (repoformer--now)))
+        (repoformer--forget)
+        (let* ((items (append (if (vectorp answer) answer (plist-get answer :items)) nil))
+               (range (plist-get (car items) :range)))
+          (when items
+            (setq repoformer--items items
+                  repoformer--index 0
+                  repoformer--start
+                  (copy-marker (if range
+                                   (eglot--lsp-position-to-point (plist-get range :start))
+                                 (point))))
+            (repoformer--draw)
+            (when repoformer--overlay
+              (jsonrpc-notify server :textDocument/didShowCompletion
+                              (list :item (car items))))))))))
+
+(defun repoformer--ask (buffer kind)
+  "Ask for items at point of BUFFER.
+KIND is 1 where a person wants it, 2 where a pause in the typing does."
+  (when (and (buffer-live-p buffer) (eq buffer (window-buffer)))
+    (with-current-buffer buffer
+      (setq repoformer--timer nil)
+      (when-let* ((server (repoformer--server))
+                  ((not buffer-read-only)))
+        (let ((now (repoformer--now)))
+          (eglot--signal-textDocument/didChange)
+          (jsonrpc-async-request
+           server :textDocument/inlineCompletion
+           (append (eglot--TextDocumentPositionParams)
+                   (list :context (list :triggerKind kind)))
+           :success-fn (lambda (answer) (repoformer--answered buffer now server answer))
+           ;; Overtaken by a newer request, or a failure that the server reports.
+           :error-fn #'ignore
+           :timeout 120
+           :timeout-fn #'ignore))))))
+
+(defun repoformer--stop-timer ()
+  "Do not ask after all."
+  (when repoformer--timer
+    (cancel-timer repoformer--timer)
+    (setq repoformer--timer nil)))
+
+(defun repoformer--after-command ()
+  "Follow what was typed; ask again after a pause if the text has changed."
+  (let ((now (repoformer--now)))
+    (unless (equal now repoformer--seen)
+      (let ((typed (not (eql (car now) (car repoformer--seen)))))
+        (setq repoformer--seen now)
+        (when (or repoformer--items repoformer--overlay)
+          (repoformer--draw))
+        (repoformer--stop-timer)
+        (when typed
+          (setq repoformer--timer
+                (run-with-idle-timer repoformer-delay nil
+                                     #'repoformer--ask (current-buffer) 2)))))))
+
+(defconst repoformer--word
+  (rx bos (* (any space "\n"))
+      (or (+ (any word "_")) (+ (not (any word space "_\n")))))
+  "What counts as the next word of a suggestion.")
+
+(defun repoformer--part (text how)
+  "The part of TEXT to accept; HOW is `word', `line' or `all'."
+  (pcase how
+    ((and 'word (guard (string-match repoformer--word text)))
+     (match-string 0 text))
+    ((and 'line (guard (string-match "\\`\n?[^\n]+" text)))
+     (match-string 0 text))
+    (_ text)))
+
+(defun repoformer--accept (how)
+  "Insert ghost text; HOW much of it is `word', `line' or `all'."
+  (let* ((rest (or (and repoformer--overlay (repoformer--rest))
+                   (user-error "There is no suggestion")))
+         (part (repoformer--part rest how))
+         (item (nth repoformer--index repoformer--items))
+         (server (repoformer--server)))
+    (undo-boundary)
+    (insert part)
+    (undo-boundary)
+    (cond
+     ((equal part rest)
+      (repoformer--forget)
+      (when-let* ((command (plist-get item :command))
+                  (server server))
+        (jsonrpc-async-request server :workspace/executeCommand
+                               (list :command (plist-get command :command)
+                                     :arguments (or (plist-get command :arguments) []))
+                               :success-fn #'ignore :error-fn #'ignore)))
+     (t
+      (repoformer--draw)
+      (when server
+        (let ((whole (substring (plist-get item :insertText)
+                                0 (- (length part) (length rest)))))
+          (jsonrpc-notify server :textDocument/didPartiallyAcceptCompletion
+                          (list :item item
+                                ;; UTF-16 units, as everywhere in the protocol.
+                                :acceptedLength
+                                (/ (length (encode-coding-string whole 'utf-16le)) 2)))))))))
+
+(defun repoformer-accept ()
+  "Accept the suggestion."
+  (interactive)
+  (repoformer--accept 'all))
+
+(defun repoformer-accept-word ()
+  "Accept the suggestion's next word."
+  (interactive)
+  (repoformer--accept 'word))
+
+(defun repoformer-accept-line ()
+  "Accept the suggestion's next line."
+  (interactive)
+  (repoformer--accept 'line))
+
+(defun repoformer-dismiss ()
+  "Take the suggestion off the screen."
+  (interactive)
+  (repoformer--stop-timer)
+  (repoformer--forget))
+
+(defun repoformer-next (&optional count)
+  "Show the next suggestion, or the one COUNT further on."
+  (interactive "p")
+  (when repoformer--items
+    (setq repoformer--index
+          (mod (+ repoformer--index (or count 1)) (length repoformer--items)))
+    (repoformer--draw)
+    (message "Suggestion %d of %d" (1+ repoformer--index) (length repoformer--items))))
+
+(defun repoformer-previous (&optional count)
+  "Show the suggestion before, or the one COUNT before."
+  (interactive "p")
+  (repoformer-next (- (or count 1))))
+
+(defun repoformer-trigger ()
+  "Ask for a suggestion now."
+  (interactive)
+  (repoformer--server-or-lose)
+  (repoformer-dismiss)
+  (repoformer--ask (current-buffer) 1))
+
+(defun repoformer--unless-indenting (command)
+  "COMMAND, unless TAB is to indent.
+It is where the line is still blank and the suggestion begins with an
+indentation of its own."
+  (let ((rest (repoformer--rest)))
+    (unless (and rest
+                 (string-match-p "\\`[ \t]" rest)
+                 (save-excursion (skip-chars-backward " \t") (bolp)))
+      command)))
+
+(defvar-keymap repoformer-ghost-mode-map
+  :doc "Keys while ghost text is shown."
+  "TAB" '(menu-item "" repoformer-accept :filter repoformer--unless-indenting)
+  "M-<right>" #'repoformer-accept-word
+  "C-M-<right>" #'repoformer-accept-line
+  "M-n" #'repoformer-next
+  "M-p" #'repoformer-previous
+  "C-g" #'repoformer-dismiss)
+
+(define-minor-mode repoformer-ghost-mode
+  "On while ghost text is shown, for its keys; do not turn it on yourself."
+  :lighter nil
+  :interactive nil)
+
+(defvar-keymap repoformer-mode-map
+  :doc "Keys where repoformer serves."
+  "M-\\" nil)
+
+;;;###autoload
+(define-minor-mode repoformer-mode
+  "Show what the repoformer server suggests as ghost text.
+Eglot turns it on in the buffers that the server manages."
+  :lighter (:eval (repoformer--lighter))
+  :keymap repoformer-mode-map
+  (cond
+   (repoformer-mode
+    (setq repoformer--seen (repoformer--now))
+    (add-hook 'post-command-hook #'repoformer--after-command nil t))
+   (t
+    (remove-hook 'post-command-hook #'repoformer--after-command t)
+    (repoformer-dismiss))))
+
+;;;; Status
+
+(defun repoformer--language ()
+  "The id that the server knows the buffer's language by."
+  (plist-get (eglot--TextDocumentItem) :languageId))
+
+(defun repoformer--state (server)
+  "The state of SERVER for the current buffer, a string."
+  (cond
+   (repoformer--paused "paused")
+   ((and repoformer--paused-languages
+         (member (repoformer--language) repoformer--paused-languages))
+    "off here")
+   (t (or (plist-get (repoformer--status server) :state) "starting"))))
+
+(defvar repoformer--lighter-map
+  (let ((map (make-sparse-keymap)))
+    (define-key map [mode-line mouse-1] #'repoformer-menu)
+    map)
+  "Keymap of the mode line's part.")
+
+(defun repoformer--lighter ()
+  "The part of the mode line."
+  (let* ((server (repoformer--server))
+         (state (if server (repoformer--state server) "stopped"))
+         (percent (and server (plist-get (repoformer--status server) :percent))))
+    (list " "
+          (propertize
+           (concat "repoformer:" state
+                   (and (equal state "indexing") percent (format " %d%%%%" percent)))
+           'face (if (member state '("error" "stopped")) 'error nil)
+           'help-echo (or (and server (plist-get (repoformer--status server) :message)) "")
+           'mouse-face 'mode-line-highlight
+           'local-map repoformer--lighter-map))))
+
+(easy-menu-define repoformer-mode-menu repoformer-mode-map
+  "What repoformer can do."
+  '("Repoformer"
+    ["Why this completion" repoformer-why]
+    ["Status" repoformer-status]
+    "---"
+    ["Pause" repoformer-pause :visible (not repoformer--paused)]
+    ["Pause for this language" repoformer-pause-language]
+    ["Resume" repoformer-resume]
+    ("Read other files"
+     ["When the model asks for it" (repoformer-policy "selective")]
+     ["Always" (repoformer-policy "always")]
+     ["Never" (repoformer-policy "never")])
+    "---"
+    ["Log" repoformer-log]
+    ["Doctor" repoformer-doctor]
+    ["Restart" eglot-reconnect]))
+
+(defun repoformer-menu (event)
+  "Pop up the menu at EVENT."
+  (interactive "e")
+  (popup-menu repoformer-mode-menu event))
+
+(defun repoformer-status ()
+  "Tell what the server is doing."
+  (interactive)
+  (let* ((server (repoformer--server-or-lose))
+         (status (repoformer--status server)))
+    (message "repoformer: %s; %s; model %s, policy %s"
+             (repoformer--state server)
+             (or (plist-get status :message) "starting")
+             (or (plist-get status :model) "none")
+             (or (plist-get status :policy) "unknown"))))
+
+(defun repoformer--reconfigure ()
+  "Send the settings to every repoformer server."
+  (repoformer--forget)
+  (let (told)
+    (dolist (buffer (buffer-list))
+      (with-current-buffer buffer
+        (when-let* ((server (and (bound-and-true-p repoformer-mode) (repoformer--server)))
+                    ((not (memq server told))))
+          (push server told)
+          (jsonrpc-notify server :workspace/didChangeConfiguration
+                          (list :settings (list :repoformer (repoformer--settings))))))))
+  (force-mode-line-update t))
+
+(defun repoformer-pause ()
+  "Suggest nothing until `repoformer-resume'."
+  (interactive)
+  (setq repoformer--paused t)
+  (repoformer--reconfigure))
+
+(defun repoformer-pause-language ()
+  "Suggest nothing in the current buffer's language until `repoformer-resume'."
+  (interactive)
+  (repoformer--server-or-lose)
+  (cl-pushnew (repoformer--language) repoformer--paused-languages :test #'equal)
+  (repoformer--reconfigure))
+
+(defun repoformer-resume ()
+  "Suggest again, in all languages."
+  (interactive)
+  (setq repoformer--paused nil
+        repoformer--paused-languages nil)
+  (repoformer--reconfigure))
+
+(defun repoformer-policy (policy)
+  "Say when to read other files: POLICY is \"selective\", \"always\" or \"never\"."
+  (interactive (list (completing-read "Read other files: "
+                                      '("selective" "always" "never") nil t)))
+  (setq repoformer--policy policy)
+  (repoformer--reconfigure))
+
+(defun repoformer--log-directory ()
+  "Directory of the server's logs."
+  (pcase system-type
+    ('darwin (expand-file-name "~/Library/Logs/repoformer-lsp"))
+    ('windows-nt (expand-file-name "repoformer-lsp/Logs" (getenv "LOCALAPPDATA")))
+    (_ (expand-file-name "repoformer-lsp/log"
+                         (or (getenv "XDG_STATE_HOME") "~/.local/state")))))
+
+(defun repoformer-log ()
+  "Show the server's newest log."
+  (interactive)
+  (let* ((directory (repoformer--log-directory))
+         (files (and (file-directory-p directory)
+                     (directory-files directory t "\\`server-.*\\.log\\'"))))
+    (unless files
+      (user-error "There is no log yet in %s" directory))
+    (view-file (car (last files)))
+    (goto-char (point-max))))
+
+(defun repoformer-doctor ()
+  "Check this machine."
+  (interactive)
+  (compilation-start (format "%s doctor" (shell-quote-argument (car repoformer-program)))
+                     nil (lambda (_mode) "*repoformer-doctor*")))
+
+;;;; Why
+
+(defun repoformer--open (chunk)
+  "Open the file of CHUNK at its first line, in another window."
+  (let* ((uri (plist-get chunk :uri))
+         (path (if (fboundp 'eglot-uri-to-path)
+                   (eglot-uri-to-path uri)
+                 (url-unhex-string (url-filename (url-generic-parse-url uri))))))
+    (xref-push-marker-stack)
+    (find-file-other-window path)
+    (goto-char (point-min))
+    (forward-line (1- (plist-get chunk :start_line)))
+    (recenter)))
+
+(defun repoformer--verdict (decision)
+  "DECISION in a sentence."
+  (if (null decision)
+      "No decision was made."
+    (format "P(retrieve) %.3f against a threshold of %.3f: %s%s."
+            (or (plist-get decision :p_retrieve) 0)
+            (or (plist-get decision :threshold) 0)
+            (if (eq (plist-get decision :retrieve) t)
+                "other files were read"
+              "this file was enough")
+            (if (equal (plist-get decision :source) "token")
+                ""
+              (format ", judged by %s" (plist-get decision :source))))))
+
+(defun repoformer--insert-figures (title figures unit)
+  "Insert a section with TITLE and the property list FIGURES, each with its UNIT."
+  (insert "\n" (propertize title 'face 'bold) "\n\n")
+  (cl-loop for (name value) on figures by #'cddr
+           do (insert (format "  %-20s %s%s\n"
+                              (string-replace "_" " " (substring (symbol-name name) 1))
+                              value unit))))
+
+(defun repoformer--insert-report (report)
+  "Insert REPORT, the server's answer to repoformer/why."
+  (insert (propertize "Why this completion" 'face 'bold) "\n\n"
+          (format "%s:%d, by %s\n\n"
+                  (file-name-nondirectory (plist-get report :uri))
+                  (1+ (plist-get (plist-get report :position) :line))
+                  (plist-get report :model))
+          (repoformer--verdict (plist-get report :decision)) "\n\n")
+  (if (equal (plist-get report :text) "")
+      (insert (format "Nothing was suggested: %s.\n" (plist-get report :reason)))
+    (insert (propertize (plist-get report :text) 'face 'repoformer-ghost) "\n"))
+  (insert "\n" (propertize "Code that was put before the model" 'face 'bold) "\n\n")
+  (when (= 0 (length (plist-get report :chunks)))
+    (insert "  None.\n"))
+  (mapc (lambda (chunk)
+          (insert (format "  %.3f  " (plist-get chunk :score)))
+          (insert-text-button (format "%s:%d-%d" (plist-get chunk :path)
+                                      (plist-get chunk :start_line)
+                                      (plist-get chunk :end_line))
+                              'action (lambda (_button) (repoformer--open chunk))
+                              'help-echo "Open it")
+          (insert "\n"))
+        (plist-get report :chunks))
+  (repoformer--insert-figures "Time" (plist-get report :timings_ms) " ms")
+  (repoformer--insert-figures "Tokens" (plist-get report :stats) ""))
+
+(defun repoformer-why ()
+  "Show how the last completion in this buffer came about."
+  (interactive)
+  (let* ((server (repoformer--server-or-lose))
+         (report (jsonrpc-request server :repoformer/why
+                                  (list :textDocument (eglot--TextDocumentIdentifier)))))
+    (unless report
+      (user-error "Nothing was completed in this buffer yet"))
+    (with-current-buffer (get-buffer-create "*repoformer-why*")
+      (let ((inhibit-read-only t))
+        (erase-buffer)
+        (repoformer--insert-report report))
+      (special-mode)
+      (goto-char (point-min))
+      (ignore-errors (forward-button 1))
+      (pop-to-buffer (current-buffer)))))
+
+(provide 'repoformer)
+;;; repoformer.el ends here

@@ -1,0 +1,322 @@
+"""Neovim, 0.12 with its own inline completion and 0.11 with ours: driven over its own protocol, no screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pynvim
+import pytest
+
+from tests.editors.conftest import REPOSITORY, install
+from tests.editors.terminal import terminal
+from tests.editors.wire import Stopwatch, Wire
+from tests.editors.workspace import AREA, HARD, MULTIPLY
+
+PLUGIN = REPOSITORY / "editors" / "neovim"
+SECONDS = 90
+INIT = """
+vim.opt.runtimepath:prepend(%(plugin)r)
+vim.opt.swapfile = false
+require('repoformer').setup(vim.tbl_extend('force', { cmd = %(cmd)s }, %(options)s))
+"""
+
+
+@pytest.fixture(params=["neovim", "neovim-0.11"], scope="session")
+def nvim(request: pytest.FixtureRequest) -> Path:
+    return install(request.param) / "nvim"
+
+
+def lua_list(texts: list[str]) -> str:
+    return "{" + ", ".join(repr(text) for text in texts) + "}"
+
+
+class Neovim:
+    """A running Neovim, and what its person sees."""
+
+    def __init__(self, api: pynvim.Nvim) -> None:
+        self.api = api
+
+    def keys(self, keys: str) -> None:
+        self.api.input(keys)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.api.current.buffer[:]) + "\n"
+
+    @property
+    def ghost(self) -> str | None:
+        """The ghost text on screen, less what is typed of it."""
+        rest: str | None = self.api.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")
+        return rest
+
+    @property
+    def marks(self) -> list[Any]:
+        """Everything that is drawn, whoever drew it."""
+        lua = """
+        local ns = vim.api.nvim_get_namespaces()
+        local all = {}
+        for _, name in ipairs{ 'nvim.lsp.inline_completion', 'repoformer.ghost' } do
+          if ns[name] then vim.list_extend(all, vim.api.nvim_buf_get_extmarks(0, ns[name], 0, -1, {})) end
+        end
+        return all"""
+        marks: list[Any] = self.api.exec_lua(lua)
+        return marks
+
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+        end = time.monotonic() + seconds
+        while not (value := holds()):
+            assert time.monotonic() < end, f"{what}; buffer:\n{self.text}\nmessages: {self.messages()}"
+            time.sleep(0.05)
+        return value
+
+    def wait_ghost(self, starts: str = "") -> str:
+        ghost: str = self.until(lambda: (g := self.ghost) and g.startswith(starts) and g, f"no ghost text {starts!r}")
+        return ghost
+
+    def wait_ready(self) -> None:
+        self.until(lambda: "✓" in self.api.exec_lua("return require('repoformer').statusline()"), "never ready")
+
+    def messages(self) -> str:
+        messages: str = self.api.exec_lua("return vim.api.nvim_exec2('messages', { output = true }).output")
+        return messages
+
+
+@pytest.fixture
+def start(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
+    running: list[pynvim.Nvim] = []
+
+    def start(file: str, options: str = "{}", wire: Wire = wire) -> Neovim:
+        init = tmp_path / "init.lua"
+        init.write_text(INIT % {"plugin": str(PLUGIN), "cmd": lua_list(wire.command), "options": options})
+        env = [f"{name}={value}" for name, value in home.items()]
+        command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
+        api = pynvim.attach("child", argv=command)
+        running.append(api)
+        api.command("set columns=100 lines=30")
+        return Neovim(api)
+
+    yield start
+    for api in running:
+        api.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                api.eval("1")
+            except (OSError, EOFError):
+                break
+            time.sleep(0.05)
+        api.close()
+
+
+def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
+    """The buffer and the server's copy are identical. Changes are sent a moment after they are made."""
+    ends = {"unix": "\n", "dos": "\r\n"}[neovim.api.eval("&fileformat")]
+    neovim.until(lambda: wire.text(file) == neovim.text.replace("\n", ends), f"the server has {wire.text(file)!r}", 10)
+
+
+def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
+    watch = Stopwatch("Neovim")
+    neovim = start("arithmetic.py")
+    neovim.keys("Gi" + MULTIPLY)
+    whole = neovim.wait_ghost("\n    return a * b")
+    watch.lap("opening a file")
+    before = neovim.text
+
+    neovim.keys("<M-C-Right>")  # a line of it
+    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + "\n    return a * b"), "no line accepted")
+    neovim.keys("<Esc>u")
+    neovim.until(lambda: neovim.text == before, "one `u` does not take the line back")
+
+    neovim.keys("A<Space><BS>")
+    neovim.wait_ghost("\n    return")
+    neovim.keys("<M-Right>")  # a word
+    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + "\n    return"), "no word accepted")
+    neovim.keys("<Esc>u")
+    neovim.until(lambda: neovim.text == before, "one `u` does not take the word back")
+
+    neovim.keys("A<Space><BS>")
+    assert neovim.wait_ghost("\n    return") == whole
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + whole), "not accepted")
+    assert neovim.api.current.window.cursor[0] == neovim.text[: neovim.text.index(whole) + len(whole)].count("\n") + 1
+    neovim.keys("# more<Esc>u")
+    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + whole), "typed text is another step")
+    neovim.keys("u")
+    neovim.until(lambda: neovim.text == before, "one `u` does not take all of it back")
+    check_same(neovim, wire, folder / "arithmetic.py")
+
+
+def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
+    neovim = start("beds.py")
+    neovim.wait_ready()
+    neovim.keys("Go" + AREA)
+    watch = Stopwatch("Neovim")
+    whole = neovim.wait_ghost("width")
+    watch.lap("a key")
+    for typed in range(1, 4):
+        neovim.keys(whole[typed - 1])
+        neovim.until(lambda typed=typed: neovim.ghost == whole[typed:], f"the rest is not shown after {typed} keys", 2)
+    neovim.keys("<Tab>")  # at once, whatever the server has answered meanwhile
+    neovim.until(lambda: neovim.text.endswith(AREA + whole + "\n"), "not accepted after typing through")
+
+    neovim.keys("<Esc>uA<Space><BS>")
+    neovim.wait_ghost()
+    neovim.keys("#")
+    neovim.until(lambda: not neovim.marks or neovim.ghost, "ghost text that does not fit stays on screen", 2)
+    neovim.keys("<Esc>")
+    neovim.until(lambda: not neovim.marks, "ghost text stays after insert mode", 2)
+    check_same(neovim, wire, folder / "beds.py")
+
+
+def test_dismiss_cycle_and_trigger(start: Callable[..., Neovim], wire: Wire) -> None:
+    neovim = start("beds.py")
+    neovim.keys("Go" + AREA)
+    whole = neovim.wait_ghost("width")
+    count = len(wire.answers()[-1])
+    neovim.keys("<M-]>" * count)
+    neovim.until(lambda: neovim.ghost == whole, "a whole round of cycling does not come back")
+    neovim.keys("<M-[>" * count)
+    neovim.until(lambda: neovim.ghost == whole, "nor does it backwards")
+    neovim.keys("<C-]>")
+    neovim.until(lambda: not neovim.marks, "not dismissed", 5)
+    before = neovim.text
+    neovim.keys("<M-Bslash>")
+    neovim.wait_ghost("width")
+    assert neovim.text == before
+
+
+def test_tab_does_what_it_did(start: Callable[..., Neovim]) -> None:
+    neovim = start("beds.py", "{ settings = { enabled = false } }")
+    neovim.keys("Go<Tab>x")
+    neovim.until(lambda: neovim.text.endswith("\n    x\n"), "Tab no longer indents")
+    neovim.keys("<Tab><M-Right>y")
+    neovim.until(lambda: neovim.text.rstrip().endswith("y"), "keys are lost")
+    assert neovim.text.splitlines()[-1].split() == ["x", "y"]
+
+
+def test_middle_of_a_line(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
+    neovim = start("names.py")
+    neovim.keys("G$F(a")
+    whole = neovim.wait_ghost()
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"), "not in its place")
+    check_same(neovim, wire, folder / "names.py")
+
+
+@pytest.mark.parametrize("ends", ["unix", "dos"])
+def test_hard_characters_before_the_cursor(start: Callable[..., Neovim], wire: Wire, folder: Path, ends: str) -> None:
+    lines = HARD.split("\n")
+    file = folder / "hard.py"
+    file.write_bytes("\n".join([*lines[:-1], ""]).replace("\n", {"unix": "\n", "dos": "\r\n"}[ends]).encode())
+    neovim = start("hard.py")
+    neovim.api.command("setlocal noexpandtab indentexpr= nocindent noautoindent")
+    neovim.keys("Go<C-v><Tab>" + lines[-1].lstrip("\t"))
+    whole = neovim.wait_ghost()
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == HARD + whole + "\n", "not accepted exactly")
+    assert neovim.api.eval("&fileformat") == ends
+    check_same(neovim, wire, file)
+
+
+def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], folder: Path) -> None:
+    neovim = start("beds.py", "{ settings = { policy = 'always' } }")
+    neovim.wait_ready()
+    neovim.keys("Go" + AREA)
+    neovim.wait_ghost()
+    neovim.keys("<Esc>:Repoformer why<CR>")
+    neovim.until(lambda: "Why this completion" in neovim.text, "no document")
+    assert "other files were read" in neovim.text
+    [line] = [text for text in neovim.text.splitlines() if "shapes.py:" in text]
+    neovim.keys("/shapes.py<CR><CR>")
+    neovim.until(lambda: neovim.api.current.buffer.name.endswith("shapes.py"), "no jump")
+    assert neovim.api.current.window.cursor[0] == int(line.split(":")[-1].split("-")[0])
+
+
+def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> None:
+    neovim = start("beds.py")
+    neovim.wait_ready()
+    states = (("pause", "∅"), ("resume", "✓"), ("pause language", "∅"), ("resume", "✓"))
+    for command, sign in states:
+        neovim.api.command(f"Repoformer {command}")
+        neovim.until(lambda sign=sign: sign in neovim.api.exec_lua("return require('repoformer').statusline()"), command)
+    neovim.api.command("Repoformer policy never")
+    neovim.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "never", "the policy stays")
+    neovim.api.command("Repoformer status")
+    assert "policy never" in neovim.messages()
+    assert neovim.api.call("getcompletion", "Repoformer policy ", "cmdline") == ["always", "never", "selective"]
+
+
+def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire) -> None:
+    neovim = start("beds.py")
+    neovim.wait_ready()
+    wire.kill()
+    neovim.until(lambda: "✗" in neovim.api.exec_lua("return require('repoformer').statusline()"), "not said in the line")
+    neovim.keys("Gox = 1<CR>y = 2<Esc>")
+    neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\n"), "typing is blocked", 5)
+    assert neovim.messages().count("quit with exit code") == 1
+    neovim.api.command("Repoformer restart")
+    neovim.wait_ready()
+    neovim.keys("o" + AREA)
+    neovim.wait_ghost()
+
+
+def test_no_model(start: Callable[..., Neovim], tmp_path: Path) -> None:
+    neovim = start("beds.py", wire=Wire(tmp_path / "none.jsonl", None))
+    neovim.until(lambda: "model pull" in neovim.messages(), "the missing model is not named")
+    neovim.keys("Gox = 1<CR>y = 2<CR>z")
+    neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\nz\n"), "typing is blocked", 5)
+    assert neovim.messages().count("model pull") == 1
+    assert "✗" in neovim.api.exec_lua("return require('repoformer').statusline()")
+
+
+def test_no_program(start: Callable[..., Neovim]) -> None:
+    neovim = start("beds.py", "{ cmd = { 'no-such-program' } }")
+    assert neovim.messages().count("no-such-program") == 2  # in one message: its name, and how to name another
+    neovim.api.command("edit names.py")
+    assert neovim.messages().count("no-such-program") == 2
+
+
+def test_health_and_help(start: Callable[..., Neovim]) -> None:
+    neovim = start("beds.py")
+    neovim.wait_ready()
+    neovim.api.command("checkhealth repoformer")
+    neovim.until(lambda: "Doctor" in neovim.text, "no health report")
+    assert "llama.cpp" in neovim.text
+    neovim.api.command(f"helptags {PLUGIN / 'doc'}")
+    (PLUGIN / "doc" / "tags").unlink()
+
+
+@contextmanager
+def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, file: str) -> Iterator[Any]:
+    init = tmp_path / "init.lua"
+    look = (
+        "vim.o.termguicolors = true\nvim.o.number = true\nvim.o.laststatus = 2\n"
+        "vim.o.statusline = \" %f%=%{%v:lua.require'repoformer'.statusline()%}  %l:%c \"\n"
+    )
+    init.write_text(INIT % {"plugin": str(PLUGIN), "cmd": lua_list(wire.command), "options": "{}"} + look)
+    with terminal([str(nvim), "-u", str(init), file], env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
+        yield screen
+
+
+def test_on_screen(
+    nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, keep: Callable[[Path, str], None]
+) -> None:
+    install("emacs")  # brings tmux
+    with in_terminal(nvim, home, folder, wire, tmp_path, "beds.py") as screen:
+        screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
+        screen.press("G", "o")
+        screen.type(AREA)
+        screen.wait(lambda text: AREA + "width" in text, "ghost text")
+        screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
+        if nvim.parent.name == "neovim":
+            keep(screen.picture(tmp_path / "ghost.png"), "neovim.png")
+        screen.press("Escape")
+        screen.type(":Repoformer why")
+        screen.press("Enter")
+        screen.wait(lambda text: "Why this completion" in text, "why")
+        if nvim.parent.name == "neovim":
+            keep(screen.picture(tmp_path / "why.png"), "neovim-why.png")

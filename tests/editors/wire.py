@@ -1,0 +1,118 @@
+"""What an editor and its server said to each other, read from the record that `wiretap.py` keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsp_server.features.documents import _change
+from lsp_server.text import Document
+from pygls.protocol import default_converter
+from lsprotocol import types
+
+Message = dict[str, Any]
+SERVER = Path(sys.executable).with_name("repoformer-lsp")
+METHOD = "textDocument/inlineCompletion"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The record of one server. `command` is what an editor has to start in the server's place."""
+
+    record: Path
+    model: Path | None
+
+    @property
+    def command(self) -> list[str]:
+        model = ["--model", str(self.model)] if self.model else []
+        tap = Path(__file__).with_name("wiretap.py")
+        return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
+
+    def script(self, path: Path) -> Path:
+        """The command as a program, for editors that take one without arguments."""
+        path.write_text(f"#!/bin/sh\nexec {shlex.join(self.command)}\n")
+        path.chmod(0o755)
+        return path
+
+    def messages(self, who: str = "") -> list[tuple[float, Message]]:
+        """All messages so far, or those of the "editor" or the "server", with the time of each."""
+        if not self.record.exists():
+            return []
+        rows = []
+        for line in self.record.read_text("utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # being written
+                break
+        return [(when, message) for when, sender, message in rows if who in ("", sender)]
+
+    def sent(self, method: str) -> list[Any]:
+        """Parameters of the editor's messages with this method."""
+        return [message.get("params") for _, message in self.messages("editor") if message.get("method") == method]
+
+    def received(self, method: str) -> list[Any]:
+        """Parameters of the server's messages with this method."""
+        return [message.get("params") for _, message in self.messages("server") if message.get("method") == method]
+
+    def answers(self) -> list[list[Message]]:
+        """The items of each answered request for inline completions."""
+        asked = {m["id"] for _, m in self.messages("editor") if m.get("method") == METHOD}
+        answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
+        return [answer["result"]["items"] for answer in answers if answer.get("result")]
+
+    def encoding(self) -> str:
+        """The position encoding that the two agreed on."""
+        for _, message in self.messages("server"):
+            if "positionEncoding" in ((message.get("result") or {}).get("capabilities") or {}):
+                return message["result"]["capabilities"]["positionEncoding"]
+        raise AssertionError("no server has answered `initialize`")
+
+    def text(self, file: Path) -> str:
+        """The server's copy of an open file: what was opened, and every change applied by the server's own code."""
+        converter = default_converter()
+        document = None
+        for _, message in self.messages("editor"):
+            params = message.get("params") or {}
+            if not isinstance(params, dict) or params.get("textDocument", {}).get("uri") != file.as_uri():
+                continue
+            if message["method"] == "textDocument/didOpen":
+                item = params["textDocument"]
+                document = Document.of(item["uri"], item["text"])
+            elif message["method"] == "textDocument/didChange":
+                assert document is not None
+                change = converter.structure(params, types.DidChangeTextDocumentParams)
+                version = change.text_document.version
+                document = document.apply(map(_change, change.content_changes), version, self.encoding())
+        assert document is not None, f"{file.name} was never opened"
+        return document.text
+
+    def kill(self) -> None:
+        """Kill the server as the system's memory killer would."""
+        os.kill(int(self.record.with_suffix(".pid").read_text()), signal.SIGKILL)
+
+
+@dataclass
+class Stopwatch:
+    """What is printed of each editor: seconds from opening a file, and from a key, to ghost text."""
+
+    editor: str
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+
+    def lap(self, what: str) -> float:
+        """Print the seconds since the last call, and start again."""
+        seconds = time.monotonic() - self.started
+        print(f"\n{self.editor}: {seconds:.2f} s from {what} to ghost text")
+        self.started = time.monotonic()
+        return seconds
+
+    def start(self) -> None:
+        self.started = time.monotonic()

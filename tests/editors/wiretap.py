@@ -1,0 +1,56 @@
+"""Stands between an editor and its server and writes down what they say to each other.
+
+Use: `python wiretap.py RECORD -- SERVER…`. Editors do not tell what they sent; with the record, a test can compare an
+editor's buffer with the text that the server has of it. A line of the record is `[time, "editor" | "server", message]`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+
+def relay(source: IO[bytes], target: IO[bytes], who: str, record: IO[str]) -> None:
+    """Pass messages on until the source ends, each written down before it is passed on."""
+    while header := read_header(source):
+        length = next(int(line[15:]) for line in header if line.lower().startswith(b"content-length:"))
+        body = source.read(length)
+        record.write(json.dumps([time.time(), who, json.loads(body)]) + "\n")
+        record.flush()
+        target.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        target.flush()
+    target.close()
+
+
+def read_header(source: IO[bytes]) -> list[bytes]:
+    """The header lines of the next message; empty at the end."""
+    lines: list[bytes] = []
+    while line := source.readline():
+        if line == b"\r\n":
+            return lines
+        lines.append(line)
+    return []
+
+
+def main(arguments: list[str]) -> Any:
+    """Run the server and relay; the exit status is the server's, as are the signals it dies of."""
+    path, command = Path(arguments[0]), arguments[arguments.index("--") + 1 :]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdin and server.stdout
+    path.with_suffix(".pid").write_text(str(server.pid))
+    with path.open("a") as record:
+        up = threading.Thread(target=relay, args=(sys.stdin.buffer, server.stdin, "editor", record), daemon=True)
+        up.start()
+        relay(server.stdout, sys.stdout.buffer, "server", record)
+    status = server.wait()
+    os._exit(status if status >= 0 else 128 - status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
