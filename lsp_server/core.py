@@ -81,7 +81,7 @@ class Core:
     async def apply(self, settings: Settings) -> None:
         """Take over changed settings."""
         before, self._settings = self._settings, settings
-        if self._completer is not None and _engine_part(before) != _engine_part(settings):
+        if _engine_part(before) != _engine_part(settings):
             await self._close_completer()
         elif self._completer is not None:
             self._completer.settings = _completion_settings(settings)
@@ -153,6 +153,7 @@ class Core:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
             self._completer = task.result()
+            self._completer.settings = _completion_settings(self._settings)  # they may have changed meanwhile
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
@@ -170,7 +171,7 @@ class Core:
             notice=self._observer.notice,
             on_state=lambda state: self._observer.engine_changed(state, model.path.stem),
         )
-        return Completer(supervisor, self._retriever, _completion_settings(settings))
+        return Completer(supervisor, self._retriever)
 
     async def _close_completer(self) -> None:
         if self._opening is not None:

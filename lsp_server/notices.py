@@ -20,11 +20,12 @@ class Notices:
         self._said: dict[str, str] = {}
 
     def tell(self, topic: str, text: str, severity: Severity = "error") -> None:
-        """Show `text`, unless it is what was last said about `topic`; every time it goes into the log."""
+        """Show `text` and log it, unless it is what was last said about `topic`."""
+        if self._said.get(topic) == text:
+            return
+        self._said[topic] = text
         log.log(_LEVELS[severity], "%s", text)
-        if self._said.get(topic) != text:
-            self._said[topic] = text
-            self._show(severity, text)
+        self._show(severity, text)
 
     def settle(self, topic: str) -> None:
         """The problem is over: should it come back, it is news again."""

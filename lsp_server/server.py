@@ -17,7 +17,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, default_converter
 
-from lsp_server.features import configuration, documents, inline_completion, lifecycle, why, workspace
+from lsp_server.features import acceptance, configuration, documents, inline_completion, lifecycle, why, workspace
 from lsp_server.log import ClientHandler
 from lsp_server.notices import Severity
 from lsp_server.progress import ProgressBars
@@ -40,6 +40,8 @@ _HANDLERS: dict[str, Callable[..., object]] = {
     types.WORKSPACE_DID_CHANGE_CONFIGURATION: configuration.changed,
     types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS: workspace.folders_changed,
     types.WORKSPACE_DID_CHANGE_WATCHED_FILES: workspace.files_changed,
+    acceptance.SHOWN: acceptance.shown,
+    acceptance.PARTLY_ACCEPTED: acceptance.partly_accepted,
     why.METHOD: why.why,
 }
 _OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}
@@ -82,13 +84,15 @@ class RepoformerServer(LanguageServer):
             del self.protocol.fm.builtin_features[method]
         for method, handler in _HANDLERS.items():
             self.feature(method, _OPTIONS.get(method))(handler)
+        acceptance.register(self)
         self.session = Session(self, defaults or {})
         self._bars = ProgressBars(self)
         self.log_handler = ClientHandler(self._forward_log)
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """An internal error: for the log, not for a popup."""
-        log.error("internal error", exc_info=error)
+        """An internal error: for the log, not for a popup. Of its message, which may quote a document, nothing."""
+        places = error.data.get("traceback", []) if isinstance(error, JsonRpcException) and error.data else []
+        log.error("internal error: %s\n%s", type(error).__name__, "".join(places), exc_info=error)
 
     # -- what handlers need of the client ------------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pygls.uris import to_fs_path
 
@@ -27,13 +28,15 @@ from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
 from policy.completer import Completion, Request
-from policy.errors import ModelError, RepoformerError
+from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from policy.engine.supervisor import State
 
 log = logging.getLogger(__name__)
+
+Fate = Literal["offered", "shown", "partly accepted", "accepted"]
 
 
 class Client(Protocol):
@@ -51,11 +54,13 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A completion that was given, and where."""
+    """A completion that was given, where, and what became of it."""
 
+    number: int
     uri: str
     position: Position
     completion: Completion
+    fate: Fate = "offered"
 
 
 class Session:
@@ -67,7 +72,7 @@ class Session:
         self.encoding: Encoding = "utf-16"
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
-        self._started = False
+        self._started = asyncio.Event()
         self._client = client
         self._notices = Notices(client.show)
         self._facts = Facts()
@@ -76,6 +81,7 @@ class Session:
         self._core = Core(self)
         self._documents: dict[str, Document] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
+        self._numbers = itertools.count(1)
         self._records: dict[str, Record] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -93,13 +99,17 @@ class Session:
             self._spawn(parent.watch(client_process, self._orphaned))
 
     def start(self) -> None:
-        """Index the workspace and load the model, both in the background."""
-        self._started = True
+        """The settings are known: index the workspace and load the model, both in the background."""
+        self._started.set()
         self._tell_status()
         self._core.start(self.roots)
         for document in self._documents.values():
             self._index_buffer(document)
-        self._spawn(self._core.warm_up())
+        self._spawn(self._warm_up())
+
+    async def _warm_up(self) -> None:
+        if self._started.is_set() and self.settings.enabled:
+            await self._core.warm_up()
 
     def shutting_down(self) -> None:
         """The client asked to shut down: what runs is cancelled, and this is a clean end."""
@@ -152,17 +162,18 @@ class Session:
 
     async def _apply(self, settings: Settings) -> None:
         await self._core.apply(settings)
-        if self._started:
-            await self._core.warm_up()  # at once, so that a person who corrected a setting sees whether it helped
+        await self._warm_up()  # at once, so that a person who corrected a setting sees whether it helped
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 
     def set_roots(self, roots: tuple[Path, ...]) -> None:
-        """Change the workspace folders; one that is not there is named and waited for."""
+        """Change the workspace folders; those that are not there are named."""
         self.roots = roots
         if gone := [str(root) for root in roots if not root.is_dir()]:
             listed = ", ".join(gone)
             self._notices.tell("workspace", f"Not indexed, because it is not a folder: {listed}.", "warning")
+        else:
+            self._notices.settle("workspace")
         self._core.set_roots(roots)
 
     def touch(self, paths: Iterable[Path]) -> None:
@@ -221,22 +232,32 @@ class Session:
 
     async def complete(
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
-    ) -> Completion | None:
+    ) -> Record | None:
         """Complete between two texts; None after a failure, which is reported and not raised."""
         path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
         language = language_of(path, document.language_id)
         cursor = Cursor(path, *sides, language.id if language else "")
         request = Request(cursor, document.uri, "invoked" if invoked else "automatic")
         try:
+            await self._started.wait()  # the first request may come before the settings do
             completion = await self._core.complete(request)
-        except RepoformerError as error:
+        except Exception as error:  # a bug, too, ends here: an editor that gets errors shows them
             self._failed(error)
             return None
+        position = document.position(place, self.encoding)
+        record = Record(next(self._numbers), document.uri, position, completion)
         self._records.pop(document.uri, None)  # so that the newest stands last
-        self._records[document.uri] = Record(document.uri, document.position(place, self.encoding), completion)
+        self._records[document.uri] = record
         if completion.reason:
-            log.info("no completion: %s", completion.reason)
-        return completion
+            log.debug("no completion: %s", completion.reason)
+        return record
+
+    def happened(self, number: int, fate: Fate) -> None:
+        """Something became of a completion; one that is no longer the last of its document is forgotten."""
+        for uri, record in self._records.items():
+            if record.number == number:
+                self._records[uri] = replace(record, fate=fate)
+                return
 
     def record(self, uri: str | None) -> Record | None:
         """The last completion in a document, or in any."""
@@ -248,18 +269,18 @@ class Session:
 
     def engine_changed(self, state: State, model: str) -> None:
         """The worker starts, serves or has failed."""
+        self._client.show_progress("model", None if state == "starting" else 1.0)
         if state == "ready":
-            self._notices.settle("model")
+            self._notices.settle("engine")
             self._update(loaded=True, problem="", model=model)
         else:
             self._update(loaded=False, model=model)
-        self._client.show_progress("model", None if state == "starting" else 1.0)
 
     def indexing(self, progress: Progress) -> None:
         """The index advances."""
         share = 1.0 if progress.stage == "ready" else progress.done / max(progress.total, 1)
-        self._update(indexed=share)
         self._client.show_progress("index", share)
+        self._update(indexed=share)
 
     def notice(self, text: str) -> None:
         """Something a person should know once."""
@@ -268,8 +289,8 @@ class Session:
     # -- reporting ----------------------------------------------------------------------------------------------------
 
     def _failed(self, error: BaseException) -> None:
-        if isinstance(error, ModelError):
-            self._notices.tell("model", str(error))
+        if isinstance(error, ModelError | EngineUnavailable):
+            self._notices.tell("engine", str(error))
             self._update(problem=str(error))
         elif isinstance(error, RepoformerError):
             log.warning("no completion: %s", error)
@@ -282,6 +303,6 @@ class Session:
 
     def _tell_status(self) -> None:
         status = status_of(self._facts)
-        if status != self._status:
+        if status != self._status and self._started.is_set():  # LSP forbids to send it before `initialized`
             self._status = status
             self._client.report(status)

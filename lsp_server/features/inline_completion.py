@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 
 from lsp_server import items
+from lsp_server.features import acceptance
 
 if TYPE_CHECKING:
     from lsp_server.server import RepoformerServer
@@ -35,7 +36,9 @@ async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -
             return NOTHING
         selection = items.selection_of(document, place, params.context.selected_completion_info, session.encoding)
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-        completion = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
-        if completion is None or not completion.text:
+        record = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
+        if record is None or not record.completion.text:
             return NOTHING
-        return types.InlineCompletionList([items.item(document, place, selection, completion.text, session.encoding)])
+        item = items.item(document, place, selection, record.completion.text, session.encoding)
+        item.command = acceptance.command(record.number)
+        return types.InlineCompletionList([item])

@@ -244,6 +244,25 @@ async def test_line_ends_of_windows(start: Start, workspace: Write, model: Path)
     assert item["range"]["end"]["character"] == len(before.lines[place.cursor[0]].rstrip("\r\n"))
 
 
+async def test_what_becomes_of_a_suggestion_is_known(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    client = await start(place.root, model=model)
+    await opened(client, place)
+    assert client.capabilities["executeCommandProvider"]["commands"] == ["repoformer.accepted"]
+    [item] = await client.complete(place.uri, place.cursor)
+    assert (await client.why(place.uri))["fate"] == "offered"
+    client.notify("textDocument/didShowCompletion", {"item": item})
+    assert (await client.why(place.uri))["fate"] == "shown"
+    client.notify("textDocument/didPartiallyAcceptCompletion", {"item": item, "acceptedLength": 1})
+    assert (await client.why(place.uri))["fate"] == "partly accepted"
+    command = {"command": item["command"]["command"], "arguments": item["command"]["arguments"]}
+    assert await client.request("workspace/executeCommand", command) is None
+    assert (await client.why(place.uri))["fate"] == "accepted"
+    for senseless in ({}, {"item": 3}, {"item": {"command": {"arguments": ["x"]}}}):
+        client.notify("textDocument/didShowCompletion", senseless)
+    assert (await client.why(place.uri))["fate"] == "accepted"
+
+
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING)
     client = await start(place.root, model=model)
@@ -251,12 +270,15 @@ async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, w
     assert status["model"] == model.stem
     states = [sent["params"]["state"] for sent in client.received if sent["method"] == "repoformer/status"]
     assert states[0] == "starting" and states[-1] == "ready"
-    bars: dict[str, list[str]] = {}
-    for sent in client.received:
-        if sent["method"] == "$/progress":
-            bars.setdefault(sent["params"]["token"], []).append(sent["params"]["value"]["kind"])
-    assert bars
-    assert all(kinds[0] == "begin" and kinds[-1] == "end" for kinds in bars.values())
+    begun = [
+        sent["params"]["token"]
+        for sent in client.received
+        if sent["method"] == "$/progress" and sent["params"]["value"]["kind"] == "begin"
+    ]
+    assert begun
+    for token in begun:
+        ended = {"token": token, "value": {"kind": "end"}}
+        await client.seen("$/progress", lambda params, ended=ended: params == ended)
 
 
 async def retrieved(

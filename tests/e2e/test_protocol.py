@@ -113,7 +113,7 @@ async def test_wrong_settings_are_named_together_and_once(start: Start, workspac
 
 
 async def test_settings_sent_along_are_taken(start: Start, workspace: Write) -> None:
-    client = await start(workspace(ONE_FILE).root)
+    client = await start(workspace(ONE_FILE).root, capabilities={"workspace": {}})
     client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"enabled": False}}})
     await client.seen("repoformer/status", lambda status: status["state"] == "off")
 
