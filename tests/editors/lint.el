@@ -1,0 +1,23 @@
+;;; lint.el --- What has to be clean in Emacs Lisp  -*- lexical-binding: t; -*-
+
+;; Use: emacs -Q --batch -l lint.el FILE.  Ends with status 1 if the byte
+;; compiler, checkdoc or package-lint has something to say.
+
+(require 'checkdoc)
+(require 'package)
+(setq package-check-signature nil)
+(package-initialize)
+(require 'package-lint)
+
+(let* ((file (expand-file-name (pop command-line-args-left)))
+       (byte-compile-error-on-warn t)
+       (byte-compile-dest-file-function (lambda (_) (make-temp-file "lint" nil ".elc")))
+       (compiled (byte-compile-file file)))
+  (checkdoc-file file)
+  (let ((said (and (get-buffer "*Warnings*")
+                   (with-current-buffer "*Warnings*" (buffer-string))))
+        (issues (with-current-buffer (find-file-noselect file)
+                  (package-lint-buffer))))
+    (dolist (issue issues)
+      (message "package-lint: %S" issue))
+    (kill-emacs (if (and (eq compiled t) (null said) (null issues)) 0 1))))
