@@ -1,0 +1,87 @@
+"""Post-processing: what of a generation is compared with the truth (paper, section 5.1).
+
+Line, API, cursor and chunk completions count for as many lines as the truth has; a function counts up to where its body
+ends, and then only as far as the function parses. `stop_for` says the same thing beforehand, so that no token is
+generated that would be cut anyway.
+"""
+
+from __future__ import annotations
+
+from indexer.languages import parser_for
+from policy.engine import Stop
+
+from .task import TOKENS, Task
+
+FEWEST_ERROR_LINES = 8  # lines to drop, at most, in search of a body that parses
+
+
+def stop_for(task: Task, tokens: int = 0) -> Stop:
+    """When the generation for `task` may end; `tokens` overrides the paper's limit."""
+    limit = tokens or TOKENS[task.kind]
+    if task.kind == "function":
+        return Stop(limit, indent=body_indent(task.cursor.prefix, task.truth))
+    return Stop(limit, lines=max(1, line_count(task.truth)))
+
+
+def cut(text: str, task: Task) -> str:
+    """The part of a generation that is scored."""
+    if task.kind == "function":
+        return function_body(text, task)
+    wanted, kept = line_count(task.truth), []
+    for line in text.split("\n"):
+        if wanted == 0:
+            break
+        wanted -= bool(line.strip())
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def line_count(text: str) -> int:
+    """Lines that are not blank."""
+    return sum(bool(line.strip()) for line in text.splitlines())
+
+
+def body_indent(prefix: str, body: str) -> int:
+    """Indentation of the body's first line, of which the prefix may already hold a part."""
+    typed = prefix[prefix.rfind("\n") + 1 :]
+    if typed.strip():
+        return 0  # the body begins on the line of the signature
+    first = next((line for line in (typed + body).split("\n") if line.strip()), "")
+    return len(first) - len(first.lstrip())
+
+
+def function_body(text: str, task: Task) -> str:
+    """`text` up to the first line that is indented less than the body, then to the longest head that parses."""
+    indent = body_indent(task.cursor.prefix, task.truth)
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if number and line.strip() and len(line) - len(line.lstrip()) < indent:
+            lines = lines[:number]
+            break
+    for dropped in range(min(FEWEST_ERROR_LINES, len(lines) - 1) + 1):
+        head = "\n".join(lines[: len(lines) - dropped])
+        if parses(head, task):
+            return head
+    return "\n".join(lines)
+
+
+def parses(body: str, task: Task) -> bool:
+    """Whether L, `body` and R are free of syntax errors from the body on (L alone may hold older ones)."""
+    parser = parser_for(task.cursor.language)
+    if parser is None:
+        return True
+    before = task.cursor.prefix.encode("utf-8", "replace")
+    middle = body.rstrip().encode("utf-8", "replace")
+    tree = parser.parse(before + middle + b"\n" + task.cursor.suffix.lstrip("\n").encode("utf-8", "replace"))
+    end = len(before) + len(middle)
+    stack = [tree.root_node]
+    while stack:
+        node = stack.pop()
+        if not node.has_error or node.end_byte < len(before) or node.start_byte > end + 1:
+            continue
+        if node.is_error or node.is_missing:
+            if node.start_byte >= len(before) or node.end_byte > len(before):
+                return False
+            continue
+        stack.extend(node.children)
+    return True

@@ -1,0 +1,125 @@
+"""What each policy would have done, worked out from the two completions that every blank has.
+
+A policy is a weight a blank in [0, 1]: the probability of retrieving there. Real policies have zeros and ones; `random`
+has its budget everywhere, and where a budget ends inside a tie, the tied blanks share what is left. So a score that is
+the same everywhere is exactly `random`, and nothing can be gained by sorting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.decision import Thresholds
+
+from .table import Table
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A policy's name, its weights, and the score it decides by (None for those that look at nothing)."""
+
+    name: str
+    weights: Weights
+    score: NDArray[np.float64] | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of requests that retrieve."""
+        return float(self.weights.mean()) if len(self.weights) else float("nan")
+
+
+def as_served(table: Table, thresholds: Thresholds) -> list[Choice]:
+    """The policies with the thresholds they are served with; `selective` only where the model decides."""
+    count = len(table)
+    score = table.column("score")
+    choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
+    if table.selective:
+        p = table.column("p_cc")
+        limits = np.array([thresholds.block if row.kind == "function" else thresholds.line for row in table.rows])
+        choices += [
+            Choice("selective, threshold", (p > limits).astype(float), p),
+            Choice("selective, greedy", table.column("cc_is_top"), p),
+        ]
+    choices.append(Choice("trial retrieval", (score > thresholds.similarity).astype(float), score))
+    choices.append(Choice("oracle", (table.gain > 0).astype(float), table.gain))
+    return choices
+
+
+def scores(table: Table) -> Mapping[str, NDArray[np.float64]]:
+    """What can be known before a decision, by the policy that looks at it; greater speaks for retrieval."""
+    found: dict[str, NDArray[np.float64]] = {}
+    if table.selective:
+        found["selective"] = table.column("p_cc")
+    found["trial retrieval"] = table.column("score")
+    found["trial generation"] = table.column("surprise")
+    return found
+
+
+def at_budget(table: Table, share: float) -> list[Choice]:
+    """Every policy retrieving in the same share of requests: where the score is highest; `random` and the oracle."""
+    choices = [Choice(name, top(score, share), score) for name, score in scores(table).items()]
+    best = np.minimum(top(table.gain, share), table.gain > 0)
+    return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best, table.gain)]
+
+
+def top(score: NDArray[np.float64], share: float) -> Weights:
+    """Weights that retrieve in a share of blanks, highest scores first, ties together."""
+    weights = np.zeros(len(score))
+    left = share * len(score)
+    for value in np.unique(score)[::-1]:
+        tied = score == value
+        taken = min(left, float(tied.sum()))
+        weights[tied] = taken / tied.sum()
+        left -= taken
+        if left <= 1e-12:
+            break
+    return weights
+
+
+def values(table: Table, choice: Choice) -> NDArray[np.float64]:
+    """The metric, blank by blank, under a policy (expected, where its weight is between 0 and 1)."""
+    return table.without + choice.weights * table.gain
+
+
+def abstention_precision(table: Table, choice: Choice) -> float:
+    """Of the abstentions, the share that retrieval could not have improved (paper, section 6.2). NaN without any."""
+    abstained = 1 - choice.weights
+    total = float(abstained.sum())
+    return float((abstained * (table.gain <= 0)).sum()) / total if total else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A policy with one threshold: share of retrieval, mean of the metric, abstention precision."""
+
+    threshold: float
+    share: float
+    value: float
+    abstention_precision: float
+
+
+def sweep(table: Table, score: NDArray[np.float64], steps: int = 101) -> list[Point]:
+    """The policy `score > threshold` for evenly spaced thresholds in [0, 1]."""
+    points = []
+    for threshold in np.linspace(0, 1, steps):
+        choice = Choice("", (score > threshold).astype(float))
+        points.append(
+            Point(
+                float(threshold), choice.share, float(values(table, choice).mean()), abstention_precision(table, choice)
+            )
+        )
+    return points
+
+
+def best_threshold(table: Table, score: NDArray[np.float64], cost: float = 0.0) -> Point:
+    """The threshold that trades best: highest metric less `cost` (points of the metric) for each retrieval.
+
+    Of equals the highest, which retrieves least.
+    """
+    return max(sweep(table, score), key=lambda point: (round(point.value - cost * point.share, 9), point.threshold))

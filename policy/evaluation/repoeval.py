@@ -1,0 +1,100 @@
+"""RepoEval (RepoCoder, EMNLP 2023), in the files that RepoCoder publishes: line, API and function completion.
+
+A row has the left context (`prompt`) and the truth; the right context is recovered from the repository's source, which
+must therefore be there. The place is taken from `line_no` (zero-based) or, in function rows, from `lineno`, the line of
+the signature, and is believed only if prompt and truth meet in the source there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import sources
+from .jsonl import BadRow, rows, text_of
+from .task import Data, EvaluationError, Kind, Problem, Repository, Task, unique
+
+FUNCTION_REACH = 80  # lines from a signature to the body: parameters and the docstring stand between
+LINE_REACH = 1  # published files differ in whether they count lines from 0 or from 1
+
+
+def load(file: Path, repos: Path, kind: Kind | None = None) -> Data:
+    """The tasks of a RepoEval file with the repositories in `repos`; `kind` overrules the file's name.
+
+    Raises `EvaluationError` where there is no file or no folder at all.
+    """
+    if not repos.is_dir():
+        raise EvaluationError(f"{repos} is not a folder: --repos names the folder with RepoEval's repositories")
+    problems: list[Problem] = []
+    repositories: dict[str, Repository] = {}
+    tasks: list[Task] = []
+    for item, row in rows(file, problems):
+        try:
+            tasks.append(_task(row, item, repos, repositories, problems, kind or _kind_by_name(file)))
+        except BadRow as bad:
+            problems.append(Problem(bad.item or item, str(bad)))
+    kept, doubles = unique(tasks)
+    return Data(file.stem, tuple(kept), repositories, (*problems, *doubles))
+
+
+def _task(
+    row: Mapping[str, Any],
+    item: str,
+    repos: Path,
+    repositories: dict[str, Repository],
+    problems: list[Problem],
+    kind: Kind | None,
+) -> Task:
+    metadata = row.get("metadata")
+    if not isinstance(metadata, dict):
+        raise BadRow("it has no `metadata`")
+    name = text_of(metadata, "task_id")
+    prompt, truth = text_of(row, "prompt", name), text_of(metadata, "ground_truth", name)
+    place = metadata.get("fpath_tuple")
+    if not isinstance(place, list) or len(place) < 2 or not all(isinstance(part, str) for part in place):
+        raise BadRow("`fpath_tuple` is not a list of the repository and the path in it", name)
+    repository, path = place[0], "/".join(place[1:])
+    if repository not in repositories:
+        folder = repos / repository
+        if not folder.is_dir() or folder.resolve().parent != repos.resolve():
+            raise BadRow(f"the repository {repository} is not in {repos}", name)
+        repositories[repository], found = sources.load(folder)
+        problems.extend(found)
+    source = repositories[repository].files.get(path)
+    if source is None:
+        raise BadRow(f"{path} is not among the sources of {repository}", name)
+    function = "function_name" in metadata or kind == "function"
+    line = metadata.get("line_no", metadata.get("lineno"))
+    if not isinstance(line, int) or isinstance(line, bool):
+        raise BadRow("it has neither `line_no` nor `lineno`", name)
+    prompt, truth = prompt.replace("\r\n", "\n"), truth.replace("\r\n", "\n")
+    end = _end_of_blank(source, prompt, truth, line, FUNCTION_REACH if function else LINE_REACH)
+    if end is None:
+        raise BadRow(f"line {line} of {path} does not match the prompt and the truth", name)
+    cursor = sources.cursor_in(repositories[repository], path, prompt, source[end:])
+    return Task(name, "function" if function else kind or "line", repository, path, cursor, truth)
+
+
+def _end_of_blank(source: str, prompt: str, truth: str, line: int, reach: int) -> int | None:
+    """Offset behind the truth in the source, where it begins near `line` and the prompt ends before it."""
+    lines = source.split("\n")
+    last = next((row.strip() for row in reversed(prompt.split("\n")) if row.strip()), "")
+    wanted = [row.rstrip() for row in truth.rstrip("\n").split("\n")]
+    within = prompt[prompt.rfind("\n") + 1 :]  # what stands left of the blank on its own line
+    for row in sorted(range(line - LINE_REACH, line + reach + 1), key=lambda row: abs(row - line)):
+        if row < 0 or row + len(wanted) > len(lines):
+            continue
+        found = [each.rstrip() for each in lines[row : row + len(wanted)]]
+        before = next((each.strip() for each in reversed(lines[:row]) if each.strip()), "")
+        whole = [within + wanted[0], *wanted[1:]]
+        tail = found[-1]
+        if found[:-1] == whole[:-1] and tail.startswith(whole[-1]) and (before == last or within.strip()):
+            return sum(len(each) + 1 for each in lines[: row + len(wanted) - 1]) + len(whole[-1])
+    return None
+
+
+def _kind_by_name(file: Path) -> Kind | None:
+    """`api_level_completion_….jsonl` and the like; rows of functions say so themselves."""
+    kinds: tuple[Kind, ...] = ("line", "api", "function")
+    return next((kind for kind in kinds if file.name.startswith(kind)), None)

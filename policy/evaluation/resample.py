@@ -1,0 +1,150 @@
+"""Blanks drawn from any folder of repositories as RepoEval was drawn, so that figures do not hang on one old dataset.
+
+Line, cursor, chunk and function blanks are drawn by the code that draws them for training. API blanks are RepoEval's
+second task: a statement that calls what another file of the repository defines.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from indexer.chunking import chunk
+from indexer.languages import language_of
+from policy.training import blanks
+
+from . import sources
+from .task import KINDS, Data, EvaluationError, Kind, Problem, Repository, Task, unique
+
+LONGEST_CALL = 8  # lines
+_CALL = re.compile(r"(?<![\w.])(?:\w+\.)*(\w{3,})\(")
+_DEFINITION = re.compile(r"\s*(?:async\s+|export\s+|public\s+|private\s+|static\s+)*(?:def|fn|func|function|class)\b")
+_TESTS = re.compile(r"(^|/)(tests?|testing|__tests__|spec)(/|$)|(^|/)(test_|conftest)|[._]test\.|_test\.|\.spec\.")
+
+
+def load(repos: Path, wanted: int, kinds: Sequence[Kind] = KINDS, seed: int = 0) -> Data:
+    """About `wanted` blanks, the same number of each kind and repository as far as there are.
+
+    `repos` is a folder of repositories. Raises `EvaluationError` where no blank can be drawn.
+    """
+    if not repos.is_dir():
+        raise EvaluationError(f"{repos} is not a folder")
+    found: dict[str, Repository] = {}
+    problems: list[Problem] = []
+    for folder in sources.folders(repos):
+        found[folder.name], more = sources.load(folder)
+        problems.extend(more)
+        if not found[folder.name].files:
+            problems.append(Problem(folder.name, "no source file in it that could be read"))
+            del found[folder.name]
+    return _drawn(f"resample {repos.name}", found, problems, wanted, kinds, seed)
+
+
+def workspace(folder: Path, wanted: int, kinds: Sequence[Kind] = KINDS, seed: int = 0) -> Data:
+    """The same of one repository: the user's own."""
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder} is not a folder")
+    repository, problems = sources.load(folder)
+    name = folder.resolve().name
+    return _drawn(f"workspace {name}", {name: repository}, problems, wanted, kinds, seed)
+
+
+def _drawn(
+    name: str,
+    repositories: Mapping[str, Repository],
+    problems: list[Problem],
+    wanted: int,
+    kinds: Sequence[Kind],
+    seed: int,
+) -> Data:
+    each = max(1, -(-wanted // max(1, len(repositories) * len(kinds))))
+    tasks: list[Task] = []
+    for repository, files in repositories.items():
+        drawn = draw(repository, files, each, kinds, seed)
+        if not drawn:
+            problems.append(Problem(repository, "too little code to draw blanks from"))
+        tasks += drawn
+    if not tasks:
+        raise EvaluationError("no blanks could be drawn: there is too little source code")
+    kept, doubles = unique(tasks)
+    random.Random(seed).shuffle(kept)
+    return Data(name, tuple(kept[:wanted]), repositories, (*problems, *doubles))
+
+
+def draw(name: str, repository: Repository, each: int, kinds: Sequence[Kind], seed: int) -> list[Task]:
+    """Up to `each` blanks of every kind of one repository; tests are no targets, but may be retrieved."""
+    files = {path: text for path, text in repository.files.items() if not _TESTS.search(path)}
+    rng = random.Random(f"{seed} {name}")
+    # Drawing is by shares of a total; ask for enough that the smallest share covers `each`, then take as many.
+    total = round(each / min(blanks.SHARES.values()))
+    spans: list[tuple[str, Kind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
+    if "api" in kinds:
+        spans += api_spans(files, repository.files, each, rng)
+    rng.shuffle(spans)
+    tasks: list[Task] = []
+    for kind in kinds:
+        chosen = [span for span in spans if span[1] == kind and span[4] > span[3]][:each]
+        for path, _, variant, start, end in sorted(chosen):
+            text = files[path]
+            cursor = sources.cursor_in(repository, path, text[:start], text[end:])
+            task_id = f"{name}/{path}:{start}-{end}"
+            tasks.append(Task(task_id, kind, name, path, cursor, text[start:end], variant))
+    # The same span can be drawn as two kinds: it counts as the first.
+    return list({task.id: task for task in reversed(tasks)}.values())[::-1]
+
+
+def api_spans(
+    files: Mapping[str, str], every: Mapping[str, str], wanted: int, rng: random.Random
+) -> list[tuple[str, Kind, str, int, int]]:
+    """Statements that call a function or class defined in another file, cut from their first word to their end."""
+    defined = _definitions(every)
+    paths = list(files)
+    rng.shuffle(paths)
+    spans: list[tuple[str, Kind, str, int, int]] = []
+    for path in paths:
+        found = list(_calls(path, files[path], defined))
+        spans += rng.sample(found, min(len(found), max(1, wanted // 3)))
+        if len(spans) >= wanted:
+            break
+    return spans[:wanted]
+
+
+def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tuple[str, Kind, str, int, int]]:
+    suffix = PurePosixPath(path).suffix
+    last = -1
+    for match in _CALL.finditer(text):
+        places = defined.get(f"{suffix} {match[1]}", set())
+        line = text.rfind("\n", 0, match.start()) + 1
+        if line <= last or not places or path in places:
+            continue
+        first = text[line : text.find("\n", match.end()) if "\n" in text[match.end() :] else len(text)]
+        if _DEFINITION.match(first) or first.lstrip().startswith(("#", "//", "*", '"', "'", "@", "import ", "from ")):
+            continue
+        end = _end_of_call(text, match.end())
+        if end is not None and text.count("\n", line, end) < LONGEST_CALL:
+            last = end
+            yield path, "api", match[1], line + len(first) - len(first.lstrip()), end
+
+
+def _end_of_call(text: str, at: int) -> int | None:
+    """The end of the line on which the bracket that was opened just before `at` is closed."""
+    depth = 1
+    for place in range(at, min(len(text), at + 1200)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth == 0:
+            end = text.find("\n", place)
+            return len(text) if end < 0 else end
+    return None
+
+
+def _definitions(files: Mapping[str, str]) -> dict[str, set[str]]:
+    """(file ending, name) → files that define it; a name that many files define says nothing and is left out."""
+    found: dict[str, set[str]] = {}
+    for path, text in files.items():
+        suffix = PurePosixPath(path).suffix
+        for piece in chunk(text, language_of(path), root="/", path=path):
+            for symbol in piece.symbols:
+                found.setdefault(f"{suffix} {symbol}", set()).add(path)
+    return {name: paths for name, paths in found.items() if len(paths) <= 3}

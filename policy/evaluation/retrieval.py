@@ -1,0 +1,56 @@
+"""What is retrieved for a task: the index's own search over the task's repository, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+from indexer.chunking import Chunking
+from indexer.model import Hit
+from indexer.snapshot import Snapshot
+
+from .task import Repository, Task
+
+Style = Literal["structure", "window"]
+
+
+class Retrieval:
+    """Searches the repositories of a data set, indexed the first time each is needed.
+
+    `style` "structure" is what the server does. "window" is the paper's: overlapping windows of 20 lines (50 for
+    functions), and of each hit the chunk that follows it (fragment alignment, section 3.3).
+    """
+
+    def __init__(self, repositories: Mapping[str, Repository], style: Style = "structure", chunks: int = 10) -> None:
+        self._repositories = repositories
+        self._style = style
+        self._chunks = chunks
+        self._snapshots: dict[tuple[str, bool], Snapshot] = {}
+
+    def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
+        """The hits for a task, best first, and the milliseconds it took (indexing not included)."""
+        if task.given is not None:
+            count = max(1, len(task.given))
+            return tuple(Hit(chunk, 1 - place / count) for place, chunk in enumerate(task.given[: self._chunks])), 0.0
+        snapshot = self.snapshot(task)
+        started = time.perf_counter()
+        hits = snapshot.search(task.cursor, self._chunks)
+        if self._style == "window":
+            hits = tuple(Hit(snapshot.following(hit.chunk) or hit.chunk, hit.score) for hit in hits)
+        return hits, (time.perf_counter() - started) * 1e3
+
+    def snapshot(self, task: Task) -> Snapshot:
+        """The index that belongs to a task."""
+        wide = self._style == "window" and task.kind == "function"
+        key = (task.repository, wide)
+        if key not in self._snapshots:
+            repository = self._repositories[task.repository]
+            lines = 50 if wide else 20
+            self._snapshots[key] = Snapshot.of(
+                repository.files.items(),
+                Chunking(self._style, window_lines=lines, window_stride=lines // 2),
+                root=repository.root,
+                query_lines=lines,
+            )
+        return self._snapshots[key]

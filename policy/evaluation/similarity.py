@@ -1,0 +1,104 @@
+"""How near a completion is to the truth: exact match, edit similarity, identifier F1.
+
+The paper's definitions (section 5.1) on texts brought into RepoCoder's shape first: lines stripped, blank lines left
+out. That makes a wrong indentation invisible, in exchange for figures that can be set beside the published ones. The
+edit distance is Myers' bit-parallel algorithm (JACM 46, 1999) on Python's long integers: exact, no dependency, and
+fast enough that scoring never shows beside generating.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+from indexer.languages import language_of, parser_for
+
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`em` 0 or 1; `es` and `f1` (of identifiers) in 0–100."""
+
+    em: int
+    es: float
+    f1: float
+
+
+def score(predicted: str, truth: str, path: str = "") -> Score:
+    """Compare a post-processed prediction with the truth; `path` tells the language."""
+    left, right = canonical(predicted), canonical(truth)
+    return Score(int(left == right), edit_similarity(left, right), identifier_f1(predicted, truth, path))
+
+
+def canonical(text: str) -> str:
+    """The stripped lines of `text` that are not blank (RepoCoder's `compute_EM`, `compute_ES`)."""
+    return "\n".join(line for line in map(str.strip, text.splitlines()) if line)
+
+
+def edit_similarity(predicted: str, truth: str) -> float:
+    """ES = 1 − Levenshtein / the longer length, times 100; two empty texts are equal."""
+    longest = max(len(predicted), len(truth))
+    return 100.0 * (1.0 - distance(predicted, truth) / longest) if longest else 100.0
+
+
+def distance(left: str, right: str) -> int:
+    """Levenshtein distance in characters: insertions, deletions, substitutions, each of cost 1."""
+    if len(left) < len(right):
+        left, right = right, left
+    if not right:
+        return len(left)
+    # Column by column of the dynamic programme, a bit a row: whether the value rises (`up`) or falls (`down`) by one.
+    rows = len(right)
+    places: dict[str, int] = {}
+    for row, character in enumerate(right):
+        places[character] = places.get(character, 0) | 1 << row
+    everything, last = (1 << rows) - 1, 1 << (rows - 1)
+    up, down, result = everything, 0, rows
+    for character in left:
+        match = places.get(character, 0)
+        zero = (((match & up) + up) ^ up) | match | down
+        rise = down | ~(zero | up) & everything
+        fall = up & zero
+        if rise & last:
+            result += 1
+        elif fall & last:
+            result -= 1
+        rise = rise << 1 & everything | 1
+        fall = fall << 1 & everything
+        up = fall | ~(zero | rise) & everything
+        down = rise & zero
+    return result
+
+
+def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
+    """F1 of the identifiers as multisets, in 0–100 (CrossCodeEval, section 3.3); without any on both sides, 100."""
+    mine, theirs = identifiers(predicted, path), identifiers(truth, path)
+    if not mine and not theirs:
+        return 100.0
+    common = (mine & theirs).total()
+    return 200.0 * common / (mine.total() + theirs.total())
+
+
+@lru_cache(maxsize=4096)
+def identifiers(text: str, path: str = "") -> Counter[str]:
+    """Names in `text`: leaves of its syntax tree that are identifiers, without a grammar all words.
+
+    A fragment need not parse: tree-sitter still finds the leaves. Words in strings and comments are none.
+    """
+    language = language_of(path)
+    parser = parser_for(language.id) if language else None
+    if parser is None:
+        return Counter(_WORD.findall(text))
+    source = text.encode("utf-8", "replace")
+    found: Counter[str] = Counter()
+    stack = [parser.parse(source).root_node]
+    while stack:
+        node = stack.pop()
+        if node.children:
+            stack.extend(node.children)
+        elif "identifier" in node.type or node.type in {"word", "name", "constant", "simple_identifier"}:
+            found[source[node.start_byte : node.end_byte].decode("utf-8", "replace")] += 1
+    return found

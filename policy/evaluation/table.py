@@ -1,0 +1,175 @@
+"""The results: a line of CSV a blank, written as soon as it is known, readable by anything.
+
+Texts are JSON strings inside their cells, so that a blank is one line whatever it holds: two runs can be compared with
+`diff`, and a run that was killed loses at most the line it was writing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import EvaluationError
+
+_TEXTS = frozenset({"truth", "without", "with_", "variant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What happened at one blank, without and with cross-file context.
+
+    `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. `p_cc` is None for a model that makes
+    no decision. `score` is the best chunk's similarity. `surprise` is the mean -ln P (nats) of the tokens generated
+    without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests were run, else "pass"
+    or why not.
+    """
+
+    id: str
+    kind: str
+    variant: str
+    repository: str
+    path: str
+    language: str
+    truth: str
+    without: str
+    with_: str
+    em_without: int
+    em_with: int
+    es_without: float
+    es_with: float
+    f1_without: float
+    f1_with: float
+    p_cc: float | None
+    cc_is_top: bool
+    score: float
+    top_p: float
+    entropy: float
+    surprise: float
+    worst: float
+    chunks: int
+    prompt_tokens: int
+    context_tokens: int
+    tokens_without: int
+    tokens_with: int
+    retrieval_ms: float
+    tests_without: str = ""
+    tests_with: str = ""
+
+
+COLUMNS = tuple(field.name.rstrip("_") for field in fields(Row))
+
+
+def to_line(row: Row) -> str:
+    """One line of CSV, with its end."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(
+        [_cell(field.name, getattr(row, field.name)) for field in fields(Row)]
+    )
+    return buffer.getvalue()
+
+
+def read(file: Path) -> list[Row]:
+    """All rows of a file, but for a last line that was cut off. Raises `EvaluationError` for any other file."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{file} cannot be read: {error}") from error
+    lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
+    if not lines or tuple(lines[0].split(",")) != COLUMNS:
+        raise EvaluationError(f"{file} is not a result of `repoformer-lsp eval` (or of another version of it)")
+    rows = []
+    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+        try:
+            values = {field.name: _value(field.name, str(field.type), cell)
+                      for field, cell in zip(fields(Row), cells, strict=True)}  # fmt: skip
+        except ValueError as error:
+            raise EvaluationError(f"{file}:{number}: {error}") from error
+        rows.append(Row(**values))
+    return rows
+
+
+def begin(file: Path) -> list[Row]:
+    """Make a file ready to append to: its rows so far, a line that was cut off taken away."""
+    if not file.exists():
+        file.write_text(",".join(COLUMNS) + "\n", "utf-8")
+        return []
+    rows = read(file)
+    text = file.read_text("utf-8")
+    if not text.endswith("\n"):
+        file.write_text(text[: text.rfind("\n") + 1], "utf-8")
+    return rows
+
+
+def _cell(name: str, value: object) -> object:
+    if name in _TEXTS:
+        return json.dumps(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _value(name: str, kind: str, cell: str) -> Any:
+    if name in _TEXTS:
+        return json.loads(cell)
+    if kind == "float | None":
+        return float(cell) if cell else None
+    return {"int": int, "float": float, "bool": lambda text: bool(int(text)), "str": str}[kind](cell)  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows as columns, for arithmetic. All arrays have shape (blanks,)."""
+
+    rows: tuple[Row, ...]
+    without: NDArray[np.float64]
+    with_: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], metric: str = "es") -> Table:
+        """The table of a metric: "es", "em" (as per cent), "f1", or "ut" for passing unit tests (as per cent)."""
+        kept = tuple(rows)
+        if metric == "ut":
+            kept = tuple(row for row in kept if row.tests_without and row.tests_with)
+            pair = [(100.0 * (row.tests_without == "pass"), 100.0 * (row.tests_with == "pass")) for row in kept]
+        else:
+            factor = 100.0 if metric == "em" else 1.0
+            pair = [
+                (factor * getattr(row, f"{metric}_without"), factor * getattr(row, f"{metric}_with")) for row in kept
+            ]
+        array = np.array(pair, float).reshape(-1, 2)
+        return cls(kept, array[:, 0], array[:, 1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def gain(self) -> NDArray[np.float64]:
+        """What retrieval adds, blank by blank."""
+        return self.with_ - self.without
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """A number of each row; NaN where it has none."""
+        return np.array([np.nan if (value := getattr(row, name)) is None else float(value) for row in self.rows])
+
+    @property
+    def selective(self) -> bool:
+        """Whether the model makes decisions of its own."""
+        return bool(self.rows) and all(row.p_cc is not None for row in self.rows)
+
+
+def groups(rows: Sequence[Row], by: str) -> dict[str, list[Row]]:
+    """Rows by the value of a column, values in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str(getattr(row, by)), []).append(row)
+    return dict(sorted(found.items()))
