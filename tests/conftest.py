@@ -1,4 +1,4 @@
-"""What the rings of tests share: one real model for all of them."""
+"""What the rings of tests share: one real model for all of them, and the same one with the markers of our layout."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 
 from policy import models
+from tests.marked import mark
 
 
 @pytest.fixture(scope="session")
 def model() -> Path:
     """The default model, fetched into the user's cache the first time."""
     return models.place_interim().path
+
+
+@pytest.fixture(scope="session")
+def marked_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model in the layout `repoformer-spm`; it decides, though nobody taught it how."""
+    target = tmp_path_factory.mktemp("models") / "marked.gguf"
+    mark(model, target, "repoformer-spm")
+    return target

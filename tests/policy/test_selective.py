@@ -1,0 +1,72 @@
+"""The decision in the KV cache: what a model with `<cc>` reads, and what it never reads twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from indexer.model import Cursor
+from indexer.snapshot import Snapshot
+from policy.completer import Completer, Completion, CompletionSettings, Request
+from policy.engine import EngineSettings, Supervisor
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GEOMETRY = "def area_of_rectangle(width, height):\n    return width * height\n"
+LINES = "".join(f"first_{number} = load('{number}.txt')\n" for number in range(6))
+PREFIX = f"from geometry import area_of_rectangle\n\n{LINES}\ndef total(rooms):\n    "
+SUFFIX = "\n\n\nprint(total([(1, 2), (3, 4)]))\n"
+STATEMENT = "return sum(area_of_rectangle(w, h)"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def supervisor(marked_model: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(marked_model, EngineSettings(context_size=2048, threads=2))
+    yield supervisor
+    await supervisor.close()
+
+
+async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1.0) -> Completion:
+    """Complete behind `typed`; threshold 1 always abstains, 0 always retrieves."""
+    snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
+    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8))
+    cursor = Cursor("/w/main.py", PREFIX + typed, SUFFIX, "python")
+    return await completer.complete(Request(cursor, "file:///w/main.py"))
+
+
+async def test_the_token_decides(supervisor: Supervisor) -> None:
+    abstained, retrieved = await complete(supervisor), await complete(supervisor, threshold=0.0)
+    assert abstained.decision is not None and retrieved.decision is not None
+    assert abstained.decision.source == retrieved.decision.source == "token"
+    assert 0 < abstained.decision.p_retrieve < 1
+    assert abstained.decision.p_retrieve == pytest.approx(retrieved.decision.p_retrieve, rel=0.05)
+    assert (abstained.decision.retrieve, retrieved.decision.retrieve) == (False, True)
+    assert [hit.chunk.path for hit in retrieved.hits] == ["geometry.py"]
+
+
+async def test_an_abstained_request_evaluates_l_r_and_the_markers_once(supervisor: Supervisor) -> None:
+    await (await supervisor.engine()).forget("")
+    completion = await complete(supervisor)
+    # `<fim_suffix> R <fim_prefix> L <eof>` for the decision, `<fim_middle>` to go on from it.
+    assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
+
+
+async def test_retrieving_reads_r_once(supervisor: Supervisor) -> None:
+    await (await supervisor.engine()).forget("")
+    completion = await complete(supervisor, threshold=0.0)
+    stats = completion.stats
+    decision_prompt = stats["prompt_tokens"] - stats["context_tokens"] - 1  # less <cc>, with <fim_middle> for it
+    right = len(SUFFIX) // 4  # at the very least a token for four characters
+    assert stats["evaluated_tokens"] < stats["prompt_tokens"] + decision_prompt - right // 2
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieving", "abstaining"])
+async def test_a_keystroke_evaluates_fewer_than_16_tokens_a_branch(supervisor: Supervisor, threshold: float) -> None:
+    await complete(supervisor, threshold=threshold)
+    branches = 1 if threshold else 2
+    for end in range(1, len(STATEMENT) + 1, 3):
+        completion = await complete(supervisor, STATEMENT[:end], threshold)
+        assert completion.stats["evaluated_tokens"] < 16 * branches
