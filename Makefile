@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  ?= .
 
 # llama.cpp is compiled for the machine it is built on. Some virtual machines announce AMX but do not let a process
 # use its tiles; what ggml compiles for them then dies with SIGILL at the first evaluation. At the sizes used here AMX
@@ -15,7 +16,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo test lint types bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +42,9 @@ lint: setup ## check style and formatting
 
 types: setup ## check types
 	$(BIN)/mypy
+
+bench: setup ## measure the index on the folders in BENCH (default: this repository)
+	$(BIN)/python -m benchmarks.index $(BENCH)
 
 clean: ## remove the environment and what tools left behind
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -26,6 +26,7 @@ COMMANDS = {
     "search": "lsp_server.commands.search",
     "model": "lsp_server.commands.model",
     "doctor": "lsp_server.commands.doctor",
+    "train": "policy.training.cli",
 }
 DEFAULT = "serve"
 

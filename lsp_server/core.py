@@ -61,11 +61,6 @@ class Core:
         self._completer: Completer | None = None
         self._opening: asyncio.Task[Completer] | None = None
 
-    @property
-    def index(self) -> WorkspaceIndex | None:
-        """The index, once `start` was called."""
-        return self._index
-
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, roots: Sequence[Path]) -> None:
@@ -77,6 +72,11 @@ class Core:
         """Load the model before somebody waits for it. Raises what `complete` does."""
         completer = await self._completer_now()
         await completer.supervisor.engine()
+
+    def wait_indexed(self) -> None:
+        """Block until the workspace is indexed; for a thread, not for the event loop."""
+        if self._index is not None:
+            self._index.wait_idle()
 
     async def apply(self, settings: Settings) -> None:
         """Take over changed settings."""
