@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 48  # below this nesting a long run of lines is cut blindly
 HEADER_COLUMNS = 160
+PARSED_LENGTH = 2_000_000  # characters; a longer file was not written by hand and would hold up those behind it
 _WORD = re.compile(r"\w")
 
 
@@ -89,7 +90,8 @@ def spans(text: str, language: Language | None, chunking: Chunking) -> list[Span
     if not text:
         return []
     count = text.count("\n") + (not text.endswith("\n"))
-    parser = parser_for(language.id) if language and chunking.style == "structure" else None
+    parsed = language is not None and chunking.style == "structure" and len(text) <= PARSED_LENGTH
+    parser = parser_for(language.id) if language and parsed else None
     if parser is None or language is None:
         return windows(count, chunking.window_lines, chunking.window_stride)
     source = text.encode("utf-8", "replace")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,15 @@ class Document:
 
     def chunk(self, number: int) -> Chunk:
         """Make the chunk with this number (order of lines, from 0)."""
+        return self._make(number, self.names.split(b"\n", number + 1)[number])
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Make all chunks, in the order of their lines."""
+        return map(self._make, range(len(self)), self.names.split(b"\n"))
+
+    def _make(self, number: int, names: bytes) -> Chunk:
         start_line, end_line, start, end, kind, _ = (int(value) for value in self.spans[number])
-        header, symbols = json.loads(self.names.split(b"\n")[number])
+        header, symbols = json.loads(names)
         text = self.text[start:end].decode("utf-8", "replace").rstrip()
         return Chunk(self.root, self.path, start_line, end_line, text, KINDS[kind], header, tuple(symbols))
 

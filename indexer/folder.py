@@ -33,6 +33,12 @@ class Folder:
         self._cache_dir = cache_dir
         self._store: Store | None = None
 
+    @property
+    def store_file(self) -> str:
+        """Where the saved index lies, for the workers to read; "" if there is none."""
+        store = self._store
+        return "" if store is None else str(store.file)
+
     def is_rule(self, path: str) -> bool:
         """Tell whether a change of this file changes what is indexed."""
         return path.rpartition("/")[2] in IGNORE_FILES or path == ".git/info/exclude"

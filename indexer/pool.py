@@ -25,7 +25,7 @@ _PATIENCE = 60.0  # seconds for a batch; a batch takes a fraction of one
 
 
 class Pool:
-    """`size` worker processes, started when there is work."""
+    """`size` worker processes."""
 
     def __init__(self, size: int, on_done: Callable[[list[Outcome]], None]) -> None:
         self._on_done = on_done
@@ -34,15 +34,15 @@ class Pool:
             threading.Thread(target=self._serve, name=f"index-worker-{n}", daemon=True) for n in range(size)
         ]
         self._closing = threading.Event()
-        self._started = False
         self.size = size
+
+    def start(self) -> None:
+        """Start the processes now, so that the first saved file does not wait for an interpreter."""
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, batch: Sequence[Task]) -> None:
         """Hand over a batch; `on_done` gets its outcomes, in order, on some other thread."""
-        if not self._started:
-            self._started = True
-            for thread in self._threads:
-                thread.start()
         self._batches.put(batch)
 
     def close(self) -> None:
@@ -50,24 +50,23 @@ class Pool:
         self._closing.set()
         for _ in self._threads:
             self._batches.put(None)
-        if self._started:
-            for thread in self._threads:
+        for thread in self._threads:
+            if thread.is_alive():
                 thread.join(timeout=5.0)
 
     def _serve(self) -> None:
-        worker: _Worker | None = None
+        worker = _started()
         while (batch := self._batches.get()) is not None and not self._closing.is_set():
             outcomes: list[Outcome] = []
-            worker = worker or _Worker()
+            worker = worker or _started()
             try:
-                outcomes = worker.perform(batch)
+                outcomes = worker.perform(batch) if worker else [self._alone(task) for task in batch]
             except (OSError, EOFError):
-                worker.end()
+                if worker:
+                    worker.end()
                 worker = None
                 _log.info("an index worker died; its %d files are tried one by one", len(batch))
-                for task in batch:
-                    outcome = self._alone(task)
-                    outcomes.append(outcome)
+                outcomes = [self._alone(task) for task in batch]
             self._on_done(outcomes)
         if worker is not None:
             worker.end()
@@ -75,9 +74,9 @@ class Pool:
     def _alone(self, task: Task) -> Outcome:
         """Try one task in a worker of its own: as it is, and then as windows."""
         for attempt in (task, replace(task, plain=True)):
-            if self._closing.is_set():
+            worker = None if self._closing.is_set() else _started()
+            if worker is None:
                 break
-            worker = _Worker()
             try:
                 return worker.perform([attempt])[0]
             except (OSError, EOFError):
@@ -85,7 +84,9 @@ class Pool:
                     _log.warning("parsing %s ended its worker; it is indexed as plain text", task.path)
             finally:
                 worker.end()
-        return Outcome(task.root, task.path, reason=Reason("unreadable", "reading it ended the worker process"))
+        return Outcome(
+            task.root, task.path, reason=Reason("unreadable", f"{task.path}: no worker process could read it")
+        )
 
 
 class _Worker:
@@ -120,3 +121,12 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()
+
+
+def _started() -> _Worker | None:
+    """Start a worker; None if the system has no room for a process."""
+    try:
+        return _Worker()
+    except OSError as error:
+        _log.warning("an index worker could not be started (%s)", error)
+        return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -23,7 +24,7 @@ from indexer.retrieval.ranking import Ranked, best
 from indexer.segment import Part, Segment, place
 from indexer.words import first_lines, jaccard, keys, last_lines, words
 
-NEAR_COPY = 0.9  # share of a chunk's words that stand around the cursor, from which on it adds nothing
+NEAR_COPY = 0.98  # share of a chunk's words that stand around the cursor, from which on it adds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ class Snapshot:
     def all_chunks(self) -> Iterator[Chunk]:
         """Yield every chunk that a search can return."""
         for part in self.parts:
-            for number in np.flatnonzero(part.live).tolist():
-                yield part.segment.chunk(number)
+            every = (chunk for document in part.segment.documents for chunk in document.chunks())
+            yield from compress(every, part.live.tolist())
 
     def following(self, chunk: Chunk) -> Chunk | None:
         """Return the chunk that comes after one in its file (the paper's fragment alignment), None after the last."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import sqlite3
 import struct
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from indexer.chunking import Chunking
+from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
 from indexer.languages import language_of
 from indexer.reading import decode, judge, read
@@ -30,7 +33,8 @@ class Task:
     """A file to make ready: from the disk, or the text of an open buffer.
 
     `known` is the digest under which the index already has it, so that a touched but unchanged file costs a read.
-    `plain` asks for windows instead of parsing: the grammar crashed on this file before.
+    `plain` asks for windows instead of parsing: the grammar crashed on this file before. `store` is the folder's saved
+    index, where the record may still be from before a switch to another branch and back.
     """
 
     root: str
@@ -41,6 +45,7 @@ class Task:
     lsp_id: str = ""
     known: bytes = b""
     plain: bool = False
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ def perform(task: Task) -> Outcome:
         digest = digest_of(data, task)
         if digest == task.known:
             return Outcome(task.root, task.path, digest, mtime_ns, size)
+        if (record := _saved(task.store, digest)) is not None:
+            return Outcome(task.root, task.path, digest, mtime_ns, size, record)
         text = decode(data)
     else:
         digest = digest_of(task.text.encode("utf-8", "replace"), task)
@@ -91,6 +98,26 @@ def digest_of(data: bytes, task: Task) -> bytes:
     language = language_of(task.path, task.lsp_id)
     shape = f"{language.id if language else ''} {task.chunking} {task.plain}"
     return blake2b(data, digest_size=16, person=blake2b(shape.encode(), digest_size=16).digest()).digest()
+
+
+@cache
+def _reader(store: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{Path(store).as_uri()}?mode=ro", uri=True, timeout=0.5)
+
+
+def _saved(store: str, digest: bytes) -> bytes | None:
+    """Look a record up in the saved index; whatever is wrong with it, the file is simply parsed again."""
+    if not store:
+        return None
+    try:
+        row = _reader(store).execute("SELECT record FROM content WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            return None
+        Extract.from_bytes("", "", row[0])
+    except (sqlite3.Error, DamagedRecord):
+        return None
+    record: bytes = row[0]
+    return record
 
 
 def send(stream: BinaryIO, message: object) -> None:

@@ -114,6 +114,7 @@ class WorkspaceIndex:
     def start(self) -> None:
         """Begin to index; returns at once."""
         self._writer.start()
+        self._pool.start()
         if (cache := self._cache_dir) is not None:
             self._disk.submit(lambda: tidy(cache, max_bytes=self.settings.cache_bytes))
         self.set_roots(self._roots)
@@ -174,16 +175,13 @@ class WorkspaceIndex:
                 action = self._actions.get(timeout=self._pause())
             except queue.Empty:
                 action = None
-            try:
-                if action is not None:
-                    action()
-                self._look(time.monotonic())
-                self._hand_out()
-                self._merge()
-                self._publish(time.monotonic())
-                self._rest()
-            except Exception:  # a bug in one update must not end the thread that all others rely on
-                _log.exception("an index update failed")
+            # A bug in one step must not end the thread that all others rely on.
+            for step in (action, self._look, self._hand_out, self._merge, self._publish, self._rest):
+                try:
+                    if step is not None:
+                        step()
+                except Exception:
+                    _log.exception("an index update failed")
 
     def _pause(self) -> float | None:
         """Return how long the writer may sleep if nobody says anything; None for ever."""
@@ -192,8 +190,9 @@ class WorkspaceIndex:
             due = min(due, self._published_at + PUBLISH_EVERY)
         return None if due == float("inf") else max(due - time.monotonic(), 0.0)
 
-    def _publish(self, now: float) -> None:
+    def _publish(self) -> None:
         """Make what changed visible to readers, at once unless much more is about to come."""
+        now = time.monotonic()
         if self._changed and not (self._agenda.long and now < self._published_at + PUBLISH_EVERY):
             self._changed, self._published_at = False, now
             self._snapshot = replace(
@@ -313,8 +312,9 @@ class WorkspaceIndex:
         elif self._buffers.pop(place, None) is not None:
             self._agenda.hurry([place])
 
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
         """Turn paths that are due into files to read, or into a scan where single files do not say it."""
+        now = time.monotonic()
         self._agenda.hurry(place for path in self._typed.take(now) if (place := self._place(path)))
         paths = self._touched.take(now)
         missing: set[str] = set()
@@ -381,7 +381,7 @@ class WorkspaceIndex:
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
         digest = self._known[place][1] if place in self._known else b""
-        return reason or Task(root, path, chunking, most, known=digest)
+        return reason or Task(root, path, chunking, most, known=digest, store=self._folders[root].store_file)
 
     def _done(self, outcomes: Sequence[Outcome]) -> None:
         """Put a batch's results in place."""

@@ -1,0 +1,255 @@
+"""What a workspace may hold, and what the machine may do, without the index losing anything else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer import worker
+from indexer.settings import IndexSettings
+from indexer.store import KEPT_DAYS, tidy
+from indexer.watching import Watcher
+from indexer.workspace import WorkspaceIndex
+
+Open = Callable[..., WorkspaceIndex]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "ws"
+    root.mkdir()
+    (root / "good.py").write_text("def good(thing):\n    return thing\n")
+    return root
+
+
+@pytest.fixture
+def open_index(root: Path, tmp_path: Path) -> Iterator[Open]:
+    """Open the workspace, wait until it is indexed, close it in the end."""
+    opened: list[WorkspaceIndex] = []
+
+    def start(watch: bool = False, **kwargs: object) -> WorkspaceIndex:
+        cache = tmp_path / "cache"
+        index = WorkspaceIndex([root], IndexSettings(watch=watch, workers=1, **kwargs), cache_dir=cache)  # type: ignore[arg-type]
+        opened.append(index)
+        index.start()
+        assert index.wait_idle(120)
+        return index
+
+    yield start
+    for index in opened:
+        index.close()
+
+
+def paths(index: WorkspaceIndex) -> set[str]:
+    assert index.wait_idle(120)
+    return {chunk.path for chunk in index.snapshot.all_chunks()}
+
+
+def test_files_that_hold_no_source(root: Path, open_index: Open) -> None:
+    (root / "nul.py").write_bytes(b"x = 1\0\n")
+    (root / "latin.py").write_bytes("név = 'érték'\n".encode("latin-1"))
+    (root / "undecodable.py").write_bytes(b"x = '" + bytes([0xFF, 0xFE, 0x80]) * 20 + b"'\n")
+    (root / "line.py").write_bytes(b"x = '" + b"y" * 900_000 + b"'\n")
+    with (root / "huge.py").open("wb") as file:
+        file.truncate(200_000_000)
+    (root / "long.py").write_text("x = 1\n" * 150_000)
+    (root / "deep.py").write_text("(" * 100_000 + ")" * 100_000 + "\n")
+    (root / "nested.py").write_text("\n".join("[" for _ in range(20_000)) + "\n")
+    (root / "Case.py").write_text("upper = 1\n")
+    (root / "case.py").write_text("lower = 1\n")
+    assert paths(open_index()) == {
+        "good.py", "latin.py", "undecodable.py", "long.py", "nested.py", "Case.py", "case.py"
+    }  # fmt: skip
+
+
+def test_a_million_lines_in_one_file_when_a_person_asks_for_it(root: Path, open_index: Open) -> None:
+    (root / "million.py").write_text("value = 1\n" * 1_000_000)
+    index = open_index(max_file_bytes=20_000_000)
+    assert max(chunk.end_line for chunk in index.snapshot.all_chunks()) == 1_000_000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission(root: Path, open_index: Open, caplog: pytest.LogCaptureFixture) -> None:
+    closed = root / "closed"
+    closed.mkdir(mode=0)
+    try:
+        index = open_index()
+        index.rescan()
+        assert paths(index) == {"good.py"}
+        assert sum("closed" in record.message for record in caplog.records) == 1
+    finally:
+        closed.chmod(0o700)
+
+
+def test_a_workspace_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = WorkspaceIndex([tmp_path / "gone"], IndexSettings(workers=1))
+    index.start()
+    try:
+        assert index.wait_idle(60)
+        assert index.snapshot.files == 0
+        assert any("gone" in record.message for record in caplog.records)
+    finally:
+        index.close()
+
+
+def test_a_file_that_vanishes_while_read(root: Path) -> None:
+    outcome = worker.perform(worker.Task(str(root), "vanished.py", IndexSettings().chunking, 1_000))
+    assert outcome.reason is not None
+    assert outcome.reason.rule == "missing"
+
+
+def test_a_worker_that_dies_is_replaced(root: Path, open_index: Open) -> None:
+    index = open_index()
+    children = [int(line) for line in _children(os.getpid())]
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    (root / "later.py").write_text("def later(): pass\n")
+    index.touch([root / "later.py"])
+    assert paths(index) == {"good.py", "later.py"}
+
+
+def _children(pid: int) -> list[str]:
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [line.split()[0] for line in found.stdout.splitlines() if "indexer.worker" in line]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])
+def test_a_damaged_or_newer_saved_index_is_built_anew(
+    root: Path, tmp_path: Path, open_index: Open, damage: bytes | None
+) -> None:
+    open_index().close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    if damage is None:
+        with sqlite3.connect(saved) as connection:
+            connection.execute("PRAGMA user_version = 999")
+        connection.close()
+    else:
+        saved.write_bytes(damage)
+    assert paths(open_index()) == {"good.py"}
+
+
+def test_a_damaged_record_is_read_again(root: Path, tmp_path: Path, open_index: Open) -> None:
+    open_index().close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    with sqlite3.connect(saved) as connection:
+        connection.execute("UPDATE content SET record = x'00112233'")
+    connection.close()
+    assert paths(open_index()) == {"good.py"}
+
+
+def test_no_room_for_the_cache(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    index = WorkspaceIndex([root], IndexSettings(watch=False, workers=1), cache_dir=tmp_path / "cache")
+    index.start()
+    try:
+        assert paths(index) == {"good.py"}
+        assert sum("not saved" in record.message for record in caplog.records) == 1
+    finally:
+        index.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full file system")
+def test_a_full_disk_under_the_cache(
+    root: Path, tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = open_index()
+    (folder,) = index._folders.values()
+    store = folder._store
+    assert store is not None
+    assert store._connection is not None
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then fails as on a full disk
+    for number in range(50):
+        (root / f"more{number}.py").write_text(f"def more{number}(): pass\n" * 300)
+    index.rescan()
+    assert len(paths(index)) == 51
+    index.close()
+    assert sum("not saved" in record.message for record in caplog.records) == 1
+
+
+def test_kill_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, open_index: Open) -> None:
+    for number in range(150):
+        (root / f"m{number}.py").write_text(f"def m{number}(argument):\n    return argument + {number}\n" * 40)
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "from pathlib import Path; from indexer.workspace import WorkspaceIndex\n"
+        "from indexer.settings import IndexSettings\n"
+        f"index = WorkspaceIndex([Path({str(root)!r})], IndexSettings(workers=1, watch=False), "
+        f"cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
+        "index.start(); print('started', flush=True); index.wait_idle(); index.close()\n"
+    )
+    for delay in (0.1, 0.35, 0.6, 0.9):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert len(paths(open_index())) == 151
+
+
+def test_two_servers_on_one_workspace(root: Path, open_index: Open, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = open_index(), open_index()
+    for number in range(20):
+        file = root / f"f{number}.py"
+        file.write_text(f"def f{number}(): pass\n")
+        first.touch([file])
+        second.touch([file])
+    assert paths(first) == paths(second)
+    assert len(paths(first)) == 21
+    first.close()
+    second.close()
+    assert paths(open_index()) == {"good.py", *(f"f{number}.py" for number in range(20))}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
+    now = 1_000 * 86_400.0
+    for name, age, size in (("a", 1, 10), ("b", KEPT_DAYS + 1, 10), ("c", 2, 10), ("d", 3, 100)):
+        file = tmp_path / f"{name}.sqlite3"
+        file.write_bytes(b"x" * size)
+        os.utime(file, (now - age * 86_400, now - age * 86_400))
+    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
+
+
+def test_without_native_events_the_disk_is_compared_and_that_is_said_once(
+    root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Watcher, "start", lambda self, roots: "no events in this test")
+    index = open_index(watch=True, poll_seconds=0.2)
+    (root / "later.py").write_text("def later(): pass\n")
+    until = time.monotonic() + 30
+    while "later.py" not in paths(index) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert paths(index) == {"good.py", "later.py"}
+    assert sum("no events in this test" in record.message for record in caplog.records) == 1
+
+
+def test_native_events(root: Path, open_index: Open) -> None:
+    index = open_index(watch=True)
+
+    def eventually(expected: set[str]) -> None:
+        until = time.monotonic() + 30
+        while paths(index) != expected and time.monotonic() < until:
+            time.sleep(0.02)
+        assert paths(index) == expected
+
+    (root / "pkg").mkdir()
+    (root / "pkg" / "new.py").write_text("def new(): pass\n")
+    eventually({"good.py", "pkg/new.py"})
+    (root / "pkg").rename(root / "lib")
+    eventually({"good.py", "lib/new.py"})
+    (root / "lib" / "new.py").unlink()
+    eventually({"good.py"})
