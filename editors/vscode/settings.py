@@ -1,0 +1,52 @@
+"""Write the server's settings into this extension's settings page. Use: `python settings.py`, with `--check` to compare.
+
+The table of settings is `lsp_server.settings`; beside them the page has two of the extension's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lsp_server.settings import json_schema
+
+MANIFEST = Path(__file__).with_name("package.json")
+OWN: dict[str, dict[str, Any]] = {
+    "repoformer.server.command": {
+        "type": "array",
+        "items": {"type": "string"},
+        "default": [],
+        "scope": "machine-overridable",
+        "markdownDescription": "How to start the server: the program and its arguments. Empty: `repoformer-lsp` on the "
+        "`PATH`, else the one that this extension has installed.",
+    },
+    "repoformer.server.package": {
+        "type": "string",
+        "default": "repoformer-lsp",
+        "scope": "machine",
+        "markdownDescription": "What *Install the Server* gives to pip: a name, with or without a version, or a file.",
+    },
+}
+
+
+def properties() -> dict[str, dict[str, Any]]:
+    """Every setting of the page, in the order in which it is shown."""
+    every = {**json_schema(), **OWN}
+    return {name: {**schema, "order": place} for place, (name, schema) in enumerate(every.items())}
+
+
+def main() -> int:
+    """Write the manifest, or compare; 1 where it differs."""
+    manifest = json.loads(MANIFEST.read_text("utf-8"))
+    manifest["contributes"]["configuration"]["properties"] = properties()
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    if "--check" in sys.argv:
+        return 0 if json.loads(MANIFEST.read_text("utf-8")) == manifest else 1
+    MANIFEST.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

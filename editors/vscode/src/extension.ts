@@ -1,0 +1,160 @@
+/**
+ * The extension: one language client for all workspace folders, its status bar item and its commands.
+ *
+ * Inline completions come through the language client's own feature; VS Code draws and accepts them. What is added
+ * here is what the protocol does not have: where the server is, what it is doing, why it suggested something, and
+ * switching it off for a while.
+ */
+
+import * as vscode from "vscode";
+import { LanguageClient, State, type LanguageClientOptions } from "vscode-languageclient/node";
+import { Acceptance } from "./acceptance";
+import { CrashHandler } from "./crashes";
+import { LANGUAGES } from "./languages";
+import * as pausing from "./pausing";
+import { findServer, installServer, offerInstallation } from "./server";
+import { STATUS, StatusBar, type Status } from "./statusBar";
+import { WhyDocuments } from "./why";
+
+let client: LanguageClient | undefined;
+let output: vscode.LogOutputChannel;
+let bar: StatusBar;
+let acceptance: Acceptance;
+
+export async function activate(context: vscode.ExtensionContext): Promise<void> {
+    output = vscode.window.createOutputChannel("Repoformer", { log: true });
+    bar = new StatusBar();
+    acceptance = new Acceptance(() => client);
+    const why = new WhyDocuments(() => client);
+    const commands: Record<string, () => unknown> = {
+        menu: () => showMenu(),
+        why: () => why.show(),
+        pauseLanguage: () => pausing.pauseLanguage(),
+        pauseWorkspace: () => pausing.pauseWorkspace(),
+        resume: () => pausing.resume(),
+        policy: () => pausing.choosePolicy(),
+        logs: () => output.show(),
+        restart: () => restart(context),
+        doctor: () => doctor(context),
+        install: () => installServer(context, output).then((done) => (done ? restart(context) : undefined)),
+        trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
+        acceptWord: () => acceptance.accept("editor.action.inlineSuggest.acceptNextWord"),
+        acceptLine: () => acceptance.accept("editor.action.inlineSuggest.acceptNextLine"),
+    };
+    context.subscriptions.push(output, bar, why);
+    for (const [name, run] of Object.entries(commands)) {
+        context.subscriptions.push(vscode.commands.registerCommand(`repoformer.${name}`, run));
+    }
+    context.subscriptions.push(
+        vscode.workspace.onDidChangeConfiguration((change) => {
+            bar.refresh();
+            if (change.affectsConfiguration("repoformer.server.command")) {
+                void restart(context);
+            }
+        }),
+        vscode.workspace.onDidGrantWorkspaceTrust(() => restart(context)),
+    );
+    await start(context);
+}
+
+export async function deactivate(): Promise<void> {
+    await client?.dispose();
+}
+
+async function start(context: vscode.ExtensionContext): Promise<void> {
+    const server = await findServer(context);
+    if (!server) {
+        bar.update({ state: "error", message: "the server is not installed" });
+        void offerInstallation();
+        return;
+    }
+    const [program, ...args] = server.command as [string, ...string[]];
+    output.info(`server: ${server.command.join(" ")} (${server.source})`);
+    const options: LanguageClientOptions = {
+        documentSelector: LANGUAGES.flatMap((language) => [
+            { scheme: "file", language },
+            { scheme: "untitled", language },
+        ]),
+        outputChannel: output,
+        errorHandler: new CrashHandler(bar, output),
+        initializationOptions: vscode.workspace.getConfiguration("repoformer"),
+        middleware: {
+            async provideInlineCompletionItems(document, position, context, token, next) {
+                const given = await next(document, position, context, token);
+                return acceptance.given(document, given ?? undefined);
+            },
+        },
+        initializationFailedHandler: (error) => {
+            output.error(error instanceof Error ? error : String(error));
+            return false;
+        },
+    };
+    const starting = new LanguageClient("repoformer", "Repoformer", { command: program, args }, options);
+    client = starting;
+    starting.onNotification(STATUS, (status: Status) => bar.update(status));
+    starting.onDidChangeState(({ newState }) => {
+        void vscode.commands.executeCommand("setContext", "repoformer.running", newState === State.Running);
+        if (newState === State.Starting) {
+            bar.update({ state: "starting", message: "starting the server" });
+        }
+    });
+    try {
+        await starting.start();
+    } catch (error) {
+        bar.update({ state: "error", message: `the server could not be started: ${program}` });
+        output.error(error instanceof Error ? error : String(error));
+        const choice = await vscode.window.showErrorMessage(
+            `Repoformer could not start ${program}.`,
+            "Show Logs",
+            "Open Settings",
+        );
+        if (choice === "Show Logs") {
+            output.show();
+        } else if (choice) {
+            await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server");
+        }
+    }
+}
+
+async function restart(context: vscode.ExtensionContext): Promise<void> {
+    const old = client;
+    client = undefined;
+    await old?.dispose().catch((error: unknown) => output.warn(String(error)));
+    await start(context);
+}
+
+async function doctor(context: vscode.ExtensionContext): Promise<void> {
+    const server = await findServer(context);
+    if (!server) {
+        await offerInstallation();
+        return;
+    }
+    const [program, ...args] = server.command as [string, ...string[]];
+    const run = new vscode.ProcessExecution(program, [...args, "doctor"]);
+    const task = new vscode.Task({ type: "process" }, vscode.TaskScope.Workspace, "doctor", "repoformer", run);
+    task.presentationOptions = { reveal: vscode.TaskRevealKind.Always, clear: true, showReuseMessage: false };
+    await vscode.tasks.executeTask(task);
+}
+
+async function showMenu(): Promise<void> {
+    const language = vscode.window.activeTextEditor?.document.languageId;
+    const off = pausing.isOff(vscode.window.activeTextEditor?.document);
+    const entries: (vscode.QuickPickItem & { command?: string })[] = [
+        { label: bar.description, kind: vscode.QuickPickItemKind.Separator },
+        { label: "$(question) Why this completion?", command: "why" },
+        ...(off
+            ? [{ label: "$(play) Resume", description: off, command: "resume" }]
+            : [
+                  { label: `$(debug-pause) Pause for ${language ?? "this language"}`, command: "pauseLanguage" },
+                  { label: "$(debug-pause) Pause for this workspace", command: "pauseWorkspace" },
+              ]),
+        { label: "$(references) When to read other files…", description: pausing.policy(), command: "policy" },
+        { label: "$(output) Logs", command: "logs" },
+        { label: "$(debug-restart) Restart the server", command: "restart" },
+        { label: "$(heart) Doctor", command: "doctor" },
+    ];
+    const chosen = await vscode.window.showQuickPick(entries, { title: "Repoformer" });
+    if (chosen?.command) {
+        await vscode.commands.executeCommand(`repoformer.${chosen.command}`);
+    }
+}

@@ -1,0 +1,84 @@
+/** Switching completions off and on, and choosing the policy: plain changes of settings, which everyone can see. */
+
+import * as vscode from "vscode";
+
+const POLICIES: Record<string, string> = {
+    selective: "When the model says that they would help",
+    always: "For every completion",
+    never: "Never",
+};
+
+function settings(): vscode.WorkspaceConfiguration {
+    return vscode.workspace.getConfiguration("repoformer");
+}
+
+function target(): vscode.ConfigurationTarget {
+    const open = vscode.workspace.workspaceFolders?.length;
+    return open ? vscode.ConfigurationTarget.Workspace : vscode.ConfigurationTarget.Global;
+}
+
+/** Why there are no completions in a document: words, or nothing where there are. */
+export function isOff(document: vscode.TextDocument | undefined): string | undefined {
+    if (!settings().get<boolean>("enabled", true)) {
+        return "paused";
+    }
+    const language = document?.languageId;
+    const off = language && settings().get<string[]>("disabledLanguages", []).includes(language);
+    return off ? `off here (${language})` : undefined;
+}
+
+export async function pauseLanguage(): Promise<void> {
+    const language = vscode.window.activeTextEditor?.document.languageId;
+    if (!language) {
+        void vscode.window.showInformationMessage("Open a file of the language first.");
+        return;
+    }
+    const off = settings().get<string[]>("disabledLanguages", []);
+    await settings().update("disabledLanguages", [...new Set([...off, language])], vscode.ConfigurationTarget.Global);
+}
+
+export async function pauseWorkspace(): Promise<void> {
+    await settings().update("enabled", false, target());
+}
+
+/** Undo both ways of pausing, at whichever level they were set. */
+export async function resume(): Promise<void> {
+    const language = vscode.window.activeTextEditor?.document.languageId;
+    const { Global, Workspace } = vscode.ConfigurationTarget;
+    const enabled = settings().inspect<boolean>("enabled");
+    if (enabled?.workspaceValue === false) {
+        await settings().update("enabled", undefined, Workspace);
+    }
+    if (enabled?.globalValue === false) {
+        await settings().update("enabled", undefined, Global);
+    }
+    const off = settings().inspect<string[]>("disabledLanguages");
+    for (const [values, level] of [
+        [off?.workspaceValue, Workspace],
+        [off?.globalValue, Global],
+    ] as const) {
+        if (language && values?.includes(language)) {
+            const left = values.filter((each) => each !== language);
+            await settings().update("disabledLanguages", left.length ? left : undefined, level);
+        }
+    }
+}
+
+export function policy(): string {
+    return settings().get<string>("policy", "selective");
+}
+
+export async function choosePolicy(): Promise<void> {
+    const now = policy();
+    const entries = Object.entries(POLICIES).map(([label, detail]) => ({
+        label,
+        detail,
+        description: label === now ? "now" : "",
+    }));
+    const chosen = await vscode.window.showQuickPick(entries, { title: "When to read other files" });
+    if (chosen) {
+        const { workspaceValue } = settings().inspect("policy") ?? {};
+        const level = workspaceValue === undefined ? vscode.ConfigurationTarget.Global : target();
+        await settings().update("policy", chosen.label, level);
+    }
+}

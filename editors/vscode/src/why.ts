@@ -1,0 +1,122 @@
+/** *Why this completion*: the server's account (`repoformer/why`) as a document whose chunks are links. */
+
+import * as vscode from "vscode";
+import type { LanguageClient } from "vscode-languageclient/node";
+
+const SCHEME = "repoformer-why";
+
+interface Chunk {
+    path: string;
+    start_line: number;
+    end_line: number;
+    score: number;
+    uri: string;
+}
+
+interface Report {
+    uri: string;
+    position: { line: number };
+    text: string;
+    decision: { p_retrieve: number | null; threshold: number | null; retrieve: boolean; source: string } | null;
+    chunks: Chunk[];
+    timings_ms: Record<string, number>;
+    stats: Record<string, number>;
+    model: string;
+    reason: string;
+}
+
+export class WhyDocuments
+    implements vscode.TextDocumentContentProvider, vscode.DocumentLinkProvider, vscode.Disposable
+{
+    private readonly changed = new vscode.EventEmitter<vscode.Uri>();
+    readonly onDidChange = this.changed.event;
+    private text = "";
+    private links: vscode.DocumentLink[] = [];
+    private readonly registered: vscode.Disposable;
+
+    constructor(private readonly client: () => LanguageClient | undefined) {
+        this.registered = vscode.Disposable.from(
+            this.changed,
+            vscode.workspace.registerTextDocumentContentProvider(SCHEME, this),
+            vscode.languages.registerDocumentLinkProvider({ scheme: SCHEME }, this),
+        );
+    }
+
+    provideTextDocumentContent(): string {
+        return this.text;
+    }
+
+    provideDocumentLinks(): vscode.DocumentLink[] {
+        return this.links;
+    }
+
+    async show(): Promise<void> {
+        const client = this.client();
+        if (!client?.isRunning()) {
+            void vscode.window.showWarningMessage("The Repoformer server is not running.");
+            return;
+        }
+        const editor = vscode.window.activeTextEditor;
+        const uri = editor && client.code2ProtocolConverter.asUri(editor.document.uri);
+        const report = await client.sendRequest<Report | null>("repoformer/why", uri ? { textDocument: { uri } } : {});
+        if (!report) {
+            void vscode.window.showInformationMessage("Nothing was completed in this file yet.");
+            return;
+        }
+        this.write(report);
+        const document = vscode.Uri.from({ scheme: SCHEME, path: "/Why this completion" });
+        this.changed.fire(document);
+        const opened = await vscode.workspace.openTextDocument(document);
+        await vscode.languages.setTextDocumentLanguage(opened, "markdown");
+        await vscode.window.showTextDocument(opened, { viewColumn: vscode.ViewColumn.Beside, preview: true });
+    }
+
+    private write(report: Report): void {
+        const lines: string[] = [];
+        this.links = [];
+        const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
+        lines.push("# Why this completion", "", `${place}, by ${report.model || "no model"}`, "", verdict(report), "");
+        if (report.text) {
+            lines.push("```", ...report.text.split("\n"), "```", "");
+        } else {
+            lines.push(`Nothing was suggested: ${report.reason}.`, "");
+        }
+        lines.push("## Code that was put before the model", "");
+        for (const chunk of report.chunks) {
+            const name = `${chunk.path}:${chunk.start_line}-${chunk.end_line}`;
+            const line = `- ${chunk.score.toFixed(3)}  ${name}`;
+            const from = line.length - name.length;
+            const link = new vscode.DocumentLink(
+                new vscode.Range(lines.length, from, lines.length, line.length),
+                vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` }),
+            );
+            link.tooltip = "Open this code";
+            this.links.push(link);
+            lines.push(line);
+        }
+        if (report.chunks.length === 0) {
+            lines.push("None.");
+        }
+        lines.push("", "## Time", "", ...figures(report.timings_ms, " ms"));
+        lines.push("", "## Tokens", "", ...figures(report.stats, ""), "");
+        this.text = lines.join("\n");
+    }
+
+    dispose(): void {
+        this.registered.dispose();
+    }
+}
+
+function verdict({ decision }: Report): string {
+    if (!decision) {
+        return "No decision was made.";
+    }
+    const how = decision.source === "token" ? "" : `, judged by ${decision.source}`;
+    const outcome = decision.retrieve ? "**other files were read**" : "**this file was enough**";
+    const [p, threshold] = [decision.p_retrieve ?? 0, decision.threshold ?? 0];
+    return `P(retrieve) ${p.toFixed(3)} against a threshold of ${threshold.toFixed(3)}: ${outcome}${how}.`;
+}
+
+function figures(values: Record<string, number>, unit: string): string[] {
+    return Object.entries(values).map(([name, value]) => `- ${name.replaceAll("_", " ")}: ${value}${unit}`);
+}
