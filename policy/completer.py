@@ -18,6 +18,7 @@ from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, TaskKind, Thresholds, by_policy, by_similarity, by_token
 from policy.engine import Engine, PromptStats, Reading, Supervisor
 from policy.errors import RepoformerError
+from policy.reuse import Reuse
 from policy.shape import Shaper
 
 Trigger = Literal["automatic", "invoked"]
@@ -57,7 +58,8 @@ class Completion:
     """What came of a request.
 
     `hits` are the chunks that stood in the prompt. `timings_ms` has a time for every stage that ran, `stats` counts
-    tokens. An empty `text` has a `reason`.
+    tokens; both tell of this request alone, so an answer that was there already has no stages, and `stats` say
+    `reused`. An empty `text` has a `reason`.
     """
 
     text: str
@@ -81,6 +83,7 @@ class Completer:
         self.supervisor = supervisor
         self.settings = settings or CompletionSettings()
         self._retriever = retriever
+        self._reuse: Reuse[Completion] = Reuse()
 
     async def complete(self, request: Request, on_stage: Callable[[Stage], None] = lambda _stage: None) -> Completion:
         """Answer `request`; cancel the task to stop everything it started, native code included.
@@ -89,6 +92,10 @@ class Completer:
         """
         settings = self._settings_for(request)
         clock = _Clock()
+        # Whoever asks explicitly wants to know anew: another file may have changed.
+        if request.trigger == "automatic" and (known := self._reuse.find(request.document, request.cursor, settings)):
+            text, origin = known
+            return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
         with clock.measure("shape"):
             shaper = Shaper(request.cursor, multiline=settings.multiline)
         if shaper.scope == "nothing":
@@ -112,7 +119,10 @@ class Completer:
         finally:
             retrieval.cancel()
         reason = "" if text else "the model had nothing to add"
-        return Completion(text, decision, used, clock.finish(), run.stats(), self.supervisor.model.stem, reason)
+        model = self.supervisor.model.stem
+        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason)
+        self._reuse.put(request.document, request.cursor, settings, text, completion)
+        return completion
 
     async def _decide(self, run: _Run, retrieval: _Retrieval, settings: CompletionSettings, kind: TaskKind) -> Decision:
         if decision := by_policy(settings.policy):
@@ -126,7 +136,8 @@ class Completer:
         return by_similarity(best, thresholds.similarity if own is None else own)
 
     async def forget(self, document: str) -> None:
-        """Give back what the KV cache holds of a closed document."""
+        """Give back what is remembered of a closed document, in the KV cache as well."""
+        self._reuse.forget(document)
         if self.supervisor.state == "ready":
             with contextlib.suppress(RepoformerError):
                 await (await self.supervisor.engine()).forget(_slot(document, ""))

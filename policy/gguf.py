@@ -2,7 +2,7 @@
 
 llama.cpp answers a bad file with "failed to load model", or with a crash; a person wants to hear *what* is wrong with
 it: a download that broke off, an image projector next to the model, an embedding model. So the header is read here
-first. It is at most a few megabytes (the vocabulary), which takes about 0.2 s for 50,000 tokens; tensor data are never read.
+first. It is at most a few megabytes (the vocabulary), about 0.2 s for 50,000 tokens; tensor data are never read.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """

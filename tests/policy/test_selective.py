@@ -70,3 +70,19 @@ async def test_a_keystroke_evaluates_fewer_than_16_tokens_a_branch(supervisor: S
     for end in range(1, len(STATEMENT) + 1, 3):
         completion = await complete(supervisor, STATEMENT[:end], threshold)
         assert completion.stats["evaluated_tokens"] < 16 * branches
+
+
+async def test_typing_through_does_not_ask_the_engine(supervisor: Supervisor) -> None:
+    snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
+    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=1.0))
+
+    def request(typed: str) -> Request:
+        return Request(Cursor("/w/main.py", PREFIX + STATEMENT + typed, SUFFIX, "python"), "file:///w/main.py")
+
+    first = await completer.complete(request(""))
+    assert len(first.text) > 1
+    for end in range(1, len(first.text)):
+        again = await completer.complete(request(first.text[:end]))
+        assert again.text == first.text[end:]
+        assert again.stats == {"reused": 1}
+        assert again.decision == first.decision
