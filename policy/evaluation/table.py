@@ -108,6 +108,13 @@ def begin(file: Path) -> list[Row]:
     return rows
 
 
+def rewrite(file: Path, rows: Iterable[Row]) -> None:
+    """Replace a file by one with these rows, whole or not at all."""
+    temporary = file.with_suffix(".new")
+    temporary.write_text(",".join(COLUMNS) + "\n" + "".join(map(to_line, rows)), "utf-8")
+    temporary.replace(file)
+
+
 def _cell(name: str, value: object) -> object:
     if name in _TEXTS:
         return json.dumps(value)

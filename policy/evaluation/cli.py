@@ -1,0 +1,214 @@
+"""`repoformer-lsp eval`, `eval diff`, `calibrate`: flat options; what is slow is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import platformdirs
+
+from .retrieval import Style
+from .task import KINDS, EvaluationError
+
+if TYPE_CHECKING:
+    from .evaluate import Options
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DATASETS = ("repoeval", "crosscodeeval", "crosscodelongeval", "resample")
+_EPILOG = """\
+examples:
+  repoformer-lsp eval --workspace .                                       your own code
+  repoformer-lsp eval --dataset repoeval --data api_level….jsonl --repos repositories/
+  repoformer-lsp eval --dataset resample --repos packages/ --blanks 1000
+  repoformer-lsp eval diff before/results.csv after/results.csv
+"""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `eval` and `calibrate`."""
+    _register_eval(subparsers)
+    _register_calibrate(subparsers)
+
+
+def _register_eval(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure what retrieval is worth, and how well the model decides (needs the `eval` extra)",
+        description="Complete blanks with and without code from other files, and report what each policy makes of it. "
+        "Interrupt it at any time: what was done so far is reported, and the same command goes on. "
+        "`eval diff A B` compares the results of two runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _data_options(parser)
+    _run_options(parser)
+    parser.add_argument("--latency", type=int, default=20, metavar="N", help="blanks to measure times on (default: 20)")
+    parser.add_argument("--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types out")
+    parser.add_argument("--tests", default="", metavar="COMMAND", help="run this in a copy of a blank's repository")
+    parser.add_argument("--tests-seconds", type=float, default=60.0, metavar="S", help="most time for it (default: 60)")
+    parser.add_argument(
+        "--tests-without-isolation",
+        action="store_true",
+        help="run generated code even where this machine cannot take the network from it",
+    )
+    parser.set_defaults(run=_run_eval)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=False)
+    diff = actions.add_parser("diff", help="what changed between two runs", description=_run_diff.__doc__)
+    diff.add_argument("before", type=Path, metavar="A", help="a run's folder, or its results.csv")
+    diff.add_argument("after", type=Path, metavar="B", help="another one")
+    diff.add_argument("--blanks-shown", type=int, default=20, metavar="N", help="blanks to list (default: 20)")
+    diff.add_argument(
+        "--fail-below", type=float, metavar="POINTS", help="exit with 1 if edit similarity fell by more than that"
+    )
+    diff.set_defaults(run=_run_diff)
+
+
+def _register_calibrate(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="find the threshold that suits a workspace, and keep it",
+        description="Evaluate on the workspace's own code, or use the results that are there, and store the threshold "
+        "that trades best. The server uses it for that workspace, until it is taken back with --undo.",
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR", help="the folder (default: this one)")
+    parser.add_argument("--undo", action="store_true", help="take the last calibration back")
+    parser.add_argument(
+        "--cost", type=float, default=0.5, metavar="POINTS",
+        help="points of edit similarity that a retrieval has to bring for its time (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--least", type=int, default=40, metavar="N", help="fewest blanks to judge by (default: 40)")
+    parser.add_argument("--blanks", type=int, default=120, metavar="N", help="blanks to draw (default: 120)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    _run_options(parser)
+    parser.set_defaults(run=_run_calibrate)
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--workspace", type=Path, metavar="DIR", help="mask the code in this folder")
+    data.add_argument("--dataset", choices=DATASETS, help="or evaluate on a data set")
+    data.add_argument("--data", type=Path, metavar="FILE", help="its JSONL file")
+    data.add_argument("--repos", type=Path, metavar="DIR", help="the folder with its repositories")
+    data.add_argument("--kinds", default="", metavar="K,K", help=f"only these kinds of blanks: {', '.join(KINDS)}")
+    data.add_argument("--blanks", type=int, default=0, metavar="N", help="most blanks (default: 120 drawn, all given)")
+    data.add_argument("--seed", type=int, default=0, help="of what is drawn")
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: in the user's cache)")
+    group.add_argument("--model", default="", metavar="FILE", help="the GGUF that decides (default: the default model)")
+    group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that completes")
+    group.add_argument("--chunking", choices=get_args(Style), default="structure", help="how files are cut")
+    group.add_argument("--chunks", type=int, default=10, metavar="N", help="most chunks to retrieve (default: 10)")
+    group.add_argument("--tokens", type=int, default=0, metavar="N", help="most tokens to generate (default: by kind)")
+    for name in ("left", "right", "context"):
+        group.add_argument(
+            f"--{name}", type=int, metavar="N", help=f"tokens of the {name} context (default: the model's)"
+        )
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: by the machine)")
+
+
+def _run_eval(options: argparse.Namespace) -> int:
+    from . import evaluate
+
+    chosen = _options(options)
+    result = asyncio.run(evaluate.evaluate(chosen))
+    for sentence in result.findings:
+        print(f"- {sentence}")
+    print(f"\n{chosen.out / 'report.html'}")
+    if result.interrupted:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run_diff(options: argparse.Namespace) -> int:
+    """Compare two runs blank by blank; exits with 1 where edit similarity fell by more than --fail-below."""
+    from . import comparing, table
+
+    before, after = (path / "results.csv" if path.is_dir() else path for path in (options.before, options.after))
+    difference = comparing.compare(table.read(before), table.read(after))
+    print("\n".join(comparing.lines(difference, options.blanks_shown)))
+    if options.fail_below is None:
+        return 0
+    for drop in difference.drops(options.fail_below):
+        print(f"{drop.figure} fell by {-drop.difference.value:.2f}, more than {options.fail_below:g}", file=sys.stderr)
+    if difference.only_before:
+        print(f"{len(difference.only_before)} blanks of the first run are missing", file=sys.stderr)
+    return int(bool(difference.drops(options.fail_below) or difference.only_before))
+
+
+def _run_calibrate(options: argparse.Namespace) -> int:
+    from . import calibrated, evaluate
+
+    workspace: Path = options.workspace
+    if options.undo:
+        taken, now = calibrated.undo(workspace)
+        if taken is None:
+            print(f"{workspace.resolve()} was not calibrated")
+            return 1
+        print(
+            f"took {taken.threshold:.2f} back; "
+            + (f"{now.threshold:.2f} holds again" if now else "the model's own holds")
+        )
+        return 0
+    options.dataset = options.data = options.repos = None
+    options.kinds, options.latency, options.typing, options.tests = "", 0, 0, ""
+    options.tests_seconds, options.tests_without_isolation = 60.0, False
+    result = asyncio.run(evaluate.evaluate(_options(options)))
+    if len(result.rows) < options.least:
+        raise EvaluationError(
+            f"{len(result.rows)} blanks are too few to judge by (--least {options.least}); the same command goes on"
+        )
+    best = evaluate.trade(result.rows, options.cost)
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    try:
+        calibrated.store(workspace, calibrated.Calibration(best.threshold, result.model, len(result.rows), today))
+    except OSError as error:
+        raise EvaluationError(f"{calibrated.file()} cannot be written: {error.strerror}") from error
+    print(f"threshold {best.threshold:.2f} for {workspace.resolve()} with {result.model}: edit similarity "
+          f"{best.value:.2f}, {best.share:.0%} of requests retrieve ({len(result.rows)} blanks)")  # fmt: skip
+    print("take it back with: repoformer-lsp calibrate --undo")
+    return 0
+
+
+def _options(options: argparse.Namespace) -> Options:
+    """What was asked for, checked. Raises `EvaluationError`."""
+    from .evaluate import Options
+
+    if (options.workspace is None) == (options.dataset is None):
+        raise EvaluationError("name either --workspace DIR or --dataset NAME (see `repoformer-lsp eval --help`)")
+    if options.dataset == "resample" and options.repos is None:
+        raise EvaluationError("resample draws from --repos DIR, a folder with one folder for each repository")
+    if options.dataset in {"repoeval", "crosscodeeval", "crosscodelongeval"} and options.data is None:
+        raise EvaluationError(f"{options.dataset} needs --data FILE")
+    if options.dataset == "repoeval" and options.repos is None:
+        raise EvaluationError("repoeval needs --repos DIR, the folder with its repositories: R is recovered from them")
+    kinds = tuple(kind for kind in options.kinds.split(",") if kind) or KINDS
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise EvaluationError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
+    budgets = {name: value for name in ("left", "right", "context") if (value := getattr(options, name)) is not None}
+    name = options.dataset or f"workspace-{options.workspace.resolve().name}"
+    out = options.out or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "eval", name)
+    return Options(
+        out=out, workspace=options.workspace, dataset=options.dataset or "", data=options.data, repos=options.repos,
+        kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed, model=options.model,
+        generator=options.generator, chunking=options.chunking, chunks=options.chunks, tokens=options.tokens,
+        budgets=budgets, threads=options.threads, latency=options.latency, typing=options.typing,
+        tests=tuple(_words(options.tests)), tests_seconds=options.tests_seconds,
+        tests_isolated=not options.tests_without_isolation,
+    )  # fmt: skip
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise EvaluationError(f"--tests {command!r}: {error}") from error

@@ -1,0 +1,260 @@
+"""One evaluation from beginning to end: data, completions, times, tests, report. Top to bottom, as it happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from indexer.model import Cursor, Retriever
+from policy import models
+from policy.completer import Completer, Request
+from policy.decision import Thresholds
+from policy.engine import EngineSettings, Supervisor
+from policy.errors import EngineError
+from policy.gguf import check_generator
+from policy.training.running import Stop as Interrupt
+
+from . import (
+    crosscode,
+    figures,
+    latency,
+    policies,
+    record,
+    repoeval,
+    report,
+    resample,
+    runner,
+    table,
+    typist,
+    unittests,
+)
+from .policies import Point
+from .progress import Bar
+from .retrieval import Retrieval, Style
+from .table import Row, Table
+from .task import Data, EvaluationError, Kind, Task, spread
+
+DRAWN = 120
+# Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
+MICRO_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is evaluated, and how; see `cli.py` for each. `blanks` 0: all that are given, `DRAWN` that are drawn."""
+
+    out: Path
+    workspace: Path | None
+    dataset: str
+    data: Path | None
+    repos: Path | None
+    kinds: tuple[Kind, ...]
+    all_kinds: bool
+    blanks: int
+    seed: int
+    model: str
+    generator: str
+    chunking: Style
+    chunks: int
+    tokens: int
+    budgets: Mapping[str, int]
+    threads: int
+    latency: int
+    typing: int
+    tests: tuple[str, ...]
+    tests_seconds: float
+    tests_isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it: the rows, what the report says first, the model's file name."""
+
+    rows: tuple[Row, ...]
+    findings: tuple[str, ...]
+    model: str
+    interrupted: bool
+
+
+async def evaluate(options: Options) -> Result:
+    """Run an evaluation, or go on with it, and write its report.
+
+    Raises `EvaluationError` where it cannot be run as asked for, and `ModelError` or `EngineUnavailable`.
+    """
+    data = load(options)
+    deciding = supervisor(options.model, options)
+    generating = supervisor(options.generator, options) if options.generator else deciding
+    both = runner.Models(deciding, generating)
+    retrieval = Retrieval(data.repositories, options.chunking, options.chunks)
+    try:
+        with Interrupt() as interrupt:
+            description = await _description(options, data, both)
+            rows = await runner.run(
+                data, both, retrieval, options.out, description,
+                tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
+            )  # fmt: skip
+            if not rows:
+                raise EvaluationError(_nothing(data, interrupt.asked))
+            by_id = {row.id: row for row in rows}
+            searched = [task for task in data.tasks if task.id in by_id and task.given is None]
+            timed = await _times(options, searched, both, retrieval, lambda: interrupt.asked)
+            typing = await _typing(options, searched, both, retrieval, lambda: interrupt.asked)
+            if options.tests:
+                rows = _test(options, data, rows, lambda: interrupt.asked)
+    finally:
+        await both.close()
+    thresholds = Thresholds.from_metadata(deciding.info.metadata if deciding.info else {})
+    found = figures.compute(rows, thresholds, timed)
+    run = {**record.read_run(options.out), "typing": typing}
+    problems = record.read_problems(options.out)
+    report.write(options.out, rows, found, run, problems)
+    return Result(tuple(rows), tuple(report.findings(found, problems)), deciding.model.name, interrupt.asked)
+
+
+def load(options: Options) -> Data:
+    """The tasks that were asked for. Raises `EvaluationError`."""
+    wanted = options.blanks or DRAWN
+    if options.workspace is not None:
+        return resample.workspace(options.workspace, wanted, options.kinds, options.seed)
+    if options.dataset == "resample":
+        assert options.repos is not None
+        return resample.load(options.repos, wanted, options.kinds, options.seed)
+    assert options.data is not None
+    if options.dataset == "repoeval":
+        assert options.repos is not None
+        data = repoeval.load(options.data, options.repos)
+    else:
+        data = crosscode.load(options.data, options.repos, crosscode.kind_by_name(options.data))
+    tasks = [task for task in data.tasks if options.all_kinds or task.kind in options.kinds]
+    return replace(data, tasks=tuple(spread(tasks, options.blanks)))
+
+
+def supervisor(setting: str, options: Options) -> Supervisor:
+    """An engine of our own for a model; raises `ModelError` where it is none."""
+    model = models.resolve(setting)
+    header = check_generator(model.path)
+    return Supervisor(
+        model.path,
+        EngineSettings(threads=options.threads, micro_batch=MICRO_BATCH),
+        budgets={**models.recommended_budgets(model), **options.budgets},
+        layers=header.number(f"{header.architecture}.block_count", 32),
+    )
+
+
+def trade(rows: Sequence[Row], cost: float) -> Point:
+    """The threshold that trades best for these blanks, where a retrieval costs `cost` points of edit similarity."""
+    found = Table.of(rows)
+    score = policies.scores(found)["selective" if found.selective else "trial retrieval"]
+    return policies.best_threshold(found, score, cost)
+
+
+async def _description(options: Options, data: Data, both: runner.Models) -> dict[str, Any]:
+    """What makes this run what it is; a run in the same folder must say the same."""
+    await both.policy.engine()
+    assert both.policy.info is not None
+    told: dict[str, Any] = {
+        "data": data.name,
+        "model": record.describe_model(both.policy.model, both.policy.info),
+        "chunking": options.chunking,
+        "chunks": options.chunks,
+        "tokens": options.tokens,
+    }
+    if both.generator is not both.policy:
+        await both.generator.engine()
+        assert both.generator.info is not None
+        told["generator"] = record.describe_model(both.generator.model, both.generator.info)
+    return told
+
+
+async def _times(
+    options: Options, tasks: Sequence[Task], both: runner.Models, retrieval: Retrieval, stopped: Callable[[], bool]
+) -> list[latency.Timed]:
+    """Measure, unless an earlier call of the same run has measured as many; keep them beside the results."""
+    file = options.out / record.TIMES
+    known = [latency.Timed(**each) for each in json.loads(file.read_text("utf-8"))] if file.exists() else []
+    chosen = spread(tasks, options.latency) if options.latency else []
+    if len({each.task for each in known}) >= len(chosen) or stopped():
+        return known
+    timed = await latency.measure(chosen, both.generator, retrieval, stopped=stopped, progress=Bar("timing"))
+    file.write_text(json.dumps(latency.to_json(timed)) + "\n", "utf-8")
+    return timed
+
+
+async def _typing(
+    options: Options, tasks: Sequence[Task], both: runner.Models, retrieval: Retrieval, stopped: Callable[[], bool]
+) -> dict[str, dict[str, float]]:
+    """The simulated typist under each policy that is served."""
+    chosen = spread(tasks, options.typing) if options.typing else []
+    if not chosen or stopped():
+        return {}
+    await both.generator.engine()
+    assert both.generator.info is not None
+    served = latency.served_policies(both.generator.info.selective)
+    found: dict[str, dict[str, float]] = {}
+    bar = Bar("typing")
+    for number, (name, settings) in enumerate(served.items()):
+        sessions = []
+        for place, task in enumerate(chosen):
+            if stopped():
+                return found
+            retriever = retrieval.snapshot(task)
+            suggest = _suggest(Completer(both.generator, _always(retriever), settings), task)
+            sessions.append(await typist.type_out(task.cursor, task.truth, suggest))
+            bar(number * len(chosen) + place + 1, len(served) * len(chosen))
+        requests = sum(session.requests for session in sessions)
+        found[name] = {
+            "per_request": sum(session.accepted for session in sessions) / requests,
+            "accepted": sum(session.accepted for session in sessions) / sum(session.wanted for session in sessions),
+            "shown": sum(session.shown for session in sessions) / requests,
+        }
+    return found
+
+
+def _suggest(completer: Completer, task: Task) -> Callable[[Cursor], Awaitable[str]]:
+    async def suggest(cursor: Cursor) -> str:
+        try:
+            return (await completer.complete(Request(cursor, task.id))).text
+        except EngineError:
+            return ""  # what a person would see
+
+    return suggest
+
+
+def _always(retriever: Retriever) -> Callable[[], Retriever]:
+    return lambda: retriever
+
+
+def _test(options: Options, data: Data, rows: Sequence[Row], stopped: Callable[[], bool]) -> list[Row]:
+    """Run the tests for both completions of each blank that has no result yet, and keep the results."""
+    tasks = {task.id: task for task in data.tasks}
+    limits = unittests.Limits(options.tests_seconds, isolated=options.tests_isolated)
+    tested: list[Row] = []
+    bar = Bar("testing")
+    for number, row in enumerate(rows):
+        if not (row.tests_without and row.tests_with) and not stopped():
+            task = tasks[row.id]
+            root = Path(data.repositories[task.repository].root)
+
+            def outcome(text: str, task: Task = task, root: Path = root) -> str:
+                whole = task.cursor.prefix + text + task.cursor.suffix
+                return unittests.run(root, task.path, whole, options.tests, limits)
+
+            without = outcome(row.without)
+            with_ = without if row.with_ == row.without else outcome(row.with_)
+            row = replace(row, tests_without=without, tests_with=with_)
+        tested.append(row)
+        bar(number + 1, len(rows))
+    table.rewrite(options.out / record.RESULTS, tested)
+    return tested
+
+
+def _nothing(data: Data, interrupted: bool) -> str:
+    if interrupted:
+        return "interrupted before the first blank was done; the same command begins again"
+    reasons = sorted({problem.reason for problem in data.problems})
+    return (
+        f"no blank could be evaluated ({len(data.problems)} problems; the first: {reasons[0] if reasons else 'none'})"
+    )

@@ -1,0 +1,209 @@
+"""The figures of a report, computed once and printed by whoever prints: numbers with their intervals, no prose.
+
+Everything here follows from the rows (and the times) of a run alone, so a report can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.decision import Thresholds
+
+from . import policies, statistics
+from .latency import Timed
+from .policies import Choice, Point
+from .statistics import Bin, Estimate
+from .table import Row, Table, groups
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A policy with its means. `against` compares its metric with a reference policy, `p` is that of the pair."""
+
+    name: str
+    share: float
+    em: Estimate
+    es: Estimate
+    f1: Estimate
+    against: Estimate
+    p: float
+    abstention_precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """How well something foretells that retrieval helps: the area under the ROC curve."""
+
+    name: str
+    auc: Estimate
+
+    @property
+    def informative(self) -> bool:
+        """Whether it is better than chance beyond doubt."""
+        return self.auc.low > 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Latency of one policy in milliseconds. `speed_up` is always' mean over this one's, less one (0.28 is 28%)."""
+
+    policy: str
+    requests: int
+    share: float
+    decision: float
+    retrieval: float
+    generation: float
+    p50: float
+    p95: float
+    speed_up: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All of a report. `primary` is the signal that the model is served with: "selective" or "trial retrieval"."""
+
+    blanks: int
+    kinds: Mapping[str, int]
+    helped: float
+    harmed: float
+    unchanged: float
+    gain: Estimate
+    gain_p: float
+    primary: str
+    constant: bool
+    served: tuple[Placed, ...]
+    budget: float
+    equal: tuple[Placed, ...]
+    signals: tuple[Signal, ...]
+    calibration: tuple[Bin, ...]
+    calibration_error: Estimate
+    sweep: tuple[Point, ...]
+    best: Point
+    curves: Mapping[str, tuple[tuple[float, float], ...]]
+    by_kind: Mapping[str, tuple[Placed, ...]]
+    by_repository: Mapping[str, tuple[int, Estimate, float]]
+    times: tuple[Time, ...]
+    tests: tuple[int, Estimate, Estimate]
+
+
+def compute(rows: Sequence[Row], thresholds: Thresholds, times: Sequence[Timed] = ()) -> Figures:
+    """Work out everything. `rows` must not be empty."""
+    table = Table.of(rows)
+    gain = table.gain
+    scores = policies.scores(table)
+    primary = "selective" if table.selective else "trial retrieval"
+    score = scores[primary]
+    served = policies.as_served(table, thresholds)
+    own = next(choice for choice in served if choice.name.startswith(primary))
+    budget = own.share if 0 < own.share < 1 else 0.5
+    probabilities = np.clip(score, 0, 1)
+    unit = Table.of(rows, "ut")
+    return Figures(
+        blanks=len(rows),
+        kinds={kind: len(found) for kind, found in groups(rows, "kind").items()},
+        helped=float((gain > 0).mean()),
+        harmed=float((gain < 0).mean()),
+        unchanged=float((gain == 0).mean()),
+        gain=statistics.mean(gain),
+        gain_p=statistics.paired_p(gain),
+        primary=primary,
+        constant=bool(np.ptp(score) == 0),
+        served=place(rows, served, "never"),
+        budget=budget,
+        equal=place(rows, policies.at_budget(table, budget), primary),
+        signals=tuple(Signal(name, area(values, gain > 0)) for name, values in scores.items()),
+        calibration=tuple(statistics.calibration(probabilities, gain > 0)),
+        calibration_error=statistics.bootstrap(
+            lambda chosen: statistics.calibration_error(probabilities[chosen], gain[chosen] > 0), len(rows)
+        ),
+        sweep=tuple(policies.sweep(table, score)),
+        best=policies.best_threshold(table, score),
+        curves=curves(table),
+        by_kind={kind: _by_kind(found, thresholds) for kind, found in groups(rows, "kind").items()},
+        by_repository={name: _repository(found) for name, found in groups(rows, "repository").items()},
+        times=tuple(latencies(times)),
+        tests=(len(unit), statistics.mean(unit.without), statistics.mean(unit.with_)),
+    )
+
+
+def place(rows: Sequence[Row], choices: Sequence[Choice], reference: str) -> tuple[Placed, ...]:
+    """The means of some policies, each compared in edit similarity with the one called `reference`."""
+    tables = {metric: Table.of(rows, metric) for metric in ("em", "es", "f1")}
+    base = policies.values(tables["es"], next(choice for choice in choices if choice.name == reference))
+    placed = []
+    for choice in choices:
+        means = {metric: statistics.mean(policies.values(table, choice)) for metric, table in tables.items()}
+        difference = policies.values(tables["es"], choice) - base
+        precision = policies.abstention_precision(tables["es"], choice)
+        against, p = statistics.mean(difference), statistics.paired_p(difference)
+        placed.append(Placed(choice.name, choice.share, **means, against=against, p=p, abstention_precision=precision))
+    return tuple(placed)
+
+
+def area(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
+    """AUC with its interval."""
+    return statistics.bootstrap(lambda chosen: statistics.auc(values[chosen], positive[chosen]), len(values))
+
+
+def curves(table: Table, steps: int = 21) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Of each policy, (share of retrieval, mean of the metric) for budgets from nothing to everything."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for share in np.linspace(0, 1, steps):
+        for choice in policies.at_budget(table, float(share)):
+            found.setdefault(choice.name, []).append((choice.share, float(policies.values(table, choice).mean())))
+    return {name: tuple(points) for name, points in found.items()}
+
+
+def latencies(times: Sequence[Timed]) -> list[Time]:
+    """The latency table; requests that not all policies answered are left out, so that pairs are pairs."""
+    by_policy: dict[str, dict[str, Timed]] = {}
+    for each in times:
+        by_policy.setdefault(each.policy, {})[each.task] = each
+    tasks = sorted(set.intersection(*(set(found) for found in by_policy.values()))) if by_policy else []
+    if not tasks or "always" not in by_policy:
+        return []
+    always = np.array([by_policy["always"][task].total for task in tasks])
+    result = []
+    for name, found in by_policy.items():
+        rows = [found[task] for task in tasks]
+        total = np.array([row.total for row in rows])
+        speed_up = statistics.bootstrap(
+            lambda chosen, total=total: float(always[chosen].mean() / total[chosen].mean() - 1),  # type: ignore[misc]
+            len(tasks),
+        )
+        result.append(
+            Time(
+                policy=name,
+                requests=len(rows),
+                share=float(np.mean([row.retrieved for row in rows])),
+                decision=float(np.mean([row.decision for row in rows])),
+                retrieval=float(np.mean([row.retrieval for row in rows])),
+                generation=float(np.mean([row.generation for row in rows])),
+                p50=statistics.quantile(total, 0.5),
+                p95=statistics.quantile(total, 0.95),
+                speed_up=speed_up,
+            )
+        )
+    return result
+
+
+def expected_time(times: Sequence[Time], share: float) -> float:
+    """Mean milliseconds of a request where a share of them retrieves, between never's and always'; NaN unmeasured."""
+    means = {time.policy: time.decision + time.generation for time in times}
+    if "never" not in means or "always" not in means:
+        return math.nan
+    return means["never"] + share * (means["always"] - means["never"])
+
+
+def _by_kind(rows: Sequence[Row], thresholds: Thresholds) -> tuple[Placed, ...]:
+    return place(rows, policies.as_served(Table.of(rows), thresholds), "never")
+
+
+def _repository(rows: Sequence[Row]) -> tuple[int, Estimate, float]:
+    gain = Table.of(rows).gain
+    return len(rows), statistics.mean(gain), float((gain > 0).mean())

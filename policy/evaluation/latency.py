@@ -1,0 +1,86 @@
+"""What a request takes, measured through the very code that serves: decision, retrieval, generation, all of it.
+
+The completer starts reading and retrieval together and goes on with one of the two generations, which is the paper's
+online serving model (section 6.3) for a model that is its own policy. Every request starts with an empty KV cache, the
+worst case in an editor: a keystroke there finds nearly everything evaluated. The policies take turns at each blank, so
+that whatever else the machine does at that moment is shared fairly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from indexer.model import Retriever
+from policy.completer import Completer, CompletionSettings, Request
+from policy.decision import Selection
+from policy.engine import Supervisor
+from policy.errors import EngineError
+
+from .retrieval import Retrieval
+from .task import Task
+
+STAGES = ("decision", "retrieval", "generation", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One request under one policy; times in milliseconds, 0 for a stage that did not run."""
+
+    task: str
+    policy: str
+    retrieved: bool
+    decision: float
+    retrieval: float
+    generation: float
+    total: float
+
+
+def served_policies(selective: bool) -> Mapping[str, CompletionSettings]:
+    """The policies that can be served, by the names they have in a report."""
+    found = {"never": CompletionSettings(policy="never"), "always": CompletionSettings(policy="always")}
+    selections: tuple[Selection, ...] = ("threshold", "greedy")
+    if selective:
+        found |= {f"selective, {selection}": CompletionSettings(selection=selection) for selection in selections}
+    else:
+        found["trial retrieval"] = CompletionSettings()
+    return found
+
+
+async def measure(
+    tasks: Sequence[Task],
+    supervisor: Supervisor,
+    retrieval: Retrieval,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Timed]:
+    """Complete each task once under every policy that is served. A request that the engine fails on is left out."""
+    engine = await supervisor.engine()
+    assert supervisor.info is not None
+    policies = served_policies(supervisor.info.selective)
+    timed: list[Timed] = []
+    for number, task in enumerate(tasks):
+        if stopped():
+            break
+        retriever: Retriever = retrieval.snapshot(task)
+        for name, settings in policies.items():
+            completer = Completer(supervisor, lambda retriever=retriever: retriever, settings)  # type: ignore[misc]
+            try:
+                await engine.forget("")
+                completion = await completer.complete(Request(task.cursor, task.id, "invoked"))
+            except EngineError:
+                engine = await supervisor.engine()
+                continue
+            if "generation" in completion.timings_ms:
+                times = {stage: completion.timings_ms.get(stage, 0.0) for stage in STAGES}
+                retrieved = bool(completion.decision and completion.decision.retrieve)
+                timed.append(Timed(task.id, name, retrieved, **times))
+        progress(number + 1, len(tasks))
+    return timed
+
+
+def to_json(timed: Sequence[Timed]) -> list[dict[str, Any]]:
+    """Plain values."""
+    return [asdict(each) for each in timed]

@@ -1,0 +1,150 @@
+"""The paper's figures, redrawn from our data: each a PNG of its own.
+
+matplotlib is imported here alone, when a plot is drawn, and draws without a display.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .figures import Figures, expected_time
+from .table import Row, Table, groups
+from .task import EvaluationError
+
+INK, SOFT = "#22303c", "#b8c4ce"
+COLOURS = {
+    "selective": "#0b6e99",
+    "trial retrieval": "#d9730d",
+    "trial generation": "#6940a5",
+    "random": "#8a8f98",
+    "oracle": "#0f7b6c",
+    "gain": "#0f7b6c",
+    "harm": "#c4554d",
+}
+
+
+def all_plots(rows: Sequence[Row], figures: Figures) -> dict[str, tuple[str, bytes]]:
+    """(caption, PNG) of each plot by its file name. Raises `EvaluationError` where matplotlib is missing."""
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as missing:
+        raise EvaluationError(
+            "matplotlib is not installed: pip install 'repoformer-lsp[eval]' for reports"
+        ) from missing
+    mpl.use("Agg")
+    drawn: dict[str, tuple[str, Callable[[Any], None]]] = {
+        "gain": ("What retrieval changes, blank by blank", lambda axes: _gain(axes, rows)),
+        "threshold": (
+            "Edit similarity, retrieval and latency against the threshold",
+            lambda axes: _sweep(axes, figures),
+        ),
+        "abstention": ("Abstentions: how many were right", lambda axes: _abstention(axes, figures)),
+        "calibration": ("Calibration: what was said against what was seen", lambda axes: _calibration(axes, figures)),
+        "budget": ("All policies at every budget", lambda axes: _budget(axes, figures)),
+    }
+    return {name: (caption, _draw(caption, draw)) for name, (caption, draw) in drawn.items()}
+
+
+def _draw(caption: str, draw: Callable[[Any], None]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(caption, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6eaee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    draw(axes)
+    buffer = io.BytesIO()
+    # Without the version of the library in it, the same figures give the same file.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _gain(axes: Any, rows: Sequence[Row]) -> None:
+    """Stacked by kind of blank; the bar of exactly zero stands alone, since it is most of them."""
+    borders = np.array([-100, -80, -60, -40, -20, -1e-9, 1e-9, 20, 40, 60, 80, 100.0001])
+    labels = ["−100", "−80", "−60", "−40", "−20", "0", "+20", "+40", "+60", "+80", "+100"]
+    bottom = np.zeros(len(borders) - 1)
+    shades = np.linspace(0.95, 0.35, max(1, len(groups(rows, "kind"))))
+    colours = [COLOURS["harm"]] * 5 + [SOFT] + [COLOURS["gain"]] * 5
+    for shade, (kind, found) in zip(shades, groups(rows, "kind").items(), strict=False):
+        counts, _ = np.histogram(Table.of(found).gain, borders)
+        axes.bar(
+            labels, 100 * counts / len(rows), bottom=100 * bottom / len(rows), color=colours, alpha=shade, label=kind
+        )
+        bottom = bottom + counts
+    axes.set_xlabel("edit similarity with retrieved code, less without (up to, away from zero)")
+    axes.set_ylabel("% of blanks")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _sweep(axes: Any, figures: Figures) -> None:
+    thresholds = [point.threshold for point in figures.sweep]
+    colour = COLOURS[figures.primary]
+    axes.plot(thresholds, [point.value for point in figures.sweep], color=colour, label="edit similarity")
+    axes.axvline(figures.best.threshold, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
+    axes.set_xlabel(f"threshold of {figures.primary}")
+    axes.set_ylabel("edit similarity")
+    right = axes.twinx()
+    right.spines["top"].set_visible(False)
+    latency = [expected_time(figures.times, point.share) for point in figures.sweep]
+    if any(map(math.isnan, latency)):
+        right.plot(thresholds, [100 * point.share for point in figures.sweep], "--", color=INK, label="% that retrieve")
+        right.set_ylabel("% of requests that retrieve")
+        right.set_ylim(0, 105)
+    else:
+        right.plot(thresholds, latency, "--", color=INK, label="latency")
+        right.set_ylabel("mean latency (ms)")
+    lines = [*axes.get_lines(), *right.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, fontsize=8, loc="best")
+
+
+def _abstention(axes: Any, figures: Figures) -> None:
+    points = [point for point in figures.sweep if not math.isnan(point.abstention_precision)]
+    shares = [100 * (1 - point.share) for point in points]
+    right, colour = [point.abstention_precision for point in points], COLOURS[figures.primary]
+    axes.plot(shares, right, "o-", markersize=3, color=colour, label=figures.primary)
+    axes.axhline(1 - figures.helped, color=COLOURS["random"], linestyle="--", label="abstaining at random")
+    axes.set_xlabel("% of requests that abstain")
+    axes.set_ylabel("abstentions that retrieval would not have improved")
+    axes.set_ylim(min(0.5, 1 - figures.helped - 0.1), 1.02)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _calibration(axes: Any, figures: Figures) -> None:
+    axes.plot([0, 1], [0, 1], "--", color=SOFT, label="perfect")
+    predicted = [each.predicted for each in figures.calibration]
+    observed = [each.observed for each in figures.calibration]
+    sizes = [20 + 300 * each.count / figures.blanks for each in figures.calibration]
+    colour, error = COLOURS[figures.primary], figures.calibration_error.value
+    axes.plot(predicted, observed, "-", color=colour, label=f"{figures.primary}, error {error:.3f}")
+    axes.scatter(predicted, observed, s=sizes, color=colour)
+    for each in figures.calibration:
+        axes.annotate(f" {each.count}", (each.predicted, each.observed), fontsize=7, color=INK, va="bottom")
+    axes.set_xlabel("P(<cc>)" if figures.primary == "selective" else "similarity of the best chunk")
+    axes.set_ylabel("share in which retrieval helped")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _budget(axes: Any, figures: Figures) -> None:
+    for name, points in figures.curves.items():
+        shares, values = [100 * share for share, _ in points], [value for _, value in points]
+        style = "--" if name in {"random", "oracle"} else "-"
+        axes.plot(
+            shares, values, style, color=COLOURS[name], label=name, linewidth=2 if name == figures.primary else 1.3
+        )
+    for placed in figures.served:
+        if placed.name.startswith(figures.primary):
+            axes.plot([100 * placed.share], [placed.es.value], "o", color=COLOURS[figures.primary])
+            axes.annotate(f" {placed.name}", (100 * placed.share, placed.es.value), fontsize=7, color=INK, va="top")
+    axes.set_xlabel("% of requests that retrieve")
+    axes.set_ylabel("edit similarity")
+    axes.legend(frameon=False, fontsize=8)

@@ -1,0 +1,293 @@
+"""The report: first what was found, in sentences, then the tables and plots that it rests on.
+
+It is written once, as blocks, and set twice: Markdown for a repository, one HTML file without anything outside it for
+people. What the data cannot show is said as plainly as what they do.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import plots
+from .figures import Figures, Placed
+from .statistics import Estimate
+from .table import Row
+from .task import Problem
+
+SHOWN_PROBLEMS = 50
+CERTAIN = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, paragraphs, tables (caption, header, rows) and names of plots, in this order."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = ()
+    plots: tuple[str, ...] = ()
+
+
+def write(
+    out: Path, rows: Sequence[Row], figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem]
+) -> None:
+    """Write `report.html`, `report.md` and the plots into `out`."""
+    drawn = plots.all_plots(rows, figures)
+    sections = compose(figures, run, problems)
+    for name, (_, png) in drawn.items():
+        (out / f"{name}.png").write_bytes(png)
+    (out / "report.md").write_text(markdown(sections, drawn), "utf-8")
+    (out / "report.html").write_text(page(sections, drawn), "utf-8")
+
+
+def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem]) -> list[Section]:
+    """The blocks of the report."""
+    sections = [
+        Section(
+            f"Evaluation: {run.get('data', 'unknown data')}",
+            tuple(findings(figures, problems)),
+            ((("What was run", ("", ""), _about(figures, run)),)),
+            ("gain",),
+        ),
+        Section(
+            "Policies as they are served",
+            ("Each policy with its own threshold, in edit similarity against never retrieving.",),
+            (("All blanks", _HEADER, _placed(figures.served)),
+             *((f"{kind.capitalize()} blanks ({figures.kinds[kind]})", _HEADER, _placed(placed))
+               for kind, placed in figures.by_kind.items())),
+            ("threshold",),
+        ),
+        Section(
+            "Policies at the same budget",
+            (f"Every policy retrieves in {figures.budget:.0%} of the requests, where its own score is highest, and is "
+             f"compared with {figures.primary}. The oracle knows the truth; `random` knows nothing.",),
+            (("", _HEADER, _placed(figures.equal)),),
+            ("budget",),
+        ),
+        Section(
+            "The decision",
+            ("AUC: how often a blank that retrieval improves gets a higher score than one that it does not. "
+             "Half is chance.",),
+            (("", ("signal", "AUC", "better than chance"),
+              tuple((each.name, _estimate(each.auc, 3), "yes" if each.informative else "not shown")
+                    for each in figures.signals)),
+             ("", ("figure", "value"),
+              (("calibration error, 10 bins", _estimate(figures.calibration_error, 3)),
+               ("threshold that trades best here", f"{figures.best.threshold:.2f} (edit similarity "
+                f"{figures.best.value:.2f}, {figures.best.share:.0%} retrieval)")))),
+            ("abstention", "calibration"),
+        ),
+        Section(
+            "Repositories",
+            (),
+            (("", ("repository", "blanks", "gain in edit similarity", "helped"),
+              tuple((name, str(count), _estimate(gain), f"{helped:.0%}")
+                    for name, (count, gain, helped) in figures.by_repository.items())),),
+        ),
+    ]  # fmt: skip
+    if figures.times:
+        sections.insert(3, _latency(figures))
+    if typing := run.get("typing"):
+        sections.insert(4, _typing(typing))
+    if figures.tests[0]:
+        count, without, with_ = figures.tests
+        rows = (("without retrieval", _estimate(without)), ("with retrieval", _estimate(with_)))
+        sections.append(Section("Unit tests", (f"Of {count} blanks.",), (("", ("branch", "% that pass"), rows),)))
+    if problems:
+        listed = tuple((problem.item, problem.reason) for problem in problems[:SHOWN_PROBLEMS])
+        more = len(problems) - len(listed)
+        text = (f"{len(problems)} items were not evaluated." + (f" The first {len(listed)}:" if more else ""),)
+        sections.append(Section("Not evaluated", text, (("", ("item", "why"), listed),)))
+    return sections
+
+
+def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
+    """What the figures say, in sentences; with what they do not say."""
+    served = {placed.name: placed for placed in figures.served}
+    said = [
+        f"Retrieving always, instead of never, changes edit similarity by {_estimate(figures.gain, sign=True)} "
+        f"({_p(figures.gain_p)}). It helps in {figures.helped:.0%} of {figures.blanks} blanks, harms in "
+        f"{figures.harmed:.0%}, and leaves {figures.unchanged:.0%} exactly as they were."
+    ]
+    primary = next(each for each in figures.signals if each.name == figures.primary)
+    own = next(placed for name, placed in served.items() if name.startswith(figures.primary))
+    if figures.primary == "trial retrieval":
+        said.append(
+            "This model makes no decision of its own: it has no token for it. What is served in its place is trial "
+            "retrieval, by the similarity of the best chunk."
+        )
+    if math.isnan(primary.auc.value):
+        said.append("Whether the decision is any good cannot be said: retrieval helped everywhere, or nowhere.")
+    elif figures.constant:
+        said.append(
+            f"The decision says the same everywhere (AUC {primary.auc.value:.2f}): it carries no information. "
+            "A model like this has not learned to decide."
+        )
+    elif not primary.informative:
+        said.append(
+            f"The decision is not shown to be better than chance: AUC {_estimate(primary.auc, 3)} includes a half."
+        )
+    else:
+        said.append(f"The decision ({primary.name}) foretells help with an AUC of {_estimate(primary.auc, 3)}.")
+    always = served["always"]
+    said.append(
+        f"As served, {own.name} retrieves in {own.share:.0%} of requests and reaches {_estimate(own.es)}, "
+        f"always retrieving {_estimate(always.es)}, the oracle {_estimate(served['oracle'].es)}."
+    )
+    random = next(placed for placed in figures.equal if placed.name == "random")
+    sure = random.p < CERTAIN and random.against.value < 0
+    said.append(
+        f"At the same budget ({figures.budget:.0%}) it is "
+        + ("better than" if sure else "not shown to differ from" if random.p >= CERTAIN else "worse than")
+        + f" retrieving at random, by {-random.against.value:+.2f} ({_p(random.p)})."
+    )
+    if problems:
+        said.append(f"{len(problems)} items could not be evaluated; they are listed at the end.")
+    return said
+
+
+_HEADER = ("policy", "retrieves", "EM", "ES", "F1", "difference in ES", "p", "abstentions right")
+
+
+def _placed(placed: Sequence[Placed]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            each.name,
+            f"{each.share:.0%}",
+            f"{each.em.value:.1f}",
+            _estimate(each.es),
+            f"{each.f1.value:.1f}",
+            _estimate(each.against, sign=True),
+            f"{each.p:.3f}",
+            "" if math.isnan(each.abstention_precision) else f"{each.abstention_precision:.2f}",
+        )
+        for each in placed
+    )
+
+
+def _latency(figures: Figures) -> Section:
+    rows = tuple(
+        (
+            time.policy,
+            f"{time.share:.0%}",
+            *(f"{value:.0f}" for value in (time.decision, time.retrieval, time.generation, time.p50, time.p95)),
+            f"{100 * time.speed_up.value:+.0f}% [{100 * time.speed_up.low:+.0f}, {100 * time.speed_up.high:+.0f}]",
+        )
+        for time in figures.times
+    )
+    header = ("policy", "retrieves", "decision", "retrieval", "generation", "p50", "p95", "faster than always")
+    text = (
+        f"Milliseconds, {figures.times[0].requests} requests a policy through the completer that serves editors, each "
+        "with an empty cache; stages are means. Retrieval runs beside the decision. `generation` has the reading of "
+        "what the decision had not read yet.",
+    )
+    return Section("Latency", text, (("", header, rows),))
+
+
+def _typing(typing: Mapping[str, Mapping[str, float]]) -> Section:
+    rows = tuple(
+        (name, f"{each['per_request']:.2f}", f"{each['accepted']:.0%}", f"{each['shown']:.0%}")
+        for name, each in typing.items()
+    )
+    header = ("policy", "characters accepted a request", "of what was wanted", "requests with a suggestion")
+    return Section("A simulated typist", (), (("", header, rows),))
+
+
+def _about(figures: Figures, run: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    model, device = run.get("model", {}), run.get("device", {})
+    budgets = ", ".join(f"{name} {value}" for name, value in model.get("budgets", {}).items())
+    rows = [
+        ("blanks", f"{figures.blanks} ({', '.join(f'{count} {kind}' for kind, count in figures.kinds.items())})"),
+        ("model", f"{model.get('file', '?')} (SHA-256 {str(model.get('sha256', '?'))[:12]}…)"),
+        ("layout", f"{model.get('layout', '?')}; {budgets}"),
+        ("retrieval", f"{run.get('chunking', '?')}, at most {run.get('chunks', '?')} chunks"),
+        ("machine", f"{device.get('processor', '?')}, {device.get('cores', '?')} cores, {device.get('system', '?')}"),
+        (
+            "software",
+            f"repoformer-lsp {device.get('repoformer_lsp', '?')}, llama-cpp-python "
+            f"{device.get('llama_cpp_python', '?')}, Python {device.get('python', '?')}",
+        ),
+    ]
+    if generator := run.get("generator"):
+        rows.insert(2, ("generator", f"{generator['file']} (SHA-256 {generator['sha256'][:12]}…)"))
+    return tuple(rows)
+
+
+def _estimate(estimate: Estimate, digits: int = 2, *, sign: bool = False) -> str:
+    if math.isnan(estimate.value):
+        return "–"
+    plus = "+" if sign else ""
+    return f"{estimate.value:{plus}.{digits}f} [{estimate.low:{plus}.{digits}f}, {estimate.high:{plus}.{digits}f}]"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+# -- setting ----------------------------------------------------------------------------------------------------------
+
+
+def markdown(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) -> str:
+    """The report as Markdown; plots are files beside it."""
+    lines: list[str] = []
+    for level, section in enumerate(sections):
+        lines += [f"{'#' if level == 0 else '##'} {section.title}", ""]
+        for text in section.text:
+            lines += [f"- {text}" if level == 0 else text, *([""] if level else [])]
+        lines += [""] if level == 0 else []
+        for caption, header, rows in section.tables:
+            lines += [f"**{caption}**", ""] if caption else []
+            lines.append(f"| {' | '.join(header)} |")
+            lines.append(f"|{' --- |' * len(header)}")
+            lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+            lines.append("")
+        for name in section.plots:
+            lines += [f"![{drawn[name][0]}]({name}.png)", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) -> str:
+    """The report as one HTML file, plots and style inside."""
+    body: list[str] = []
+    for level, section in enumerate(sections):
+        tag = "h1" if level == 0 else "h2"
+        body.append(f"<{tag}>{html.escape(section.title)}</{tag}>")
+        if level == 0:
+            body.append("<ul class=findings>" + "".join(f"<li>{html.escape(text)}" for text in section.text) + "</ul>")
+        else:
+            body += [f"<p>{html.escape(text)}</p>" for text in section.text]
+        for caption, header, rows in section.tables:
+            title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+            head = "".join(f"<th>{html.escape(cell)}" for cell in header) if any(header) else ""
+            cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rows)
+            body.append(f"<div class=wide><table>{title}<thead><tr>{head}</thead><tbody>{cells}</tbody></table></div>")
+        for name in section.plots:
+            caption, png = drawn[name]
+            image = base64.b64encode(png).decode()
+            body.append(f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{image}">')
+    return _PAGE.replace("TITLE", html.escape(sections[0].title)).replace("BODY", "\n".join(body))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>TITLE</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; }
+h2 { font-size: 1.2rem; margin-top: 2.2rem; border-top: 1px solid #e6eaee; padding-top: 1rem; }
+.findings { background: #f4f7f9; padding: 1rem 1rem 1rem 2.2rem; border-left: 4px solid #0b6e99; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e6eaee; vertical-align: top; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+</style>
+BODY
+</html>
+"""

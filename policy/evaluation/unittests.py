@@ -1,0 +1,157 @@
+"""Do the repository's own tests still pass with the completion in place? (The paper's UT, section 5.1.)
+
+A completion is code that nobody has read. It runs in a copy of the repository, in a process group without a network
+and without a view of other processes, with limits on time, memory and the size of files; when the time is up, or the
+tests are over, the kernel ends everything that they started. Where the machine cannot give that isolation (it needs
+Linux namespaces), nothing is run unless a person says that it may be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+
+PASS = "pass"
+_NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+_LOOK_SECONDS = 0.05
+_LEFT_OUT = shutil.ignore_patterns(".git", "node_modules", ".venv", "__pycache__", "*.pyc", ".mypy_cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`seconds` of wall time for one run of the tests; `megabytes` of address space a process; `processes` at once."""
+
+    seconds: float = 60.0
+    megabytes: int = 4096
+    processes: int = 256
+    isolated: bool = True
+
+
+@lru_cache(maxsize=1)
+def can_isolate() -> bool:
+    """Whether this machine lets us run a process without a network, in a process space of its own."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return False
+    done = subprocess.run([*_NAMESPACES, "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def run(root: Path, path: str, text: str, command: Sequence[str], limits: Limits | None = None) -> str:
+    """Run `command` in a copy of `root` in which the file `path` says `text`; "pass", or why it does not.
+
+    A `python` at the beginning of the command is the one that runs this.
+    """
+    limits = limits or Limits()
+    if limits.isolated and not can_isolate():
+        return "not run: this machine cannot isolate a test (no Linux namespaces)"
+    with tempfile.TemporaryDirectory(prefix="repoformer-tests-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder, "repository")
+        try:
+            shutil.copytree(root, copy, symlinks=True, ignore=_LEFT_OUT)
+            target = copy / path
+            if not target.resolve().is_relative_to(copy.resolve()):
+                return f"not run: {path} leads out of the repository"
+            target.write_text(text, "utf-8")
+        except (OSError, shutil.Error) as error:
+            return f"not run: {error}"
+        return _run(copy, command, limits)
+
+
+def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
+    words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
+    if limits.isolated:
+        words = [*_NAMESPACES, *words]
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder.parent),
+        "TMPDIR": str(folder.parent),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    with (folder.parent / "output").open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    _LIMITED,
+                    str(limits.megabytes),
+                    str(limits.processes),
+                    str(limits.seconds),
+                    *words,
+                ],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"not run: {error}"
+        try:
+            if stopped := _wait(process, limits):
+                return stopped
+            code = process.returncode
+        finally:
+            # With namespaces the end of the first process is the end of all; without, of its process group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code == 0:
+        return PASS
+    last = _last_line(folder.parent / "output")
+    return f"exit status {code}" + (f": {last}" if last else "")
+
+
+def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
+    """Wait for the end; says why it was not waited for any longer. The kernel does not count processes for root."""
+    end = time.monotonic() + limits.seconds
+    while process.poll() is None:
+        if time.monotonic() > end:
+            return f"no end in {limits.seconds:g} s"
+        with contextlib.suppress(psutil.Error):
+            if len(psutil.Process(process.pid).children(recursive=True)) > limits.processes:
+                return f"more than {limits.processes} processes"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_SECONDS)
+    return ""
+
+
+# Limits are set in a process of its own, before the tests: a `preexec_fn` is not safe beside threads.
+_LIMITED = """
+import os, sys
+megabytes, processes, seconds, *words = sys.argv[1:]
+try:
+    import resource
+except ImportError:
+    pass
+else:
+    size = int(megabytes) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(float(seconds)) + 1,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (int(processes),) * 2)
+os.execvp(words[0], words)
+"""
+
+
+def _last_line(file: Path) -> str:
+    with file.open("rb") as output:
+        output.seek(max(0, file.stat().st_size - 4096))
+        lines = output.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:200] if lines else ""
