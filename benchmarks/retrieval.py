@@ -187,7 +187,11 @@ PAPER = Method("window 20/10, jaccard, aligned", _CHUNKINGS["window 20/10"], "ja
 METHODS = (
     PAPER,
     Method("window 50/25, jaccard, aligned", _CHUNKINGS["window 50/25"], "jaccard", aligned=True),
-    *(Method(f"{name}, {how}", chunking, how) for name, chunking in _CHUNKINGS.items() for how in _RETRIEVERS),
+    *(
+        Method(f"{name}, {retriever}", _CHUNKINGS[name], retriever)
+        for name in ("window 20/10", "structure")
+        for retriever in _RETRIEVERS
+    ),
 )
 
 

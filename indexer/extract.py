@@ -7,11 +7,12 @@ from itertools import accumulate
 
 import numpy as np
 
+from indexer.arrays import join
 from indexer.chunking import Chunking, spans
 from indexer.document import KINDS, Document, Extract, Terms
 from indexer.languages import Language
 from indexer.secrets import holds_secret
-from indexer.words import concatenate, key, word_counts
+from indexer.words import key, word_counts
 
 
 def extract(text: str, language: Language | None, chunking: Chunking, *, root: str, path: str) -> Extract:
@@ -43,10 +44,10 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
             "\n".join(json.dumps((cut.header, cut.symbols)) for cut in cuts).encode("ascii"),
         ),
         Terms(
-            concatenate(words),
-            np.concatenate(counts) if counts else np.empty(0, np.uint8),
+            join(words, np.uint64),
+            join(counts, np.uint8),
             np.fromiter(accumulate(map(len, words)), np.int32),
-            concatenate(symbols),
+            join(symbols, np.uint64),
             np.fromiter(accumulate(map(len, symbols)), np.int32),
         ),
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.arrays import cumsum, join, repeat
 from indexer.document import START_LINE, WITHHELD, Document, Extract
 from indexer.model import Chunk
 from indexer.words import key
@@ -53,7 +54,7 @@ class Postings:
 
     def key_column(self) -> NDArray[np.uint64]:
         """Return the key of each posting, the inverse of grouping."""
-        return np.repeat(self.keys, np.diff(self.ends, prepend=0))
+        return repeat(self.keys, np.diff(self.ends, prepend=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,20 @@ class Segment:
         terms = [extract.terms for extract in extracts]
         word_lengths = [np.diff(term.word_ends, prepend=0) for term in terms]
         symbol_lengths = [np.diff(term.symbol_ends, prepend=0) for term in terms]
-        sizes = _join(word_lengths, np.int32)
+        sizes = join(word_lengths, np.int32)
         numbers = np.arange(len(sizes), dtype=np.int32)
-        symbols = _join([term.symbols for term in terms], np.uint64)
+        symbols = join([term.symbols for term in terms], np.uint64)
         return cls._assemble(
             documents,
             sizes,
             Postings.build(
-                _join([term.words for term in terms], np.uint64),
-                np.repeat(numbers, sizes),
-                _join([term.counts for term in terms], np.uint8),
+                join([term.words for term in terms], np.uint64),
+                repeat(numbers, sizes),
+                join([term.counts for term in terms], np.uint8),
             ),
             Postings.build(
                 symbols,
-                np.repeat(numbers, _join(symbol_lengths, np.int32)),
+                repeat(numbers, join(symbol_lengths, np.int32)),
                 np.ones(len(symbols), np.uint8),
             ),
         )
@@ -106,22 +107,22 @@ class Segment:
         for part in parts:
             pairs = zip(part.segment.documents, part.documents.tolist(), strict=True)
             documents.extend(document for document, alive in pairs if alive)
-            kept = np.repeat(part.documents, np.diff(part.segment.first))
+            kept = repeat(part.documents, np.diff(part.segment.first))
             keep.append(kept)
-            numbers.append((np.cumsum(kept) - 1 + at).astype(np.int32))
+            numbers.append((cumsum(kept) - 1 + at).astype(np.int32))
             at += int(kept.sum())
 
         def joined(postings: Sequence[Postings]) -> Postings:
             masks = [kept[p.chunks] for p, kept in zip(postings, keep, strict=True)]
             return Postings.build(
-                _join([p.key_column()[m] for p, m in zip(postings, masks, strict=True)], np.uint64),
-                _join([n[p.chunks[m]] for p, m, n in zip(postings, masks, numbers, strict=True)], np.int32),
-                _join([p.counts[m] for p, m in zip(postings, masks, strict=True)], np.uint8),
+                join([p.key_column()[m] for p, m in zip(postings, masks, strict=True)], np.uint64),
+                join([n[p.chunks[m]] for p, m, n in zip(postings, masks, numbers, strict=True)], np.int32),
+                join([p.counts[m] for p, m in zip(postings, masks, strict=True)], np.uint8),
             )
 
         return cls._assemble(
             tuple(documents),
-            _join([part.segment.sizes[kept] for part, kept in zip(parts, keep, strict=True)], np.int32),
+            join([part.segment.sizes[kept] for part, kept in zip(parts, keep, strict=True)], np.int32),
             joined([part.segment.words for part in parts]),
             joined([part.segment.symbols for part in parts]),
         )
@@ -193,7 +194,3 @@ def order_of(document: Document) -> int:
 def place(root: str, path: str) -> int:
     """Return the key under which the document with this root and path is ordered."""
     return key(f"{root}\0{path}")
-
-
-def _join(arrays: Sequence[NDArray[np.generic]], dtype: type) -> NDArray:  # type: ignore[type-arg]
-    return np.concatenate(arrays) if arrays else np.empty(0, dtype)

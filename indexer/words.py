@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -78,8 +78,3 @@ def _lines(text: str, count: int, *, from_end: bool) -> str:
         if at < 0:
             return text
     return text[at + 1 :] if from_end else text[:at]
-
-
-def concatenate(arrays: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Join arrays of keys; an empty sequence gives an empty array."""
-    return np.concatenate(arrays) if arrays else np.empty(0, np.uint64)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.arrays import join, repeat
 from indexer.retrieval.bm25 import rarity
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def proximity(parts: Sequence[Part], query: Query) -> Score:
     def score(segment: Segment) -> NDArray[np.float64]:
         postings = segment.words
         runs = postings.runs(words)
-        chunks = np.concatenate([postings.chunks[run] for run in runs]) if runs else np.empty(0, np.int32)
+        chunks = join([postings.chunks[run] for run in runs], np.int32)
         lengths = np.array([run.stop - run.start for run in runs], np.int64)
-        scores = np.bincount(chunks, np.repeat(weights, lengths), minlength=len(segment))
+        scores = np.bincount(chunks, repeat(weights, lengths), minlength=len(segment))
         result: NDArray[np.float64] = scores / np.sqrt(segment.sizes + SMOOTHING)
         return result
 
