@@ -61,11 +61,13 @@ class Pool:
             worker = worker or _started()
             try:
                 outcomes = worker.perform(batch) if worker else [self._alone(task) for task in batch]
-            except (OSError, EOFError):
+            except (
+                Exception
+            ) as error:  # it died, or its answer was none; whoever waits for this batch must not wait for ever
                 if worker:
                     worker.end()
                 worker = None
-                _log.info("an index worker died; its %d files are tried one by one", len(batch))
+                _log.info("an index worker failed (%r); its %d files are tried one by one", error, len(batch))
                 outcomes = [self._alone(task) for task in batch]
             self._on_done(outcomes)
         if worker is not None:
@@ -79,7 +81,7 @@ class Pool:
                 break
             try:
                 return worker.perform([attempt])[0]
-            except (OSError, EOFError):
+            except Exception:
                 if not attempt.plain:
                     _log.warning("parsing %s ended its worker; it is indexed as plain text", task.path)
             finally:
