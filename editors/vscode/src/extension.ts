@@ -98,8 +98,14 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
             bar.update({ state: "starting", message: "starting the server" });
         }
     });
+    let typed: vscode.TextDocument | undefined;
+    const typing = vscode.workspace.onDidChangeTextDocument(({ document }) => (typed = document));
     try {
         await starting.start();
+        if (typed && typed === vscode.window.activeTextEditor?.document) {
+            // VS Code asks when a key is pressed; somebody wrote before there was anybody to ask.
+            await vscode.commands.executeCommand("editor.action.inlineSuggest.trigger");
+        }
     } catch (error) {
         bar.update({ state: "error", message: `the server could not be started: ${program}` });
         output.error(error instanceof Error ? error : String(error));
@@ -113,6 +119,8 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         } else if (choice) {
             await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server");
         }
+    } finally {
+        typing.dispose();
     }
 }
 

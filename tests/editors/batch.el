@@ -1,0 +1,68 @@
+;;; batch.el --- What a test tells Emacs to do  -*- lexical-binding: t; -*-
+
+;; A test loads this file and its own script.  In batch mode there is no command
+;; loop: `test-command' is one turn of it.
+
+(require 'cl-lib)
+
+(setq make-backup-files nil
+      auto-save-default nil
+      create-lockfiles nil
+      eglot-sync-connect 30
+      vc-handled-backends '(Git))
+
+(defun test-until (what holds)
+  "Wait until HOLDS returns non-nil; fail saying WHAT after a while."
+  (let ((end (+ (float-time) 120)) value)
+    (while (not (setq value (funcall holds)))
+      (when (> (float-time) end)
+        (error "Never: %s; buffer %S" what (buffer-string)))
+      (accept-process-output nil 0.05))
+    value))
+
+(defun test-command (command &rest arguments)
+  "Run COMMAND with ARGUMENTS as the command loop does."
+  (undo-boundary)
+  (apply command arguments)
+  (setq this-command command)
+  (run-hooks 'post-command-hook))
+
+(defun test-type (text)
+  "Insert TEXT, then ask as after a pause."
+  (test-command #'insert text)
+  (repoformer--ask (current-buffer) 2))
+
+(defun test-open (name)
+  "Visit the file NAME and wait for its server to be ready."
+  (switch-to-buffer (find-file-noselect name))
+  (repoformer-ensure)
+  (run-hooks 'post-command-hook)
+  (test-until "ready"
+              (lambda ()
+                (and (bound-and-true-p repoformer-mode)
+                     (equal (plist-get (repoformer--status (repoformer--server)) :state) "ready"))))
+  (goto-char (point-max)))
+
+(defun test-ghost ()
+  "Wait for ghost text and return it."
+  (test-until "ghost text"
+              (lambda ()
+                (and repoformer--overlay
+                     (overlay-get repoformer--overlay 'after-string)
+                     (repoformer--rest)))))
+
+(defun test-text ()
+  "The text of the buffer."
+  (buffer-substring-no-properties (point-min) (point-max)))
+
+(defun test-equal (expected found what)
+  "Fail saying WHAT unless EXPECTED equals FOUND."
+  (unless (equal expected found)
+    (error "%s: expected %S, found %S" what expected found)))
+
+(defun test-same (file)
+  "Send what is pending and write the buffer's text into FILE, for comparison."
+  (eglot--signal-textDocument/didChange)
+  (accept-process-output nil 0.3)
+  (let ((text (test-text)) (coding-system-for-write 'utf-8-unix))
+    (with-temp-file file (insert text))))

@@ -1,0 +1,322 @@
+"""Emacs 30: in batch, where one script is one story, and in a terminal."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.editors.conftest import REPOSITORY, install
+from tests.editors.terminal import Terminal, terminal
+from tests.editors.wire import Stopwatch, Wire
+from tests.editors.workspace import AREA, HARD, MULTIPLY
+
+PACKAGE = REPOSITORY / "editors" / "emacs"
+HERE = Path(__file__).parent
+GHOST_AREA = AREA + "width"
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """Emacs itself is installed beside; this folder holds packages that it has to get on with."""
+    return install("emacs") / "lisp"
+
+
+def lisp(text: str | Path) -> str:
+    return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
+
+
+@pytest.fixture
+def batch(packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[[str], str]:
+    """Run a script in batch mode; it fails by signalling an error. Returns what was printed."""
+
+    def batch(script: str, wire: Wire = wire) -> str:
+        program = wire.script(tmp_path / "repoformer-lsp")
+        story = tmp_path / "story.el"
+        story.write_text(
+            f";;; -*- lexical-binding: t -*-\n(require 'repoformer)\n(setq repoformer-program '({lisp(program)}))\n"
+            f"(load {lisp(HERE / 'batch.el')} nil t)\n{script}\n",
+            "utf-8",
+        )
+        command = ["emacs", "-Q", "--batch", "-L", str(PACKAGE), "-l", str(story)]
+        done = subprocess.run(command, cwd=folder, env=home, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return batch
+
+
+def check_same(wire: Wire, file: Path, kept: Path) -> None:
+    assert wire.text(file) == kept.read_text("utf-8")
+
+
+def test_clean(packages: Path) -> None:
+    command = ["emacs", "-Q", "--batch", "-L", str(PACKAGE)]
+    for package in sorted(packages.iterdir()):
+        command += ["-L", str(package)]
+    command += ["-l", str(HERE / "lint.el"), str(PACKAGE / "repoformer.el")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_type_accept_word_line_all_undo(
+    batch: Callable[[str], str], wire: Wire, folder: Path, tmp_path: Path
+) -> None:
+    batch(f"""
+(test-open "arithmetic.py")
+(let ((before (concat (test-text) {lisp(MULTIPLY)})) whole)
+  (test-type {lisp(MULTIPLY)})
+  (setq whole (test-ghost))
+  (test-equal t (string-prefix-p "\\n    return a * b" whole) "ghost text")
+
+  (test-command #'repoformer-accept-line)
+  (test-equal (concat before "\\n    return a * b") (test-text) "a line")
+  (undo-boundary) (undo)
+  (test-equal before (test-text) "one undo takes the line back")
+
+  (goto-char (point-max))
+  (test-type " ") (test-command #'delete-char -1) (repoformer--ask (current-buffer) 2)
+  (test-ghost)
+  (test-command #'repoformer-accept-word)
+  (test-equal (concat before "\\n    return") (test-text) "a word")
+  (test-equal (substring whole (length "\\n    return")) (repoformer--rest) "the rest stays on screen")
+  (test-command #'repoformer-accept)
+  (test-equal (concat before whole) (test-text) "all of it")
+  (test-equal nil repoformer-ghost-mode "the keys are free again")
+  (undo-boundary) (undo)
+  (test-equal (concat before "\\n    return") (test-text) "one undo takes the rest back")
+  (test-same {lisp(tmp_path / "kept")}))
+""")
+    check_same(wire, folder / "arithmetic.py", tmp_path / "kept")
+    assert wire.encoding() == "utf-32"
+
+
+def test_typing_through_away_dismiss_and_cycle(
+    batch: Callable[[str], str], wire: Wire, folder: Path, tmp_path: Path
+) -> None:
+    batch(f"""
+(test-open "beds.py")
+(test-type {lisp(AREA)})
+(let ((whole (test-ghost)) (items (length repoformer--items)))
+  (repoformer-next items)
+  (test-equal whole (repoformer--rest) "a whole round of cycling")
+  (dotimes (typed 3)
+    (test-command #'insert (substring whole typed (1+ typed)))
+    (test-equal (substring whole (1+ typed)) (repoformer--rest) "typing through"))
+  (test-command #'repoformer-accept)
+  (test-equal t (string-suffix-p (concat {lisp(AREA)} whole) (test-text)) "accepted after typing through")
+  (undo-boundary) (undo)
+  (delete-region (- (point-max) 3) (point-max))
+  (goto-char (point-max))
+  (repoformer-trigger)
+  (test-ghost)
+  (test-command #'insert "#")
+  (test-equal nil repoformer--overlay "ghost text that does not fit goes away")
+  (test-command #'delete-char -1)
+  (repoformer-trigger)
+  (test-ghost)
+  (test-command #'repoformer-dismiss)
+  (test-equal nil repoformer--overlay "dismissed")
+  (test-same {lisp(tmp_path / "kept")}))
+""")
+    check_same(wire, folder / "beds.py", tmp_path / "kept")
+
+
+def test_middle_of_a_line(batch: Callable[[str], str], wire: Wire, folder: Path, tmp_path: Path) -> None:
+    batch(f"""
+(test-open "names.py")
+(goto-char (point-min))
+(search-forward "len(")
+(repoformer-trigger)
+(let ((whole (test-ghost)))
+  (test-command #'repoformer-accept)
+  (test-equal (concat "names = [\\"one\\", \\"two\\", \\"three\\"]\\nprint(len(" whole "))\\n") (test-text) "in its place")
+  (test-same {lisp(tmp_path / "kept")}))
+""")
+    check_same(wire, folder / "names.py", tmp_path / "kept")
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["unix", "dos"])
+def test_hard_characters_before_the_cursor(
+    batch: Callable[[str], str], wire: Wire, folder: Path, tmp_path: Path, ends: str
+) -> None:
+    lines = HARD.split("\n")
+    file = folder / "hard.py"
+    file.write_bytes("\n".join([*lines[:-1], ""]).replace("\n", ends).encode())
+    batch(f"""
+(set-language-environment "UTF-8")
+(test-open "hard.py")
+(test-type {lisp(lines[-1])})
+(let ((whole (test-ghost)))
+  (test-command #'repoformer-accept)
+  (test-equal (concat {lisp(HARD)} whole) (test-text) "exactly")
+  (test-same {lisp(tmp_path / "kept")})
+  (save-buffer))
+""")
+    check_same(wire, file, tmp_path / "kept")
+    assert file.read_bytes().decode().count("\r\n") == (3 if ends == "\r\n" else 0)
+
+
+def test_why_shows_a_chunk_and_jumps_to_it(batch: Callable[[str], str]) -> None:
+    batch(f"""
+(setq repoformer-settings '(:policy "always"))
+(test-open "beds.py")
+(test-type {lisp(AREA)})
+(test-ghost)
+(repoformer-why)
+(test-equal "*repoformer-why*" (buffer-name) "the document")
+(goto-char (point-min))
+(search-forward "other files were read")
+(search-forward "shapes.py:")
+(let ((line (string-to-number (thing-at-point 'word))))
+  (push-button)
+  (test-equal "shapes.py" (buffer-name) "the jump")
+  (test-equal line (line-number-at-pos) "its line"))
+""")
+
+
+def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> None:
+    printed = batch("""
+(test-open "beds.py")
+(defun state () (substring-no-properties (nth 1 (repoformer--lighter))))
+(test-equal "repoformer:ready" (state) "ready")
+(repoformer-pause)
+(test-equal "repoformer:paused" (state) "paused")
+(repoformer-resume)
+(repoformer-pause-language)
+(test-equal "repoformer:off here" (state) "paused for the language")
+(repoformer-resume)
+(repoformer-policy "never")
+(test-until "policy" (lambda () (equal (plist-get (repoformer--status (repoformer--server)) :policy) "never")))
+(repoformer-status)
+""")
+    assert "policy never" in printed
+    states = [status["state"] for status in wire.received("repoformer/status")]
+    assert "off" in states and states[-1] == "ready", "the server follows"
+    sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-5:]]
+    assert sent == [{"enabled": False}, {}, {"disabledLanguages": ["python"]}, {}, {"policy": "never"}]
+
+
+def test_server_killed(batch: Callable[[str], str], wire: Wire) -> None:
+    printed = batch(f"""
+(test-open "beds.py")
+(accept-process-output nil 4)                   ; eglot-autoreconnect starts one that has lived again
+(let ((before (repoformer--server)))
+  (signal-process (with-temp-buffer (insert-file-contents {lisp(wire.record.with_suffix(".pid"))})
+                                    (string-to-number (buffer-string))) 9)
+  (test-until "noticed" (lambda () (not (jsonrpc-running-p before))))
+  (test-command #'insert "x = 1")
+  (test-equal t (string-suffix-p "x = 1" (test-text)) "typing is not blocked")
+  (test-until "started again" (lambda () (let ((now (repoformer--server))) (and now (not (eq now before)))))))
+""")
+    assert len(re.findall("Reconnected", printed)) == 1
+
+
+def test_no_model(batch: Callable[..., str], tmp_path: Path) -> None:
+    printed = batch(
+        """
+(switch-to-buffer (find-file-noselect "beds.py"))
+(repoformer-ensure)
+(run-hooks 'post-command-hook)
+(test-until "the state" (lambda () (and (bound-and-true-p repoformer-mode)
+                                        (equal (nth 1 (repoformer--lighter)) "repoformer:error"))))
+(goto-char (point-max))
+(dotimes (_ 3)
+  (test-type "x = 1\\n")
+  (accept-process-output nil 0.5))
+(test-equal t (string-suffix-p "x = 1\\nx = 1\\nx = 1\\n" (test-text)) "typing is not blocked")
+""",
+        wire=Wire(tmp_path / "none.jsonl", None),
+    )
+    assert printed.count("model pull") == 1
+
+
+def test_no_program(batch: Callable[[str], str]) -> None:
+    printed = batch("""
+(setq repoformer-program '("no-such-program"))
+(find-file "beds.py")
+(repoformer-ensure)
+(find-file "names.py")
+(repoformer-ensure)
+""")
+    assert printed.count("There is no program") == 1
+
+
+@contextmanager
+def in_terminal(home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, init: str, file: str) -> Iterator[Terminal]:
+    program = wire.script(tmp_path / "repoformer-lsp")
+    start = tmp_path / "init.el"
+    start.write_text(
+        f"(require 'repoformer)\n(setq repoformer-program '({lisp(program)}))\n"
+        "(setq inhibit-startup-screen t make-backup-files nil auto-save-default nil create-lockfiles nil)\n"
+        "(menu-bar-mode -1)\n(load-theme 'modus-vivendi)\n(setq eglot-ignored-server-capabilities '())\n"
+        "(setq mode-line-format-right-align nil)\n"
+        "(setq-default mode-line-format '(\" %b  %l:%c \" mode-line-modes))\n"
+        f"(add-hook 'python-mode-hook #'repoformer-ensure)\n{init}\n"
+    )
+    command = ["emacs", "-nw", "-Q", "-L", str(PACKAGE), "-l", str(start), file]
+    with terminal(command, env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
+        yield screen
+
+
+def test_on_screen(
+    packages: Path,
+    home: dict[str, str],
+    folder: Path,
+    wire: Wire,
+    tmp_path: Path,
+    keep: Callable[[Path, str], None],
+) -> None:
+    watch = Stopwatch("Emacs")
+    with in_terminal(home, folder, wire, tmp_path, "", "beds.py") as screen:
+        screen.wait(lambda text: "beds.py" in text, "the file")
+        screen.press("M->")
+        screen.type(AREA[:-1])
+        screen.type(AREA[-1])
+        screen.wait(lambda text: GHOST_AREA in text, "ghost text")
+        watch.lap("opening a file")
+        screen.press("C-g")
+        screen.wait(lambda text: GHOST_AREA not in text, "that it is dismissed", 10)
+        screen.press("BSpace")
+        watch.start()
+        screen.type("(")
+        screen.wait(lambda text: GHOST_AREA in text, "ghost text")
+        watch.lap("a key")
+        screen.wait(lambda text: "repoformer:ready" in text, "that it is ready")
+        keep(screen.picture(tmp_path / "ghost.png"), "emacs.png")
+        screen.type("w")
+        screen.wait(lambda text: GHOST_AREA in text, "the rest", 5)
+        screen.press("M-Right")
+        screen.press("Tab")
+        screen.wait(lambda text: re.search(re.escape(AREA) + r"width, height\)", text), "all of it", 10)
+        screen.press("M-x")
+        screen.type("repoformer-why")
+        screen.press("Enter")
+        screen.wait(lambda text: "Why this completion" in text, "why")
+        keep(screen.picture(tmp_path / "why.png"), "emacs-why.png")
+
+
+@pytest.mark.parametrize("beside", ["company", "corfu", "completion-preview"])
+def test_beside_other_completion(
+    packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, beside: str
+) -> None:
+    paths = "".join(f"(add-to-list 'load-path {lisp(package)})" for package in sorted(packages.iterdir()))
+    init = {
+        "company": "(require 'company) (add-hook 'python-mode-hook #'company-mode)",
+        "corfu": "(require 'corfu) (setq corfu-auto t) (add-hook 'python-mode-hook #'corfu-mode)",
+        "completion-preview": "(add-hook 'python-mode-hook #'completion-preview-mode)",
+    }[beside]
+    with in_terminal(home, folder, wire, tmp_path, paths + init, "beds.py") as screen:
+        screen.wait(lambda text: "repoformer:ready" in text, "that it is ready")
+        screen.press("M->")
+        screen.type(AREA)
+        screen.wait(lambda text: GHOST_AREA in text, "ghost text")
+        screen.press("Tab")
+        screen.press("End")
+        screen.type("#")
+        screen.wait(lambda text: re.search(re.escape(AREA) + r"width, height\).*#", text), "the accepted text", 10)
+        assert "error" not in screen.screen().lower()
