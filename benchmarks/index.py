@@ -328,6 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--windows", action="store_true", help="also index by the paper's fixed windows")
     parser.add_argument("--no-brute-force", action="store_true")
     options = parser.parse_args(arguments)
+    sys.setswitchinterval(0.001)  # as a server should that shares its interpreter with the index
     result = asyncio.run(measure([path.absolute() for path in options.paths], options))
     print(json.dumps(result) if options.json else table(result))
     return 0

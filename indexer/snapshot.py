@@ -94,7 +94,8 @@ class Snapshot:
         `exclude` is the path of a file that must not answer: absolute, or relative to a root.
         """
         asked = keys(words(text))
-        found = best(self.parts, lambda segment: similarities(segment, asked), k, self._places(exclude))
+        scores = (similarities(part.segment, asked) for part in self.parts)
+        found = best(self.parts, scores, k, self._places(exclude))
         return tuple(Hit(self._chunk(ranked), ranked.score) for ranked in found)
 
     def all_chunks(self) -> Iterator[Chunk]:

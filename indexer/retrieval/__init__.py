@@ -24,10 +24,11 @@ def rank(
         return best(parts, proximity(parts, query), k, excluded)
     if retriever == "bm25":
         return best(parts, bm25(parts, query.line_keys), k, excluded)
+    similar = (similarities(part.segment, query.line_keys) for part in parts)
     if retriever == "jaccard":
-        return best(parts, lambda segment: similarities(segment, query.line_keys), k, excluded)
+        return best(parts, similar, k, excluded)
     reference = tokenize(query.lines)
-    candidates = best(parts, lambda segment: similarities(segment, query.line_keys), max(k, CANDIDATES), excluded)
+    candidates = best(parts, similar, max(k, CANDIDATES), excluded)
     scored = [
         found._replace(
             score=weighted_ngram_match(

@@ -8,36 +8,27 @@ docs/retrieval.md has the figures and what else was tried.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.arrays import join, repeat
-from indexer.retrieval.bm25 import rarity
+from indexer.retrieval.rarity import gather
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from indexer.retrieval.query import Query
-    from indexer.retrieval.ranking import Score
-    from indexer.segment import Part, Segment
+    from indexer.segment import Part
 
 SMOOTHING = 5.0  # words: keeps a chunk of one line from winning by being short
 
 
-def proximity(parts: Sequence[Part], query: Query) -> Score:
-    """Return the score of chunks at a cursor."""
+def proximity(parts: Sequence[Part], query: Query) -> Iterator[NDArray[np.float64]]:
+    """Yield, for each part, the scores of its chunks at a cursor."""
     words, nearness = query.weighted_keys
-    weights = nearness * rarity(parts, words)
-
-    def score(segment: Segment) -> NDArray[np.float64]:
-        postings = segment.words
-        runs = postings.runs(words)
-        chunks = join([postings.chunks[run] for run in runs], np.int32)
-        lengths = np.array([run.stop - run.start for run in runs], np.int64)
-        scores = np.bincount(chunks, repeat(weights, lengths), minlength=len(segment))
-        result: NDArray[np.float64] = scores / np.sqrt(segment.sizes + SMOOTHING)
-        return result
-
-    return score
+    gathered, rarity = gather(parts, words)
+    weights = nearness * rarity
+    for part, found in zip(parts, gathered, strict=True):
+        scores = np.bincount(found.chunks, found.spread(weights), minlength=len(part.segment))
+        yield scores / np.sqrt(part.segment.sizes + SMOOTHING)

@@ -6,17 +6,15 @@ and the line: an index built file by file answers exactly as one built from scra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from indexer.segment import Part, Segment
+from indexer.segment import Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Score = Callable[[Segment], "NDArray[np.float64]"]
 
 
 class Ranked(NamedTuple):
@@ -27,22 +25,24 @@ class Ranked(NamedTuple):
     chunk: int
 
 
-def best(parts: Sequence[Part], score: Score, k: int, excluded: Collection[int] = ()) -> list[Ranked]:
+def best(
+    parts: Sequence[Part], scores: Iterable[NDArray[np.float64]], k: int, excluded: Collection[int] = ()
+) -> list[Ranked]:
     """Return up to `k` live chunks with a score above zero, best first.
 
-    `excluded` are places (`segment.place`) of documents that must not answer, such as the cursor's own file.
+    `scores` has an array a part, one score a chunk, which is changed in place. `excluded` are places
+    (`segment.place`) of documents that must not answer, such as the cursor's own file.
     """
     if k <= 0:
         return []
     found: list[tuple[float, tuple[int, int], Ranked]] = []
-    for number, part in enumerate(parts):
-        scores = score(part.segment)
-        scores *= part.live
+    for number, (part, of_part) in enumerate(zip(parts, scores, strict=True)):
+        of_part *= part.live
         for at in excluded:
             for document in np.flatnonzero(part.segment.order == np.uint64(at)).tolist():
-                scores[part.segment.first[document] : part.segment.first[document + 1]] = 0.0
-        for chunk in _candidates(scores, k).tolist():
-            ranked = Ranked(float(scores[chunk]), number, chunk)
+                of_part[part.segment.first[document] : part.segment.first[document + 1]] = 0.0
+        for chunk in _candidates(of_part, k).tolist():
+            ranked = Ranked(float(of_part[chunk]), number, chunk)
             found.append((-ranked.score, part.segment.tie(chunk), ranked))
     found.sort(key=lambda entry: entry[:2])
     return [ranked for _, _, ranked in found[:k]]
