@@ -145,7 +145,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
     said.append(
         f"At the same budget ({figures.budget:.0%}) it is "
         + ("better than" if sure else "not shown to differ from" if random.p >= CERTAIN else "worse than")
-        + f" retrieving at random, by {-random.against.value:+.2f} ({_p(random.p)})."
+        + f" retrieving at random, by {round(-random.against.value, 2) + 0.0:+.2f} ({_p(random.p)})."
     )
     if problems:
         said.append(f"{len(problems)} items could not be evaluated; they are listed at the end.")

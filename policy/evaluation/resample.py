@@ -76,6 +76,8 @@ def _drawn(
 def draw(name: str, repository: Repository, each: int, kinds: Sequence[Kind], seed: int) -> list[Task]:
     """Up to `each` blanks of every kind of one repository; tests are no targets, but may be retrieved."""
     files = {path: text for path, text in repository.files.items() if not _TESTS.search(path)}
+    if not files:
+        return []
     rng = random.Random(f"{seed} {name}")
     # Drawing is by shares of a total; ask for enough that the smallest share covers `each`, then take as many.
     total = round(each / min(blanks.SHARES.values()))

@@ -31,7 +31,9 @@ def test_calibration_is_scikit_learn_s(seed: int, bins: int) -> None:
     assert [each.observed for each in found] == pytest.approx(observed.tolist())
     assert [each.predicted for each in found] == pytest.approx(predicted.tolist())
     weights = np.array([each.count for each in found]) / 500
-    assert statistics.calibration_error(p, positive, bins) == pytest.approx(float(weights @ np.abs(observed - predicted)))
+    assert statistics.calibration_error(p, positive, bins) == pytest.approx(
+        float(weights @ np.abs(observed - predicted))
+    )
 
 
 def test_a_constant_score_is_chance() -> None:

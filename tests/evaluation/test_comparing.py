@@ -1,0 +1,103 @@
+"""Two runs side by side; the file they are kept in; thresholds that are stored and taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from marked import row
+
+from policy.evaluation import calibrated, comparing, table
+from policy.evaluation.calibrated import Calibration
+from policy.evaluation.task import EvaluationError
+
+ROWS = [row(number, without=f"a\n«{number}» \u2028,\"'", es_without=50.0, p_cc=0.25) for number in range(12)]
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    table.rewrite(file, ROWS)
+    assert table.read(file) == ROWS
+    assert file.read_text("utf-8").count("\n") == len(ROWS) + 1  # a line a blank, whatever it holds
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    table.rewrite(file, ROWS)
+    file.write_text(file.read_text("utf-8")[:-30], "utf-8")
+    assert table.begin(file) == ROWS[:-1]
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(table.to_line(ROWS[-1]))
+    assert table.read(file) == ROWS
+
+
+@pytest.mark.parametrize("text", ["", "id,kind\n1,2\n", "\x00\x01"])
+def test_any_other_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text(text, "utf-8")
+    with pytest.raises(EvaluationError, match="is not a result"):
+        table.read(file)
+
+
+def test_equal_runs_do_not_differ() -> None:
+    difference = comparing.compare(ROWS, ROWS)
+    assert not difference.moved
+    assert all(change.difference.value == 0 and change.p == 1 for change in difference.changes)
+    assert not difference.drops(0.0)
+
+
+def test_what_fell_is_shown_first_and_what_is_missing_is_said() -> None:
+    after = [replace(each, es_with=40.0, with_="z") if number < 8 else each for number, each in enumerate(ROWS[:-1])]
+    after.append(row(99))
+    difference = comparing.compare(ROWS, after)
+    assert difference.only_before == ("blank 11",)
+    assert difference.only_after == ("blank 99",)
+    (drop,) = difference.drops(2.0)
+    assert drop.figure == "es_with"
+    assert drop.difference.value == pytest.approx(-60 * 8 / 11)
+    assert drop.p < 0.05
+    said = "\n".join(comparing.lines(difference, most=3))
+    assert "8 completions changed" in said
+    assert said.count("→") == 3
+    assert "significant" in said
+
+
+def test_a_small_drop_is_inside_the_band() -> None:
+    after = [replace(each, es_with=99.0) for each in ROWS]
+    assert not comparing.compare(ROWS, after).drops(2.0)
+
+
+def test_runs_of_different_data_are_not_compared() -> None:
+    with pytest.raises(EvaluationError, match="no blank in common"):
+        comparing.compare(ROWS, [row(77)])
+    with pytest.raises(EvaluationError, match="different texts at blank 0"):
+        comparing.compare(ROWS, [replace(ROWS[0], truth="other")])
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "data" / "thresholds.json"
+    monkeypatch.setattr(calibrated, "file", lambda: file)
+    return file
+
+
+def test_a_calibration_holds_until_it_is_undone(tmp_path: Path, stored: Path) -> None:
+    first, second = (Calibration(threshold, "m.gguf", 50, "2026-01-01") for threshold in (0.2, 0.4))
+    calibrated.store(tmp_path, first)
+    calibrated.store(tmp_path, second)
+    assert calibrated.threshold_for(tmp_path, "m.gguf") == 0.4
+    assert calibrated.threshold_for(tmp_path, "other.gguf") is None
+    assert calibrated.threshold_for(tmp_path / "elsewhere", "m.gguf") is None
+    assert calibrated.undo(tmp_path) == (second, first)
+    assert calibrated.threshold_for(tmp_path, "m.gguf") == 0.2
+    assert calibrated.undo(tmp_path) == (first, None)
+    assert calibrated.undo(tmp_path) == (None, None)
+    assert calibrated.threshold_for(tmp_path, "m.gguf") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', '{"x": [{"threshold": 1}]}'])
+def test_a_damaged_file_of_thresholds_counts_as_none(tmp_path: Path, stored: Path, text: str) -> None:
+    stored.parent.mkdir()
+    stored.write_text(text)
+    assert calibrated.threshold_for(tmp_path, "m.gguf") is None

@@ -1,0 +1,141 @@
+"""Policies over made-up results, where the right answer is known by construction; and the report that says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from marked import row
+
+from policy.decision import Thresholds
+from policy.evaluation import figures, policies, report
+from policy.evaluation.table import Row, Table
+from policy.evaluation.task import Problem
+
+RUN = {"data": "made up", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
+
+
+def made_up(count: int, p_cc: str, seed: int = 0) -> list[Row]:
+    """A fifth of the blanks helped, a fifth harmed; P(<cc>) "knows" it, is "constant", or is "noise"."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        gain = float(random.choice([40.0, -40.0, 0.0], p=[0.2, 0.2, 0.6]))
+        known = 0.15 + 0.6 * (gain > 0) + 0.2 * random.random()
+        p = {"knows": known, "constant": 0.3, "noise": float(random.random())}[p_cc]
+        rows.append(
+            row(number, es_without=50.0, es_with=50 + gain, p_cc=round(p, 4), cc_is_top=p > 0.5,
+                score=float(random.random()), surprise=float(random.random()), repository=f"r{number % 4}",
+                kind="line" if number % 3 else "function")
+        )  # fmt: skip
+    return rows
+
+
+def placed(rows: list[Row], name: str, part: str = "served") -> figures.Placed:
+    found = figures.compute(rows, Thresholds())
+    return next(each for each in getattr(found, part) if each.name == name)
+
+
+def test_a_model_that_knows_is_as_good_as_the_oracle() -> None:
+    rows = made_up(300, "knows")
+    found = figures.compute(rows, Thresholds(line=0.5, block=0.5))
+    selective = next(each for each in found.served if each.name == "selective, threshold")
+    oracle = next(each for each in found.served if each.name == "oracle")
+    assert selective.es.value == pytest.approx(oracle.es.value)
+    assert found.signals[0].auc.value == 1.0
+    assert found.signals[0].informative
+    assert selective.abstention_precision == 1.0
+    assert "foretells help with an AUC of 1.000" in "\n".join(report.findings(found, ()))
+
+
+def test_a_decision_that_was_never_trained_is_found_out() -> None:
+    found = figures.compute(made_up(300, "constant"), Thresholds())
+    assert found.signals[0].auc.value == 0.5
+    assert not found.signals[0].informative
+    said = "\n".join(report.findings(found, ()))
+    assert "The decision says the same everywhere (AUC 0.50): it carries no information" in said
+    assert "not shown to differ from retrieving at random, by +0.00" in said
+    budget = {each.name: each for each in found.equal}
+    assert budget["selective"].es.value == budget["random"].es.value
+
+
+def test_a_decision_of_noise_is_found_out() -> None:
+    found = figures.compute(made_up(300, "noise"), Thresholds())
+    assert found.signals[0].auc.low < 0.5 < found.signals[0].auc.high
+    assert "not shown to be better than chance" in "\n".join(report.findings(found, ()))
+
+
+def test_a_model_without_the_token_is_served_by_similarity() -> None:
+    rows = [row(number, score=number / 40, es_with=float(number % 2)) for number in range(40)]
+    found = figures.compute(rows, Thresholds())
+    assert found.primary == "trial retrieval"
+    assert not any(each.name.startswith("selective") for each in found.served)
+    assert "makes no decision of its own" in "\n".join(report.findings(found, ()))
+
+
+def test_help_harm_and_no_change_are_counted() -> None:
+    rows = [row(number, es_without=50.0, es_with=50.0 + gain) for number, gain in enumerate([10, 20, -5, 0, 0])]
+    found = figures.compute(rows, Thresholds())
+    assert (found.helped, found.harmed, found.unchanged) == (0.4, 0.2, 0.4)
+    assert found.gain.value == 5.0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.99, 1.0])
+def test_every_policy_keeps_its_budget(share: float) -> None:
+    table = Table.of(made_up(97, "noise"))
+    choices = {choice.name: choice for choice in policies.at_budget(table, share)}
+    for name in ("selective", "trial retrieval", "trial generation", "random"):
+        assert choices[name].share == pytest.approx(share)
+    assert choices["oracle"].share <= share + 1e-9
+    best = policies.values(table, choices["oracle"]).mean()
+    assert all(policies.values(table, choice).mean() <= best + 1e-9 for choice in choices.values())
+
+
+def test_thresholds_go_by_the_kind_of_blank() -> None:
+    rows = [row(0, kind="line", p_cc=0.18), row(1, kind="function", p_cc=0.18)]
+    chosen = {choice.name: choice for choice in policies.as_served(Table.of(rows), Thresholds())}
+    assert chosen["selective, threshold"].weights.tolist() == [0, 1]
+
+
+def test_abstention_precision_counts_what_could_not_be_improved() -> None:
+    rows = [row(number, es_without=50.0, es_with=50.0 + gain) for number, gain in enumerate([10, -10, 0, 0])]
+    table = Table.of(rows)
+    assert policies.abstention_precision(table, policies.Choice("", np.zeros(4))) == 0.75
+    assert policies.abstention_precision(table, policies.Choice("", np.array([1.0, 0, 0, 0]))) == 1.0
+    assert np.isnan(policies.abstention_precision(table, policies.Choice("", np.ones(4))))
+
+
+def test_the_best_threshold_pays_for_its_retrievals() -> None:
+    rows = [row(0, score=0.9, es_without=0.0, es_with=40.0), row(1, score=0.5, es_without=0.0, es_with=0.5),
+            row(2, score=0.1, es_without=40.0, es_with=0.0)]  # fmt: skip
+    table = Table.of(rows)
+    score = table.column("score")
+    assert policies.best_threshold(table, score).threshold == pytest.approx(0.49)
+    assert policies.best_threshold(table, score, cost=1.0).threshold == pytest.approx(0.89)
+
+
+def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
+    rows = made_up(60, "knows")
+    found = figures.compute(rows, Thresholds())
+    from pathlib import Path
+
+    out = Path(str(tmp_path))
+    report.write(out, rows, found, RUN, [Problem("x/1", "the repository <x> is not there")])
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 5
+    assert 'src="http' not in page
+    assert "the repository &lt;x&gt; is not there" in page
+    text = (out / "report.md").read_text("utf-8")
+    assert "| selective, threshold |" in text
+    assert all((out / f"{name}.png").is_file() for name in ("gain", "threshold", "abstention", "calibration", "budget"))
+
+
+def test_latency_is_compared_request_by_request() -> None:
+    def timed(task: str, policy: str, total: float) -> figures.Timed:
+        return figures.Timed(task, policy, policy == "always", total / 2, 0, total / 2, total)
+
+    times = [timed(task, policy, total) for task in "abc" for policy, total in (("never", 50.0), ("always", 100.0))]
+    found = {time.policy: time for time in figures.latencies([*times, timed("d", "never", 1e9)])}
+    assert found["never"].requests == 3
+    assert found["never"].speed_up.value == pytest.approx(1.0)
+    assert found["always"].p50 == 100
+    assert figures.expected_time(tuple(found.values()), 0.5) == pytest.approx(75)
