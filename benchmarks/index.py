@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ class Beat:
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     p50, p95 = np.percentile(np.array(seconds) * 1e3, (50, 95))
     return {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2), "n": len(seconds)}
+
+
+def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
+    """Time calls: by the clock, and by the processor's time, which tells how busy the machine was besides."""
+    clock, processor = [], []
+    for call in calls:
+        started, used = time.perf_counter(), time.thread_time()
+        call()
+        clock.append(time.perf_counter() - started)
+        processor.append(time.thread_time() - used)
+    cpu = percentiles(processor)
+    return percentiles(clock) | {"cpu_p50_ms": cpu["p50_ms"], "cpu_p95_ms": cpu["p95_ms"]}
 
 
 async def with_beat(work: asyncio.Future[Any] | asyncio.Task[Any]) -> dict[str, float]:
@@ -120,6 +133,8 @@ async def measure_first(
 
     beat = await with_beat(asyncio.create_task(work()))
     index, seconds = result[0]
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    used = [sum(process.cpu_times()[:2]) for process in processes]
     lines = sum(
         document.text.count(b"\n")
         for part in index.snapshot.parts
@@ -128,6 +143,9 @@ async def measure_first(
     )
     return index, {
         "seconds": round(seconds, 1),
+        "server_cpu_s": round(used[0], 1),
+        "workers_cpu_s": round(sum(used[1:]), 1),
+        "load_average": psutil.getloadavg()[0],
         "files": index.snapshot.files,
         "lines": lines,
         "chunks": index.snapshot.chunks,
@@ -201,23 +219,12 @@ def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor
 
 def measure_queries(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
     """Time the exact Jaccard top 10 of the 20 lines before each cursor."""
-    times = []
-    for cursor in cursors:
-        text = last_lines(cursor.prefix, 20)
-        started = time.perf_counter()
-        snapshot.query(text, 10, exclude=cursor.path)
-        times.append(time.perf_counter() - started)
-    return percentiles(times)
+    return timed(partial(snapshot.query, last_lines(c.prefix, 20), 10, exclude=c.path) for c in cursors)
 
 
 def measure_searches(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
     """Time the search a completion request makes, all of it."""
-    times = []
-    for cursor in cursors:
-        started = time.perf_counter()
-        snapshot.search(cursor, 10)
-        times.append(time.perf_counter() - started)
-    return percentiles(times)
+    return timed(partial(snapshot.search, cursor, 10) for cursor in cursors)
 
 
 def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, int]:
@@ -292,6 +299,11 @@ async def measure(paths: Sequence[Path], options: argparse.Namespace) -> dict[st
     return result
 
 
+def spread(times: dict[str, float]) -> str:
+    clock, cpu = (f"p50 {times[k + 'p50_ms']} ms, p95 {times[k + 'p95_ms']} ms" for k in ("", "cpu_"))
+    return f"{clock} (CPU: {cpu})"
+
+
 def table(result: dict[str, Any]) -> str:
     """Write the figures for people."""
     first, saved, query = result["first"], result["saved_file"], result["query"]
@@ -299,21 +311,25 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         ("machine", f"{result['machine']}; {result['workers']} worker(s)"),
         ("workspace", f"{first['lines']:,} lines, {first['files']:,} files, {first['chunks']:,} chunks"),
-        ("first index", f"{first['seconds']} s"),
+        ("load of the machine meanwhile", f"{first['load_average']:.1f}"),
+        (
+            "first index",
+            f"{first['seconds']} s (CPU: server {first['server_cpu_s']}, workers {first['workers_cpu_s']})",
+        ),
         ("  memory of the server's process", f"{first['server_peak_mb']} MB ({first['server_before_mb']} before)"),
         ("  longest block of the event loop", f"{loop['longest_ms']} ms, p99 {loop['p99_ms']} ms"),
         ("  the same without indexing", f"{quiet['longest_ms']} ms, p99 {quiet['p99_ms']} ms"),
         ("warm start, to the first query", f"{result['warm']['first_query_s']} s"),
         ("warm start, to all verified", f"{result['warm']['verified_s']} s; {result['cache_mb']} MB on the disk"),
         ("saved file seen by a query", f"p50 {saved['p50_ms']} ms, p95 {saved['p95_ms']} ms"),
-        ("query, exact top 10", f"p50 {query['p50_ms']} ms, p95 {query['p95_ms']} ms"),
-        ("search at a cursor", f"p50 {result['search']['p50_ms']} ms, p95 {result['search']['p95_ms']} ms"),
+        ("query, exact top 10", spread(query)),
+        ("search at a cursor", spread(result["search"])),
     ]
     if brute := result.get("brute_force"):
         rows.append(("differs from brute force", f"{brute['different']} of {brute['queries']} queries"))
     if windows := result.get("windows"):
         rows.append(("windows: first index", f"{windows['seconds']} s, {windows['chunks']:,} chunks"))
-        rows.append(("windows: query", f"p50 {windows['query']['p50_ms']} ms, p95 {windows['query']['p95_ms']} ms"))
+        rows.append(("windows: query", spread(windows["query"])))
     if result["ripgrep_words_s"] is not None:
         rows.append(("ripgrep counting words", f"{result['ripgrep_words_s']} s"))
     return "\n".join(f"{name:36}{value}" for name, value in rows)

@@ -6,7 +6,7 @@ Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond"
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -28,8 +28,8 @@ def bm25(parts: Sequence[Part], query: NDArray[np.uint64]) -> Iterator[NDArray[n
         length = K1 * (1 - B + B * part.segment.sizes / max(mean, 1.0))
         counts = found.counts.astype(np.float64)
         values = found.spread(rarity) * counts * (K1 + 1) / (counts + length[found.chunks])
-        scores: NDArray[np.float64] = np.bincount(found.chunks, values, minlength=len(part.segment))
-        yield scores
+        # numpy's stubs give `bincount` integers, which it has only without weights.
+        yield cast("NDArray[np.float64]", np.bincount(found.chunks, values, minlength=len(part.segment)))
 
 
 def _mean_size(parts: Sequence[Part]) -> float:
