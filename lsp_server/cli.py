@@ -18,7 +18,8 @@ from policy.errors import RepoformerError
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Command → module with `register(subparsers)`; the parser it adds sets `run`, which returns the exit status.
+# Command → module whose `register(subparsers)` adds its parser (and those of its other commands). A parser sets `run`,
+# which returns the exit status.
 COMMANDS = {
     "serve": "lsp_server.commands.serve",
     "complete": "lsp_server.commands.complete",
@@ -26,6 +27,8 @@ COMMANDS = {
     "search": "lsp_server.commands.search",
     "model": "lsp_server.commands.model",
     "doctor": "lsp_server.commands.doctor",
+    "eval": "policy.evaluation.cli",
+    "calibrate": "policy.evaluation.cli",
     "train": "policy.training.cli",
 }
 DEFAULT = "serve"
@@ -66,8 +69,8 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('repoformer-lsp')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     asked = _command(given)
-    for name in [asked] if asked else COMMANDS:
-        importlib.import_module(COMMANDS[name]).register(subparsers)
+    for module in dict.fromkeys([COMMANDS[asked]] if asked else COMMANDS.values()):
+        importlib.import_module(module).register(subparsers)
     return parser
 
 

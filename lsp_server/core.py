@@ -74,9 +74,9 @@ class Core:
         await completer.supervisor.engine()
 
     def wait_indexed(self) -> None:
-        """Block until the workspace is indexed; for a thread, not for the event loop."""
-        if self._index is not None:
-            self._index.wait_idle()
+        """Block until the workspace is indexed, or the core closed; for a thread, not for the event loop."""
+        while self._index is not None and not self._index.wait_idle(0.2):
+            pass
 
     async def apply(self, settings: Settings) -> None:
         """Take over changed settings."""

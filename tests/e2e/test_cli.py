@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_help_names_every_command(run: Run) -> None:
     text = run("--help").stdout
     for command in cli.COMMANDS:
-        assert f"    {command} " in text
+        assert re.search(rf"^    {command}\s+\w", text, re.MULTILINE)
         assert run(command, "--help").stdout.startswith(f"usage: repoformer-lsp {command}")
 
 

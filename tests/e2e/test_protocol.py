@@ -151,6 +151,14 @@ async def test_requests_that_make_no_sense_are_answered(start: Start, workspace:
     assert not [text for text in shown(client) if "rror" in text]
 
 
+async def test_bytes_that_are_no_message_are_passed_over(start: Start, workspace: Write) -> None:
+    client = await start(workspace(ONE_FILE).root)
+    client.writer.write(b"Content-Length: 5\r\n\r\nhello")
+    client.writer.write(b'Content-Length: 4\r\nContent-Type: x\r\n\r\n"hi"')
+    assert await client.request("repoformer/why", {}) is None
+    assert shown(client) == [text for text in shown(client) if "model" in text]
+
+
 async def test_unknown_methods_are_refused_or_ignored(start: Start, workspace: Write) -> None:
     client = await start(workspace(ONE_FILE).root)
     with pytest.raises(RefusedError) as refused:
