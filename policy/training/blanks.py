@@ -151,12 +151,23 @@ Span = tuple[str, Kind, str, int, int]
 def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
     """(path, kind, variant, start, end) of each blank, at most one of a kind in the same place."""
     wanted = min(wanted, sum(text.count("\n") for text in files.values()) // 12)
+    first = {path: code_start(text) for path, text in files.items()}
     spans: list[Span] = []
     spans += _chunks(files, round(wanted * SHARES["chunk"]), rng)
     spans += _functions(files, round(wanted * SHARES["function"]), rng)
     for kind, place in (("line", line_span), ("cursor", cursor_span)):
         spans += _places(files, kind, place, round(wanted * SHARES[kind]), rng)  # type: ignore[index,arg-type]
-    return sorted(set(spans))
+    return sorted({span for span in spans if span[3] >= first[span[0]]})
+
+
+def code_start(text: str) -> int:
+    """Offset of the first line that is neither empty nor a comment: nobody completes a licence header."""
+    at = 0
+    for line in text.splitlines(keepends=True):
+        if line.strip() and not _COMMENT.match(line):
+            return at
+        at += len(line)
+    return at
 
 
 def _places(

@@ -56,6 +56,19 @@ def test_cursor_blanks_start_and_end_where_an_editor_asks() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/*\n * Licensed to you.\n */\n\n‸package a;\n",
+        "# Copyright\n\n‸import os\n# why\n",
+        "‸x = 1\n",
+        "# nothing else\n‸",
+    ],
+)
+def test_where_code_starts(text: str) -> None:
+    assert blanks.code_start(text.replace("‸", "")) == text.index("‸")
+
+
 def test_comments_and_empty_lines_are_no_line_blanks() -> None:
     rng = random.Random(0)
     assert blanks.line_span("# a comment that is long\n", 0, rng) is None
