@@ -26,7 +26,7 @@ def register(subparsers: Subparsers) -> None:
     path.add_argument("--model", default="", metavar="FILE", help="as if the setting `model` were this")
     path.set_defaults(run=_path)
     actions.add_parser("list", help="list the models that are there").set_defaults(run=_list)
-    actions.add_parser("pull", help="put the default model into the cache").set_defaults(run=_pull)
+    actions.add_parser("pull", help="get the default model, where it does not ship with the package").set_defaults(run=_pull)
 
 
 def _path(options: argparse.Namespace) -> int:
@@ -49,6 +49,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    placed = models.place_interim(lambda line: print(line, file=sys.stderr))
-    print(placed.path)
+    shipped = next((model for model in models.installed() if model.source == "shipped"), None)
+    model = shipped or models.place_interim(lambda line: print(line, file=sys.stderr))
+    print(model.path)
     return 0
