@@ -26,7 +26,7 @@ def register(subparsers: Subparsers) -> None:
     path.add_argument("--model", default="", metavar="FILE", help="as if the setting `model` were this")
     path.set_defaults(run=_path)
     actions.add_parser("list", help="list the models that are there").set_defaults(run=_list)
-    actions.add_parser("pull", help="get the default model, where it does not ship with the package").set_defaults(run=_pull)
+    actions.add_parser("pull", help="get the default model, if it is not here").set_defaults(run=_pull)
 
 
 def _path(options: argparse.Namespace) -> int:
