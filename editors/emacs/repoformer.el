@@ -421,6 +421,10 @@ Eglot turns it on in the buffers that the server manages."
   (cond
    (repoformer-mode
     (setq repoformer--seen (repoformer--now))
+    (when (buffer-modified-p)
+      ;; Somebody wrote while the server started.
+      (setq repoformer--timer
+            (run-with-timer 0 nil #'repoformer--ask (current-buffer) 2)))
     (add-hook 'post-command-hook #'repoformer--after-command nil t))
    (t
     (remove-hook 'post-command-hook #'repoformer--after-command t)
@@ -636,8 +640,8 @@ Eglot turns it on in the buffers that the server manages."
         (repoformer--insert-report report))
       (special-mode)
       (goto-char (point-min))
-      (ignore-errors (forward-button 1))
-      (pop-to-buffer (current-buffer)))))
+      (ignore-errors (forward-button 1)))
+    (pop-to-buffer "*repoformer-why*")))
 
 (provide 'repoformer)
 ;;; repoformer.el ends here

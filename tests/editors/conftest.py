@@ -32,7 +32,13 @@ def install(name: str) -> Path:
     log = folder.with_name(f"{name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
-        done = subprocess.run([INSTALL / f"{name}.sh", folder], env={**os.environ, "PYTHON": sys.executable}, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [INSTALL / f"{name}.sh", folder],
+            env={**os.environ, "PYTHON": sys.executable},
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+        )
     assert done.returncode == 0, f"{name} could not be installed:\n{log.read_text()[-3000:]}"
     return folder
 

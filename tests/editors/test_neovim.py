@@ -86,12 +86,21 @@ class Neovim:
 
 
 @pytest.fixture
-def start(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
+def start(
+    nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
+) -> Iterator[Callable[..., Neovim]]:
     running: list[pynvim.Nvim] = []
 
     def start(file: str, options: str = "{}", wire: Wire = wire) -> Neovim:
         init = tmp_path / "init.lua"
-        init.write_text(INIT % {"plugin": str(PLUGIN), "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]), "options": options})
+        init.write_text(
+            INIT
+            % {
+                "plugin": str(PLUGIN),
+                "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]),
+                "options": options,
+            }
+        )
         env = [f"{name}={value}" for name, value in home.items()]
         command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
         api = pynvim.attach("child", argv=command)
@@ -241,7 +250,9 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
     states = (("pause", "∅"), ("resume", "✓"), ("pause language", "∅"), ("resume", "✓"))
     for command, sign in states:
         neovim.api.command(f"Repoformer {command}")
-        neovim.until(lambda sign=sign: sign in neovim.api.exec_lua("return require('repoformer').statusline()"), command)
+        neovim.until(
+            lambda sign=sign: sign in neovim.api.exec_lua("return require('repoformer').statusline()"), command
+        )
     neovim.api.command("Repoformer policy never")
     neovim.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "never", "the policy stays")
     neovim.api.command("Repoformer status")
@@ -253,7 +264,9 @@ def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire) -
     neovim = start("beds.py")
     neovim.wait_ready()
     wire.kill()
-    neovim.until(lambda: "✗" in neovim.api.exec_lua("return require('repoformer').statusline()"), "not said in the line")
+    neovim.until(
+        lambda: "✗" in neovim.api.exec_lua("return require('repoformer').statusline()"), "not said in the line"
+    )
     neovim.keys("Gox = 1<CR>y = 2<Esc>")
     neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\n"), "typing is blocked", 5)
     assert neovim.messages().count("quit with exit code") == 1
@@ -297,7 +310,11 @@ def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_
         "vim.o.termguicolors = true\nvim.o.number = true\nvim.o.laststatus = 2\n"
         "vim.o.statusline = \" %f%=%{%v:lua.require'repoformer'.statusline()%}  %l:%c \"\n"
     )
-    init.write_text(INIT % {"plugin": str(PLUGIN), "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]), "options": "{}"} + look)
+    init.write_text(
+        INIT
+        % {"plugin": str(PLUGIN), "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]), "options": "{}"}
+        + look
+    )
     with terminal([str(nvim), "-u", str(init), file], env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
         yield screen
 

@@ -60,7 +60,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("vscode") / "extension"
     shutil.copytree(EXTENSION, source, ignore=shutil.ignore_patterns("node_modules", "dist", "*.vsix"))
     for command in (["npm", "ci", "--no-audit", "--no-fund"], ["npm", "run", "package"]):
-        done = subprocess.run(command, cwd=source, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, cwd=source, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     return source / "repoformer-lsp.vsix"
 
@@ -128,13 +130,16 @@ class Code:
 
 
 @contextmanager
-def code_server(program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, extra: dict[str, Any], place: Path) -> Iterator[Code]:
+def code_server(
+    program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, extra: dict[str, Any], place: Path
+) -> Iterator[Code]:
     """Run code-server on `folder` and a browser on it until the block ends."""
     data, extensions = place / "data", place / "extensions"
     settings = data / "User" / "settings.json"
     settings.parent.mkdir(parents=True)
     command = [str(wire.script(place / "repoformer-lsp"))]
-    settings.write_text(json.dumps({**USER_SETTINGS, "repoformer.server.command": command, **extra}))
+    ours = {"repoformer.server.command": command, "repoformer.model": str(wire.model or "")}
+    settings.write_text(json.dumps({**USER_SETTINGS, **ours, **extra}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -179,7 +184,9 @@ def code_server(program: Path, package: Path, home: dict[str, str], folder: Path
 
 
 @pytest.fixture
-def start(program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[..., Any]:
+def start(
+    program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
+) -> Callable[..., Any]:
     def start(wire: Wire = wire, **settings: Any) -> Any:
         return code_server(program, package, home, folder, wire, settings, tmp_path)
 
@@ -197,7 +204,9 @@ def test_the_settings_page_is_the_servers() -> None:
     assert subprocess.run([sys.executable, EXTENSION / "settings.py", "--check"], check=False).returncode == 0
 
 
-def test_type_accept_word_line_all_undo(start: Callable[..., Any], wire: Wire, folder: Path, keep: Any, tmp_path: Path) -> None:
+def test_type_accept_word_line_all_undo(
+    start: Callable[..., Any], wire: Wire, folder: Path, keep: Any, tmp_path: Path
+) -> None:
     file = folder / "arithmetic.py"
     before = file.read_text() + MULTIPLY
     with start() as code:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lsprotocol import types
+from pygls.protocol import default_converter
+
 from lsp_server.features.documents import _change
 from lsp_server.text import Document
-from pygls.protocol import default_converter
-from lsprotocol import types
 
 Message = dict[str, Any]
 SERVER = Path(sys.executable).with_name("repoformer-lsp")

@@ -23,9 +23,7 @@ def triangle_area(base: float, height: float) -> float:
     return base * height / 2
 ''',
     "beds.py": "from shapes import rectangle_area\n\nwidth = 3.0\nheight = 4.0\n",
-    "arithmetic.py": (
-        "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\n"
-    ),
+    "arithmetic.py": ("def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\n"),
     "names.py": 'names = ["one", "two", "three"]\nprint(len())\n',
 }
 
@@ -34,7 +32,7 @@ MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; the model
 
 # What can go wrong before a cursor: characters of one to four bytes, of one and two UTF-16 units, a tab, a letter that
 # is two code points. Typed into an empty file.
-HARD = "ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = \"grüße 🌍 e\u0301\"; FOUR = "
+HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR = '
 
 
 def lay_out(root: Path) -> Path:
