@@ -35,7 +35,7 @@ from .policies import Point
 from .progress import Bar
 from .retrieval import Retrieval, Style
 from .table import Row, Table
-from .task import Data, EvaluationError, Kind, Task, spread
+from .task import Data, EvaluationError, Kind, Problem, Task, spread
 
 DRAWN = 120
 # Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
@@ -97,7 +97,7 @@ async def evaluate(options: Options) -> Result:
                 tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
             )  # fmt: skip
             if not rows:
-                raise EvaluationError(_nothing(data, interrupt.asked))
+                raise EvaluationError(_nothing(record.read_problems(options.out), interrupt.asked))
             by_id = {row.id: row for row in rows}
             searched = [task for task in data.tasks if task.id in by_id and task.given is None]
             timed = await _times(options, searched, both, retrieval, lambda: interrupt.asked)
@@ -251,10 +251,8 @@ def _test(options: Options, data: Data, rows: Sequence[Row], stopped: Callable[[
     return tested
 
 
-def _nothing(data: Data, interrupted: bool) -> str:
+def _nothing(problems: Sequence[Problem], interrupted: bool) -> str:
     if interrupted:
         return "interrupted before the first blank was done; the same command begins again"
-    reasons = sorted({problem.reason for problem in data.problems})
-    return (
-        f"no blank could be evaluated ({len(data.problems)} problems; the first: {reasons[0] if reasons else 'none'})"
-    )
+    first = problems[0].reason if problems else "none"
+    return f"no blank could be evaluated ({len(problems)} problems; the first: {first})"

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import sources
 from .jsonl import BadRow, rows, text_of
-from .task import Data, EvaluationError, Kind, Problem, Repository, Task, unique
+from .task import KINDS, Data, EvaluationError, Kind, Problem, Repository, Task, unique
 
 FUNCTION_REACH = 80  # lines from a signature to the body: parameters and the docstring stand between
 LINE_REACH = 1  # published files differ in whether they count lines from 0 or from 1
@@ -64,6 +64,7 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # ours: several kinds in one file
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):

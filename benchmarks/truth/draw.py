@@ -1,0 +1,36 @@
+"""Draw the truth set anew from its sources (only when these change): `python benchmarks/truth/draw.py`.
+
+The rows are RepoEval's, with the kind of each blank beside them, so that CI goes the same way as any data set.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from policy.evaluation import resample
+from policy.evaluation.task import spread, unique
+
+HERE = Path(__file__).parent
+BLANKS = 60
+
+
+def main() -> None:
+    """Write `blanks.jsonl`."""
+    drawn = [task for seed in range(4) for task in resample.load(HERE / "sources", 2 * BLANKS, seed=seed).tasks]
+    tasks = sorted(spread(unique(drawn)[0], BLANKS), key=lambda task: task.id)
+    with (HERE / "blanks.jsonl").open("w", encoding="utf-8") as file:
+        for task in tasks:
+            metadata = {
+                "task_id": task.id,
+                "ground_truth": task.truth,
+                "fpath_tuple": [task.repository, *task.path.split("/")],
+                "context_start_lineno": 0,
+                "line_no": task.cursor.prefix.count("\n"),
+                "kind": task.kind,
+            }
+            file.write(json.dumps({"prompt": task.cursor.prefix, "metadata": metadata}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tides of harbours, from the readings of their gauges."""

@@ -1,0 +1,121 @@
+"""The whole way on the real model: files in, a report out; stopped and gone on with; told what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from marked import SHOP, repoeval_row, unpack, write_jsonl
+
+from indexer.model import Cursor
+from policy.errors import EngineError, ModelError
+from policy.evaluation import calibrated, cli, record, table
+from policy.evaluation.retrieval import Retrieval
+from policy.evaluation.task import EvaluationError, Repository, Task
+
+TINY = ["--left", "64", "--right", "24", "--context", "64", "--tokens", "8"]
+
+
+def call(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers(required=True))
+    options = parser.parse_args(list(map(str, arguments)))
+    return int(options.run(options))
+
+
+@pytest.fixture
+def repoeval(tmp_path: Path) -> list[object]:
+    """Arguments for three blanks, the last of them in a repository that is not there."""
+    blanks = unpack(SHOP.replace("    base = 3\n", "«    base = 3\n»"), tmp_path / "repos" / "acme_shop")
+    rows = [repoeval_row(blank, "acme_shop", number) for number, blank in enumerate(blanks)]
+    rows.append(repoeval_row(blanks[0], "acme_shed", 0))
+    file = write_jsonl(tmp_path / "line_level.jsonl", rows)
+    return ["eval", "--dataset", "repoeval", "--data", file, "--repos", tmp_path / "repos", *TINY]
+
+
+def test_from_a_data_set_to_a_report_and_on(
+    tmp_path: Path, repoeval: list[object], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run = [*repoeval, "--out", out, "--model", model, "--latency", "1"]
+    tests = ["--tests", "python -c 'import shop.order'", "--tests-seconds", "20", "--tests-without-isolation"]
+    assert call(*run, "--blanks", "2") == 0
+    rows = table.read(out / record.RESULTS)
+    assert [row.id for row in rows] == ["acme_shop/0", "acme_shop/1"]
+    assert all(row.p_cc is None and row.surprise > 0 and row.tokens_without <= 8 for row in rows)
+    assert {problem.item for problem in record.read_problems(out)} == {"acme_shed/0"}
+    page = (out / "report.html").read_text("utf-8")
+    assert "the repository acme_shed is not in" in page
+    assert "faster than always" in page
+    said = capsys.readouterr().out
+    assert "Retrieving always, instead of never" in said
+    assert "report.html" in said
+
+    # A line is lost, as when the power fails: the same command makes that blank again, and no other.
+    written = (out / record.RESULTS).read_text("utf-8")
+    (out / record.RESULTS).write_text(written[: written.rfind("\n", 0, -1) + 9], "utf-8")
+    assert call(*run, "--blanks", "2", *tests) == 0
+    again = table.read(out / record.RESULTS)
+    assert [(row.id, row.without) for row in again][:1] == [(row.id, row.without) for row in rows][:1]
+    assert [row.id for row in again] == [row.id for row in rows]
+    assert all(row.tests_without == "pass" or "Error" in row.tests_without for row in again)
+
+    assert call("eval", "diff", out, out, "--fail-below", "0.5") == 0
+    with pytest.raises(EvaluationError, match="another chunks"):
+        call(*run, "--blanks", "2", "--chunks", "3")
+
+
+def test_a_blank_that_does_not_fit_is_a_problem(tmp_path: Path, repoeval: list[object], model: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"no blank could be evaluated \(3 problems; the first: the repository"):
+        call(*repoeval, "--out", tmp_path / "out", "--model", model, "--tokens", "100000")
+    reasons = [problem.reason for problem in record.read_problems(tmp_path / "out")]
+    assert sum("the engine failed" in reason and "batch fewer" in reason for reason in reasons) == 2
+
+
+def test_calibrating_a_workspace_and_taking_it_back(
+    tmp_path: Path, workspace: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibrated, "file", lambda: tmp_path / "thresholds.json")
+    run = ["calibrate", "--workspace", workspace, "--out", tmp_path / "out", "--model", model, "--blanks", "4", *TINY]
+    with pytest.raises(EvaluationError, match="too few to judge by"):
+        call(*run)
+    assert call(*run, "--least", "2") == 0
+    threshold = calibrated.threshold_for(workspace, model.name)
+    assert threshold is not None
+    assert f"threshold {threshold:.2f}" in capsys.readouterr().out
+    assert call("calibrate", "--workspace", workspace, "--undo") == 0
+    assert calibrated.threshold_for(workspace, model.name) is None
+    assert call("calibrate", "--workspace", workspace, "--undo") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("eval", "name either --workspace DIR or --dataset"),
+        ("eval --workspace . --dataset resample", "name either --workspace DIR or --dataset"),
+        ("eval --dataset resample", "resample draws from --repos DIR"),
+        ("eval --dataset repoeval --repos .", "repoeval needs --data FILE"),
+        ("eval --dataset repoeval --data x", "repoeval needs --repos DIR"),
+        ("eval --workspace . --kinds line,haiku", "unknown kind 'haiku'"),
+        ("eval --workspace . --tests 'pytest", "No closing quotation"),
+        ("eval --workspace no-such-folder", "no-such-folder is not a folder"),
+        ("eval diff no-such-file other", "no-such-file cannot be read"),
+    ],
+)
+def test_what_cannot_be_run_is_said(arguments: str, message: str) -> None:
+    with pytest.raises((EvaluationError, ModelError, EngineError), match=message):
+        call(*arguments.split(" ", 4) if "--tests" in arguments else arguments.split())
+
+
+def test_retrieval_never_answers_with_the_file_that_is_completed() -> None:
+    files = {
+        "a.py": "def area(width, height):\n    return width * height\n",
+        "b.py": "print(area(width, height))\n" * 30,
+    }
+    retrieval = Retrieval({"r": Repository("/r", files)}, "window")
+
+    task = Task("1", "line", "r", "b.py", Cursor("/r/b.py", "print(area(width, ", ")\n", "python"), "height")
+    hits, milliseconds = retrieval.find(task)
+    assert {hit.chunk.path for hit in hits} == {"a.py"}
+    assert milliseconds > 0
