@@ -99,7 +99,10 @@ class _Worker:
         # holds a `json.py` must not get to run it.
         start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-I", "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
 
     def perform(self, batch: Sequence[Task]) -> list[Outcome]:

@@ -103,6 +103,10 @@ class Rules:
             size = status.st_size
         return self._file(path, size)
 
+    def passes_over(self, path: str) -> bool:
+        """Tell, from the path alone and at once, that nothing there is ever indexed: what builds and git write."""
+        return not self._include.patterns and not _DIRECTORIES.isdisjoint(path.split("/")[:-1])
+
     def enters(self, directory: str) -> bool:
         """Tell whether files in a directory (relative path) may belong to the index."""
         parts = PurePosixPath(directory)

@@ -326,6 +326,8 @@ class WorkspaceIndex:
             if self._folders[root].is_rule(name):
                 self._folders[root].renew_rules()
                 scan.add(root)
+            elif self._folders[root].rules.passes_over(name):
+                continue
             elif place in self._known or Path(path).is_file():
                 self._agenda.hurry([place])
             elif Path(path).is_dir():
@@ -417,6 +419,9 @@ class WorkspaceIndex:
 
     def _leave(self, places: Sequence[Place], *, forget: bool = True) -> None:
         """Take files out of the index."""
+        places = [place for place in places if place in self._known or place in self._parts.places]
+        if not places:
+            return
         self._parts.apply((), places)
         self._changed = True
         for place in places:

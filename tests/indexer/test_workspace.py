@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from indexer import worker
+from indexer.document import Extract
 from indexer.settings import IndexSettings
 from indexer.workspace import WorkspaceIndex
 
@@ -89,3 +91,29 @@ def test_a_second_start_reads_only_what_changed(index: WorkspaceIndex, tmp_path:
         assert found(again, "width height") == {"pkg/geo.py"}
     finally:
         again.close()
+
+
+def test_what_git_and_builds_write_does_not_even_make_a_new_snapshot(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root, version = tmp_path / "ws", index.snapshot.version
+    for name in (".git/index", "node_modules/a/b.js", "__pycache__/x.py", "notes.bin", "gone.py"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if name != "gone.py":
+            file.write_text("x = 1\n")
+        index.touch([file])
+    assert index.wait_idle(60)
+    assert index.snapshot.version == version
+
+
+def test_content_seen_before_is_taken_from_the_saved_index(
+    index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    (tmp_path / "ws" / "copy.py").write_bytes((tmp_path / "ws" / "pkg" / "geo.py").read_bytes())
+    monkeypatch.setattr(worker, "extract", None)  # it must not be parsed
+    task = worker.Task(str(tmp_path / "ws"), "copy.py", index.settings.chunking, 1_000_000, store=str(saved))
+    outcome = worker.perform(task)
+    assert outcome.record is not None
+    document = Extract.from_bytes(task.root, task.path, outcome.record).document
+    assert [chunk.symbols for chunk in document.chunks()] == [("area",)]
