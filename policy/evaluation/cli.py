@@ -131,10 +131,12 @@ def _run_eval(options: argparse.Namespace) -> int:
 
 def _run_diff(options: argparse.Namespace) -> int:
     """Compare two runs blank by blank; exits with 1 where edit similarity fell by more than --fail-below."""
-    from . import comparing, table
+    from . import comparing, record, table
 
-    before, after = (path / "results.csv" if path.is_dir() else path for path in (options.before, options.after))
+    before, after = (path / record.RESULTS if path.is_dir() else path for path in (options.before, options.after))
     difference = comparing.compare(table.read(before), table.read(after))
+    if other := record.differences(record.read_run(before.parent), record.read_run(after.parent)):
+        print(f"the runs differ in: {', '.join(other)}")
     print("\n".join(comparing.lines(difference, options.blanks_shown)))
     if options.fail_below is None:
         return 0

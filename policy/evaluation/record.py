@@ -80,6 +80,11 @@ def device() -> dict[str, Any]:
     }
 
 
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
+    """In which of their parts two descriptions differ."""
+    return sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
@@ -110,8 +115,7 @@ def _claim(out: Path, description: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps({**description, "device": device()}))
     there = read_run(out)
     if there:
-        differs = sorted(key for key in {*there, *wanted} - {"device"} if there.get(key) != wanted.get(key))
-        if differs:
+        if differs := [name for name in differences(there, wanted) if name != "device"]:
             raise EvaluationError(
                 f"{out} holds a run with another {', '.join(differs)}: name another --out, or delete that folder"
             )
