@@ -68,20 +68,24 @@ def _draw(caption: str, draw: Callable[[Any], None]) -> bytes:
 
 def _gain(axes: Any, rows: Sequence[Row]) -> None:
     """Stacked by kind of blank; the bar of exactly zero stands alone, since it is most of them."""
-    borders = np.array([-100, -80, -60, -40, -20, -1e-9, 1e-9, 20, 40, 60, 80, 100.0001])
-    labels = ["−100", "−80", "−60", "−40", "−20", "0", "+20", "+40", "+60", "+80", "+100"]
-    bottom = np.zeros(len(borders) - 1)
-    shades = np.linspace(0.95, 0.35, max(1, len(groups(rows, "kind"))))
-    colours = [COLOURS["harm"]] * 5 + [SOFT] + [COLOURS["gain"]] * 5
-    for shade, (kind, found) in zip(shades, groups(rows, "kind").items(), strict=False):
-        counts, _ = np.histogram(Table.of(found).gain, borders)
-        axes.bar(
-            labels, 100 * counts / len(rows), bottom=100 * bottom / len(rows), color=colours, alpha=shade, label=kind
-        )
-        bottom = bottom + counts
+    from matplotlib.patches import Patch
+
+    steps = range(-5, 6)
+    colours = [COLOURS["harm"] if step < 0 else COLOURS["gain"] if step > 0 else SOFT for step in steps]
+    labels = [f"{20 * step:+d}".replace("-", "−") if step else "0" for step in steps]
+    kinds = groups(rows, "kind")
+    shades = np.linspace(0.95, 0.35, len(kinds))
+    bottom = np.zeros(len(steps))
+    for shade, found in zip(shades, kinds.values(), strict=True):
+        gain = Table.of(found).gain
+        places = np.sign(gain) * np.ceil(np.abs(gain) / 20)
+        height = np.array([100 * (places == step).sum() / len(rows) for step in steps])
+        axes.bar(labels, height, bottom=bottom, color=colours, alpha=shade)
+        bottom = bottom + height
     axes.set_xlabel("edit similarity with retrieved code, less without (up to, away from zero)")
     axes.set_ylabel("% of blanks")
-    axes.legend(frameon=False, fontsize=8)
+    handles = [Patch(color=INK, alpha=shade, label=kind) for shade, kind in zip(shades, kinds, strict=True)]
+    axes.legend(handles=handles, frameon=False, fontsize=8)
 
 
 def _sweep(axes: Any, figures: Figures) -> None:

@@ -137,8 +137,8 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
         said.append(f"The decision ({primary.name}) foretells help with an AUC of {_estimate(primary.auc, 3)}.")
     always = served["always"]
     said.append(
-        f"As served, {own.name} retrieves in {own.share:.0%} of requests and reaches {_estimate(own.es)}, "
-        f"always retrieving {_estimate(always.es)}, the oracle {_estimate(served['oracle'].es)}."
+        f"As served, {own.name} retrieves in {own.share:.0%} of requests and reaches an edit similarity of "
+        f"{_estimate(own.es)}, always retrieving {_estimate(always.es)}, the oracle {_estimate(served['oracle'].es)}."
     )
     random = next(placed for placed in figures.equal if placed.name == "random")
     sure = random.p < CERTAIN and random.against.value < 0
@@ -164,7 +164,7 @@ def _placed(placed: Sequence[Placed]) -> tuple[tuple[str, ...], ...]:
             _estimate(each.es),
             f"{each.f1.value:.1f}",
             _estimate(each.against, sign=True),
-            f"{each.p:.3f}",
+            _p(each.p).removeprefix("p = ").removeprefix("p "),
             "" if math.isnan(each.abstention_precision) else f"{each.abstention_precision:.2f}",
         )
         for each in placed
