@@ -187,6 +187,14 @@ def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     return step
 
 
+def arguments_of(trained: Path) -> dict[str, Any]:
+    """The arguments of the run whose checkpoint is in `trained`; raises `TrainingError` when there is none."""
+    told = manifest.read(trained).get("arguments")
+    if not told or not (trained / STATE).is_file():
+        raise manifest.TrainingError(f"no checkpoint of a training run in {trained}")
+    return dict(told)
+
+
 def note(out: Path, row: dict[str, float]) -> None:
     """Add a line to the run's metrics."""
     if any(isinstance(value, float) and math.isinf(value) for value in row.values()):

@@ -26,7 +26,7 @@ from policy.prompt import Budgets
 
 from . import base as bases
 from . import manifest
-from .adapt import STATE, history, note, order, restore, save
+from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, load
 from .examples import Example, ExampleBuilder, micro_batches
 from .label import Label, load_labels
@@ -70,7 +70,7 @@ def run(
 
     `label_kind` is "similarity" (gain in ES over `least_gain`) or "likelihood" (gain in nats over `least_gain`).
     """
-    told = manifest.read(trained)["arguments"]
+    told = arguments_of(trained)
     arguments = {
         "decision_weight": decision_weight, "label_kind": label_kind, "least_gain": least_gain, "epochs": epochs,
         "batch": batch, "lr": lr, "seed": seed, "layout": told["layout"], "budgets": told["budgets"],

@@ -25,7 +25,7 @@ from policy.prompt import Budgets
 
 from . import base as bases
 from . import manifest
-from .adapt import STATE
+from .adapt import STATE, arguments_of
 from .blanks import Blank, load
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
@@ -76,9 +76,7 @@ def run(
     seed: int = 0,
 ) -> None:
     """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle."""
-    told = manifest.read(trained).get("arguments")
-    if not told or not (trained / STATE).is_file():
-        raise manifest.TrainingError(f"no checkpoint of `train adapt` in {trained}")
+    told = arguments_of(trained)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "seed": seed, "adapted": told}
     manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
     quick_memory()

@@ -1,0 +1,61 @@
+"""The command line of training: every step parses with little, and says what it misses."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+import pytest
+
+from policy.training import cli
+from policy.training.manifest import TrainingError
+
+STEPS = ("corpus", "blanks", "adapt", "label", "finetune", "export", "gate")
+NEEDS_BASE = {"adapt", "label", "finetune", "export"}
+
+
+def _options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    return parser.parse_args(["train", *words])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_has_a_command(step: str, tmp_path: Path) -> None:
+    base = ["--base", "base.gguf"] if step in NEEDS_BASE else []
+    options = _options(step, "--work", str(tmp_path), *base)
+    assert options.run is getattr(cli, f"_run_{step}")
+    assert cli._out(options, step) == tmp_path / step
+
+
+def test_a_step_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _options()
+    assert "STEP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["blanks", "adapt", "label", "finetune", "export", "gate"])
+def test_a_missing_artefact_is_named(step: str, tmp_path: Path) -> None:
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    base = ["--base", str(tmp_path / "base.gguf")] if step in NEEDS_BASE else []
+    options = _options(step, "--work", str(tmp_path), *base)
+    with pytest.raises(TrainingError, match="missing|no checkpoint|too few labels"):
+        options.run(options)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name="torch")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    options = _options("gate", "--work", str(tmp_path))
+    with pytest.raises(TrainingError, match=r"torch is not installed: pip install 'repoformer-lsp\[train\]'"):
+        options.run(options)
+
+
+def test_what_came_without_its_manifest_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    options = _options("blanks", "--work", str(tmp_path))
+    with pytest.raises(TrainingError):
+        options.run(options)
