@@ -40,7 +40,7 @@ def test_a_missing_artefact_is_named(step: str, tmp_path: Path) -> None:
     (tmp_path / "base.gguf").write_bytes(b"GGUF")
     base = ["--base", str(tmp_path / "base.gguf")] if step in NEEDS_BASE else []
     options = _options(step, "--work", str(tmp_path), *base)
-    with pytest.raises(TrainingError, match="missing|no checkpoint|too few labels"):
+    with pytest.raises(TrainingError, match=r"missing|no checkpoint|too few labels"):
         options.run(options)
 
 
