@@ -1,4 +1,4 @@
-"""Write the server's settings into this extension's settings page. Use: `python settings.py`, with `--check` to compare.
+"""Write the server's settings into this extension's settings page. Use: `python settings.py [--check]`.
 
 The table of settings is `lsp_server.settings`; beside them the page has two of the extension's own.
 """

@@ -14,24 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COLUMNS, ROWS = 100, 26
-_PALETTE = [
-    "#1d1f21",
-    "#cc6666",
-    "#b5bd68",
-    "#f0c674",
-    "#81a2be",
-    "#b294bb",
-    "#8abeb7",
-    "#c5c8c6",
-    "#7f848e",
-    "#d54e53",
-    "#b9ca4a",
-    "#e7c547",
-    "#7aa6da",
-    "#c397d8",
-    "#70c0b1",
-    "#eaeaea",
-]
+_PALETTE = (
+    *("#1d1f21", "#cc6666", "#b5bd68", "#f0c674", "#81a2be", "#b294bb", "#8abeb7", "#c5c8c6"),
+    *("#7f848e", "#d54e53", "#b9ca4a", "#e7c547", "#7aa6da", "#c397d8", "#70c0b1", "#eaeaea"),
+)
 _SGR = re.compile(r"\x1b\[([\d;:]*)m")
 
 

@@ -22,7 +22,7 @@ from tests.editors.wire import Stopwatch, Wire
 from tests.editors.workspace import AREA, HARD, MULTIPLY
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
-SECONDS = 120
+SECONDS = 90
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -109,7 +109,7 @@ class Code:
     def until(self, holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
         end = time.monotonic() + seconds
         while not (value := holds()):
-            assert time.monotonic() < end, f"{what}; ghost {self.ghost!r}"
+            assert time.monotonic() < end, f"{what}; ghost {self.ghost!r}; {self.status}"
             self.page.wait_for_timeout(50)
         return value
 
@@ -135,11 +135,13 @@ def code_server(
 ) -> Iterator[Code]:
     """Run code-server on `folder` and a browser on it until the block ends."""
     data, extensions = place / "data", place / "extensions"
-    settings = data / "User" / "settings.json"
-    settings.parent.mkdir(parents=True)
-    command = [str(wire.script(place / "repoformer-lsp"))]
-    ours = {"repoformer.server.command": command, "repoformer.model": str(wire.model or "")}
-    settings.write_text(json.dumps({**USER_SETTINGS, **ours, **extra}))
+    machine = {"repoformer.server.command": [str(wire.script(place / "repoformer-lsp"))]}  # as the scope of it is
+    user = {**USER_SETTINGS, "repoformer.model": str(wire.model or "")}
+    user |= {name: value for name, value in extra.items() if name not in machine}
+    machine |= {name: value for name, value in extra.items() if name in machine}
+    for level, settings in (("User", user), ("Machine", machine)):
+        (data / level).mkdir(parents=True)
+        (data / level / "settings.json").write_text(json.dumps(settings))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,89 @@
+"""The install pages, followed word for word in a clean home directory, in a copy of the repository.
+
+Two commands stand for what cannot be done in a test: `uv tool install repoformer-lsp` gives the server of this
+checkout (it compiles for minutes, and the release is not out while it is tested), and `code` is code-server.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pynvim
+import pytest
+
+from tests.editors.conftest import REPOSITORY, install
+from tests.editors.terminal import terminal
+from tests.editors.wire import SERVER
+from tests.editors.workspace import AREA
+
+
+def commands(page: str) -> str:
+    """The first block of shell commands of a page."""
+    text = (REPOSITORY / "docs" / "editors" / page).read_text("utf-8")
+    found = re.search(r"## Install\n(?:.*\n)*?```sh\n(.*?)```", text, re.DOTALL)
+    assert found, f"{page} says nothing about installing"
+    return found[1]
+
+
+@pytest.fixture
+def person(home: dict[str, str], model: Path, tmp_path: Path) -> dict[str, str]:
+    """A person with uv and code, and a cache that already has the model."""
+    place = Path(home["HOME"])
+    bin_, programs = place / ".local" / "bin", tmp_path / "programs"
+    bin_.mkdir(parents=True)
+    programs.mkdir()
+    uv = f'[ "$*" = "tool install repoformer-lsp" ] && ln -s {SERVER} {bin_}/repoformer-lsp'
+    for name, script in (("uv", uv), ("code", f'exec {install("code-server") / "code-server"} "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    cache = place / ".cache" / "repoformer-lsp" / "models"
+    cache.mkdir(parents=True)
+    (cache / model.name).symlink_to(model)
+    return {**home, "PATH": f"{bin_}:{programs}:{home['PATH']}"}
+
+
+def follow(page: str, person: dict[str, str], tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns("node_modules", "dist", "*.vsix", "__pycache__")
+    shutil.copytree(REPOSITORY / "editors", checkout / "editors", ignore=ignore)
+    done = subprocess.run(
+        ["bash", "-euxc", commands(page)], cwd=checkout, env=person, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", ["neovim", "neovim-0.11"])
+def test_neovim(person: dict[str, str], folder: Path, tmp_path: Path, version: str) -> None:
+    follow("neovim.md", person, tmp_path)
+    env = [f"{name}={value}" for name, value in person.items()]
+    program = str(install(version) / "nvim")
+    nvim = pynvim.attach("child", argv=["env", "-i", "-C", str(folder), *env, program, "--headless", "--embed", "-n"])
+    nvim.command("edit beds.py")
+    nvim.input("Go" + AREA)
+    end = time.monotonic() + 120
+    while not (ghost := nvim.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")):
+        assert time.monotonic() < end, nvim.exec_lua("return vim.api.nvim_exec2('messages', { output = true }).output")
+        time.sleep(0.1)
+    assert ghost.startswith("width")
+    nvim.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
+    nvim.close()
+
+
+def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    install("emacs")
+    follow("emacs.md", person, tmp_path)
+    with terminal(["emacs", "-nw", "beds.py"], env=person, cwd=folder, socket=tmp_path / "tmux") as screen:
+        screen.wait(lambda text: "repoformer:" in text, "the server in the mode line")
+        screen.press("M->")
+        screen.type(AREA)
+        screen.wait(lambda text: AREA + "width" in text, "ghost text")
+
+
+def test_vscode(person: dict[str, str], tmp_path: Path) -> None:
+    follow("vscode.md", person, tmp_path)
+    listed = subprocess.run(["code", "--list-extensions"], env=person, capture_output=True, text=True, check=True)
+    assert "repoformer-lsp.repoformer-lsp" in listed.stdout
