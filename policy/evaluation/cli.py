@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import importlib
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, get_args
 
 import platformdirs
+
+from indexer.retrieval import RetrieverName
 
 from .retrieval import Style
 from .task import KINDS, EvaluationError
@@ -106,6 +110,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", default="", metavar="FILE", help="the GGUF that decides (default: the default model)")
     group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that completes")
     group.add_argument("--chunking", choices=get_args(Style), default="structure", help="how files are cut")
+    group.add_argument(
+        "--retriever", choices=get_args(RetrieverName), default="proximity", help="how chunks are ranked"
+    )
     group.add_argument("--chunks", type=int, default=10, metavar="N", help="most chunks to retrieve (default: 10)")
     group.add_argument("--tokens", type=int, default=0, metavar="N", help="most tokens to generate (default: by kind)")
     for name in ("left", "right", "context"):
@@ -116,8 +123,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_eval(options: argparse.Namespace) -> int:
-    from . import evaluate
-
+    evaluate = _evaluate()
     chosen = _options(options)
     result = asyncio.run(evaluate.evaluate(chosen))
     for sentence in result.findings:
@@ -148,7 +154,7 @@ def _run_diff(options: argparse.Namespace) -> int:
 
 
 def _run_calibrate(options: argparse.Namespace) -> int:
-    from . import calibrated, evaluate
+    from . import calibrated
 
     workspace: Path = options.workspace
     if options.undo:
@@ -161,6 +167,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
             + (f"{now.threshold:.2f} holds again" if now else "the model's own holds")
         )
         return 0
+    evaluate = _evaluate()
     options.dataset = options.data = options.repos = None
     options.kinds, options.latency, options.typing, options.tests = "", 0, 0, ""
     options.tests_seconds, options.tests_without_isolation = 60.0, False
@@ -181,10 +188,17 @@ def _run_calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate() -> ModuleType:
+    """The module that evaluates; says what to install where it cannot be imported."""
+    try:
+        return importlib.import_module("policy.evaluation.evaluate")
+    except ModuleNotFoundError as missing:
+        raise EvaluationError(f"{missing.name} is not installed: pip install 'repoformer-lsp[eval]'") from missing
+
+
 def _options(options: argparse.Namespace) -> Options:
     """What was asked for, checked. Raises `EvaluationError`."""
-    from .evaluate import Options
-
+    options_of = _evaluate().Options
     if (options.workspace is None) == (options.dataset is None):
         raise EvaluationError("name either --workspace DIR or --dataset NAME (see `repoformer-lsp eval --help`)")
     if options.dataset == "resample" and options.repos is None:
@@ -199,14 +213,15 @@ def _options(options: argparse.Namespace) -> Options:
     budgets = {name: value for name in ("left", "right", "context") if (value := getattr(options, name)) is not None}
     name = options.dataset or f"workspace-{options.workspace.resolve().name}"
     out = options.out or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "eval", name)
-    return Options(
+    chosen: Options = options_of(
         out=out, workspace=options.workspace, dataset=options.dataset or "", data=options.data, repos=options.repos,
-        kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed, model=options.model,
-        generator=options.generator, chunking=options.chunking, chunks=options.chunks, tokens=options.tokens,
-        budgets=budgets, threads=options.threads, latency=options.latency, typing=options.typing,
-        tests=tuple(_words(options.tests)), tests_seconds=options.tests_seconds,
-        tests_isolated=not options.tests_without_isolation,
+        kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed,
+        model=options.model, generator=options.generator, budgets=budgets, threads=options.threads,
+        chunking=options.chunking, retriever=options.retriever, chunks=options.chunks, tokens=options.tokens,
+        latency=options.latency, typing=options.typing, tests=tuple(_words(options.tests)),
+        tests_seconds=options.tests_seconds, tests_isolated=not options.tests_without_isolation,
     )  # fmt: skip
+    return chosen
 
 
 def _words(command: str) -> list[str]:

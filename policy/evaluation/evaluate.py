@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.model import Cursor, Retriever
+from indexer.retrieval import RetrieverName
 from policy import models
 from policy.completer import Completer, Request
 from policy.decision import Thresholds
@@ -58,6 +59,7 @@ class Options:
     model: str
     generator: str
     chunking: Style
+    retriever: RetrieverName
     chunks: int
     tokens: int
     budgets: Mapping[str, int]
@@ -88,7 +90,7 @@ async def evaluate(options: Options) -> Result:
     deciding = supervisor(options.model, options)
     generating = supervisor(options.generator, options) if options.generator else deciding
     both = runner.Models(deciding, generating)
-    retrieval = Retrieval(data.repositories, options.chunking, options.chunks)
+    retrieval = Retrieval(data.repositories, options.chunking, options.chunks, options.retriever)
     try:
         with Interrupt() as interrupt:
             description = await _description(options, data, both)
@@ -159,6 +161,7 @@ async def _description(options: Options, data: Data, both: runner.Models) -> dic
         "data": data.name,
         "model": record.describe_model(both.policy.model, both.policy.info),
         "chunking": options.chunking,
+        "retriever": options.retriever,
         "chunks": options.chunks,
         "tokens": options.tokens,
     }

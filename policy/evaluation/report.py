@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +207,10 @@ def _about(figures: Figures, run: Mapping[str, Any]) -> tuple[tuple[str, ...], .
         ("blanks", f"{figures.blanks} ({', '.join(f'{count} {kind}' for kind, count in figures.kinds.items())})"),
         ("model", f"{model.get('file', '?')} (SHA-256 {str(model.get('sha256', '?'))[:12]}…)"),
         ("layout", f"{model.get('layout', '?')}; {budgets}"),
-        ("retrieval", f"{run.get('chunking', '?')}, at most {run.get('chunks', '?')} chunks"),
+        (
+            "retrieval",
+            f"{run.get('retriever', '?')} over chunks by {run.get('chunking', '?')}, at most {run.get('chunks', '?')}",
+        ),
         ("machine", f"{device.get('processor', '?')}, {device.get('cores', '?')} cores, {device.get('system', '?')}"),
         (
             "software",
@@ -259,9 +263,9 @@ def page(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) ->
         tag = "h1" if level == 0 else "h2"
         body.append(f"<{tag}>{html.escape(section.title)}</{tag}>")
         if level == 0:
-            body.append("<ul class=findings>" + "".join(f"<li>{html.escape(text)}" for text in section.text) + "</ul>")
+            body.append("<ul class=findings>" + "".join(f"<li>{_marked(text)}" for text in section.text) + "</ul>")
         else:
-            body += [f"<p>{html.escape(text)}</p>" for text in section.text]
+            body += [f"<p>{_marked(text)}</p>" for text in section.text]
         for caption, header, rows in section.tables:
             title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
             head = "".join(f"<th>{html.escape(cell)}" for cell in header) if any(header) else ""
@@ -272,6 +276,11 @@ def page(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) ->
             image = base64.b64encode(png).decode()
             body.append(f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{image}">')
     return _PAGE.replace("TITLE", html.escape(sections[0].title)).replace("BODY", "\n".join(body))
+
+
+def _marked(text: str) -> str:
+    """`name` as HTML's `<code>`; everything else as it is."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 _PAGE = """<!doctype html>

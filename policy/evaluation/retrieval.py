@@ -8,6 +8,7 @@ from typing import Literal
 
 from indexer.chunking import Chunking
 from indexer.model import Hit
+from indexer.retrieval import RetrieverName
 from indexer.snapshot import Snapshot
 
 from .task import Repository, Task
@@ -18,12 +19,20 @@ Style = Literal["structure", "window"]
 class Retrieval:
     """Searches the repositories of a data set, indexed the first time each is needed.
 
-    `style` "structure" is what the server does. "window" is the paper's: overlapping windows of 20 lines (50 for
+    `retriever` ranks (the server: "proximity"; the paper: "jaccard"). `style` "structure" is the server's. "window" is
+    the paper's: overlapping windows of 20 lines (50 for
     functions), and of each hit the chunk that follows it (fragment alignment, section 3.3).
     """
 
-    def __init__(self, repositories: Mapping[str, Repository], style: Style = "structure", chunks: int = 10) -> None:
+    def __init__(
+        self,
+        repositories: Mapping[str, Repository],
+        style: Style = "structure",
+        chunks: int = 10,
+        retriever: RetrieverName = "proximity",
+    ) -> None:
         self._repositories = repositories
+        self._retriever = retriever
         self._style = style
         self._chunks = chunks
         self._snapshots: dict[tuple[str, bool], Snapshot] = {}
@@ -51,6 +60,7 @@ class Retrieval:
                 repository.files.items(),
                 Chunking(self._style, window_lines=lines, window_stride=lines // 2),
                 root=repository.root,
+                retriever=self._retriever,
                 query_lines=lines,
             )
         return self._snapshots[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from marked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Cursor
 from policy.errors import EngineError, ModelError
-from policy.evaluation import calibrated, cli, record, table
+from policy.evaluation import calibrated, cli, evaluate, record, runner, table
 from policy.evaluation.retrieval import Retrieval
 from policy.evaluation.task import EvaluationError, Repository, Task
 
@@ -64,6 +65,32 @@ def test_from_a_data_set_to_a_report_and_on(
     assert call("eval", "diff", out, out, "--fail-below", "0.5") == 0
     with pytest.raises(EvaluationError, match="another chunks"):
         call(*run, "--blanks", "2", "--chunks", "3")
+
+
+def test_an_interrupted_run_reports_what_it_has_and_goes_on(
+    tmp_path: Path, repoeval: list[object], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run = [*repoeval, "--out", out, "--model", model, "--latency", "0"]
+
+    class Interrupting:
+        """A progress bar at which somebody presses Ctrl-C when the first blank is done."""
+
+        def __init__(self, what: str) -> None:
+            pass
+
+        def __call__(self, done: int, total: int) -> None:
+            if done == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(runner, "LARGEST", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "Bar", Interrupting)
+        assert call(*run) == 130
+    assert len(table.read(out / record.RESULTS)) == 1
+    assert (out / "report.html").is_file()
+    assert call(*run) == 0
+    assert [row.id for row in table.read(out / record.RESULTS)] == ["acme_shop/0", "acme_shop/1"]
 
 
 def test_a_blank_that_does_not_fit_is_a_problem(tmp_path: Path, repoeval: list[object], model: Path) -> None:
