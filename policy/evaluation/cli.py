@@ -44,8 +44,8 @@ def _register_eval(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="measure what retrieval is worth, and how well the model decides (needs the `eval` extra)",
-        description="Complete blanks with and without code from other files, and report what each policy makes of it. "
-        "Interrupt it at any time: what was done so far is reported, and the same command goes on. "
+        description="Complete blanks with and without code from other files, and report what each policy makes of it.\n"
+        "Interrupt it at any time: what was done so far is reported, and the same command goes on.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,7 +62,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         help="run generated code even where this machine cannot take the network from it",
     )
     parser.set_defaults(run=_run_eval)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=False)
+    actions = parser.add_subparsers(title="actions", metavar="diff", required=False)
     diff = actions.add_parser("diff", help="what changed between two runs", description=_run_diff.__doc__)
     diff.add_argument("before", type=Path, metavar="A", help="a run's folder, or its results.csv")
     diff.add_argument("after", type=Path, metavar="B", help="another one")
