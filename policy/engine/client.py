@@ -187,6 +187,7 @@ class Engine:
                 stderr=asyncio.subprocess.PIPE,
                 env={**PATIENT_THREADS, **os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
                 limit=1 << 20,
+                cwd=sys.prefix,  # Python imports from the current folder first: not from somebody's workspace
                 # A terminal's Ctrl-C is for the server, which then ends the worker in order.
                 start_new_session=sys.platform != "win32",
             )
@@ -212,7 +213,7 @@ class Engine:
         """
         answer = await self._call(
             "load",
-            model=str(model),
+            model=str(model.absolute()),
             settings=settings.to_json(),
             layout=layout,
             budgets=dict(budgets),
