@@ -18,6 +18,7 @@ from policy.decision import Thresholds
 from .table import Table
 
 Weights = NDArray[np.float64]
+MOST_THRESHOLDS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +105,25 @@ class Point:
     abstention_precision: float
 
 
-def sweep(table: Table, score: NDArray[np.float64], steps: int = 101) -> list[Point]:
-    """The policy `score > threshold` for evenly spaced thresholds in [0, 1]."""
+def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float64] | None = None) -> list[Point]:
+    """The policy `score > threshold` for some thresholds, evenly spaced in [0, 1] where none are given."""
     points = []
-    for threshold in np.linspace(0, 1, steps):
+    for threshold in np.linspace(0, 1, 101) if thresholds is None else thresholds:
         choice = Choice("", (score > threshold).astype(float))
-        points.append(
-            Point(
-                float(threshold), choice.share, float(values(table, choice).mean()), abstention_precision(table, choice)
-            )
-        )
+        value, precision = float(values(table, choice).mean()), abstention_precision(table, choice)
+        points.append(Point(float(threshold), choice.share, value, precision))
     return points
 
 
 def best_threshold(table: Table, score: NDArray[np.float64], cost: float = 0.0) -> Point:
     """The threshold that trades best: highest metric less `cost` (points of the metric) for each retrieval.
 
-    Of equals the highest, which retrieves least.
+    Candidates lie halfway between neighbouring scores, so that none hangs on a rounding. Of equals the highest counts,
+    which retrieves least.
     """
-    return max(sweep(table, score), key=lambda point: (round(point.value - cost * point.share, 9), point.threshold))
+    found = np.unique(score)
+    between = (found[1:] + found[:-1]) / 2
+    if len(between) > MOST_THRESHOLDS:
+        between = np.quantile(between, np.linspace(0, 1, MOST_THRESHOLDS))
+    points = sweep(table, score, np.unique([0.0, *between, 1.0]))
+    return max(points, key=lambda point: (round(point.value - cost * point.share, 9), point.threshold))

@@ -122,7 +122,7 @@ def _cell(name: str, value: object) -> object:
         return ""
     if isinstance(value, bool):
         return int(value)
-    return round(value, 5) if isinstance(value, float) else value
+    return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def _value(name: str, kind: str, cell: str) -> Any:

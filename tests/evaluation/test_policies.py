@@ -109,8 +109,14 @@ def test_the_best_threshold_pays_for_its_retrievals() -> None:
             row(2, score=0.1, es_without=40.0, es_with=0.0)]  # fmt: skip
     table = Table.of(rows)
     score = table.column("score")
-    assert policies.best_threshold(table, score).threshold == pytest.approx(0.49)
-    assert policies.best_threshold(table, score, cost=1.0).threshold == pytest.approx(0.89)
+    assert policies.best_threshold(table, score).threshold == pytest.approx(0.3)
+    assert policies.best_threshold(table, score, cost=1.0).threshold == pytest.approx(0.7)
+
+
+def test_the_best_of_nothing_but_harm_is_to_abstain() -> None:
+    table = Table.of([row(number, score=number / 10, es_without=50.0, es_with=40.0) for number in range(8)])
+    best = policies.best_threshold(table, table.column("score"))
+    assert (best.threshold, best.share) == (1.0, 0.0)
 
 
 def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
