@@ -9,8 +9,8 @@ STAMP  := $(VENV)/.installed
 BENCH  ?= .
 
 # llama.cpp is compiled for the machine it is built on. Some virtual machines announce AMX but do not let a process
-# use its tiles; what ggml compiles for them then dies with SIGILL at the first evaluation. At the sizes used here AMX
-# gains nothing measurable, so it is left out wherever the compiler knows these flags (x86-64, GCC 11 or Clang 12 on).
+# use its tiles; what ggml compiles for them then dies with SIGILL at the first evaluation. So AMX is left out wherever
+# the compiler knows these flags (x86-64, GCC 11 or Clang 12 on).
 AMX_OFF    := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
@@ -24,9 +24,10 @@ help: ## show this list
 
 setup: $(STAMP) ## make the environment and install the project and its tools into it
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	CMAKE_ARGS="$(CMAKE_ARGS)" $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	CMAKE_ARGS="$(CMAKE_ARGS)" $(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--constraint .ci/constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup ## get the default model and complete at the cursors of the sample workspace

@@ -207,13 +207,13 @@ class Engine:
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
-        """Load `model` and evaluate a first batch, so that what would crash crashes here.
+        """Load `model` (an absolute path: the worker has a folder of its own) and evaluate a first batch, so that what would crash crashes here.
 
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         answer = await self._call(
             "load",
-            model=str(model.absolute()),
+            model=str(model),
             settings=settings.to_json(),
             layout=layout,
             budgets=dict(budgets),

@@ -52,7 +52,7 @@ class Supervisor:
         notice: Callable[[str], None] = lambda _text: None,
         on_state: Callable[[State], None] = lambda _state: None,
     ) -> None:
-        self.model = model
+        self.model = model.absolute()
         self.info: ModelInfo | None = None
         self.state: State = "stopped"
         self._asked = settings
