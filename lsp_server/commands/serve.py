@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from lsp_server import log as logs
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the editor is gone."""
     path = logs.open_file()
     log.info("log file: %s", path)
+    sys.setswitchinterval(0.001)  # seconds: the index's threads give way to the event loop five times as often
     # Imported late so that `--help` and errors on the command line come at once.
     from lsp_server.server import RepoformerServer
     from lsp_server.transport import serve_stdio, serve_tcp

@@ -207,8 +207,9 @@ class Engine:
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
-        """Load `model` (an absolute path: the worker has a folder of its own) and evaluate a first batch, so that what would crash crashes here.
+        """Load `model` and evaluate a first batch, so that what would crash crashes here.
 
+        `model` is an absolute path: the worker has a current folder of its own.
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         answer = await self._call(
