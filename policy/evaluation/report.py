@@ -144,7 +144,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
     random = next(placed for placed in figures.equal if placed.name == "random")
     sure = random.p < CERTAIN and random.against.value < 0
     said.append(
-        f"At the same budget ({figures.budget:.0%}) it is "
+        f"Where every policy retrieves in {figures.budget:.0%} of requests, {figures.primary} is "
         + ("better than" if sure else "not shown to differ from" if random.p >= CERTAIN else "worse than")
         + f" retrieving at random, by {round(-random.against.value, 2) + 0.0:+.2f} ({_p(random.p)})."
     )
