@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS, ROWS = 100, 26
+COLUMNS, ROWS = 96, 22
 _PALETTE = (
     *("#1d1f21", "#cc6666", "#b5bd68", "#f0c674", "#81a2be", "#b294bb", "#8abeb7", "#c5c8c6"),
     *("#7f848e", "#d54e53", "#b9ca4a", "#e7c547", "#7aa6da", "#c397d8", "#70c0b1", "#eaeaea"),
@@ -50,7 +50,7 @@ class Terminal:
     def picture(self, path: Path) -> Path:
         """Draw the screen as a PNG."""
         page = path.with_suffix(".html")
-        page.write_text(_page(self._tmux("capture-pane", "-p", "-e")), "utf-8")
+        page.write_text(_page(self._tmux("capture-pane", "-p", "-e", "-N")), "utf-8")
         size = f"--window-size={COLUMNS * 9 + 32},{ROWS * 20 + 32}"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-sync"]
         quiet = ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={path}.profile"]
@@ -83,20 +83,21 @@ def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: P
 
 
 def _page(screen: str) -> str:
-    rows = "\n".join(_spans(line) for line in screen.splitlines()[:ROWS])
+    style: dict[str, str] = {}  # goes on from line to line
+    rows = "\n".join(_spans(line, style) for line in screen.splitlines()[:ROWS])
     return (
         "<meta charset=utf-8><style>body{margin:0;background:#1d1f21}pre{margin:16px;color:#c5c8c6;"
         "font:15px/20px 'DejaVu Sans Mono',monospace}</style><pre>" + rows + "</pre>"
     )
 
 
-def _spans(line: str) -> str:
-    """A line with escape sequences as HTML."""
+def _spans(line: str, style: dict[str, str]) -> str:
+    """A line with escape sequences as HTML; `style` is what holds at its beginning, and then at its end."""
     parts = _SGR.split(line)
-    style: dict[str, str] = {}
-    out = [html.escape(parts[0])]
-    for codes, text in zip(parts[1::2], parts[2::2], strict=True):
-        _apply(style, [int(code or 0) for code in re.split("[;:]", codes)])
+    out = []
+    for codes, text in zip(["", *parts[1::2]], parts[0::2], strict=True):
+        if codes or out:
+            _apply(style, [int(code or 0) for code in re.split("[;:]", codes)])
         shown = dict(style)
         if shown.pop("reverse", ""):
             shown["color"], shown["background"] = shown.get("background", "#1d1f21"), shown.get("color", "#c5c8c6")

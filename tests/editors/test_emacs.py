@@ -274,7 +274,7 @@ def test_on_screen(
     keep: Callable[[Path, str], None],
 ) -> None:
     watch = Stopwatch("Emacs")
-    with in_terminal(home, folder, wire, tmp_path, "", "beds.py") as screen:
+    with in_terminal(home, folder, wire, tmp_path, '(repoformer-policy "always")', "beds.py") as screen:
         screen.wait(lambda text: "beds.py" in text, "the file")
         screen.press("M->")
         screen.type(AREA[:-1])

@@ -260,21 +260,25 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
     assert neovim.api.call("getcompletion", "Repoformer policy ", "cmdline") == ["always", "never", "selective"]
 
 
-def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire) -> None:
+def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
     neovim = start("beds.py")
     neovim.wait_ready()
     wire.kill()
-    neovim.until(
-        lambda: "✗" in neovim.api.exec_lua("return require('repoformer').statusline()"), "not said in the line"
-    )
-    neovim.keys("Gox = 1<CR>y = 2<Esc>")
-    neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\n"), "typing is blocked", 5)
+    neovim.keys("Gox = 1<Esc>")
+    neovim.until(lambda: neovim.text.endswith("x = 1\n"), "typing is blocked", 5)
+    neovim.until(lambda: len(wire.sent("initialize")) == 2, "not started again")
+    neovim.wait_ready()
     assert neovim.messages().count("quit with exit code") == 1
-    neovim.keys("u")
+    neovim.keys("cc" + AREA)
+    neovim.wait_ghost()
+    check_same(neovim, wire, folder / "beds.py")
+    neovim.keys("<Esc>")
     neovim.api.command("Repoformer restart")
     neovim.wait_ready()
-    neovim.keys("o" + AREA)
+    neovim.keys("A<Space><BS>")
     neovim.wait_ghost()
+    assert len(wire.sent("initialize")) == 3
+    check_same(neovim, wire, folder / "beds.py")
 
 
 def test_no_model(start: Callable[..., Neovim], tmp_path: Path) -> None:
@@ -312,7 +316,11 @@ def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_
     )
     init.write_text(
         INIT
-        % {"plugin": str(PLUGIN), "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]), "options": "{}"}
+        % {
+            "plugin": str(PLUGIN),
+            "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]),
+            "options": "{ settings = { policy = 'always' } }",
+        }
         + look
     )
     with terminal([str(nvim), "-u", str(init), file], env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
@@ -334,6 +342,6 @@ def test_on_screen(
         screen.press("Escape")
         screen.type(":Repoformer why")
         screen.press("Enter")
-        screen.wait(lambda text: "Why this completion" in text, "why")
+        screen.wait(lambda text: "Why this completion" in text and "shapes.py:" in text, "why")
         if nvim.parent.name == "neovim":
             keep(screen.picture(tmp_path / "why.png"), "neovim-why.png")

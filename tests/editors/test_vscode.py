@@ -98,9 +98,9 @@ class Code:
 
     @property
     def ghost(self) -> str:
-        """The ghost text on screen, its lines joined; empty where there is none."""
+        """The ghost text on screen, run together: colours cut it into pieces. Empty where there is none."""
         parts = self.page.locator(".editor-instance [class*=ghost-text]:visible").all_inner_texts()
-        return "\n".join(part.replace("\xa0", " ").replace("\u200b", "") for part in parts)
+        return "".join(part.replace("\xa0", " ").replace("\u200b", "") for part in parts)
 
     @property
     def status(self) -> str:

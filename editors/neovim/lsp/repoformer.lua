@@ -57,7 +57,8 @@ return {
     require('repoformer.ghost').attach(client, buf)
   end,
   on_exit = function(code, signal, client_id)
-    require('repoformer.status').ended(client_id, code, signal)
+    local again = (code ~= 0 or signal ~= 0) and require('repoformer.restart').after_crash(client_id)
+    require('repoformer.status').ended(client_id, code, signal, again)
   end,
   handlers = {
     ['repoformer/status'] = function(_, status, context)

@@ -46,20 +46,6 @@ local function doctor()
   vim.fn.jobstart({ vim.lsp.config.repoformer.cmd[1], 'doctor' }, { term = true })
 end
 
-local function restart()
-  local clients = vim.lsp.get_clients({ name = 'repoformer' })
-  vim.lsp.enable('repoformer', false)
-  for _, client in ipairs(clients) do
-    client:stop()
-  end
-  vim.wait(5000, function()
-    return #vim.lsp.get_clients({ name = 'repoformer' }) == 0
-  end, 50)
-  require('repoformer.status').forget()
-  vim.lsp.enable('repoformer', true)
-  vim.cmd('silent doautoall <nomodeline> nvim.lsp.enable FileType')
-end
-
 local settings = require('repoformer.settings')
 
 ---@type table<string, { run: fun(argument?: string), arguments?: string[] }>
@@ -89,7 +75,11 @@ local actions = {
   },
   log = { run = log },
   doctor = { run = doctor },
-  restart = { run = restart },
+  restart = {
+    run = function()
+      require('repoformer.restart').now()
+    end,
+  },
 }
 
 ---@param words string[]

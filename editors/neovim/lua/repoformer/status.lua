@@ -37,8 +37,8 @@ function M.update(client_id, status)
 end
 
 --- The server's process has ended. Neovim itself says so where that was not meant to happen.
-function M.ended(client_id, code, signal)
-  if code == 0 and signal == 0 then
+function M.ended(client_id, code, signal, again)
+  if (code == 0 and signal == 0) or again then
     statuses[client_id] = nil
   else
     local how = signal ~= 0 and ('by signal %d'):format(signal) or ('with status %d'):format(code)

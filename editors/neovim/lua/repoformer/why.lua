@@ -41,7 +41,7 @@ function M.document(report)
     ('%s:%d, by %s'):format(
       vim.fn.fnamemodify(vim.uri_to_fname(report.uri), ':.'),
       report.position.line + 1,
-      report.model ~= '' and report.model or 'no model'
+      report.model ~= '' and ('`%s`'):format(report.model) or 'no model'
     ),
     '',
     verdict(report.decision),
@@ -82,14 +82,19 @@ end
 
 local function show(report)
   local lines, links = M.document(report)
+  local name = 'repoformer://why'
+  if vim.fn.bufexists(name) == 1 then
+    api.nvim_buf_delete(vim.fn.bufnr(name), { force = true })
+  end
   local buf = api.nvim_create_buf(false, true)
+  api.nvim_buf_set_name(buf, name)
   api.nvim_buf_set_lines(buf, 0, -1, false, lines)
   vim.bo[buf].syntax = 'markdown' -- not its filetype, whose parser may not be there
   vim.bo[buf].bufhidden = 'wipe'
   vim.bo[buf].modifiable = false
-  vim.cmd('botright ' .. math.min(#lines + 1, math.floor(vim.o.lines / 2)) .. 'split')
+  vim.cmd('botright ' .. math.min(#lines + 1, math.floor(vim.o.lines * 0.6)) .. 'split')
   api.nvim_win_set_buf(0, buf)
-  vim.wo.number, vim.wo.signcolumn, vim.wo.winfixheight = false, 'no', true
+  vim.wo.number, vim.wo.signcolumn, vim.wo.winfixheight, vim.wo.conceallevel = false, 'no', true, 2
   local first = vim.tbl_keys(links)
   table.sort(first)
   if first[1] then
