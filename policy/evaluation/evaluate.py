@@ -139,7 +139,7 @@ def supervisor(setting: str, options: Options) -> Supervisor:
     model = models.resolve(setting)
     header = check_generator(model.path)
     return Supervisor(
-        model.path,
+        model.path.resolve(),  # the worker has a working folder of its own
         EngineSettings(threads=options.threads, micro_batch=MICRO_BATCH),
         budgets={**models.recommended_budgets(model), **options.budgets},
         layers=header.number(f"{header.architecture}.block_count", 32),
