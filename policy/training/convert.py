@@ -1,4 +1,4 @@
-"""From a transformers model to a GGUF file: Llama-shaped models, and gpt_bigcode (StarCoder, the released Repoformer).
+"""Between transformers and GGUF: Llama-shaped models both ways, gpt_bigcode (StarCoder, Repoformer) to GGUF.
 
 A table of names per architecture, the tokenizer's tables, the hyper-parameters, and nothing that has to be executed
 from the model's folder. The trade-off: two architectures, written out in full, instead of a converter for all.
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
 
 Type = Literal["F32", "F16"]
 
-# The order counts: the first pattern that matches wins. {n} is the layer.
-_LLAMA = (
-    (r"model\.embed_tokens\.weight", "token_embd.weight"),
-    (r"model\.norm\.weight", "output_norm.weight"),
-    (r"lm_head\.weight", "output.weight"),
-    (r"model\.layers\.(\d+)\.input_layernorm\.weight", "blk.{n}.attn_norm.weight"),
-    (r"model\.layers\.(\d+)\.self_attn\.q_proj\.weight", "blk.{n}.attn_q.weight"),
-    (r"model\.layers\.(\d+)\.self_attn\.k_proj\.weight", "blk.{n}.attn_k.weight"),
-    (r"model\.layers\.(\d+)\.self_attn\.v_proj\.weight", "blk.{n}.attn_v.weight"),
-    (r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight", "blk.{n}.attn_output.weight"),
-    (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", "blk.{n}.ffn_norm.weight"),
-    (r"model\.layers\.(\d+)\.mlp\.gate_proj\.weight", "blk.{n}.ffn_gate.weight"),
-    (r"model\.layers\.(\d+)\.mlp\.up_proj\.weight", "blk.{n}.ffn_up.weight"),
-    (r"model\.layers\.(\d+)\.mlp\.down_proj\.weight", "blk.{n}.ffn_down.weight"),
-)
-_BIGCODE = (
-    (r"transformer\.wte\.weight", "token_embd.weight"),
-    (r"transformer\.wpe\.weight", "position_embd.weight"),
-    (r"transformer\.ln_f\.(weight|bias)", "output_norm.{n}"),
-    (r"lm_head\.weight", "output.weight"),
-    (r"transformer\.h\.(\d+)\.ln_1\.(weight|bias)", "blk.{n}.attn_norm.{m}"),
-    (r"transformer\.h\.(\d+)\.attn\.c_attn\.(weight|bias)", "blk.{n}.attn_qkv.{m}"),
-    (r"transformer\.h\.(\d+)\.attn\.c_proj\.(weight|bias)", "blk.{n}.attn_output.{m}"),
-    (r"transformer\.h\.(\d+)\.ln_2\.(weight|bias)", "blk.{n}.ffn_norm.{m}"),
-    (r"transformer\.h\.(\d+)\.mlp\.c_fc\.(weight|bias)", "blk.{n}.ffn_up.{m}"),
-    (r"transformer\.h\.(\d+)\.mlp\.c_proj\.(weight|bias)", "blk.{n}.ffn_down.{m}"),
-)
+# transformers' names and GGUF's, without ".weight" and ".bias"; {n} is the layer.
+_LLAMA: Mapping[str, str] = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.{n}.input_layernorm": "blk.{n}.attn_norm",
+    "model.layers.{n}.self_attn.q_proj": "blk.{n}.attn_q",
+    "model.layers.{n}.self_attn.k_proj": "blk.{n}.attn_k",
+    "model.layers.{n}.self_attn.v_proj": "blk.{n}.attn_v",
+    "model.layers.{n}.self_attn.o_proj": "blk.{n}.attn_output",
+    "model.layers.{n}.post_attention_layernorm": "blk.{n}.ffn_norm",
+    "model.layers.{n}.mlp.gate_proj": "blk.{n}.ffn_gate",
+    "model.layers.{n}.mlp.up_proj": "blk.{n}.ffn_up",
+    "model.layers.{n}.mlp.down_proj": "blk.{n}.ffn_down",
+}
+_BIGCODE: Mapping[str, str] = {
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.ln_f": "output_norm",
+    "lm_head": "output",
+    "transformer.h.{n}.ln_1": "blk.{n}.attn_norm",
+    "transformer.h.{n}.attn.c_attn": "blk.{n}.attn_qkv",
+    "transformer.h.{n}.attn.c_proj": "blk.{n}.attn_output",
+    "transformer.h.{n}.ln_2": "blk.{n}.ffn_norm",
+    "transformer.h.{n}.mlp.c_fc": "blk.{n}.ffn_up",
+    "transformer.h.{n}.mlp.c_proj": "blk.{n}.ffn_down",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,48 @@ _KNOWN_TOKENS = {
 }
 
 
+def configuration(path: Path) -> dict[str, Any]:
+    """What transformers must know of a Llama-shaped GGUF; raises `TrainingError` for another architecture."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    said = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
+    if (kind := said.get("general.architecture")) != "llama":
+        raise TrainingError(f"{path} is a {kind!r} model; only Llama-shaped GGUF files can be trained")
+    tensors = {str(tensor.name): tensor for tensor in reader.tensors}
+    return {
+        "model_type": "llama",
+        "vocab_size": int(tensors["token_embd.weight"].shape[1]),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "hidden_size": said["llama.embedding_length"],
+        "intermediate_size": said["llama.feed_forward_length"],
+        "num_hidden_layers": said["llama.block_count"],
+        "num_attention_heads": said["llama.attention.head_count"],
+        "num_key_value_heads": said.get("llama.attention.head_count_kv", said["llama.attention.head_count"]),
+        "max_position_embeddings": said["llama.context_length"],
+        "rms_norm_eps": float(said["llama.attention.layer_norm_rms_epsilon"]),
+        "rope_theta": float(said.get("llama.rope.freq_base", 10_000.0)),
+    }
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a Llama-shaped GGUF, dequantised to float32, under transformers' names and in its order."""
+    import gguf
+    import torch
+
+    config = configuration(path)
+    back = {target: name for name, target in _LLAMA.items()}
+    state = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        name = _renamed(str(tensor.name), back)
+        array = gguf.dequantize(tensor.data, tensor.tensor_type)
+        if ".q_proj." in name or ".k_proj." in name:
+            heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
+            array = _rotate_halves(array, int(heads))
+        state[name] = torch.tensor(np.asarray(array, np.float32))
+    return state
+
+
 def _tensors(
     config: Mapping[str, Any], state: Mapping[str, torch.Tensor], size: int
 ) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
@@ -184,18 +226,25 @@ def _tensors(
     for name, tensor in state.items():
         if (tied and name == "lm_head.weight") or name.endswith((".attn.bias", ".attn.masked_bias", "inv_freq")):
             continue
-        found = [(re.fullmatch(pattern, name), target) for pattern, target in (_LLAMA if llama else _BIGCODE)]
-        match, target = next(((match, target) for match, target in found if match), (None, ""))
-        if match is None:
-            raise TrainingError(f"no place in the GGUF for the tensor {name}")
+        target = _renamed(name, _LLAMA if llama else _BIGCODE)
         array = tensor.float().numpy()
         if target == "token_embd.weight" and len(array) != size:
             raise TrainingError(f"{len(array)} rows in the embedding, {size} tokens in the vocabulary")
         if llama and target.endswith(("attn_q.weight", "attn_k.weight")):
             heads = config["num_attention_heads" if "attn_q" in target else "num_key_value_heads"]
             array = _rotate_pairs(array, int(heads))
-        groups = (*match.groups(), "", "")
-        yield target.format(n=groups[0], m=groups[1]), array
+        yield target, array
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """A tensor's name in the other format; raises `TrainingError` when it has none."""
+    stem, _, kind = name.rpartition(".")
+    layer = re.search(r"\.(\d+)\.", stem)
+    number = layer[1] if layer else ""
+    target = names.get(stem.replace(f".{number}.", ".{n}.", 1) if layer else stem)
+    if target is None:
+        raise TrainingError(f"no place for the tensor {name}")
+    return f"{target.format(n=number)}.{kind}"
 
 
 def _rotate_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -203,6 +252,13 @@ def _rotate_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, An
     rows, width = array.shape
     pairs: np.ndarray[Any, Any] = array.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2)
     return pairs.reshape(rows, width)
+
+
+def _rotate_halves(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """The way back."""
+    rows, width = array.shape
+    halves: np.ndarray[Any, Any] = array.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2)
+    return halves.reshape(rows, width)
 
 
 def _llama_keys(writer: Any, config: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from policy.prompt import Role
 
 from . import base as bases
 from . import manifest
-from .convert import Tables, write
+from .convert import Tables, configuration, tables_of, write
 from .manifest import TrainingError
 
 TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
@@ -71,17 +71,13 @@ def run(
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:
     """Configuration and vocabulary of the base, its five unused tokens under our names."""
-    from .convert import tables_of
-
     base = bases.unpack(base)
     if base.is_dir():
         loaded = bases.load(base)
         said = json.loads(loaded.tokenizer.inner.to_str())
         return loaded.config.to_dict(), tables_of(said, loaded.config.vocab_size)
-    import transformers
-
     fields = bases.gguf_fields(base)
-    config = transformers.AutoConfig.from_pretrained(base.parent, gguf_file=base.name).to_dict()
+    config = configuration(base)
     names = list(fields["tokenizer.ggml.tokens"])
     roles = bases.marker_ids(names, base)
     for role, number in roles.items():

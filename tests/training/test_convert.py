@@ -12,7 +12,7 @@ import transformers
 
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
-from policy.training.convert import import_folder
+from policy.training.convert import configuration, import_folder, weights
 from policy.training.manifest import TrainingError
 
 TEXT = "def area(w, h):\n    return w * 1234"
@@ -80,6 +80,18 @@ def test_logits_are_those_of_transformers(make: object, digits: bool, tmp_path: 
             assert difference < 1e-3 * np.abs(row).max()
     finally:
         llama.close()
+
+
+def test_weights_come_back_out_of_a_gguf(tmp_path: Path) -> None:
+    size = _tokenizer(tmp_path / "model", digits=False)
+    model = _llama(size)
+    model.save_pretrained(tmp_path / "model")  # type: ignore[attr-defined]
+    import_folder(tmp_path / "model", tmp_path / "model.gguf", {}, "F32")
+    said, state = configuration(tmp_path / "model.gguf"), weights(tmp_path / "model.gguf")
+    assert (said["tie_word_embeddings"], said["rope_theta"], said["num_key_value_heads"]) == (False, 5_000.0, 2)
+    expected = model.state_dict()  # type: ignore[attr-defined]
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
