@@ -639,8 +639,8 @@ Eglot turns it on in the buffers that the server manages."
         (erase-buffer)
         (repoformer--insert-report report))
       (special-mode)
-      (goto-char (point-min))
-      (ignore-errors (forward-button 1)))
+      (use-local-map (make-composed-keymap button-buffer-map special-mode-map))
+      (goto-char (point-min)))
     (pop-to-buffer "*repoformer-why*")))
 
 (provide 'repoformer)

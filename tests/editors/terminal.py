@@ -85,9 +85,13 @@ def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: P
 def _page(screen: str) -> str:
     style: dict[str, str] = {}  # goes on from line to line
     rows = "\n".join(_spans(line, style) for line in screen.splitlines()[:ROWS])
+    background = re.search('background:([^;"]+)', rows)  # a program that paints its own paints the edge too
     return (
-        "<meta charset=utf-8><style>body{margin:0;background:#1d1f21}pre{margin:16px;color:#c5c8c6;"
-        "font:15px/20px 'DejaVu Sans Mono',monospace}</style><pre>" + rows + "</pre>"
+        "<meta charset=utf-8><style>"
+        f"body{{margin:0;background:{background[1] if background else _PALETTE[0]}}}"
+        "pre{margin:16px;color:#c5c8c6;font:15px/20px 'DejaVu Sans Mono',monospace}"
+        "span{display:inline-block;height:20px;vertical-align:top}"
+        f"</style><pre>{rows}</pre>"
     )
 
 

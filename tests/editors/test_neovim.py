@@ -311,7 +311,8 @@ def test_health_and_help(start: Callable[..., Neovim]) -> None:
 def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, file: str) -> Iterator[Any]:
     init = tmp_path / "init.lua"
     look = (
-        "vim.o.termguicolors = true\nvim.o.number = true\nvim.o.laststatus = 2\n"
+        "vim.o.termguicolors = true\nvim.cmd('syntax on | colorscheme habamax')\n"
+        "vim.o.number = true\nvim.o.laststatus = 2\n"
         "vim.o.statusline = \" %f%=%{%v:lua.require'repoformer'.statusline()%}  %l:%c \"\n"
     )
     init.write_text(
