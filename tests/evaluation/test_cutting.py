@@ -1,0 +1,61 @@
+"""What of a generation is scored: as many lines as the truth, or a body that ends and parses."""
+
+from __future__ import annotations
+
+import pytest
+
+from indexer.model import Cursor
+from policy.evaluation.cutting import cut, stop_for
+from policy.evaluation.task import Kind, Task
+
+
+def task(kind: Kind, marked: str, path: str = "a.py", language: str = "python") -> Task:
+    """A task out of one text, the blank between « and »."""
+    prefix, _, rest = marked.partition("«")
+    truth, _, suffix = rest.partition("»")
+    return Task("1", kind, "r", path, Cursor(f"/r/{path}", prefix, suffix, language), truth)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "kept"),
+    [
+        ("a = 1", "a = 2\nb = 3\n", "a = 2"),
+        ("a = 1\nb = 2\n", "\n\na = 2\n\nb = 3\nc = 4", "\n\na = 2\n\nb = 3"),  # blank lines do not count
+        ("a = 1", "", ""),
+        ("a = 1\nb = 2", "a", "a"),
+    ],
+)
+def test_as_many_lines_as_the_truth(truth: str, predicted: str, kept: str) -> None:
+    blank = task("line", f"«{truth}»\n")
+    assert cut(predicted, blank) == kept
+
+
+PYTHON = "def f(x):\n    «y = x\n    return y»\n\n\ndef g():\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "kept"),
+    [
+        ("return x\n\n\ndef h():\n    pass", "return x\n\n"),  # the next function is none of this one's
+        ("if x:\n        return 1\n    return 2\nprint(f)", "if x:\n        return 1\n    return 2"),
+        ("return x\n    return (", "return x"),  # cut off by the limit: up to what parses
+        ("return (", "return ("),  # nothing of it parses: scored as it is
+    ],
+)
+def test_a_function_ends_with_its_body(predicted: str, kept: str) -> None:
+    assert cut(predicted, task("function", PYTHON)) == kept
+
+
+def test_a_function_in_braces() -> None:
+    blank = task("function", "function f(x) {\n  «return x;»\n}\n", "a.js", "javascript")
+    assert (
+        cut("if (x) {\n    return 1;\n  }\n  return 2;\n}\nf(1);", blank) == "if (x) {\n    return 1;\n  }\n  return 2;"
+    )
+
+
+def test_a_generation_stops_where_it_would_be_cut() -> None:
+    line, function = task("line", "«a = 1\nb = 2»\n"), task("function", PYTHON)
+    assert (stop_for(line).tokens, stop_for(line).lines, stop_for(line).indent) == (50, 2, 0)
+    assert (stop_for(function).tokens, stop_for(function).lines, stop_for(function).indent) == (256, 0, 4)
+    assert stop_for(line, 7).tokens == 7
+    assert stop_for(task("function", "def f(x): «return x»\n")).indent == 0
