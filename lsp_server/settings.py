@@ -157,6 +157,12 @@ class Settings:
         "Whether a completion may have several lines: where the syntax says that a block is open, or never.",
     )
 
+    completion: bool = _setting(
+        False,
+        _Switch(),
+        "Also offer the suggestion in the completion list, for editors without ghost text. Read at the start.",
+    )
+
     # The model
     model: str = _setting("", _Text(), "A GGUF file to use. Empty: the default model.")
     layout: str = _setting(

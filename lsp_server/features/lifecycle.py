@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from lsp_server.features import configuration, workspace
+from lsp_server.features import completion, configuration, workspace
 
 if TYPE_CHECKING:
     from lsp_server.server import RepoformerServer
@@ -28,6 +28,8 @@ def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
         options=params.initialization_options,
         client_process=params.process_id,
     )
+    if ls.session.settings.completion:
+        completion.register(ls)
 
 
 async def initialized(ls: RepoformerServer, params: types.InitializedParams) -> None:

@@ -302,7 +302,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        code.page.wait_for_selector(".view-line:has-text('other files were read')")
+        code.page.wait_for_selector(".view-line:has-text('files were read')")
         keep_picture(code, keep, tmp_path, "vscode-why.png")
         link = code.page.locator(".detected-link:has-text('shapes.py'), .view-line span:has-text('shapes.py')").last
         link.click(modifiers=["Control"])

@@ -17,6 +17,7 @@ RIGHT = {
     "selection": "greedy",
     "threshold": 1,
     "multiline": "never",
+    "completion": True,
     "model": "~/model.gguf",
     "layout": "fim-psm",
     "leftTokens": 64,

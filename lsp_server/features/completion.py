@@ -1,0 +1,72 @@
+"""`textDocument/completion`: the same suggestion as an entry of the completion list, for editors without ghost text.
+
+Opt-in, by `completion` among the `initializationOptions`: an editor that shows ghost text would show everything twice,
+and what is offered has to be said before `workspace/configuration` can be asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from lsp_server.features import acceptance
+from lsp_server.text import Place
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
+    from lsp_server.session import Record
+    from lsp_server.text import Document, Encoding
+
+NOTHING = types.CompletionList(is_incomplete=True, items=[])
+_WORD = re.compile(r"\w*$")
+_LABEL_CHARACTERS = 60
+
+
+def register(ls: RepoformerServer) -> None:
+    """Offer it to this client."""
+    ls.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(complete)
+
+
+async def complete(ls: RepoformerServer, params: types.CompletionParams) -> types.CompletionList:
+    """Complete at a cursor; the list is always incomplete, so that editors ask again after the next key."""
+    session = ls.session
+    uri = params.text_document.uri
+    with session.latest(uri):
+        document = session.document(uri)
+        if document is None or not session.offers(document):
+            return NOTHING
+        place = document.locate((params.position.line, params.position.character), session.encoding)
+        if place.note:
+            return NOTHING
+        record = await session.complete(document, place, document.split_at(place), invoked=False)
+        if record is None or not record.completion.text:
+            return NOTHING
+        return types.CompletionList(is_incomplete=True, items=[entry(document, place, record, session.encoding)])
+
+
+def entry(document: Document, place: Place, record: Record, encoding: Encoding) -> types.CompletionItem:
+    """The suggestion as an entry that replaces the word at the cursor, by which editors choose what to show."""
+    before, _ = document.around(place)
+    found = _WORD.search(before)
+    word = found[0] if found else ""
+    line, column = document.position(place, encoding)
+    start = document.position(Place(place.line, place.column - len(word)), encoding)
+    text = word + record.completion.text
+    first = text.strip().split("\n", 1)[0]
+    more = "…" if first != text.strip() or len(first) > _LABEL_CHARACTERS else ""
+    return types.CompletionItem(
+        label=first[:_LABEL_CHARACTERS] + more,
+        kind=types.CompletionItemKind.Text,
+        detail="repoformer",
+        documentation=types.MarkupContent(
+            types.MarkupKind.Markdown, f"```{document.language_id}\n{before.lstrip()}{record.completion.text}\n```"
+        ),
+        filter_text=text,
+        sort_text=" ",  # before everything that begins with a letter
+        insert_text_format=types.InsertTextFormat.PlainText,
+        insert_text_mode=types.InsertTextMode.AsIs,
+        text_edit=types.TextEdit(types.Range(types.Position(*start), types.Position(line, column)), text),
+        command=acceptance.command(record.number),
+    )
