@@ -243,6 +243,8 @@ class PromptBuilder:
                 tokens.extend(slots[part]())
             elif part in markers:
                 tokens.append(markers[part])
+        if not tokens:  # the start of a file, for a model without markers: it has to read something
+            tokens.extend(self._encode_cached("\n"))
         return Prompt(tuple(tokens), len(left), len(right), len(context), left_trimmed, right_trimmed, used)
 
     def _left(self, prefix: str) -> tuple[tuple[int, ...], bool]:

@@ -137,6 +137,10 @@ def test_without_bos_where_the_model_has_none() -> None:
     assert shown(builder("prefix-only", bos=None).abstain(CURSOR)) == CURSOR.prefix
 
 
+def test_an_empty_file_is_an_empty_line() -> None:
+    assert shown(builder("prefix-only", bos=None).abstain(Cursor("", "", "", "python"))) == "\n"
+
+
 def test_a_missing_marker_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'repoformer' needs tokens this model lacks: cc"):
         builder("repoformer", cc=None)
