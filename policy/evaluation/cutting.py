@@ -27,7 +27,12 @@ def cut(text: str, task: Task) -> str:
     """The part of a generation that is scored."""
     if task.kind == "function":
         return function_body(text, task)
-    wanted, kept = line_count(task.truth), []
+    return leading_lines(text, line_count(task.truth))
+
+
+def leading_lines(text: str, wanted: int) -> str:
+    """The first lines of `text`, `wanted` of them not blank."""
+    kept = []
     for line in text.split("\n"):
         if wanted == 0:
             break

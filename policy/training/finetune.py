@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from policy.evaluation.statistics import auc, calibration_error
 from policy.prompt import Budgets
 
 from . import base as bases
@@ -29,9 +30,9 @@ from . import manifest
 from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, load
 from .examples import Example, ExampleBuilder, micro_batches
+from .fitting import best_threshold, logistic, sigmoid
 from .label import Label, load_labels
 from .loss import Weights, backward, hidden_states
-from .measure import auc, best_threshold, calibration_error, logistic, sigmoid
 from .running import Stop, quick_memory
 
 BEST = "best.pt"

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.evaluation.statistics import auc, calibration_error
+
 from . import manifest
+from .fitting import best_threshold, logistic, sigmoid
 from .label import Label, load_labels
-from .measure import auc, best_threshold, calibration_error, logistic, sigmoid
 
 FEATURES = ("entropy", "top", "score", "block")
 GATES: Mapping[str, tuple[str, ...]] = {

@@ -21,6 +21,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from policy.evaluation.cutting import leading_lines, line_count
+from policy.evaluation.similarity import canonical, edit_similarity
+from policy.evaluation.statistics import auc
 from policy.prompt import Budgets
 
 from . import base as bases
@@ -29,7 +32,6 @@ from .adapt import STATE, arguments_of
 from .blanks import Blank, load
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
-from .measure import auc, cut, edit_similarity
 from .running import Stop, quick_memory
 
 SPLITS = ("valid", "train")
@@ -145,8 +147,8 @@ def label_group(
         yield Label(
             blank.id,
             blank.kind,
-            round(edit_similarity(cut(made[row], truth), truth), 3),
-            round(edit_similarity(cut(made[row + len(kept)], truth), truth), 3),
+            _similarity(made[row], truth),
+            _similarity(made[row + len(kept)], truth),
             round(values[row], 4),
             round(values[row + len(kept)], 4),
             len(without.tokens) - without.middle,
@@ -196,3 +198,8 @@ def summary(labels: Sequence[Label]) -> dict[str, float]:
         "auc_of_entropy": auc([row.entropy for row in rows], positive),
         "auc_of_likelihood_gain": auc([row.nll_without - row.nll_with for row in rows], positive),
     }
+
+
+def _similarity(made: str, truth: str) -> float:
+    """Edit similarity as the evaluation has it: as many lines as the truth, without their indentation."""
+    return round(edit_similarity(canonical(leading_lines(made, line_count(truth))), canonical(truth)), 3)

@@ -1,44 +1,11 @@
-"""How good a completion or a decision is: edit similarity, AUC, calibration error, the best threshold.
-
-The definitions of the paper (section 5.1); numpy and rapidfuzz, nothing that needs the model.
-"""
+"""What is fitted on validation data: a threshold, and a logistic curve. The figures are `policy.evaluation`'s."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from rapidfuzz.distance import Levenshtein
-
-
-def edit_similarity(predicted: str, truth: str) -> float:
-    """ES = 1 - Levenshtein / longer length, times 100; two empty texts are equal."""
-    longest = max(len(predicted), len(truth))
-    return 100.0 * (1.0 - Levenshtein.distance(predicted, truth) / longest) if longest else 100.0
-
-
-def cut(predicted: str, truth: str) -> str:
-    """The first lines of a prediction, as many as the truth has (paper, section 5.1)."""
-    return "\n".join(predicted.split("\n")[: truth.count("\n") + 1])
-
-
-def auc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Area under the ROC curve, ties counted half; NaN where one class is absent."""
-    values, labels = np.asarray(scores, float), np.asarray(positive, bool)
-    ordered = np.sort(values[~labels])
-    if not len(ordered) or not labels.any():
-        return float("nan")
-    below = np.searchsorted(ordered, values[labels], "left") + np.searchsorted(ordered, values[labels], "right")
-    return float(below.mean() / 2 / len(ordered))
-
-
-def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error over equal-width bins."""
-    p, labels = np.asarray(probabilities, float), np.asarray(positive, float)
-    places = np.minimum((p * bins).astype(int), bins - 1)
-    gaps = [abs(p[places == b].mean() - labels[places == b].mean()) * (places == b).mean() for b in np.unique(places)]
-    return float(sum(gaps))
+from numpy.typing import NDArray
 
 
 def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float = 0.6) -> float:
