@@ -108,7 +108,8 @@ class Completer:
         run = _Run(engine, request, shaper, clock)
         try:
             on_stage("reading")
-            decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
+            with clock.measure("decision"):
+                decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
                 on_stage("retrieving")
@@ -127,11 +128,14 @@ class Completer:
     async def _decide(self, run: _Run, retrieval: _Retrieval, settings: CompletionSettings, kind: TaskKind) -> Decision:
         if decision := by_policy(settings.policy):
             return decision
-        reading = await run.read()
-        thresholds = Thresholds.from_metadata(self.supervisor.info.metadata if self.supervisor.info else {})
+        info = self.supervisor.info
+        thresholds = Thresholds.from_metadata(info.metadata if info else {})
         own = settings.threshold
-        if decision := by_token(reading, thresholds.of(kind) if own is None else own, settings.selection):
-            return decision
+        if info is None or info.selective:
+            decision = by_token(await run.read(), thresholds.of(kind) if own is None else own, settings.selection)
+            if decision is not None:
+                return decision
+        # Nothing to ask the model: what is similar is known within milliseconds, before anything is evaluated.
         best = max((hit.score for hit in await retrieval.hits()), default=0.0)
         return by_similarity(best, thresholds.similarity if own is None else own)
 
@@ -210,8 +214,7 @@ class _Run:
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     async def read(self) -> Reading:
-        with self._clock.measure("decision"):
-            reading = await self._engine.read(_slot(self._request.document, "plain"), self._request.cursor)
+        reading = await self._engine.read(_slot(self._request.document, "plain"), self._request.cursor)
         self._count(reading)
         return reading
 
