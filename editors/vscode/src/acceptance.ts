@@ -23,6 +23,9 @@ export class Acceptance {
 
     /** Items on their way to VS Code. */
     given<T extends Items | undefined>(document: vscode.TextDocument, items: T): T {
+        for (const item of items === undefined ? [] : Array.isArray(items) ? items : items.items) {
+            beginBehindPairs(document, item);
+        }
         const [item] = items === undefined ? [] : Array.isArray(items) ? items : items.items;
         if (item && typeof item.insertText === "string") {
             this.last = { document, item, text: item.insertText };
@@ -58,5 +61,21 @@ export class Acceptance {
         const range = item.range && client.code2ProtocolConverter.asRange(item.range);
         const command = item.command && client.code2ProtocolConverter.asCommand(item.command);
         void client.sendNotification(method, { item: { insertText: text, range, command }, ...more });
+    }
+}
+
+/**
+ * Let an item begin behind the last character of two UTF-16 units that it replaces (an emoji, say): VS Code shows no
+ * ghost text for one that replaces such a character by itself.
+ */
+function beginBehindPairs(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
+    if (!item.range?.isSingleLine || typeof item.insertText !== "string") {
+        return;
+    }
+    const replaced = document.getText(item.range);
+    const kept = replaced.length - (/[^\ud800-\udfff]*$/.exec(replaced)?.[0].length ?? 0);
+    if (kept > 0 && item.insertText.startsWith(replaced)) {
+        item.insertText = item.insertText.slice(kept);
+        item.range = new vscode.Range(item.range.start.translate(0, kept), item.range.end);
     }
 }
