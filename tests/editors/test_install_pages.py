@@ -17,6 +17,7 @@ import pytest
 
 from tests.editors.conftest import REPOSITORY, install
 from tests.editors.terminal import terminal
+from tests.editors.test_neovim import leave
 from tests.editors.wire import SERVER
 from tests.editors.workspace import AREA
 
@@ -62,15 +63,16 @@ def test_neovim(person: dict[str, str], folder: Path, tmp_path: Path, version: s
     env = [f"{name}={value}" for name, value in person.items()]
     program = str(install(version) / "nvim")
     nvim = pynvim.attach("child", argv=["env", "-i", "-C", str(folder), *env, program, "--headless", "--embed", "-n"])
-    nvim.command("edit beds.py")
-    nvim.input("Go" + AREA)
-    end = time.monotonic() + 120
-    while not (ghost := nvim.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")):
-        assert time.monotonic() < end, nvim.exec_lua("return vim.api.nvim_exec2('messages', { output = true }).output")
-        time.sleep(0.1)
-    assert ghost.startswith("width")
-    nvim.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
-    nvim.close()
+    try:
+        nvim.command("edit beds.py")
+        nvim.input("Go" + AREA)
+        end = time.monotonic() + 120
+        while not (ghost := nvim.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")):
+            assert time.monotonic() < end, nvim.command_output("messages")
+            time.sleep(0.1)
+        assert ghost.startswith("width")
+    finally:
+        leave(nvim)
 
 
 def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:

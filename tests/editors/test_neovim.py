@@ -85,6 +85,19 @@ class Neovim:
         return messages
 
 
+def leave(api: pynvim.Nvim) -> None:
+    """End Neovim and wait until it is gone."""
+    api.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            api.eval("1")
+        except (OSError, EOFError):
+            break
+        time.sleep(0.05)
+    api.close()
+
+
 @pytest.fixture
 def start(
     nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
@@ -110,15 +123,7 @@ def start(
 
     yield start
     for api in running:
-        api.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                api.eval("1")
-            except (OSError, EOFError):
-                break
-            time.sleep(0.05)
-        api.close()
+        leave(api)
 
 
 def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
