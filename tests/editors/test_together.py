@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +51,6 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Neovim], fold
     many.mkdir()
     for n in range(FILES):
         (many / f"module_{n}.py").write_text(f"NUMBER = {n}\n\n\n{function}")
-    subprocess.run(["rm", "-rf", folder / ".git"], check=True)
     neovim = start("beds.py")
     line = "return require('repoformer').statusline()"
     neovim.until(lambda: "%" in neovim.api.exec_lua(line), "the percentage is never shown")

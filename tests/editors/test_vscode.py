@@ -223,8 +223,9 @@ def test_type_accept_word_line_all_undo(
         code.press("Control+Z")
         assert check_same(code, wire, file) == before, "one undo takes all of it back"
         code.press("Control+End", "Space", "Backspace")
-        code.wait_ghost("return a * b")
+        shown = code.wait_ghost("return a * b")
         code.press("Control+Alt+ArrowRight")
+        code.until(lambda: code.ghost != shown, "a line is not accepted", 10)
         accepted = check_same(code, wire, file)
         assert accepted.startswith(before) and len(accepted) > len(before), "a line"
         code.press("Control+Z")
@@ -242,6 +243,7 @@ def test_type_accept_word_line_all_undo(
         code.type(whole[0])
         code.until(lambda: code.ghost == whole[1:], "typing through", 5)
         code.press("Control+ArrowRight")
+        code.until(lambda: code.ghost == whole[len("width") :], "the rest after a word", 10)
         word = check_same(code, wire, file)
         assert word.endswith(AREA + "width"), "a word"
         code.press("Tab")
@@ -250,6 +252,7 @@ def test_type_accept_word_line_all_undo(
 
 
 def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
+    code.page.wait_for_timeout(1000)  # animations, and colours that come late
     code.page.screenshot(path=tmp_path / name)
     keep(tmp_path / name, name)
 
@@ -261,6 +264,7 @@ def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any
     names = folder / "names.py"
     with start(**{"editor.insertSpaces": False, "editor.detectIndentation": False}) as code:
         code.open("names.py")
+        code.wait_status("ready")
         code.press("Control+G")
         code.type("2:11")
         code.press("Enter", "Space", "Backspace")

@@ -98,11 +98,9 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
             bar.update({ state: "starting", message: "starting the server" });
         }
     });
-    let typed: vscode.TextDocument | undefined;
-    const typing = vscode.workspace.onDidChangeTextDocument(({ document }) => (typed = document));
     try {
         await starting.start();
-        if (typed && typed === vscode.window.activeTextEditor?.document) {
+        if (vscode.window.activeTextEditor?.document.isDirty) {
             // VS Code asks when a key is pressed; somebody wrote before there was anybody to ask.
             await vscode.commands.executeCommand("editor.action.inlineSuggest.trigger");
         }
@@ -119,8 +117,6 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         } else if (choice) {
             await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server");
         }
-    } finally {
-        typing.dispose();
     }
 }
 
