@@ -16,7 +16,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test editors lint types bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,8 +34,11 @@ demo: setup ## get the default model and complete at the cursors of the sample w
 	$(BIN)/repoformer-lsp model pull
 	$(BIN)/python examples/demo.py
 
-test: setup lint types ## check style and types, then run every test
-	$(BIN)/python -m pytest
+test: setup lint types ## check style and types, then run every test but those in real editors
+	$(BIN)/python -m pytest --ignore tests/editors
+
+editors: setup ## get Neovim, Emacs and VS Code, and test in them (Debian)
+	$(BIN)/python -m pytest tests/editors
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from marked import row
+from masked import row
 
 from policy.evaluation import calibrated, comparing, table
 from policy.evaluation.calibrated import Calibration

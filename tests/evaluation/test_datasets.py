@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marked import SHOP, repoeval_row, unpack, write_jsonl
+from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from policy.evaluation import crosscode, repoeval, resample
 from policy.evaluation.task import Data, EvaluationError, Task, spread

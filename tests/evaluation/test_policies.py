@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from marked import row
+from masked import row
 
 from policy.decision import Thresholds
 from policy.evaluation import figures, policies, report

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from marked import SHOP, repoeval_row, unpack, write_jsonl
+from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Cursor
 from policy.errors import EngineError, ModelError
