@@ -259,7 +259,9 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
             lambda sign=sign: sign in neovim.api.exec_lua("return require('repoformer').statusline()"), command
         )
     neovim.api.command("Repoformer policy never")
-    neovim.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "never", "the policy stays")
+    lua = "return require('repoformer.status').of(0).policy"
+    neovim.until(lambda: neovim.api.exec_lua(lua) == "never", "the policy stays")
+    assert wire.received("repoformer/status")[-1]["policy"] == "never"
     neovim.api.command("Repoformer status")
     assert "policy never" in neovim.messages()
     assert neovim.api.call("getcompletion", "Repoformer policy ", "cmdline") == ["always", "never", "selective"]
