@@ -226,13 +226,13 @@ def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
     """Read settings out of what a client sent, later layers over earlier ones.
 
     Returns the settings and what was wrong with them, a line a setting. A layer that is `None` counts as absent, a
-    null setting as not set.
+    setting that is null or an empty text as not set: editors send their own defaults too, which are to override nothing.
     """
     given: dict[str, object] = {}
     problems: list[str] = []
     for layer in layers:
         if isinstance(layer, Mapping):
-            given |= {str(key): value for key, value in layer.items() if value is not None}
+            given |= {str(key): value for key, value in layer.items() if value is not None and value != ""}
         elif layer is not None:
             problems.append(f"{SECTION} = {_shown(layer)} (expected an object)")
     values: dict[str, Any] = {}

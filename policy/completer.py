@@ -21,6 +21,10 @@ from policy.errors import RepoformerError
 from policy.reuse import Reuse
 from policy.shape import Shaper
 
+# Seconds of generating after which a completion ends with the statement it has reached; after twice as many it ends
+# in any case. One that comes later is not seen, and a model that finds no end is not worth waiting for.
+PATIENCE = 0.6
+
 Trigger = Literal["automatic", "invoked"]
 Stage = Literal["reading", "retrieving", "generating"]
 
@@ -223,12 +227,16 @@ class _Run:
         slot = _slot(self._request.document, "retrieved" if hits else "plain")
         chunks = [hit.chunk for hit in hits] or None
         generation = self._engine.generate(slot, self._request.cursor, chunks, limit)
-        text, decided = "", False
+        text, decided, began = "", False, 0.0
         with self._clock.measure("generation"):
             async with contextlib.aclosing(aiter(generation)) as pieces:
                 async for piece in pieces:
+                    began = began or time.monotonic()
                     text += piece
                     if decided := self._shaper.decided(text):
+                        break
+                    waited = time.monotonic() - began
+                    if waited > 2 * PATIENCE or (waited > PATIENCE and self._shaper.finish(text, complete=False)):
                         break
         with self._clock.measure("shape"):
             shown = self._shaper.finish(text, complete=generation.ended and not decided)

@@ -99,6 +99,10 @@ def test_a_long_wrong_value_is_cut_in_the_message() -> None:
     assert len(problems[0]) < 200
 
 
+def test_an_empty_text_overrides_nothing() -> None:
+    assert read_settings({"model": "/m.gguf"}, {"model": ""})[0].model == "/m.gguf"
+
+
 def test_settings_of_the_editor_in_the_same_section_are_left_alone() -> None:
     assert read_settings({"serverPath": "/usr/bin/x", "trace": {"server": "off"}}) == (DEFAULTS, ())
 

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.completing WORKSPACE…`: completions through the real server, by the server's own clock.
+
+In files of each workspace, at cursors inside statements: the *first* request at a place evaluates the whole prompt,
+each *keystroke* after it only what is new. Both are explicit requests, which are never answered from memory. Prints
+p50, p95 and the greatest time for each, how many retrieved, and the tokens evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+from lsp_server.client import Client
+
+KEYSTROKES = 3
+LOADING_SECONDS = 600
+
+
+def cursors(root: Path, count: int, seed: int = 0) -> list[tuple[Path, int, int]]:
+    """`count` places (file, line, column) eight characters into a line of code, at most one a file."""
+    chosen = random.Random(seed)
+    files = sorted(path for path in root.rglob("*.py") if 4_000 < path.stat().st_size < 200_000)
+    places = []
+    for path in chosen.sample(files, min(count, len(files))):
+        lines = path.read_text("utf-8", "replace").split("\n")
+        code = [n for n, line in enumerate(lines) if line.startswith("        ") and len(line.strip()) > 24]
+        if code:
+            line = chosen.choice(code)
+            places.append((path, line, len(lines[line]) - len(lines[line].lstrip()) + 8))
+    return places
+
+
+async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str, Any]]]:
+    """Reports (`repoformer/why`) of first requests and of keystrokes."""
+    command = [sys.executable, "-m", "lsp_server.cli", *(["--model", model] if model else [])]
+    client = await Client.spawn(command)
+    await client.initialize([root], encodings=["utf-32"])
+    ready = client.seen("repoformer/status", lambda status: status["state"] in {"ready", "error"})
+    await asyncio.wait_for(ready, LOADING_SECONDS)
+    reports: dict[str, list[dict[str, Any]]] = {"first": [], "keystroke": []}
+    for path, line, column in cursors(root, count):
+        uri, lines = path.as_uri(), path.read_text("utf-8", "replace").split("\n")
+        rest = lines[line][column:]
+        client.open(uri, "\n".join([*lines[:line], lines[line][:column], *lines[line + 1 :]]))
+        await client.complete(uri, (line, column))
+        reports["first"].append(await client.why(uri))
+        for typed in range(min(KEYSTROKES, len(rest))):
+            at = (line, column + typed)
+            client.edit(uri, typed + 2, at, at, rest[typed])
+            await client.complete(uri, (line, column + typed + 1))
+            reports["keystroke"].append(await client.why(uri))
+        client.close_document(uri)
+    await client.close()
+    return reports
+
+
+def told(reports: list[dict[str, Any]]) -> str:
+    """One line about some requests."""
+    times = sorted(report["timings_ms"]["total"] for report in reports)
+    tokens = sorted(report["stats"].get("evaluated_tokens", 0) for report in reports)
+    retrieved = sum(bool(report["decision"] and report["decision"]["retrieve"]) for report in reports)
+    return (
+        f"{len(times):4} requests  p50 {times[len(times) // 2]:6.0f} ms  p95 {times[int(len(times) * 0.95)]:6.0f} ms  "
+        f"max {times[-1]:6.0f} ms  retrieved {retrieved}  tokens evaluated p50 {tokens[len(tokens) // 2]}"
+    )
+
+
+def main() -> None:
+    """Measure each workspace in turn."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.completing", description=__doc__)
+    parser.add_argument("workspaces", nargs="+", type=Path, metavar="WORKSPACE")
+    parser.add_argument("--cursors", type=int, default=12)
+    parser.add_argument("--model", default="", metavar="FILE")
+    options = parser.parse_args()
+    print(describe())
+    for root in options.workspaces:
+        reports = asyncio.run(measure(root.resolve(), options.cursors, options.model))
+        for kind, those in reports.items():
+            print(f"{root.name:16} {kind:10} {told(those)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
