@@ -225,8 +225,8 @@ DEFAULTS = Settings()
 def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
     """Read settings out of what a client sent, later layers over earlier ones.
 
-    Returns the settings and what was wrong with them, a line a setting. A layer that is `None` counts as absent, a
-    setting that is null or an empty text as not set: editors send their own defaults too, which are to override nothing.
+    Returns the settings and what was wrong with them, a line a setting. A layer that is `None` counts as absent; a
+    setting that is null or an empty text counts as not set, since editors send their own defaults too.
     """
     given: dict[str, object] = {}
     problems: list[str] = []
