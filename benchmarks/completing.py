@@ -1,8 +1,8 @@
 """`python -m benchmarks.completing WORKSPACE…`: completions through the real server, by the server's own clock.
 
 In files of each workspace, at cursors inside statements: the *first* request at a place evaluates the whole prompt,
-each *keystroke* after it only what is new. Both are explicit requests, which are never answered from memory. Prints
-p50, p95 and the greatest time for each, how many retrieved, and the tokens evaluated.
+each *keystroke* after it only what is new, or nothing where it types through what was suggested. Prints p50, p95 and
+the greatest time for each, how many retrieved, and the tokens evaluated.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str
         uri, lines = path.as_uri(), path.read_text("utf-8", "replace").split("\n")
         rest = lines[line][column:]
         client.open(uri, "\n".join([*lines[:line], lines[line][:column], *lines[line + 1 :]]))
-        await client.complete(uri, (line, column))
+        await client.complete(uri, (line, column), invoked=False)
         reports["first"].append(await client.why(uri))
         for typed in range(min(KEYSTROKES, len(rest))):
             at = (line, column + typed)
             client.edit(uri, typed + 2, at, at, rest[typed])
-            await client.complete(uri, (line, column + typed + 1))
+            await client.complete(uri, (line, column + typed + 1), invoked=False)
             reports["keystroke"].append(await client.why(uri))
         client.close_document(uri)
     await client.close()

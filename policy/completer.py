@@ -22,8 +22,9 @@ from policy.reuse import Reuse
 from policy.shape import Shaper
 
 # Seconds of generating after which a completion ends with the statement it has reached; after twice as many it ends
-# in any case. One that comes later is not seen, and a model that finds no end is not worth waiting for.
-PATIENCE = 0.6
+# in any case. One that comes later is not seen, and a model that finds no end is not worth waiting for. Whoever asks
+# explicitly does wait.
+PATIENCE = {"automatic": 0.6, "invoked": 3.0}
 
 Trigger = Literal["automatic", "invoked"]
 Stage = Literal["reading", "retrieving", "generating"]
@@ -227,7 +228,7 @@ class _Run:
         slot = _slot(self._request.document, "retrieved" if hits else "plain")
         chunks = [hit.chunk for hit in hits] or None
         generation = self._engine.generate(slot, self._request.cursor, chunks, limit)
-        text, decided, began = "", False, 0.0
+        text, decided, began, patience = "", False, 0.0, PATIENCE[self._request.trigger]
         with self._clock.measure("generation"):
             async with contextlib.aclosing(aiter(generation)) as pieces:
                 async for piece in pieces:
@@ -236,7 +237,7 @@ class _Run:
                     if decided := self._shaper.decided(text):
                         break
                     waited = time.monotonic() - began
-                    if waited > 2 * PATIENCE or (waited > PATIENCE and self._shaper.finish(text, complete=False)):
+                    if waited > 2 * patience or (waited > patience and self._shaper.finish(text, complete=False)):
                         break
         with self._clock.measure("shape"):
             shown = self._shaper.finish(text, complete=generation.ended and not decided)
