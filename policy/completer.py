@@ -27,7 +27,6 @@ from policy.shape import Shaper
 PATIENCE = {"automatic": 0.6, "invoked": 3.0}
 
 Trigger = Literal["automatic", "invoked"]
-Stage = Literal["reading", "retrieving", "generating"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Completer:
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
 
-    async def complete(self, request: Request, on_stage: Callable[[Stage], None] = lambda _stage: None) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """Answer `request`; cancel the task to stop everything it started, native code included.
 
         Raises `RepoformerError` when there is no engine to answer, or it failed on the way.
@@ -112,14 +111,11 @@ class Completer:
         retrieval = _Retrieval(retriever, request.cursor, settings.chunks, clock)
         run = _Run(engine, request, shaper, clock)
         try:
-            on_stage("reading")
             with clock.measure("decision"):
                 decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
-                on_stage("retrieving")
                 hits = await retrieval.hits()
-            on_stage("generating")
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             text, used = await run.generate(hits, limit)
         finally:

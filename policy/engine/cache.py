@@ -111,11 +111,6 @@ class KvCache:
             self._context.truncate(sequence.id, 0)
             self._free.append(sequence.id)
 
-    @property
-    def cells(self) -> int:
-        """Tokens in all sequences; shared ones count once a sequence."""
-        return sum(len(sequence.tokens) for sequence in self._slots.values())
-
     def _sequence(self, slot: str) -> _Sequence:
         sequence = self._slots.get(slot)
         if sequence is None:
