@@ -226,6 +226,17 @@ class Session:
                 del self._running[uri]
             self._update(generating=len(self._running))
 
+    def place_of(self, uri: str, position: Position) -> tuple[Document, Place] | None:
+        """Where completions are wanted, in which document; None where there are to be none (a wrong position is logged)."""
+        document = self.document(uri)
+        if document is None or not self.offers(document):
+            return None
+        place = document.locate(position, self.encoding)
+        if place.note:
+            log.warning("%s: %s; nothing is completed there", uri, place.note)
+            return None
+        return document, place
+
     def offers(self, document: Document) -> bool:
         """Whether completions are wanted in a document."""
         return self.settings.enabled and document.language_id not in self.settings.disabled_languages

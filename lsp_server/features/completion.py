@@ -34,12 +34,10 @@ async def complete(ls: RepoformerServer, params: types.CompletionParams) -> type
     session = ls.session
     uri = params.text_document.uri
     with session.latest(uri):
-        document = session.document(uri)
-        if document is None or not session.offers(document):
+        found = session.place_of(uri, (params.position.line, params.position.character))
+        if found is None:
             return NOTHING
-        place = document.locate((params.position.line, params.position.character), session.encoding)
-        if place.note:
-            return NOTHING
+        document, place = found
         record = await session.complete(document, place, document.split_at(place), invoked=False)
         if record is None or not record.completion.text:
             return NOTHING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
@@ -12,8 +11,6 @@ from lsp_server.features import acceptance
 
 if TYPE_CHECKING:
     from lsp_server.server import RepoformerServer
-
-log = logging.getLogger(__name__)
 
 NOTHING = types.InlineCompletionList(items=[])
 
@@ -27,13 +24,10 @@ async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -
     session = ls.session
     uri = params.text_document.uri
     with session.latest(uri):
-        document = session.document(uri)
-        if document is None or not session.offers(document):
+        found = session.place_of(uri, (params.position.line, params.position.character))
+        if found is None:
             return NOTHING
-        place = document.locate((params.position.line, params.position.character), session.encoding)
-        if place.note:
-            log.warning("%s: %s; nothing is completed there", uri, place.note)
-            return NOTHING
+        document, place = found
         selection = items.selection_of(document, place, params.context.selected_completion_info, session.encoding)
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         record = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
