@@ -227,7 +227,7 @@ class Session:
             self._update(generating=len(self._running))
 
     def place_of(self, uri: str, position: Position) -> tuple[Document, Place] | None:
-        """Where completions are wanted, in which document; None where there are to be none (a wrong position is logged)."""
+        """Where completions are wanted, in which document; None for none (a wrong position is logged)."""
         document = self.document(uri)
         if document is None or not self.offers(document):
             return None
