@@ -32,6 +32,7 @@ ContextStyle = Literal["commented", "plain", "files"]
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out where the model has none
 ANCHOR_LINES = 2
+LONGEST_TOKEN = 16  # characters; hardly any token has more, so no budget reaches further than so many a token
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
 
@@ -254,8 +255,7 @@ class PromptBuilder:
         return kept, start > 0 or len(kept) < len(tokens)
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:
-        # Hardly any token is longer than sixteen characters: no need to read further than that.
-        head = suffix[: self.budgets.right * 16]
+        head = suffix[: self.budgets.right * LONGEST_TOKEN]
         tokens = self._encode_cached(head)
         kept = tokens[: self.budgets.right]
         return kept, len(head) < len(suffix) or len(kept) < len(tokens)
@@ -295,8 +295,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     or less (a power of two) where that would cost more than a quarter of the lines that fit. A cursor's line that is
     over budget on its own is returned whole, for the caller to cut by tokens.
     """
-    # Look no further back than the budget can reach: hardly any token is longer than sixteen characters.
-    window = prefix[max(0, len(prefix) - budget * 16) :]
+    window = prefix[max(0, len(prefix) - budget * LONGEST_TOKEN) :]
     lines = _split_lines(window)
     spent = taken = 0
     for line in reversed(lines):

@@ -25,6 +25,7 @@ from policy.engine import protocol
 from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, RepoformerError
 from policy.prompt import Budgets
+from policy.reach import within_reach
 
 STDERR_LINES = 20
 # GNU OpenMP's threads spin at every barrier, for milliseconds, and an evaluation has hundreds of them. On two cores
@@ -169,6 +170,7 @@ class Engine:
         self._process = process
         self._log = log
         self._next_id = 0
+        self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._death: str | None = None
@@ -221,11 +223,12 @@ class Engine:
         )
         await self._call("warm_up")
         values = _values(answer)
-        return ModelInfo(**{**values, "budgets": Budgets(**values["budgets"])})
+        self._budgets = Budgets(**values["budgets"])
+        return ModelInfo(**{**values, "budgets": self._budgets})
 
     async def read(self, slot: str, cursor: Cursor) -> Reading:
         """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""
-        answer = await self._call("read", slot=slot, cursor=protocol.cursor_to_json(cursor))
+        answer = await self._call("read", slot=slot, cursor=self._pack(cursor))
         return Reading(**_values(answer))
 
     def generate(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> Generation:
@@ -233,7 +236,7 @@ class Engine:
         events = self._request(
             "generate",
             slot=slot,
-            cursor=protocol.cursor_to_json(cursor),
+            cursor=self._pack(cursor),
             chunks=None if chunks is None else [protocol.chunk_to_json(chunk) for chunk in chunks],
             max_tokens=max_tokens,
         )
@@ -243,7 +246,7 @@ class Engine:
         """Run all of `trials` in one batch, which takes the whole cache. Raises `EngineFailed` where they don't fit."""
         packed = [
             {
-                "cursor": protocol.cursor_to_json(trial.cursor),
+                "cursor": self._pack(trial.cursor),
                 "chunks": None if trial.chunks is None else [protocol.chunk_to_json(chunk) for chunk in trial.chunks],
                 "stop": asdict(trial.stop),
             }
@@ -275,6 +278,9 @@ class Engine:
                 self._process.kill()
             await self._process.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _pack(self, cursor: Cursor) -> protocol.Message:
+        return protocol.cursor_to_json(within_reach(cursor, self._budgets))
 
     async def _call(self, operation: str, **values: Any) -> protocol.Message:
         async with contextlib.aclosing(self._request(operation, **values)) as events:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.prompt import LAYOUTS, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.reach import within_reach
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
 _ROLE_OF = {token: role for role, token in _MARKERS.items()}
@@ -215,6 +216,22 @@ def test_budgets_hold(prefix: str, suffix: str) -> None:
     assert prompt.left_tokens <= 60
     assert prompt.right_tokens <= 30
     assert prompt.context_tokens <= 80
+
+
+@given(
+    st.text(st.sampled_from("ab \n"), max_size=600),
+    st.text(st.sampled_from("ab \n"), max_size=100),
+    st.integers(1, 12),
+    st.sampled_from([1, 2, 3, 4, 8, 12]),
+)
+def test_what_is_out_of_reach_changes_no_prompt(prefix: str, suffix: str, left: int, step: int) -> None:
+    budgets = Budgets(left, 3, 80, step)
+    build = builder("repoformer", budgets)
+    cursor = Cursor("/w/main.py", prefix, suffix, "python")
+    near = within_reach(cursor, budgets)
+    assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
+    assert len(near.prefix) <= (left + 2) * LONGEST_TOKEN + 1
+    assert len(near.suffix) <= 3 * LONGEST_TOKEN + 1
 
 
 def test_budgets_shrink_in_proportion() -> None:
