@@ -90,7 +90,7 @@ class Core:
             self._open_index()
 
     async def close(self) -> None:
-        """End the worker process and the index."""
+        """Leave the worker process, and end the index."""
         await asyncio.gather(self._close_completer(), self._close_index())
 
     # -- what happens in the editor -----------------------------------------------------------------------------------
@@ -191,7 +191,6 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
         selection=settings.selection,
         threshold=settings.threshold,
         multiline=settings.multiline != "never",
-        patience=settings.patience,
         chunks=settings.chunks,
     )
 
@@ -210,6 +209,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         kv_cache_type=settings.kv_cache_type,
         threads=settings.threads,
         context_size=settings.context_size,
+        idle_minutes=settings.unload_after_minutes,
     )
 
 

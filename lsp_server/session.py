@@ -24,6 +24,7 @@ from lsp_server import log as logs
 from lsp_server import parent
 from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
+from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
@@ -76,6 +77,7 @@ class Session:
         self._client = client
         self._notices = Notices(client.show)
         self._facts = Facts()
+        self._power = Power()
         self._status: Status | None = None
         self._layers: tuple[object, ...] = (defaults,)
         self._core = Core(self)
@@ -245,6 +247,10 @@ class Session:
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Record | None:
         """Complete between two texts; None after a failure, which is reported and not raised."""
+        resting = self.settings.on_battery == "invoked" and self._power.on_battery()
+        self._update(resting=resting)
+        if resting and not invoked:
+            return None
         path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
         language = language_of(path, document.language_id)
         cursor = Cursor(path, *sides, language.id if language else "")

@@ -13,7 +13,11 @@ State = Literal["starting", "indexing", "ready", "generating", "off", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the state follows from. `indexed` is the share of the workspace that is indexed, None before it began."""
+    """What the state follows from.
+
+    `indexed` is the share of the workspace that is indexed, None before it began. `resting`: nothing is completed
+    unless it is asked for, to save power.
+    """
 
     enabled: bool = True
     problem: str = ""
@@ -22,6 +26,7 @@ class Facts:
     indexed: float | None = None
     generating: int = 0
     policy: str = "selective"
+    resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +61,4 @@ def status_of(facts: Facts) -> Status:
     if facts.indexed is not None and facts.indexed < 1:
         percent = int(facts.indexed * 100)
         return status("indexing", f"indexing the workspace, {percent}%", percent)
-    return status("ready", "ready")
+    return status("ready", "on battery: completes where it is asked to" if facts.resting else "ready")

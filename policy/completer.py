@@ -21,10 +21,12 @@ from policy.errors import RepoformerError
 from policy.reuse import Reuse
 from policy.shape import Shaper
 
-Trigger = Literal["automatic", "invoked"]
+# Seconds of generating after which a completion ends with the statement it has reached; after twice as many it ends
+# in any case. One that comes later is not seen, and a model that finds no end is not worth waiting for. Whoever asks
+# explicitly does wait.
+PATIENCE = {"automatic": 0.6, "invoked": 3.0}
 
-# How many times the patience of an automatic completion a request has: whoever asks explicitly does wait.
-PATIENCE = {"automatic": 1, "invoked": 5}
+Trigger = Literal["automatic", "invoked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,7 @@ class CompletionSettings:
     """What a person can set about completions. None stands for what the model's metadata says.
 
     `line_tokens` and `block_tokens` limit a generation by its scope (the paper: 50, and 256 for functions; a block
-    here is what fits on a screen without being in the way). After `patience` seconds of generating, a completion ends
-    with the statement it has reached; after twice as many it ends in any case. One that comes later is not seen, and a
-    model that finds no end is not worth waiting for.
+    here is what fits on a screen without being in the way).
     """
 
     policy: Policy = "selective"
@@ -44,7 +44,6 @@ class CompletionSettings:
     chunks: int = 10
     line_tokens: int = 50
     block_tokens: int = 128
-    patience: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,7 @@ class Completion:
 
     `hits` are the chunks that stood in the prompt. `timings_ms` has a time for every stage that ran, `stats` counts
     tokens; both tell of this request alone, so an answer that was there already has no stages, and `stats` say
-    `reused`. `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context"
-    where chunks were cut or left out. An empty `text` has a `reason`.
+    `reused`. An empty `text` has a `reason`.
     """
 
     text: str
@@ -75,7 +73,6 @@ class Completion:
     stats: dict[str, int] = field(default_factory=dict)
     model: str = ""
     reason: str = ""
-    trimmed: tuple[str, ...] = ()
 
 
 class Completer:
@@ -112,7 +109,7 @@ class Completer:
         # Started before the engine has read anything, so that its result is there when the decision is.
         retriever = self._retriever() if settings.policy != "never" else None
         retrieval = _Retrieval(retriever, request.cursor, settings.chunks, clock)
-        run = _Run(engine, request, shaper, clock, settings.patience * PATIENCE[request.trigger])
+        run = _Run(engine, request, shaper, clock)
         try:
             with clock.measure("decision"):
                 decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
@@ -125,7 +122,7 @@ class Completer:
             retrieval.cancel()
         reason = "" if text else "the model had nothing to add"
         model = self.supervisor.model.stem
-        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason, run.trimmed)
+        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason)
         self._reuse.put(request.document, request.cursor, settings, text, completion)
         return completion
 
@@ -210,13 +207,11 @@ class _Retrieval:
 class _Run:
     """The engine's part of one request, with what it counts on the way."""
 
-    def __init__(self, engine: Engine, request: Request, shaper: Shaper, clock: _Clock, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, engine: Engine, request: Request, shaper: Shaper, clock: _Clock) -> None:
         self._engine = engine
         self._request = request
         self._shaper = shaper
         self._clock = clock
-        self.trimmed: tuple[str, ...] = ()
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     async def read(self) -> Reading:
@@ -229,7 +224,7 @@ class _Run:
         slot = _slot(self._request.document, "retrieved" if hits else "plain")
         chunks = [hit.chunk for hit in hits] or None
         generation = self._engine.generate(slot, self._request.cursor, chunks, limit)
-        text, decided, began, patience = "", False, 0.0, self._patience
+        text, decided, began, patience = "", False, 0.0, PATIENCE[self._request.trigger]
         with self._clock.measure("generation"):
             async with contextlib.aclosing(aiter(generation)) as pieces:
                 async for piece in pieces:
@@ -247,14 +242,10 @@ class _Run:
             return shown, ()
         self._count(prompt)
         self._stats["context_tokens"] = prompt.context_tokens
-        stood = tuple(
+        return shown, tuple(
             replace(hits[used.index], chunk=replace(hits[used.index].chunk, end_line=used.end_line))
             for used in prompt.chunks
         )
-        whole = sum(used.end_line == hits[used.index].chunk.end_line for used in prompt.chunks)
-        parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
-        self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
-        return shown, stood
 
     def stats(self) -> dict[str, int]:
         return dict(self._stats)

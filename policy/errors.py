@@ -3,7 +3,8 @@
     RepoformerError
     ├── ModelError            the model file is the problem
     │   ├── ModelMissing      it is not there, or cannot be read
-    │   └── ModelInvalid      it is not a model that can complete code
+    │   ├── ModelInvalid      it is not a model that can complete code
+    │   └── ModelTooLarge     this machine has not the memory for it
     └── EngineError           the worker process is the problem
         ├── EngineUnavailable it could not be started, or keeps dying
         ├── EngineDied        it died while it worked on this request
@@ -30,6 +31,10 @@ class ModelMissing(ModelError):
 
 class ModelInvalid(ModelError):
     """The file is not a model that can complete code."""
+
+
+class ModelTooLarge(ModelError):
+    """This machine has not the memory for the model, at the moment."""
 
 
 class EngineError(RepoformerError):

@@ -22,8 +22,9 @@ import psutil
 from lsp_server import log as logs
 from lsp_server.core import cache_dir
 from policy import models
+from policy.engine.memory import available_memory, check_fits, size_of
 from policy.engine.settings import EngineSettings, default_threads
-from policy.errors import ModelError, RepoformerError
+from policy.errors import ModelError, ModelTooLarge, RepoformerError
 from policy.gguf import check_generator
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _python() -> Iterator[Finding]:
     yield Finding("version", "ok", f"repoformer-lsp {version('repoformer-lsp')}, Python {sys.version.split()[0]}")
-    memory = psutil.virtual_memory()
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     found = (
-        f"{cores} cores ({default_threads()} used), {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+        f"{cores} cores ({default_threads()} used), {available_memory() / 1e9:.1f} of "
+        f"{psutil.virtual_memory().total / 1e9:.1f} GB free"
     )
     yield Finding("machine", "ok", found)
 
@@ -132,10 +133,13 @@ def _model(setting: str) -> Iterator[Finding]:
     except ModelError as error:
         yield Finding("model", "problem", str(error), "repoformer-lsp model pull")
         return
-    size = model.path.stat().st_size
+    size = size_of(model.path)
     yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
-    if size > psutil.virtual_memory().available:
-        yield Finding("memory", "problem", "the model does not fit into free memory", "Choose a smaller model.")
+    try:
+        check_fits(model.path)
+    except ModelTooLarge as error:
+        yield Finding("memory", "problem", str(error))
+        return
     yield asyncio.run(_load(model.path))
 
 

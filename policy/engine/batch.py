@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from policy.engine.llama import Llama
 
+BATCH = "batch#"  # how the names of its slots begin
+
 
 @dataclass(slots=True)
 class _Running:
@@ -88,4 +90,4 @@ def likeliest(logits: NDArray[np.float32]) -> tuple[int, float]:
 
 def slots(count: int) -> Iterator[str]:
     """Names for the sequences of a batch."""
-    return (f"batch#{number}" for number in range(count))
+    return (f"{BATCH}{number}" for number in range(count))

@@ -1,18 +1,14 @@
-"""The server's side of one worker process: start it, call it, learn how it died.
+"""The server's side of one worker process: join it, call it, learn how it died.
 
-`Engine` is a typed face on the pipe. Cancelling the task that awaits a call cancels the call in native code. When the
-process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker is
-never repaired, the supervisor starts another.
+`Engine` is a typed face on the connection. Cancelling the task that awaits a call cancels the call in native code.
+When the process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker
+is never repaired, the supervisor joins another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,16 +18,15 @@ from typing import Any
 from indexer.model import Chunk, Cursor
 from policy import errors
 from policy.engine import protocol
+from policy.engine.joining import join
+from policy.engine.meeting import Place, Streams, runtime_dir
+from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
-from policy.errors import EngineDied, EngineFailed, EngineUnavailable, RepoformerError
+from policy.errors import EngineDied, EngineFailed, RepoformerError
 from policy.prompt import Budgets
 from policy.reach import within_reach
 
-STDERR_LINES = 20
-# GNU OpenMP's threads spin at every barrier, for milliseconds, and an evaluation has hundreds of them. On two cores
-# that other programs use as well (a build, a test run) that made a token take 120-1,800 ms; with a short spin and
-# then a sleep it took 55 ms. On an idle machine the short spin costs about a tenth (19 ms for 17).
-PATIENT_THREADS = {"GOMP_SPINCOUNT": "2000"}
+PATIENCE = 2.0  # seconds, for a process whose connection is gone to be gone itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,43 +159,27 @@ class Generation:
 
 
 class Engine:
-    """One worker process. Make it with `Engine.spawn`."""
+    """A connection to a worker process. Make it with `Engine.join`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Callable[[str], None]) -> None:
+    def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
+        self.pid = pid
+        self._reader, self._writer = streams
         self._process = process
-        self._log = log
         self._next_id = 0
         self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._death: str | None = None
         self._closing = False
-        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._collect_stderr())]
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._receiving = asyncio.create_task(self._receive())
 
     @classmethod
-    async def spawn(cls, log: Callable[[str], None], environment: Mapping[str, str] | None = None) -> Engine:
-        """Start a worker. Raises `EngineUnavailable` when the process cannot be started at all."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "policy.engine.worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**PATIENT_THREADS, **os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
-                limit=1 << 20,
-                cwd=sys.prefix,  # Python imports from the current folder first: not from somebody's workspace
-                # A terminal's Ctrl-C is for the server, which then ends the worker in order.
-                start_new_session=sys.platform != "win32",
-            )
-        except OSError as error:
-            raise EngineUnavailable(f"the engine process could not be started: {error}") from error
-        return cls(process, log)
+    async def join(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
+        """Connect to the engine called `name` (`policy.engine.meeting.identity`), started if it does not run yet.
 
-    @property
-    def pid(self) -> int:
-        """Process id of the worker."""
-        return self._process.pid
+        Raises `EngineDied` and `EngineUnavailable`.
+        """
+        return cls(*await join(Place(runtime_dir(), name), environment, log))
 
     async def load(
         self,
@@ -209,7 +188,7 @@ class Engine:
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
-        """Load `model` and evaluate a first batch, so that what would crash crashes here.
+        """Load `model`, unless it is, and evaluate a first batch, so that what would crash crashes here.
 
         `model` is an absolute path: the worker has a current folder of its own.
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
@@ -221,7 +200,6 @@ class Engine:
             layout=layout,
             budgets=dict(budgets),
         )
-        await self._call("warm_up")
         values = _values(answer)
         self._budgets = Budgets(**values["budgets"])
         return ModelInfo(**{**values, "budgets": self._budgets})
@@ -267,17 +245,10 @@ class Engine:
         await self._call("forget", prefix=prefix)
 
     async def close(self) -> None:
-        """End the process; waits until it is gone."""
+        """Leave. The process ends with its last client."""
         self._closing = True
-        if self._process.stdin:
-            self._process.stdin.close()  # the worker takes the end of its input as the order to leave
-        try:
-            await asyncio.wait_for(self._process.wait(), 2)
-        except asyncio.TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writer.close()
+        await asyncio.wait({self._receiving})
 
     def _pack(self, cursor: Cursor) -> protocol.Message:
         return protocol.cursor_to_json(within_reach(cursor, self._budgets))
@@ -314,64 +285,33 @@ class Engine:
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
-        stdin = self._process.stdin
-        assert stdin is not None
         with contextlib.suppress(ConnectionError):  # `_receive` learns why, and tells everybody
-            await stdin.drain()
+            await self._writer.drain()
 
     def _write(self, message: protocol.Message) -> None:
-        stdin = self._process.stdin
-        if self._death is not None or stdin is None or stdin.is_closing():
+        if self._death is not None or self._writer.is_closing():
             raise EngineDied(self._death or "the engine is shutting down")
-        stdin.write(protocol.pack(message))
+        self._writer.write(protocol.pack(message))
 
     async def _receive(self) -> None:
-        stdout = self._process.stdout
-        assert stdout is not None
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                (length,) = protocol.LENGTH.unpack(await stdout.readexactly(protocol.LENGTH.size))
-                event = protocol.unpack(await stdout.readexactly(length))
+                event = await protocol.receive(self._reader)
                 if waiting := self._pending.get(event["id"]):
                     waiting.put_nowait(event)
-        code = await self._process.wait()
-        self._death = "the engine was stopped" if self._closing else describe_exit(code, self._stderr)
+        self._death = "the engine was left" if self._closing else await self._reason()
+        self._writer.close()
         for waiting in self._pending.values():
             waiting.put_nowait({"event": "error", "kind": EngineDied.__name__, "message": self._death})
         if not self.ended.done():
             self.ended.set_result(self._death)
 
-    async def _collect_stderr(self) -> None:
-        stderr = self._process.stderr
-        assert stderr is not None
-        while True:
-            try:
-                line = await stderr.readline()
-            except ValueError:  # a line over the limit
-                continue
-            if not line:
-                return
-            text = line.decode("utf-8", "replace").rstrip()
-            self._stderr.append(text)
-            self._log(f"engine: {text}")
-
-
-def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
-    """Why a process ended, in words: the signal's name, or the code, and the last thing it printed."""
-    last = stderr[-1] if stderr else ""
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        reason = f"the engine was ended by {name}"
-        if name == "SIGKILL":
-            reason += " (killed by somebody, or out of memory)"
-        if name == "SIGILL":
-            reason += " (this build of llama.cpp uses an instruction that this machine does not allow)"
-    else:
-        reason = f"the engine ended with exit code {code:#x}" if code > 255 else f"the engine ended with code {code}"
-    return f"{reason}: {last}" if last else reason
+    async def _reason(self) -> str:
+        """Why the connection is gone. Only the server that started a process learns how it ended."""
+        if self._process is None:
+            return f"the engine (process {self.pid}), which another server had started, is gone: its log says more"
+        await asyncio.wait({self._process.ended}, timeout=PATIENCE)
+        return self._process.reason() if self._process.ended.done() else "the engine hung up"
 
 
 def _values(event: protocol.Message) -> protocol.Message:

@@ -1,16 +1,19 @@
-"""How the server and its worker talk: JSON objects, each behind its length in four bytes, big-endian.
+"""How servers and the worker talk: JSON objects, each behind its length in four bytes, big-endian.
 
-The server sends `{"id", "op", …}`; the worker answers with any number of `{"id", "event": "prompt" | "text"}` and
-one last `{"id", "event": "done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. Values are
-those of `indexer.model` and `policy.engine.client`, field by field.
+A server begins with `{"token"}` and is answered `{"event": "welcome", "pid"}`. From then on it sends `{"id", "op", …}`,
+and the worker answers with any number of `{"id", "event": "prompt" | "text"}` and one last `{"id", "event": "done" |
+"cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. A request with `"background": true` gives way
+to all others, of any server, and is then answered `cancelled`. Values are those of `indexer.model` and
+`policy.engine.client`, field by field.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any
 
 from indexer.model import Chunk, Cursor
 
@@ -24,18 +27,14 @@ def pack(message: Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def read(stream: BinaryIO) -> Message | None:
-    """The next message of a blocking stream, or None at its end."""
-    header = stream.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        return None
-    body = stream.read(LENGTH.unpack(header)[0])
-    return unpack(body)
-
-
-def unpack(body: bytes) -> Message:
-    """A frame without its length."""
-    message: Message = json.loads(body)
+async def receive(reader: asyncio.StreamReader, longest: int | None = None) -> Message:
+    """The next message. Raises `IncompleteReadError` at the end, `ValueError` for what is no message, or too long."""
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    if longest is not None and length > longest:
+        raise ValueError(f"a frame of {length} bytes")
+    message = json.loads(await reader.readexactly(length))
+    if not isinstance(message, dict):
+        raise ValueError("not an object")
     return message
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.batch import Batch, likeliest, slots
+from policy.engine.batch import BATCH, Batch, likeliest, slots
 from policy.engine.cache import KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Stop, Trial, Tried, UsedChunk
 from policy.engine.llama import Llama, build_info
@@ -149,7 +149,9 @@ class Session:
             starts.append((slot, trial.stop, *likeliest(result.logits)))
             prefill_ms = (time.perf_counter() - started) * 1e3
             stats.append(_stats(prompt, trial.chunks, result.evaluated, 0.0, prefill_ms))
-        return list(map(Tried, readings, stats, batch.generate(starts)))
+        completed = batch.generate(starts)
+        self._cache.forget_all(BATCH)
+        return list(map(Tried, readings, stats, completed))
 
     def forget(self, prefix: str) -> None:
         """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""

@@ -28,6 +28,7 @@ class EngineSettings:
     many tokens are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
     `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
     instructions that the machine does not allow (AMX under some hypervisors).
+    A model that was not used for `idle_minutes` is unloaded until it is; 0 keeps it for as long as somebody is there.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -40,6 +41,7 @@ class EngineSettings:
     micro_batch: int = 64
     sequences: int = 16
     extra_buffers: bool = True
+    idle_minutes: float = 30.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the worker's load message."""

@@ -1,4 +1,7 @@
-"""Keeps one worker alive: starts it, restarts it with back-off, and steps back to safer parameters when it must.
+"""Keeps one worker at hand: joins or starts it, does so again with back-off, and steps back to safer parameters.
+
+The worker may serve other servers as well; each has a supervisor that does the same for itself, and they meet again at
+the same engine after each step.
 
 A worker that dies while it loads a model or at its first evaluation was started with parameters that this machine
 does not bear (weights repacked for instructions that are not allowed, a GPU that is too small): the next one starts
@@ -21,14 +24,18 @@ from types import MappingProxyType
 from typing import Literal
 
 from policy.engine.client import Engine, ModelInfo
+from policy.engine.meeting import identity
+from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, difference, safer
-from policy.errors import EngineDied, EngineUnavailable, RepoformerError
+from policy.errors import EngineDied, EngineUnavailable, ModelTooLarge, RepoformerError
 
 State = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
 FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds: a worker that lived this long starts the back-off anew
 ATTEMPTS = 6
+RETRY_AFTER = 60.0  # seconds
+_MAY_PASS = (ModelTooLarge, EngineUnavailable)
 
 
 class Supervisor:
@@ -47,7 +54,7 @@ class Supervisor:
         budgets: Mapping[str, int] = MappingProxyType({}),
         layers: int = UNKNOWN_LAYERS,
         memory: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
         on_state: Callable[[State], None] = lambda _state: None,
@@ -66,6 +73,7 @@ class Supervisor:
         self._starting: asyncio.Task[Engine] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._failure: RepoformerError | None = None
+        self._failed_at = 0.0
         self._delay = 0.0
         self._ready_at = 0.0
         self._closed = False
@@ -73,13 +81,15 @@ class Supervisor:
     async def engine(self) -> Engine:
         """A worker with the model loaded, starting one if there is none.
 
-        Raises `ModelError` when the model cannot be used and `EngineUnavailable` when workers keep dying; both stay
-        until `restart`.
+        Raises `ModelError` when the model cannot be used, and `EngineUnavailable` when workers keep dying. What may
+        pass (too little memory, above all) is tried again a minute later, anything else never.
         """
         if self._engine is not None:
             return self._engine
         if self._failure is not None:
-            raise self._failure
+            if not isinstance(self._failure, _MAY_PASS) or time.monotonic() < self._failed_at + RETRY_AFTER:
+                raise self._failure
+            self._failure, self._delay = None, 0.0
         if self._closed:
             raise EngineUnavailable("the engine was shut down")
         if self._starting is None:
@@ -94,18 +104,11 @@ class Supervisor:
 
     @property
     def failure(self) -> RepoformerError | None:
-        """Why there is no engine, once that is final."""
+        """Why there is no engine at the moment, after everything was tried."""
         return self._failure
 
-    async def restart(self) -> Engine:
-        """Begin anew, with the parameters first asked for, whatever happened before."""
-        await self._drop()
-        self._failure, self._delay = None, 0.0
-        self._forget_level()
-        return await self.engine()
-
     async def close(self) -> None:
-        """End the worker and stay closed."""
+        """Leave the worker and stay closed."""
         self._closed = True
         await self._drop()
         self._set_state("stopped")
@@ -125,7 +128,7 @@ class Supervisor:
         try:
             return await self._climb_down()
         except RepoformerError as error:
-            self._failure = error
+            self._failure, self._failed_at = error, time.monotonic()
             self._set_state("failed")
             self._log(f"engine unavailable: {error}")
             raise
@@ -141,24 +144,31 @@ class Supervisor:
             if self._delay:
                 await asyncio.sleep(self._delay)
             settings = self._ladder[level]
-            engine = await Engine.spawn(self._log, self._environment)
             try:
-                self.info = await engine.load(self.model, settings, self._layout, self._budgets)
+                engine = await self._join(settings)
             except EngineDied as error:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
-                await engine.close()
                 self._back_off()
                 level = min(level + 1, len(self._ladder) - 1)
                 continue
-            except BaseException:
-                await engine.close()
-                raise
             self._adopt(engine, level)
             return engine
         raise EngineUnavailable(
             f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
         )
+
+    async def _join(self, settings: EngineSettings) -> Engine:
+        """The engine that runs our model with `settings`, shared with every server that wants the same."""
+        environment = environment_with(self._environment)
+        name = identity(self.model, settings, self._layout, sorted(self._budgets.items()), environment=environment)
+        engine = await Engine.join(name, environment, self._log)
+        try:
+            self.info = await engine.load(self.model, settings, self._layout, self._budgets)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     def _adopt(self, engine: Engine, level: int) -> None:
         self._engine = engine
@@ -217,11 +227,6 @@ class Supervisor:
 
     def _remember_level(self, level: int) -> None:
         self._write_levels({**self._levels(), self._key(): level})
-
-    def _forget_level(self) -> None:
-        levels = self._levels()
-        if levels.pop(self._key(), None) is not None:
-            self._write_levels(levels)
 
     def _write_levels(self, levels: dict[str, int]) -> None:
         if self._memory is None:

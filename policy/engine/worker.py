@@ -1,104 +1,95 @@
-"""The worker process: one model, one request at a time, cancellable at any moment.
+"""The worker process: one model, one request at a time, cancellable at any moment, for all servers of a user.
 
-Two threads. The main one runs llama.cpp. The other reads the pipe, so that a cancellation reaches a running
-evaluation at once, and so that the end of the pipe, which means that the server is gone however it died, ends this
-process too. Standard output carries the protocol; whatever native code prints goes to standard error.
+The main thread runs llama.cpp and takes its requests from `Turns`; the other one (`Host`) speaks to the servers. Slots
+are named apart by client, so that two windows on one file do not fight for one; what their prompts have in common
+they share in the KV cache all the same. A model that nobody has asked for in a while is unloaded, and loaded again with
+the next request.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import sys
-import threading
+import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from policy.engine import protocol
 from policy.engine.cache import Aborted
 from policy.engine.client import PromptStats, Stop, Trial
-from policy.engine.llama import Llama
+from policy.engine.host import Host
+from policy.engine.llama import Llama, build_info
+from policy.engine.meeting import Place
+from policy.engine.memory import check_fits
 from policy.engine.session import Done, Session
 from policy.engine.settings import EngineSettings
+from policy.engine.turns import Turn, Turns
 from policy.errors import EngineFailed, RepoformerError
 
 
 class Worker:
-    """Serves the requests that come in on one stream and answers on another."""
+    """Performs requests, one after the other."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._requests: queue.SimpleQueue[protocol.Message] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards the three below
-        self._running: int | None = None
-        self._cancelled: set[int] = set()
+    def __init__(self) -> None:
+        self.turns = Turns(self._abort)
+        self._order: protocol.Message | None = None  # the load message, to follow again after an unloading
         self._llama: Llama | None = None
         self._session: Session | None = None
+        self._worked_at = time.monotonic()
 
     def run(self) -> None:
-        """Work until the stream ends, which ends the process."""
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        """Work until the process ends (`Host` ends it)."""
         while True:
-            self._serve(self._requests.get())
-
-    def _listen(self) -> None:
-        while (message := protocol.read(self._incoming)) is not None:
-            if message["op"] == "cancel":
-                self._cancel(message["id"])
+            if turn := self.turns.take(self._patience()):
+                self._serve(turn)
+                self._worked_at = time.monotonic()
             else:
-                self._requests.put(message)
-        os._exit(0)  # the main thread may be deep in native code; there is nothing to save
+                self._unload()
 
-    def _cancel(self, request: int) -> None:
-        with self._lock:
-            if request == self._running:
-                if self._llama:
-                    self._llama.abort()
-            else:
-                self._cancelled.add(request)
+    def _patience(self) -> float | None:
+        """Seconds until the model is to be unloaded; None for never."""
+        if self._session is None or self._order is None or not (minutes := self._order["settings"]["idle_minutes"]):
+            return None
+        return max(0.0, self._worked_at + 60 * float(minutes) - time.monotonic())
 
-    def _serve(self, message: protocol.Message) -> None:
-        request: int = message["id"]
-        with self._lock:
-            if request in self._cancelled:
-                self._cancelled.discard(request)
-                self._send(request, "cancelled")
-                return
-            self._running = request
+    def _serve(self, turn: Turn) -> None:
         try:
-            self._send(request, "done", **self._perform(message))
+            if turn.cancelled:
+                raise Aborted
+            self._send(turn, "done", **self._perform(turn))
         except Aborted:
-            self._send(request, "cancelled")
+            self._send(turn, "cancelled")
         except RepoformerError as error:
-            self._send(request, "error", kind=type(error).__name__, message=str(error))
+            self._send(turn, "error", kind=type(error).__name__, message=str(error))
         except Exception as error:
             traceback.print_exc()
-            self._send(request, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
+            self._send(turn, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
         finally:
-            with self._lock:
-                self._running = None
-                # A cancellation of a request that had already ended must not linger.
-                self._cancelled = {other for other in self._cancelled if other > request}
-                if self._llama:
-                    self._llama.abort(False)
+            self.turns.end()
 
-    def _perform(self, message: protocol.Message) -> protocol.Message:
+    def _abort(self, wanted: bool) -> None:
+        if llama := self._llama:
+            llama.abort(wanted)
+
+    def _perform(self, turn: Turn) -> protocol.Message:
+        message = turn.message
         if message["op"] == "load":
-            return self._load(message)
-        session = self._session
-        if session is None:
-            raise EngineFailed("no model is loaded")
+            self._order = message
+            return asdict(self._loaded().info())
+        for name in ("slot", "prefix"):
+            if name in message:
+                message[name] = f"{turn.client.name}/{message[name]}"
+        if message["op"] == "forget" and self._session is None:
+            return {}
+        session = self._loaded()
+        if turn.cancelled:  # while it loaded
+            raise Aborted
         match message["op"]:
-            case "warm_up":
-                session.warm_up()
-                return {}
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "generate":
-                return self._generate(session, message)
+                return self._generate(session, turn)
             case "try_all":
                 trials = [
                     Trial(
@@ -115,7 +106,8 @@ class Worker:
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
-    def _generate(self, session: Session, message: protocol.Message) -> protocol.Message:
+    def _generate(self, session: Session, turn: Turn) -> protocol.Message:
+        message = turn.message
         chunks = message["chunks"]
         for event in session.generate(
             message["slot"],
@@ -125,33 +117,48 @@ class Worker:
         ):
             if isinstance(event, Done):
                 return asdict(event)
-            self._send(message["id"], "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
+            self._send(turn, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
         raise EngineFailed("the generation came to no end")
 
-    def _load(self, message: protocol.Message) -> protocol.Message:
-        llama = Llama(Path(message["model"]), EngineSettings.from_json(message["settings"]))
-        with self._lock:
-            self._llama = llama
-        self._session = Session(llama, message["layout"], message["budgets"])
-        return asdict(self._session.info())
+    def _loaded(self) -> Session:
+        """The model as it was ordered, loaded unless it is, with a first evaluation: what would crash crashes here."""
+        if self._session is None:
+            if (order := self._order) is None:
+                raise EngineFailed("no model is loaded")
+            model, settings = Path(order["model"]), EngineSettings.from_json(order["settings"])
+            if model.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
+                check_fits(model)
+            llama = Llama(model, settings)
+            session = Session(llama, order["layout"], order["budgets"])
+            session.warm_up()
+            self._llama, self._session = llama, session
+        return self._session
 
-    def _send(self, request: int, event: str, **values: Any) -> None:
-        self._outgoing.write(protocol.pack({"id": request, "event": event, **values}))
-        self._outgoing.flush()
+    def _unload(self) -> None:
+        """Give the memory back."""
+        llama, self._llama, self._session = self._llama, None, None
+        if llama:
+            llama.close()
+
+    def _send(self, turn: Turn, event: str, **values: object) -> None:
+        turn.client.send({"id": turn.id, "event": event, **values})
 
 
-def main() -> None:
-    """Take the protocol's end of standard output away from everybody else, then serve."""
-    protocol_fd = os.dup(sys.stdout.fileno())
-    if sys.platform == "win32":
-        import msvcrt
+def main(folder: str, name: str) -> int:
+    """Serve at a place, unless another process does."""
+    place = Place(Path(folder), name)
+    if place.claim() is None:
+        return 0
 
-        for descriptor in (protocol_fd, sys.stdin.fileno()):
-            msvcrt.setmode(descriptor, os.O_BINARY)
-    outgoing = os.fdopen(protocol_fd, "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    Worker(sys.stdin.buffer, outgoing).run()
+    def leave() -> None:
+        place.leave()
+        os._exit(0)
+
+    worker = Worker()
+    Host(place, worker.turns, leave).open()
+    worker.run()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*sys.argv[1:]))

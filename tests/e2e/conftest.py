@@ -64,8 +64,7 @@ async def start(home: dict[str, str]) -> AsyncIterator[Start]:
         command = [SERVER, *(["--model", model] if model else [])]
         client = await Client.spawn(command, settings=settings, env=home | (env or {}), cwd=cwd)
         clients.append(client)
-        # The machine may be busy with other tests.
-        await client.initialize([root], **{"options": {"patience": 60}, **initialize})
+        await client.initialize([root], **initialize)
         return client
 
     yield start

@@ -1,0 +1,55 @@
+"""Joining an engine: the one that serves already, or one that is started for the purpose.
+
+Several servers may do this at once, for each other's processes too. It comes out right because it is only ever tried
+again: whoever finds nobody starts a process, of those started one gets the lock and serves, and the others leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+
+from policy.engine import protocol
+from policy.engine.meeting import Place, Streams
+from policy.engine.process import Process, launch
+from policy.errors import EngineDied, EngineUnavailable
+
+PATIENCE = 60.0  # seconds; a machine that swaps may take long to start a process
+PAUSE = 0.02
+
+
+async def join(
+    place: Place, environment: Mapping[str, str], log: Callable[[str], None]
+) -> tuple[Streams, int, Process | None]:
+    """Connect to the engine of `place`: the streams, its process id, and its process if it was started here.
+
+    Raises `EngineDied` where a process that was started failed before it served, and `EngineUnavailable` where none
+    can be started or reached.
+    """
+    place.check()
+    process: Process | None = None
+    waiting_until = time.monotonic() + PATIENCE
+    while time.monotonic() < waiting_until:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            streams, pid = await _knock(place)
+            return streams, pid, process if process is not None and process.pid == pid else None
+        # A process that left in peace found that another one served, or that nobody came in time.
+        if process is not None and process.ended.done() and process.ended.result() != 0:
+            raise EngineDied(process.reason())
+        if process is None or process.ended.done():
+            process = launch(place, environment, log)
+        await asyncio.sleep(PAUSE)
+    raise EngineUnavailable(f"no engine answered at {place.socket} within {PATIENCE:.0f} seconds")
+
+
+async def _knock(place: Place) -> tuple[Streams, int]:
+    """Connect and be welcomed. Raises `OSError` or `IncompleteReadError` where nobody is there, or is just leaving."""
+    (reader, writer), token = await place.connect()
+    try:
+        writer.write(protocol.pack({"token": token}))
+        return (reader, writer), (await protocol.receive(reader))["pid"]
+    except BaseException:
+        writer.close()
+        raise

@@ -1,0 +1,44 @@
+"""Whether a model fits into memory, asked before it is loaded: a machine that swaps is worse than no completion."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psutil
+
+from policy.errors import ModelTooLarge
+
+# What a container may use, in either version of Linux's control groups.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_PART = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
+
+
+def check_fits(model: Path, available: int | None = None) -> None:
+    """Raise `ModelTooLarge` where the weights of `model` are larger than `available` bytes (what is free)."""
+    size, free = size_of(model), available_memory() if available is None else available
+    if size > free:
+        raise ModelTooLarge(
+            f"{model.name} takes {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Choose a smaller "
+            "model or a quantisation with fewer bits (setting `model`), or close what uses the memory."
+        )
+
+
+def size_of(model: Path) -> int:
+    """Bytes of a model, all parts of it where it is split."""
+    if found := _PART.fullmatch(model.name):
+        stem, count = found[1], int(found[2])
+        parts = [model.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+        return sum(part.stat().st_size for part in parts if part.is_file())
+    return model.stat().st_size
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; at most what this container may use at all."""
+    free: int = psutil.virtual_memory().available
+    for path in _LIMITS:
+        try:
+            free = min(free, int(path.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return free

@@ -1,0 +1,66 @@
+"""A machine with little memory, and one on its battery: both as Python tells it, in the real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.driving import Start, Workspace, ready, shown
+
+Write = Callable[[str], Workspace]
+Machine = Callable[[str], dict[str, str]]
+COUNTING = """
+#- counting.py
+ONE = 1
+TWO = 2
+THREE = ‸
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """An environment in which every Python process begins with these lines."""
+
+    def machine(lines: str) -> dict[str, str]:
+        site = tmp_path / "site"
+        site.mkdir(exist_ok=True)
+        (site / "sitecustomize.py").write_text(lines)
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
+
+    return machine
+
+
+async def test_a_model_too_large_for_memory_is_refused_once(
+    start: Start, workspace: Write, model: Path, machine: Machine
+) -> None:
+    place = workspace(COUNTING)
+    little = "import psutil\nfree = psutil.virtual_memory()._replace(available=10_000_000)\n"
+    client = await start(place.root, model=model, env=machine(little + "psutil.virtual_memory = lambda: free\n"))
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor) == []
+    assert await client.complete(place.uri, place.cursor) == []
+    [told] = shown(client)
+    assert "and 0.0 GB are free. Choose a smaller model" in told
+    assert (await client.seen("repoformer/status", lambda status: status["state"] == "error"))["message"] == told
+
+
+async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write, model: Path, machine: Machine) -> None:
+    place = workspace(COUNTING)
+    battery = "import psutil\nfrom types import SimpleNamespace\n"
+    battery += "psutil.sensors_battery = lambda: SimpleNamespace(power_plugged=False)\n"
+    env = machine(battery)
+    client = await start(place.root, model=model, env=env, settings={"onBattery": "invoked"})
+    await ready(client)
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor, invoked=False) == []
+    await client.seen("repoformer/status", lambda status: status["message"].startswith("on battery"))
+    assert await client.complete(place.uri, place.cursor, invoked=True)
+    await client.close()
+
+    client = await start(place.root, model=model, env=env)
+    await ready(client)
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor, invoked=False), "unless it was set, a battery is no reason"

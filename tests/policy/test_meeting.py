@@ -1,0 +1,101 @@
+"""Where engines are met: who may enter, who serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policy.engine import EngineSettings, protocol
+from policy.engine.host import Host
+from policy.engine.meeting import Place, identity, runtime_dir
+from policy.engine.turns import Turns
+from policy.errors import EngineUnavailable
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX")
+
+
+@posix
+def test_nobody_else_may_enter() -> None:
+    folder = runtime_dir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    with pytest.raises(EngineUnavailable, match="not yours alone"):
+        runtime_dir()
+    folder.chmod(0o700)
+
+
+@posix
+def test_a_link_is_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / f"repoformer-lsp-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineUnavailable, match="not yours alone"):
+        runtime_dir()
+
+
+@posix
+def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="set XDG_RUNTIME_DIR to a shorter folder"):
+        Place(tmp_path / ("x" * 100), "name").check()
+
+
+def test_one_serves(tmp_path: Path) -> None:
+    place = Place(tmp_path, "engine")
+    held = place.claim()
+    assert held is not None
+    assert place.claim() is None
+    os.close(held)  # as the system does for a process that ends
+    again = place.claim()
+    assert again is not None
+    os.close(again)
+
+
+def test_what_makes_an_engine_another(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"one")
+    settings = EngineSettings()
+
+    def name(settings: EngineSettings = settings, layout: str = "", **environment: str) -> str:
+        return identity(model, settings, layout, environment=environment)
+
+    before = name()
+    assert name() == name(HOME="/elsewhere") == before
+    others = [name(replace(settings, threads=3)), name(layout="fim-psm"), name(CUDA_VISIBLE_DEVICES="1")]
+    model.write_bytes(b"other")
+    others.append(name())
+    assert len({before, *others}) == 5
+
+
+async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path) -> None:
+    place = Place(tmp_path, "engine")
+    turns = Turns(lambda wanted: None)
+    left = asyncio.Event()
+    host = Host(place, turns, left.set)
+    server, host._token = await place.listen_on_loopback(host._welcome)
+    (reader, writer), token = await place.connect_to_loopback()
+    writer.write(protocol.pack({"token": token}))
+    assert (await protocol.receive(reader))["pid"] == os.getpid()
+    for wrong in ({"token": "guessed"}, {"op": "load"}, {"token": "x" * 2000}, ["token"]):
+        (stranger, knocking), _ = await place.connect_to_loopback()
+        knocking.write(protocol.pack(wrong))  # type: ignore[arg-type]
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await protocol.receive(stranger)
+        knocking.close()
+    if sys.platform != "win32":
+        assert place.socket.stat().st_mode & 0o077 == 0
+    assert not left.is_set()
+    writer.close()
+    await left.wait()
+    server.close()
+
+
+async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
+    place = Place(tmp_path, "engine")
+    place.socket.write_text("nonsense")
+    with pytest.raises(OSError, match="does not say where"):
+        await place.connect_to_loopback()

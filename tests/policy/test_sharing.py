@@ -1,0 +1,127 @@
+"""Several servers of a user and one engine, with the real model; a `Supervisor` is what each server has of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from indexer.model import Cursor
+from policy.engine import Engine, EngineSettings, Supervisor
+
+SETTINGS = EngineSettings(context_size=1024, threads=2)
+SHORT = Cursor("/w/a.py", "import os\n\n\ndef size_of(path):\n    return os.stat(path).", "\n", "python")
+OTHER = Cursor("/w/a.py", "class Stack:\n    def __init__(self):\n        self.items = ", "\n", "python")
+LONG = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(60)), "", "python")
+BUDGETS = {"left": 640, "right": 32, "context": 32}
+
+Enter = Callable[..., Supervisor]
+
+
+@pytest.fixture
+async def enter(model: Path) -> AsyncIterator[Enter]:
+    """Another server; all of them leave in the end, and then no engine may be left."""
+    inside: list[Supervisor] = []
+
+    def enter(settings: EngineSettings = SETTINGS) -> Supervisor:
+        inside.append(Supervisor(model, settings, budgets=BUDGETS))
+        return inside[-1]
+
+    yield enter
+    engines = [psutil.Process(pid) for pid in {each.pid for each in inside if each.pid is not None}]
+    for each in inside:
+        await each.close()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, engines, 20)
+    assert alive == []
+
+
+async def text_of(engine: Engine, slot: str, cursor: Cursor) -> str:
+    return "".join([piece async for piece in engine.generate(slot, cursor, None, 8)])
+
+
+async def test_servers_that_start_at_once_meet_at_one_engine(enter: Enter) -> None:
+    servers = [enter() for _ in range(4)]
+    engines = await asyncio.gather(*(server.engine() for server in servers))
+    assert len({engine.pid for engine in engines}) == 1
+    assert all(server.info == servers[0].info for server in servers)
+
+
+async def test_other_parameters_are_another_engine(enter: Enter) -> None:
+    one, other = await enter().engine(), await enter(replace(SETTINGS, context_size=768)).engine()
+    assert one.pid != other.pid
+
+
+async def test_a_slot_is_a_servers_own_and_what_prompts_share_is_everybodys(enter: Enter) -> None:
+    a, b = await enter().engine(), await enter().engine()
+    first, second = await text_of(a, "slot", SHORT), await text_of(b, "slot", OTHER)
+    assert (await a.read("slot", SHORT)).evaluated_tokens == 1, "b's slot of that name is another"
+    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 1, "a has evaluated that"
+    await a.forget("")
+    assert (await b.read("slot", OTHER)).evaluated_tokens == 1, "a forgets for itself alone"
+    assert [await text_of(b, "slot", SHORT), await text_of(a, "slot", OTHER)] == [first, second]
+
+
+async def test_one_servers_cancellation_leaves_the_others_request_alone(enter: Enter) -> None:
+    a, b = await enter().engine(), await enter().engine()
+    expected = await text_of(b, "b", SHORT)
+    await b.forget("")
+    running = asyncio.create_task(a.read("a", LONG))
+    waiting = asyncio.create_task(text_of(b, "b", SHORT))
+    await asyncio.sleep(0.1)
+    running.cancel()
+    assert await waiting == expected
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_the_last_one_out_and_nobody_before(enter: Enter) -> None:
+    first, second = enter(), enter()
+    pid = (await first.engine()).pid
+    assert (await second.engine()).pid == pid
+    await first.close()  # the one that started it
+    assert await text_of(await second.engine(), "a", SHORT)
+    assert second.pid == pid
+    engine = psutil.Process(pid)
+    await second.close()
+    await asyncio.to_thread(engine.wait, 20)
+    third = enter()
+    assert (await third.engine()).pid != pid
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+async def test_all_meet_again_after_a_crash(enter: Enter) -> None:
+    servers = [enter() for _ in range(3)]
+    [pid, *_] = [(await server.engine()).pid for server in servers]
+    os.kill(pid, signal.SIGKILL)
+    engines = await asyncio.gather(*(server.engine() for server in servers))
+    while any(engine.pid == pid for engine in engines):  # not everybody has noticed yet
+        await asyncio.sleep(0.01)
+        engines = await asyncio.gather(*(server.engine() for server in servers))
+    assert len({engine.pid for engine in engines}) == 1
+    assert await text_of(engines[2], "a", SHORT)
+
+
+async def test_a_model_that_nobody_uses_is_unloaded_until_somebody_does(enter: Enter, model: Path) -> None:
+    engine = await enter(replace(SETTINGS, idle_minutes=1 / 600)).engine()
+    process = psutil.Process(engine.pid)
+    expected = await text_of(engine, "a", SHORT)
+
+    def loaded() -> bool:
+        return any(mapped.path == str(model) for mapped in process.memory_maps())
+
+    if sys.platform == "linux":
+        while loaded():  # noqa: ASYNC110  # what another process has mapped announces itself to nobody
+            await asyncio.sleep(0.05)
+    else:
+        await asyncio.sleep(1)
+    await engine.forget("a")  # which is no reason to load it
+    reading = await engine.read("a", SHORT)
+    assert reading.evaluated_tokens == reading.prompt_tokens, "it was gone"
+    assert await text_of(engine, "a", SHORT) == expected
