@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text`, `decision`, `chunks`, `timings_ms`, `stats`, `model`, and `reason` (why the text is empty)."""
+    """Fields `text` (where it is empty, `reason` says why) and `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, …"""
     decision = completion.decision
     return {
         "text": completion.text,
@@ -19,6 +19,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "chunks": [hit_report(hit) for hit in completion.hits],
         "timings_ms": {stage: round(ms, 2) for stage, ms in completion.timings_ms.items()},
         "stats": dict(completion.stats),
+        "trimmed": list(completion.trimmed),
         "model": completion.model,
         "reason": completion.reason,
     }

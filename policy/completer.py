@@ -63,7 +63,8 @@ class Completion:
 
     `hits` are the chunks that stood in the prompt. `timings_ms` has a time for every stage that ran, `stats` counts
     tokens; both tell of this request alone, so an answer that was there already has no stages, and `stats` say
-    `reused`. An empty `text` has a `reason`.
+    `reused`. `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context"
+    where chunks were cut or left out. An empty `text` has a `reason`.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Completion:
     stats: dict[str, int] = field(default_factory=dict)
     model: str = ""
     reason: str = ""
+    trimmed: tuple[str, ...] = ()
 
 
 class Completer:
@@ -122,7 +124,7 @@ class Completer:
             retrieval.cancel()
         reason = "" if text else "the model had nothing to add"
         model = self.supervisor.model.stem
-        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason)
+        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason, run.trimmed)
         self._reuse.put(request.document, request.cursor, settings, text, completion)
         return completion
 
@@ -212,6 +214,7 @@ class _Run:
         self._request = request
         self._shaper = shaper
         self._clock = clock
+        self.trimmed: tuple[str, ...] = ()
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     async def read(self) -> Reading:
@@ -242,10 +245,14 @@ class _Run:
             return shown, ()
         self._count(prompt)
         self._stats["context_tokens"] = prompt.context_tokens
-        return shown, tuple(
+        stood = tuple(
             replace(hits[used.index], chunk=replace(hits[used.index].chunk, end_line=used.end_line))
             for used in prompt.chunks
         )
+        whole = sum(used.end_line == hits[used.index].chunk.end_line for used in prompt.chunks)
+        parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
+        self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
+        return shown, stood
 
     def stats(self) -> dict[str, int]:
         return dict(self._stats)

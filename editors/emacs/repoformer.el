@@ -181,6 +181,9 @@ Meant for hooks of major modes."
 (defvar-local repoformer--index 0
   "Which of the items is chosen.")
 
+(defvar-local repoformer--complete nil
+  "Whether the items are all that the server has: those that a person asked for.")
+
 (defvar-local repoformer--start nil
   "Marker where the items' text begins, in front of what is typed of it.")
 
@@ -238,8 +241,16 @@ Meant for hooks of major modes."
         (unless repoformer-ghost-mode (repoformer-ghost-mode 1)))
     (repoformer--forget)))
 
-(defun repoformer--answered (buffer now server answer)
-  "Show the ANSWER of SERVER in BUFFER, if it still is as it was at NOW."
+(defun repoformer--tell-shown ()
+  "Tell the server which item is on the screen."
+  (when-let* ((repoformer--overlay)
+              (server (repoformer--server)))
+    (jsonrpc-notify server :textDocument/didShowCompletion
+                    (list :item (nth repoformer--index repoformer--items)))))
+
+(defun repoformer--answered (buffer now kind step answer)
+  "Show the ANSWER in BUFFER, if it still is as it was at NOW.
+KIND and STEP are those of `repoformer--ask'."
   (when (buffer-live-p buffer)
     (with-current-buffer buffer
       (when (and repoformer-mode (equal now (repoformer--now)))
@@ -248,19 +259,21 @@ Meant for hooks of major modes."
                (range (plist-get (car items) :range)))
           (when items
             (setq repoformer--items items
+                  repoformer--complete (eql kind 1)
                   repoformer--index 0
                   repoformer--start
                   (copy-marker (if range
                                    (eglot--lsp-position-to-point (plist-get range :start))
                                  (point))))
             (repoformer--draw)
-            (when repoformer--overlay
-              (jsonrpc-notify server :textDocument/didShowCompletion
-                              (list :item (car items))))))))))
+            (if step
+                (repoformer-next step)
+              (repoformer--tell-shown))))))))
 
-(defun repoformer--ask (buffer kind)
+(defun repoformer--ask (buffer kind &optional step)
   "Ask for items at point of BUFFER.
-KIND is 1 where a person wants it, 2 where a pause in the typing does."
+KIND is 1 where a person wants it, 2 where a pause in the typing does; STEP is
+by how many items to move on at once."
   (when (and (buffer-live-p buffer) (eq buffer (window-buffer)))
     (with-current-buffer buffer
       (setq repoformer--timer nil)
@@ -272,7 +285,7 @@ KIND is 1 where a person wants it, 2 where a pause in the typing does."
            server :textDocument/inlineCompletion
            (append (eglot--TextDocumentPositionParams)
                    (list :context (list :triggerKind kind)))
-           :success-fn (lambda (answer) (repoformer--answered buffer now server answer))
+           :success-fn (lambda (answer) (repoformer--answered buffer now kind step answer))
            ;; Overtaken by a newer request, or a failure that the server reports.
            :error-fn #'ignore
            :timeout 120
@@ -364,13 +377,20 @@ KIND is 1 where a person wants it, 2 where a pause in the typing does."
   (repoformer--forget))
 
 (defun repoformer-next (&optional count)
-  "Show the next suggestion, or the one COUNT further on."
+  "Show the next suggestion, or the one COUNT further on.
+A pause in the typing brings one suggestion; the others are asked for now."
   (interactive "p")
-  (when repoformer--items
+  (cond
+   ((null repoformer--items))
+   ((not repoformer--complete)
+    (repoformer--stop-timer)
+    (repoformer--ask (current-buffer) 1 (or count 1)))
+   (t
     (setq repoformer--index
           (mod (+ repoformer--index (or count 1)) (length repoformer--items)))
     (repoformer--draw)
-    (message "Suggestion %d of %d" (1+ repoformer--index) (length repoformer--items))))
+    (repoformer--tell-shown)
+    (message "Suggestion %d of %d" (1+ repoformer--index) (length repoformer--items)))))
 
 (defun repoformer-previous (&optional count)
   "Show the suggestion before, or the one COUNT before."
@@ -409,8 +429,7 @@ indentation of its own."
   :interactive nil)
 
 (defvar-keymap repoformer-mode-map
-  :doc "Keys where repoformer serves."
-  "M-\\" nil)
+  :doc "Keys where repoformer serves; it takes none by itself.")
 
 ;;;###autoload
 (define-minor-mode repoformer-mode
@@ -580,17 +599,33 @@ Eglot turns it on in the buffers that the server manages."
 
 (defun repoformer--verdict (decision)
   "DECISION in a sentence."
-  (if (null decision)
-      "No decision was made."
-    (format "P(retrieve) %.3f against a threshold of %.3f: %s%s."
-            (or (plist-get decision :p_retrieve) 0)
-            (or (plist-get decision :threshold) 0)
-            (if (eq (plist-get decision :retrieve) t)
-                "other files were read"
-              "this file was enough")
-            (if (equal (plist-get decision :source) "token")
-                ""
-              (format ", judged by %s" (plist-get decision :source))))))
+  (let ((outcome (if (eq (plist-get decision :retrieve) t)
+                     "other files were read"
+                   "this file was enough"))
+        (source (plist-get decision :source)))
+    (cond
+     ((null decision) "No decision was made.")
+     ((equal source "policy")
+      (format "By the policy, without asking the model: %s." outcome))
+     (t
+      (format "%s %.3f against a threshold of %.3f: %s."
+              (if (equal source "token") "P(retrieve)" "Similarity of the best code found")
+              (plist-get decision :p_retrieve)
+              (plist-get decision :threshold)
+              outcome)))))
+
+(defun repoformer--trimmed (parts)
+  "What did not fit into the prompt, in a sentence; PARTS are the server's names."
+  (if (= 0 (length parts))
+      "All of it fitted into the prompt."
+    (format "Not all of it fitted into the prompt: %s."
+            (mapconcat (lambda (part)
+                         (pcase part
+                           ("left" "text before the cursor")
+                           ("right" "text behind the cursor")
+                           ("context" "code of other files")
+                           (_ part)))
+                       parts ", "))))
 
 (defun repoformer--insert-figures (title figures unit)
   "Insert a section with TITLE and the property list FIGURES, each with its UNIT."
@@ -623,8 +658,10 @@ Eglot turns it on in the buffers that the server manages."
                               'help-echo "Open it")
           (insert "\n"))
         (plist-get report :chunks))
+  (insert "\n" (repoformer--trimmed (plist-get report :trimmed)) "\n")
   (repoformer--insert-figures "Time" (plist-get report :timings_ms) " ms")
-  (repoformer--insert-figures "Tokens" (plist-get report :stats) ""))
+  (repoformer--insert-figures "Tokens (what was not evaluated was in the cache)"
+                              (plist-get report :stats) ""))
 
 (defun repoformer-why ()
   "Show how the last completion in this buffer came about."

@@ -57,6 +57,7 @@ async def test_always_retrieves(supervisor: Supervisor) -> None:
     assert (completion.decision.retrieve, completion.decision.source) == (True, "policy")
     assert [hit.chunk.path for hit in completion.hits] == ["geometry.py"]
     assert completion.stats["context_tokens"] > 20
+    assert completion.trimmed == ()
     assert {"retrieval", "prefill", "generation", "total"} <= completion.timings_ms.keys()
 
 
@@ -75,6 +76,15 @@ async def test_the_gate_without_a_token_is_the_similarity(supervisor: Supervisor
     assert low.decision.p_retrieve == high.decision.p_retrieve > 0
     assert (low.decision.retrieve, high.decision.retrieve) == (True, False)
     assert low.hits and not high.hits
+
+
+async def test_what_did_not_fit_is_named(supervisor: Supervisor) -> None:
+    long = GEOMETRY + "".join(f"    height_in_metres += width_in_metres * {n}\n" for n in range(40))
+    snapshot = Snapshot.of([("geometry.py", long)], root="/w")
+    filled = Completer(supervisor, lambda: snapshot, CompletionSettings(policy="always"))
+    before = "".join(f"metres_{n} = {n}\n" for n in range(200))
+    completion = await filled.complete(at(f"{before}{MAIN}print(area_of_rectangle(‸\n"))
+    assert completion.trimmed == ("left", "context")
 
 
 async def test_an_abstained_request_reads_its_prompt_once(supervisor: Supervisor) -> None:

@@ -11,25 +11,29 @@ import type { LanguageClient } from "vscode-languageclient/node";
 type Items = vscode.InlineCompletionItem[] | vscode.InlineCompletionList;
 
 interface Given {
-    document: vscode.TextDocument;
     item: vscode.InlineCompletionItem;
     text: string;
 }
 
 export class Acceptance {
-    private last: Given | undefined;
+    private document: vscode.TextDocument | undefined;
+    private given: Given[] = [];
 
     constructor(private readonly client: () => LanguageClient | undefined) {}
 
-    /** Items on their way to VS Code. */
-    given<T extends Items | undefined>(document: vscode.TextDocument, items: T): T {
+    /** Items on their way to VS Code, which shows the first of them. */
+    offer<T extends Items | undefined>(document: vscode.TextDocument, items: T): T {
+        const given: Given[] = [];
         for (const item of items === undefined ? [] : Array.isArray(items) ? items : items.items) {
             beginBehindPairs(document, item);
+            if (typeof item.insertText === "string") {
+                given.push({ item, text: item.insertText });
+            }
         }
-        const [item] = items === undefined ? [] : Array.isArray(items) ? items : items.items;
-        if (item && typeof item.insertText === "string") {
-            this.last = { document, item, text: item.insertText };
-            this.tell("textDocument/didShowCompletion", {});
+        if (given[0]) {
+            this.document = document;
+            this.given = given;
+            this.tell("textDocument/didShowCompletion", given[0], {});
         }
         return items;
     }
@@ -38,26 +42,29 @@ export class Acceptance {
     async accept(command: string): Promise<void> {
         const editor = vscode.window.activeTextEditor;
         await vscode.commands.executeCommand(command);
-        const { last } = this;
-        if (!editor || !last || editor.document !== last.document) {
+        if (!editor || editor.document !== this.document) {
             return;
         }
-        const start = last.item.range?.start;
-        if (!start) {
-            return;
-        }
-        const reached = editor.document.getText(new vscode.Range(start, editor.selection.active)).replaceAll("\r\n", "\n");
-        if (last.text.startsWith(reached)) {
-            this.tell("textDocument/didPartiallyAcceptCompletion", { acceptedLength: reached.length });
+        // Which of several is on screen, VS Code does not say; the document now begins it.
+        for (const given of this.given) {
+            const start = given.item.range?.start;
+            if (!start) {
+                continue;
+            }
+            const written = editor.document.getText(new vscode.Range(start, editor.selection.active));
+            const reached = written.replaceAll("\r\n", "\n");
+            if (given.text.startsWith(reached)) {
+                this.tell("textDocument/didPartiallyAcceptCompletion", given, { acceptedLength: reached.length });
+                return;
+            }
         }
     }
 
-    private tell(method: string, more: object): void {
+    private tell(method: string, { item, text }: Given, more: object): void {
         const client = this.client();
-        if (!client?.isRunning() || !this.last) {
+        if (!client?.isRunning()) {
             return;
         }
-        const { item, text } = this.last;
         const range = item.range && client.code2ProtocolConverter.asRange(item.range);
         const command = item.command && client.code2ProtocolConverter.asCommand(item.command);
         void client.sendNotification(method, { item: { insertText: text, range, command }, ...more });

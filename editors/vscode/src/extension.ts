@@ -81,7 +81,7 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         middleware: {
             async provideInlineCompletionItems(document, position, context, token, next) {
                 const given = await next(document, position, context, token);
-                return acceptance.given(document, given ?? undefined);
+                return acceptance.offer(document, given ?? undefined);
             },
         },
         initializationFailedHandler: (error) => {

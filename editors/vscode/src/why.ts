@@ -17,10 +17,11 @@ interface Report {
     uri: string;
     position: { line: number };
     text: string;
-    decision: { p_retrieve: number | null; threshold: number | null; retrieve: boolean; source: string } | null;
+    decision: { p_retrieve: number; threshold: number; retrieve: boolean; source: string } | null;
     chunks: Chunk[];
     timings_ms: Record<string, number>;
     stats: Record<string, number>;
+    trimmed: string[];
     model: string;
     reason: string;
 }
@@ -97,8 +98,10 @@ export class WhyDocuments
         if (report.chunks.length === 0) {
             lines.push("None.");
         }
+        lines.push("", trimmed(report));
         lines.push("", "## Time", "", ...figures(report.timings_ms, " ms"));
-        lines.push("", "## Tokens", "", ...figures(report.stats, ""), "");
+        lines.push("", "## Tokens", "", "What was not evaluated was in the cache.", "");
+        lines.push(...figures(report.stats, ""), "");
         this.text = lines.join("\n");
     }
 
@@ -111,10 +114,25 @@ function verdict({ decision }: Report): string {
     if (!decision) {
         return "No decision was made.";
     }
-    const how = decision.source === "token" ? "" : `, judged by ${decision.source}`;
     const outcome = decision.retrieve ? "**other files were read**" : "**this file was enough**";
-    const [p, threshold] = [decision.p_retrieve ?? 0, decision.threshold ?? 0];
-    return `P(retrieve) ${p.toFixed(3)} against a threshold of ${threshold.toFixed(3)}: ${outcome}${how}.`;
+    if (decision.source === "policy") {
+        return `By the policy, without asking the model: ${outcome}.`;
+    }
+    const what = decision.source === "token" ? "P(retrieve)" : "Similarity of the best code found";
+    const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
+    return `${what} ${p} against a threshold of ${threshold}: ${outcome}.`;
+}
+
+const PARTS: Record<string, string> = {
+    left: "text before the cursor",
+    right: "text behind the cursor",
+    context: "code of other files",
+};
+
+/** What did not fit into the prompt, in a sentence. */
+function trimmed({ trimmed }: Report): string {
+    const parts = trimmed.map((part) => PARTS[part] ?? part).join(", ");
+    return parts ? `Not all of it fitted into the prompt: ${parts}.` : "All of it fitted into the prompt.";
 }
 
 function figures(values: Record<string, number>, unit: string): string[] {

@@ -6,8 +6,17 @@ local api = vim.api
 local M = { namespace = api.nvim_create_namespace('nvim.lsp.inline_completion') }
 
 local METHOD = 'textDocument/inlineCompletion'
+local INVOKED = 1
 -- A newer request took the older one's place, or the text has changed: no news, and nothing for Neovim's log.
 local OVERTAKEN = { [-32800] = true, [-32801] = true, [-32802] = true }
+
+--- Buffers whose next request a person wants, and by how many items to move on once it is answered.
+---@type table<integer, integer>
+local invoked = {}
+
+--- The buffers whose items a person asked for: all that the server has.
+---@type table<integer, boolean>
+local complete = {}
 
 function M.adopt(client, answered)
   local request = client.request
@@ -15,15 +24,23 @@ function M.adopt(client, answered)
     if method ~= METHOD or not handler then
       return request(self, method, params, handler, buf)
     end
+    local step = invoked[buf]
+    invoked[buf] = nil
+    if step then
+      params.context.triggerKind = INVOKED
+    end
     return request(self, method, params, function(err, result, context, ...)
       if err and OVERTAKEN[err.code] then
         return
       end
       local items = result and (result.items or result) or {}
       answered(client, context.bufnr, items)
+      complete[context.bufnr] = step ~= nil
       handler(err, result, context, ...)
-      if items[1] and #api.nvim_buf_get_extmarks(context.bufnr, M.namespace, 0, -1, {}) > 0 then
-        require('repoformer.ghost').tell_shown(client, items[1])
+      if step and step ~= 0 then
+        M.cycle(context.bufnr, step)
+      else
+        require('repoformer.ghost').tell_shown()
       end
     end, buf)
   end
@@ -49,13 +66,24 @@ function M.dismiss(buf)
   M.hide(buf)
 end
 
-function M.cycle(_, count)
-  vim.lsp.inline_completion.select({ count = count })
+--- Neovim has no call that asks, and always says that nobody wanted it. But it asks, a moment later, when the cursor
+--- moves; that request is then made one that a person wants.
+local function invoke(buf, step)
+  invoked[buf] = step
+  api.nvim_exec_autocmds('CursorMovedI', { buffer = buf, modeline = false })
 end
 
---- It has no call that asks; what it does when the cursor moves is to ask, a moment later.
+function M.cycle(buf, count)
+  if complete[buf] then
+    vim.lsp.inline_completion.select({ bufnr = buf, count = count })
+    require('repoformer.ghost').tell_shown()
+  else
+    invoke(buf, count)
+  end
+end
+
 function M.trigger(buf)
-  api.nvim_exec_autocmds('CursorMovedI', { buffer = buf, modeline = false })
+  invoke(buf, 0)
 end
 
 return M

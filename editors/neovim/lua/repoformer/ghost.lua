@@ -97,7 +97,8 @@ function M.shown()
   end
   for _, item in ipairs(answer.items) do
     local rest = rest_of(item, answer.client, buf, row, col)
-    if rest and rest ~= '' and vim.endswith(rest, text) then
+    -- What already stands behind the cursor, Neovim 0.12 does not draw once more.
+    if rest and rest ~= '' and rest:sub(mark_col - col + 1) == text then
       return { item = item, client = answer.client, rest = rest, row = row, col = col }
     end
   end
@@ -177,11 +178,20 @@ function M.keys(how, key)
   return ('<C-g>u<Cmd>lua require("repoformer.ghost").insert("%s")<CR><C-g>u'):format(how)
 end
 
+--- Tell the server which item is on screen.
+function M.tell_shown()
+  local shown = M.shown()
+  if shown then
+    shown.client:notify('textDocument/didShowCompletion', { item = shown.item })
+  end
+end
+
 --- Take the ghost text off the screen and forget what was asked.
 function M.dismiss()
   backend.dismiss(api.nvim_get_current_buf())
 end
 
+--- Show the next item, or the one `count` further on. Automatic requests bring one item: the others are asked for now.
 ---@param count integer
 function M.cycle(count)
   backend.cycle(api.nvim_get_current_buf(), count)
@@ -221,11 +231,6 @@ function M.attach(client, buf)
       end
     end,
   })
-end
-
---- Tell the server that an item is on screen.
-function M.tell_shown(client, item)
-  client:notify('textDocument/didShowCompletion', { item = item })
 end
 
 return M

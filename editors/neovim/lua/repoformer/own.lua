@@ -14,6 +14,7 @@ local INVOKED, AUTOMATIC = 1, 2
 ---@field request? integer
 ---@field items table[]
 ---@field index integer
+---@field complete boolean Whether a person asked for the items: they are then all that the server has
 
 ---@type table<integer, repoformer.own.State>
 local states = {}
@@ -75,7 +76,8 @@ local function cancel(buf)
   end
 end
 
-local function ask(buf, kind)
+--- Ask for items; `step` is by how many of them to move on at once.
+local function ask(buf, kind, step)
   local state = states[buf]
   if not state or api.nvim_get_current_buf() ~= buf or state.client:is_stopped() then
     return
@@ -93,16 +95,20 @@ local function ask(buf, kind)
       return
     end
     state.items, state.index = result and (result.items or result) or {}, 1
+    state.complete = kind == INVOKED
     answered(state.client, buf, state.items)
-    if draw(buf) then
-      require('repoformer.ghost').tell_shown(state.client, state.items[1])
+    if step then
+      M.cycle(buf, step)
+    else
+      draw(buf)
+      require('repoformer.ghost').tell_shown()
     end
   end, buf)
   state.request = sent and request or nil
 end
 
 function M.attach(client, buf)
-  states[buf] = { client = client, timer = assert(vim.uv.new_timer()), items = {}, index = 1 }
+  states[buf] = { client = client, timer = assert(vim.uv.new_timer()), items = {}, index = 1, complete = false }
   local group = api.nvim_create_augroup('repoformer.own.' .. buf, {})
   api.nvim_create_autocmd({ 'InsertEnter', 'CursorMovedI', 'TextChangedP' }, {
     group = group,
@@ -162,9 +168,14 @@ end
 
 function M.cycle(buf, count)
   local state = states[buf]
-  if state and #state.items > 0 then
+  if not state or #state.items == 0 then
+    return
+  elseif not state.complete then
+    ask(buf, INVOKED, count)
+  else
     state.index = (state.index - 1 + count) % #state.items + 1
     draw(buf, true)
+    require('repoformer.ghost').tell_shown()
   end
 end
 

@@ -4,22 +4,28 @@ local api = vim.api
 
 local M = {}
 
-local function number(value, format)
-  return type(value) == 'number' and format:format(value) or '–'
-end
-
 --- The decision in a sentence.
 local function verdict(decision)
   if type(decision) ~= 'table' then
     return 'No decision was made.'
   end
-  local how = decision.source == 'token' and '' or (', judged by %s'):format(decision.source)
-  return ('P(retrieve) %s against a threshold of %s: %s%s.'):format(
-    number(decision.p_retrieve, '%.3f'),
-    number(decision.threshold, '%.3f'),
-    decision.retrieve and '**other files were read**' or '**this file was enough**',
-    how
-  )
+  local outcome = decision.retrieve and '**other files were read**' or '**this file was enough**'
+  if decision.source == 'policy' then
+    return ('By the policy, without asking the model: %s.'):format(outcome)
+  end
+  local what = decision.source == 'token' and 'P(retrieve)' or 'Similarity of the best code found'
+  return ('%s %.3f against a threshold of %.3f: %s.'):format(what, decision.p_retrieve, decision.threshold, outcome)
+end
+
+local PARTS = { left = 'text before the cursor', right = 'text behind the cursor', context = 'code of other files' }
+
+--- What did not fit into the prompt, in a sentence.
+local function trimmed(parts)
+  local names = vim.tbl_map(function(part)
+    return PARTS[part] or part
+  end, parts or {})
+  return #names > 0 and ('Not all of it fitted into the prompt: %s.'):format(table.concat(names, ', '))
+    or 'All of it fitted into the prompt.'
 end
 
 local function table_of(values, unit)
@@ -65,9 +71,10 @@ function M.document(report)
   if #report.chunks > 0 then
     add('', '<Enter> opens the code under the cursor.')
   end
+  add('', trimmed(report.trimmed))
   add('', '## Time', '')
   vim.list_extend(lines, table_of(report.timings_ms or {}, ' ms'))
-  add('', '## Tokens', '')
+  add('', '## Tokens', '', 'What was not evaluated was in the cache.', '')
   vim.list_extend(lines, table_of(report.stats or {}, ''))
   return lines, links
 end
