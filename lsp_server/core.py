@@ -191,6 +191,7 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
         selection=settings.selection,
         threshold=settings.threshold,
         multiline=settings.multiline != "never",
+        patience=settings.patience,
         chunks=settings.chunks,
     )
 

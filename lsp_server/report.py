@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text` (where it is empty, `reason` says why) and `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, …"""
+    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`."""
     decision = completion.decision
     return {
         "text": completion.text,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
+from policy.completer import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.prompt import LAYOUTS
 
@@ -77,14 +78,18 @@ class _Integer:
 
 
 @dataclass(frozen=True)
-class _Fraction:
+class _Number:
+    minimum: float
+    maximum: float
+
     def read(self, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ValueError("a number from 0 to 1")
-        return float(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not self.minimum <= value <= self.maximum:  # type: ignore[operator]
+            raise ValueError(f"a number from {self.minimum:g} to {self.maximum:g}")
+        return float(value)  # type: ignore[arg-type]
 
     def schema(self) -> dict[str, object]:
-        return {"type": "number", "minimum": 0, "maximum": 1}
+        return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
 
 @dataclass(frozen=True)
@@ -149,14 +154,19 @@ class Settings:
         "How `selective` decides: the probability is over the threshold, or retrieving is the likeliest choice.",
     )
     threshold: float | None = _setting(
-        None, _Fraction(), "Probability over which to retrieve. Empty: the threshold that belongs to the model."
+        None, _Number(0, 1), "Probability over which to retrieve. Empty: the threshold that belongs to the model."
     )
     multiline: Literal["auto", "never"] = _setting(
         "auto",
         _Choice(("auto", "never")),
         "Whether a completion may have several lines: where the syntax says that a block is open, or never.",
     )
-
+    patience: float = _setting(
+        CompletionSettings().patience,
+        _Number(0.1, 600),
+        "Seconds of generating after which a suggestion is cut off at a good place. One asked for has five times as "
+        "long.",
+    )
     completion: bool = _setting(
         False,
         _Switch(),

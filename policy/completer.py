@@ -21,12 +21,10 @@ from policy.errors import RepoformerError
 from policy.reuse import Reuse
 from policy.shape import Shaper
 
-# Seconds of generating after which a completion ends with the statement it has reached; after twice as many it ends
-# in any case. One that comes later is not seen, and a model that finds no end is not worth waiting for. Whoever asks
-# explicitly does wait.
-PATIENCE = {"automatic": 0.6, "invoked": 3.0}
-
 Trigger = Literal["automatic", "invoked"]
+
+# How many times the patience of an automatic completion a request has: whoever asks explicitly does wait.
+PATIENCE = {"automatic": 1, "invoked": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,9 @@ class CompletionSettings:
     """What a person can set about completions. None stands for what the model's metadata says.
 
     `line_tokens` and `block_tokens` limit a generation by its scope (the paper: 50, and 256 for functions; a block
-    here is what fits on a screen without being in the way).
+    here is what fits on a screen without being in the way). After `patience` seconds of generating, a completion ends
+    with the statement it has reached; after twice as many it ends in any case. One that comes later is not seen, and a
+    model that finds no end is not worth waiting for.
     """
 
     policy: Policy = "selective"
@@ -44,6 +44,7 @@ class CompletionSettings:
     chunks: int = 10
     line_tokens: int = 50
     block_tokens: int = 128
+    patience: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Completer:
         # Started before the engine has read anything, so that its result is there when the decision is.
         retriever = self._retriever() if settings.policy != "never" else None
         retrieval = _Retrieval(retriever, request.cursor, settings.chunks, clock)
-        run = _Run(engine, request, shaper, clock)
+        run = _Run(engine, request, shaper, clock, settings.patience * PATIENCE[request.trigger])
         try:
             with clock.measure("decision"):
                 decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
@@ -209,7 +210,8 @@ class _Retrieval:
 class _Run:
     """The engine's part of one request, with what it counts on the way."""
 
-    def __init__(self, engine: Engine, request: Request, shaper: Shaper, clock: _Clock) -> None:
+    def __init__(self, engine: Engine, request: Request, shaper: Shaper, clock: _Clock, patience: float) -> None:
+        self._patience = patience
         self._engine = engine
         self._request = request
         self._shaper = shaper
@@ -227,7 +229,7 @@ class _Run:
         slot = _slot(self._request.document, "retrieved" if hits else "plain")
         chunks = [hit.chunk for hit in hits] or None
         generation = self._engine.generate(slot, self._request.cursor, chunks, limit)
-        text, decided, began, patience = "", False, 0.0, PATIENCE[self._request.trigger]
+        text, decided, began, patience = "", False, 0.0, self._patience
         with self._clock.measure("generation"):
             async with contextlib.aclosing(aiter(generation)) as pieces:
                 async for piece in pieces:

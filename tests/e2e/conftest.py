@@ -64,7 +64,8 @@ async def start(home: dict[str, str]) -> AsyncIterator[Start]:
         command = [SERVER, *(["--model", model] if model else [])]
         client = await Client.spawn(command, settings=settings, env=home | (env or {}), cwd=cwd)
         clients.append(client)
-        await client.initialize([root], **initialize)
+        # The machine may be busy with other tests.
+        await client.initialize([root], **{"options": {"patience": 60}, **initialize})
         return client
 
     yield start

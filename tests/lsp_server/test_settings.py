@@ -23,6 +23,7 @@ RIGHT = {
     "leftTokens": 64,
     "rightTokens": 0,
     "contextTokens": 128,
+    "patience": 2.5,
     "chunks": 3,
     "contextSize": 4096,
     "threads": 4.0,

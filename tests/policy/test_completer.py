@@ -39,7 +39,7 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 
 def completer(supervisor: Supervisor, **settings: object) -> Completer:
     snapshot = Snapshot.of([("geometry.py", GEOMETRY), ("main.py", MAIN)], root="/w")
-    return Completer(supervisor, lambda: snapshot, CompletionSettings(**settings))  # type: ignore[arg-type]
+    return Completer(supervisor, lambda: snapshot, CompletionSettings(**{"patience": 60, **settings}))  # type: ignore[arg-type]
 
 
 def at(source: str) -> Request:
@@ -81,7 +81,7 @@ async def test_the_gate_without_a_token_is_the_similarity(supervisor: Supervisor
 async def test_what_did_not_fit_is_named(supervisor: Supervisor) -> None:
     long = GEOMETRY + "".join(f"    height_in_metres += width_in_metres * {n}\n" for n in range(40))
     snapshot = Snapshot.of([("geometry.py", long)], root="/w")
-    filled = Completer(supervisor, lambda: snapshot, CompletionSettings(policy="always"))
+    filled = Completer(supervisor, lambda: snapshot, CompletionSettings(policy="always", patience=60))
     before = "".join(f"metres_{n} = {n}\n" for n in range(200))
     completion = await filled.complete(at(f"{before}{MAIN}print(area_of_rectangle(‸\n"))
     assert completion.trimmed == ("left", "context")

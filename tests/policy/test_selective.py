@@ -32,7 +32,7 @@ async def supervisor(marked_model: Path) -> AsyncIterator[Supervisor]:
 async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1.0) -> Completion:
     """Complete behind `typed`; threshold 1 always abstains, 0 always retrieves."""
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
-    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8))
+    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60))
     cursor = Cursor("/w/main.py", PREFIX + typed, SUFFIX, "python")
     return await completer.complete(Request(cursor, "file:///w/main.py"))
 
@@ -74,7 +74,7 @@ async def test_a_keystroke_evaluates_fewer_than_16_tokens_a_branch(supervisor: S
 
 async def test_typing_through_does_not_ask_the_engine(supervisor: Supervisor) -> None:
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
-    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=1.0))
+    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=1.0, patience=60))
 
     def request(typed: str) -> Request:
         return Request(Cursor("/w/main.py", PREFIX + STATEMENT + typed, SUFFIX, "python"), "file:///w/main.py")
