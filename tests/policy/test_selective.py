@@ -32,7 +32,9 @@ async def supervisor(marked_model: Path) -> AsyncIterator[Supervisor]:
 async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1.0) -> Completion:
     """Complete behind `typed`; threshold 1 always abstains, 0 always retrieves."""
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
-    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60))
+    completer = Completer(
+        supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60)
+    )
     cursor = Cursor("/w/main.py", PREFIX + typed, SUFFIX, "python")
     return await completer.complete(Request(cursor, "file:///w/main.py"))
 
