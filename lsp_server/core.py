@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,10 +25,17 @@ from policy import models
 from policy.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
+from policy.errors import ModelError
+from policy.generators import Own
+from policy.generators.larger import Larger
+from policy.generators.text import TextPrompts
 from policy.gguf import check_generator
+from policy.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
+    from policy.generators import Source
+    from policy.models import ModelFile
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +57,9 @@ class Observer(Protocol):
     def notice(self, text: str) -> None:
         """Something a person should be told once."""
 
+    def generator_changed(self, problem: str) -> None:
+        """Why the one who is to write completions cannot, or "" once nothing is wrong."""
+
 
 class Core:
     """Everything that answers requests, but for the protocol. Make and use it on one event loop."""
@@ -60,6 +72,7 @@ class Core:
         self._index: WorkspaceIndex | None = None
         self._completer: Completer | None = None
         self._opening: asyncio.Task[Completer] | None = None
+        self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -71,7 +84,7 @@ class Core:
     async def warm_up(self) -> None:
         """Load the model before somebody waits for it. Raises what `complete` does."""
         completer = await self._completer_now()
-        await completer.supervisor.engine()
+        await completer.warm_up()
 
     def wait_indexed(self) -> None:
         """Block until the workspace is indexed, or the core closed; for a thread, not for the event loop."""
@@ -88,6 +101,13 @@ class Core:
         if self._index is not None and _index_part(before) != _index_part(settings):
             await self._close_index()
             self._open_index()
+
+    async def set_server_key(self, key: str) -> None:
+        """Use this key for the server that generates, from the next request on."""
+        if key != self._server_key:
+            self._server_key = key
+            if self._settings.generator == "openai":
+                await self._close_completer()
 
     async def close(self) -> None:
         """Leave the worker process, and end the index."""
@@ -158,20 +178,45 @@ class Core:
     async def _open_completer(self) -> Completer:
         settings = self._settings
         model = models.resolve(settings.model)
+        supervisor = await self._supervisor(
+            model, settings.layout, lambda state: self._observer.engine_changed(state, model.path.stem)
+        )
+        return Completer(supervisor, self._retriever, source=await self._source())
+
+    async def _supervisor(self, model: ModelFile, layout: str, on_state: Callable[[State], None]) -> Supervisor:
         header = await asyncio.to_thread(check_generator, model.path)
         log.info("model: %s (%s)", model.path.name, model.source)
-        supervisor = Supervisor(
+        return Supervisor(
             model.path,
-            _engine_settings(settings),
-            layout=settings.layout,
-            budgets={**models.recommended_budgets(model), **_budgets(settings)},
+            _engine_settings(self._settings),
+            layout=layout,
+            budgets={**models.recommended_budgets(model), **_budgets(self._settings)},
             layers=header.number(f"{header.architecture}.block_count", 32),
             memory=cache_dir() / "engine.json",
             log=log.info,
             notice=self._observer.notice,
-            on_state=lambda state: self._observer.engine_changed(state, model.path.stem),
+            on_state=on_state,
         )
-        return Completer(supervisor, self._retriever)
+
+    async def _source(self) -> Source:
+        """Who writes, by the settings; the local model where what is set cannot be used at all."""
+        settings, tell = self._settings, self._observer.generator_changed
+        tell("")
+        if settings.generator == "gguf":
+            try:
+                model = models.resolve(settings.generator_model)
+                return Larger(await self._supervisor(model, "", lambda _state: None), tell)
+            except ModelError as error:
+                tell(f"{error} The local model completes in its place.")
+        if settings.generator == "openai":
+            # Loaded by those who use it: an HTTP client takes a while.
+            from policy.generators.server import Server
+            from policy.generators.wire import Wire
+
+            prompts = TextPrompts(settings.server_prompt, replace(Budgets(), **_budgets(settings)))
+            wire = Wire(settings.server_url, self._server_key)
+            return Server(wire, settings.generator_model, prompts, tell, decides=settings.server_decides)
+        return Own()
 
     async def _close_completer(self) -> None:
         if self._opening is not None:
@@ -197,8 +242,10 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
 
 
 def _engine_part(settings: Settings) -> tuple[object, ...]:
-    """What the worker was started with: a change of it takes another worker."""
-    return settings.model, settings.layout, _budgets(settings), _engine_settings(settings)
+    """What the engine and the generator were made with: a change of it takes others."""
+    server = settings.server_url, settings.server_prompt, settings.server_decides
+    generator = settings.generator, settings.generator_model, server
+    return settings.model, settings.layout, _budgets(settings), _engine_settings(settings), generator
 
 
 def _engine_settings(settings: Settings) -> EngineSettings:

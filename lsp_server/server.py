@@ -85,6 +85,7 @@ class RepoformerServer(LanguageServer):
         for method, handler in _HANDLERS.items():
             self.feature(method, _OPTIONS.get(method))(handler)
         acceptance.register(self)
+        configuration.accept_key(self)
         self.session = Session(self, defaults or {})
         self._bars = ProgressBars(self)
         self.log_handler = ClientHandler(self._forward_log)

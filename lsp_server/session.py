@@ -95,6 +95,8 @@ class Session:
         """Take over what the client said of itself."""
         self.encoding = encoding
         self._layers = (*self._layers, options)
+        if isinstance(options, Mapping) and isinstance(key := options.get("serverKey"), str):
+            self.set_server_key(key)
         self.configure()
         self.set_roots(roots)
         if client_process is not None:
@@ -165,6 +167,10 @@ class Session:
     async def _apply(self, settings: Settings) -> None:
         await self._core.apply(settings)
         await self._warm_up()  # at once, so that a person who corrected a setting sees whether it helped
+
+    def set_server_key(self, key: str) -> None:
+        """The editor knows the key of the server that generates. It is no setting: settings are files, and shared."""
+        self._spawn(self._core.set_server_key(key))
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 
@@ -298,6 +304,16 @@ class Session:
         share = 1.0 if progress.stage == "ready" else progress.done / max(progress.total, 1)
         self._client.show_progress("index", share)
         self._update(indexed=share)
+
+    def generator_changed(self, problem: str) -> None:
+        """Another model or a server was to write: why it cannot, or that nothing is wrong any more."""
+        if problem and not self._facts.replaced:
+            self._notices.tell("generator", problem, "warning")
+        elif problem:  # it is known to be away; that it now fails in another way is for the log
+            log.info("%s", problem)
+        elif self._facts.replaced:
+            log.info("the generator is there again")
+        self._update(replaced=problem)
 
     def notice(self, text: str) -> None:
         """Something a person should know once."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from policy.completer import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
+from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompt import LAYOUTS
 
 SECTION = "repoformer"
@@ -130,8 +131,9 @@ class _Shares:
         return {"type": "array", "items": {"type": "number", "minimum": 0}}
 
 
-def _setting(default: object, kind: Kind, description: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "description": description})
+def _setting(default: object, kind: Kind, description: str, scope: str = "") -> Any:
+    """A field of `Settings`. `scope` is VS Code's: who may set it, if not everybody."""
+    return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,31 @@ class Settings:
         None, _Integer(0, 65_536), "Tokens of other files that the model reads. Empty: the model's own budget."
     )
     chunks: int = _setting(10, _Integer(1, 100), "Most pieces of code from other files to put before the model.")
+
+    # Who writes
+    generator: Literal["self", "gguf", "openai"] = _setting(
+        "self",
+        _Choice(("self", "gguf", "openai")),
+        "Who writes: the model that decides, a larger GGUF (`generatorModel`), or an OpenAI-compatible server "
+        "(`serverUrl`). The local model decides in any case, and writes while the other cannot.",
+    )
+    generator_model: str = _setting(
+        "", _Text(), "The GGUF file that writes, or the server's own name for the model that does."
+    )
+    server_url: str = _setting(
+        "http://127.0.0.1:8080/v1",
+        _Text(),
+        "Address of the server, as a rule with `/v1`. Its key is `REPOFORMER_API_KEY` in the environment.",
+        scope="machine",  # a workspace must not say where its code is sent to
+    )
+    server_prompt: str = _setting(
+        SUFFIX,
+        _Choice(tuple(FAMILIES)),
+        "How the server's model is prompted: the server takes a `suffix`, or the markers of a family of models.",
+    )
+    server_decides: bool = _setting(
+        False, _Switch(), "The server's model is a Repoformer and says when to retrieve, by its `logprobs`."
+    )
 
     # The machine
     context_size: int = _setting(
@@ -290,6 +317,8 @@ def _property(each: Field[Any]) -> dict[str, object]:
     if each.default is None:
         schema["type"] = [schema["type"], "null"]
     schema["default"] = list(each.default) if isinstance(each.default, tuple) else each.default
+    if scope := each.metadata["scope"]:
+        schema["scope"] = scope
     schema["markdownDescription"] = each.metadata["description"]
     return schema
 

@@ -16,7 +16,7 @@ class Facts:
     """What the state follows from.
 
     `indexed` is the share of the workspace that is indexed, None before it began. `resting`: nothing is completed
-    unless it is asked for, to save power.
+    unless it is asked for, to save power. `replaced` says why the local model writes in place of another.
     """
 
     enabled: bool = True
@@ -27,6 +27,7 @@ class Facts:
     generating: int = 0
     policy: str = "selective"
     resting: bool = False
+    replaced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +62,6 @@ def status_of(facts: Facts) -> Status:
     if facts.indexed is not None and facts.indexed < 1:
         percent = int(facts.indexed * 100)
         return status("indexing", f"indexing the workspace, {percent}%", percent)
+    if facts.replaced:
+        return status("ready", facts.replaced)
     return status("ready", "on battery: completes where it is asked to" if facts.resting else "ready")

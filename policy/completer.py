@@ -2,7 +2,8 @@
 
 Retrieval starts together with the reading of L and R, since it takes milliseconds where reading takes most of the
 time; whether its result is used is decided afterwards (the paper's online serving model, section 6.3). Generation
-goes on from the KV cache of the reading, and stops as soon as the text is decided.
+goes on from the KV cache of the reading, and stops as soon as the text is decided. Where another model generates, its
+plain generation starts at once too, and is dropped when the decision is to retrieve.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, TaskKind, Thresholds, by_policy, by_similarity, by_token
 from policy.engine import Engine, PromptStats, Reading, Supervisor
 from policy.errors import RepoformerError
+from policy.generators import Ahead, Own, Running, Source
 from policy.reuse import Reuse
 from policy.shape import Shaper
 
@@ -79,15 +81,20 @@ class Completion:
 
 
 class Completer:
-    """Completes code with one model and whatever `retriever` returns at the time of a request."""
+    """Completes code with one model and whatever `retriever` returns at the time of a request.
+
+    The model decides whether to retrieve; it also writes, unless `source` has another that does.
+    """
 
     def __init__(
         self,
         supervisor: Supervisor,
         retriever: Callable[[], Retriever | None],
         settings: CompletionSettings | None = None,
+        source: Source | None = None,
     ) -> None:
         self.supervisor = supervisor
+        self._source: Source = source or Own()
         self.settings = settings or CompletionSettings()
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
@@ -112,20 +119,23 @@ class Completer:
         # Started before the engine has read anything, so that its result is there when the decision is.
         retriever = self._retriever() if settings.policy != "never" else None
         retrieval = _Retrieval(retriever, request.cursor, settings.chunks, clock)
-        run = _Run(engine, request, shaper, clock, settings.patience * PATIENCE[request.trigger])
+        patience = settings.patience * PATIENCE[request.trigger]
+        run = _Run(engine, self._source, request, shaper, clock, patience)
+        limit = settings.block_tokens if shaper.grows else settings.line_tokens
         try:
+            if settings.policy != "always":
+                run.begin(limit)
             with clock.measure("decision"):
                 decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
                 hits = await retrieval.hits()
-            limit = settings.block_tokens if shaper.grows else settings.line_tokens
             text, used = await run.generate(hits, limit)
         finally:
             retrieval.cancel()
+            await run.end()
         reason = "" if text else "the model had nothing to add"
-        model = self.supervisor.model.stem
-        completion = Completion(text, decision, used, clock.finish(), run.stats(), model, reason, run.trimmed)
+        completion = Completion(text, decision, used, clock.finish(), run.stats(), run.model, reason, run.trimmed)
         self._reuse.put(request.document, request.cursor, settings, text, completion)
         return completion
 
@@ -135,7 +145,7 @@ class Completer:
         info = self.supervisor.info
         thresholds = Thresholds.from_metadata(info.metadata if info else {})
         own = settings.threshold
-        if info is None or info.selective:
+        if info is None or info.selective or self._source.decides:
             decision = by_token(await run.read(), thresholds.of(kind) if own is None else own, settings.selection)
             if decision is not None:
                 return decision
@@ -146,13 +156,19 @@ class Completer:
     async def forget(self, document: str) -> None:
         """Give back what is remembered of a closed document, in the KV cache as well."""
         self._reuse.forget(document)
+        with contextlib.suppress(RepoformerError):
+            await self._source.forget(_slot(document, ""))
         if self.supervisor.state == "ready":
             with contextlib.suppress(RepoformerError):
                 await (await self.supervisor.engine()).forget(_slot(document, ""))
 
+    async def warm_up(self) -> None:
+        """Have everything loaded that a request needs. Raises what `complete` does."""
+        await asyncio.gather(self.supervisor.engine(), self._source.warm_up())
+
     async def close(self) -> None:
-        """End the engine."""
-        await self.supervisor.close()
+        """Leave the engines."""
+        await asyncio.gather(self._source.close(), self.supervisor.close())
 
     def _settings_for(self, request: Request) -> CompletionSettings:
         settings = self.settings
@@ -208,27 +224,42 @@ class _Retrieval:
 
 
 class _Run:
-    """The engine's part of one request, with what it counts on the way."""
+    """The models' part of one request, with what is counted on the way."""
 
-    def __init__(self, engine: Engine, request: Request, shaper: Shaper, clock: _Clock, patience: float) -> None:
+    def __init__(
+        self, engine: Engine, source: Source, request: Request, shaper: Shaper, clock: _Clock, patience: float
+    ) -> None:
+        self._reader, self._generator = source.reader(engine), source.generator(engine)
+        self._apart = self._generator is not engine
+        self._plain: Ahead | None = None
         self._patience = patience
-        self._engine = engine
+        self.model = ""
         self._request = request
         self._shaper = shaper
         self._clock = clock
         self.trimmed: tuple[str, ...] = ()
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
+    def begin(self, limit: int) -> None:
+        """Start the plain generation, unless it has to wait for the decision because the same model makes it."""
+        if self._apart:
+            self._plain = Ahead(self._generate((), limit))
+
+    async def end(self) -> None:
+        """Nobody waits for anything any more."""
+        if self._plain is not None:
+            await self._plain.cancel()
+
     async def read(self) -> Reading:
-        reading = await self._engine.read(_slot(self._request.document, "plain"), self._request.cursor)
+        reading = await self._reader.read(_slot(self._request.document, "plain"), self._request.cursor)
         self._count(reading)
         return reading
 
     async def generate(self, hits: tuple[Hit, ...], limit: int) -> tuple[str, tuple[Hit, ...]]:
         """What to show, and the chunks that stood in the prompt (cut where they were cut)."""
-        slot = _slot(self._request.document, "retrieved" if hits else "plain")
-        chunks = [hit.chunk for hit in hits] or None
-        generation = self._engine.generate(slot, self._request.cursor, chunks, limit)
+        if hits:
+            await self.end()
+        generation = self._plain if self._plain is not None and not hits else self._generate(hits, limit)
         text, decided, began, patience = "", False, 0.0, self._patience
         with self._clock.measure("generation"):
             async with contextlib.aclosing(aiter(generation)) as pieces:
@@ -242,6 +273,7 @@ class _Run:
                         break
         with self._clock.measure("shape"):
             shown = self._shaper.finish(text, complete=generation.ended and not decided)
+        self.model = generation.model
         self._stats["generated_tokens"] = generation.tokens
         if (prompt := generation.prompt) is None:
             return shown, ()
@@ -255,6 +287,11 @@ class _Run:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         return shown, stood
+
+    def _generate(self, hits: tuple[Hit, ...], limit: int) -> Running:
+        slot = _slot(self._request.document, "retrieved" if hits else "plain")
+        chunks = [hit.chunk for hit in hits] or None
+        return self._generator.generate(slot, self._request.cursor, chunks, limit)
 
     def stats(self) -> dict[str, int]:
         return dict(self._stats)

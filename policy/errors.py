@@ -5,6 +5,7 @@
     │   ├── ModelMissing      it is not there, or cannot be read
     │   ├── ModelInvalid      it is not a model that can complete code
     │   └── ModelTooLarge     this machine has not the memory for it
+    ├── ServerUnavailable     the server that generates cannot be used at the moment
     └── EngineError           the worker process is the problem
         ├── EngineUnavailable it could not be started, or keeps dying
         ├── EngineDied        it died while it worked on this request
@@ -35,6 +36,17 @@ class ModelInvalid(ModelError):
 
 class ModelTooLarge(ModelError):
     """This machine has not the memory for the model, at the moment."""
+
+
+class ServerUnavailable(RepoformerError):
+    """The server that generates cannot be used at the moment.
+
+    `retry_after` is the number of seconds after which it wants to be asked again, where it said so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineError(RepoformerError):

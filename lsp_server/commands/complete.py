@@ -128,6 +128,11 @@ class _Quiet:
     def indexing(self, progress: Progress) -> None:
         """Nothing to do: the command waits for the index."""
 
+    def generator_changed(self, problem: str) -> None:
+        """Tell it beside the output."""
+        if problem:
+            print(problem, file=sys.stderr)
+
     def notice(self, text: str) -> None:
         """Tell it beside the output."""
         print(text, file=sys.stderr)

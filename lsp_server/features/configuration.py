@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
+SET_KEY = "repoformer.setServerKey"
+
+
+def accept_key(ls: RepoformerServer) -> None:
+    """Offer the command by which an editor hands over a key out of its secret store."""
+
+    def set_server_key(key: str) -> None:
+        ls.session.set_server_key(key)
+
+    ls.command(SET_KEY)(set_server_key)
 
 
 async def register(ls: RepoformerServer) -> None:

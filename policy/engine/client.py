@@ -135,12 +135,14 @@ class Tried:
 class Generation:
     """A running generation: iterate over its text; leaving the iteration early frees the engine at once.
 
-    `prompt` is there with the first piece of text. `tokens` counts what was generated so far. `ended` tells whether
-    the model itself ended, which the limit of tokens, or leaving early, may have forestalled.
+    `model` is the name of the one that writes. `prompt` is there with the first piece of text. `tokens` counts what was
+    generated so far. `ended` tells whether the model itself ended, which the limit of tokens, or leaving early, may
+    have forestalled.
     """
 
-    def __init__(self, events: AsyncGenerator[protocol.Message]) -> None:
+    def __init__(self, events: AsyncGenerator[protocol.Message], model: str) -> None:
         self._events = events
+        self.model = model
         self.prompt: PromptStats | None = None
         self.tokens = 0
         self.ended = False
@@ -166,6 +168,7 @@ class Engine:
         self._reader, self._writer = streams
         self._process = process
         self._next_id = 0
+        self._model = ""
         self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._death: str | None = None
@@ -193,6 +196,7 @@ class Engine:
         `model` is an absolute path: the worker has a current folder of its own.
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
+        self._model = model.stem
         answer = await self._call(
             "load",
             model=str(model),
@@ -218,7 +222,7 @@ class Engine:
             chunks=None if chunks is None else [protocol.chunk_to_json(chunk) for chunk in chunks],
             max_tokens=max_tokens,
         )
-        return Generation(events)
+        return Generation(events, self._model)
 
     async def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
         """Run all of `trials` in one batch, which takes the whole cache. Raises `EngineFailed` where they don't fit."""

@@ -1,0 +1,71 @@
+"""The real server process with somebody else to write for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.driving import Start, Workspace, logged, ready, shown
+from tests.policy.standin import standing_in, status, stream
+
+Write = Callable[[str], Workspace]
+COUNTING = """
+#- counting.py
+ONE = 1
+TWO = 2
+THREE = ‸
+"""
+
+
+async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    async with standing_in(stream("33")) as server:
+        settings = {"generator": "openai", "serverUrl": server.url, "generatorModel": "coder"}
+        client = await start(place.root, model=model, settings=settings, options={"serverKey": "from the secret store"})
+        await ready(client)
+        client.open(place.uri, place.text)
+        [item] = await client.complete(place.uri, place.cursor)
+        assert item["insertText"] == "THREE = 33"
+        assert (await client.why(place.uri))["model"] == "coder"
+        assert server.headers[0]["authorization"] == "bearer from the secret store"
+
+        server.behave = status(500)
+        for _ in range(3):
+            [item] = await client.complete(place.uri, place.cursor)
+            assert item["insertText"] != "THREE = 33"
+        [told] = shown(client)
+        assert told.endswith("failed (500). The local model completes in its place.")
+        await client.seen("repoformer/status", lambda status: (status["state"], status["message"]) == ("ready", told))
+
+        server.behave = stream("33")
+        items = await client.complete(place.uri, place.cursor)
+        while items[0]["insertText"] != "THREE = 33":  # until it is time to ask again
+            items = await client.complete(place.uri, place.cursor)
+        await logged(client, "is there again")
+        assert shown(client) == [told]
+    lines = [sent["params"]["message"] for sent in client.received if sent["method"] == "window/logMessage"]
+    assert not [line for line in lines if "secret store" in line]
+
+
+async def test_a_key_that_is_set_later(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    async with standing_in(stream("33")) as server:
+        client = await start(place.root, model=model, settings={"generator": "openai", "serverUrl": server.url})
+        await ready(client)
+        client.open(place.uri, place.text)
+        assert await client.complete(place.uri, place.cursor)
+        key = {"command": "repoformer.setServerKey", "arguments": ["new"]}
+        assert await client.request("workspace/executeCommand", key) is None
+        assert await client.complete(place.uri, place.cursor)
+        assert [headers.get("authorization") for headers in server.headers] == [None, "bearer new"]
+
+
+async def test_a_generator_that_is_not_there(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    settings = {"generator": "gguf", "generatorModel": str(place.root / "none.gguf")}
+    client = await start(place.root, model=model, settings=settings)
+    await ready(client)
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor)
+    [told] = shown(client)
+    assert "There is no model at" in told and told.endswith("The local model completes in its place.")

@@ -1,0 +1,111 @@
+"""A server on this machine that answers completions the way a test wants: well, badly, or never."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Asked = dict[str, Any]
+Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
+
+
+@dataclass
+class StandIn:
+    """`asked` are the bodies of the requests, `headers` what came with them; `hung_up` counts who left early."""
+
+    behave: Behaviour
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    hung_up: int = 0
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        async with self.news:
+            await self.news.wait_for(condition)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+            self.headers.append(headers)
+            asked = json.loads(await reader.readexactly(int(headers["content-length"])))
+            self.asked.append(asked)
+            await self._tell()
+            answering = asyncio.ensure_future(self.behave(writer, asked))
+            leaving = asyncio.ensure_future(reader.read())
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            self.hung_up += not answering.done()
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+            await self._tell()
+        writer.close()
+
+    async def _tell(self) -> None:
+        async with self.news:
+            self.news.notify_all()
+
+
+@contextlib.asynccontextmanager
+async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
+    """Serve on a port of its own."""
+    stand_in = StandIn(behave)
+    server = await asyncio.start_server(stand_in._serve, "127.0.0.1", 0, ssl=tls)
+    scheme, port = "https" if tls else "http", server.sockets[0].getsockname()[1]
+    stand_in.url = f"{scheme}://127.0.0.1:{port}/v1"
+    try:
+        yield stand_in
+    finally:
+        server.close()
+
+
+def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
+    """Answer with a status."""
+
+    async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
+        lines = [f"HTTP/1.1 {code} Whatever", f"Content-Length: {len(body)}", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode() + body)
+        await writer.drain()
+
+    return behave
+
+
+def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
+    """Send events: a text is a piece of completion, a number a pause, bytes are sent as they are."""
+
+    async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for piece in pieces:
+            if isinstance(piece, float):
+                await asyncio.sleep(piece)
+            else:
+                writer.write(piece if isinstance(piece, bytes) else event(piece))
+                await writer.drain()
+        if done:
+            writer.write(event("", "stop") + b"data: [DONE]\n\n")
+            await writer.drain()
+
+    return behave
+
+
+def event(text: str, reason: str | None = None) -> bytes:
+    """One event of a stream."""
+    return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
+
+
+def answer(choice: dict[str, Any]) -> Behaviour:
+    """One JSON object, as servers send it that were not asked to stream."""
+    body = json.dumps({"choices": [choice]}).encode()
+    return status(200, "Content-Type: application/json", body=body)
+
+
+async def never(_writer: asyncio.StreamWriter, _asked: Asked) -> None:
+    """Take the request and say nothing."""
+    await asyncio.sleep(1000)

@@ -1,0 +1,93 @@
+"""A larger GGUF writes, the Repoformer decides; here the default model with our markers decides for the one without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from indexer.model import Cursor
+from indexer.snapshot import Snapshot
+from policy.completer import Completer, CompletionSettings, Request
+from policy.engine import EngineSettings, Supervisor
+from policy.generators.larger import Larger
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SETTINGS = EngineSettings(context_size=1024, threads=2)
+BUDGETS = {"left": 256, "right": 64, "context": 128}
+LIBRARY = "def area_of_rectangle(width, height):\n    return width * height\n"
+CALL = Cursor("/w/main.py", "from geometry import area_of_rectangle\n\nprint(area_of_rectangle(", ")\n", "python")
+
+
+def completer(decides: Supervisor, source: Larger | None, **settings: object) -> Completer:
+    snapshot = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
+    return Completer(decides, lambda: snapshot, CompletionSettings(**settings), source)  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def policy(marked_model: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(marked_model, SETTINGS, budgets=BUDGETS)
+    yield supervisor
+    await supervisor.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def larger(model: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(model, SETTINGS, budgets=BUDGETS)
+    yield supervisor
+    await supervisor.close()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieve", "abstain"])
+async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supervisor, threshold: float) -> None:
+    told: list[str] = []
+    source = Larger(larger, told.append)
+    await source.warm_up()
+    completion = await completer(policy, source, threshold=threshold).complete(Request(CALL, "a", "invoked"))
+    alone = completer(larger, None, policy="never" if threshold else "always")
+    expected = await alone.complete(Request(CALL, "b", "invoked"))
+    assert completion.decision is not None and completion.decision.source == "token"
+    assert completion.decision.retrieve is (threshold == 0.0)
+    assert (completion.text, completion.model) == (expected.text, larger.model.stem)
+    assert bool(completion.hits) is (threshold == 0.0)
+    assert told == [""]
+
+
+async def test_the_loser_gives_its_engine_back(policy: Supervisor, larger: Supervisor) -> None:
+    source = Larger(larger, lambda problem: None)
+    await source.warm_up()
+    for number in range(5):
+        request = Request(CALL, f"document {number}", "invoked")
+        await completer(policy, source, threshold=0.0, line_tokens=400).complete(request)
+    engine = await larger.engine()
+    assert not engine._pending, "nothing is asked for any more"
+    await source.forget("document 1#")
+
+
+async def test_nobody_waits_for_the_larger_model_to_load(policy: Supervisor, model: Path) -> None:
+    loading = Supervisor(model, EngineSettings(context_size=512, threads=1), budgets={"left": 64, "right": 32})
+    source = Larger(loading, lambda problem: None)
+    engine = await policy.engine()
+    assert source.generator(engine) is engine, "the local model writes"
+    await asyncio.gather(source.warm_up())  # which that has begun
+    assert source.generator(engine) is await loading.engine()
+    await source.close()
+
+
+async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tmp_path: Path) -> None:
+    little = "import psutil\nfree = psutil.virtual_memory()._replace(available=10_000_000)\n"
+    (tmp_path / "sitecustomize.py").write_text(little + "psutil.virtual_memory = lambda: free\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    told: list[str] = []
+    source = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), told.append)
+    await source.warm_up()
+    completion = await completer(policy, source).complete(Request(CALL, "c", "invoked"))
+    assert completion.model == policy.model.stem, "the local model writes"
+    assert "GB are free. Choose a smaller model" in told[0]
+    await source.close()
+    assert set(told) == {told[0]}

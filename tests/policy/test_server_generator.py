@@ -1,0 +1,336 @@
+"""A server that generates, and every way in which it does not; behind it the real local model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+import trustme
+
+from indexer.model import Cursor, Hit, Retriever
+from indexer.snapshot import Snapshot
+from policy.completer import Completer, Completion, CompletionSettings, Request
+from policy.engine import EngineSettings, Supervisor
+from policy.errors import ServerUnavailable
+from policy.generators import wire
+from policy.generators.attempts import Attempts
+from policy.generators.server import Server
+from policy.generators.text import TextPrompts
+from policy.prompt import Budgets
+from tests.policy.standin import Asked, Behaviour, answer, never, standing_in, status, stream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BUDGETS = {"left": 256, "right": 64, "context": 128}
+LIBRARY = "def area_of_rectangle(width, height):\n    return width * height\n"
+BEFORE = "from geometry import area_of_rectangle\n\nwidth, height = 3, 4\nprint(area_of_rectangle("
+CALL = Cursor("/w/main.py", BEFORE, "\n", "python")
+WRITTEN = "width, height))"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(model, EngineSettings(context_size=1024, threads=2), budgets=BUDGETS)
+    yield supervisor
+    await supervisor.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are given half a second."""
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
+
+
+class Editor:
+    """A completer that a stand-in writes for; `told` is what would be shown."""
+
+    def __init__(
+        self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
+    ) -> None:
+        self.told: list[str] = []
+        self.now = 0.0
+        attempts = Attempts(lambda: self.now, lambda: 0.5)
+        prompts = TextPrompts(family, Budgets(**BUDGETS))
+        self.source = Server(wire.Wire(url, key), "coder", prompts, self.tell, attempts=attempts, **more)
+        self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
+        self.supervisor = supervisor
+        self._numbers = 0
+
+    def tell(self, problem: str) -> None:
+        if [problem] != self.told[-1:]:
+            self.told.append(problem)
+
+    async def complete(self, **settings: object) -> Completion:
+        settings = {"policy": "never", **settings}
+        completer = Completer(
+            self.supervisor,
+            lambda: self.snapshot,
+            CompletionSettings(**settings),
+            self.source,  # type: ignore[arg-type]
+        )
+        self._numbers += 1
+        return await completer.complete(Request(CALL, f"document {self._numbers}", "invoked"))
+
+
+async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
+    """What is told of a server that does this; the local model has to complete."""
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url)
+        completion = await editor.complete()
+        assert completion.text and completion.model == supervisor.model.stem
+        assert len(server.asked) == 1
+        await editor.complete()
+        assert len(server.asked) == 1, "nobody waits for a server that has just failed"
+        await editor.source.close()
+    [told] = editor.told
+    return told
+
+
+async def test_the_server_writes(supervisor: Supervisor) -> None:
+    async with standing_in(stream("width, ", "height", "))")) as server:
+        editor = Editor(supervisor, server.url, key="secret")
+        completion = await editor.complete(policy="always")
+        assert (completion.text, completion.model) == (WRITTEN, "coder")
+        assert [hit.chunk.path for hit in completion.hits] == ["geometry.py"]
+        [asked] = server.asked
+        assert asked["prompt"].endswith(BEFORE) and "# def area_of_rectangle" in asked["prompt"]
+        assert (asked["suffix"], asked["model"], asked["temperature"], asked["stream"]) == ("\n", "coder", 0, True)
+        assert server.headers[0]["authorization"] == "bearer secret"
+        assert editor.told == [""]
+        await editor.source.close()
+
+
+async def test_a_server_that_does_not_stream(supervisor: Supervisor) -> None:
+    async with standing_in(answer({"text": WRITTEN, "finish_reason": "stop"})) as server:
+        editor = Editor(supervisor, server.url, family="starcoder")
+        assert (await editor.complete()).text == WRITTEN
+        assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<fim_middle>"
+        assert "suffix" not in server.asked[0]
+        await editor.source.close()
+
+
+async def test_the_plain_generation_runs_beside_the_decision_and_loses(supervisor: Supervisor) -> None:
+    async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
+        await (stream(WRITTEN) if "width * height" in asked["prompt"] else never)(writer, asked)
+
+    class Slow:
+        def search(self, cursor: Cursor, count: int) -> list[Hit]:
+            while not server.asked:
+                time.sleep(0.01)
+            return snapshot.search(cursor, count)
+
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url)
+        snapshot, editor.snapshot = editor.snapshot, Slow()
+        completion = await editor.complete(policy="selective", threshold=0.0)
+        assert completion.decision is not None and completion.decision.retrieve
+        assert (completion.text, completion.model) == (WRITTEN, "coder")
+        assert ["width * height" in asked["prompt"] for asked in server.asked] == [False, True]
+        await server.until(lambda: server.hung_up == 1)
+        await editor.source.close()
+
+
+async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
+    async with standing_in(stream("wid", 1000.0)) as server:
+        editor = Editor(supervisor, server.url)
+        task = asyncio.create_task(editor.complete())
+        await server.until(lambda: bool(server.asked))
+        task.cancel()
+        await server.until(lambda: server.hung_up == 1)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [told for told in editor.told if told] == [], "that is no failure of the server's"
+        await editor.source.close()
+
+
+@pytest.mark.parametrize(
+    ("behave", "expected"),
+    [
+        (status(500), "failed (500)"),
+        (status(503), "failed (503)"),
+        (status(429), "too many requests (429)"),
+        (status(401), "refuses the key (401): set REPOFORMER_API_KEY"),
+        (status(404), "knows no such address or model (404)"),
+        (status(400), "refuses the request (400)"),
+        (status(302, "Location: http://elsewhere.example/"), "refuses the request (302)"),
+        (status(200, "Content-Type: text/html", body=b"<html>Please log in</html>"), "no completion"),
+        (status(200, "Content-Type: application/json", body=b"{}"), "no completion"),
+        (status(200, "Content-Type: application/json", body=b"\xff\xfe"), "no completion"),
+        (stream(b"data: {not json\n\n"), "no completion"),
+        (stream(b'data: {"choices": [{"text": 1}]}\n\n'), "no completion"),
+        (stream(b"data: []\n\n"), "no completion"),
+        (stream(b"x" * (wire.LONGEST_LINE + 70_000)), "no completion"),
+        (stream(done=False), "broke off"),
+        (stream(b"\x00\xff" * 40, done=False), "broke off"),
+    ],
+)
+async def test_a_server_that_fails(supervisor: Supervisor, behave: Behaviour, expected: str) -> None:
+    assert expected in await failing(supervisor, behave)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("behave", [never, stream(1000.0), stream(*[b": still here\n\n", 0.1] * 1000)])
+async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Behaviour) -> None:
+    assert "did not answer in time" in await failing(supervisor, behave)
+
+
+async def test_nobody_is_there(supervisor: Supervisor) -> None:
+    async with standing_in(never) as server:
+        url = server.url
+    editor = Editor(supervisor, url)
+    assert (await editor.complete()).model == supervisor.model.stem
+    assert "cannot be reached" in editor.told[0]
+    await editor.source.close()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "behave",
+    [
+        stream("width, height))\nprint(", done=False),
+        stream("width, height))\nprint(", 1000.0),
+        stream("width, height))\n", b"data: {\n\n"),
+    ],
+)
+async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Supervisor, behave: Behaviour) -> None:
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url)
+        completion = await editor.complete(multiline=False)
+        assert (completion.text, completion.model) == (WRITTEN, "coder")
+        await editor.source.close()
+
+
+async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> None:
+    async with standing_in(status(503)) as server:
+        editor = Editor(supervisor, server.url)
+        await editor.complete()
+        server.behave = stream(WRITTEN)
+        editor.now = 0.9
+        assert (await editor.complete()).model != "coder"
+        editor.now = 1.1
+        assert (await editor.complete()).model == "coder"
+        assert [bool(told) for told in editor.told] == [True, False], "away, and back"
+        await editor.source.close()
+
+
+async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervisor) -> None:
+    async with standing_in(status(429, "Retry-After: 30")) as server:
+        editor = Editor(supervisor, server.url)
+        await editor.complete()
+        editor.now = 29.0
+        await editor.complete()
+        assert len(server.asked) == 1
+        editor.now = 31.0
+        await editor.complete()
+        assert len(server.asked) == 2
+        await editor.source.close()
+
+
+async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
+    now, pauses = 0.0, []
+    chances = iter([0.0, 0.5, 1.0, *[0.5] * 7])
+    attempts = Attempts(lambda: now, lambda: next(chances))
+    for _ in range(9):
+        began = now
+        attempts.failed()
+        while not attempts.allowed():
+            now += 0.5
+        pauses.append(now - began)
+    assert pauses == [0.5, 2.0, 6.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    attempts.succeeded()
+    attempts.failed()
+    now += 1.0
+    assert attempts.allowed()
+
+
+# -- who may hear what ------------------------------------------------------------------------------------------------
+
+
+async def test_a_certificate_that_does_not_verify(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with standing_in(stream(WRITTEN), tls) as server:
+        editor = Editor(supervisor, server.url, key="secret")
+        assert (await editor.complete()).model == supervisor.model.stem
+        assert "certificate of 127.0.0.1" in editor.told[0] and "could not be verified" in editor.told[0]
+        assert server.asked == [] == server.headers, "neither the code nor the key was sent"
+        await editor.source.close()
+
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        editor = Editor(supervisor, server.url, key="secret")
+        assert (await editor.complete()).model == "coder", "a company's own authority can be trusted"
+        await editor.source.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://models.example/v1", "The key is not sent to models.example without encryption"),
+        ("ftp://models.example", "is no http"),
+        ("models.example:8080", "is no http"),
+        ("http://[::1", "is no http"),
+        ("", "is no http"),
+    ],
+)
+async def test_addresses_that_get_no_request(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was sent")
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", refuse)
+    connection = wire.Wire(url, "secret")
+    with pytest.raises(ServerUnavailable, match=expected):
+        await anext(connection.stream("completions", {}))
+    await connection.close()
+
+
+# -- the server decides -----------------------------------------------------------------------------------------------
+
+TABLE = {"text": "<fim_middle>", "logprobs": {"top_logprobs": [{"<fim_middle>": math.log(0.6), "<cc>": math.log(0.3)}]}}
+LIST = {
+    "text": "",
+    "logprobs": {
+        "content": [
+            {"top_logprobs": [{"token": "<cc>", "logprob": math.log(0.7)}, {"token": "x", "logprob": math.log(0.1)}]}
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("choice", "p_cc", "top"), [(TABLE, 0.3, False), (LIST, 0.7, True), ({**TABLE, "logprobs": None}, None, False)]
+)
+async def test_the_decision_of_a_server(
+    supervisor: Supervisor, choice: dict[str, object], p_cc: float, top: bool
+) -> None:
+    async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
+        await (answer(choice) if "logprobs" in asked else stream(WRITTEN))(writer, asked)
+
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url, family="repoformer", decides=True)
+        engine = await supervisor.engine()
+        reading = await editor.source.reader(engine).read("slot", CALL)
+        assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
+        assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
+        if p_cc is None:
+            assert reading.p_cc is None, "the local model has read it, which has no such token"
+            assert "gives no logprobs: switch `serverDecides` off" in editor.told[0]
+        else:
+            assert reading.p_cc == pytest.approx(p_cc)
+            assert reading.cc_is_top is top
+            completion = await editor.complete(policy="selective", threshold=0.2)
+            assert completion.decision is not None
+            assert (completion.decision.source, completion.decision.retrieve) == ("token", True)
+            assert completion.decision.p_retrieve == pytest.approx(p_cc)
+            assert server.asked[-1]["prompt"].startswith(f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof><cc>\n\n# Here are")
+        await editor.source.close()
