@@ -29,6 +29,7 @@ from policy.prompt import Budgets
 from . import base as bases
 from . import manifest
 from .blanks import Blank, load
+from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder
 from .loss import Weights, backward, nll
 from .running import Stop, quick_memory, save_atomically
@@ -68,8 +69,7 @@ def run(
     validate_every: int = 50,
     validation_blanks: int = 48,
     save_minutes: float = 10.0,
-    micro_tokens: int = 2048,
-    device: str = "cpu",
+    compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
     """Train until `schedule.steps`; going on from the checkpoint in `out` when there is one.
@@ -81,12 +81,13 @@ def run(
     inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"start": start} if start else {})
     arguments = {
         "layout": layout, "budgets": asdict(budgets), "batch": schedule.batch, "lr": schedule.lr,
-        "warmup": schedule.warmup, "context_share": context_share, "left_weight": left_weight, "seed": seed,
+        "warmup": schedule.warmup, "context_share": context_share, "left_weight": left_weight,
+        "precision": compute.precision, "seed": seed,
     }  # fmt: skip
     manifest.begin(out, "adapt", inputs, arguments)
     quick_memory()
     loaded = bases.load(base, weights=start)
-    model: Any = loaded.model.to(device)
+    model: Any = loaded.model.to(compute.device)
     model.train()
     builder = ExampleBuilder(corpus, loaded, layout, budgets)
     data = load(blanks / "train.jsonl")
@@ -94,7 +95,7 @@ def run(
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     if step == 0 and start is None:
-        note(out, {"step": 0, "left_only": mean_nll(model, builder, held_out, "left-only", micro_tokens, device)})
+        note(out, {"step": 0, "left_only": mean_nll(model, builder, held_out, "left-only", compute)})
     saved = time.monotonic()
     with Stop() as stop, tqdm(total=schedule.steps, initial=step, desc="adapt", unit="step") as bar:
         while step < schedule.steps and not stop.asked:
@@ -103,7 +104,7 @@ def run(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
-            losses = backward(model, batch, Weights(left=left_weight), micro_tokens, device)
+            losses = backward(model, batch, Weights(left=left_weight), compute)
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
             optimizer.step()
             step += 1
@@ -114,7 +115,7 @@ def run(
             }  # fmt: skip
             if validate_every and (step % validate_every == 0 or step == schedule.steps):
                 for mode in ("abstain", "retrieve"):
-                    row[mode] = mean_nll(model, builder, held_out, mode, micro_tokens, device)
+                    row[mode] = mean_nll(model, builder, held_out, mode, compute)
             note(out, row)
             bar.update()
             bar.set_postfix(loss=f"{losses.middle:.3f}")
@@ -153,9 +154,7 @@ def choose(data: Sequence[Blank], count: int, seed: int) -> list[Blank]:
     return random.Random(seed).sample(list(data), min(count, len(data)))
 
 
-def mean_nll(
-    model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: str, micro_tokens: int, device: str
-) -> float:
+def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: str, compute: Compute) -> float:
     """Mean negative log-likelihood a token of the blanks, in nats; `mode` is abstain, retrieve or left-only."""
     made = [
         builder.build_left_only(blank) if mode == "left-only" else builder.build(blank, context=mode == "retrieve")
@@ -163,7 +162,7 @@ def mean_nll(
     ]
     examples = [example for example in made if example]
     model.eval()
-    total = sum(nll(model, examples, micro_tokens, device))
+    total = sum(nll(model, examples, compute))
     model.train()
     return total / sum(len(example.tokens) - example.middle for example in examples)
 

@@ -78,7 +78,6 @@ def _training_flags(parser: argparse.ArgumentParser, batch: int, lr: float, vali
     parser.add_argument("--lr", type=float, default=lr, help="learning rate")
     parser.add_argument("--validate-every", type=int, default=validate_every, help="steps between validations")
     parser.add_argument("--save-minutes", type=float, default=10.0, help="minutes between checkpoints")
-    parser.add_argument("--micro-tokens", type=int, default=2048, help="tokens at a time; no effect on the result")
 
 
 def _input_flags(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +85,11 @@ def _input_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
     parser.add_argument("--blanks", type=Path, help="default: WORK/blanks")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"),
+        help="of matrix products; the default is bfloat16 on cuda, float32 on cpu. Some processors are faster with it",
+    )  # fmt: skip
+    parser.add_argument("--micro-tokens", type=int, default=2048, help="tokens at a time; no effect on the result")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
 
 
@@ -115,7 +119,7 @@ def _run_adapt(options: argparse.Namespace) -> int:
         context_share=options.context_share, left_weight=options.left_weight,
         start=options.start / step.STATE if options.start else None,
         validate_every=options.validate_every, validation_blanks=options.validation_blanks,
-        save_minutes=options.save_minutes, micro_tokens=options.micro_tokens, device=options.device, seed=options.seed,
+        save_minutes=options.save_minutes, compute=_compute(options), seed=options.seed,
     )  # fmt: skip
     return 0
 
@@ -125,6 +129,7 @@ def _label_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trained", type=Path, help="the adapted model (default: WORK/adapt)")
     parser.add_argument("--limit", type=int, default=0, help="training blanks to label (0: all)")
     parser.add_argument("--valid-limit", type=int, default=0, help="validation blanks to label (0: all)")
+    parser.add_argument("--splits", default="valid,train", help="what to label")
     parser.add_argument("--batch", type=int, default=8, help="blanks completed at a time")
     parser.add_argument("--max-tokens", type=int, default=96, help="longest blank that is labelled, in tokens")
 
@@ -133,7 +138,7 @@ def _run_label(options: argparse.Namespace) -> int:
     _step("label").run(
         _out(options, "label"), **_inputs(options), trained=options.trained or options.work / "adapt",
         limit=options.limit, valid_limit=options.valid_limit, batch=options.batch, max_tokens=options.max_tokens,
-        device=options.device, seed=options.seed,
+        splits=tuple(options.splits.split(",")), compute=_compute(options), seed=options.seed,
     )  # fmt: skip
     return 0
 
@@ -143,7 +148,12 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, help="default: WORK/label")
     parser.add_argument("--trained", type=Path, help="the adapted model (default: WORK/adapt)")
     parser.add_argument("--decision-weight", type=float, default=1.0, help="weight of the decision's loss (λ)")
-    parser.add_argument("--label-kind", choices=("similarity", "likelihood"), default="similarity", help="what counts")
+    parser.add_argument(
+        "--label-kind", choices=("similarity", "likelihood", "own"), default="similarity",
+        help="what counts; own: the likelihoods of the model as it trains, without labels of the training blanks",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, default=0, help="training blanks to use (0: all)")
+    parser.add_argument("--left-weight", type=float, default=0.0, help="weight of the left context's own loss")
     parser.add_argument("--least-gain", type=float, default=0.0, help="gain above which retrieval counts as helpful")
     parser.add_argument("--epochs", type=float, default=2.0, help="times that each label is seen")
     parser.add_argument("--patience", type=int, default=6, help="validations without progress before it stops")
@@ -153,9 +163,10 @@ def _run_finetune(options: argparse.Namespace) -> int:
     _step("finetune").run(
         _out(options, "finetune"), **_inputs(options), labels=options.labels or options.work / "label",
         trained=options.trained or options.work / "adapt", decision_weight=options.decision_weight,
-        label_kind=options.label_kind, least_gain=options.least_gain, epochs=options.epochs, batch=options.batch,
+        label_kind=options.label_kind, least_gain=options.least_gain, left_weight=options.left_weight,
+        limit=options.limit, epochs=options.epochs, batch=options.batch,
         lr=options.lr, validate_every=options.validate_every, patience=options.patience,
-        save_minutes=options.save_minutes, micro_tokens=options.micro_tokens, device=options.device, seed=options.seed,
+        save_minutes=options.save_minutes, compute=_compute(options), seed=options.seed,
     )  # fmt: skip
     return 0
 
@@ -185,6 +196,10 @@ def _run_gate(options: argparse.Namespace) -> int:
     labels = options.labels or options.work / "label"
     _step("gate").run(_out(options, "gate"), labels, options.trained or options.work / "finetune")
     return 0
+
+
+def _compute(options: argparse.Namespace) -> Any:
+    return _step("compute").Compute.on(options.device, options.precision, options.micro_tokens)
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, Path]:

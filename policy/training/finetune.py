@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,14 +29,17 @@ from . import base as bases
 from . import manifest
 from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, load
+from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder, micro_batches
 from .fitting import best_threshold, logistic, sigmoid
-from .label import Label, load_labels
-from .loss import Weights, backward, hidden_states
+from .label import Label, eligible, load_labels
+from .loss import Losses, Weights, backward, backward_judging, hidden_states
 from .running import Stop, quick_memory
 
 BEST = "best.pt"
 MOST_RETRIEVED = 0.6
+LabelKind = Literal["similarity", "likelihood", "own"]
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,56 +58,83 @@ def run(
     base: Path,
     trained: Path,
     decision_weight: float = 1.0,
-    label_kind: str = "similarity",
+    label_kind: LabelKind = "similarity",
     least_gain: float = 0.0,
+    left_weight: float = 0.0,
+    limit: int = 0,
     epochs: float = 2.0,
     batch: int = 16,
     lr: float = 2e-5,
     validate_every: int = 50,
     patience: int = 6,
     save_minutes: float = 10.0,
-    micro_tokens: int = 2048,
-    device: str = "cpu",
+    compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Fine-tune from the checkpoint in `trained`; `decision_weight` is the paper's λ.
+    """Fine-tune from the checkpoint in `trained` on `limit` blanks (0: all); `decision_weight` is the paper's λ.
 
-    `label_kind` is "similarity" (gain in ES over `least_gain`) or "likelihood" (gain in nats over `least_gain`).
+    `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`), or
+    "own": the likelihoods are those of the model as it trains, both branches learn, and only validation needs labels.
     """
     told = arguments_of(trained)
     arguments = {
         "decision_weight": decision_weight, "label_kind": label_kind, "least_gain": least_gain, "epochs": epochs,
-        "batch": batch, "lr": lr, "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
+        "batch": batch, "lr": lr, "left_weight": left_weight, "limit": limit, "precision": compute.precision,
+        "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     manifest.begin(out, "finetune", {"blanks": blanks, "base": base}, arguments)
     quick_memory()
     loaded = bases.load(base, weights=trained / STATE)
-    model: Any = loaded.model.to(device)
+    model: Any = loaded.model.to(compute.device)
     model.train()
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]))
-    data = {split: judged(blanks / f"{split}.jsonl", labels / f"{split}.jsonl") for split in ("train", "valid")}
-    if not data["train"] or not data["valid"]:
+    valid = judged(blanks / "valid.jsonl", labels / "valid.jsonl")
+    step_of: Callable[[int], tuple[Losses, float]]
+    if label_kind == "own":
+        own = eligible(load(blanks / "train.jsonl"), limit, seed)
+        count = len(own)
+
+        def step_of(step: int) -> tuple[Losses, float]:
+            pairs = pairs_of(builder, own, step, batch, seed)
+            cc = loaded.vocabulary.ids["cc"]
+            return backward_judging(model, pairs, weights, least_gain, cc, compute)
+    else:
+        train = judged(blanks / "train.jsonl", labels / "train.jsonl")[: limit or None]
+        count = len(train)
+        positive_of = {"similarity": by_similarity, "likelihood": by_likelihood}[label_kind]
+
+        def step_of(step: int) -> tuple[Losses, float]:
+            chosen = entries_of(train, step, batch, seed)
+            verdicts = [positive_of(entry.label, least_gain) for entry in chosen]
+            examples = [example for entry, positive in zip(chosen, verdicts, strict=True)
+                        for example in builder.build_judged(entry.blank, positive=positive)]  # fmt: skip
+            return backward(model, examples, weights, compute), sum(verdicts) / len(verdicts)
+
+    if not count or not valid:
         raise manifest.TrainingError(f"no labels in {labels}: run `train label` first")
-    steps = max(1, round(epochs * len(data["train"]) / batch))
+    steps = max(1, round(epochs * count / batch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     saved = time.monotonic()
-    weights = Weights(decision=decision_weight)
-    positive_of = {"similarity": by_similarity, "likelihood": by_likelihood}[label_kind]
+    weights = Weights(left_weight, decision_weight)
     with Stop() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
         while step < steps and not stop.asked and not stale(history(out), patience):
-            examples = batch_of(builder, data["train"], step, batch, positive_of, least_gain, seed)
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
             optimizer.zero_grad(set_to_none=True)
-            losses = backward(model, examples, weights, micro_tokens, device)
+            losses, positive = step_of(step)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             step += 1
-            row: dict[str, float] = {"step": step, "middle": losses.middle, "decision": losses.decision}
+            row: dict[str, float] = {
+                "step": step,
+                "middle": losses.middle,
+                "decision": losses.decision,
+                "positive": positive,
+            }
             if step % validate_every == 0 or step == steps:
-                row |= check(p_retrieve(model, builder, data["valid"], micro_tokens, device), data["valid"])
+                row |= check(p_retrieve(model, builder, valid, compute), valid)
                 if row["selected"] >= max((past["selected"] for past in history(out) if "selected" in past), default=0):
                     save(out, model, optimizer, step, name=BEST)
             note(out, row)
@@ -117,12 +147,12 @@ def run(
         return
     state = torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True)
     model.load_state_dict(state["model"])
-    p = p_retrieve(model, builder, data["valid"], micro_tokens, device)
-    fitted = calibrate(p, data["valid"])
-    rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(data["valid"], p, strict=True)]
+    p = p_retrieve(model, builder, valid, compute)
+    fitted = calibrate(p, valid)
+    rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(valid, p, strict=True)]
     (out / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    counts = {split: len(entries) for split, entries in data.items()}
-    manifest.finish(out, steps=step, counts=counts, metrics=check(p, data["valid"]), **fitted)
+    counts = {"train": count, "valid": len(valid)}
+    manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), **fitted)
 
 
 def judged(blanks: Path, labels: Path) -> list[Judged]:
@@ -141,30 +171,34 @@ def by_likelihood(label: Label, least: float) -> bool:
     return label.nll_without - label.nll_with > least
 
 
-def batch_of(
-    builder: ExampleBuilder, data: Sequence[Judged], step: int, size: int, positive_of: Any, least: float, seed: int
-) -> list[Example]:
-    """The examples of one step, positives and negatives as often as they come."""
-    examples: list[Example] = []
-    for number in range(step * size, (step + 1) * size):
-        epoch, place = divmod(number, len(data))
-        entry = data[order(len(data), epoch, seed)[place]]
-        examples += builder.build_judged(entry.blank, positive=positive_of(entry.label, least))
-    return examples
+def entries_of(data: Sequence[Entry], step: int, size: int, seed: int) -> list[Entry]:
+    """The entries of one step: the data in a new order each epoch."""
+    places = (divmod(number, len(data)) for number in range(step * size, (step + 1) * size))
+    return [data[order(len(data), epoch, seed)[place]] for epoch, place in places]
+
+
+def pairs_of(
+    builder: ExampleBuilder, data: Sequence[Blank], step: int, size: int, seed: int
+) -> list[tuple[Example, Example]]:
+    """The blanks of one step both ways: plain with its decision, and retrieved."""
+    pairs = []
+    for blank in entries_of(data, step, size, seed):
+        plain, retrieved = builder.build_judged(blank, positive=False), builder.build(blank, context=True)
+        if plain and retrieved:
+            pairs.append((plain[0], retrieved))
+    return pairs
 
 
 @torch.no_grad()
-def p_retrieve(
-    model: Any, builder: ExampleBuilder, data: Sequence[Judged], micro_tokens: int, device: str
-) -> list[float]:
+def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[Judged], compute: Compute) -> list[float]:
     """P(`<cc>`) after `<eof>` over the whole vocabulary, for each blank."""
     model.eval()
     asked = [builder.prompts.decide(builder.cursor(entry.blank)).tokens for entry in data]
     examples = [Example(tokens, len(tokens), 0, 0) for tokens in asked]
     found: dict[int, float] = {}
-    for group in micro_batches(examples, micro_tokens):
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = hidden_states(model, [example.tokens for example in group], device)
+    for group in micro_batches(examples, compute.micro_tokens):
+        with compute.autocast():
+            hidden = hidden_states(model, [example.tokens for example in group], compute.device)
         table = model.get_output_embeddings().weight
         for row, example in enumerate(group):
             logits = hidden[row, len(example.tokens) - 1].float() @ table.float().T

@@ -30,6 +30,7 @@ from . import base as bases
 from . import manifest
 from .adapt import STATE, arguments_of
 from .blanks import Blank, load
+from .compute import FLOAT32, Compute
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
 from .running import Stop, quick_memory
@@ -74,20 +75,26 @@ def run(
     valid_limit: int = 0,
     batch: int = 8,
     max_tokens: int = 96,
-    device: str = "cpu",
+    splits: Sequence[str] = SPLITS,
+    compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle."""
+    """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle.
+
+    `splits` narrows it to one: a model that judges its own training blanks (`finetune --label-kind own`) needs labels
+    for validation alone. More splits than before are no difference.
+    """
     told = arguments_of(trained)
-    arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "seed": seed, "adapted": told}
+    arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
+                 "seed": seed, "adapted": told}  # fmt: skip
     manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
     quick_memory()
     loaded = bases.load(base, weights=trained / STATE)
-    model: Any = loaded.model.to(device)
+    model: Any = loaded.model.to(compute.device)
     model.eval()
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)
     with Stop() as stop:
-        for split in SPLITS:
+        for split in splits:
             wanted = limit if split == "train" else valid_limit
             data = eligible(load(blanks / f"{split}.jsonl"), wanted, seed)
             done = len(load_labels(out / f"{split}.jsonl"))
@@ -95,13 +102,13 @@ def run(
             with (out / f"{split}.jsonl").open("a", encoding="utf-8") as file, bar:
                 while done < len(data) and not stop.asked:
                     group = data[done : done + batch]
-                    for label in label_group(model, builder, group, max_tokens, device):
+                    for label in label_group(model, builder, group, max_tokens, compute):
                         file.write(json.dumps(asdict(label)) + "\n")
                     file.flush()
                     done += len(group)
                     bar.update(len(group))
     if not stop.asked:
-        manifest.finish(out, **{split: summary(load_labels(out / f"{split}.jsonl")) for split in SPLITS})
+        manifest.finish(out, **{split: summary(load_labels(out / f"{split}.jsonl")) for split in splits})
 
 
 def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
@@ -123,18 +130,18 @@ def load_labels(path: Path) -> list[Label]:
 
 
 def label_group(
-    model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, device: str
+    model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, compute: Compute
 ) -> Iterator[Label]:
     """Labels of a few blanks, computed together. A blank longer than `max_tokens` gets a row with NaN similarity."""
     pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
     kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]
     plain = [without for _, without, _ in kept if without]
     rich = [with_ for _, _, with_ in kept if with_]
-    values = nll(model, [*plain, *rich], 4096, device) if kept else []
-    first = first_logits(model, plain, 4096, device) if kept else []
+    values = nll(model, [*plain, *rich], compute) if kept else []
+    first = first_logits(model, plain, compute) if kept else []
     prompts = [example.tokens[: example.middle] for example in [*plain, *rich]]
     most = [len(example.tokens) - example.middle + SPARE for example in [*plain, *rich]]
-    made = complete(model, prompts, builder, most, device)
+    made = complete(model, prompts, builder, most, compute)
     rows = {blank.id: row for row, (blank, _, _) in enumerate(kept)}
     nan = float("nan")
     for blank, (without, _) in zip(group, pairs, strict=True):
@@ -160,19 +167,21 @@ def label_group(
 
 @torch.no_grad()
 def complete(
-    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: Sequence[int], device: str
+    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: Sequence[int], compute: Compute
 ) -> list[str]:
     """Greedy completions of at most `most` tokens each, up to the end token; prompts are padded on the left."""
     if not prompts:
         return []
     longest = max(map(len, prompts))
     end = builder.base.end
-    ids = torch.tensor([[end] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+    ids = torch.tensor([[end] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=compute.device)
+    mask = torch.tensor(
+        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=compute.device
+    )
+    with compute.autocast():
         made = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=max(most), do_sample=False,
-            eos_token_id=end, pad_token_id=end,
+            input_ids=ids.to(compute.device), attention_mask=mask.to(compute.device), max_new_tokens=max(most),
+            do_sample=False, eos_token_id=end, pad_token_id=end,
         )  # fmt: skip
     texts = []
     for row, limit in zip(made[:, longest:].tolist(), most, strict=True):

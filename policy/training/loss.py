@@ -8,15 +8,18 @@ them. Sequences are padded on the right under a causal mask, so padding is never
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from .compute import Compute
 from .examples import Example, micro_batches
 
 ROWS = 512
+_BLANK, _LEFT, _DECISION = range(3)
+Result = TypeVar("Result")
 
 
 class RowCrossEntropy(torch.autograd.Function):
@@ -31,13 +34,14 @@ class RowCrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the loss, and the gradients of both inputs where they will be asked for."""
         wanted = any(ctx.needs_input_grad)
+        cast = table.to(hidden.dtype)
         values = torch.empty(len(hidden), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted else None
         grad_table = torch.zeros_like(table) if wanted else None
         for at in range(0, len(hidden), ROWS):
             rows = hidden[at : at + ROWS]
             target = targets[at : at + ROWS]
-            logits = (rows @ table.to(rows.dtype).T).float()
+            logits = (rows @ cast.T).float()
             logits -= torch.logsumexp(logits, dim=1, keepdim=True)
             values[at : at + ROWS] = -logits.gather(1, target[:, None])[:, 0]
             if grad_hidden is not None and grad_table is not None:
@@ -45,7 +49,7 @@ class RowCrossEntropy(torch.autograd.Function):
                 logits[torch.arange(len(target), device=target.device), target] -= 1.0
                 logits *= weights[at : at + ROWS, None]
                 gradient = logits.to(rows.dtype)
-                grad_hidden[at : at + ROWS] = gradient @ table.to(rows.dtype)
+                grad_hidden[at : at + ROWS] = gradient @ cast
                 grad_table += (gradient.T @ rows).to(table.dtype)
         ctx.save_for_backward(*([grad_hidden, grad_table] if wanted else []))
         ctx.mark_non_differentiable(values)
@@ -78,56 +82,128 @@ class Weights:
     decision: float = 0.0
 
 
-def backward(model: Any, batch: Sequence[Example], weights: Weights, micro_tokens: int, device: str) -> Losses:
+def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Compute) -> Losses:
     """Add the gradient of one batch to the model's; the result does not depend on `micro_tokens` but for rounding.
 
     When a GPU runs out of memory the batch starts again with half the tokens at a time.
     """
+
+    def step(compute: Compute) -> Losses:
+        total = _Totals.of(batch, weights)
+        _pass(model, batch, total, compute, lambda example, _nll: example.tokens[example.decision])
+        return total.means(weights)
+
+    return _in_memory(model, batch, compute, step)
+
+
+def backward_judging(
+    model: Any, pairs: Sequence[tuple[Example, Example]], weights: Weights, least_gain: float, cc: int, compute: Compute
+) -> tuple[Losses, float]:
+    """`backward` for pairs of a plain example with a decision and a retrieved one; also the share judged positive.
+
+    Both branches learn to complete. The decision's target is the model's own verdict in this very step: `cc` where
+    retrieved code made the blank likelier by more than `least_gain` nats, else the plain example's own next token.
+    The verdict takes no pass that training does not make anyway, and it is never older than the weights.
+    """
+    plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
+    partner = {id(first): id(second) for first, second in pairs}
+
+    def step(compute: Compute) -> tuple[Losses, float]:
+        total = _Totals.of([*plain, *retrieved], weights)
+        positive: list[bool] = []
+
+        def verdict(example: Example, nll: float) -> int:
+            positive.append(nll - with_context[partner[id(example)]] > least_gain)
+            return cc if positive[-1] else example.tokens[example.decision]
+
+        with_context = _pass(model, retrieved, total, compute, verdict)
+        _pass(model, plain, total, compute, verdict)
+        return total.means(weights), sum(positive) / len(positive)
+
+    return _in_memory(model, [*plain, *retrieved], compute, step)
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Tokens that count, by what they count for (blank, L, decision): how many, their weight, their losses so far."""
+
+    counts: tuple[int, int, int]
+    shares: tuple[float, float, float]
+    sums: list[float]
+
+    @classmethod
+    def of(cls, batch: Sequence[Example], weights: Weights) -> _Totals:
+        middles = sum(len(example.tokens) - example.middle for example in batch)
+        lefts = sum(max(0, example.left_end - example.left - 1) for example in batch)
+        decisions = sum(example.decision > 0 for example in batch)
+        shares = (1 / max(middles, 1), weights.left / max(lefts, 1), weights.decision / max(decisions, 1))
+        return cls((middles, lefts, decisions), shares, [0.0, 0.0, 0.0])
+
+    def means(self, weights: Weights) -> Losses:
+        nan = float("nan")
+        means = [total / count if count else nan for total, count in zip(self.sums, self.counts, strict=True)]
+        return Losses(means[0], means[1] if weights.left else nan, means[2])
+
+
+def _pass(
+    model: Any, batch: Sequence[Example], total: _Totals, compute: Compute, target: Callable[[Example, float], int]
+) -> dict[int, float]:
+    """Forward and backward over `batch`; the negative log-likelihood of each blank, by the example's id.
+
+    `target` says what an example should decide, given that likelihood.
+    """
+    found: dict[int, float] = {}
+    table = model.get_output_embeddings().weight
+    for group in micro_batches(batch, compute.micro_tokens):
+        with compute.autocast():
+            hidden = hidden_states(model, [example.tokens for example in group], compute.device)
+        hidden = hidden.to(compute.dtype)
+        places = [(row, at, kind) for row, example in enumerate(group) for at, kind in _places(example, total)]
+        kinds = torch.tensor([kind for _, _, kind in places])
+        loss, values = _loss(hidden, table, [(row, at, group[row].tokens[at + 1]) for row, at, _ in places],
+                             torch.tensor(total.shares)[kinds])  # fmt: skip
+        for kind in (_BLANK, _LEFT):
+            total.sums[kind] += float(values[kinds == kind].sum())
+        owners = torch.tensor([row for row, _, _ in places])
+        found |= {id(each): float(values[(owners == row) & (kinds == _BLANK)].sum()) for row, each in enumerate(group)}
+        deciding = [(row, each.decision - 1, target(each, found[id(each)]))
+                    for row, each in enumerate(group) if each.decision]  # fmt: skip
+        if deciding:
+            share = torch.full((len(deciding),), total.shares[_DECISION])
+            decided, values = _loss(hidden, table, deciding, share)
+            total.sums[_DECISION] += float(values.sum())
+            loss = loss + decided
+        torch.autograd.backward(loss)
+    return found
+
+
+def _loss(
+    hidden: torch.Tensor, table: torch.Tensor, wanted: Sequence[tuple[int, int, int]], weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted cross-entropy at (row, position, target), and each one's value on the CPU in float64."""
+    rows, at, targets = (torch.tensor(column, device=hidden.device) for column in zip(*wanted, strict=True))
+    loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
+    return loss, values.cpu().double()
+
+
+def _places(example: Example, total: _Totals) -> list[tuple[int, int]]:
+    """Positions whose next token counts, and what for."""
+    at = [(place, _BLANK) for place in range(example.middle - 1, len(example.tokens) - 1)]
+    if total.shares[_LEFT]:
+        at += [(place, _LEFT) for place in range(example.left, example.left_end - 1)]
+    return at
+
+
+def _in_memory(model: Any, batch: Sequence[Example], compute: Compute, step: Callable[[Compute], Result]) -> Result:
     while True:
         try:
-            return _backward(model, batch, weights, micro_tokens, device)
+            return step(compute)
         except torch.OutOfMemoryError:
-            if micro_tokens <= max(len(example.tokens) for example in batch):
+            if compute.micro_tokens <= max(len(example.tokens) for example in batch):
                 raise
-            micro_tokens //= 2
+            compute = replace(compute, micro_tokens=compute.micro_tokens // 2)
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-
-
-def _backward(model: Any, batch: Sequence[Example], weights: Weights, micro_tokens: int, device: str) -> Losses:
-    middles = sum(len(example.tokens) - example.middle for example in batch)
-    lefts = sum(max(0, example.left_end - example.left - 1) for example in batch)
-    decisions = sum(example.decision > 0 for example in batch)
-    share = (1 / max(middles, 1), weights.left / max(lefts, 1), weights.decision / max(decisions, 1))
-    sums = [0.0, 0.0, 0.0]
-    for group in micro_batches(batch, micro_tokens):
-        picked = [positions(example, with_left=weights.left > 0) for example in group]
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = hidden_states(model, [example.tokens for example in group], device)
-        rows = torch.cat([hidden[row, torch.tensor(at)] for row, (at, _) in enumerate(picked)])
-        targets = [group[row].tokens[i + 1] for row, (at, _) in enumerate(picked) for i in at]
-        kinds = torch.tensor([kind for _, found in picked for kind in found])
-        weight = torch.tensor(share)[kinds].to(device)
-        table = model.get_output_embeddings().weight
-        loss, values = cross_entropy(rows, table, torch.tensor(targets, device=device), weight)
-        torch.autograd.backward(loss)
-        for kind in range(3):
-            sums[kind] += float(values.cpu().double()[kinds == kind].sum())
-    nan = float("nan")
-    means = [total / count if count else nan for total, count in zip(sums, (middles, lefts, decisions), strict=True)]
-    return Losses(means[0], means[1] if weights.left else nan, means[2])
-
-
-def positions(example: Example, *, with_left: bool) -> tuple[list[int], list[int]]:
-    """Positions whose next token counts, and what for: 0 the blank, 1 the left context, 2 the decision."""
-    at = list(range(example.middle - 1, len(example.tokens) - 1))
-    kinds = [0] * len(at)
-    if with_left:
-        left = range(example.left, example.left_end - 1)
-        at, kinds = at + list(left), kinds + [1] * len(left)
-    if example.decision:
-        at, kinds = [*at, example.decision - 1], [*kinds, 2]
-    return at, kinds
 
 
 def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -> torch.Tensor:
@@ -139,30 +215,30 @@ def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -
 
 
 @torch.no_grad()
-def nll(model: Any, examples: Sequence[Example], micro_tokens: int, device: str) -> list[float]:
+def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float]:
     """Summed negative log-likelihood in nats of each example's blank (its end token included), in their order."""
     found: dict[int, float] = {}
-    for group in micro_batches(examples, micro_tokens):
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = hidden_states(model, [example.tokens for example in group], device)
+    for group in micro_batches(examples, compute.micro_tokens):
+        with compute.autocast():
+            hidden = hidden_states(model, [example.tokens for example in group], compute.device)
         table = model.get_output_embeddings().weight.detach()
         for row, example in enumerate(group):
-            rows = hidden[row, example.middle - 1 : len(example.tokens) - 1]
-            targets = torch.tensor(example.tokens[example.middle :], device=device)
-            _, values = cross_entropy(rows, table, targets, torch.ones(len(targets), device=device))
+            rows = hidden[row, example.middle - 1 : len(example.tokens) - 1].to(compute.dtype)
+            targets = torch.tensor(example.tokens[example.middle :], device=compute.device)
+            _, values = cross_entropy(rows, table, targets, torch.ones(len(targets), device=compute.device))
             found[id(example)] = float(values.sum())
     return [found[id(example)] for example in examples]
 
 
 @torch.no_grad()
 def first_logits(
-    model: Any, examples: Sequence[Example], micro_tokens: int, device: str
+    model: Any, examples: Sequence[Example], compute: Compute
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     """Logits (vocabulary,) of the token that follows each example's prompt, in their order."""
     found: dict[int, np.ndarray[Any, np.dtype[np.float64]]] = {}
-    for group in micro_batches(examples, micro_tokens):
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = hidden_states(model, [example.tokens[: example.middle] for example in group], device)
+    for group in micro_batches(examples, compute.micro_tokens):
+        with compute.autocast():
+            hidden = hidden_states(model, [example.tokens[: example.middle] for example in group], compute.device)
         table = model.get_output_embeddings().weight.detach()
         for row, example in enumerate(group):
             logits = hidden[row, example.middle - 1].float() @ table.float().T

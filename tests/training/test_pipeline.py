@@ -15,6 +15,7 @@ from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
 from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, manifest
+from policy.training.compute import Compute
 from policy.training.examples import ExampleBuilder
 
 NAMES = ("shape", "area", "width", "colour", "border", "corner", "canvas", "point")
@@ -85,7 +86,7 @@ def _adapt(work: Path, out: str, steps: int) -> Path:
     schedule = adapt.Schedule(steps=steps, batch=8, lr=3e-3, warmup=2)
     adapt.run(
         work / out, work / "corpus", work / "blanks", work / "base", budgets=BUDGETS, schedule=schedule,
-        validate_every=6, validation_blanks=16, micro_tokens=512,
+        validate_every=6, validation_blanks=16, compute=Compute(micro_tokens=512),
     )  # fmt: skip
     return work / out
 
@@ -126,11 +127,35 @@ def test_micro_batches_do_not_change_the_gradient(work: Path) -> None:
     gradients = []
     for tokens in (100, 4000):
         loaded.model.zero_grad(set_to_none=True)
-        losses = backward(loaded.model, batch, Weights(left=0.5), tokens, "cpu")
+        losses = backward(loaded.model, batch, Weights(left=0.5), Compute(micro_tokens=tokens))
         gradients.append((losses.middle, [parameter.grad.clone() for parameter in loaded.model.parameters()]))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     for few, many in zip(gradients[0][1], gradients[1][1], strict=True):
         assert torch.allclose(few, many, rtol=1e-3, atol=1e-6)
+
+
+def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adapted: Path) -> None:
+    from policy.training.loss import Weights, backward_judging, hidden_states, nll
+
+    loaded = base.load(work / "base", weights=adapted / adapt.STATE)
+    builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
+    data = label.eligible(blanks.load(work / "blanks" / "train.jsonl"), 0, 0)
+    pairs = finetune.pairs_of(builder, data, 0, 8, 0)
+    plain, retrieved = (nll(loaded.model, [pair[side] for pair in pairs], Compute()) for side in (0, 1))
+    gains = np.array(plain) - np.array(retrieved)
+    least, cc = float(np.median(gains)), loaded.vocabulary.ids["cc"]
+    losses, share = backward_judging(loaded.model, pairs, Weights(decision=1.0), least, cc, Compute(micro_tokens=100))
+    assert share == np.mean(gains > least)
+    assert losses.middle == pytest.approx(
+        (sum(plain) + sum(retrieved)) / sum(len(each.tokens) - each.middle for pair in pairs for each in pair), rel=1e-5
+    )
+    expected = []
+    for (example, _), gain in zip(pairs, gains, strict=True):
+        hidden = hidden_states(loaded.model, [example.tokens[: example.decision]], "cpu")[0, -1].detach()
+        logits = torch.log_softmax(hidden @ loaded.model.get_output_embeddings().weight.detach().T, 0)
+        expected.append(-float(logits[cc if gain > least else example.tokens[example.decision]]))
+    assert losses.decision == pytest.approx(np.mean(expected), rel=1e-4)
+    assert all(parameter.grad.isfinite().all() for parameter in loaded.model.parameters())
 
 
 def test_a_folder_with_another_run_is_refused(work: Path, adapted: Path) -> None:
@@ -143,7 +168,7 @@ def finetuned(work: Path, adapted: Path) -> Path:
     label.run(work / "label", work / "corpus", work / "blanks", work / "base", adapted, max_tokens=40)
     finetune.run(
         work / "finetune", work / "corpus", work / "blanks", work / "label", work / "base", adapted,
-        label_kind="likelihood", epochs=3.0, batch=8, lr=1e-3, validate_every=4, micro_tokens=512,
+        label_kind="likelihood", epochs=3.0, batch=8, lr=1e-3, validate_every=4, compute=Compute(micro_tokens=512),
     )  # fmt: skip
     return work / "finetune"
 
@@ -180,7 +205,7 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
     loaded = base.load(work / "base", weights=finetuned / finetune.BEST)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
     data = finetune.judged(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl")[:12]
-    expected = finetune.p_retrieve(loaded.model, builder, data, 512, "cpu")
+    expected = finetune.p_retrieve(loaded.model, builder, data, Compute(micro_tokens=512))
     llama = Llama(paths[0], EngineSettings(context_size=512, threads=1))
     try:
         vocabulary = llama.vocabulary()
