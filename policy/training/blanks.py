@@ -111,10 +111,16 @@ def load(path: Path) -> list[Blank]:
     return [Blank(**{**row, "hits": tuple(Found(**hit) for hit in row["hits"])}) for row in rows]
 
 
+def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
+    """Blanks that can be labelled, in a fixed random order."""
+    found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
+    random.Random(seed).shuffle(found)
+    return found[:limit] if limit else found
+
+
 def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blank]:
     """Blanks of the repository in `folder`, about `wanted` of them, in no order."""
-    files = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
-             if path.is_file()}  # fmt: skip
+    files = read_repository(folder)
     rng = random.Random(f"{seed} {folder.name}")
     spans = draw_spans(files, wanted, rng)
     snapshot = Snapshot.of(files.items(), root=str(folder))
@@ -133,6 +139,12 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
         name = f"{folder.name}:{path}:{start}:{end}"
         blanks.append(Blank(name, repository, path, cursor.language, kind, variant, start, end, oracle, found))
     return blanks
+
+
+def read_repository(folder: Path) -> dict[str, str]:
+    """Every text of a repository of the corpus, by relative path."""
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
+            if path.is_file()}  # fmt: skip
 
 
 def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]:

@@ -23,6 +23,7 @@ _SUMMARIES = {
     "blanks": "choose what is masked, and retrieve for it",
     "adapt": "teach a base model to fill in and to read retrieved code",
     "label": "complete each blank with and without retrieval, and keep the gain",
+    "probes": "look up where retrieved code holds a name that is needed: more decisions to learn from",
     "finetune": "teach the model to say when retrieval would help",
     "export": "write GGUF files, quantised",
     "gate": "train a small gate on the same labels, and compare it with the token",
@@ -143,6 +144,21 @@ def _run_label(options: argparse.Namespace) -> int:
     return 0
 
 
+def _probes_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
+    parser.add_argument("--blanks", type=Path, help="default: WORK/blanks")
+    parser.add_argument("--limit", type=int, default=0, help="training blanks to draw them for (0: all)")
+    parser.add_argument("--each", type=int, default=6, help="most probes a blank")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+
+
+def _run_probes(options: argparse.Namespace) -> int:
+    work: Path = options.work
+    corpus, blanks = options.corpus or work / "corpus", options.blanks or work / "blanks"
+    _step("probes").run(_out(options, "probes"), corpus, blanks, options.limit, options.each, options.seed)
+    return 0
+
+
 def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     _training_flags(parser, batch=16, lr=2e-5, validate_every=50)
     parser.add_argument("--labels", type=Path, help="default: WORK/label")
@@ -153,6 +169,7 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
         help="what counts; own: the likelihoods of the model as it trains, without labels of the training blanks",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="training blanks to use (0: all)")
+    parser.add_argument("--probes", type=Path, help="with own: the folder of `train probes`, to learn from them too")
     parser.add_argument("--left-weight", type=float, default=0.0, help="weight of the left context's own loss")
     parser.add_argument("--least-gain", type=float, default=0.0, help="gain above which retrieval counts as helpful")
     parser.add_argument("--epochs", type=float, default=2.0, help="times that each label is seen")
@@ -164,7 +181,7 @@ def _run_finetune(options: argparse.Namespace) -> int:
         _out(options, "finetune"), **_inputs(options), labels=options.labels or options.work / "label",
         trained=options.trained or options.work / "adapt", decision_weight=options.decision_weight,
         label_kind=options.label_kind, least_gain=options.least_gain, left_weight=options.left_weight,
-        limit=options.limit, epochs=options.epochs, batch=options.batch,
+        limit=options.limit, probes=options.probes, epochs=options.epochs, batch=options.batch,
         lr=options.lr, validate_every=options.validate_every, patience=options.patience,
         save_minutes=options.save_minutes, compute=_compute(options), seed=options.seed,
     )  # fmt: skip

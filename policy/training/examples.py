@@ -18,13 +18,15 @@ from policy.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder
 from .base import Base
 from .blanks import Blank
 from .manifest import TrainingError
+from .probes import Probe
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A sequence; `middle` is where the blank's tokens begin in it, `left` to `left_end` is where L stands.
 
-    `decision` is the index of the token after `<eof>`, 0 where the sequence holds none.
+    `decision` is the index of the token after `<eof>`, 0 where the sequence holds none. `probes` are further places to
+    decide at: how many tokens of the sequence are seen there, and the token that is right.
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +34,7 @@ class Example:
     left: int
     left_end: int
     decision: int = 0
+    probes: tuple[tuple[int, int], ...] = ()
 
 
 class ExampleBuilder:
@@ -90,6 +93,22 @@ class ExampleBuilder:
             return [replace(example, decision=len(asked))] if example else []
         decided = Example((*asked, ids["cc"]), len(asked) + 1, 0, 0, len(asked))
         return [decided, example] if example else [decided]
+
+    def add_probes(self, example: Example, blank: Blank, probes: Sequence[Probe]) -> Example:
+        """`example`, a plain one, with those probes that fall on a border of its tokens of L.
+
+        Only layouts that decide right behind L can have any.
+        """
+        if self.prompts.layout.decide[-2:] != ("L", "eof"):
+            return example
+        ids, prefix = self.base.vocabulary.ids, self.cursor(blank).prefix
+        left = example.tokens[example.left : example.left_end]
+        kept = []
+        for at, helpful in probes:
+            rest = tuple(self.base.tokenizer.encode(prefix[at:]))
+            if len(rest) < len(left) and left[len(left) - len(rest) :] == rest:
+                kept.append((example.left_end - len(rest), ids["cc"] if helpful else ids["middle"]))
+        return replace(example, probes=tuple(kept))
 
     def build_left_only(self, blank: Blank) -> Example | None:
         """The sequence for a model that reads only what stands left: what the base is measured by."""

@@ -28,12 +28,14 @@ from policy.prompt import Budgets
 from . import base as bases
 from . import manifest
 from .adapt import STATE, arguments_of, history, note, order, restore, save
-from .blanks import Blank, load
+from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder, micro_batches
 from .fitting import best_threshold, logistic, sigmoid
-from .label import Label, eligible, load_labels
+from .label import Label, load_labels
 from .loss import Losses, Weights, backward, backward_judging, hidden_states
+from .probes import Probe
+from .probes import read as read_probes
 from .running import Stop, quick_memory
 
 BEST = "best.pt"
@@ -62,6 +64,7 @@ def run(
     least_gain: float = 0.0,
     left_weight: float = 0.0,
     limit: int = 0,
+    probes: Path | None = None,
     epochs: float = 2.0,
     batch: int = 16,
     lr: float = 2e-5,
@@ -75,6 +78,7 @@ def run(
 
     `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`), or
     "own": the likelihoods are those of the model as it trains, both branches learn, and only validation needs labels.
+    To those decisions the ones at `probes` (the artefact of that step) are added.
     """
     told = arguments_of(trained)
     arguments = {
@@ -83,7 +87,8 @@ def run(
         "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
-    manifest.begin(out, "finetune", {"blanks": blanks, "base": base}, arguments)
+    inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
+    manifest.begin(out, "finetune", inputs, arguments)
     quick_memory()
     loaded = bases.load(base, weights=trained / STATE)
     model: Any = loaded.model.to(compute.device)
@@ -93,10 +98,11 @@ def run(
     step_of: Callable[[int], tuple[Losses, float]]
     if label_kind == "own":
         own = eligible(load(blanks / "train.jsonl"), limit, seed)
+        further = read_probes(probes / "train.jsonl") if probes else {}
         count = len(own)
 
         def step_of(step: int) -> tuple[Losses, float]:
-            pairs = pairs_of(builder, own, step, batch, seed)
+            pairs = pairs_of(builder, own, further, step, batch, seed)
             cc = loaded.vocabulary.ids["cc"]
             return backward_judging(model, pairs, weights, least_gain, cc, compute)
     else:
@@ -178,14 +184,19 @@ def entries_of(data: Sequence[Entry], step: int, size: int, seed: int) -> list[E
 
 
 def pairs_of(
-    builder: ExampleBuilder, data: Sequence[Blank], step: int, size: int, seed: int
+    builder: ExampleBuilder,
+    data: Sequence[Blank],
+    probes: Mapping[str, Sequence[Probe]],
+    step: int,
+    size: int,
+    seed: int,
 ) -> list[tuple[Example, Example]]:
     """The blanks of one step both ways: plain with its decision, and retrieved."""
     pairs = []
     for blank in entries_of(data, step, size, seed):
         plain, retrieved = builder.build_judged(blank, positive=False), builder.build(blank, context=True)
         if plain and retrieved:
-            pairs.append((plain[0], retrieved))
+            pairs.append((builder.add_probes(plain[0], blank, probes.get(blank.id, ())), retrieved))
     return pairs
 
 

@@ -11,7 +11,6 @@ Output: `OUT/<split>.jsonl`, a row a blank.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from policy.prompt import Budgets
 from . import base as bases
 from . import manifest
 from .adapt import STATE, arguments_of
-from .blanks import Blank, load
+from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
@@ -109,13 +108,6 @@ def run(
                     bar.update(len(group))
     if not stop.asked:
         manifest.finish(out, **{split: summary(load_labels(out / f"{split}.jsonl")) for split in splits})
-
-
-def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
-    """Blanks that a label can be made for, in a fixed random order."""
-    found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
-    random.Random(seed).shuffle(found)
-    return found[:limit] if limit else found
 
 
 def load_labels(path: Path) -> list[Label]:

@@ -135,7 +135,7 @@ class _Totals:
     def of(cls, batch: Sequence[Example], weights: Weights) -> _Totals:
         middles = sum(len(example.tokens) - example.middle for example in batch)
         lefts = sum(max(0, example.left_end - example.left - 1) for example in batch)
-        decisions = sum(example.decision > 0 for example in batch)
+        decisions = sum((example.decision > 0) + len(example.probes) for example in batch)
         shares = (1 / max(middles, 1), weights.left / max(lefts, 1), weights.decision / max(decisions, 1))
         return cls((middles, lefts, decisions), shares, [0.0, 0.0, 0.0])
 
@@ -156,7 +156,7 @@ def _pass(
     table = model.get_output_embeddings().weight
     for group in micro_batches(batch, compute.micro_tokens):
         with compute.autocast():
-            hidden = hidden_states(model, [example.tokens for example in group], compute.device)
+            hidden, probed = hidden_with_probes(model, group, compute.device)
         hidden = hidden.to(compute.dtype)
         places = [(row, at, kind) for row, example in enumerate(group) for at, kind in _places(example, total)]
         kinds = torch.tensor([kind for _, _, kind in places])
@@ -168,6 +168,7 @@ def _pass(
         found |= {id(each): float(values[(owners == row) & (kinds == _BLANK)].sum()) for row, each in enumerate(group)}
         deciding = [(row, each.decision - 1, target(each, found[id(each)]))
                     for row, each in enumerate(group) if each.decision]  # fmt: skip
+        deciding += probed
         if deciding:
             share = torch.full((len(deciding),), total.shares[_DECISION])
             decided, values = _loss(hidden, table, deciding, share)
@@ -175,6 +176,40 @@ def _pass(
             loss = loss + decided
         torch.autograd.backward(loss)
     return found
+
+
+def hidden_with_probes(
+    model: Any, group: Sequence[Example], device: str
+) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
+    """Last hidden states with a column a probe behind the longest sequence, and (row, column, target) of each probe.
+
+    A probe is an `<eof>` that sees the first tokens of its sequence and itself, at the position that follows them: what
+    the model would read if the cursor stood there. So the trunk is computed once for all places of a sequence.
+    """
+    most = max(len(example.probes) for example in group)
+    if not most:
+        return hidden_states(model, [example.tokens for example in group], device), []
+    longest = max(len(example.tokens) for example in group)
+    width = longest + most
+    ids = torch.zeros(len(group), width, dtype=torch.long)
+    places = torch.arange(width).repeat(len(group), 1)
+    seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(group), 1, 1)
+    seen[:, longest:] = torch.eye(width, dtype=torch.bool)[longest:]
+    probed = []
+    for row, example in enumerate(group):
+        ids[row, : len(example.tokens)] = torch.tensor(example.tokens)
+        for column, (visible, target) in enumerate(example.probes, longest):
+            ids[row, column] = example.tokens[example.decision - 1]  # `<eof>`
+            places[row, column] = visible
+            seen[row, column, :visible] = True
+            probed.append((row, column, target))
+    hidden: torch.Tensor = model.base_model(
+        input_ids=ids.to(device),
+        attention_mask=seen[:, None].to(device),
+        position_ids=places.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden, probed
 
 
 def _loss(

@@ -14,7 +14,7 @@ import transformers
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
-from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, manifest
+from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, manifest, probes
 from policy.training.compute import Compute
 from policy.training.examples import ExampleBuilder
 
@@ -139,8 +139,8 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
 
     loaded = base.load(work / "base", weights=adapted / adapt.STATE)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
-    data = label.eligible(blanks.load(work / "blanks" / "train.jsonl"), 0, 0)
-    pairs = finetune.pairs_of(builder, data, 0, 8, 0)
+    data = blanks.eligible(blanks.load(work / "blanks" / "train.jsonl"), 0, 0)
+    pairs = finetune.pairs_of(builder, data, {}, 0, 8, 0)
     plain, retrieved = (nll(loaded.model, [pair[side] for pair in pairs], Compute()) for side in (0, 1))
     gains = np.array(plain) - np.array(retrieved)
     least, cc = float(np.median(gains)), loaded.vocabulary.ids["cc"]
@@ -156,6 +156,29 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
         expected.append(-float(logits[cc if gain > least else example.tokens[example.decision]]))
     assert losses.decision == pytest.approx(np.mean(expected), rel=1e-4)
     assert all(parameter.grad.isfinite().all() for parameter in loaded.model.parameters())
+
+
+def test_a_probe_sees_what_the_model_would_read_there(work: Path, adapted: Path) -> None:
+    from policy.training.loss import hidden_states, hidden_with_probes
+
+    probes.run(work / "probes", work / "corpus", work / "blanks", each=4)
+    known = probes.read(work / "probes" / "train.jsonl")
+    assert {helpful for found in known.values() for _, helpful in found} == {True, False}
+    loaded = base.load(work / "base", weights=adapted / adapt.STATE)
+    builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
+    data = blanks.eligible(blanks.load(work / "blanks" / "train.jsonl"), 0, 0)
+    group = [plain for plain, _ in finetune.pairs_of(builder, data, known, 0, 8, 0)]
+    hidden, probed = hidden_with_probes(loaded.model, group, "cpu")
+    assert len(probed) == sum(len(example.probes) for example in group) > 3
+    eof, ids = loaded.vocabulary.ids["eof"], loaded.vocabulary.ids
+    for row, example in enumerate(group):
+        plainly = hidden_states(loaded.model, [example.tokens], "cpu")[0]
+        assert torch.allclose(hidden[row, : len(example.tokens)], plainly, atol=1e-5)
+    for (row, column, target), (seen, wanted) in zip(probed, [p for e in group for p in e.probes], strict=True):
+        alone = hidden_states(loaded.model, [[*group[row].tokens[:seen], eof]], "cpu")[0, -1]
+        assert torch.allclose(hidden[row, column], alone, atol=1e-5)
+        assert target == wanted
+        assert target in (ids["cc"], ids["middle"])
 
 
 def test_a_folder_with_another_run_is_refused(work: Path, adapted: Path) -> None:
