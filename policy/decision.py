@@ -8,6 +8,7 @@ model, but it makes any model selective. A decision says which gate made it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -63,6 +64,32 @@ class Thresholds:
                 return fallback
 
         return cls(value("line", default.line), value("block", default.block), value("similarity", default.similarity))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a model's P(`<cc>`) means: sigmoid(`slope` · log-odds + `offset`) is the rate at which retrieval helped.
+
+    Fitted on validation repositories after training (`repoformer.calibration.*` in the metadata); without it a
+    probability stands as the model says it. Monotone, so it changes no ranking, and greedy selection never sees it.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, p: float) -> float:
+        """The calibrated probability."""
+        p = min(max(p, 1e-9), 1 - 1e-9)
+        return 1 / (1 + math.exp(-(self.slope * math.log(p / (1 - p)) + self.offset)))
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Calibration:
+        """What a model's metadata says, the identity where it is silent or makes no sense."""
+        try:
+            slope, offset = (float(metadata[f"repoformer.calibration.{name}"]) for name in ("slope", "offset"))
+        except (KeyError, ValueError):
+            return cls()
+        return cls(slope, offset) if slope > 0 else cls()
 
 
 def by_policy(policy: Policy) -> Decision | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policy.decision import Calibration
 from policy.engine.batch import BATCH, Batch, likeliest, slots
 from policy.engine.cache import KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Stop, Trial, Tried, UsedChunk
@@ -61,6 +62,7 @@ class Session:
         wanted = replace(budgets_of(llama.metadata), **budgets)
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx - RESERVED_TOKENS))
         self._cc = vocabulary.ids.get("cc")
+        self._calibration = Calibration.from_metadata(llama.metadata)
         self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
 
     def info(self) -> ModelInfo:
@@ -92,7 +94,9 @@ class Session:
         result = self._cache.evaluate(slot, prompt.tokens)
         probabilities = softmax(result.logits)
         return Reading(
-            p_cc=float(probabilities[self._cc]) if selective and self._cc is not None else None,
+            p_cc=self._calibration.apply(float(probabilities[self._cc]))
+            if selective and self._cc is not None
+            else None,
             cc_is_top=selective and int(result.logits.argmax()) == self._cc,
             top_p=float(probabilities.max()),
             entropy=entropy(probabilities),

@@ -192,13 +192,16 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, required=True, help="the base that was trained")
     parser.add_argument("--trained", type=Path, help="the run to export (default: WORK/finetune)")
     parser.add_argument("--types", default="F16,Q8_0,Q5_K_M,Q4_K_M,Q4_0", help="which files to write")
+    parser.add_argument(
+        "--evaluated", type=Path, help="a run of `eval` on validation repositories: fit thresholds on it"
+    )
     parser.add_argument("--name", default="repoformer-smollm2-135m", help="name of the model and of its files")
 
 
 def _run_export(options: argparse.Namespace) -> int:
     trained = options.trained or options.work / "finetune"
     for path in _step("export").run(
-        _out(options, "export"), trained, options.base, tuple(options.types.split(",")), options.name
+        _out(options, "export"), trained, options.base, tuple(options.types.split(",")), options.name, options.evaluated
     ):
         print(path)
     return 0

@@ -18,9 +18,11 @@ from policy.prompt import Role
 from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
+from .fitting import MOST_RETRIEVED, calibrate
 from .manifest import TrainingError
 
 TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
+FITTED = ("thresholds", "calibration")
 _FIM_KEYS: Mapping[Role, str] = {
     "prefix": "tokenizer.ggml.fim_pre_token_id",
     "suffix": "tokenizer.ggml.fim_suf_token_id",
@@ -34,11 +36,13 @@ def run(
     base: Path,
     types: Sequence[str] = tuple(TYPES),
     name: str = "repoformer-smollm2-135m",
-    thresholds: Mapping[str, float] | None = None,
+    evaluated: Path | None = None,
 ) -> list[Path]:
     """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
 
-    Thresholds that were fitted (the manifest of `finetune`) go into the file unless others are given.
+    Thresholds and calibration are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
+    folder of a run of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
+    second is what ships: it tells of the weights and the engine that are served.
     """
     import torch
 
@@ -54,7 +58,8 @@ def run(
     source = manifest.read(trained)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     config, tables = describe(base)
-    extra = metadata(name, base, trained, source, int(state["step"]), thresholds)
+    fitted = fit(evaluated) if evaluated else {key: source[key] for key in FITTED if key in source}
+    extra = metadata(name, base, trained, source, int(state["step"]), fitted)
     whole = out / f"{name}-F16.gguf"
     write(whole, config, state["model"], tables, extra)
     paths = [whole]
@@ -64,9 +69,21 @@ def run(
             quantise(whole, paths[-1], type_)
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for path in paths}
     # Weights are exported as often as one likes: the last export is what the manifest tells of.
-    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source}
+    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source, **fitted}
     manifest.write(out, {**told, "files": sizes, "done": True})
     return paths
+
+
+def fit(evaluated: Path) -> dict[str, Any]:
+    """Thresholds and calibration from the results of an evaluation."""
+    from policy.evaluation import record, table
+
+    rows = [row for row in table.read(evaluated / record.RESULTS) if row.p_cc is not None]
+    if not rows:
+        raise TrainingError(f"{evaluated} holds no results of a model that decides")
+    gains = [row.es_with - row.es_without for row in rows]
+    p = [row.p_cc for row in rows if row.p_cc is not None]
+    return {**calibrate(p, [row.kind for row in rows], gains, MOST_RETRIEVED), "validated": len(rows)}
 
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:
@@ -96,11 +113,10 @@ def metadata(
     trained: Path,
     source: Mapping[str, Any],
     step: int,
-    thresholds: Mapping[str, float] | None,
+    fitted: Mapping[str, Any],
 ) -> dict[str, str | int | float]:
     """What the file says of itself."""
     arguments = source["arguments"]
-    fitted = thresholds if thresholds is not None else source.get("thresholds", {})
     return {
         "general.type": "model",
         "general.name": name,
@@ -110,8 +126,8 @@ def metadata(
         "general.description": "Fill-in-the-middle with selective retrieval, made by repoformer-lsp train",
         "repoformer.layout": str(arguments["layout"]),
         **{f"repoformer.budget.{slot}": int(size) for slot, size in arguments["budgets"].items()},
-        **{f"repoformer.threshold.{kind}": float(value) for kind, value in fitted.items()},
-        **{f"repoformer.calibration.{key}": float(value) for key, value in source.get("calibration", {}).items()},
+        **{f"repoformer.threshold.{kind}": float(value) for kind, value in fitted.get("thresholds", {}).items()},
+        **{f"repoformer.calibration.{key}": float(value) for key, value in fitted.get("calibration", {}).items()},
         "repoformer.step": str(source["step"]),
         "repoformer.steps": step,
         "repoformer.manifest": manifest.digest(trained / manifest.NAME),

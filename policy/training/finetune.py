@@ -31,7 +31,7 @@ from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder, micro_batches
-from .fitting import best_threshold, logistic, sigmoid
+from .fitting import MOST_RETRIEVED, best_threshold, calibrate
 from .label import Label, load_labels
 from .loss import Losses, Weights, backward, backward_judging, hidden_states
 from .probes import Probe
@@ -39,7 +39,6 @@ from .probes import read as read_probes
 from .running import Stop, quick_memory
 
 BEST = "best.pt"
-MOST_RETRIEVED = 0.6
 LabelKind = Literal["similarity", "likelihood", "own"]
 Entry = TypeVar("Entry")
 
@@ -77,8 +76,9 @@ def run(
     """Fine-tune from the checkpoint in `trained` on `limit` blanks (0: all); `decision_weight` is the paper's λ.
 
     `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`), or
-    "own": the likelihoods are those of the model as it trains, both branches learn, and only validation needs labels.
-    To those decisions the ones at `probes` (the artefact of that step) are added.
+    "own": the likelihoods are those of the model as it trains, both branches learn, and no labels are needed. Where
+    there are none for validation the last weights are kept, and `export --evaluated` fits the thresholds. To those
+    decisions the ones at `probes` (the artefact of that step) are added.
     """
     told = arguments_of(trained)
     arguments = {
@@ -117,17 +117,18 @@ def run(
                         for example in builder.build_judged(entry.blank, positive=positive)]  # fmt: skip
             return backward(model, examples, weights, compute), sum(verdicts) / len(verdicts)
 
-    if not count or not valid:
+    if not count or not (valid or label_kind == "own"):
         raise manifest.TrainingError(f"no labels in {labels}: run `train label` first")
     steps = max(1, round(epochs * count / batch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     saved = time.monotonic()
+    warmup = max(1, min(50, steps // 10))
     weights = Weights(left_weight, decision_weight)
     with Stop() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
         while step < steps and not stop.asked and not stale(history(out), patience):
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, (step + 1) / 50) * (1 - step / steps)
+                group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
             optimizer.zero_grad(set_to_none=True)
             losses, positive = step_of(step)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -139,7 +140,7 @@ def run(
                 "decision": losses.decision,
                 "positive": positive,
             }
-            if step % validate_every == 0 or step == steps:
+            if valid and (step % validate_every == 0 or step == steps):
                 row |= check(p_retrieve(model, builder, valid, compute), valid)
                 if row["selected"] >= max((past["selected"] for past in history(out) if "selected" in past), default=0):
                     save(out, model, optimizer, step, name=BEST)
@@ -151,10 +152,14 @@ def run(
                 saved = time.monotonic()
     if stop.asked:
         return
+    if not valid:
+        manifest.finish(out, steps=step, counts={"train": count})
+        return
     state = torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True)
     model.load_state_dict(state["model"])
     p = p_retrieve(model, builder, valid, compute)
-    fitted = calibrate(p, valid)
+    kinds = [entry.label.kind for entry in valid]
+    fitted = calibrate(p, kinds, [entry.label.gain for entry in valid], MOST_RETRIEVED)
     rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(valid, p, strict=True)]
     (out / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     counts = {"train": count, "valid": len(valid)}
@@ -231,24 +236,6 @@ def check(p: Sequence[float], data: Sequence[Judged]) -> dict[str, float]:
         "always": without + float(gains.mean()),
         "selected": without + float((gains * chosen).mean()),
         "share": float(chosen.mean()),
-    }
-
-
-def calibrate(p: Sequence[float], data: Sequence[Judged]) -> dict[str, Any]:
-    """Thresholds for lines and blocks, and the logistic map from log-odds of P(`<cc>`) to the rate of gains."""
-    line = np.array([entry.label.kind in {"line", "cursor"} for entry in data])
-    gains = np.array([entry.label.gain for entry in data])
-    values = np.clip(np.asarray(p, float), 1e-9, 1 - 1e-9)
-    odds = np.log(values / (1 - values))[:, None]
-    slope, offset = logistic(odds, gains > 0, ridge=1e-3)
-    calibrated = sigmoid(slope * odds[:, 0] + offset)
-    return {
-        "thresholds": {
-            "line": best_threshold(values[line].tolist(), gains[line].tolist(), MOST_RETRIEVED),
-            "block": best_threshold(values[~line].tolist(), gains[~line].tolist(), MOST_RETRIEVED),
-        },
-        "calibration": {"slope": float(slope), "offset": float(offset)},
-        "calibration_error": calibration_error(calibrated, gains > 0),
     }
 
 

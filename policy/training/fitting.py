@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from policy.evaluation.statistics import calibration_error
+
+MOST_RETRIEVED = 0.6  # what a default threshold may retrieve for: the rest has to be worth it by the model's own word
 
 
 def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float = 0.6) -> float:
@@ -24,6 +29,30 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float 
         return 1.0
     below = ranked[count] if count < len(ranked) else 0.0
     return float((ranked[count - 1] + below) / 2)
+
+
+def calibrate(p: Sequence[float], kinds: Sequence[str], gains: Sequence[float], most: float) -> dict[str, Any]:
+    """The logistic map from P(`<cc>`) to the rate of gains, and thresholds for lines and blocks on what it gives.
+
+    `p`, `kinds` (of blanks) and `gains` (in edit similarity) are of the same validation blanks. A decision that points
+    the wrong way is left as it is: no map makes sense of it.
+    """
+    line = np.array([kind in {"line", "cursor"} for kind in kinds])
+    gained = np.asarray(gains, float)
+    values = np.clip(np.asarray(p, float), 1e-9, 1 - 1e-9)
+    odds = np.log(values / (1 - values))[:, None]
+    slope, offset = logistic(odds, gained > 0, ridge=1e-3)
+    if slope <= 0:
+        slope, offset = 1.0, 0.0
+    values = sigmoid(slope * odds[:, 0] + offset)
+    return {
+        "thresholds": {
+            "line": best_threshold(values[line].tolist(), gained[line].tolist(), most),
+            "block": best_threshold(values[~line].tolist(), gained[~line].tolist(), most),
+        },
+        "calibration": {"slope": float(slope), "offset": float(offset)},
+        "calibration_error": calibration_error(values, gained > 0),
+    }
 
 
 def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: float = 1.0) -> NDArray[np.float64]:

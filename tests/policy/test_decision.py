@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from policy.decision import Decision, Thresholds, by_policy, by_similarity, by_token
+from policy.decision import Calibration, Decision, Thresholds, by_policy, by_similarity, by_token
 from policy.engine import Reading
 
 
@@ -38,3 +40,13 @@ def test_thresholds_come_from_the_model() -> None:
     thresholds = Thresholds.from_metadata({"repoformer.threshold.line": "0.31", "repoformer.threshold.block": "many"})
     assert thresholds.of("line") == 0.31
     assert thresholds.of("block") == Thresholds().block
+
+
+def test_a_calibrated_probability_is_the_rate_that_was_seen() -> None:
+    fitted = Calibration.from_metadata({"repoformer.calibration.slope": "0.5", "repoformer.calibration.offset": "-1"})
+    assert fitted.apply(0.5) == pytest.approx(1 / (1 + math.e))
+    ranked = [fitted.apply(p) for p in (0.0, 0.01, 0.2, 0.9, 1.0)]
+    assert ranked == sorted(ranked)
+    assert 0 < ranked[0] < ranked[-1] < 1
+    for nonsense in ({}, {"repoformer.calibration.slope": "-2", "repoformer.calibration.offset": "0"}):
+        assert Calibration.from_metadata(nonsense).apply(0.3) == pytest.approx(0.3)
