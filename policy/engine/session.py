@@ -61,7 +61,7 @@ class Session:
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
         wanted = replace(budgets_of(llama.metadata), **budgets)
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx - RESERVED_TOKENS))
-        self._cc = vocabulary.ids.get("cc")
+        self._cc = vocabulary.ids.get("cc") if chosen.selective else None
         self._calibration = Calibration.from_metadata(llama.metadata)
         self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
 
@@ -94,9 +94,7 @@ class Session:
         result = self._cache.evaluate(slot, prompt.tokens)
         probabilities = softmax(result.logits)
         return Reading(
-            p_cc=self._calibration.apply(float(probabilities[self._cc]))
-            if selective and self._cc is not None
-            else None,
+            p_cc=self._calibration.apply(float(probabilities[self._cc])) if self._cc is not None else None,
             cc_is_top=selective and int(result.logits.argmax()) == self._cc,
             top_p=float(probabilities.max()),
             entropy=entropy(probabilities),
