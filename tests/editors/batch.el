@@ -8,12 +8,15 @@
 (setq make-backup-files nil
       auto-save-default nil
       create-lockfiles nil
-      eglot-sync-connect 30
+      eglot-sync-connect 60
       vc-handled-backends '(Git))
+
+(defvar test-seconds 120
+  "How long to wait for anything; a test says how long that is.")
 
 (defun test-until (what holds)
   "Wait until HOLDS returns non-nil; fail saying WHAT after a while."
-  (let ((end (+ (float-time) 120)) value)
+  (let ((end (+ (float-time) test-seconds)) value)
     (while (not (setq value (funcall holds)))
       (when (> (float-time) end)
         (error "Never: %s; buffer %S" what (buffer-string)))
@@ -54,6 +57,17 @@
 (defun test-text ()
   "The text of the buffer."
   (buffer-substring-no-properties (point-min) (point-max)))
+
+(defun test-state ()
+  "What the mode line says."
+  (substring-no-properties (nth 1 (repoformer--lighter))))
+
+(defun test-kill (file)
+  "Kill the process whose number is in FILE, as the system's memory killer would."
+  (signal-process (with-temp-buffer
+                    (insert-file-contents file)
+                    (string-to-number (buffer-string)))
+                  9))
 
 (defun test-equal (expected found what)
   "Fail saying WHAT unless EXPECTED equals FOUND."

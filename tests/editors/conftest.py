@@ -1,46 +1,53 @@
-"""Real editors, installed where they can be; the folder that they open; a home directory of its own for each test.
-
-An editor is installed into the user's cache by a script of `install/`. On Debian (and so in CI) a failing script fails
-the tests: they are skipped only where the script cannot work at all.
-"""
+"""What the tests in real editors share: the folder that they open, a home directory of its own for each of them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 import pytest
 
+from policy import models
+from policy.errors import ModelMissing
+from tests.editors.editors import summary
 from tests.editors.wire import Wire
-from tests.editors.workspace import lay_out
+from tests.editors.workspace import SECONDS, lay_out
 
-INSTALL = Path(__file__).with_name("install")
-REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
 PICTURES = REPOSITORY / "docs" / "editors"
 
 
-def install(name: str) -> Path:
-    """Run an install script; returns the folder it installed into. Skips where there is no Debian to install on."""
-    folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "editors", name)
-    if not Path("/etc/debian_version").exists():
-        pytest.skip(f"NOT TESTED: {name} is installed from Debian's packages, and this is no Debian")
-    log = folder.with_name(f"{name}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
-        done = subprocess.run(
-            [INSTALL / f"{name}.sh", folder],
-            env={**os.environ, "PYTHON": sys.executable},
-            stdout=output,
-            stderr=output,
-            stdin=subprocess.DEVNULL,
-        )
-    assert done.returncode == 0, f"{name} could not be installed:\n{log.read_text()[-3000:]}"
-    return folder
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was tested and what was not, and how long people wait."""
+    if lines := summary():
+        terminalreporter.section("editors")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several waits in one test may take long on a busy machine, each for itself."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(3 * SECONDS))
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The model that a person has who names none."""
+    try:
+        return models.resolve().path
+    except ModelMissing:
+        return models.place_interim().path
+
+
+@pytest.fixture(scope="session")
+def interim() -> Path:
+    """What `repoformer-lsp model pull` gets."""
+    return models.place_interim().path
 
 
 @pytest.fixture
@@ -54,9 +61,9 @@ def home(tmp_path: Path) -> dict[str, str]:
     """The environment of a person who has nothing yet."""
     place = tmp_path / "home"
     place.mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    programs = os.environ["PATH"].split(os.pathsep)
     return {
-        **kept,
+        "PATH": os.pathsep.join(each for each in programs if not Path(each, "repoformer-lsp").exists()),
         "LANG": "C.UTF-8",
         "HOME": str(place),
         "XDG_CONFIG_HOME": str(place / ".config"),
@@ -64,6 +71,7 @@ def home(tmp_path: Path) -> dict[str, str]:
         "XDG_STATE_HOME": str(place / ".local" / "state"),
         "XDG_DATA_HOME": str(place / ".local" / "share"),
         "OMP_WAIT_POLICY": "passive",  # tests share the machine with whatever else runs on it
+        **{name: os.environ[name] for name in ("TMPDIR",) if name in os.environ},
     }
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.editors.workspace import SECONDS
+
 COLUMNS, ROWS = 96, 22
 _PALETTE = (
     *("#1d1f21", "#cc6666", "#b5bd68", "#f0c674", "#81a2be", "#b294bb", "#8abeb7", "#c5c8c6"),
@@ -39,9 +41,9 @@ class Terminal:
         """What the screen shows."""
         return self._tmux("capture-pane", "-p")
 
-    def wait(self, shows: Callable[[str], bool], what: str, seconds: float = 120) -> str:
+    def wait(self, shows: Callable[[str], object], what: str) -> str:
         """Wait until the screen shows something; returns the screen."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + SECONDS
         while not shows(screen := self.screen()):
             assert time.monotonic() < end, f"the screen never showed {what}:\n{screen}"
             time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ import pytest
 
 from lsp_server.client import Client
 from tests.editors.wire import SERVER
-from tests.editors.workspace import FILES
+from tests.editors.workspace import FILES, SETTINGS
 
 
 async def completed(home: dict[str, str], folder: Path, model: Path, typed: str, **options: Any) -> tuple[Any, Any]:
     """The server's capabilities, and its list at the end of `beds.py` with some more typed."""
     client = await Client.spawn([SERVER, "--model", model], env=home)
-    await client.initialize([folder], options=options)
+    await client.initialize([folder], options=SETTINGS | options)
     uri = (folder / "beds.py").as_uri()
     text = FILES["beds.py"] + typed
     client.open(uri, text)
@@ -25,7 +24,7 @@ async def completed(home: dict[str, str], folder: Path, model: Path, typed: str,
         place = {"line": text.count("\n"), "character": len(typed)}
         result = await client.request("textDocument/completion", {"textDocument": {"uri": uri}, "position": place})
     capabilities = client.capabilities
-    await asyncio.wait_for(client.close(), 30)
+    await client.close()
     return capabilities, result
 
 
@@ -36,7 +35,7 @@ async def test_a_suggestion_replaces_the_word_at_the_cursor(
     _, result = await completed(home, folder, model, typed, completion=True)
     [entry] = result["items"]
     assert result["isIncomplete"] is True
-    assert entry["textEdit"]["newText"].startswith("width")
+    assert entry["textEdit"]["newText"].startswith(word) and len(entry["textEdit"]["newText"]) > len(word)
     assert entry["filterText"] == entry["textEdit"]["newText"]
     start, end = entry["textEdit"]["range"]["start"], entry["textEdit"]["range"]["end"]
     assert (start["character"], end["character"]) == (len(typed) - len(word), len(typed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,17 +12,17 @@ from typing import Any
 import pynvim
 import pytest
 
-from tests.editors.conftest import REPOSITORY, install
+from tests.editors.conftest import REPOSITORY
+from tests.editors.editors import EDITORS, Stopwatch, install
 from tests.editors.terminal import terminal
-from tests.editors.wire import Stopwatch, Wire
-from tests.editors.workspace import AREA, HARD, MULTIPLY
+from tests.editors.wire import Wire
+from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
 
 PLUGIN = REPOSITORY / "editors" / "neovim"
-SECONDS = 90
 INIT = """
 vim.opt.runtimepath:prepend(%(plugin)r)
 vim.opt.swapfile = false
-require('repoformer').setup(vim.tbl_extend('force', { cmd = %(cmd)s }, %(options)s))
+require('repoformer').setup(vim.tbl_deep_extend('force', { cmd = %(cmd)s, settings = %(settings)s }, %(options)s))
 """
 
 
@@ -30,8 +31,13 @@ def nvim(request: pytest.FixtureRequest) -> Path:
     return install(request.param) / "nvim"
 
 
-def lua_list(texts: list[str]) -> str:
-    return "{" + ", ".join(repr(text) for text in texts) + "}"
+def title(nvim: Path) -> str:
+    return EDITORS[nvim.parent.name].name
+
+
+def init_lua(program: Path, options: str) -> str:
+    settings = "{" + ", ".join(f"{name} = {value}" for name, value in SETTINGS.items()) + "}"
+    return INIT % {"plugin": str(PLUGIN), "cmd": f"{{ {str(program)!r} }}", "settings": settings, "options": options}
 
 
 class Neovim:
@@ -66,19 +72,24 @@ class Neovim:
         marks: list[Any] = self.api.exec_lua(lua)
         return marks
 
-    def until(self, holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-        end = time.monotonic() + seconds
+    def until(self, holds: Callable[[], Any], what: str) -> Any:
+        end = time.monotonic() + SECONDS
         while not (value := holds()):
             assert time.monotonic() < end, f"{what}; buffer:\n{self.text}\nmessages: {self.messages()}"
             time.sleep(0.05)
         return value
 
-    def wait_ghost(self, starts: str = "") -> str:
-        ghost: str = self.until(lambda: (g := self.ghost) and g.startswith(starts) and g, f"no ghost text {starts!r}")
+    def wait_ghost(self) -> str:
+        ghost: str = self.until(lambda: self.ghost, "no ghost text")
         return ghost
 
+    @property
+    def status(self) -> str:
+        line: str = self.api.exec_lua("return require('repoformer').statusline()")
+        return line
+
     def wait_ready(self) -> None:
-        self.until(lambda: "✓" in self.api.exec_lua("return require('repoformer').statusline()"), "never ready")
+        self.until(lambda: "✓" in self.status, "never ready")
 
     def messages(self) -> str:
         messages: str = self.api.exec_lua("return vim.api.nvim_exec2('messages', { output = true }).output")
@@ -106,14 +117,7 @@ def start(
 
     def start(file: str, options: str = "{}", wire: Wire = wire) -> Neovim:
         init = tmp_path / "init.lua"
-        init.write_text(
-            INIT
-            % {
-                "plugin": str(PLUGIN),
-                "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]),
-                "options": options,
-            }
-        )
+        init.write_text(init_lua(wire.script(tmp_path / "repoformer-lsp"), options))
         env = [f"{name}={value}" for name, value in home.items()]
         command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
         api = pynvim.attach("child", argv=command)
@@ -128,78 +132,109 @@ def start(
 
 def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
     """The buffer and the server's copy are identical. Changes are sent a moment after they are made."""
-    neovim.until(lambda: wire.text(file) == neovim.text, f"the server has {wire.text(file)!r}", 10)
+    neovim.until(lambda: wire.text(file) == neovim.text, f"the server has {wire.text(file)!r}")
 
 
 def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
-    watch = Stopwatch("Neovim")
     neovim = start("arithmetic.py")
     neovim.keys("Gi" + MULTIPLY)
-    whole = neovim.wait_ghost("\n    return a * b")
-    watch.lap("opening a file")
+    whole = neovim.wait_ghost()
     before = neovim.text
+    first_line = "\n" + whole.split("\n")[1]
 
-    neovim.keys("<M-C-Right>")  # a line of it
-    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + "\n    return a * b"), "no line accepted")
+    def has(text: str) -> bool:
+        return neovim.text == before.replace(MULTIPLY, MULTIPLY + text)
+
+    neovim.keys("<M-C-Right>")
+    neovim.until(lambda: has(first_line), "no line accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: neovim.text == before, "one `u` does not take the line back")
+    neovim.until(lambda: has(""), "one `u` does not take the line back")
 
     neovim.keys("A<Space><BS>")
-    neovim.wait_ghost("\n    return")
-    neovim.keys("<M-Right>")  # a word
-    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + "\n    return"), "no word accepted")
+    neovim.wait_ghost()
+    neovim.keys("<M-Right>")
+    neovim.until(lambda: has("\n    " + whole.split()[0]), "no word accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: neovim.text == before, "one `u` does not take the word back")
+    neovim.until(lambda: has(""), "one `u` does not take the word back")
 
     neovim.keys("A<Space><BS>")
-    assert neovim.wait_ghost("\n    return") == whole
+    assert neovim.wait_ghost() == whole
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + whole), "not accepted")
+    neovim.until(lambda: has(whole), "not accepted")
     assert neovim.api.current.window.cursor[0] == neovim.text[: neovim.text.index(whole) + len(whole)].count("\n") + 1
     neovim.keys("# more<Esc>u")
-    neovim.until(lambda: neovim.text == before.replace(MULTIPLY, MULTIPLY + whole), "typed text is another step")
+    neovim.until(lambda: has(whole), "typed text is another step")
     neovim.keys("u")
-    neovim.until(lambda: neovim.text == before, "one `u` does not take all of it back")
+    neovim.until(lambda: has(""), "one `u` does not take all of it back")
     check_same(neovim, wire, folder / "arithmetic.py")
+    assert len(wire.sent("textDocument/didShowCompletion")) >= 3
+    parts = [part for part in (first_line, "\n    " + whole.split()[0]) if part != whole]
+    lengths = [params["acceptedLength"] for params in wire.sent("textDocument/didPartiallyAcceptCompletion")]
+    assert lengths == [len(MULTIPLY + part) for part in parts]
+    assert {params["command"] for params in wire.sent("workspace/executeCommand")} == {"repoformer.accepted"}
 
 
-def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
+def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folder: Path, nvim: Path) -> None:
+    watch = Stopwatch(title(nvim))
     neovim = start("beds.py")
-    neovim.wait_ready()
     neovim.keys("Go" + AREA)
-    watch = Stopwatch("Neovim")
-    whole = neovim.wait_ghost("width")
+    neovim.wait_ghost()
+    watch.lap("opening a file")
+    neovim.keys("<Esc>cc" + AREA[:-2])
+    neovim.until(lambda: neovim.text.endswith(AREA[:-2] + "\n"), "not typed")
+    watch.start()
+    neovim.keys(AREA[-2])
+    neovim.wait_ghost()
     watch.lap("a key")
+
+    neovim.keys("<Esc>cc" + AREA)
+    neovim.until(lambda: neovim.text.endswith(AREA + "\n"), "not typed")
+    whole = neovim.wait_ghost()
     for typed in range(1, 4):
         neovim.keys(whole[typed - 1])
-        neovim.until(lambda typed=typed: neovim.ghost == whole[typed:], f"the rest is not shown after {typed} keys", 2)
+        neovim.until(lambda typed=typed: neovim.ghost == whole[typed:], f"the rest is not shown after {typed} keys")
     neovim.keys("<Tab>")  # at once, whatever the server has answered meanwhile
     neovim.until(lambda: neovim.text.endswith(AREA + whole + "\n"), "not accepted after typing through")
 
     neovim.keys("<Esc>uA<Space><BS>")
     neovim.wait_ghost()
     neovim.keys("#")
-    neovim.until(lambda: not neovim.marks or neovim.ghost, "ghost text that does not fit stays on screen", 2)
+    neovim.until(lambda: not neovim.marks or neovim.ghost, "ghost text that does not fit stays on screen")
     neovim.keys("<Esc>")
-    neovim.until(lambda: not neovim.marks, "ghost text stays after insert mode", 2)
+    neovim.until(lambda: not neovim.marks, "ghost text stays after insert mode")
     check_same(neovim, wire, folder / "beds.py")
 
 
-def test_dismiss_cycle_and_trigger(start: Callable[..., Neovim], wire: Wire) -> None:
+def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
     neovim = start("beds.py")
     neovim.keys("Go" + AREA)
-    whole = neovim.wait_ghost("width")
-    count = len(wire.answers()[-1])
-    neovim.keys("<M-]>" * count)
-    neovim.until(lambda: neovim.ghost == whole, "a whole round of cycling does not come back")
-    neovim.keys("<M-[>" * count)
-    neovim.until(lambda: neovim.ghost == whole, "nor does it backwards")
-    neovim.keys("<C-]>")
-    neovim.until(lambda: not neovim.marks, "not dismissed", 5)
+    neovim.wait_ghost()
     before = neovim.text
+    neovim.keys("<C-]>")
+    neovim.until(lambda: not neovim.marks, "not dismissed")
     neovim.keys("<M-Bslash>")
-    neovim.wait_ghost("width")
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+    first = neovim.wait_ghost()
     assert neovim.text == before
+
+    neovim.keys("x<BS>")  # an automatic request, which brings one
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "it does not ask by itself")
+    neovim.until(lambda: neovim.ghost == first, "not shown again")
+    count, found = 0, []
+    while count == 0 or len(found) < count:
+        shown = len(wire.sent("textDocument/didShowCompletion"))
+        neovim.keys("<M-]>")
+        neovim.until(lambda shown=shown: len(wire.sent("textDocument/didShowCompletion")) > shown, "no other is shown")
+        count = len(wire.answers()[-1])
+        found.append(neovim.wait_ghost())
+    assert found[-1] == first, "a whole round of cycling comes back"
+    assert len(set(found)) == count, "each is another one"
+    neovim.keys("<M-[>")
+    neovim.until(lambda: neovim.ghost == (found * 2)[-2], "nor does it go backwards")
+    last = neovim.wait_ghost()
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == before[:-1] + last + "\n", "not what is on screen is accepted")
+    check_same(neovim, wire, folder / "beds.py")
 
 
 def test_tab_does_what_it_did(start: Callable[..., Neovim]) -> None:
@@ -209,6 +244,16 @@ def test_tab_does_what_it_did(start: Callable[..., Neovim]) -> None:
     neovim.keys("<Tab><M-Right>y")
     neovim.until(lambda: neovim.text.rstrip().endswith("y"), "keys are lost")
     assert neovim.text.splitlines()[-1].split() == ["x", "y"]
+
+
+def test_tab_indents_a_blank_line(start: Callable[..., Neovim]) -> None:
+    neovim = start("arithmetic.py")
+    neovim.keys("Gi" + MULTIPLY)
+    neovim.wait_ghost()
+    neovim.keys("<CR><C-u>")
+    neovim.until(lambda: (g := neovim.ghost) and g.startswith("    "), "no ghost text that begins with an indentation")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text.endswith(MULTIPLY + "\n    \n"), "Tab takes the suggestion instead of indenting")
 
 
 def test_middle_of_a_line(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
@@ -233,16 +278,18 @@ def test_hard_characters_before_the_cursor(start: Callable[..., Neovim], wire: W
     neovim.until(lambda: neovim.text == HARD + whole + "\n", "not accepted exactly")
     assert neovim.api.eval("&fileformat") == ends
     check_same(neovim, wire, file)
+    assert wire.encoding() == "utf-8"
 
 
-def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], folder: Path) -> None:
+def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim]) -> None:
     neovim = start("beds.py", "{ settings = { policy = 'always' } }")
     neovim.wait_ready()
     neovim.keys("Go" + AREA)
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
     neovim.until(lambda: "Why this completion" in neovim.text, "no document")
-    assert "other files were read" in neovim.text
+    for said in ("other files were read", "fitted into the prompt", " ms", "evaluated tokens"):
+        assert said in neovim.text
     [line] = [text for text in neovim.text.splitlines() if "shapes.py:" in text]
     neovim.keys("/shapes.py<CR><CR>")
     neovim.until(lambda: neovim.api.current.buffer.name.endswith("shapes.py"), "no jump")
@@ -252,12 +299,9 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], folder:
 def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> None:
     neovim = start("beds.py")
     neovim.wait_ready()
-    states = (("pause", "∅"), ("resume", "✓"), ("pause language", "∅"), ("resume", "✓"))
-    for command, sign in states:
+    for command, sign in (("pause", "∅"), ("resume", "✓"), ("pause language", "∅"), ("resume", "✓")):
         neovim.api.command(f"Repoformer {command}")
-        neovim.until(
-            lambda sign=sign: sign in neovim.api.exec_lua("return require('repoformer').statusline()"), command
-        )
+        neovim.until(lambda sign=sign: sign in neovim.status, command)
     neovim.api.command("Repoformer policy never")
     lua = "return require('repoformer.status').of(0).policy"
     neovim.until(lambda: neovim.api.exec_lua(lua) == "never", "the policy stays")
@@ -272,7 +316,7 @@ def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, f
     neovim.wait_ready()
     wire.kill()
     neovim.keys("Gox = 1<Esc>")
-    neovim.until(lambda: neovim.text.endswith("x = 1\n"), "typing is blocked", 5)
+    neovim.until(lambda: neovim.text.endswith("x = 1\n"), "typing is blocked")
     neovim.until(lambda: len(wire.sent("initialize")) == 2, "not started again")
     neovim.wait_ready()
     assert neovim.messages().count("quit with exit code") == 1
@@ -289,12 +333,12 @@ def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, f
 
 
 def test_no_model(start: Callable[..., Neovim], tmp_path: Path) -> None:
-    neovim = start("beds.py", wire=Wire(tmp_path / "none.jsonl", None))
-    neovim.until(lambda: "model pull" in neovim.messages(), "the missing model is not named")
+    neovim = start("beds.py", wire=Wire(tmp_path / "none.jsonl", tmp_path / "no.gguf"))
+    neovim.until(lambda: "no model at" in neovim.messages(), "the missing model is not named")
     neovim.keys("Gox = 1<CR>y = 2<CR>z")
-    neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\nz\n"), "typing is blocked", 5)
-    assert neovim.messages().count("model pull") == 1
-    assert "✗" in neovim.api.exec_lua("return require('repoformer').statusline()")
+    neovim.until(lambda: neovim.text.endswith("x = 1\ny = 2\nz\n"), "typing is blocked")
+    assert neovim.messages().count("no model at") == 1
+    assert "✗" in neovim.status
 
 
 def test_no_program(start: Callable[..., Neovim]) -> None:
@@ -304,14 +348,35 @@ def test_no_program(start: Callable[..., Neovim]) -> None:
     assert neovim.messages().count("no-such-program") == 1
 
 
-def test_health_and_help(start: Callable[..., Neovim]) -> None:
+def test_a_workspace_that_takes_long_to_index(start: Callable[..., Neovim], folder: Path, wire: Wire) -> None:
+    fill(folder)
+    neovim = start("beds.py")
+    neovim.until(lambda: "%" in neovim.status, "the percentage is never shown")
+    neovim.keys("Gox = 1")
+    neovim.until(lambda: neovim.text.endswith("x = 1\n"), "typing is blocked")
+    neovim.keys("<Esc>cc" + AREA)
+    neovim.wait_ghost()
+    indexing = [status["percent"] for status in wire.received("repoformer/status") if status["state"] == "indexing"]
+    assert len(indexing) > 1 and indexing == sorted(indexing)
+
+
+def test_health_help_log_and_doctor(start: Callable[..., Neovim]) -> None:
     neovim = start("beds.py")
     neovim.wait_ready()
     neovim.api.command("checkhealth repoformer")
     neovim.until(lambda: "Doctor" in neovim.text, "no health report")
     assert "llama.cpp" in neovim.text
     neovim.api.command(f"helptags {PLUGIN / 'doc'}")
-    (PLUGIN / "doc" / "tags").unlink()
+    try:
+        for topic in ("repoformer", ":Repoformer", "repoformer.setup()"):
+            neovim.api.command(f"help {topic}")
+            assert neovim.api.current.buffer.name.endswith("repoformer.txt")
+    finally:
+        (PLUGIN / "doc" / "tags").unlink()
+    neovim.api.command("Repoformer log")
+    assert "client: Neovim" in neovim.text
+    neovim.api.command("Repoformer doctor")
+    neovim.until(lambda: "llama.cpp" in neovim.text, "no doctor")
 
 
 @contextmanager
@@ -322,15 +387,8 @@ def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_
         "vim.o.number = true\nvim.o.laststatus = 2\n"
         "vim.o.statusline = \" %f%=%{%v:lua.require'repoformer'.statusline()%}  %l:%c \"\n"
     )
-    init.write_text(
-        INIT
-        % {
-            "plugin": str(PLUGIN),
-            "cmd": lua_list([str(wire.script(tmp_path / "repoformer-lsp"))]),
-            "options": "{ settings = { policy = 'always' } }",
-        }
-        + look
-    )
+    program = wire.script(tmp_path / "repoformer-lsp")
+    init.write_text(init_lua(program, "{ settings = { policy = 'always' } }") + look)
     with terminal([str(nvim), "-u", str(init), file], env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
         yield screen
 
@@ -343,7 +401,7 @@ def test_on_screen(
         screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
         screen.press("G", "o")
         screen.type(AREA)
-        screen.wait(lambda text: AREA + "width" in text, "ghost text")
+        screen.wait(lambda text: re.search(re.escape(AREA) + r"\w", text), "ghost text")
         screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
         if nvim.parent.name == "neovim":
             keep(screen.picture(tmp_path / "ghost.png"), "neovim.png")

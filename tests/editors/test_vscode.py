@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
-from tests.editors.conftest import REPOSITORY, install
-from tests.editors.wire import Stopwatch, Wire
-from tests.editors.workspace import AREA, HARD, MULTIPLY
+from tests.editors.conftest import REPOSITORY
+from tests.editors.editors import EDITORS, Stopwatch, install
+from tests.editors.wire import SERVER, Wire
+from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, fill
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
-SECONDS = 90
+ITEM = "[id='repoformer-lsp.repoformer-lsp.repoformer']"  # in the status bar
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -49,22 +51,37 @@ USER_SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def program() -> Path:
     return install("code-server") / "code-server"
 
 
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The .vsix, built from the sources in a folder of its own."""
-    source = tmp_path_factory.mktemp("vscode") / "extension"
+@pytest.fixture(scope="module")
+def extensions(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the extension, which is built from a copy of its sources, packed and installed."""
+    place = tmp_path_factory.mktemp("vscode")
+    source = place / "extension"
     shutil.copytree(EXTENSION, source, ignore=shutil.ignore_patterns("node_modules", "dist", "*.vsix"))
-    for command in (["npm", "ci", "--no-audit", "--no-fund"], ["npm", "run", "package"]):
+    folder = place / "extensions"
+    data = ["--user-data-dir", str(place / "data"), "--extensions-dir", str(folder)]
+    for command in (
+        ["npm", "ci", "--no-audit", "--no-fund"],
+        ["npm", "run", "package"],
+        [str(program), *data, "--install-extension", "repoformer-lsp.vsix"],
+    ):
         done = subprocess.run(
             command, cwd=source, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    return source / "repoformer-lsp.vsix"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        yield browser
+        browser.close()
 
 
 class Code:
@@ -77,10 +94,10 @@ class Code:
         self.page.keyboard.press("Control+P")
         self.page.wait_for_selector(".quick-input-widget input")
         self.page.keyboard.type(name)
-        self.page.wait_for_selector(f".quick-input-list .monaco-list-row:has-text('{name}')", timeout=30_000)
+        self.page.wait_for_selector(f".quick-input-list .monaco-list-row:has-text('{name}')")
         self.page.keyboard.press("Enter")
-        self.page.wait_for_selector(f".tab.active[data-resource-name='{name}']", timeout=30_000)
-        self.page.wait_for_timeout(300)
+        self.page.wait_for_selector(f".tab.active[data-resource-name='{name}']")
+        self.page.wait_for_selector(".editor-instance .monaco-editor.focused")
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -89,12 +106,21 @@ class Code:
     def type(self, text: str) -> None:
         self.page.keyboard.type(text)
 
+    def choose(self, title: str) -> None:
+        """Choose an entry of the list that is open."""
+        self.page.click(f".quick-input-list .monaco-list-row:has-text('{title}')")
+
     def command(self, title: str) -> None:
+        """Run a command from the palette."""
         self.page.keyboard.press("F1")
         self.page.wait_for_selector(".quick-input-widget input")
         self.page.keyboard.type(title)
-        self.page.wait_for_selector(f".quick-input-list .monaco-list-row:has-text('{title}')", timeout=30_000)
-        self.page.keyboard.press("Enter")
+        self.choose(title)
+
+    def menu(self, entry: str) -> None:
+        """Choose an entry of the status bar item's menu."""
+        self.page.click(ITEM)
+        self.choose(entry)
 
     @property
     def ghost(self) -> str:
@@ -104,93 +130,97 @@ class Code:
 
     @property
     def status(self) -> str:
-        return self.page.locator("[id='repoformer-lsp.repoformer-lsp.repoformer']").get_attribute("aria-label") or ""
+        return self.page.locator(ITEM).get_attribute("aria-label") or ""
 
-    def until(self, holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-        end = time.monotonic() + seconds
+    def until(self, holds: Callable[[], Any], what: str) -> Any:
+        end = time.monotonic() + SECONDS
         while not (value := holds()):
             assert time.monotonic() < end, f"{what}; ghost {self.ghost!r}; {self.status}"
             self.page.wait_for_timeout(50)
         return value
 
-    def wait_ghost(self, holds: str = "") -> str:
-        ghost: str = self.until(lambda: (g := self.ghost) and holds in g and g, f"no ghost text with {holds!r}")
+    def wait_ghost(self) -> str:
+        ghost: str = self.until(lambda: self.ghost, "no ghost text")
         return ghost
 
     def wait_status(self, text: str) -> None:
         self.until(lambda: text in self.status, f"the status bar never says {text!r}")
 
+    def shows(self, selector: str, text: str) -> None:
+        """Wait until a part of the window shows a text, however it is broken into lines."""
+
+        def shown() -> bool:
+            words = " ".join(self.page.locator(selector).all_inner_texts()).replace("\xa0", " ").split()
+            return text in " ".join(words)
+
+        self.until(shown, f"{selector} never shows {text!r}")
+
     def text(self, file: Path) -> str:
         """The file's text after saving it: what the editor has."""
-        before = file.stat().st_mtime_ns
         self.press("Control+S")
-        self.until(lambda: file.stat().st_mtime_ns != before, "not saved", 15)
-        self.page.wait_for_timeout(200)
+        self.until(lambda: not self.page.locator(".tab.active.dirty").count(), "not saved")
         return file.read_bytes().decode()
 
 
 @contextmanager
 def code_server(
-    program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, extra: dict[str, Any], place: Path
+    program: Path, extensions: Path, browser: Browser, home: dict[str, str], opened: str, place: Path
 ) -> Iterator[Code]:
-    """Run code-server on `folder` and a browser on it until the block ends."""
-    data, extensions = place / "data", place / "extensions"
-    machine = {"repoformer.server.command": [str(wire.script(place / "repoformer-lsp"))]}  # as the scope of it is
-    user = {**USER_SETTINGS, "repoformer.model": str(wire.model or "")}
-    user |= {name: value for name, value in extra.items() if name not in machine}
-    machine |= {name: value for name, value in extra.items() if name in machine}
-    for level, settings in (("User", user), ("Machine", machine)):
-        (data / level).mkdir(parents=True)
-        (data / level / "settings.json").write_text(json.dumps(settings))
+    """Run code-server, and a browser window on what is `opened`, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    base = [str(program), "--user-data-dir", str(data), "--extensions-dir", str(extensions)]
-    installed = subprocess.run(
-        [*base, "--install-extension", str(package)], env=home, capture_output=True, text=True, check=False
-    )
-    assert "successfully installed" in installed.stdout, installed.stdout + installed.stderr
     log = (place / "code-server.log").open("w")
+    command = [str(program), "--user-data-dir", str(place / "data"), "--extensions-dir", str(extensions)]
     server = subprocess.Popen(
-        [*base, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}", str(folder)],
+        [*command, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}"],
         env={**home, "VSCODE_PROXY_URI": ""},
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
+    window = browser.new_context(viewport={"width": 1100, "height": 620})
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
-            page = browser.new_page(viewport={"width": 1100, "height": 620})
-            page.set_default_timeout(60_000)
-            end = time.monotonic() + 60
-            while True:
-                try:
-                    page.goto(f"http://127.0.0.1:{port}/?folder={folder}")
-                    break
-                except Exception:
-                    assert time.monotonic() < end, (place / "code-server.log").read_text()
-                    time.sleep(0.3)
-            page.wait_for_selector(".monaco-workbench")
+        page = window.new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        end = time.monotonic() + SECONDS
+        while True:
             try:
-                yield Code(page)
-            except BaseException:
-                page.screenshot(path=place / "failed.png")
-                raise
-            finally:
-                browser.close()
+                page.goto(f"http://127.0.0.1:{port}/?{opened}")
+                break
+            except PlaywrightError:
+                assert time.monotonic() < end, (place / "code-server.log").read_text()
+                time.sleep(0.3)
+        page.wait_for_selector(".monaco-workbench")
+        try:
+            yield Code(page)
+        except BaseException:
+            page.screenshot(path=place / "failed.png")
+            raise
     finally:
+        window.close()
         server.terminate()
-        server.wait(30)
+        server.wait(SECONDS)
         log.close()
 
 
 @pytest.fixture
 def start(
-    program: Path, package: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
+    program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
 ) -> Callable[..., Any]:
-    def start(wire: Wire = wire, **settings: Any) -> Any:
-        return code_server(program, package, home, folder, wire, settings, tmp_path)
+    def start(wire: Wire = wire, opened: str = f"folder={folder}", **settings: Any) -> Any:
+        user = {
+            **USER_SETTINGS,
+            **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
+            "repoformer.model": str(wire.model),
+        }
+        machine = {"repoformer.server.command": [str(wire.script(tmp_path / "repoformer-lsp"))]}  # as its scope is
+        for name, value in settings.items():
+            (machine if name.startswith("repoformer.server.") else user)[name] = value
+        for level, values in (("User", user), ("Machine", machine)):
+            (tmp_path / "data" / level).mkdir(parents=True)
+            (tmp_path / "data" / level / "settings.json").write_text(json.dumps(values))
+        return code_server(program, extensions, browser, home, opened, tmp_path)
 
     return start
 
@@ -198,8 +228,14 @@ def start(
 def check_same(code: Code, wire: Wire, file: Path) -> str:
     """The buffer and the server's copy are identical; returns the text."""
     text = code.text(file).replace("\r\n", "\n")
-    code.until(lambda: wire.text(file) == text, f"the editor has {text!r}, the server {wire.text(file)!r}", 10)
+    code.until(lambda: wire.text(file) == text, f"the editor has {text!r}, the server {wire.text(file)!r}")
     return text
+
+
+def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
+    code.page.wait_for_timeout(1000)  # animations, and colours that come late
+    code.page.screenshot(path=tmp_path / name)
+    keep(tmp_path / name, name)
 
 
 def test_the_settings_page_is_the_servers() -> None:
@@ -212,49 +248,51 @@ def test_type_accept_word_line_all_undo(
     file = folder / "arithmetic.py"
     before = file.read_text() + MULTIPLY
     with start() as code:
-        watch = Stopwatch("VS Code")
+        watch = Stopwatch(EDITORS["code-server"].name)
         code.open("arithmetic.py")
         code.press("Control+End")
         code.type(MULTIPLY)
-        code.wait_ghost("return a * b")
+        code.wait_ghost()
         watch.lap("opening a file")
         code.press("Tab")
-        assert check_same(code, wire, file) == before + "\n    return a * b"
+        code.until(lambda: wire.text(file) != before, "nothing is accepted")
+        whole = check_same(code, wire, file).removeprefix(before)
+        assert whole.startswith("\n    "), "text of several lines"
         code.press("Control+Z")
         assert check_same(code, wire, file) == before, "one undo takes all of it back"
         code.press("Control+End", "Space", "Backspace")
-        code.wait_ghost("return a * b")
+        code.wait_ghost()
         code.press("Control+Alt+ArrowRight")
-        code.until(lambda: len(wire.text(file)) > len(before), "a line is not accepted", 10)
-        accepted = check_same(code, wire, file)
-        assert accepted.startswith(before) and len(accepted) > len(before), "a line"
+        code.until(lambda: len(wire.text(file)) > len(before), "a line is not accepted")
+        line = check_same(code, wire, file).removeprefix(before)
+        assert line.rstrip() in ("", "\n" + whole.split("\n")[1]), "a line, where VS Code says that it ends"
         code.press("Control+Z")
         assert check_same(code, wire, file) == before
 
         code.open("beds.py")
         file = folder / "beds.py"
         code.press("Control+End")
-        code.type(AREA[:-1])
+        code.type(AREA[:-2])
+        code.until(lambda: wire.text(file).endswith(AREA[:-2]), "not typed")
         watch.start()
-        code.type(AREA[-1])
-        whole = code.wait_ghost("width")
+        code.type(AREA[-2])
+        code.until(lambda: code.ghost and wire.text(file).endswith(AREA[:-1]), "no ghost text")
         watch.lap("a key")
+        code.type(AREA[-1])
+        code.until(lambda: wire.text(file).endswith(AREA) and len(wire.answers()[-1]) == 1, "not answered")
+        whole = code.wait_ghost()
         keep_picture(code, keep, tmp_path, "vscode.png")
         code.type(whole[0])
-        code.until(lambda: code.ghost == whole[1:], "typing through", 5)
+        code.until(lambda: code.ghost == whole[1:], "typing through")
         code.press("Control+ArrowRight")
-        code.until(lambda: code.ghost == whole[len("width") :], "the rest after a word", 10)
-        word = check_same(code, wire, file)
-        assert word.endswith(AREA + "width"), "a word"
-        code.press("Tab")
-        code.press("Escape")
-        assert check_same(code, wire, file).startswith(word)
-
-
-def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
-    code.page.wait_for_timeout(1000)  # animations, and colours that come late
-    code.page.screenshot(path=tmp_path / name)
-    keep(tmp_path / name, name)
+        code.until(lambda: len(wire.text(file)) > len(FILES["beds.py"] + AREA) + 1, "a word is not accepted")
+        word = check_same(code, wire, file).removeprefix(FILES["beds.py"] + AREA)
+        assert whole.startswith(word) and len(word) < len(whole), "a word"
+        code.until(lambda: code.ghost == whole[len(word) :], "the rest after a word")
+        code.press("Tab", "Escape")
+        assert check_same(code, wire, file) == FILES["beds.py"] + AREA + whole
+        code.until(lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2, "nobody tells the server")
+        code.until(lambda: wire.sent("workspace/executeCommand"), "nobody tells the server")
 
 
 def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -276,26 +314,38 @@ def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any
         code.press("Control+End")
         code.page.keyboard.insert_text(lines[-1].lstrip("\t")[:-1])
         code.press("Space")
-        code.wait_ghost("4")
+        whole = code.wait_ghost()
         code.press("Tab")
-        assert check_same(code, wire, hard).startswith(HARD + "4")
+        code.until(lambda: wire.text(hard) != HARD, "nothing is accepted")
+        assert check_same(code, wire, hard) == HARD + whole
         assert b"\r\n" in hard.read_bytes()
         assert wire.encoding() == "utf-16"
 
 
-def test_dismiss_cycle_trigger(start: Callable[..., Any], wire: Wire) -> None:
+def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
     with start() as code:
         code.open("beds.py")
         code.press("Control+End")
         code.type(AREA)
-        whole = code.wait_ghost("width")
+        code.wait_ghost()
         code.press("Escape")
-        code.until(lambda: not code.ghost, "not dismissed", 5)
+        code.until(lambda: not code.ghost, "not dismissed")
         code.press("Alt+Backslash")
-        assert code.wait_ghost("width") == whole
+        code.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+        first = code.wait_ghost()
+        found = []
         for _ in wire.answers()[-1]:
             code.press("Alt+BracketRight")
-        code.until(lambda: code.ghost == whole, "a whole round of cycling does not come back", 20)
+            code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
+            found.append(code.ghost)
+        assert found[-1] == first, "a whole round of cycling comes back"
+        assert len(set(found)) == len(found), "each is another one"
+        code.press("Alt+BracketLeft")
+        code.until(lambda: code.ghost == (found * 2)[-2], "nor does it go backwards")
+        last = code.ghost
+        code.press("Tab")
+        code.until(lambda: not wire.text(folder / "beds.py").endswith(AREA), "nothing is accepted")
+        assert check_same(code, wire, folder / "beds.py") == FILES["beds.py"] + AREA + last
 
 
 def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any, tmp_path: Path) -> None:
@@ -306,7 +356,9 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        code.page.wait_for_selector(".view-line:has-text('files were read')")
+        document = ".editor-instance .view-line"
+        for said in ("Why this completion", "other files were read", "fitted into the prompt"):
+            code.shows(document, said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
         place = code.page.locator(".detected-link:has-text('shapes.py')").last.bounding_box()
         assert place is not None
@@ -316,23 +368,69 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.page.wait_for_selector(".tab.active[data-resource-name='shapes.py']")
 
 
-def test_pausing_and_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
+def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
     with start() as code:
         code.open("beds.py")
         code.wait_status("ready")
-        code.page.click("[id='repoformer-lsp.repoformer-lsp.repoformer']")
+        code.press("Control+End")
+        code.type(AREA)
+        code.wait_ghost()
+        code.press("Escape")
+        code.page.click(ITEM)
         code.page.wait_for_selector(".quick-input-list .monaco-list-row:has-text('Pause for python')")
         keep_picture(code, keep, tmp_path, "vscode-menu.png")
         code.press("Escape")
-        for command, said in (
-            ("Repoformer: Pause for This Language", "off here (python)"),
-            ("Repoformer: Resume", "ready"),
-            ("Repoformer: Pause for This Workspace", "paused"),
-            ("Repoformer: Resume", "ready"),
-        ):
-            code.command(command)
+        for entry, said in (("Pause for python", "off here (python)"), ("Pause for this workspace", "paused")):
+            code.menu(entry)
             code.wait_status(said)
-        assert wire.received("repoformer/status")[-1]["state"] == "ready", "the server follows"
+            code.menu("Resume")
+            code.wait_status("ready")
+        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the server does not follow")
+        code.menu("When to read other files")
+        code.choose("For every completion")
+        code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy stays")
+        code.menu("Logs")
+        code.shows(".part.panel", "server:")
+        code.menu("Doctor")
+        code.shows(".part.panel .xterm-rows", "llama.cpp")
+        code.menu("Restart the server")
+        code.until(lambda: len(wire.sent("initialize")) == 2, "not started again")
+        code.wait_status("ready")
+        code.open("beds.py")
+        code.type("#")
+        code.press("Backspace")
+        code.wait_ghost()
+        code.menu("Why this completion?")
+        code.shows(".editor-instance .view-line", "Why this completion")
+
+
+def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
+    settings = json.loads((EXTENSION / "package.json").read_text())["contributes"]["configuration"]["properties"]
+    with start() as code:
+        code.wait_status("ready")
+        code.command("Preferences: Open Settings (UI)")
+        code.page.wait_for_selector(".settings-editor .suggest-input-container")
+        code.type("@ext:repoformer-lsp.repoformer-lsp")
+        code.shows(".settings-editor", f"{len(settings)} Settings Found")
+        code.command("Welcome: Open Walkthrough...")
+        code.choose("Complete code with a local model")
+        code.shows(".gettingStartedContainer", "Get the server")
+
+
+def test_several_folders(start: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "orchard"
+    other.mkdir()
+    (other / "trees.py").write_text("def crown_area(radius: float) -> float:\n    return 3.14159 * radius * radius\n")
+    both = tmp_path / "both.code-workspace"
+    both.write_text(json.dumps({"folders": [{"path": str(folder)}, {"path": str(other)}]}))
+    with start(opened=f"workspace={both}", **{"repoformer.policy": "always"}) as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        code.press("Control+End")
+        code.type("radius = 2.0\nshade = crown_area(")
+        code.wait_ghost()
+        code.command("Repoformer: Why This Completion")
+        code.shows(".editor-instance .view-line", "trees.py:1-2")
 
 
 def test_server_killed(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -352,21 +450,62 @@ def test_server_killed(start: Callable[..., Any], wire: Wire, folder: Path) -> N
 
 
 def test_no_model(start: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
-    with start(wire=Wire(tmp_path / "none.jsonl", None)) as code:
+    with start(wire=Wire(tmp_path / "none.jsonl", tmp_path / "no.gguf")) as code:
         code.open("beds.py")
-        toast = code.page.wait_for_selector(".notification-toast:has-text('model pull')")
-        assert toast is not None
-        code.wait_status("model pull")
+        code.page.wait_for_selector(".notification-toast:has-text('no model at')")
+        code.wait_status("no model at")
         code.press("Control+End")
         code.type("x = 1")
         assert code.text(folder / "beds.py").endswith("x = 1")
-        assert code.page.locator(".notification-toast:has-text('model pull')").count() == 1
+        assert code.page.locator(".notification-toast:has-text('no model at')").count() == 1
 
 
-def test_no_server_offers_to_install_it(start: Callable[..., Any]) -> None:
-    with start(**{"repoformer.server.command": []}) as code:
+def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder: Path, wire: Wire) -> None:
+    fill(folder)
+    with start() as code:
+        code.wait_status("indexing the workspace")
+        code.open("beds.py")
+        code.press("Control+End")
+        code.type(AREA)
+        code.until(lambda: wire.text(folder / "beds.py").endswith(AREA), "typing is blocked")
+        code.wait_ghost()
+        indexing = [told["percent"] for told in wire.received("repoformer/status") if told["state"] == "indexing"]
+        assert len(indexing) > 1 and indexing == sorted(indexing)
+
+
+def wheel(folder: Path) -> Path:
+    """A package of the server's name that runs the server of this checkout: the real one compiles for minutes."""
+    path = folder / "repoformer_lsp-0.1-py3-none-any.whl"
+    about = "repoformer_lsp-0.1.dist-info"
+    run = f"import os, sys\ndef main():\n    os.execv({str(SERVER)!r}, [{str(SERVER)!r}, *sys.argv[1:]])\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("repoformer_stands_in.py", run)
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: repoformer-lsp\nVersion: 0.1\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        scripts = "[console_scripts]\nrepoformer-lsp = repoformer_stands_in:main\n"
+        archive.writestr(f"{about}/entry_points.txt", scripts)
+        archive.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def test_no_server_installs_it_after_asking(
+    start: Callable[..., Any], home: dict[str, str], interim: Path, tmp_path: Path
+) -> None:
+    models = Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "models")
+    models.mkdir(parents=True)
+    (models / interim.name).symlink_to(interim)
+    package = wheel(tmp_path)
+    with start(**{"repoformer.server.command": [], "repoformer.server.package": str(package)}) as code:
         code.page.wait_for_selector(".notification-toast:has-text('not on the PATH')")
+        code.wait_status("the server is not installed")
         code.page.click(".notification-toast a:has-text('Install')")
-        asked = code.page.wait_for_selector(".monaco-dialog-box:has-text('Install the Repoformer server?')")
-        assert asked is not None and re.search("pip installs repoformer-lsp", asked.inner_text())
-        code.press("Escape")
+        code.shows(".monaco-dialog-box", "Install the Repoformer server?")
+        code.shows(".monaco-dialog-box", f"pip installs {package}")
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "not before somebody has agreed"
+        code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
+        code.wait_status("ready")
+        code.open("beds.py")
+        code.press("Control+End")
+        code.type(AREA)
+        code.wait_ghost()
+        assert list(tmp_path.rglob("pyvenv.cfg"))

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,10 @@ class Wire:
         """Parameters of the server's messages with this method."""
         return [message.get("params") for _, message in self.messages("server") if message.get("method") == method]
 
+    def asked(self) -> list[Any]:
+        """Parameters of the requests for inline completions."""
+        return self.sent(METHOD)
+
     def answers(self) -> list[list[Message]]:
         """The items of each answered request for inline completions."""
         asked = {m["id"] for _, m in self.messages("editor") if m.get("method") == METHOD}
@@ -98,23 +101,3 @@ class Wire:
     def kill(self) -> None:
         """Kill the server as the system's memory killer would."""
         os.kill(int(self.record.with_suffix(".pid").read_text()), signal.SIGKILL)
-
-
-@dataclass
-class Stopwatch:
-    """What is printed of each editor: seconds from opening a file, and from a key, to ghost text."""
-
-    editor: str
-
-    def __post_init__(self) -> None:
-        self.started = time.monotonic()
-
-    def lap(self, what: str) -> float:
-        """Print the seconds since the last call, and start again."""
-        seconds = time.monotonic() - self.started
-        print(f"\n{self.editor}: {seconds:.2f} s from {what} to ghost text")
-        self.started = time.monotonic()
-        return seconds
-
-    def start(self) -> None:
-        self.started = time.monotonic()

@@ -1,7 +1,7 @@
-"""The files that every editor completes in, with what the interim model writes there.
+"""The files that every editor completes in.
 
-Small on purpose: the model is small, the machine is shared, and what is tested is the editor. Where a completion's
-text matters, the code around it leaves hardly another choice.
+Small on purpose: the model is small, the machine is shared, and what is tested is the editor. The code leaves hardly a
+choice of how to go on, so that any model has something to say; what it says, no test asserts beyond that.
 """
 
 from __future__ import annotations
@@ -23,16 +23,44 @@ def triangle_area(base: float, height: float) -> float:
     return base * height / 2
 ''',
     "beds.py": "from shapes import rectangle_area\n\nwidth = 3.0\nheight = 4.0\n",
-    "arithmetic.py": ("def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\n"),
+    "arithmetic.py": """\
+def add(a, b):
+    result = a + b
+    return result
+
+
+def subtract(a, b):
+    result = a - b
+    return result
+
+
+""",
     "names.py": 'names = ["one", "two", "three"]\nprint(len())\n',
 }
 
-AREA = "area = rectangle_area("  # typed at the end of beds.py; the model goes on with the arguments
-MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; the model writes the body
+AREA = "area = rectangle_area("  # typed at the end of beds.py; a model goes on with the arguments
+MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model goes on with the body
+
+# The machine is busy, so that an editor has all the time it needs; nothing passes because of it.
+SECONDS = 240
+
+# What the server is told in every editor, for the same reason: threads that wait for each other wait for the busiest.
+SETTINGS = {"patience": 60, "threads": 1}
+
+MANY = 3000  # files of a workspace that takes long to index
 
 # What can go wrong before a cursor: characters of one to four bytes, of one and two UTF-16 units, a tab, a letter that
 # is two code points. Typed into an empty file.
 HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR = '
+
+
+def fill(root: Path) -> None:
+    """Add so many files that a person sees the workspace being indexed."""
+    function = "".join(f"def part_{n}(value):\n    return value + {n}\n\n\n" for n in range(40))
+    many = root / "many"
+    many.mkdir()
+    for n in range(MANY):
+        (many / f"module_{n}.py").write_text(f"NUMBER = {n}\n\n\n{function}")
 
 
 def lay_out(root: Path) -> Path:

