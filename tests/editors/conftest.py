@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,8 @@ import pytest
 from policy import models
 from policy.errors import ModelMissing
 from tests.editors.editors import summary
-from tests.editors.wire import Wire
-from tests.editors.workspace import SECONDS, lay_out
+from tests.editors.wire import SERVER, Wire
+from tests.editors.workspace import SECONDS, SETTINGS, lay_out
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -57,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
+def home(tmp_path: Path, runtime: Path) -> dict[str, str]:
     """The environment of a person who has nothing yet."""
     place = tmp_path / "home"
     place.mkdir()
@@ -71,12 +74,37 @@ def home(tmp_path: Path) -> dict[str, str]:
         "XDG_STATE_HOME": str(place / ".local" / "state"),
         "XDG_DATA_HOME": str(place / ".local" / "share"),
         "OMP_WAIT_POLICY": "passive",  # tests share the machine with whatever else runs on it
+        "XDG_RUNTIME_DIR": str(runtime),
         **{name: os.environ[name] for name in ("TMPDIR",) if name in os.environ},
     }
 
 
+@pytest.fixture(scope="session")
+def window(model: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A window that is open all the time: as for a person with several, the model is loaded once for all of them."""
+    caches = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "XDG_RUNTIME_DIR": str(runtime)}
+    with subprocess.Popen(
+        [SERVER, "--model", model], env=os.environ | caches, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as server:
+        assert server.stdin is not None
+        started = {"processId": None, "rootUri": None, "capabilities": {}, "initializationOptions": SETTINGS}
+        for message in ({"id": 1, "method": "initialize", "params": started}, {"method": "initialized", "params": {}}):
+            body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+            server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        server.stdin.flush()
+        yield
+
+
 @pytest.fixture
-def wire(tmp_path: Path, model: Path) -> Wire:
+def cold(home: dict[str, str]) -> Iterator[None]:
+    """A person without another window: the model has to be loaded."""
+    with tempfile.TemporaryDirectory(prefix="repoformer-") as folder:
+        home["XDG_RUNTIME_DIR"] = folder
+        yield
+
+
+@pytest.fixture
+def wire(tmp_path: Path, model: Path, window: None) -> Wire:
     """A server with the default model, its talk written down."""
     return Wire(tmp_path / "wire.jsonl", model)
 

@@ -288,7 +288,7 @@ def test_log_and_doctor(batch: Callable[[str], str]) -> None:
 (test-open "beds.py")
 (repoformer-log)
 (goto-char (point-min))
-(search-forward "client: Emacs")
+(search-forward "client: Eglot")
 (repoformer-doctor)
 (with-current-buffer "*repoformer-doctor*"
   (test-until "the doctor" (lambda () (goto-char (point-min)) (search-forward "llama.cpp" nil t))))
@@ -325,6 +325,7 @@ def in_terminal(
         yield screen
 
 
+@pytest.mark.usefixtures("cold")
 def test_on_screen(
     packages: Path,
     home: dict[str, str],

@@ -174,6 +174,7 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     assert {params["command"] for params in wire.sent("workspace/executeCommand")} == {"repoformer.accepted"}
 
 
+@pytest.mark.usefixtures("cold")
 def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folder: Path, nvim: Path) -> None:
     watch = Stopwatch(title(nvim))
     neovim = start("beds.py")

@@ -242,6 +242,7 @@ def test_the_settings_page_is_the_servers() -> None:
     assert subprocess.run([sys.executable, EXTENSION / "settings.py", "--check"], check=False).returncode == 0
 
 
+@pytest.mark.usefixtures("cold")
 def test_type_accept_word_line_all_undo(
     start: Callable[..., Any], wire: Wire, folder: Path, keep: Any, tmp_path: Path
 ) -> None:
