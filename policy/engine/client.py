@@ -31,12 +31,16 @@ PATIENCE = 2.0  # seconds, for a process whose connection is gone to be gone its
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the server knows of a loaded model. `metadata` is the GGUF's, without the tokenizer."""
+    """What the server knows of a loaded model. `metadata` is the GGUF's, without the tokenizer.
+
+    `shrunk`: the context holds less than what the model reads, so `budgets` are smaller than its own.
+    """
 
     name: str
     layout: str
     selective: bool
     budgets: Budgets
+    shrunk: bool
     context_size: int
     gpu_offload: bool
     metadata: Mapping[str, str]

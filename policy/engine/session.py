@@ -61,6 +61,7 @@ class Session:
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
         wanted = replace(budgets_of(llama.metadata), **budgets)
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx - RESERVED_TOKENS))
+        self._shrunk = self._builder.budgets != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
         self._calibration = Calibration.from_metadata(llama.metadata)
         self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
@@ -73,6 +74,7 @@ class Session:
             layout=self._builder.layout.name,
             selective=self._builder.layout.selective,
             budgets=self._builder.budgets,
+            shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
             gpu_offload=build_info()["gpu_offload"],
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},

@@ -74,6 +74,7 @@ class Supervisor:
         self._watching: asyncio.Task[None] | None = None
         self._failure: RepoformerError | None = None
         self._failed_at = 0.0
+        self._told_shrunk = False
         self._delay = 0.0
         self._ready_at = 0.0
         self._closed = False
@@ -96,6 +97,11 @@ class Supervisor:
             self._starting = asyncio.create_task(self._start())
         # One start serves all who wait for it, and outlives the request that happened to be first.
         return await asyncio.shield(self._starting)
+
+    @property
+    def running(self) -> Engine | None:
+        """The worker that serves at the moment, for those who will not wait for one."""
+        return self._engine
 
     @property
     def pid(self) -> int | None:
@@ -178,6 +184,14 @@ class Supervisor:
             changed = difference(self._asked, self._ladder[level])
             self._notice(f"llama.cpp crashed with its fastest parameters; it runs with safer ones now ({changed}).")
             self._remember_level(level)
+        if self.info is not None and self.info.shrunk and not self._told_shrunk:
+            self._told_shrunk = True
+            left, right, context = self.info.budgets.left, self.info.budgets.right, self.info.budgets.context
+            self._notice(
+                f"A context of {self.info.context_size} tokens is too small for what {self.model.stem} reads. Each "
+                f"part is cut in proportion, to {left} tokens left of the cursor, {right} right of it, {context} of "
+                "other files: raise `contextSize`, or lower `leftTokens`, `rightTokens` or `contextTokens`."
+            )
         self._set_state("ready")
 
     async def _watch(self, engine: Engine) -> None:

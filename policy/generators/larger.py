@@ -22,13 +22,12 @@ class Larger:
     def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
         self._supervisor = supervisor
         self._tell = tell
-        self._engine: Engine | None = None
         self._loading: asyncio.Task[None] | None = None
 
     def generator(self, local: Engine) -> Generator:
         """The larger model if it is loaded; else it is being loaded now, and `local` writes meanwhile."""
-        if self._supervisor.state == "ready" and self._engine is not None:
-            return self._engine
+        if engine := self._supervisor.running:
+            return engine
         if self._loading is None:
             self._loading = asyncio.create_task(self.warm_up())
         return local
@@ -40,18 +39,17 @@ class Larger:
     async def warm_up(self) -> None:
         """Load the model."""
         try:
-            self._engine = await self._supervisor.engine()
+            await self._supervisor.engine()
             self._tell("")
         except RepoformerError as error:
-            self._engine = None
             self._tell(f"{error} The local model completes in its place.")
         finally:
             self._loading = None
 
     async def forget(self, slots: str) -> None:
         """Give the cells back."""
-        if self._supervisor.state == "ready" and self._engine is not None:
-            await self._engine.forget(slots)
+        if engine := self._supervisor.running:
+            await engine.forget(slots)
 
     async def close(self) -> None:
         """Leave the engine."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,6 +79,21 @@ async def test_nobody_waits_for_the_larger_model_to_load(policy: Supervisor, mod
     await asyncio.gather(source.warm_up())  # which that has begun
     assert source.generator(engine) is await loading.engine()
     await source.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+async def test_a_larger_model_that_died_is_loaded_again(policy: Supervisor, larger: Supervisor) -> None:
+    source = Larger(larger, lambda problem: None)
+    await source.warm_up()
+    assert larger.pid is not None
+    os.kill(larger.pid, signal.SIGKILL)
+    before, engine = larger.running, await policy.engine()
+    while larger.running is before:  # noqa: ASYNC110  # a supervisor announces states, not engines
+        await asyncio.sleep(0.01)
+    assert source.generator(engine) in (engine, larger.running), "whoever is there, never the one that died"
+    await source.warm_up()
+    completion = await completer(policy, source, threshold=1.0).complete(Request(CALL, "d", "invoked"))
+    assert completion.model == larger.model.stem
 
 
 async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tmp_path: Path) -> None:
