@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
@@ -78,11 +79,14 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """A hash of the modules that run in the worker, as they were when this process first asked."""
+    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's version."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].glob("**/*.py")):
-        if "training" not in path.parts and "evaluation" not in path.parts:
-            digest.update(path.read_bytes())
+    with contextlib.suppress(PackageNotFoundError):
+        digest.update(version("llama-cpp-python").encode())
+    for package in ("indexer", "policy"):
+        for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
+            if "training" not in path.parts and "evaluation" not in path.parts:
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
