@@ -27,7 +27,7 @@ from tqdm import tqdm
 from policy.prompt import Budgets
 
 from . import base as bases
-from . import manifest
+from . import lora, manifest
 from .blanks import Blank, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder
@@ -169,7 +169,7 @@ def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: s
 
 def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, name: str = STATE) -> None:
     """Weights, moments and the step, in place of the checkpoint before."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    state = {**lora.state_of(model), "optimizer": optimizer.state_dict(), "step": step}
     save_atomically(out / name, lambda path: torch.save(state, path))
 
 
@@ -178,7 +178,7 @@ def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     if not (out / STATE).is_file():
         return 0
     state = torch.load(out / STATE, map_location="cpu", weights_only=True, mmap=True)
-    model.load_state_dict(state["model"])
+    lora.restore(model, state)
     optimizer.load_state_dict(state["optimizer"])
     step = int(state["step"])
     kept = [row for row in history(out) if row["step"] <= step]

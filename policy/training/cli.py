@@ -174,6 +174,7 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least-gain", type=float, default=0.0, help="gain above which retrieval counts as helpful")
     parser.add_argument("--epochs", type=float, default=2.0, help="times that each label is seen")
     parser.add_argument("--patience", type=int, default=6, help="validations without progress before it stops")
+    parser.add_argument("--lora-rank", type=int, default=0, help="train differences of this rank only (0: all weights)")
 
 
 def _run_finetune(options: argparse.Namespace) -> int:
@@ -182,7 +183,7 @@ def _run_finetune(options: argparse.Namespace) -> int:
         trained=options.trained or options.work / "adapt", decision_weight=options.decision_weight,
         label_kind=options.label_kind, least_gain=options.least_gain, left_weight=options.left_weight,
         limit=options.limit, probes=options.probes, epochs=options.epochs, batch=options.batch,
-        lr=options.lr, validate_every=options.validate_every, patience=options.patience,
+        lr=options.lr, validate_every=options.validate_every, patience=options.patience, lora_rank=options.lora_rank,
         save_minutes=options.save_minutes, compute=_compute(options), seed=options.seed,
     )  # fmt: skip
     return 0

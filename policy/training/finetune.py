@@ -26,7 +26,7 @@ from policy.evaluation.statistics import auc, calibration_error
 from policy.prompt import Budgets
 
 from . import base as bases
-from . import manifest
+from . import lora, manifest
 from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
@@ -69,6 +69,7 @@ def run(
     lr: float = 2e-5,
     validate_every: int = 50,
     patience: int = 6,
+    lora_rank: int = 0,
     save_minutes: float = 10.0,
     compute: Compute = FLOAT32,
     seed: int = 0,
@@ -78,7 +79,8 @@ def run(
     `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`), or
     "own": the likelihoods are those of the model as it trains, both branches learn, and no labels are needed. Where
     there are none for validation the last weights are kept, and `export --evaluated` fits the thresholds. To those
-    decisions the ones at `probes` (the artefact of that step) are added.
+    decisions the ones at `probes` (the artefact of that step) are added. With a `lora_rank` all weights stay as they
+    are and differences of that rank are trained (`policy.training.lora`).
     """
     told = arguments_of(trained)
     arguments = {
@@ -86,6 +88,7 @@ def run(
         "batch": batch, "lr": lr, "left_weight": left_weight, "limit": limit, "precision": compute.precision,
         "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
+    arguments |= {"lora_rank": lora_rank} if lora_rank else {}
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     manifest.begin(out, "finetune", inputs, arguments)
@@ -93,6 +96,8 @@ def run(
     loaded = bases.load(base, weights=trained / STATE)
     model: Any = loaded.model.to(compute.device)
     model.train()
+    if lora_rank:
+        lora.attach(model, lora_rank, seed)
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]))
     valid = judged(blanks / "valid.jsonl", labels / "valid.jsonl")
     step_of: Callable[[int], tuple[Losses, float]]
@@ -120,7 +125,8 @@ def run(
     if not count or not (valid or label_kind == "own"):
         raise manifest.TrainingError(f"no labels in {labels}: run `train label` first")
     steps = max(1, round(epochs * count / batch))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
@@ -131,7 +137,7 @@ def run(
                 group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
             optimizer.zero_grad(set_to_none=True)
             losses, positive = step_of(step)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             step += 1
             row: dict[str, float] = {
@@ -155,8 +161,7 @@ def run(
     if not valid:
         manifest.finish(out, steps=step, counts={"train": count})
         return
-    state = torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True)
-    model.load_state_dict(state["model"])
+    lora.restore(model, torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True))
     p = p_retrieve(model, builder, valid, compute)
     kinds = [entry.label.kind for entry in valid]
     fitted = calibrate(p, kinds, [entry.label.gain for entry in valid], MOST_RETRIEVED)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import transformers
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
-from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, manifest, probes
+from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, lora, manifest, probes
 from policy.training.compute import Compute
 from policy.training.examples import ExampleBuilder
 
@@ -220,6 +222,55 @@ def test_finetuning_moves_the_decision(work: Path, finetuned: Path) -> None:
     assert set(told["thresholds"]) == {"line", "block"}
     gate.run(work / "gate", work / "label", finetuned)
     assert {"scores", "token", "all"} <= set(manifest.read(work / "gate")["gates"])
+
+
+def _finetune_lora(work: Path, adapted: Path, out: str) -> dict[str, Any]:
+    finetune.run(
+        work / out, work / "corpus", work / "blanks", work / "label", work / "base", adapted, label_kind="likelihood",
+        epochs=10.0, batch=8, lr=1e-2, validate_every=4, lora_rank=4, compute=Compute(micro_tokens=512),
+    )  # fmt: skip
+    return dict(torch.load(work / out / adapt.STATE, weights_only=True))
+
+
+def test_lora_trains_differences_and_a_stopped_run_goes_on(
+    work: Path, adapted: Path, finetuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _finetune_lora(work, adapted, "lora")
+    rows = adapt.history(work / "lora")
+    assert np.mean([row["decision"] for row in rows[-3:]]) < rows[0]["decision"]
+
+    def interrupt(out: Path, row: dict[str, float]) -> None:
+        adapt.note(out, row)
+        if row["step"] == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "note", interrupt)
+        assert _finetune_lora(work, adapted, "lora-stopped")["step"] == 5
+    parts = _finetune_lora(work, adapted, "lora-stopped")
+    for kind in ("model", "lora"):
+        assert all(torch.equal(whole[kind][name], parts[kind][name]) for name in whole[kind])
+
+    before = torch.load(adapted / adapt.STATE, weights_only=True)["model"]
+    moved = {name for name in before if not torch.equal(before[name], whole["model"][name])}
+    assert moved == {name for name in before if name.endswith("proj.weight")}, "linear layers, nothing else"
+    for name in moved:
+        difference = whole["model"][name] - before[name]
+        assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 4
+
+
+def test_merged_weights_are_what_was_trained(work: Path, adapted: Path) -> None:
+    from policy.training.loss import hidden_states
+
+    tuned, merged = (base.load(work / "base", weights=adapted / adapt.STATE).model for _ in range(2))
+    lora.attach(tuned, rank=3, seed=0)
+    for name, parameter in tuned.named_parameters():
+        if name.endswith(".up"):
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    state = lora.state_of(tuned)
+    merged.load_state_dict(state["model"])
+    hidden = [hidden_states(model, [[5, 9, 40, 77]], "cpu") for model in (tuned, merged)]
+    assert torch.allclose(*hidden, atol=1e-5)
 
 
 def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
