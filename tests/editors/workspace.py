@@ -47,7 +47,7 @@ SECONDS = 240
 # What the server is told in every editor, for the same reason: threads that wait for each other wait for the busiest.
 SETTINGS = {"patience": 60, "threads": 1}
 
-MANY = 3000  # files of a workspace that takes long to index
+MANY = 6000  # files of a workspace that takes long to index
 
 # What can go wrong before a cursor: characters of one to four bytes, of one and two UTF-16 units, a tab, a letter that
 # is two code points. Typed into an empty file.

@@ -66,6 +66,9 @@ export class StatusBar implements vscode.Disposable {
 
     private off(): string | undefined {
         const document = vscode.window.activeTextEditor?.document;
+        if (document && !["file", "untitled"].includes(document.uri.scheme)) {
+            return isOff(undefined); // an output channel, say, is not what people write in
+        }
         if (document && !LANGUAGES.includes(document.languageId)) {
             return `off here (${document.languageId})`;
         }
