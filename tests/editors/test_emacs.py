@@ -316,7 +316,7 @@ def in_terminal(
         f"(require 'repoformer)\n{configuration(program)}"
         "(setq inhibit-startup-screen t make-backup-files nil auto-save-default nil create-lockfiles nil)\n"
         "(menu-bar-mode -1)\n(load-theme 'modus-vivendi)\n(setq eglot-ignored-server-capabilities '())\n"
-        "(setq mode-line-format-right-align nil)\n"
+        "(setq mode-line-format-right-align nil suggest-key-bindings nil)\n"
         '(setq-default mode-line-format \'(" %b  %l:%c " mode-line-modes))\n'
         f"(add-hook 'python-mode-hook #'repoformer-ensure)\n{init}\n"
     )
@@ -362,11 +362,13 @@ def test_on_screen(
         screen.press("C-e")
         screen.type("#")
         screen.wait(lambda text: AREA + rest + "#" in text, "all of it")
-        screen.press("BSpace", "C-_")
+        screen.press("BSpace")
         screen.press("M-x")
         screen.type("repoformer-why")
         screen.press("Enter")
         screen.wait(lambda text: "Why this completion" in text, "why")
+        screen.press("C-x", "1")
+        screen.wait(lambda text: "shapes.py:" in text, "the code that was read")
         keep(screen.picture(tmp_path / "why.png"), "emacs-why.png")
 
 
