@@ -18,6 +18,7 @@ CONTENT = b"GGUF and so on"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models.py"))  # nothing ships in there
     monkeypatch.setattr(models, "cache_dir", lambda: tmp_path / "cache" / "models")
     monkeypatch.setattr(models, "INTERIM_SHA256", hashlib.sha256(CONTENT).hexdigest())
     return tmp_path / "cache" / "models"
@@ -53,10 +54,9 @@ def test_a_setting_comes_first(tmp_path: Path, cache: Path) -> None:
     assert models.resolve() == models.ModelFile(cache / "cached.gguf", "cache")
 
 
-def test_the_shipped_model_comes_before_the_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_model_comes_before_the_cache(tmp_path: Path, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "cached.gguf").touch()
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models.py"))
     shipped = tmp_path / "policy" / "model" / "ours.gguf"
     shipped.parent.mkdir(parents=True)
     shipped.touch()
@@ -64,8 +64,7 @@ def test_the_shipped_model_comes_before_the_cache(tmp_path: Path, cache: Path, m
     assert [model.source for model in models.installed()] == ["shipped", "cache"]
 
 
-def test_no_model_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models.py"))
+def test_no_model_at_all() -> None:
     with pytest.raises(ModelMissing, match="repoformer-lsp model pull"):
         models.resolve()
 
