@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.arrays import cumsum, join, repeat
-from indexer.document import START_LINE, WITHHELD, Document, Extract
+from indexer.document import WITHHELD, Document, Extract
 from indexer.model import Chunk
 from indexer.words import key
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For each key, ascending, the chunks it stands in (and how often): one run of `chunks` a key."""
+    """For each key, ascending, the chunks it stands in (and how often): one run of `chunks` a key, ascending too."""
 
     keys: NDArray[np.uint64]
     ends: NDArray[np.int64]
@@ -34,11 +34,19 @@ class Postings:
 
     @classmethod
     def build(cls, keys: NDArray[np.uint64], chunks: NDArray[np.int32], counts: NDArray[np.uint8]) -> Postings:
-        """Sort (key, chunk, count) triples into runs."""
-        order = np.argsort(keys)
+        """Sort (key, chunk, count) triples into runs; `chunks` must be ascending where keys are equal.
+
+        The stable sort keeps that order, and is the faster one here: it makes use of stretches that are sorted
+        already, as the words of a chunk are, and whole segments that are merged.
+        """
+        order = np.argsort(keys, kind="stable")
         ordered = keys[order]
         last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], len(ordered) > 0))
         return cls(ordered[last], last + 1, chunks[order], counts[order])
+
+    def chunks_in(self, runs: Sequence[slice]) -> NDArray[np.int32]:
+        """Return the chunks of some runs, one run after the other."""
+        return join([self.chunks[run] for run in runs], np.int32)
 
     def runs(self, keys: NDArray[np.uint64]) -> list[slice]:
         """Return where the chunks of each key lie; an unknown key gives an empty run."""
@@ -51,6 +59,10 @@ class Postings:
             slice(start, end) if found else slice(0, 0)
             for start, end, found in zip(starts.tolist(), self.ends[at].tolist(), known.tolist(), strict=True)
         ]
+
+    def spread(self, runs: Sequence[slice], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each run's value once for each of its postings."""
+        return repeat(values, np.array([run.stop - run.start for run in runs], np.int64))
 
     def key_column(self) -> NDArray[np.uint64]:
         """Return the key of each posting, the inverse of grouping."""
@@ -82,14 +94,17 @@ class Segment:
         symbol_lengths = [np.diff(term.symbol_ends, prepend=0) for term in terms]
         sizes = join(word_lengths, np.int32)
         numbers = np.arange(len(sizes), dtype=np.int32)
+        # The words of a chunk withheld for a secret lead nowhere, and must not make others look more common.
+        shown = join([document.spans[:, WITHHELD] for document in documents], np.int32) == 0
+        kept = repeat(shown, sizes)
         symbols = join([term.symbols for term in terms], np.uint64)
         return cls._assemble(
             documents,
             sizes,
             Postings.build(
-                join([term.words for term in terms], np.uint64),
-                repeat(numbers, sizes),
-                join([term.counts for term in terms], np.uint8),
+                join([term.words for term in terms], np.uint64)[kept],
+                repeat(numbers, sizes)[kept],
+                join([term.counts for term in terms], np.uint8)[kept],
             ),
             Postings.build(
                 symbols,
@@ -153,10 +168,6 @@ class Segment:
         """Make the chunk with this number."""
         document = self.document_of(number)
         return self.documents[document].chunk(number - int(self.first[document]))
-
-    def tie(self, chunk: int) -> tuple[int, int]:
-        """Return the key that orders chunks of equal score, whichever segments they lie in."""
-        return int(self.order[self.document_of(chunk)]), int(self.spans[chunk, START_LINE])
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ class _Buffer:
     lsp_id: str
 
 
+# A file's time of change, size and digest when it was last read. A tuple of plain values, since there may be 40,000 of
+# them: the garbage collector does not look at such tuples.
+_Known = tuple[int, int, bytes]
+
+
 class WorkspaceIndex:
     """The index of some folders, kept up to date from `start` to `close`. Any thread may call any method."""
 
@@ -91,7 +96,7 @@ class WorkspaceIndex:
         # What follows is the writer's alone.
         self._folders: dict[str, Folder] = {}
         self._parts = Parts()
-        self._known: dict[Place, tuple[Entry, bytes]] = {}
+        self._known: dict[Place, _Known] = {}
         self._buffers: dict[Place, _Buffer] = {}
         self._touched, self._typed = Burst(), Burst(BUFFER_QUIET, BUFFER_LATEST)
         self._agenda = Agenda()
@@ -266,7 +271,9 @@ class WorkspaceIndex:
     def _loaded(self, root: str, remembered: Sequence[Remembered], segment: Segment) -> None:
         if root not in self._folders:
             return
-        self._known.update(((root, file.entry.path), (file.entry, file.digest)) for file in remembered)
+        self._known.update(
+            ((root, file.entry.path), (file.entry.mtime_ns, file.entry.size, file.digest)) for file in remembered
+        )
         if len(segment):
             self._parts.include(segment)
             self._changed = True
@@ -292,7 +299,11 @@ class WorkspaceIndex:
             self._say(str(problem))
         found = {(root, entry.path): entry for entry in entries}
         known = self._known
-        self._agenda.add(p for p, e in found.items() if (p not in known or known[p][0] != e) and p not in self._buffers)
+        self._agenda.add(
+            place
+            for place, entry in found.items()
+            if known.get(place, ())[:2] != (entry.mtime_ns, entry.size) and place not in self._buffers
+        )
         self._agenda.hurry(place for place in known if place[0] == root and place not in found)
 
     # Changes ----------------------------------------------------------------------------------------------------
@@ -371,7 +382,7 @@ class WorkspaceIndex:
                 self._pool.submit(tasks)
 
     def _size(self, place: Place) -> int:
-        return self._known[place][0].size if place in self._known else 12_000
+        return self._known[place][1] if place in self._known else 12_000
 
     def _task(self, place: Place) -> Task | Reason:
         root, path = place
@@ -382,7 +393,7 @@ class WorkspaceIndex:
             reason = self._folders[root].rules.why_not(path, size=len(buffer.text))
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
-        digest = self._known[place][1] if place in self._known else b""
+        digest = self._known[place][2] if place in self._known else b""
         return reason or Task(root, path, chunking, most, known=digest, store=self._folders[root].store_file)
 
     def _done(self, outcomes: Sequence[Outcome]) -> None:
@@ -402,7 +413,7 @@ class WorkspaceIndex:
                 extracts.append(Extract.from_bytes(*place, outcome.record))
             if outcome.digest:
                 # A buffer's text is not on the disk: it must look changed once the buffer is closed.
-                self._known[place] = (Entry(outcome.path, outcome.mtime_ns, outcome.size), outcome.digest)
+                self._known[place] = (outcome.mtime_ns, outcome.size, outcome.digest)
             else:
                 self._known.pop(place, None)
         if extracts or gone:

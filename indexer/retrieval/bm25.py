@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from indexer.retrieval.rarity import gather
+from indexer.arrays import join
+from indexer.retrieval.rarity import rarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,14 +23,16 @@ K1, B = 1.2, 0.75
 
 def bm25(parts: Sequence[Part], query: NDArray[np.uint64]) -> Iterator[NDArray[np.float64]]:
     """Yield, for each part, the scores of its chunks against the query's distinct words."""
-    gathered, rarity = gather(parts, query)
-    mean = _mean_size(parts)
-    for part, found in zip(parts, gathered, strict=True):
+    runs = [part.segment.words.runs(query) for part in parts]
+    rare, mean = rarity(parts, runs), _mean_size(parts)
+    for part, found in zip(parts, runs, strict=True):
+        postings = part.segment.words
+        chunks = postings.chunks_in(found)
+        counts = join([postings.counts[run] for run in found], np.uint8).astype(np.float64)
         length = K1 * (1 - B + B * part.segment.sizes / max(mean, 1.0))
-        counts = found.counts.astype(np.float64)
-        values = found.spread(rarity) * counts * (K1 + 1) / (counts + length[found.chunks])
+        values = postings.spread(found, rare) * counts * (K1 + 1) / (counts + length[chunks])
         # numpy's stubs give `bincount` integers, which it has only without weights.
-        yield cast("NDArray[np.float64]", np.bincount(found.chunks, values, minlength=len(part.segment)))
+        yield cast("NDArray[np.float64]", np.bincount(chunks, values, minlength=len(part.segment)))
 
 
 def _mean_size(parts: Sequence[Part]) -> float:

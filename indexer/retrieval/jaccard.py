@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.arrays import join
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 def shared_words(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Return for each chunk how many of the query's distinct words stand in it."""
     postings = segment.words
-    runs = [postings.chunks[run] for run in postings.runs(query)]
-    return np.bincount(join(runs, np.int32), minlength=len(segment))
+    return np.bincount(postings.chunks_in(postings.runs(query)), minlength=len(segment))
 
 
 def similarities(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.retrieval.rarity import gather
+from indexer.retrieval.rarity import rarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +27,9 @@ SMOOTHING = 5.0  # words: keeps a chunk of one line from winning by being short
 def proximity(parts: Sequence[Part], query: Query) -> Iterator[NDArray[np.float64]]:
     """Yield, for each part, the scores of its chunks at a cursor."""
     words, nearness = query.weighted_keys
-    gathered, rarity = gather(parts, words)
-    weights = nearness * rarity
-    for part, found in zip(parts, gathered, strict=True):
-        scores = np.bincount(found.chunks, found.spread(weights), minlength=len(part.segment))
+    runs = [part.segment.words.runs(words) for part in parts]
+    weights = nearness * rarity(parts, runs)
+    for part, found in zip(parts, runs, strict=True):
+        postings = part.segment.words
+        scores = np.bincount(postings.chunks_in(found), postings.spread(found, weights), minlength=len(part.segment))
         yield scores / np.sqrt(part.segment.sizes + SMOOTHING)

@@ -2,6 +2,9 @@
 
 Equal scores are common (a Jaccard similarity is a ratio of small numbers), so ties are broken by the document's place
 and the line: an index built file by file answers exactly as one built from scratch.
+
+Selecting costs more than scoring if every score is sorted or partitioned. But the k-th highest of the maxima of blocks
+is a floor that at least k chunks reach, found at the cost of one pass; few chunks reach it, and only those are sorted.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from indexer.document import START_LINE
 from indexer.segment import Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+BLOCK = 64  # chunks
 
 
 class Ranked(NamedTuple):
@@ -35,23 +41,29 @@ def best(
     """
     if k <= 0:
         return []
-    found: list[tuple[float, tuple[int, int], Ranked]] = []
+    floor = 0.0
+    found: list[tuple[float, int, int, Ranked]] = []
     for number, (part, of_part) in enumerate(zip(parts, scores, strict=True)):
+        segment = part.segment
         of_part *= part.live
         for at in excluded:
-            for document in np.flatnonzero(part.segment.order == np.uint64(at)).tolist():
-                of_part[part.segment.first[document] : part.segment.first[document + 1]] = 0.0
-        for chunk in _candidates(of_part, k).tolist():
-            ranked = Ranked(float(of_part[chunk]), number, chunk)
-            found.append((-ranked.score, part.segment.tie(chunk), ranked))
-    found.sort(key=lambda entry: entry[:2])
-    return [ranked for _, _, ranked in found[:k]]
+            for document in np.flatnonzero(segment.order == np.uint64(at)).tolist():
+                of_part[segment.first[document] : segment.first[document + 1]] = 0.0
+        floor = max(floor, _floor(of_part, k))
+        chunks = np.flatnonzero(of_part >= floor if floor > 0 else of_part)
+        documents = np.searchsorted(segment.first, chunks, side="right") - 1
+        columns = (of_part[chunks], segment.order[documents], segment.spans[chunks, START_LINE], chunks)
+        for score, order, line, chunk in zip(*(column.tolist() for column in columns), strict=True):
+            found.append((-score, order, line, Ranked(score, number, chunk)))
+    found.sort(key=lambda entry: entry[:3])
+    return [ranked for *_, ranked in found[:k]]
 
 
-def _candidates(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    """Return the chunks that may be among the k best: all with at least the k-th best score, ties included."""
-    if len(scores) > k:
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        if threshold > 0:
-            return np.flatnonzero(scores >= threshold)
-    return np.flatnonzero(scores > 0)
+def _floor(scores: NDArray[np.float64], k: int) -> float:
+    """Return a score that at least `k` chunks reach and not many more do; 0.0 if there is none above zero."""
+    if len(scores) <= k:
+        return 0.0
+    whole = len(scores) - len(scores) % BLOCK
+    maxima = np.append(scores[:whole].reshape(-1, BLOCK).max(axis=1), scores[whole:].max(initial=0.0))
+    highest = maxima if len(maxima) > k else scores
+    return float(np.partition(highest, len(highest) - k)[len(highest) - k])

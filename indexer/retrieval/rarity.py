@@ -1,4 +1,4 @@
-"""The postings of a query's words, gathered once, and how rare each word is in the whole index.
+"""How rare a word is in the whole index: its inverse document frequency.
 
 Rarity is judged over live chunks in all parts together. Counting the dead too, those replaced but not yet merged away,
 would be cheaper and would make an index that was edited rank otherwise than one built from scratch.
@@ -7,13 +7,9 @@ would be cheaper and would make an index that was edited rank otherwise than one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from indexer.arrays import join, repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,36 +17,18 @@ if TYPE_CHECKING:
     from indexer.segment import Part
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """The postings of a query's words in one part, word after word: `lengths` has how many each word has."""
+def rarity(parts: Sequence[Part], runs: Sequence[Sequence[slice]]) -> NDArray[np.float64]:
+    """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, which n of N live chunks hold.
 
-    chunks: NDArray[np.int32]
-    counts: NDArray[np.uint8]
-    lengths: NDArray[np.int64]
-
-    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the value of each posting's word."""
-        return repeat(values, self.lengths)
-
-
-def gather(parts: Sequence[Part], query: NDArray[np.uint64]) -> tuple[list[Gathered], NDArray[np.float64]]:
-    """Return the query's postings in each part, and each word's inverse document frequency.
-
-    The latter is log(1 + (N - n + 1/2) / (n + 1/2)) for a word that n of N live chunks hold.
+    `runs` has, for each part, where the postings of each word lie in it.
     """
-    gathered = []
-    total, holding = 0, np.zeros(len(query))
-    for part in parts:
-        postings = part.segment.words
-        runs = postings.runs(query)
-        chunks = join([postings.chunks[run] for run in runs], np.int32)
-        counts = join([postings.counts[run] for run in runs], np.uint8)
-        lengths = np.array([run.stop - run.start for run in runs], np.int64)
-        gathered.append(Gathered(chunks, counts, lengths))
-        alive = part.live[chunks]
-        ends = [0, *np.cumsum(lengths).tolist()]
-        holding += [np.count_nonzero(alive[start:end]) for start, end in pairwise(ends)]
+    total, holding = 0, np.zeros(len(runs[0]) if runs else 0)
+    for part, of_part in zip(parts, runs, strict=True):
+        if part.documents.all():
+            holding += [run.stop - run.start for run in of_part]
+        else:
+            chunks = part.segment.words.chunks
+            holding += [np.count_nonzero(part.live[chunks[run]]) for run in of_part]
         total += int(np.count_nonzero(part.live))
-    rarity: NDArray[np.float64] = np.log1p((total - holding + 0.5) / (holding + 0.5))
-    return gathered, rarity
+    result: NDArray[np.float64] = np.log1p((total - holding + 0.5) / (holding + 0.5))
+    return result

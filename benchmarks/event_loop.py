@@ -1,0 +1,92 @@
+"""What an event loop feels of work beside it: the gaps in its beat, and how much of them is the machine's own noise.
+
+A gap has two causes. Another thread of the process kept Python's lock: that is ours. Or the system gave the core to
+somebody else: that is the machine, and Linux says of each thread how long it waited for a core. A second process that
+does nothing but beat, at the same time, shows what nobody could have done better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_BEAT = 0.001  # seconds
+_IDLE = f"""
+import sys, threading, time
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+longest, over, last = 0.0, 0, time.perf_counter()
+while not done.is_set():
+    time.sleep({_BEAT})
+    now = time.perf_counter()
+    gap = (now - last - {_BEAT}) * 1e3
+    longest, over, last = max(longest, gap), over + (gap > 10), now
+print(longest, over)
+"""
+
+
+class _Core:
+    """How long the calling thread has waited for a core so far, in ms; 0.0 where the system does not say."""
+
+    def __init__(self) -> None:
+        file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self._file = os.open(file, os.O_RDONLY) if file.exists() else -1
+
+    def waited(self) -> float:
+        return int(os.pread(self._file, 100, 0).split()[1]) / 1e6 if self._file >= 0 else 0.0
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+async def with_beat(work: Awaitable[object]) -> dict[str, Any]:
+    """Await some work while the loop beats each millisecond beside it; return its gaps in ms beyond that.
+
+    `own` is a gap less what the loop's thread waited for a core meanwhile. `idle` is a process that did nothing.
+    """
+    gaps, own = array("d"), array("d")
+    core = _Core()
+    idle = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-c", _IDLE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+    async def beat() -> None:
+        last, before = time.perf_counter(), core.waited()
+        while True:
+            await asyncio.sleep(_BEAT)
+            now, waited = time.perf_counter(), core.waited()
+            gap = (now - last - _BEAT) * 1e3
+            gaps.append(gap)
+            own.append(gap - (waited - before))
+            last, before = now, waited
+
+    beating = asyncio.create_task(beat())
+    try:
+        await work
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        core.close()
+        said, _ = await idle.communicate(b"")  # its input ends, and so does it
+    longest, over = said.split()
+    return {
+        "longest_ms": round(max(gaps), 1),
+        "p99_ms": round(float(np.percentile(gaps, 99)), 2),
+        "over_10_ms": sum(gap > 10 for gap in gaps),
+        "own_longest_ms": round(max(own), 1),
+        "own_over_10_ms": sum(gap > 10 for gap in own),
+        "idle_longest_ms": round(float(longest), 1),
+        "idle_over_10_ms": int(over),
+        "beats": len(gaps),
+    }
