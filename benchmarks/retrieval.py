@@ -32,10 +32,12 @@ from indexer.languages import language_of, parser_for
 from indexer.model import Chunk, Cursor, Hit
 from indexer.reading import decode
 from indexer.retrieval import RetrieverName
+from indexer.retrieval.embedding import EmbeddingRetriever, Vectors
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.words import words
+from policy.embedding import embedding_model
 
 BUDGET = 512
 TOP = 10
@@ -177,6 +179,14 @@ class Method:
         return aligned(snapshot, hits) if self.aligned else hits
 
 
+@dataclass(frozen=True, slots=True)
+class ByVectors:
+    """Cosine of embeddings; making them takes so long that it is measured only when a model is named."""
+
+    name: str
+    chunking: Chunking
+
+
 _CHUNKINGS = {
     "window 20/10": Chunking(style="window"),
     "window 50/25": Chunking(style="window", window_lines=50, window_stride=25),
@@ -195,8 +205,14 @@ METHODS = (
 )
 
 
-def measure(repository: Path, count: int) -> dict[str, list[float]]:
-    """Return each method's recall on the blanks of one repository, and, under "reachable", the most that could be."""
+BY_VECTORS = tuple(ByVectors(f"{name}, embedding", _CHUNKINGS[name]) for name in ("window 20/10", "structure"))
+
+
+def measure(repository: Path, count: int, embedding: Path | None = None) -> dict[str, list[float]]:
+    """Return each method's recall on the blanks of one repository, and, under "reachable", the most that could be.
+
+    `embedding` is the GGUF file of an embedding model.
+    """
     files = files_of(repository)
     blanks = cut_blanks(repository.name, files, count)
     recalls: dict[str, list[float]] = {"reachable": [len(b.reachable) / len(b.missing) for b in blanks]}
@@ -205,7 +221,16 @@ def measure(repository: Path, count: int) -> dict[str, list[float]]:
         for method in METHODS:
             if method.chunking == chunking:
                 recalls[method.name] = [recall(blank, method.hits(snapshot, blank)) for blank in blanks]
+        for by_vectors in BY_VECTORS:
+            if embedding is not None and by_vectors.chunking == chunking:
+                recalls[by_vectors.name] = _measure_vectors(embedding, snapshot, blanks)
     return recalls
+
+
+def _measure_vectors(model: Path, snapshot: Snapshot, blanks: Sequence[Blank]) -> list[float]:
+    with embedding_model(model) as embed:
+        retriever = EmbeddingRetriever.of(snapshot, Vectors(embed, model.name))
+        return [recall(blank, retriever.search(blank.cursor, TOP)) for blank in blanks]
 
 
 def interval(values: Sequence[Sequence[float]], statistic: Callable[[Sequence[Sequence[float]]], float]) -> list[float]:
@@ -218,10 +243,11 @@ def interval(values: Sequence[Sequence[float]], statistic: Callable[[Sequence[Se
 def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     """Return each method's mean recall and its gain over the paper's, both with intervals."""
     methods = {}
-    for method in METHODS:
-        pairs = [list(zip(of[method.name], of[PAPER.name], strict=True)) for of in results.values() if of[PAPER.name]]
+    names = [method.name for method in (*METHODS, *BY_VECTORS)]
+    for name in [name for name in names if all(name in of for of in results.values())]:
+        pairs = [list(zip(of[name], of[PAPER.name], strict=True)) for of in results.values() if of[PAPER.name]]
         gain = _gain(pairs)
-        methods[method.name] = {
+        methods[name] = {
             "recall": round(fmean(mine for repository in pairs for mine, _ in repository), 4),
             "interval": interval(pairs, lambda drawn: fmean(mine for repository in drawn for mine, _ in repository)),
             "gain": round(gain, 4),
@@ -261,12 +287,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("repositories", nargs="+", type=Path, metavar="REPOSITORY")
     parser.add_argument("--blanks", type=int, default=100, help="a repository (default 100)")
     parser.add_argument("--jobs", type=int, default=1, help="repositories measured at once")
+    parser.add_argument("--embedding", type=Path, metavar="GGUF", help="also rank by this embedding model: slow")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         paths = [path.absolute() for path in options.repositories]
-        measured = pool.map(measure, paths, repeat(options.blanks))
+        measured = pool.map(measure, paths, repeat(options.blanks), repeat(options.embedding))
         results = {path.name: recalls for path, recalls in zip(paths, measured, strict=True)}
     result = summarise(results) | {"machine": describe(), "seconds": round(time.perf_counter() - started)}
     print(json.dumps(result) if options.json else table(result))

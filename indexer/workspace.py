@@ -26,7 +26,6 @@ from indexer.document import Extract
 from indexer.folder import Folder, Remembered
 from indexer.parts import SMALL, Merge, Parts, Place
 from indexer.pool import Pool
-from indexer.reading import why_not
 from indexer.rules import Entry, Reason
 from indexer.segment import Segment
 from indexer.settings import IndexSettings
@@ -162,10 +161,6 @@ class WorkspaceIndex:
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until all that was said so far is indexed and published; False if it took longer than `timeout` s."""
         return self._idle.wait(timeout)
-
-    def why_not(self, path: str | Path) -> Reason | None:
-        """Return why the file at an absolute path is left out of the index; None if it belongs in."""
-        return why_not(Path(path).absolute(), [Path(root) for root in self.snapshot.roots], self.settings)
 
     # The writer -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.reading import why_not
 from indexer.settings import IndexSettings
 from policy.errors import RepoformerError
 
@@ -39,11 +40,11 @@ def register(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print figures about the index, or why a file is not in it."""
+    if options.why_not is not None:
+        return _why_not(options)
     started = time.perf_counter()
     with indexed(options.path) as index:
         seconds = time.perf_counter() - started
-        if options.why_not is not None:
-            return _why_not(index, options)
         snapshot = index.snapshot
         figures = {
             "path": str(options.path.resolve()),
@@ -58,9 +59,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _why_not(index: WorkspaceIndex, options: argparse.Namespace) -> int:
+def _why_not(options: argparse.Namespace) -> int:
+    """Ask the rules, which know it without an index."""
     file: Path = options.why_not
-    reason = index.why_not(file if file.is_absolute() else options.path.resolve() / file)
+    root = _folder(options.path)
+    reason = why_not(file.absolute() if file.is_absolute() else root / file, [root], IndexSettings())
     if options.json:
         answer = {
             "path": str(file),
@@ -80,18 +83,21 @@ def indexed(path: Path) -> Iterator[WorkspaceIndex]:
     from indexer.workspace import WorkspaceIndex
     from lsp_server.core import cache_dir
 
-    if not path.is_dir():
-        raise NoWorkspaceError(f"{path} is not a folder")
+    root = _folder(path)
     shown = _progress_line if sys.stderr.isatty() else None
-    index = WorkspaceIndex(
-        [path.resolve()], IndexSettings(watch=False), cache_dir=cache_dir() / "index", on_progress=shown
-    )
+    index = WorkspaceIndex([root], IndexSettings(watch=False), cache_dir=cache_dir() / "index", on_progress=shown)
     try:
         index.start()
         index.wait_idle()
         yield index
     finally:
         index.close()
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise NoWorkspaceError(f"{path} is not a folder")
+    return path.resolve()
 
 
 def _progress_line(progress: Progress) -> None:

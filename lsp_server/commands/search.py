@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.model import Cursor
 from lsp_server.commands.index import indexed
 from lsp_server.report import hit_report
+from policy.errors import ModelMissing
 
 if TYPE_CHECKING:
     from indexer.model import Hit
+    from indexer.snapshot import Snapshot
     from lsp_server.cli import Subparsers
 
 
@@ -26,6 +30,13 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
     parser.add_argument("--query", required=True, metavar="TEXT", help="what to search for")
     parser.add_argument("-k", type=int, default=10, metavar="COUNT", help="most results (default: %(default)s)")
+    parser.add_argument(
+        "--embedding",
+        type=Path,
+        metavar="GGUF",
+        help="rank by meaning instead, with this embedding model (MiniLM, UniXcoder, …); the first time takes minutes "
+        "where an index takes seconds",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -33,7 +44,10 @@ def register(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the chunks that were found, best first."""
     with indexed(options.path) as index:
-        hits = index.snapshot.query(options.query, options.k)
+        if options.embedding is not None:
+            hits = _by_meaning(index.snapshot, options)
+        else:
+            hits = index.snapshot.query(options.query, options.k)
     if options.json:
         print(json.dumps([_row(hit) for hit in hits], indent=2, ensure_ascii=False))
         return 0
@@ -43,6 +57,24 @@ def run(options: argparse.Namespace) -> int:
     if not hits:
         print("nothing found")
     return 0
+
+
+def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, ...]:
+    # Imported late: only this needs the engine.
+    from indexer.retrieval.embedding import EmbeddingRetriever, Vectors
+    from lsp_server.core import cache_dir
+    from policy.embedding import embedding_model, name_of
+
+    model: Path = options.embedding.absolute()
+    if not model.is_file():
+        raise ModelMissing(f"no model at {model}")
+    # Among the saved indexes, so that it is cleaned up as they are.
+    file = cache_dir() / "index" / "vectors.sqlite3"
+    with (
+        embedding_model(model, memory=cache_dir() / "engine.json") as embed,
+        closing(Vectors(embed, name_of(model), file)) as vectors,
+    ):
+        return EmbeddingRetriever.of(snapshot, vectors).search(Cursor("", options.query, "", ""), options.k)
 
 
 def _row(hit: Hit) -> dict[str, object]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from indexer.model import Chunk, Cursor
 from policy import errors
@@ -25,6 +25,10 @@ from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, RepoformerError
 from policy.prompt import Budgets
 from policy.reach import within_reach
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PATIENCE = 2.0  # seconds, for a process whose connection is gone to be gone itself
 
@@ -247,6 +251,11 @@ class Engine:
             )
             for row in answer["tried"]
         ]
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A vector for each text, one row each, from an engine that was loaded for `embedding`."""
+        answer = await self._call("embed", texts=list(texts))
+        return protocol.vectors_from_json(answer["vectors"])
 
     async def forget(self, prefix: str) -> None:
         """Give back the cache of every slot whose name begins with `prefix`."""

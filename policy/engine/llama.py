@@ -113,6 +113,12 @@ class Llama:
         params.n_ctx = settings.context_size
         params.n_batch = min(settings.context_size, 2048)
         params.n_ubatch = settings.micro_batch
+        if settings.embedding:
+            # An encoder looks at a text as a whole, so no part of it may be left for another micro-batch.
+            params.n_ubatch = params.n_batch
+            params.embeddings = True
+            declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
+            params.pooling_type = native.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else native.LLAMA_POOLING_TYPE_MEAN
         params.n_seq_max = settings.sequences
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = settings.threads or default_threads()
@@ -138,14 +144,18 @@ class Llama:
         """Tokens of `text`, without BOS; special tokens spelled out in it stay ordinary text."""
         return self._tokenize(text, special=False)
 
-    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+    def encode_whole(self, text: str) -> list[int]:
+        """Tokens of `text` between those that the model wants at the ends of one, as far as it declares any."""
+        return self._tokenize(text, special=False, ends=True)
+
+    def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         buffer = (native.llama_token * room)()
-        count = native.llama_tokenize(self.vocab, data, len(data), buffer, room, False, special)
+        count = native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
         if count < 0:  # byte fallback can need more tokens than there are bytes
             buffer = (native.llama_token * -count)()
-            count = native.llama_tokenize(self.vocab, data, len(data), buffer, -count, False, special)
+            count = native.llama_tokenize(self.vocab, data, len(data), buffer, -count, ends, special)
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
@@ -228,6 +238,23 @@ class Llama:
         if not pointer:
             raise EngineFailed(f"row {row} of the last evaluation kept no logits")
         return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+
+    def embedding(self, seq: int) -> NDArray[np.float32]:
+        """The vector of what the last `decode` evaluated of `seq`, shape (dimensions,). A view, as of `logits`."""
+        pointer = native.llama_get_embeddings_seq(self._context, seq)
+        if not pointer:
+            raise EngineFailed("the model made no vector of the text: it is no embedding model")
+        return np.ctypeslib.as_array(pointer, shape=(native.llama_model_n_embd(self._model),))
+
+    def clear(self) -> None:
+        """Forget everything that was evaluated."""
+        if self._memory:  # an encoder has none
+            native.llama_memory_clear(self._memory, False)
+
+    @property
+    def longest_text(self) -> int:
+        """How many tokens of one text the model was trained to take in, and this context can."""
+        return min(self.n_batch, self.n_ctx, int(native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
         """Make a running `decode` stop within one operation of its graph (or let the next ones run again)."""

@@ -10,12 +10,18 @@ to all others, of any server, and is then answered `cancelled`. Values are those
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import struct
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from indexer.model import Chunk, Cursor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
@@ -56,3 +62,14 @@ def chunk_to_json(chunk: Chunk) -> Message:
 def chunk_from_json(values: Message) -> Chunk:
     """The inverse of `chunk_to_json`."""
     return Chunk(**{**values, "symbols": tuple(values["symbols"])})
+
+
+def vectors_to_json(vectors: NDArray[np.float32]) -> Message:
+    """Rows of numbers, packed: as JSON's decimal numbers they would be several times as long."""
+    return {"rows": len(vectors), "data": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
+
+
+def vectors_from_json(values: Message) -> NDArray[np.float32]:
+    """The inverse of `vectors_to_json`."""
+    vectors = np.frombuffer(base64.b64decode(values["data"]), "<f4").astype(np.float32)
+    return vectors.reshape(values["rows"], -1) if values["rows"] else vectors.reshape(0, 0)

@@ -28,6 +28,7 @@ class EngineSettings:
     many tokens are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
     `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
     instructions that the machine does not allow (AMX under some hypervisors).
+    `embedding` is for a model that turns texts into vectors instead of completing code.
     A model that was not used for `idle_minutes` is unloaded until it is; 0 keeps it for as long as somebody is there.
     """
 
@@ -41,6 +42,7 @@ class EngineSettings:
     micro_batch: int = 64
     sequences: int = 16
     extra_buffers: bool = True
+    embedding: bool = False
     idle_minutes: float = 30.0
 
     def to_json(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from policy.engine import protocol
 from policy.engine.cache import Aborted
 from policy.engine.client import PromptStats, Stop, Trial
+from policy.engine.embedding import Embedder
 from policy.engine.host import Host
 from policy.engine.llama import Llama, build_info
 from policy.engine.meeting import Place
@@ -35,7 +36,7 @@ class Worker:
         self.turns = Turns(self._abort)
         self._order: protocol.Message | None = None  # the load message, to follow again after an unloading
         self._llama: Llama | None = None
-        self._session: Session | None = None
+        self._session: Session | Embedder | None = None
         self._worked_at = time.monotonic()
 
     def run(self) -> None:
@@ -85,6 +86,8 @@ class Worker:
         session = self._loaded()
         if turn.cancelled:  # while it loaded
             raise Aborted
+        if isinstance(session, Embedder):
+            return self._embed(session, turn)
         match message["op"]:
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
@@ -106,6 +109,15 @@ class Worker:
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
+    def _embed(self, embedder: Embedder, turn: Turn) -> protocol.Message:
+        match turn.message["op"]:
+            case "embed":
+                return {"vectors": protocol.vectors_to_json(embedder.embed(turn.message["texts"]))}
+            case "forget":
+                return {}
+            case unknown:
+                raise EngineFailed(f"unknown operation {unknown!r}")
+
     def _generate(self, session: Session, turn: Turn) -> protocol.Message:
         message = turn.message
         chunks = message["chunks"]
@@ -120,7 +132,7 @@ class Worker:
             self._send(turn, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
         raise EngineFailed("the generation came to no end")
 
-    def _loaded(self) -> Session:
+    def _loaded(self) -> Session | Embedder:
         """The model as it was ordered, loaded unless it is, with a first evaluation: what would crash crashes here."""
         if self._session is None:
             if (order := self._order) is None:
@@ -129,7 +141,9 @@ class Worker:
             if model.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
                 check_fits(model)
             llama = Llama(model, settings)
-            session = Session(llama, order["layout"], order["budgets"])
+            session: Session | Embedder = (
+                Embedder(llama) if settings.embedding else Session(llama, order["layout"], order["budgets"])
+            )
             session.warm_up()
             self._llama, self._session = llama, session
         return self._session

@@ -13,6 +13,7 @@ import pytest
 
 from lsp_server import cli
 from tests.e2e.driving import SERVER, Workspace
+from tests.policy.tiny_embedder import tiny_bert
 
 Write = Callable[[str], Workspace]
 TWO_FILES = """
@@ -97,7 +98,7 @@ def test_complete_without_a_model(run: Run, workspace: Write) -> None:
     assert "repoformer-lsp model pull" in run("complete", f"{place.file}:1:1", status=1).stderr
 
 
-def test_index_and_search(run: Run, workspace: Write) -> None:
+def test_index_and_search(run: Run, workspace: Write, tmp_path: Path) -> None:
     root = workspace(TWO_FILES).root
     figures = json.loads(run("index", root, "--json").stdout)
     assert figures["files"] == 2 and figures["chunks"] >= 2
@@ -106,6 +107,10 @@ def test_index_and_search(run: Run, workspace: Write) -> None:
     assert (found[0]["path"], found[0]["start_line"]) == ("shapes.py", 1)
     assert "width * height" in found[0]["text"]
     assert "shapes.py:1-2" in run("search", root, "--query", "rectangle_area width height").stdout
+    embedder = str(tiny_bert(tmp_path / "tiny.gguf"))
+    for _ in range(2):  # the second time from the vectors that were kept
+        by_meaning = run("search", root, "--query", "def rectangle_area(width)", "--embedding", embedder)
+        assert "shapes.py:1-2" in by_meaning.stdout
     assert "nothing found" in run("search", root, "--query", "zebra").stdout
 
 
