@@ -32,6 +32,7 @@ class Embedder:
             name=metadata.get("general.name", "unnamed model"),
             layout="",
             selective=False,
+            shrunk=False,
             budgets=Budgets(),
             context_size=self._llama.longest_text,
             gpu_offload=build_info()["gpu_offload"],
