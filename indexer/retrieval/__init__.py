@@ -20,6 +20,8 @@ def rank(
     retriever: RetrieverName, parts: Sequence[Part], query: Query, k: int, excluded: Sequence[int]
 ) -> list[Ranked]:
     """Return the `k` best chunks for a query, best first; `excluded` are places (`segment.place`) of documents."""
+    if not parts:
+        return []
     if retriever == "proximity":
         return best(parts, proximity(parts, query), k, excluded)
     if retriever == "bm25":

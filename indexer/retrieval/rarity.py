@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def rarity(parts: Sequence[Part], runs: Sequence[Sequence[slice]]) -> NDArray[np.float64]:
     """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, which n of N live chunks hold.
 
-    `runs` has, for each part, where the postings of each word lie in it.
+    `runs` has, for each part, where the postings of each word lie in it; there is at least one part.
     """
-    total, holding = 0, np.zeros(len(runs[0]) if runs else 0)
+    total, holding = 0, np.zeros(len(runs[0]))
     for part, of_part in zip(parts, runs, strict=True):
         if part.documents.all():
             holding += [run.stop - run.start for run in of_part]

@@ -53,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        print(f"{hit.score:.3f}  {chunk.path}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
+        score = (
+            f"{hit.score:.3f}  " if options.embedding is None else ""
+        )  # of shared words, which is not the order then
+        print(f"{score}{chunk.path}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:
         print("nothing found")
     return 0

@@ -81,7 +81,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceIndex]:
     index.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(change, max_size=10), together=st.booleans())
 def test_a_living_workspace_equals_one_indexed_from_scratch(
     index: WorkspaceIndex, changes: list[tuple[str, str, str]], together: bool
