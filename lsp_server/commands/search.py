@@ -53,9 +53,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        score = (
-            f"{hit.score:.3f}  " if options.embedding is None else ""
-        )  # of shared words, which is not the order then
+        # The score is one of shared words; by meaning the order is another.
+        score = f"{hit.score:.3f}  " if options.embedding is None else ""
         print(f"{score}{chunk.path}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:
         print("nothing found")
