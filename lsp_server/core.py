@@ -141,6 +141,16 @@ class Core:
         completer = await self._completer_now()
         return await completer.complete(request)
 
+    async def read_ahead(self, request: Request) -> None:
+        """Have the engine read what `request` would need, while nobody waits; nothing where no model is there yet."""
+        if self._completer is not None:
+            await self._completer.warm(request.document, request.cursor)
+
+    def look_ahead(self, request: Request) -> None:
+        """Complete what is going to be asked for."""
+        if self._completer is not None:
+            self._completer.look_ahead(request)
+
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _open_index(self) -> None:

@@ -42,6 +42,7 @@ _HANDLERS: dict[str, Callable[..., object]] = {
     types.WORKSPACE_DID_CHANGE_WATCHED_FILES: workspace.files_changed,
     acceptance.SHOWN: acceptance.shown,
     acceptance.PARTLY_ACCEPTED: acceptance.partly_accepted,
+    documents.FOCUSED: documents.focused,
     why.METHOD: why.why,
 }
 _OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}

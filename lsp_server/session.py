@@ -28,7 +28,7 @@ from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
-from policy.completer import Completion, Request
+from policy.completer import Completion, Request, Trigger, after
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:
@@ -55,13 +55,15 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A completion that was given, where, and what became of it."""
+    """A completion that was given, where, and what became of it, or of one of its candidates."""
 
     number: int
     uri: str
     position: Position
+    request: Request
     completion: Completion
     fate: Fate = "offered"
+    candidate: int = 0
 
 
 class Session:
@@ -245,6 +247,17 @@ class Session:
             return None
         return document, place
 
+    def focus(self, uri: str, position: Position | None = None) -> None:
+        """A document is in front of somebody: read ahead at its cursor, at the last completion, or at its end."""
+        document = self._documents.get(uri)
+        if document is None or not self.offers(document):
+            return
+        if position is None and (record := self._records.get(uri)):
+            position = record.position
+        last = len(document.lines) - 1
+        place = document.locate(position, self.encoding) if position else Place(last, len(document.lines[last]))
+        self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))
+
     def offers(self, document: Document) -> bool:
         """Whether completions are wanted in a document."""
         return self.settings.enabled and document.language_id not in self.settings.disabled_languages
@@ -257,10 +270,7 @@ class Session:
         self._update(resting=resting)
         if resting and not invoked:
             return None
-        path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
-        language = language_of(path, document.language_id)
-        cursor = Cursor(path, *sides, language.id if language else "")
-        request = Request(cursor, document.uri, "invoked" if invoked else "automatic")
+        request = _request(document, sides, "invoked" if invoked else "automatic")
         try:
             await self._started.wait()  # the first request may come before the settings do
             completion = await self._core.complete(request)
@@ -268,18 +278,21 @@ class Session:
             self._failed(error)
             return None
         position = document.position(place, self.encoding)
-        record = Record(next(self._numbers), document.uri, position, completion)
+        record = Record(next(self._numbers), document.uri, position, request, completion)
         self._records.pop(document.uri, None)  # so that the newest stands last
         self._records[document.uri] = record
         if completion.reason:
             log.debug("no completion: %s", completion.reason)
         return record
 
-    def happened(self, number: int, fate: Fate) -> None:
+    def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Something became of a completion; one that is no longer the last of its document is forgotten."""
         for uri, record in self._records.items():
             if record.number == number:
-                self._records[uri] = replace(record, fate=fate)
+                self._records[uri] = replace(record, fate=fate, candidate=candidate)
+                texts = (record.completion.text, *record.completion.others)
+                if fate == "accepted" and candidate < len(texts):
+                    self._core.look_ahead(after(record.request, texts[candidate]))
                 return
 
     def record(self, uri: str | None) -> Record | None:
@@ -339,3 +352,9 @@ class Session:
         if status != self._status and self._started.is_set():  # LSP forbids to send it before `initialized`
             self._status = status
             self._client.report(status)
+
+
+def _request(document: Document, sides: tuple[str, str], trigger: Trigger) -> Request:
+    path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
+    language = language_of(path, document.language_id)
+    return Request(Cursor(path, *sides, language.id if language else ""), document.uri, trigger)

@@ -1,27 +1,29 @@
 """One request, from a cursor to what is shown: read, decide, retrieve if asked for, generate, shape.
 
-Retrieval starts together with the reading of L and R, since it takes milliseconds where reading takes most of the
-time; whether its result is used is decided afterwards (the paper's online serving model, section 6.3). Generation
-goes on from the KV cache of the reading, and stops as soon as the text is decided. Where another model generates, its
-plain generation starts at once too, and is dropped when the decision is to retrieve.
+What can be answered without the engine is: a completion that is there already, or one that another request has begun.
+Else the completion is made apart from the request (`policy.flight`), so that the next one can join it. While nobody
+waits, the engine reads and writes ahead, in the background, where every request interrupts it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, TaskKind, Thresholds, by_policy, by_similarity, by_token
-from policy.engine import Engine, PromptStats, Reading, Supervisor
-from policy.errors import RepoformerError
-from policy.generators import Ahead, Own, Running, Source
+from policy.engine import Supervisor
+from policy.errors import GaveWay, RepoformerError
+from policy.flight import Flight
+from policy.generators import Own, Source
 from policy.reuse import Reuse
+from policy.rhythm import Rhythm
+from policy.run import Clock, Retrieval, Run, slot
 from policy.shape import Shaper
+from policy.sticky import Sticky
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -36,7 +38,8 @@ class CompletionSettings:
     `line_tokens` and `block_tokens` limit a generation by its scope (the paper: 50, and 256 for functions; a block
     here is what fits on a screen without being in the way). After `patience` seconds of generating, a completion ends
     with the statement it has reached; after twice as many it ends in any case. One that comes later is not seen, and a
-    model that finds no end is not worth waiting for.
+    model that finds no end is not worth waiting for. An explicit request gets up to `candidates` texts to choose from.
+    `ahead`: while nobody waits, complete what would follow if the last completion were accepted.
     """
 
     policy: Policy = "selective"
@@ -47,6 +50,8 @@ class CompletionSettings:
     line_tokens: int = 50
     block_tokens: int = 128
     patience: float = 0.6
+    candidates: int = 3
+    ahead: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,11 @@ class Request:
 class Completion:
     """What came of a request.
 
-    `hits` are the chunks that stood in the prompt. `timings_ms` has a time for every stage that ran, `stats` counts
-    tokens; both tell of this request alone, so an answer that was there already has no stages, and `stats` say
-    `reused`. `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context"
-    where chunks were cut or left out. An empty `text` has a `reason`.
+    `others` are further candidates, the better first. `hits` are the chunks that stood in the prompt. `timings_ms` has
+    a time for every stage that ran, `stats` counts tokens; both tell of this request alone, so an answer that was there
+    already has no stages, and `stats` say `reused`. `joined`: another request had begun what this one waited for.
+    `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context" where
+    chunks were cut or left out. An empty `text` has a `reason`.
     """
 
     text: str
@@ -78,6 +84,10 @@ class Completion:
     model: str = ""
     reason: str = ""
     trimmed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that would follow is made
 
 
 class Completer:
@@ -98,29 +108,99 @@ class Completer:
         self.settings = settings or CompletionSettings()
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
+        self._sticky = Sticky()
+        self._rhythm = Rhythm()
+        self._flights: dict[str, Flight[Completion]] = {}
+        self._aside: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request) -> Completion:
-        """Answer `request`; cancel the task to stop everything it started, native code included.
+        """Answer `request`. Cancel the task when nobody wants the answer: what it started then gives way to others.
 
         Raises `RepoformerError` when there is no engine to answer, or it failed on the way.
         """
         settings = self._settings_for(request)
-        clock = _Clock()
+        clock = Clock()
         # Whoever asks explicitly wants to know anew: another file may have changed.
-        if request.trigger == "automatic" and (known := self._reuse.find(request.document, request.cursor, settings)):
-            text, origin = known
-            return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
+        if automatic := request.trigger == "automatic":
+            self._rhythm.key()
+            if known := self._reuse.find(request.document, request.cursor, settings):
+                text, origin = known
+                return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
+        self._set_aside(None)
+        if automatic and (joined := await self._join(request, settings)):
+            return replace(joined, timings_ms=clock.finish())
         with clock.measure("shape"):
             shaper = Shaper(request.cursor, multiline=settings.multiline)
         if shaper.scope == "nothing":
             return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
+        if automatic and (pause := self._rhythm.delay()):
+            with clock.measure("pause"):
+                self._set_aside(self.warm(request.document, request.cursor))
+                await asyncio.sleep(pause)
+        completion = await self._take_off(request, settings, shaper, clock).wait()
+        assert completion is not None, "nothing was typed that it could disagree with"
+        if automatic:
+            self._rhythm.answered(completion.timings_ms["total"] / 1e3)
+            if completion.text and settings.ahead and self._source.local:
+                self._set_aside(self._look_ahead_later(after(request, completion.text)))
+        return completion
+
+    async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
+        """What is left of a completion that is being made, if it turns out to say what was typed since."""
+        flight = self._flights.get(request.document)
+        typed = flight.typed(request.cursor, settings) if flight else None
+        if flight is None or typed is None:
+            return None
+        try:
+            if await flight.wait(typed) is None:
+                return None
+        except GaveWay:  # just before it was waited for
+            return None
+        if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
+            return None  # there is nothing left of it
+        text, origin = known
+        return replace(origin, text=text, stats={**origin.stats, "joined": 1})
+
+    def _take_off(
+        self,
+        request: Request,
+        settings: CompletionSettings,
+        shaper: Shaper,
+        clock: Clock,
+        *,
+        background: bool = False,
+    ) -> Flight[Completion]:
+        """Begin to make a completion, in place of the one before it in this document and of what nobody waits for."""
+        for document, flight in self._flights.items():
+            if document == request.document or not flight.awaited:
+                flight.cancel()
+        flight = self._flights[request.document] = Flight(
+            request.cursor,
+            settings,
+            lambda flight: self._make(request, settings, shaper, clock, flight),
+            background=background,
+        )
+        return flight
+
+    async def _make(
+        self, request: Request, settings: CompletionSettings, shaper: Shaper, clock: Clock, flight: Flight[Completion]
+    ) -> Completion:
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
         # Started before the engine has read anything, so that its result is there when the decision is.
         retriever = self._retriever() if settings.policy != "never" else None
-        retrieval = _Retrieval(retriever, request.cursor, settings.chunks, clock)
-        patience = settings.patience * PATIENCE[request.trigger]
-        run = _Run(engine, self._source, request, shaper, clock, patience)
+        retrieval = Retrieval(retriever, request.cursor, settings.chunks, clock)
+        run = Run(
+            engine,
+            self._source,
+            request.document,
+            request.cursor,
+            shaper,
+            clock,
+            patience=settings.patience * PATIENCE[request.trigger],
+            urgency=flight.urgency,
+            say=flight.say,
+        )
         limit = settings.block_tokens if shaper.grows else settings.line_tokens
         try:
             if settings.policy != "always":
@@ -129,17 +209,28 @@ class Completer:
                 decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
-                hits = await retrieval.hits()
-            text, used = await run.generate(hits, limit)
+                hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+            written = await run.generate(hits, limit, settings.candidates if request.trigger == "invoked" else 1)
         finally:
             retrieval.cancel()
             await run.end()
-        reason = "" if text else "the model had nothing to add"
-        completion = Completion(text, decision, used, clock.finish(), run.stats(), run.model, reason, run.trimmed)
-        self._reuse.put(request.document, request.cursor, settings, text, completion)
+        self._sticky.stood(request.document, request.cursor, written.chunks)
+        text, *others = written.texts or ("",)
+        completion = Completion(
+            text,
+            decision,
+            written.hits,
+            clock.finish(),
+            run.stats(),
+            run.model,
+            reason="" if text else "the model had nothing to add",
+            trimmed=run.trimmed,
+            others=tuple(others),
+        )
+        self._reuse.put(request.document, request.cursor, settings, text, replace(completion, others=()))
         return completion
 
-    async def _decide(self, run: _Run, retrieval: _Retrieval, settings: CompletionSettings, kind: TaskKind) -> Decision:
+    async def _decide(self, run: Run, retrieval: Retrieval, settings: CompletionSettings, kind: TaskKind) -> Decision:
         if decision := by_policy(settings.policy):
             return decision
         info = self.supervisor.info
@@ -153,21 +244,60 @@ class Completer:
         best = max((hit.score for hit in await retrieval.hits()), default=0.0)
         return by_similarity(best, thresholds.similarity if own is None else own)
 
+    # -- while nobody waits -------------------------------------------------------------------------------------------
+
+    async def warm(self, document: str, cursor: Cursor) -> None:
+        """Have the engine read what a request at `cursor` would, as long as nobody wants anything else of it."""
+        with contextlib.suppress(RepoformerError):
+            engine = await self.supervisor.engine()
+            if not any(flight.awaited for flight in self._flights.values()):
+                await engine.warm(slot(document, "plain"), cursor)
+
+    def look_ahead(self, request: Request) -> None:
+        """Make a completion that is going to be asked for, in the background, unless it is there or being made."""
+        settings = self._settings_for(request)
+        flight = self._flights.get(request.document)
+        if self._reuse.find(request.document, request.cursor, settings) or (
+            flight and (flight.awaited or flight.typed(request.cursor, settings) is not None)
+        ):
+            return
+        shaper = Shaper(request.cursor, multiline=settings.multiline)
+        if shaper.scope != "nothing":
+            self._take_off(request, settings, shaper, Clock(), background=True)
+
+    async def _look_ahead_later(self, request: Request) -> None:
+        await asyncio.sleep(LOOK_AHEAD)
+        if not any(flight.awaited for flight in self._flights.values()):
+            self.look_ahead(request)
+
+    def _set_aside(self, work: Coroutine[None, None, None] | None) -> None:
+        """What to do while nobody waits, in place of what was being done."""
+        if self._aside is not None:
+            self._aside.cancel()
+        self._aside = asyncio.create_task(work) if work else None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
     async def forget(self, document: str) -> None:
         """Give back what is remembered of a closed document, in the KV cache as well."""
         self._reuse.forget(document)
+        self._sticky.forget(document)
+        if flight := self._flights.pop(document, None):
+            await flight.cancelled()
         with contextlib.suppress(RepoformerError):
-            await self._source.forget(_slot(document, ""))
+            await self._source.forget(slot(document, ""))
         if self.supervisor.state == "ready":
             with contextlib.suppress(RepoformerError):
-                await (await self.supervisor.engine()).forget(_slot(document, ""))
+                await (await self.supervisor.engine()).forget(slot(document, ""))
 
     async def warm_up(self) -> None:
         """Have everything loaded that a request needs. Raises what `complete` does."""
         await asyncio.gather(self.supervisor.engine(), self._source.warm_up())
 
     async def close(self) -> None:
-        """Leave the engines."""
+        """Stop what runs and leave the engines."""
+        self._set_aside(None)
+        await asyncio.gather(*(flight.cancelled() for flight in self._flights.values()))
         await asyncio.gather(self._source.close(), self.supervisor.close())
 
     def _settings_for(self, request: Request) -> CompletionSettings:
@@ -179,129 +309,7 @@ class Completer:
         return settings
 
 
-class _Clock:
-    """Milliseconds by stage; a stage that runs twice adds up."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(stage, (time.perf_counter() - started) * 1e3)
-
-    def add(self, stage: str, milliseconds: float) -> None:
-        self._spent[stage] = self._spent.get(stage, 0.0) + milliseconds
-
-    def finish(self) -> dict[str, float]:
-        self._spent["total"] = (time.perf_counter() - self._started) * 1e3
-        return {stage: round(spent, 3) for stage, spent in self._spent.items()}
-
-
-class _Retrieval:
-    """A search that runs in a thread beside the reading, unless the policy could not want its result."""
-
-    def __init__(self, retriever: Retriever | None, cursor: Cursor, count: int, clock: _Clock) -> None:
-        self._clock = clock
-        self._task = asyncio.create_task(self._search(retriever, cursor, count)) if retriever else None
-
-    async def hits(self) -> tuple[Hit, ...]:
-        """What was found, best first."""
-        return await self._task if self._task is not None else ()
-
-    def cancel(self) -> None:
-        """Nobody waits for the result any more; the thread ends by itself within milliseconds."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _search(self, retriever: Retriever, cursor: Cursor, count: int) -> tuple[Hit, ...]:
-        with self._clock.measure("retrieval"):
-            return await asyncio.to_thread(retriever.search, cursor, count)
-
-
-class _Run:
-    """The models' part of one request, with what is counted on the way."""
-
-    def __init__(
-        self, engine: Engine, source: Source, request: Request, shaper: Shaper, clock: _Clock, patience: float
-    ) -> None:
-        self._reader, self._generator = source.reader(engine), source.generator(engine)
-        self._apart = self._generator is not engine
-        self._plain: Ahead | None = None
-        self._patience = patience
-        self.model = ""
-        self._request = request
-        self._shaper = shaper
-        self._clock = clock
-        self.trimmed: tuple[str, ...] = ()
-        self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
-
-    def begin(self, limit: int) -> None:
-        """Start the plain generation, unless it has to wait for the decision because the same model makes it."""
-        if self._apart:
-            self._plain = Ahead(self._generate((), limit))
-
-    async def end(self) -> None:
-        """Nobody waits for anything any more."""
-        if self._plain is not None:
-            await self._plain.cancel()
-
-    async def read(self) -> Reading:
-        reading = await self._reader.read(_slot(self._request.document, "plain"), self._request.cursor)
-        self._count(reading)
-        return reading
-
-    async def generate(self, hits: tuple[Hit, ...], limit: int) -> tuple[str, tuple[Hit, ...]]:
-        """What to show, and the chunks that stood in the prompt (cut where they were cut)."""
-        if hits:
-            await self.end()
-        generation = self._plain if self._plain is not None and not hits else self._generate(hits, limit)
-        text, decided, began, patience = "", False, 0.0, self._patience
-        with self._clock.measure("generation"):
-            async with contextlib.aclosing(aiter(generation)) as pieces:
-                async for piece in pieces:
-                    began = began or time.monotonic()
-                    text += piece
-                    if decided := self._shaper.decided(text):
-                        break
-                    waited = time.monotonic() - began
-                    if waited > 2 * patience or (waited > patience and self._shaper.finish(text, complete=False)):
-                        break
-        with self._clock.measure("shape"):
-            shown = self._shaper.finish(text, complete=generation.ended and not decided)
-        self.model = generation.model
-        self._stats["generated_tokens"] = generation.tokens
-        if (prompt := generation.prompt) is None:
-            return shown, ()
-        self._count(prompt)
-        self._stats["context_tokens"] = prompt.context_tokens
-        stood = tuple(
-            replace(hits[used.index], chunk=replace(hits[used.index].chunk, end_line=used.end_line))
-            for used in prompt.chunks
-        )
-        whole = sum(used.end_line == hits[used.index].chunk.end_line for used in prompt.chunks)
-        parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
-        self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
-        return shown, stood
-
-    def _generate(self, hits: tuple[Hit, ...], limit: int) -> Running:
-        slot = _slot(self._request.document, "retrieved" if hits else "plain")
-        chunks = [hit.chunk for hit in hits] or None
-        return self._generator.generate(slot, self._request.cursor, chunks, limit)
-
-    def stats(self) -> dict[str, int]:
-        return dict(self._stats)
-
-    def _count(self, step: Reading | PromptStats) -> None:
-        self._stats["prompt_tokens"] = step.prompt_tokens
-        self._stats["evaluated_tokens"] += step.evaluated_tokens
-        self._clock.add("prompt", step.prompt_ms)
-        self._clock.add("prefill", step.prefill_ms)
-
-
-def _slot(document: str, branch: str) -> str:
-    return f"{document}#{branch}"
+def after(request: Request, text: str) -> Request:
+    """The request that would follow if `text` were accepted."""
+    cursor = replace(request.cursor, prefix=request.cursor.prefix + text)
+    return replace(request, cursor=cursor, trigger="automatic")

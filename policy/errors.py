@@ -9,7 +9,8 @@
     └── EngineError           the worker process is the problem
         ├── EngineUnavailable it could not be started, or keeps dying
         ├── EngineDied        it died while it worked on this request
-        └── EngineFailed      it answered that the request could not be done
+        ├── EngineFailed      it answered that the request could not be done
+        └── GaveWay           it was in the background, and stopped for a request that somebody waits for
 
 Each message says what happened and what to do about it; it is written for the person in front of the editor. A
 cancelled request is not an error: it ends as `asyncio.CancelledError`.
@@ -63,3 +64,7 @@ class EngineDied(EngineError):
 
 class EngineFailed(EngineError):
     """The worker answered that the request could not be done."""
+
+
+class GaveWay(EngineError):
+    """A request in the background stopped for one that somebody waits for."""

@@ -20,16 +20,16 @@ SHOWN = "textDocument/didShowCompletion"
 PARTLY_ACCEPTED = "textDocument/didPartiallyAcceptCompletion"
 
 
-def command(number: int) -> types.Command:
-    """The command of the item that shows completion `number`."""
-    return types.Command("Suggestion accepted", COMMAND, arguments=[number])
+def command(number: int, candidate: int = 0) -> types.Command:
+    """The command of the item that shows a candidate of completion `number`."""
+    return types.Command("Suggestion accepted", COMMAND, arguments=[number, candidate])
 
 
 def register(ls: RepoformerServer) -> None:
     """Offer the command."""
 
-    def accepted(number: int) -> None:
-        ls.session.happened(number, "accepted")
+    def accepted(number: int, candidate: int = 0) -> None:
+        ls.session.happened(number, "accepted", candidate)
 
     ls.command(COMMAND)(accepted)
 

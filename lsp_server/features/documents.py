@@ -1,12 +1,15 @@
-"""`textDocument/didOpen`, `didChange`, `didClose`: the client's text, kept in our own model."""
+"""`textDocument/didOpen`, `didChange`, `didClose`: the client's text in our own model; `didFocus`: which one counts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
+from lsp_server.features.plain import member
 from lsp_server.text import Change, Document
+
+FOCUSED = "textDocument/didFocus"
 
 if TYPE_CHECKING:
     from lsp_server.server import RepoformerServer
@@ -16,6 +19,7 @@ def opened(ls: RepoformerServer, params: types.DidOpenTextDocumentParams) -> Non
     """Take over a document's text from the client."""
     sent = params.text_document
     ls.session.put(Document.of(sent.uri, sent.text, version=sent.version, language_id=str(sent.language_id)))
+    ls.session.focus(sent.uri)
 
 
 def changed(ls: RepoformerServer, params: types.DidChangeTextDocumentParams) -> None:
@@ -25,6 +29,14 @@ def changed(ls: RepoformerServer, params: types.DidChangeTextDocumentParams) -> 
     document = session.document(uri)
     if document is not None:
         session.put(document.apply(map(_change, params.content_changes), version, session.encoding))
+
+
+def focused(ls: RepoformerServer, params: Any) -> None:
+    """A document has come to the front; its cursor may be told as well (`textDocument/didFocus`)."""
+    uri, position = member(member(params, "textDocument"), "uri"), member(params, "position")
+    line, character = member(position, "line"), member(position, "character")
+    if isinstance(uri, str):
+        ls.session.focus(uri, (line, character) if isinstance(line, int) and isinstance(character, int) else None)
 
 
 def closed(ls: RepoformerServer, params: types.DidCloseTextDocumentParams) -> None:

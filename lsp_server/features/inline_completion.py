@@ -33,6 +33,9 @@ async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -
         record = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
         if record is None or not record.completion.text:
             return NOTHING
-        item = items.item(document, place, selection, record.completion.text, session.encoding)
-        item.command = acceptance.command(record.number)
-        return types.InlineCompletionList([item])
+        offered = []
+        for candidate, text in enumerate((record.completion.text, *record.completion.others)):
+            item = items.item(document, place, selection, text, session.encoding)
+            item.command = acceptance.command(record.number, candidate)
+            offered.append(item)
+        return types.InlineCompletionList(offered)

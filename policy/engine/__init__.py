@@ -4,7 +4,7 @@
 server and never loads native model code.
 """
 
-from policy.engine.client import Engine, Generation, ModelInfo, PromptStats, Reading, Stop, Trial, Tried
+from policy.engine.client import Engine, Generation, ModelInfo, PromptStats, Reading, Stop, Trial, Tried, Urgency
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 
@@ -19,4 +19,5 @@ __all__ = [
     "Supervisor",
     "Trial",
     "Tried",
+    "Urgency",
 ]

@@ -10,6 +10,7 @@ Sequences are given up least recently used first, both when there are no ids lef
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -38,11 +39,12 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Logits behind the last token, shape (n_vocab,), a view; and how many tokens had to be evaluated for them."""
+    """Logits behind the last token, shape (n_vocab,), a view; how many tokens it took to have them, and how long."""
 
     logits: NDArray[np.float32]
+    before: NDArray[np.float32]
     evaluated: int
-    reused: int
+    milliseconds: float
 
 
 class KvCache:
@@ -54,51 +56,66 @@ class KvCache:
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
 
-    def evaluate(self, slot: str, tokens: Sequence[int]) -> Evaluated:
+    def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None) -> Evaluated:
         """Make `slot` hold exactly `tokens` and return the logits behind the last of them.
 
+        At most `grain` tokens are evaluated at a time: no more than those are lost to an interruption.
         Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
         does not fit the context.
         """
         if not 0 < len(tokens) < self._context.n_ctx:
             raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx}")
+        started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last token is evaluated in any case: its logits are what the caller wants.
-        reused = min(self._share(sequence, tokens), len(tokens) - 1)
+        # The last two are evaluated in any case: their logits are what the caller wants. A single row would not do:
+        # llama.cpp has a way of its own for it, less exact with an f16 cache (logits differed by up to 0.4), while any
+        # two rows or more come out the same, so that a text does not depend on how much of its prompt was there.
+        reused = min(self._share(sequence, tokens), max(0, len(tokens) - 2))
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
-        self._decode(sequence, tokens[reused:])
-        return Evaluated(self._context.logits(), len(tokens) - reused, reused)
+        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch)
+        logits, before = self._context.logits(-1), self._context.logits(-min(2, len(tokens)))
+        return Evaluated(logits, before, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
     def extend(self, slot: str, token: int) -> NDArray[np.float32]:
-        """Append one token to `slot` and return the logits behind it. Raises as `evaluate` does."""
-        sequence = self._slots[slot]
-        if len(sequence.tokens) + 1 >= self._context.n_ctx:
-            raise EngineFailed("the context is full")
-        self._decode(sequence, [token])
-        return self._context.logits()
+        """Append one token to `slot` and return the logits behind it, a view.
+
+        Raises as `evaluate` does, after which the slot is as it was.
+        """
+        return self.extend_all({slot: token})[0]
 
     def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
         """Append a token to each of these slots in one batch; the logits behind each, in their order, are views.
 
-        Raises as `evaluate` does, and `EngineFailed` rather than evict what the batch itself needs.
+        Raises as `evaluate` does, after which the slots are as they were.
         """
         sequences = [self._slots[slot] for slot in tokens]
+        if any(len(sequence.tokens) + 1 >= self._context.n_ctx for sequence in sequences):
+            raise EngineFailed("the context is full")
         rows = [
             Row(token, len(sequence.tokens), sequence.id, logits=True)
             for sequence, token in zip(sequences, tokens.values(), strict=True)
         ]
-        outcome = self._context.decode(rows)
-        if outcome == "aborted":
+        if not self._decode(rows, keep=sequences):
             for sequence in sequences:
                 self._context.truncate(sequence.id, len(sequence.tokens))
             raise Aborted
-        if outcome == "full":
-            raise EngineFailed(f"{len(rows)} sequences outgrew a context of {self._context.n_ctx} tokens")
         for sequence, token in zip(sequences, tokens.values(), strict=True):
             sequence.tokens.append(token)
         return [self._context.logits(number) for number in range(len(rows))]
+
+    def holds(self, slot: str, tokens: Sequence[int]) -> bool:
+        """Whether `slot` holds exactly `tokens`."""
+        sequence = self._slots.get(slot)
+        return sequence is not None and sequence.tokens == list(tokens)
+
+    def fork(self, slot: str, target: str) -> None:
+        """Make `target` hold what `slot` holds; costs no cells."""
+        self.forget(target)
+        source, sequence = self._slots[slot], self._sequence(target)
+        self._context.copy(source.id, sequence.id, len(source.tokens))
+        sequence.tokens = list(source.tokens)
 
     def forget_all(self, prefix: str) -> None:
         """Forget every slot whose name begins with `prefix`."""
@@ -115,7 +132,7 @@ class KvCache:
         sequence = self._slots.get(slot)
         if sequence is None:
             if not self._free:
-                self._evict(keep=None)
+                self._evict(keep=())
             sequence = self._slots[slot] = _Sequence(self._free.pop())
         sequence.used_at = next(self._clock)
         return sequence
@@ -143,21 +160,15 @@ class KvCache:
             length = 0
         del sequence.tokens[length:]
 
-    def _decode(self, sequence: _Sequence, tokens: list[int]) -> None:
+    def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int) -> None:
         done = 0
         while done < len(tokens):
-            part = tokens[done : done + self._context.n_batch]
+            left = len(tokens) - done
+            part = tokens[done : done + (grain if left != grain + 1 else grain - 1)]  # no single row at the end
             start = len(sequence.tokens)
-            last = done + len(part) == len(tokens)
-            rows = [
-                Row(token, start + i, sequence.id, logits=last and i == len(part) - 1) for i, token in enumerate(part)
-            ]
-            outcome = self._context.decode(rows)
-            if outcome == "full":
-                if not self._evict(keep=sequence):
-                    raise EngineFailed(f"{start + len(part)} tokens do not fit a context of {self._context.n_ctx}")
-                continue
-            if outcome == "aborted":
+            wanted = len(part) - 2 if len(part) == left else len(part)
+            rows = [Row(token, start + i, sequence.id, logits=i >= wanted) for i, token in enumerate(part)]
+            if not self._decode(rows, keep=[sequence]):
                 finished = max(0, self._context.end_of(sequence.id) - start)
                 sequence.tokens.extend(part[:finished])
                 # Cells of a half-finished micro-batch may be left behind the last good position.
@@ -166,9 +177,17 @@ class KvCache:
             sequence.tokens.extend(part)
             done += len(part)
 
-    def _evict(self, keep: _Sequence | None) -> bool:
-        """Forget the least recently used slot, other than `keep`. False when there is none."""
-        candidates = [(sequence.used_at, slot) for slot, sequence in self._slots.items() if sequence is not keep]
+    def _decode(self, rows: Sequence[Row], keep: Sequence[_Sequence]) -> bool:
+        """Evaluate `rows`, making room at the cost of every slot but those to `keep`. False: it was aborted."""
+        while (outcome := self._context.decode(rows)) == "full":
+            if not self._evict(keep):
+                raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx}")
+        return outcome == "ok"
+
+    def _evict(self, keep: Sequence[_Sequence]) -> bool:
+        """Forget the least recently used slot that is not to be kept. False when there is none."""
+        kept = {sequence.id for sequence in keep}
+        candidates = [(sequence.used_at, slot) for slot, sequence in self._slots.items() if sequence.id not in kept]
         if not candidates:
             return False
         self.forget(min(candidates)[1])

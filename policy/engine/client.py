@@ -22,7 +22,7 @@ from policy.engine.joining import join
 from policy.engine.meeting import Place, Streams, runtime_dir
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
-from policy.errors import EngineDied, EngineFailed, RepoformerError
+from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
 from policy.prompt import Budgets
 from policy.reach import within_reach
 
@@ -140,12 +140,30 @@ class Tried:
     completed: Completed
 
 
+class Urgency:
+    """Whether somebody waits for the calls made with it. Those in the background give way to all others.
+
+    A change counts at once, for calls that wait or run already too.
+    """
+
+    def __init__(self, *, background: bool = False) -> None:
+        self.background = background
+        self.followers: set[Callable[[bool], None]] = set()
+
+    def change(self, *, background: bool) -> None:
+        """Somebody waits for it now, or nobody any more."""
+        if background != self.background:
+            self.background = background
+            for follower in tuple(self.followers):
+                follower(background)
+
+
 class Generation:
     """A running generation: iterate over its text; leaving the iteration early frees the engine at once.
 
-    `model` is the name of the one that writes. `prompt` is there with the first piece of text. `tokens` counts what was
-    generated so far. `ended` tells whether the model itself ended, which the limit of tokens, or leaving early, may
-    have forestalled.
+    Where several candidates were asked for, `pieces` tells whose text it is; 0 is the greedy one. `model` is the name
+    of the one that writes. `prompt` is there with the first piece of text. `tokens` counts what was generated so far.
+    `ended` tells whether the model itself ended, which the limit of tokens, or leaving early, may have forestalled.
     """
 
     def __init__(self, events: AsyncGenerator[protocol.Message], model: str) -> None:
@@ -156,6 +174,12 @@ class Generation:
         self.ended = False
 
     async def __aiter__(self) -> AsyncGenerator[str]:
+        async with contextlib.aclosing(self.pieces()) as pieces:
+            async for _candidate, text in pieces:
+                yield text
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
+        """Candidate and text."""
         async with contextlib.aclosing(self._events) as events:
             async for event in events:
                 match event["event"]:
@@ -163,7 +187,7 @@ class Generation:
                         self.prompt = _prompt_stats(_values(event))
                     case "text":
                         self.tokens = event["tokens"]
-                        yield event["text"]
+                        yield event["candidate"], event["text"]
                     case "done":
                         self.tokens, self.ended = event["tokens"], event["ended"]
 
@@ -216,19 +240,35 @@ class Engine:
         self._budgets = Budgets(**values["budgets"])
         return ModelInfo(**{**values, "budgets": self._budgets})
 
-    async def read(self, slot: str, cursor: Cursor) -> Reading:
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""
-        answer = await self._call("read", slot=slot, cursor=self._pack(cursor))
+        answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
         return Reading(**_values(answer))
 
-    def generate(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> Generation:
-        """Generate at `cursor`, greedily, without (None) or with cross-file context."""
+    async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> None:
+        """Evaluate ahead what a request at `cursor` needs. Raises `GaveWay` as soon as anybody wants anything."""
+        urgency = Urgency(background=True)
+        await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+
+    def generate(
+        self,
+        slot: str,
+        cursor: Cursor,
+        chunks: Sequence[Chunk] | None,
+        max_tokens: int,
+        *,
+        candidates: int = 1,
+        urgency: Urgency | None = None,
+    ) -> Generation:
+        """Generate at `cursor`, greedily, without (None) or with cross-file context; or several candidates."""
         events = self._request(
             "generate",
+            urgency,
             slot=slot,
             cursor=self._pack(cursor),
-            chunks=None if chunks is None else [protocol.chunk_to_json(chunk) for chunk in chunks],
+            chunks=_pack_chunks(chunks),
             max_tokens=max_tokens,
+            candidates=candidates,
         )
         return Generation(events, self._model)
 
@@ -237,7 +277,7 @@ class Engine:
         packed = [
             {
                 "cursor": self._pack(trial.cursor),
-                "chunks": None if trial.chunks is None else [protocol.chunk_to_json(chunk) for chunk in trial.chunks],
+                "chunks": _pack_chunks(trial.chunks),
                 "stop": asdict(trial.stop),
             }
             for trial in trials
@@ -270,11 +310,14 @@ class Engine:
     def _pack(self, cursor: Cursor) -> protocol.Message:
         return protocol.cursor_to_json(within_reach(cursor, self._budgets))
 
-    async def _call(self, operation: str, **values: Any) -> protocol.Message:
-        async with contextlib.aclosing(self._request(operation, **values)) as events:
+    async def _call(self, operation: str, urgency: Urgency | None = None, **values: Any) -> protocol.Message:
+        async with contextlib.aclosing(self._request(operation, urgency, **values)) as events:
             return await anext(events)
 
-    async def _request(self, operation: str, **values: Any) -> AsyncGenerator[protocol.Message]:
+    async def _request(
+        self, operation: str, urgency: Urgency | None, **values: Any
+    ) -> AsyncGenerator[protocol.Message]:
+        urgency = urgency or Urgency()
         if self._death is not None:
             raise EngineDied(self._death)
         self._next_id += 1
@@ -282,20 +325,27 @@ class Engine:
         events: asyncio.Queue[protocol.Message] = asyncio.Queue()
         self._pending[request] = events
         over = False
+
+        def rank(background: bool) -> None:
+            with contextlib.suppress(EngineDied):
+                self._write({"id": request, "op": "rank", "background": background})
+
+        urgency.followers.add(rank)
         try:
-            await self._send({"id": request, "op": operation, **values})
+            await self._send({"id": request, "op": operation, "background": urgency.background, **values})
             while True:
                 event = await events.get()
                 over = event["event"] in {"done", "cancelled", "error"}
                 if event["event"] == "error":
                     raise _error(event)
                 if event["event"] == "cancelled":
-                    raise asyncio.CancelledError
+                    raise GaveWay("it gave way to a request that somebody waits for")
                 yield event
                 if over:
                     return
         finally:
             del self._pending[request]
+            urgency.followers.discard(rank)
             if not over and self._death is None:
                 with contextlib.suppress(EngineDied):
                     self._write({"id": request, "op": "cancel"})
@@ -333,6 +383,10 @@ class Engine:
 
 def _values(event: protocol.Message) -> protocol.Message:
     return {key: value for key, value in event.items() if key not in {"id", "event"}}
+
+
+def _pack_chunks(chunks: Sequence[Chunk] | None) -> list[protocol.Message] | None:
+    return None if chunks is None else [protocol.chunk_to_json(chunk) for chunk in chunks]
 
 
 def _prompt_stats(values: protocol.Message) -> PromptStats:

@@ -2,7 +2,7 @@
 
 An event loop in a thread of its own, so that a cancellation reaches a running evaluation at once, and so that a server
 that died without a word is missed at once. What a client asks for goes to `Turns`, from where the main thread takes
-it; `cancel` never waits there.
+it; `cancel` and `rank` never wait there.
 """
 
 from __future__ import annotations
@@ -80,10 +80,13 @@ class Host:
         try:
             while True:
                 message = await protocol.receive(reader)
-                if message["op"] == "cancel":
-                    self._turns.cancel(guest, message["id"])
-                else:
-                    self._turns.put(guest, message)
+                match message["op"]:
+                    case "cancel":
+                        self._turns.cancel(guest, message["id"])
+                    case "rank":
+                        self._turns.rank(guest, message["id"], message["background"])
+                    case _:
+                        self._turns.put(guest, message)
         finally:
             self._guests -= 1
             # What the cache holds for its documents is of no use to anybody; the cells are.

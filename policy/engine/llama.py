@@ -84,6 +84,7 @@ class Llama:
         self._memory: Any = native.llama_get_memory(self._context)
         self.n_ctx: int = native.llama_n_ctx(self._context)
         self.n_batch: int = native.llama_n_batch(self._context)
+        self.n_ubatch: int = native.llama_n_ubatch(self._context)
         self.n_seq: int = native.llama_n_seq_max(self._context)
         self._batch = native.llama_batch_init(self.n_batch, 0, 1)
 

@@ -1,6 +1,6 @@
-"""What the worker does with a model: read up to the decision, generate behind it.
+"""What the worker does with a model: read up to the decision, generate behind it, warm up for either.
 
-Both calls build their prompt anew and leave it to the KV cache to find out what of it is already there. That is why
+Every call builds its prompt anew and leaves it to the KV cache to find out what of it is already there. That is why
 nothing has to be carried from one call to the next, and why an abstained request evaluates L, R and the markers once:
 the prompt to generate from begins with the prompt that was read.
 """
@@ -11,17 +11,20 @@ import codecs
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from policy.decision import Calibration
 from policy.engine.batch import BATCH, Batch, likeliest, slots
-from policy.engine.cache import KvCache
+from policy.engine.cache import Evaluated, KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Stop, Trial, Tried, UsedChunk
+from policy.engine.decoding import candidates, continuation
 from policy.engine.llama import Llama, build_info
-from policy.errors import ModelInvalid
-from policy.prompt import LAYOUTS, Budgets, Layout, Prompt, PromptBuilder, Vocabulary
+from policy.engine.metadata import budgets_of, choose_layout
+from policy.engine.recall import Recall
+from policy.prompt import Prompt, PromptBuilder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,14 +32,16 @@ if TYPE_CHECKING:
     from indexer.model import Chunk, Cursor
 
 RESERVED_TOKENS = 320  # of the context: the longest generation, and the markers
+WARM_GRAIN = 32  # tokens that an interrupted warming up may lose
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of a generation, and how many tokens it has so far."""
+    """Some text of a generation, or of one of its candidates, and how many tokens that has so far."""
 
     text: str
     tokens: int
+    candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Session:
     def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int]) -> None:
         self._llama = llama
         self._cache = KvCache(llama)
+        self._recall = Recall()
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
         wanted = replace(budgets_of(llama.metadata), **budgets)
@@ -87,17 +93,26 @@ class Session:
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
 
-    def read(self, slot: str, cursor: Cursor) -> Reading:
-        """Evaluate the prompt up to the decision (all of it for a model that makes none)."""
+    def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
+        """Evaluate the prompt of an abstention, which has the decision on the way.
+
+        The token behind the decision goes into the same batch: to abstain takes nothing more, and to retrieve has cost
+        one token.
+        """
         started = time.perf_counter()
         selective = self._builder.layout.selective
-        prompt = self._builder.decide(cursor) if selective else self._builder.abstain(cursor)
+        prompt = self._builder.abstain(cursor)
         built = time.perf_counter()
-        result = self._cache.evaluate(slot, prompt.tokens)
-        probabilities = softmax(result.logits)
-        return Reading(
+        known = self._recall.of(slot, prompt.tokens)
+        if known.reading is not None:
+            return replace(known.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
+        result = self._cache.evaluate(slot, prompt.tokens, grain)
+        known.said = known.said or [int(result.logits.argmax())]
+        logits = result.before if selective else result.logits
+        probabilities = softmax(logits)
+        known.reading = Reading(
             p_cc=self._calibration.apply(float(probabilities[self._cc])) if self._cc is not None else None,
-            cc_is_top=selective and int(result.logits.argmax()) == self._cc,
+            cc_is_top=selective and int(logits.argmax()) == self._cc,
             top_p=float(probabilities.max()),
             entropy=entropy(probabilities),
             prompt_tokens=len(prompt.tokens),
@@ -105,36 +120,93 @@ class Session:
             prompt_ms=(built - started) * 1e3,
             prefill_ms=(time.perf_counter() - built) * 1e3,
         )
+        return known.reading
+
+    def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> None:
+        """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted."""
+        if chunks is None:
+            self.read(slot, cursor, WARM_GRAIN)
+        else:
+            self._cache.evaluate(slot, self._builder.retrieve(cursor, chunks).tokens, WARM_GRAIN)
 
     def generate(
-        self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int
+        self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1
     ) -> Iterator[PromptStats | Piece | Done]:
-        """Greedy decoding, text as it comes. `chunks` None abstains; a list retrieves.
+        """Greedy decoding, text as it comes; beside it up to `count` - 1 other candidates.
 
-        Raises `policy.engine.cache.Aborted` when stopped from outside.
+        `chunks` None abstains; a list retrieves. Raises `policy.engine.cache.Aborted` when stopped from outside.
         """
-        started = time.perf_counter()
-        prompt = self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
-        built = time.perf_counter()
-        result = self._cache.evaluate(slot, prompt.tokens)
-        yield _stats(prompt, chunks, result.evaluated, (built - started) * 1e3, (time.perf_counter() - built) * 1e3)
-        # A character may be spread over tokens: the decoder keeps back what is not whole yet.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        logits = result.logits
-        for count in range(1, max_tokens + 1):
-            token = int(logits.argmax())
-            if token in self._markers or self._llama.ends_text(token):
+        prompt, stats = self._prompt(cursor, chunks)
+        if count > 1:
+            return self._several(slot, prompt, stats, max_tokens, count)
+        return self._one(slot, prompt, stats, max_tokens)
+
+    def _one(
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
+    ) -> Iterator[PromptStats | Piece | Done]:
+        said = self._recall.of(slot, prompt.tokens).said
+        if said:
+            yield stats
+        writer = _Writer(self._llama)
+        count = 0
+        for token in self._said_and_going_on(slot, prompt, said, max_tokens):
+            if isinstance(token, Evaluated):
+                yield replace(stats, evaluated_tokens=token.evaluated, prefill_ms=token.milliseconds)
+                continue
+            count += 1
+            if self._ends(token):
                 yield Done(count, ended=True)
                 return
-            if text := decoder.decode(self._llama.piece(token)):
+            if text := writer.write(token):
                 yield Piece(text, count)
-            if count < max_tokens:
+        yield Done(count, ended=False)
+
+    def _several(
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
+    ) -> Iterator[PromptStats | Piece | Done]:
+        result = self._cache.evaluate(slot, prompt.tokens)
+        yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
+        writers: dict[int, _Writer] = {}
+        count = min(count, self._llama.n_seq - 1)
+        for step in candidates(self._cache, slot, result.logits, count, self._ends):
+            writer = writers.setdefault(step.candidate, _Writer(self._llama))
+            if writer.tokens >= max_tokens:
+                break
+            if text := "".join(writer.write(token) for token in step.tokens if not self._ends(token)):
+                yield Piece(text, writer.tokens, step.candidate)
+        tokens = max(writer.tokens for writer in writers.values())
+        yield Done(tokens, ended=tokens < max_tokens)
+
+    def _said_and_going_on(self, slot: str, prompt: Prompt, said: list[int], limit: int) -> Iterator[int | Evaluated]:
+        """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
+        yield from said[:limit]
+        left = limit - len(said)
+        if left <= 0 or (said and self._ends(said[-1])):
+            return
+        if said and self._cache.holds(slot, [*prompt.tokens, *said[:-1]]):
+            logits = self._cache.extend(slot, said[-1])
+        else:
+            result = self._cache.evaluate(slot, prompt.tokens)
+            yield result
+            logits = result.logits
+            for token in said:  # one by one, as it was: see `KvCache.evaluate`
                 logits = self._cache.extend(slot, token)
-        yield Done(max_tokens, ended=False)
+        for token in islice(continuation(self._cache, slot, logits), left):
+            said.append(token)
+            yield token
+
+    def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
+        started = time.perf_counter()
+        prompt = self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
+        return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
+
+    def _ends(self, token: int) -> bool:
+        """Whether the model has said all it has to say with `token`."""
+        return token in self._markers or self._llama.ends_text(token)
 
     def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
         """Generate for all `trials` side by side, in an empty cache. Raises `EngineFailed` where they do not fit."""
-        self._cache.forget_all("")
+        self.forget("")
         batch = Batch(self._llama, self._cache, self._markers)
         prompts = [
             self._builder.abstain(trial.cursor)
@@ -160,39 +232,20 @@ class Session:
     def forget(self, prefix: str) -> None:
         """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""
         self._cache.forget_all(prefix)
+        self._recall.forget_all(prefix)
 
 
-def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
-    """The layout called `name`, or the best that the vocabulary allows where `name` is empty.
+class _Writer:
+    """Makes text of tokens. A character may be spread over several: what is not whole yet is kept back."""
 
-    Raises `ModelInvalid` for an unknown name and for one that the model has no tokens for.
-    """
-    if name:
-        if name not in LAYOUTS:
-            raise ModelInvalid(f"unknown prompt layout {name!r}: choose one of {', '.join(LAYOUTS)}")
-        if missing := vocabulary.missing(LAYOUTS[name]):
-            raise ModelInvalid(f"this model has no {', '.join(missing)} token: layout {name!r} needs it")
-        return LAYOUTS[name]
-    for candidate in ("repoformer", "fim-psm-files", "fim-psm"):
-        if not vocabulary.missing(LAYOUTS[candidate]):
-            return LAYOUTS[candidate]
-    return LAYOUTS["prefix-only"]
+    def __init__(self, llama: Llama) -> None:
+        self.tokens = 0
+        self._llama = llama
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-
-def budgets_of(metadata: dict[str, str]) -> Budgets:
-    """The budgets a model was trained with (`repoformer.budget.*`), the paper's where it does not say."""
-    default = Budgets()
-
-    def value(name: str, fallback: int) -> int:
-        text = metadata.get(f"repoformer.budget.{name}", "")
-        return int(text) if text.isdigit() else fallback
-
-    return Budgets(
-        value("left", default.left),
-        value("right", default.right),
-        value("context", default.context),
-        value("step_lines", default.step_lines),
-    )
+    def write(self, token: int) -> str:
+        self.tokens += 1
+        return self._decoder.decode(self._llama.piece(token))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

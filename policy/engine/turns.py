@@ -111,6 +111,16 @@ class Turns:
                 for turn in self._lines[client.name].waiting:
                     turn.cancelled |= turn.id == request
 
+    def rank(self, client: Client, request: int, background: bool) -> None:
+        """Whether somebody waits for a request has changed."""
+        with self._news:
+            running, waiting = self._running, [turn for line in self._lines.values() for turn in line.waiting]
+            for turn in [*waiting, *([running] if running else [])]:
+                if turn.client is client and turn.id == request:
+                    turn.message["background"] = background
+            if running and running.background and any(not turn.background for turn in waiting):
+                self._stop(running)
+
     def take(self, timeout: float | None = None) -> Turn | None:
         """The next turn, which runs until `end`; None if there is none within `timeout` seconds."""
         with self._news:

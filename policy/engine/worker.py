@@ -15,6 +15,7 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
+from indexer.model import Chunk
 from policy.engine import protocol
 from policy.engine.cache import Aborted
 from policy.engine.client import PromptStats, Stop, Trial
@@ -91,13 +92,16 @@ class Worker:
         match message["op"]:
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
+            case "warm":
+                session.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
+                return {}
             case "generate":
                 return self._generate(session, turn)
             case "try_all":
                 trials = [
                     Trial(
                         protocol.cursor_from_json(trial["cursor"]),
-                        None if (chunks := trial["chunks"]) is None else list(map(protocol.chunk_from_json, chunks)),
+                        _chunks(trial),
                         Stop(**trial["stop"]),
                     )
                     for trial in message["trials"]
@@ -120,12 +124,12 @@ class Worker:
 
     def _generate(self, session: Session, turn: Turn) -> protocol.Message:
         message = turn.message
-        chunks = message["chunks"]
         for event in session.generate(
             message["slot"],
             protocol.cursor_from_json(message["cursor"]),
-            None if chunks is None else [protocol.chunk_from_json(chunk) for chunk in chunks],
+            _chunks(message),
             message["max_tokens"],
+            message["candidates"],
         ):
             if isinstance(event, Done):
                 return asdict(event)
@@ -156,6 +160,11 @@ class Worker:
 
     def _send(self, turn: Turn, event: str, **values: object) -> None:
         turn.client.send({"id": turn.id, "event": event, **values})
+
+
+def _chunks(message: protocol.Message) -> list[Chunk] | None:
+    chunks = message["chunks"]
+    return None if chunks is None else [protocol.chunk_from_json(chunk) for chunk in chunks]
 
 
 def main(folder: str, name: str) -> int:

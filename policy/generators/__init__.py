@@ -16,13 +16,13 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading
+from policy.engine.client import Engine, PromptStats, Reading, Urgency
 
 
 class Running(Protocol):
     """A generation on its way: iterate over its text; leaving the iteration early ends it at once.
 
-    `prompt` is there with the first piece.
+    Several candidates come as `pieces`: whose text it is, and the text. `prompt` is there with the first piece.
     """
 
     @property
@@ -43,27 +43,60 @@ class Running(Protocol):
 
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
+    def pieces(self) -> AsyncGenerator[tuple[int, str]]:
+        """Candidate and text."""
+        ...
+
+
+class OneText:
+    """A generation that has one candidate, whatever was asked for."""
+
+    def __aiter__(self) -> AsyncGenerator[str]:
+        raise NotImplementedError
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
+        """Its text."""
+        async with contextlib.aclosing(aiter(self)) as texts:
+            async for text in texts:
+                yield 0, text
+
 
 class Generator(Protocol):
     """Writes completions."""
 
-    def generate(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> Running:
-        """Begin to generate at `cursor`, without (None) or with cross-file context; errors come with the iteration."""
+    def generate(
+        self,
+        slot: str,
+        cursor: Cursor,
+        chunks: Sequence[Chunk] | None,
+        max_tokens: int,
+        *,
+        candidates: int = 1,
+        urgency: Urgency | None = None,
+    ) -> Running:
+        """Begin to generate at `cursor`, without (None) or with cross-file context; errors come with the iteration.
+
+        `candidates` is how many are wished for; not everybody gives more than one.
+        """
         ...
 
 
 class Reader(Protocol):
     """Reads up to the decision."""
 
-    async def read(self, slot: str, cursor: Cursor) -> Reading:
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         """What a model thinks of the place."""
         ...
 
 
 class Source(Protocol):
-    """Where a request gets its generator from. `decides`: its reader is one that decides, whatever the local model."""
+    """Where a request gets its generator from. `decides`: its reader is one that decides, whatever the local model.
+
+    `local`: it is this machine that writes, so that nobody pays for what is written ahead.
+    """
 
     decides: bool
+    local: bool
 
     def generator(self, local: Engine) -> Generator:
         """Who writes now; `local`, which runs the model that decides, where nobody else does."""
@@ -87,6 +120,7 @@ class Own:
     """The model that decides also writes."""
 
     decides = False
+    local = True
 
     def generator(self, local: Engine) -> Generator:
         """The engine itself."""
@@ -106,7 +140,7 @@ class Own:
         """There is nothing to close."""
 
 
-class Ahead:
+class Ahead(OneText):
     """A generation that goes on before somebody reads it: the plain one, beside the decision (paper, section 6.3)."""
 
     def __init__(self, running: Running) -> None:

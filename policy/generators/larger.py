@@ -18,6 +18,7 @@ class Larger:
     """Generates with the model of `supervisor`. `tell` gets what is wrong with it, and "" once nothing is."""
 
     decides = False
+    local = True
 
     def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
         self._supervisor = supervisor

@@ -13,11 +13,12 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 
 from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading, UsedChunk
+from policy.engine.client import Engine, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
-from policy.generators import Generator, Reader, Running
+from policy.generators import Generator, OneText, Reader, Running
 from policy.generators.attempts import Attempts
 from policy.generators.text import TextPrompts, Written
 from policy.generators.wire import Event, Wire
@@ -40,6 +41,7 @@ class Server:
         attempts: Attempts | None = None,
     ) -> None:
         self.decides = decides and prompts.selective
+        self.local = False
         self._wire = wire
         self._model = model
         self._prompts = prompts
@@ -121,7 +123,7 @@ class Server:
         return body
 
 
-class ServerGeneration:
+class ServerGeneration(OneText):
     """A `Running` at a server. Tokens are counted by pieces, which is what most servers send."""
 
     def __init__(
@@ -170,21 +172,31 @@ class _WithFallback:
     def __init__(self, server: Server, local: Engine) -> None:
         self._server, self._local = server, local
 
-    def generate(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> Running:
+    def generate(
+        self,
+        slot: str,
+        cursor: Cursor,
+        chunks: Sequence[Chunk] | None,
+        max_tokens: int,
+        *,
+        candidates: int = 1,
+        urgency: Urgency | None = None,
+    ) -> Running:
         asked = self._server.generate(cursor, chunks, max_tokens)
-        return _FallingBack(self._server, asked, lambda: self._local.generate(slot, cursor, chunks, max_tokens))
+        otherwise = partial(self._local.generate, slot, cursor, chunks, max_tokens, urgency=urgency)
+        return _FallingBack(self._server, asked, otherwise)
 
-    async def read(self, slot: str, cursor: Cursor) -> Reading:
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         try:
             reading = await self._server.read(cursor)
         except ServerUnavailable as error:
             self._server.fails(error)
-            return await self._local.read(slot, cursor)
+            return await self._local.read(slot, cursor, urgency)
         self._server.works()
         return reading
 
 
-class _FallingBack:
+class _FallingBack(OneText):
     """A generation at the server; one by the local model where not even a first piece came from there."""
 
     def __init__(self, server: Server, asked: Running, otherwise: Callable[[], Running]) -> None:

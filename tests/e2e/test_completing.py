@@ -49,7 +49,7 @@ async def test_open_type_complete_accept(start: Start, workspace: Write, model: 
     place = workspace(COUNTING)
     client = await start(place.root, model=model, encodings=["utf-32"])
     await opened(client, place)
-    [item] = await client.complete(place.uri, place.cursor)
+    item, *_ = await client.complete(place.uri, place.cursor)
     assert accepted(place.text, item).startswith("ONE = 1\nTWO = 2\nTHREE = 3\nFOUR = 4\nFIVE = 5")
 
     line = place.cursor[0]
@@ -88,7 +88,7 @@ async def test_positions_behind_wide_characters(
     await opened(client, place)
     line = place.text.split("\n")[place.cursor[0]]
     column = units(line, encoding)
-    [item] = await client.complete(place.uri, (place.cursor[0], column))
+    item, *_ = await client.complete(place.uri, (place.cursor[0], column))
     assert item["range"]["start"] == {"line": place.cursor[0], "character": 0}
     assert item["range"]["end"] == {"line": place.cursor[0], "character": column}
     assert item["insertText"].startswith(line)
@@ -226,7 +226,7 @@ async def test_an_entry_selected_in_the_popup_is_extended(start: Start, workspac
     start_of_word = {"line": line, "character": column - 3}
     info = {"range": {"start": start_of_word, "end": {"line": line, "character": column}}, "text": "numbers"}
     _, items = client.ask_completion(place.uri, place.cursor, selected=info)
-    [item] = await items
+    item, *_ = await items
     assert item["range"] == info["range"]
     assert item["insertText"].startswith("numbers")
     assert len(item["insertText"]) > len("numbers")
@@ -237,7 +237,7 @@ async def test_line_ends_of_windows(start: Start, workspace: Write, model: Path)
     text = place.text.replace("\n", "\r\n")
     client = await start(place.root, model=model)
     await opened(client, place, text)
-    [item] = await client.complete(place.uri, place.cursor)
+    item, *_ = await client.complete(place.uri, place.cursor)
     assert item["insertText"].startswith("FIVE = 5")
     assert "\r" not in item["insertText"]
     before = Document.of(place.uri, text)
@@ -248,8 +248,8 @@ async def test_what_becomes_of_a_suggestion_is_known(start: Start, workspace: Wr
     place = workspace(COUNTING)
     client = await start(place.root, model=model)
     await opened(client, place)
-    assert client.capabilities["executeCommandProvider"]["commands"] == ["repoformer.accepted"]
-    [item] = await client.complete(place.uri, place.cursor)
+    assert "repoformer.accepted" in client.capabilities["executeCommandProvider"]["commands"]
+    item, *_ = await client.complete(place.uri, place.cursor)
     assert (await client.why(place.uri))["fate"] == "offered"
     client.notify("textDocument/didShowCompletion", {"item": item})
     assert (await client.why(place.uri))["fate"] == "shown"

@@ -16,9 +16,9 @@ import pytest
 import pytest_asyncio
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial
+from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Urgency
 from policy.engine.settings import difference, safer
-from policy.errors import EngineDied, EngineFailed, ModelInvalid, ModelMissing
+from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
 from policy.prompt import Budgets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,8 +61,7 @@ async def test_generating_goes_on_from_what_was_read(supervisor: Supervisor) -> 
     reading = await engine.read("a", CURSOR)
     _, generation = await text_of(engine, "a", CURSOR)
     assert reading.evaluated_tokens == reading.prompt_tokens
-    # Nothing is evaluated twice, but for the one token whose logits the generation starts from.
-    assert generation.prompt.evaluated_tokens <= 1 + generation.prompt.prompt_tokens - reading.prompt_tokens
+    assert generation.prompt.evaluated_tokens == 0
 
 
 async def test_a_keystroke_evaluates_a_few_tokens(supervisor: Supervisor) -> None:
@@ -83,6 +82,63 @@ async def test_reuse_does_not_change_the_text(supervisor: Supervisor) -> None:
         await engine.forget("")
         cold, _ = await text_of(engine, f"slot {n}", cursor, [CHUNK] if n % 2 else None)
         assert cold == warm[n][0]
+
+
+async def test_candidates_side_by_side(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    greedy, _ = await text_of(engine, "a", CURSOR, [CHUNK])
+    texts: dict[int, str] = {}
+    async for number, piece in engine.generate("a", CURSOR, [CHUNK], 12, candidates=3).pieces():
+        texts[number] = texts.get(number, "") + piece
+    assert sorted(texts) == [0, 1, 2]
+    assert len(set(texts.values())) == 3
+    assert texts[0] == greedy
+    again, _ = await text_of(engine, "a", CURSOR, [CHUNK])
+    assert again == greedy, "the candidates left nothing behind"
+
+
+async def test_work_in_the_background_gives_way(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    long = Cursor("", "".join(f"x_{n} = {n * 7919}\n" for n in range(80)), "", "python")
+    warming = asyncio.create_task(engine.warm("b", long))
+    await asyncio.sleep(0.1)
+    expected, _ = await text_of(engine, "a", CURSOR)
+    with pytest.raises(GaveWay):
+        await warming
+    await engine.forget("")
+    assert (await text_of(engine, "a", CURSOR))[0] == expected
+
+
+async def test_what_was_warmed_up_is_not_evaluated_again(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    await engine.warm("a", CURSOR)
+    assert (await engine.read("a", CURSOR)).evaluated_tokens == 0
+    await engine.warm("b", CURSOR, [CHUNK])
+    _, generation = await text_of(engine, "b", CURSOR, [CHUNK])
+    assert generation.prompt.evaluated_tokens == 2
+
+
+async def test_nobody_waits_for_it_any_more(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    urgency = Urgency()
+    generation = engine.generate("a", typed("st_"), None, 400, urgency=urgency)
+    with pytest.raises(GaveWay):
+        async for _ in generation:
+            urgency.change(background=True)
+            await engine.read("b", CURSOR)
+    assert generation.tokens < 400
+
+
+async def test_the_same_prompt_says_the_same(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    first, _ = await text_of(engine, "a", CURSOR)
+    for number in range(20):  # the cache moves on to other text
+        await engine.read(f"other {number}", typed(f"a{number}"))
+    again, generation = await text_of(engine, "b", CURSOR)
+    assert (again, generation.prompt.evaluated_tokens) == (first, 0)
 
 
 async def test_retrieved_chunks_stand_in_the_prompt(supervisor: Supervisor) -> None:
@@ -119,7 +175,7 @@ async def test_leaving_early_frees_the_engine(supervisor: Supervisor) -> None:
 
 async def test_cancelling_a_prefill_leaves_a_sound_cache(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
-    long = Cursor("", "".join(f"x_{n} = {n * 7919}\n" for n in range(80)), "", "python")
+    long = Cursor("", "".join(f"x_{n} = {n}\n" for n in range(80)), "", "python")
     expected, _ = await text_of(engine, "undisturbed", long)
     await engine.forget("")
     for delay in (0.01, 0.05, 0.1, 0.2):
@@ -221,6 +277,7 @@ async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tm
         supervisor = Supervisor(
             model,
             SMALL,
+            budgets=BUDGETS,
             memory=tmp_path / "engine.json",
             environment={"PYTHONPATH": path},
             log=log.append,

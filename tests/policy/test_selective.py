@@ -33,7 +33,7 @@ async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1
     """Complete behind `typed`; threshold 1 always abstains, 0 always retrieves."""
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
-        supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60)
+        supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60, ahead=False)
     )
     cursor = Cursor("/w/main.py", PREFIX + typed, SUFFIX, "python")
     return await completer.complete(Request(cursor, "file:///w/main.py"))

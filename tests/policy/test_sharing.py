@@ -61,10 +61,10 @@ async def test_other_parameters_are_another_engine(enter: Enter) -> None:
 async def test_a_slot_is_a_servers_own_and_what_prompts_share_is_everybodys(enter: Enter) -> None:
     a, b = await enter().engine(), await enter().engine()
     first, second = await text_of(a, "slot", SHORT), await text_of(b, "slot", OTHER)
-    assert (await a.read("slot", SHORT)).evaluated_tokens == 1, "b's slot of that name is another"
-    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 1, "a has evaluated that"
+    assert (await a.read("slot", SHORT)).evaluated_tokens == 2, "b's slot of that name is another"
+    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 0, "a has read that"
     await a.forget("")
-    assert (await b.read("slot", OTHER)).evaluated_tokens == 1, "a forgets for itself alone"
+    assert (await b.read("slot", OTHER)).evaluated_tokens == 2, "a forgets for itself alone"
     assert [await text_of(b, "slot", SHORT), await text_of(a, "slot", OTHER)] == [first, second]
 
 

@@ -1,0 +1,39 @@
+"""What a model's metadata and vocabulary say of how to prompt it: its layout, its budgets."""
+
+from __future__ import annotations
+
+from policy.errors import ModelInvalid
+from policy.prompt import LAYOUTS, Budgets, Layout, Vocabulary
+
+
+def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
+    """The layout called `name`, or the best that the vocabulary allows where `name` is empty.
+
+    Raises `ModelInvalid` for an unknown name and for one that the model has no tokens for.
+    """
+    if name:
+        if name not in LAYOUTS:
+            raise ModelInvalid(f"unknown prompt layout {name!r}: choose one of {', '.join(LAYOUTS)}")
+        if missing := vocabulary.missing(LAYOUTS[name]):
+            raise ModelInvalid(f"this model has no {', '.join(missing)} token: layout {name!r} needs it")
+        return LAYOUTS[name]
+    for candidate in ("repoformer", "fim-psm-files", "fim-psm"):
+        if not vocabulary.missing(LAYOUTS[candidate]):
+            return LAYOUTS[candidate]
+    return LAYOUTS["prefix-only"]
+
+
+def budgets_of(metadata: dict[str, str]) -> Budgets:
+    """The budgets a model was trained with (`repoformer.budget.*`), the paper's where it does not say."""
+    default = Budgets()
+
+    def value(name: str, fallback: int) -> int:
+        text = metadata.get(f"repoformer.budget.{name}", "")
+        return int(text) if text.isdigit() else fallback
+
+    return Budgets(
+        value("left", default.left),
+        value("right", default.right),
+        value("context", default.context),
+        value("step_lines", default.step_lines),
+    )

@@ -1,0 +1,190 @@
+"""What one completion takes of the index and of the models, and what that took.
+
+A search runs in a thread while the model reads. Where another model than the deciding one writes, its plain generation
+runs beside the decision as well, and is dropped when the decision is to retrieve (the paper's online serving model,
+section 6.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from indexer.model import Chunk, Cursor, Hit, Retriever
+from policy.engine import Engine, PromptStats, Reading, Urgency
+from policy.generators import Ahead, Running, Source
+from policy.shape import Shaper
+
+
+class Clock:
+    """Milliseconds by stage; a stage that runs twice adds up."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count what happens inside towards `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, (time.perf_counter() - started) * 1e3)
+
+    def add(self, stage: str, milliseconds: float) -> None:
+        """Count what was measured elsewhere."""
+        self._spent[stage] = self._spent.get(stage, 0.0) + milliseconds
+
+    def finish(self) -> dict[str, float]:
+        """All stages, and the total."""
+        self._spent["total"] = (time.perf_counter() - self._started) * 1e3
+        return {stage: round(spent, 3) for stage, spent in self._spent.items()}
+
+
+class Retrieval:
+    """A search that runs in a thread beside the reading, unless there is no retriever."""
+
+    def __init__(self, retriever: Retriever | None, cursor: Cursor, count: int, clock: Clock) -> None:
+        self._clock = clock
+        self._task = asyncio.create_task(self._search(retriever, cursor, count)) if retriever else None
+
+    async def hits(self) -> tuple[Hit, ...]:
+        """What was found, best first."""
+        return await self._task if self._task is not None else ()
+
+    def cancel(self) -> None:
+        """Nobody waits for the result any more; the thread ends by itself within milliseconds."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _search(self, retriever: Retriever, cursor: Cursor, count: int) -> tuple[Hit, ...]:
+        with self._clock.measure("retrieval"):
+            return await asyncio.to_thread(retriever.search, cursor, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What to show, the best first, and the chunks that stood in the prompt: as `hits`, cut where they were cut."""
+
+    texts: tuple[str, ...]
+    hits: tuple[Hit, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+
+
+class Run:
+    """The models' part of one completion. `say` gets the text so far as it comes, unshaped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        document: str,
+        cursor: Cursor,
+        shaper: Shaper,
+        clock: Clock,
+        *,
+        patience: float,
+        urgency: Urgency,
+        say: Callable[[str], None],
+    ) -> None:
+        self.model = ""
+        self.trimmed: tuple[str, ...] = ()
+        self._reader, self._generator = source.reader(engine), source.generator(engine)
+        self._apart = self._generator is not engine
+        self._plain: Ahead | None = None
+        self._document = document
+        self._cursor = cursor
+        self._shaper = shaper
+        self._clock = clock
+        self._patience = patience
+        self._urgency = urgency
+        self._say = say
+        self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
+
+    def begin(self, limit: int) -> None:
+        """Start the plain generation, unless it has to wait for the decision because the same model makes it."""
+        if self._apart:
+            self._plain = Ahead(self._generate((), limit, 1))
+
+    async def end(self) -> None:
+        """Nobody waits for anything any more."""
+        if self._plain is not None:
+            await self._plain.cancel()
+
+    async def read(self) -> Reading:
+        """Ask the model that decides."""
+        reading = await self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
+        self._count(reading)
+        return reading
+
+    async def generate(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> Written:
+        """Generate until it is decided what will be shown, or for as long as that is waited for."""
+        if hits:
+            await self.end()
+        plain = self._plain if not hits else None
+        generation = plain or self._generate(hits, limit, candidates)
+        texts: dict[int, str] = {}
+        decided: set[int] = set()
+        began = 0.0
+        with self._clock.measure("generation"):
+            async with contextlib.aclosing(generation.pieces()) as pieces:
+                async for number, piece in pieces:
+                    began = began or time.monotonic()
+                    text = texts[number] = texts.get(number, "") + piece
+                    if number == 0:
+                        self._say(text)
+                    if self._shaper.decided(text):
+                        decided.add(number)
+                    if len(decided) == len(texts) or self._waited(time.monotonic() - began, texts.get(0, "")):
+                        break
+        with self._clock.measure("shape"):
+            shown = [
+                self._shaper.finish(text, complete=generation.ended and number not in decided)
+                for number, text in sorted(texts.items())
+            ]
+        self.model = generation.model
+        self._stats["generated_tokens"] = generation.tokens
+        distinct = tuple(dict.fromkeys(filter(None, shown)))
+        return self._written(distinct, hits, generation.prompt) if generation.prompt else Written(distinct)
+
+    def stats(self) -> dict[str, int]:
+        """Tokens."""
+        return dict(self._stats)
+
+    def _waited(self, seconds: float, text: str) -> bool:
+        """Whether it has taken too long: there is something to show, or there is not going to be."""
+        if seconds > 2 * self._patience:
+            return True
+        return seconds > self._patience and bool(self._shaper.finish(text, complete=False))
+
+    def _written(self, texts: tuple[str, ...], hits: tuple[Hit, ...], prompt: PromptStats) -> Written:
+        self._count(prompt)
+        self._stats["context_tokens"] = prompt.context_tokens
+        stood = [(hits[used.index], used.end_line) for used in prompt.chunks]
+        whole = sum(end_line == hit.chunk.end_line for hit, end_line in stood)
+        parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
+        self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
+        cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in stood)
+        return Written(texts, cut, tuple(hit.chunk for hit, _ in stood))
+
+    def _generate(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> Running:
+        branch = slot(self._document, "retrieved" if hits else "plain")
+        chunks = [hit.chunk for hit in hits] or None
+        return self._generator.generate(
+            branch, self._cursor, chunks, limit, candidates=candidates, urgency=self._urgency
+        )
+
+    def _count(self, step: Reading | PromptStats) -> None:
+        self._stats["prompt_tokens"] = step.prompt_tokens
+        self._stats["evaluated_tokens"] += step.evaluated_tokens
+        self._clock.add("prompt", step.prompt_ms)
+        self._clock.add("prefill", step.prefill_ms)
+
+
+def slot(document: str, branch: str) -> str:
+    """What a branch of a document is called in the KV cache."""
+    return f"{document}#{branch}"

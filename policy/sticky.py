@@ -1,0 +1,55 @@
+"""Which of the chunks that were found stand in the prompt: those that stood there before, as long as they will do.
+
+A ranking changes a little with every letter that is typed, and whatever changes in the retrieved text makes the model
+read that text, and all that stands behind it, anew: hundreds of tokens in place of a few. So the chunks of a region
+stay, in their order, while each of them is still found and the best that is found is one of them. When they have to
+change, those that stay come first, where the model has read them already. The price is that a chunk that would have
+become the second best is not read until the best changes or the cursor goes elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer.model import Chunk, Cursor, Hit
+
+REGION = 20  # lines up or down, within which a choice stands
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    line: int
+    chunks: tuple[Chunk, ...]
+
+
+class Sticky:
+    """What stood in the last prompt of each document."""
+
+    def __init__(self) -> None:
+        self._choices: dict[str, _Choice] = {}
+
+    def choose(self, document: str, cursor: Cursor, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        """`hits` (best first) as they should be offered to the prompt."""
+        choice = self._choices.get(document)
+        if choice is None or not hits or abs(_line(cursor) - choice.line) > REGION:
+            return hits
+        found = {hit.chunk: hit for hit in hits}
+        if hits[0].chunk in choice.chunks and all(chunk in found for chunk in choice.chunks):
+            return tuple(found[chunk] for chunk in choice.chunks)
+        wanted = [hit.chunk for hit in hits[: len(choice.chunks)]]
+        staying = [chunk for chunk in choice.chunks if chunk in wanted]
+        first = [found[chunk] for chunk in staying]
+        return (*first, *(hit for hit in hits if hit.chunk not in staying))
+
+    def stood(self, document: str, cursor: Cursor, chunks: tuple[Chunk, ...]) -> None:
+        """These stood in the prompt at `cursor`, whole as they were found."""
+        if chunks:
+            self._choices[document] = _Choice(_line(cursor), chunks)
+
+    def forget(self, document: str) -> None:
+        """Drop what is remembered of a document."""
+        self._choices.pop(document, None)
+
+
+def _line(cursor: Cursor) -> int:
+    return cursor.prefix.count("\n")

@@ -1,0 +1,101 @@
+"""Requests that share the making of one completion."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from indexer.model import Cursor
+from policy import flight as flights
+from policy.flight import Flight
+
+BEFORE, AFTER = "x = ", "\n"
+
+
+def at(typed: str, suffix: str = AFTER) -> Cursor:
+    return Cursor("/w/main.py", BEFORE + typed, suffix, "python")
+
+
+class Engine:
+    """Says what it is told to, when it is told to."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[str] = asyncio.Queue()
+        self.flight: Flight[str] = Flight(at(""), "settings", self.make)
+
+    async def make(self, flight: Flight[str]) -> str:
+        text = ""
+        while piece := await self.said.get():
+            text += piece
+            flight.say(text)
+        return text
+
+    async def say(self, *pieces: str) -> None:
+        for piece in pieces:
+            self.said.put_nowait(piece)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_a_request_that_typed_what_is_being_said_gets_the_same() -> None:
+    engine = Engine()
+    first = asyncio.create_task(engine.flight.wait())
+    await engine.say("fo")
+    assert engine.flight.typed(at("foo"), "settings") == "foo"
+    second = asyncio.create_task(engine.flight.wait("foo"))
+    first.cancel()
+    await engine.say("o(", ")", "")
+    assert await second == "foo()"
+
+
+@pytest.mark.parametrize(
+    ("cursor", "key"), [(at("fa"), "settings"), (at("foo", "\n\n"), "settings"), (at("foo"), "others")]
+)
+async def test_who_cannot_join(cursor: Cursor, key: str) -> None:
+    engine = Engine()
+    await engine.say("fo")
+    assert engine.flight.typed(cursor, key) is None
+    await engine.flight.cancelled()
+
+
+async def test_nobody_joins_before_where_it_began_or_after_its_end() -> None:
+    engine = Engine()
+    assert engine.flight.typed(Cursor("/w/main.py", "x =", AFTER, "python"), "settings") is None
+    assert engine.flight.typed(at("anything"), "settings") == "anything", "nothing is said yet"
+    await engine.say("1", "")
+    assert engine.flight.over
+    assert engine.flight.typed(at(""), "settings") is None
+
+
+async def test_a_wait_is_over_as_soon_as_something_else_is_said() -> None:
+    engine = Engine()
+    waiting = asyncio.create_task(engine.flight.wait("foo"))
+    await engine.say("f")
+    assert not waiting.done()
+    await engine.say("ar")
+    assert await waiting is None
+    await engine.flight.cancelled()
+
+
+async def test_what_nobody_waits_for_gives_way_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "LINGER", 0.01)
+    engine = Engine()
+    for _ in range(2):  # the second one comes in time, and is waited for like the first
+        waiting = asyncio.create_task(engine.flight.wait())
+        await asyncio.sleep(0)
+        assert not engine.flight.urgency.background
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert engine.flight.urgency.background
+        assert not engine.flight.over
+    await asyncio.sleep(0.1)
+    assert engine.flight.over
+
+
+async def test_a_failure_reaches_whoever_waits() -> None:
+    async def fail(_flight: Flight[str]) -> str:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await Flight(at(""), "settings", fail).wait()

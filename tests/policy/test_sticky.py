@@ -1,0 +1,58 @@
+"""Chunks that stay in the prompt although the ranking moves."""
+
+from __future__ import annotations
+
+from indexer.model import Chunk, Cursor, Hit
+from policy.sticky import REGION, Sticky
+
+DOCUMENT = "file:///w/main.py"
+
+
+def hits(names: str) -> tuple[Hit, ...]:
+    return tuple(Hit(Chunk("/w", f"{name}.py", 1, 1, f"{name} = 1\n", "block"), 0.5) for name in names)
+
+
+def at(line: int) -> Cursor:
+    return Cursor("/w/main.py", "\n" * line, "", "python")
+
+
+def offered(stood: str, found: str, *, moved: int = 0) -> str:
+    """What is offered of `found` after `stood` stood in the prompt `moved` lines above, by the names of the files."""
+    sticky = Sticky()
+    sticky.stood(DOCUMENT, at(50), tuple(hit.chunk for hit in hits(stood)))
+    return "".join(hit.chunk.path[0] for hit in sticky.choose(DOCUMENT, at(50 + moved), hits(found)))
+
+
+def test_the_first_choice_is_the_ranking() -> None:
+    assert Sticky().choose(DOCUMENT, at(0), hits("abc")) == hits("abc")
+    assert offered("", "abc") == "abc"
+
+
+def test_what_moves_below_the_best_changes_nothing() -> None:
+    assert offered("abc", "abc") == "abc"
+    assert offered("abc", "abdce") == "abc"
+    assert offered("abc", "cba") == "abc"
+
+
+def test_a_new_best_chunk_comes_in_behind_those_that_stay() -> None:
+    assert offered("abc", "dabc") == "abdc"
+    assert offered("abc", "adb") == "abd", "one is not found any more"
+
+
+def test_another_region_is_another_choice() -> None:
+    assert offered("abc", "cba", moved=REGION) == "abc"
+    assert offered("abc", "cba", moved=REGION + 1) == "cba"
+
+
+def test_a_chunk_that_was_edited_is_another_chunk() -> None:
+    sticky = Sticky()
+    sticky.stood(DOCUMENT, at(1), tuple(hit.chunk for hit in hits("ab")))
+    edited = (Hit(Chunk("/w", "a.py", 1, 1, "a = 2\n", "block"), 0.5), *hits("b"))
+    assert sticky.choose(DOCUMENT, at(1), edited) == (*hits("b"), edited[0])
+
+
+def test_what_is_forgotten_does_not_stick() -> None:
+    sticky = Sticky()
+    sticky.stood(DOCUMENT, at(1), tuple(hit.chunk for hit in hits("ab")))
+    sticky.forget(DOCUMENT)
+    assert sticky.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
