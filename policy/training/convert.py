@@ -118,9 +118,11 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    try:
+        config, said = (json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "tokenizer.json"))
+    except ValueError as problem:
+        raise TrainingError(f"{folder}: config.json or tokenizer.json is damaged ({problem})") from problem
     architecture(config)
-    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     tables = tables_of(said, int(config["vocab_size"]))
     name = str(config.get("_name_or_path") or folder.name)
     write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
@@ -128,11 +130,19 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint, from safetensors or (without running any pickled code) from .bin files."""
+    for index in folder.glob("*.safetensors.index.json"):
+        parts = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        if absent := [part for part in parts if not (folder / part).is_file()]:
+            raise TrainingError(f"{folder} is incomplete: {', '.join(absent)} is named in {index.name}")
     files = sorted(folder.glob("*.safetensors"))
     if files:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return {name: tensor for file in files for name, tensor in load_file(file).items()}
+        try:
+            return {name: tensor for file in files for name, tensor in load_file(file).items()}
+        except SafetensorError as problem:
+            raise TrainingError(f"the weights in {folder} are damaged: {problem}") from problem
     if not (files := sorted(folder.glob("pytorch_model*.bin"))):
         raise TrainingError(f"{folder} has no weights (*.safetensors or pytorch_model*.bin)")
     import torch

