@@ -157,7 +157,7 @@ def test_a_repoformer_checkpoint_in_one_go(run: Pull, served: Hub, tmp_path: Pat
     path = Path(run("pull", "repoformer-1b", "--type", "Q8_0").stdout.strip())
     assert path == models_in(home) / "repoformer-1b-Q8_0.gguf"
     assert [file.name for file in models_in(home).glob("*.gguf*")] == [path.name], "nothing half made is left"
-    assert f"* {path}" in run("list").stdout
+    assert f"{path}  " in run("list").stdout
     assert read_header(path).text("repoformer.layout") == "repoformer"
 
 
