@@ -21,7 +21,7 @@ import platformdirs
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.settings import Settings
-from policy import models
+from policy import calibration, models
 from policy.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
@@ -73,6 +73,7 @@ class Core:
         self._completer: Completer | None = None
         self._opening: asyncio.Task[Completer] | None = None
         self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
+        self._fingerprints: dict[Path, str] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -139,7 +140,17 @@ class Core:
     async def complete(self, request: Request) -> Completion:
         """Answer a request; cancel the task to stop it. Raises `RepoformerError`."""
         completer = await self._completer_now()
-        return await completer.complete(request)
+        return await completer.complete(replace(request, threshold=await self._calibrated(request, completer)))
+
+    async def _calibrated(self, request: Request, completer: Completer) -> float | None:
+        """The threshold that the request's workspace was calibrated to with this model."""
+        workspace = calibration.workspace_of(Path(request.cursor.path), self._roots)
+        if workspace is None or completer.settings.policy != "selective":
+            return None
+        model = completer.supervisor.model
+        if model not in self._fingerprints:
+            self._fingerprints[model] = await asyncio.to_thread(calibration.fingerprint, model)
+        return calibration.threshold_for(workspace, self._fingerprints[model])
 
     async def read_ahead(self, request: Request) -> None:
         """Have the engine read what `request` would need, while nobody waits; nothing where no model is there yet."""
@@ -233,6 +244,7 @@ class Core:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         completer, self._completer = self._completer, None
+        self._fingerprints.clear()
         if completer is not None:
             await completer.close()
 

@@ -56,13 +56,18 @@ class CompletionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A completion wanted at `cursor`. `document` names the KV cache's slots (the URI, as a rule)."""
+    """A completion wanted at `cursor`. `document` names the KV cache's slots (the URI, as a rule).
+
+    What is not None goes before the settings; but a threshold that a person set goes before `threshold`, which is
+    what the workspace was calibrated to.
+    """
 
     cursor: Cursor
     document: str
     trigger: Trigger = "automatic"
     policy: Policy | None = None
     multiline: bool | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +311,8 @@ class Completer:
             settings = replace(settings, policy=request.policy)
         if request.multiline is not None:
             settings = replace(settings, multiline=request.multiline)
+        if settings.threshold is None:
+            settings = replace(settings, threshold=request.threshold)
         return settings
 
 

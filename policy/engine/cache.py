@@ -63,8 +63,8 @@ class KvCache:
         Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
         does not fit the context.
         """
-        if not 0 < len(tokens) < self._context.n_ctx:
-            raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx}")
+        if not 0 < len(tokens) < self._context.n_ctx_seq:
+            raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx_seq}")
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
@@ -91,7 +91,7 @@ class KvCache:
         Raises as `evaluate` does, after which the slots are as they were.
         """
         sequences = [self._slots[slot] for slot in tokens]
-        if any(len(sequence.tokens) + 1 >= self._context.n_ctx for sequence in sequences):
+        if any(len(sequence.tokens) + 1 >= self._context.n_ctx_seq for sequence in sequences):
             raise EngineFailed("the context is full")
         rows = [
             Row(token, len(sequence.tokens), sequence.id, logits=True)
@@ -181,7 +181,7 @@ class KvCache:
         """Evaluate `rows`, making room at the cost of every slot but those to `keep`. False: it was aborted."""
         while (outcome := self._context.decode(rows)) == "full":
             if not self._evict(keep):
-                raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx}")
+                raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx_seq}")
         return outcome == "ok"
 
     def _evict(self, keep: Sequence[_Sequence]) -> bool:

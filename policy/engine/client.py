@@ -272,8 +272,11 @@ class Engine:
         )
         return Generation(events, self._model)
 
-    async def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
-        """Run all of `trials` in one batch, which takes the whole cache. Raises `EngineFailed` where they don't fit."""
+    async def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
+        """Run `trials` side by side, which takes the whole cache: each one's place and what came of it, as they end.
+
+        Raises `EngineFailed` at one that does not fit; those that ended before it count.
+        """
         packed = [
             {
                 "cursor": self._pack(trial.cursor),
@@ -282,15 +285,10 @@ class Engine:
             }
             for trial in trials
         ]
-        answer = await self._call("try_all", trials=packed)
-        return [
-            Tried(
-                Reading(**row["reading"]) if row["reading"] else None,
-                _prompt_stats(row["prompt"]),
-                Completed(**{**row["completed"], "surprises": tuple(row["completed"]["surprises"])}),
-            )
-            for row in answer["tried"]
-        ]
+        async with contextlib.aclosing(self._request("try_all", trials=packed)) as events:
+            async for event in events:
+                if event["event"] == "tried":
+                    yield event["number"], _tried(event)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A vector for each text, one row each, from an engine that was loaded for `embedding`."""
@@ -391,6 +389,14 @@ def _pack_chunks(chunks: Sequence[Chunk] | None) -> list[protocol.Message] | Non
 
 def _prompt_stats(values: protocol.Message) -> PromptStats:
     return PromptStats(**{**values, "chunks": tuple(UsedChunk(**chunk) for chunk in values["chunks"])})
+
+
+def _tried(values: protocol.Message) -> Tried:
+    return Tried(
+        Reading(**values["reading"]) if values["reading"] else None,
+        _prompt_stats(values["prompt"]),
+        Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+    )
 
 
 def _error(event: protocol.Message) -> RepoformerError:

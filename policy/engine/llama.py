@@ -83,6 +83,8 @@ class Llama:
         )
         self._memory: Any = native.llama_get_memory(self._context)
         self.n_ctx: int = native.llama_n_ctx(self._context)
+        self.n_ctx_seq: int = native.llama_n_ctx_seq(self._context)  # most cells that one sequence can have
+        self.lanes = settings.lanes
         self.n_batch: int = native.llama_n_batch(self._context)
         self.n_ubatch: int = native.llama_n_ubatch(self._context)
         self.n_seq: int = native.llama_n_seq_max(self._context)
@@ -121,7 +123,7 @@ class Llama:
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = native.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else native.LLAMA_POOLING_TYPE_MEAN
         params.n_seq_max = settings.sequences
-        params.kv_unified = True
+        params.kv_unified = not settings.lanes
         params.n_threads = params.n_threads_batch = settings.threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[settings.kv_cache_type]
         params.flash_attn_type = _FLASH[self._flash_attention(settings)]
@@ -272,8 +274,13 @@ class Llama:
         return bool(native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let sequence `target` share the first `length` positions of `source`; costs no cells."""
-        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        """Let sequence `target`, which is empty, hold the first `length` positions of `source`.
+
+        That costs no cells where all sequences share them; a lane is copied whole, and then cut.
+        """
+        native.llama_memory_seq_cp(self._memory, source, target, 0, -1 if self.lanes else length)
+        if self.lanes:
+            self.truncate(target, length)
 
 
 def quantise(source: Path, target: Path, file_type: int) -> None:

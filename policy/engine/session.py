@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.decision import Calibration
-from policy.engine.batch import BATCH, Batch, likeliest, slots
+from policy.engine.batch import Batch
 from policy.engine.cache import Evaluated, KvCache
-from policy.engine.client import ModelInfo, PromptStats, Reading, Stop, Trial, Tried, UsedChunk
+from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
 from policy.engine.decoding import candidates, continuation
 from policy.engine.llama import Llama, build_info
 from policy.engine.metadata import budgets_of, choose_layout
@@ -66,7 +66,7 @@ class Session:
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
         wanted = replace(budgets_of(llama.metadata), **budgets)
-        self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx - RESERVED_TOKENS))
+        self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS))
         self._shrunk = self._builder.budgets != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
         self._calibration = Calibration.from_metadata(llama.metadata)
@@ -81,7 +81,7 @@ class Session:
             selective=self._builder.layout.selective,
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
-            context_size=self._llama.n_ctx,
+            context_size=self._llama.n_ctx_seq,
             gpu_offload=build_info()["gpu_offload"],
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
@@ -109,17 +109,9 @@ class Session:
         result = self._cache.evaluate(slot, prompt.tokens, grain)
         known.said = known.said or [int(result.logits.argmax())]
         logits = result.before if selective else result.logits
-        probabilities = softmax(logits)
-        known.reading = Reading(
-            p_cc=self._calibration.apply(float(probabilities[self._cc])) if self._cc is not None else None,
-            cc_is_top=selective and int(logits.argmax()) == self._cc,
-            top_p=float(probabilities.max()),
-            entropy=entropy(probabilities),
-            prompt_tokens=len(prompt.tokens),
-            evaluated_tokens=result.evaluated,
-            prompt_ms=(built - started) * 1e3,
-            prefill_ms=(time.perf_counter() - built) * 1e3,
-        )
+        spent = (time.perf_counter() - built) * 1e3
+        reading = self._judge(logits, len(prompt.tokens), result.evaluated, spent)
+        known.reading = replace(reading, prompt_ms=(built - started) * 1e3)
         return known.reading
 
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> None:
@@ -204,30 +196,24 @@ class Session:
         """Whether the model has said all it has to say with `token`."""
         return token in self._markers or self._llama.ends_text(token)
 
-    def try_all(self, trials: Sequence[Trial]) -> list[Tried]:
-        """Generate for all `trials` side by side, in an empty cache. Raises `EngineFailed` where they do not fit."""
+    def try_all(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
+        """Generate for all `trials` side by side, in an empty cache; see `policy.engine.batch`."""
         self.forget("")
-        batch = Batch(self._llama, self._cache, self._markers)
-        prompts = [
-            self._builder.abstain(trial.cursor)
-            if trial.chunks is None
-            else self._builder.retrieve(trial.cursor, trial.chunks)
-            for trial in trials
-        ]
-        batch.check([len(prompt.tokens) for prompt in prompts], [trial.stop for trial in trials])
-        readings: list[Reading | None] = []
-        stats: list[PromptStats] = []
-        starts: list[tuple[str, Stop, int, float]] = []
-        for slot, trial, prompt in zip(slots(len(trials)), trials, prompts, strict=True):
-            readings.append(self.read(slot, trial.cursor) if trial.chunks is None else None)
-            started = time.perf_counter()
-            result = self._cache.evaluate(slot, prompt.tokens)
-            starts.append((slot, trial.stop, *likeliest(result.logits)))
-            prefill_ms = (time.perf_counter() - started) * 1e3
-            stats.append(_stats(prompt, trial.chunks, result.evaluated, 0.0, prefill_ms))
-        completed = batch.generate(starts)
-        self._cache.forget_all(BATCH)
-        return list(map(Tried, readings, stats, completed))
+        return Batch(self._llama, self._builder, self._judge, self._ends, _told).run(trials)
+
+    def _judge(self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float) -> Reading:
+        """What the distribution behind the decision's prompt says."""
+        probabilities = softmax(logits)
+        return Reading(
+            p_cc=None if self._cc is None else self._calibration.apply(float(probabilities[self._cc])),
+            cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
+            top_p=float(probabilities.max()),
+            entropy=entropy(probabilities),
+            prompt_tokens=prompt_tokens,
+            evaluated_tokens=evaluated,
+            prompt_ms=0.0,
+            prefill_ms=milliseconds,
+        )
 
     def forget(self, prefix: str) -> None:
         """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""
@@ -274,6 +260,10 @@ def _stats(
         prompt_ms=prompt_ms,
         prefill_ms=prefill_ms,
     )
+
+
+def _told(prompt: Prompt, trial: Trial, evaluated: int, milliseconds: float) -> PromptStats:
+    return _stats(prompt, trial.chunks, evaluated, 0.0, milliseconds)
 
 
 def used_chunks(prompt: Prompt, offered: Sequence[Chunk]) -> tuple[UsedChunk, ...]:

@@ -26,6 +26,8 @@ class EngineSettings:
     `gpu_layers` counts layers on the GPU, -1 is all of them; builds without GPU support ignore it. `context_size` is
     the number of KV cache cells that all documents share. `threads` 0 chooses by the machine. `micro_batch` is how
     many tokens are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
+    `lanes` gives every sequence cells of its own, an equal share of the context, in place of cells that all share: for
+    many sequences side by side, see `batch.py`.
     `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
     instructions that the machine does not allow (AMX under some hypervisors).
     `embedding` is for a model that turns texts into vectors instead of completing code.
@@ -41,6 +43,7 @@ class EngineSettings:
     context_size: int = 8192
     micro_batch: int = 64
     sequences: int = 16
+    lanes: bool = False
     extra_buffers: bool = True
     embedding: bool = False
     idle_minutes: float = 30.0

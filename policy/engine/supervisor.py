@@ -42,7 +42,8 @@ class Supervisor:
     """One model on one worker, replaced as often as it takes.
 
     `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
-    change of state. `memory` is the file that remembers what worked (None: nothing is remembered).
+    change of state. `memory` is the file that remembers what worked (None: nothing is remembered). `apart`, unless it is
+    empty, names an engine that is shared with no supervisor of another name.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Supervisor:
         layers: int = UNKNOWN_LAYERS,
         memory: Path | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
+        apart: str = "",
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
         on_state: Callable[[State], None] = lambda _state: None,
@@ -67,7 +69,7 @@ class Supervisor:
         self._budgets = budgets
         self._ladder = list(safer(settings, layers))
         self._memory = memory
-        self._environment = environment
+        self._environment, self._apart = environment, apart
         self._log, self._notice, self._on_state = log, notice, on_state
         self._engine: Engine | None = None
         self._starting: asyncio.Task[Engine] | None = None
@@ -167,7 +169,8 @@ class Supervisor:
     async def _join(self, settings: EngineSettings) -> Engine:
         """The engine that runs our model with `settings`, shared with every server that wants the same."""
         environment = environment_with(self._environment)
-        name = identity(self.model, settings, self._layout, sorted(self._budgets.items()), environment=environment)
+        parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
+        name = identity(self.model, *parameters, environment=environment)
         engine = await Engine.join(name, environment, self._log)
         try:
             self.info = await engine.load(self.model, settings, self._layout, self._budgets)

@@ -106,7 +106,9 @@ class Worker:
                     )
                     for trial in message["trials"]
                 ]
-                return {"tried": [asdict(tried) for tried in session.try_all(trials)]}
+                for number, tried in session.try_all(trials):
+                    self._send(turn, "tried", number=number, **asdict(tried))
+                return {}
             case "forget":
                 session.forget(message["prefix"])
                 return {}

@@ -154,11 +154,11 @@ def _run_diff(options: argparse.Namespace) -> int:
 
 
 def _run_calibrate(options: argparse.Namespace) -> int:
-    from . import calibrated
+    from policy import calibration
 
     workspace: Path = options.workspace
     if options.undo:
-        taken, now = calibrated.undo(workspace)
+        taken, now = calibration.undo(workspace)
         if taken is None:
             print(f"{workspace.resolve()} was not calibrated")
             return 1
@@ -179,9 +179,12 @@ def _run_calibrate(options: argparse.Namespace) -> int:
     best = evaluate.trade(result.rows, options.cost)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     try:
-        calibrated.store(workspace, calibrated.Calibration(best.threshold, result.model, len(result.rows), today))
+        calibration.store(
+            workspace,
+            calibration.Calibration(best.threshold, result.model, result.sha256, len(result.rows), today),
+        )
     except OSError as error:
-        raise EvaluationError(f"{calibrated.file()} cannot be written: {error.strerror}") from error
+        raise EvaluationError(f"{calibration.file()} cannot be written: {error.strerror}") from error
     print(f"threshold {best.threshold:.2f} for {workspace.resolve()} with {result.model}: edit similarity "
           f"{best.value:.2f}, {best.share:.0%} of requests retrieve ({len(result.rows)} blanks)")  # fmt: skip
     print("take it back with: repoformer-lsp calibrate --undo")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from policy import models
 from policy.completer import Completer, Request
 from policy.decision import Thresholds
 from policy.engine import EngineSettings, Supervisor
+from policy.engine.settings import default_threads
 from policy.errors import EngineError
-from policy.gguf import check_generator
+from policy.gguf import Header, check_generator
+from policy.prompt import Budgets
 from policy.training.running import Stop as Interrupt
 
 from . import (
@@ -41,6 +44,11 @@ from .task import Data, EvaluationError, Kind, Problem, Task, spread
 DRAWN = 120
 # Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
 MICRO_BATCH = 256
+# Workers with a thread each wait for nobody, where the threads of one worker wait for each other at every operation.
+MOST_WORKERS = 4
+# Completions side by side in a worker, as far as that many cells of the KV cache hold their prompts.
+LANES, MOST_CELLS = 8, 16_384
+RESERVED = 320  # cells of a lane beside those of its budgets: markers, and the longest generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +81,12 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it: the rows, what the report says first, the model's file name."""
+    """What came of it: the rows, what the report says first; the file that decided, by its name and SHA-256."""
 
     rows: tuple[Row, ...]
     findings: tuple[str, ...]
     model: str
+    sha256: str
     interrupted: bool
 
 
@@ -87,10 +96,13 @@ async def evaluate(options: Options) -> Result:
     Raises `EvaluationError` where it cannot be run as asked for, and `ModelError` or `EngineUnavailable`.
     """
     data = load(options)
-    deciding = supervisor(options.model, options)
-    generating = supervisor(options.generator, options) if options.generator else deciding
-    both = runner.Models(deciding, generating)
     retrieval = Retrieval(data.repositories, options.chunking, options.chunks, options.retriever)
+    both = runner.Models(
+        side_by_side(options.generator or options.model, options),
+        served(options.model, options) if options.generator else None,
+    )
+    deciding = both.policy or both.generators[0]
+    serving = served(options.generator or options.model, options)
     try:
         with Interrupt() as interrupt:
             description = await _description(options, data, both)
@@ -98,22 +110,25 @@ async def evaluate(options: Options) -> Result:
                 data, both, retrieval, options.out, description,
                 tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
             )  # fmt: skip
+            await both.close()
             if not rows:
                 raise EvaluationError(_nothing(record.read_problems(options.out), interrupt.asked))
             by_id = {row.id: row for row in rows}
             searched = [task for task in data.tasks if task.id in by_id and task.given is None]
-            timed = await _times(options, searched, both, retrieval, lambda: interrupt.asked)
-            typing = await _typing(options, searched, both, retrieval, lambda: interrupt.asked)
+            timed = await _times(options, searched, serving, retrieval, lambda: interrupt.asked)
+            typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.asked)
             if options.tests:
                 rows = _test(options, data, rows, lambda: interrupt.asked)
     finally:
         await both.close()
+        await serving.close()
     thresholds = Thresholds.from_metadata(deciding.info.metadata if deciding.info else {})
     found = figures.compute(rows, thresholds, timed)
     run = {**record.read_run(options.out), "typing": typing}
     problems = record.read_problems(options.out)
     report.write(options.out, rows, found, run, problems)
-    return Result(tuple(rows), tuple(report.findings(found, problems)), deciding.model.name, interrupt.asked)
+    said = tuple(report.findings(found, problems))
+    return Result(tuple(rows), said, deciding.model.name, description["model"]["sha256"], interrupt.asked)
 
 
 def load(options: Options) -> Data:
@@ -134,16 +149,41 @@ def load(options: Options) -> Data:
     return replace(data, tasks=tuple(spread(tasks, options.blanks)))
 
 
-def supervisor(setting: str, options: Options) -> Supervisor:
-    """An engine of our own for a model; raises `ModelError` where it is none."""
+def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
+    """Engines for many completions at once; raises `ModelError` where the setting names no model."""
     model = models.resolve(setting)
     header = check_generator(model.path)
-    return Supervisor(
-        model.path.resolve(),  # the worker has a working folder of its own
-        EngineSettings(threads=options.threads, micro_batch=MICRO_BATCH),
-        budgets={**models.recommended_budgets(model), **options.budgets},
-        layers=header.number(f"{header.architecture}.block_count", 32),
+    default = asdict(Budgets())
+    budgets = {**models.recommended_budgets(model), **options.budgets}
+    reach = sum(
+        budgets.get(name, header.number(f"repoformer.budget.{name}", default[name]))
+        for name in ("left", "right", "context")
     )
+    cells = min(reach + max(RESERVED, options.tokens), MOST_CELLS)
+    lanes = min(LANES, MOST_CELLS // cells)
+    threads = options.threads or default_threads()
+    workers = min(threads, MOST_WORKERS)
+    settings = EngineSettings(
+        threads=threads // workers, micro_batch=MICRO_BATCH, context_size=lanes * cells, sequences=lanes, lanes=True
+    )
+    names = [f"{os.getpid()} {number}" for number in range(workers)]
+    return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
+
+
+def served(setting: str, options: Options) -> Supervisor:
+    """The engine that editors get: what times are measured on; raises `ModelError`."""
+    model = models.resolve(setting)
+    budgets = {**models.recommended_budgets(model), **options.budgets}
+    settings = EngineSettings(threads=options.threads)
+    return _supervisor(model, check_generator(model.path), settings, budgets, f"{os.getpid()} served")
+
+
+def _supervisor(
+    model: models.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
+) -> Supervisor:
+    layers = header.number(f"{header.architecture}.block_count", 32)
+    # The worker has a working folder of its own.
+    return Supervisor(model.path.resolve(), settings, budgets=budgets, layers=layers, apart=name)
 
 
 def trade(rows: Sequence[Row], cost: float) -> Point:
@@ -155,25 +195,27 @@ def trade(rows: Sequence[Row], cost: float) -> Point:
 
 async def _description(options: Options, data: Data, both: runner.Models) -> dict[str, Any]:
     """What makes this run what it is; a run in the same folder must say the same."""
-    await both.policy.engine()
-    assert both.policy.info is not None
+    deciding = both.policy or both.generators[0]
+    await deciding.engine()
+    assert deciding.info is not None
     told: dict[str, Any] = {
         "data": data.name,
-        "model": record.describe_model(both.policy.model, both.policy.info),
+        "model": record.describe_model(deciding.model, deciding.info),
         "chunking": options.chunking,
         "retriever": options.retriever,
         "chunks": options.chunks,
         "tokens": options.tokens,
     }
-    if both.generator is not both.policy:
-        await both.generator.engine()
-        assert both.generator.info is not None
-        told["generator"] = record.describe_model(both.generator.model, both.generator.info)
+    if both.policy:
+        generator = both.generators[0]
+        await generator.engine()
+        assert generator.info is not None
+        told["generator"] = record.describe_model(generator.model, generator.info)
     return told
 
 
 async def _times(
-    options: Options, tasks: Sequence[Task], both: runner.Models, retrieval: Retrieval, stopped: Callable[[], bool]
+    options: Options, tasks: Sequence[Task], serving: Supervisor, retrieval: Retrieval, stopped: Callable[[], bool]
 ) -> list[latency.Timed]:
     """Measure, unless an earlier call of the same run has measured as many; keep them beside the results."""
     file = options.out / record.TIMES
@@ -181,21 +223,21 @@ async def _times(
     chosen = spread(tasks, options.latency) if options.latency else []
     if len({each.task for each in known}) >= len(chosen) or stopped():
         return known
-    timed = await latency.measure(chosen, both.generator, retrieval, stopped=stopped, progress=Bar("timing"))
+    timed = await latency.measure(chosen, serving, retrieval, stopped=stopped, progress=Bar("timing"))
     file.write_text(json.dumps(latency.to_json(timed)) + "\n", "utf-8")
     return timed
 
 
 async def _typing(
-    options: Options, tasks: Sequence[Task], both: runner.Models, retrieval: Retrieval, stopped: Callable[[], bool]
+    options: Options, tasks: Sequence[Task], serving: Supervisor, retrieval: Retrieval, stopped: Callable[[], bool]
 ) -> dict[str, dict[str, float]]:
     """The simulated typist under each policy that is served."""
     chosen = spread(tasks, options.typing) if options.typing else []
     if not chosen or stopped():
         return {}
-    await both.generator.engine()
-    assert both.generator.info is not None
-    served = latency.served_policies(both.generator.info.selective)
+    await serving.engine()
+    assert serving.info is not None
+    served = latency.served_policies(serving.info.selective)
     found: dict[str, dict[str, float]] = {}
     bar = Bar("typing")
     for number, (name, settings) in enumerate(served.items()):
@@ -204,7 +246,7 @@ async def _typing(
             if stopped():
                 return found
             retriever = retrieval.snapshot(task)
-            suggest = _suggest(Completer(both.generator, _always(retriever), settings), task)
+            suggest = _suggest(Completer(serving, _always(retriever), settings), task)
             sessions.append(await typist.type_out(task.cursor, task.truth, suggest))
             bar(number * len(chosen) + place + 1, len(served) * len(chosen))
         requests = sum(session.requests for session in sessions)

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from policy import calibration
 from policy.engine import ModelInfo
 
 from . import table
@@ -54,11 +55,9 @@ def fingerprint(tasks: Sequence[Task]) -> str:
 
 def describe_model(path: Path, info: ModelInfo) -> dict[str, Any]:
     """Which model this is, beyond doubt."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
     return {
         "file": path.name,
-        "sha256": digest.hexdigest(),
+        "sha256": calibration.fingerprint(path),
         "layout": info.layout,
         "selective": info.selective,
         "budgets": asdict(info.budgets),

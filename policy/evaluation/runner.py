@@ -1,12 +1,14 @@
-"""Completing every task twice, in batches, with results on disk after each batch.
+"""Completing every task twice, many side by side, each result on disk as soon as it is there.
 
-The two branches of a blank go into the same batch: they share what their prompts have in common, and every token that
-is decoded is decoded for all sequences at once.
+The two branches of a blank stand next to each other: they share what their prompts have in common, and every token
+that is decoded is decoded for all sequences at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from indexer.model import Hit
-from policy.engine import ModelInfo, Reading, Stop, Supervisor, Trial, Tried
+from policy.engine import Reading, Supervisor, Trial, Tried
 from policy.errors import ModelError, RepoformerError
 
 from . import record, table
@@ -24,22 +26,23 @@ from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
 
-MARKERS = 16  # tokens of a prompt that belong to no budget
-LARGEST = 4  # blanks at a time: in one cache every sequence pays for the cells of all
+GROUP = 48  # most blanks that an engine is given at a time, with what was retrieved for them
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Who decides and who writes; the same model, unless a larger generator is tried with Repoformer as its policy."""
+    """Who writes, and who decides where that is another model: a larger generator with Repoformer as its policy.
 
-    policy: Supervisor
-    generator: Supervisor
+    Several generators, all of the same model, share the blanks.
+    """
+
+    generators: tuple[Supervisor, ...]
+    policy: Supervisor | None = None
 
     async def close(self) -> None:
-        """End both."""
-        await self.policy.close()
-        if self.generator is not self.policy:
-            await self.generator.close()
+        """End all."""
+        every = [*self.generators, *([self.policy] if self.policy else [])]
+        await asyncio.gather(*(each.close() for each in every))
 
 
 async def run(
@@ -61,71 +64,76 @@ async def run(
     done = {row.id: row for row in record.begin(out, {**description, "tasks": record.fingerprint(data.tasks)})}
     problems = list(data.problems)
     todo = [task for task in data.tasks if task.id not in done]
-    progress(len(data.tasks) - len(todo), len(data.tasks))
+    left = len(todo)
+    progress(len(data.tasks) - left, len(data.tasks))
+    size = min(GROUP, -(-left // len(models.generators)) or 1)
+    groups = iter([todo[start : start + size] for start in range(0, left, size)])
     with (out / record.RESULTS).open("a", encoding="utf-8") as file:
-        while todo and not stopped():
-            group, todo = await _next_group(todo, models, tokens)
-            for task, row in zip(group, await _rows(group, models, retrieval, tokens), strict=True):
-                if isinstance(row, Problem):
-                    problems.append(row)
-                    continue
-                done[task.id] = row
-                file.write(table.to_line(row))
-            file.flush()
-            progress(len(data.tasks) - len(todo), len(data.tasks))
+
+        async def work(generator: Supervisor) -> None:
+            nonlocal left
+            for group in groups:
+                rows = _rows(group, models.policy, generator, retrieval, tokens)
+                async with contextlib.aclosing(rows):
+                    while not stopped() and (row := await anext(rows, None)):
+                        left -= 1
+                        if isinstance(row, Problem):
+                            problems.append(row)
+                        else:
+                            done[row.id] = row
+                            file.write(table.to_line(row))
+                            file.flush()
+                        progress(len(data.tasks) - left, len(data.tasks))
+
+        await asyncio.gather(*map(work, models.generators))
     record.write_problems(out, problems)
     return [done[task.id] for task in data.tasks if task.id in done]
 
 
-async def _next_group(todo: list[Task], models: Models, tokens: int) -> tuple[list[Task], list[Task]]:
-    """As many tasks as fit the generator's cache, at most `LARGEST`."""
-    await models.generator.engine()
-    info = models.generator.info
-    assert info is not None
-    group: list[Task] = []
-    left = info.context_size
-    for task in todo[:LARGEST]:
-        left -= 2 * _cells(info, stop_for(task, tokens))
-        if left < 0 and group:
-            break
-        group.append(task)
-    return group, todo[len(group) :]
-
-
-def _cells(info: ModelInfo, stop: Stop) -> int:
-    budgets = info.budgets
-    return budgets.left + budgets.right + budgets.context + MARKERS + stop.tokens
-
-
-async def _rows(group: Sequence[Task], models: Models, retrieval: Retrieval, tokens: int) -> list[Row | Problem]:
-    """A row for each task, or what went wrong with it: a batch that fails is tried again one by one."""
-    found = [retrieval.find(task) for task in group]
+async def _rows(
+    group: Sequence[Task], policy: Supervisor | None, generator: Supervisor, retrieval: Retrieval, tokens: int
+) -> AsyncGenerator[Row | Problem]:
+    """A row for each task, as they end, or what went wrong with it: what a failure leaves over is tried one by one."""
+    found = {task.id: retrieval.find(task) for task in group}
+    left = {task.id: task for task in group}
     try:
-        generator = await models.generator.engine()
-        trials = []
-        for task, (hits, _) in zip(group, found, strict=True):
-            trials.append(Trial(task.cursor, None, stop_for(task, tokens)))
-            if hits:
-                trials.append(Trial(task.cursor, [hit.chunk for hit in hits], stop_for(task, tokens)))
-        tried = iter(await generator.try_all(trials))
-        rows: list[Row | Problem] = []
-        for task, (hits, milliseconds) in zip(group, found, strict=True):
-            plain = next(tried)
-            rich = next(tried) if hits else plain
-            reading = await _reading(models, task) if models.policy is not models.generator else plain.reading
+        async for task, plain, rich in _pairs(group, found, generator, tokens):
+            reading = await (await policy.engine()).read("policy", task.cursor) if policy else plain.reading
             assert reading is not None
-            rows.append(_row(task, hits, milliseconds, reading, plain, rich))
-        return rows
+            del left[task.id]
+            yield _row(task, *found[task.id], reading, plain, rich)
     except ModelError:
         raise
     except RepoformerError as error:
         if len(group) == 1:
-            return [Problem(group[0].id, f"the engine failed: {error}")]
-    return [row for task in group for row in await _rows([task], models, retrieval, tokens)]
+            yield Problem(group[0].id, f"the engine failed: {error}")
+            return
+    for task in left.values():
+        async for row in _rows([task], policy, generator, retrieval, tokens):
+            yield row
 
 
-async def _reading(models: Models, task: Task) -> Reading:
-    return await (await models.policy.engine()).read("policy", task.cursor)
+async def _pairs(
+    group: Sequence[Task], found: Mapping[str, tuple[tuple[Hit, ...], float]], generator: Supervisor, tokens: int
+) -> AsyncGenerator[tuple[Task, Tried, Tried]]:
+    """Both completions of each task; the same one twice where nothing was retrieved."""
+    trials: list[Trial] = []
+    owners: list[Task] = []
+    for task in group:
+        stop = stop_for(task, tokens)
+        hits, _ = found[task.id]
+        branches = [None, [hit.chunk for hit in hits]] if hits else [None]
+        trials += [Trial(task.cursor, chunks, stop) for chunks in branches]
+        owners += [task] * len(branches)
+    ended: dict[str, dict[bool, Tried]] = {}
+    engine = await generator.engine()
+    async with contextlib.aclosing(engine.try_all(trials)) as tries:
+        async for number, tried in tries:
+            task = owners[number]
+            mine = ended.setdefault(task.id, {})
+            mine[trials[number].chunks is not None] = tried
+            if len(mine) == 1 + bool(found[task.id][0]):
+                yield task, mine[False], mine.get(True, mine[False])
 
 
 def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading, plain: Tried, rich: Tried) -> Row:

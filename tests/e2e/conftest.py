@@ -40,9 +40,10 @@ def workspace(tmp_path: Path) -> Callable[[str], Workspace]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Environment of a person with empty caches."""
+    """Environment of a person with empty caches and nothing stored."""
     return {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
 

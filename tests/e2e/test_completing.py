@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lsp_server.client import Client, Message, RefusedError
 from lsp_server.text import Document, Encoding, units
+from policy import calibration
 from tests.e2e.driving import Start, Workspace, accepted, ready, shown
 
 Write = Callable[[str], Workspace]
@@ -293,3 +295,36 @@ async def retrieved(
             return report
         await asyncio.sleep(0.1)
     raise AssertionError(f"{path or 'nothing'} was never retrieved; last: {report['chunks']}")
+
+
+async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
+    start: Start, workspace: Write, model: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored and taken back while the server runs; what a person sets goes first."""
+    monkeypatch.setattr(calibration, "file", lambda: Path(home["XDG_DATA_HOME"], "repoformer-lsp", "thresholds.json"))
+    place = workspace(TWO_FILES)
+    client = await start(place.root, model=model)
+    await opened(client, place)
+
+    async def threshold() -> float:
+        await client.complete(place.uri, place.cursor)
+        decision = (await client.why(place.uri))["decision"]
+        assert decision["source"] == "similarity"
+        assert decision["retrieve"] == (decision["p_retrieve"] > decision["threshold"])
+        return float(decision["threshold"])
+
+    default = await threshold()
+    mine = calibration.Calibration(0.875, model.name, calibration.fingerprint(model), 40, "2026-01-01")
+    calibration.store(place.root, mine)
+    assert await threshold() == 0.875
+    calibration.store(place.root, replace(mine, sha256="of another model", threshold=0.5))
+    assert await threshold() == default
+    calibration.undo(place.root)
+    assert await threshold() == 0.875
+    client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"threshold": 0.125}}})
+    client.settings = {"threshold": 0.125}
+    assert await threshold() == 0.125
+    client.settings = {}
+    client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {}}})
+    calibration.undo(place.root)
+    assert await threshold() == default

@@ -1,4 +1,4 @@
-"""Two runs side by side; the file they are kept in; thresholds that are stored and taken back."""
+"""Two runs side by side; the file they are kept in."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from masked import row
 
-from policy.evaluation import calibrated, comparing, table
-from policy.evaluation.calibrated import Calibration
+from policy.evaluation import comparing, table
 from policy.evaluation.task import EvaluationError
 
 ROWS = [row(number, without=f"a\n«{number}» \u2028,\"'", es_without=50.0, p_cc=0.25) for number in range(12)]
@@ -73,31 +72,3 @@ def test_runs_of_different_data_are_not_compared() -> None:
         comparing.compare(ROWS, [row(77)])
     with pytest.raises(EvaluationError, match="different texts at blank 0"):
         comparing.compare(ROWS, [replace(ROWS[0], truth="other")])
-
-
-@pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "data" / "thresholds.json"
-    monkeypatch.setattr(calibrated, "file", lambda: file)
-    return file
-
-
-def test_a_calibration_holds_until_it_is_undone(tmp_path: Path, stored: Path) -> None:
-    first, second = (Calibration(threshold, "m.gguf", 50, "2026-01-01") for threshold in (0.2, 0.4))
-    calibrated.store(tmp_path, first)
-    calibrated.store(tmp_path, second)
-    assert calibrated.threshold_for(tmp_path, "m.gguf") == 0.4
-    assert calibrated.threshold_for(tmp_path, "other.gguf") is None
-    assert calibrated.threshold_for(tmp_path / "elsewhere", "m.gguf") is None
-    assert calibrated.undo(tmp_path) == (second, first)
-    assert calibrated.threshold_for(tmp_path, "m.gguf") == 0.2
-    assert calibrated.undo(tmp_path) == (first, None)
-    assert calibrated.undo(tmp_path) == (None, None)
-    assert calibrated.threshold_for(tmp_path, "m.gguf") is None
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', '{"x": [{"threshold": 1}]}'])
-def test_a_damaged_file_of_thresholds_counts_as_none(tmp_path: Path, stored: Path, text: str) -> None:
-    stored.parent.mkdir()
-    stored.write_text(text)
-    assert calibrated.threshold_for(tmp_path, "m.gguf") is None

@@ -10,8 +10,9 @@ import pytest
 from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Cursor
+from policy import calibration
 from policy.errors import EngineError, ModelError
-from policy.evaluation import calibrated, cli, evaluate, record, runner, table
+from policy.evaluation import cli, evaluate, record, table
 from policy.evaluation.retrieval import Retrieval
 from policy.evaluation.task import EvaluationError, Repository, Task
 
@@ -83,7 +84,7 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on(
             if done == 1:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(runner, "LARGEST", 1)
+    monkeypatch.setattr(evaluate, "LANES", 1)
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "Bar", Interrupting)
         assert call(*run) == 130
@@ -97,22 +98,23 @@ def test_a_blank_that_does_not_fit_is_a_problem(tmp_path: Path, repoeval: list[o
     with pytest.raises(EvaluationError, match=r"no blank could be evaluated \(3 problems; the first: the repository"):
         call(*repoeval, "--out", tmp_path / "out", "--model", model, "--tokens", "100000")
     reasons = [problem.reason for problem in record.read_problems(tmp_path / "out")]
-    assert sum("the engine failed" in reason and "batch fewer" in reason for reason in reasons) == 2
+    assert sum("the engine failed" in reason and "do not fit" in reason for reason in reasons) == 2
 
 
 def test_calibrating_a_workspace_and_taking_it_back(
     tmp_path: Path, workspace: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(calibrated, "file", lambda: tmp_path / "thresholds.json")
+    monkeypatch.setattr(calibration, "file", lambda: tmp_path / "thresholds.json")
     run = ["calibrate", "--workspace", workspace, "--out", tmp_path / "out", "--model", model, "--blanks", "4", *TINY]
     with pytest.raises(EvaluationError, match="too few to judge by"):
         call(*run)
     assert call(*run, "--least", "2") == 0
-    threshold = calibrated.threshold_for(workspace, model.name)
+    sha256 = calibration.fingerprint(model)
+    threshold = calibration.threshold_for(workspace, sha256)
     assert threshold is not None
     assert f"threshold {threshold:.2f}" in capsys.readouterr().out
     assert call("calibrate", "--workspace", workspace, "--undo") == 0
-    assert calibrated.threshold_for(workspace, model.name) is None
+    assert calibration.threshold_for(workspace, sha256) is None
     assert call("calibrate", "--workspace", workspace, "--undo") == 1
 
 

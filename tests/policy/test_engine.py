@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,29 +205,74 @@ async def test_a_killed_engine_fails_its_request_and_is_replaced(supervisor: Sup
     assert text
 
 
-async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor) -> None:
+async def all_of(engine: Engine, trials: Sequence[Trial]) -> list[Tried]:
+    found = {number: tried async for number, tried in engine.try_all(trials)}
+    assert sorted(found) == list(range(len(trials)))
+    return [found[number] for number in range(len(trials))]
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor, lanes: bool) -> None:
     engine = await supervisor.engine()
     wanted = [
         (cursor, chunks)
-        for cursor in (CURSOR, typed("st_"), typed("st_size\n\n\ndef sizes_of(paths):\n    return [size_"))
+        for cursor in (CURSOR, typed("st_"), typed("st_size\n\n\ndef sizes_of(paths):\n    return [size_"), CURSOR)
         for chunks in (None, [CHUNK])
     ]
     alone = [await text_of(engine, f"alone {number}", *each) for number, each in enumerate(wanted)]
-    tried = await engine.try_all([Trial(*each, Stop(12)) for each in wanted])
+    # Fewer lanes than trials, which end at different lengths: each lane is taken several times.
+    settings = replace(SMALL, context_size=3 * 768, sequences=3, lanes=lanes)
+    several = Supervisor(supervisor.model, settings)
+    limits = [12, 5, 9, 12, 7, 12, 1, 12]
+    tried = await all_of(
+        await several.engine(), [Trial(*each, Stop(limit)) for each, limit in zip(wanted, limits, strict=True)]
+    )
+    await several.close()
     # A row alone and a row among others are summed in another order, so a near tie may fall either way further on.
-    assert [each.completed.text[:4] for each in tried] == [text[:4] for text, _ in alone]
-    assert all(each.completed.tokens == 12 or each.completed.ended for each in tried)
-    assert [each.reading is None for each in tried] == [False, True] * 3
-    assert all(len(each.completed.surprises) == each.completed.tokens for each in tried)
+    for each, (text, _), limit in zip(tried, alone, limits, strict=True):
+        assert text.startswith(each.completed.text[:4])
+        assert each.completed.tokens == limit or each.completed.ended
+        assert len(each.completed.surprises) == each.completed.tokens
+    assert [each.reading is None for each in tried] == [False, True] * 4
     reading = tried[0].reading
     assert reading is not None
     assert math.isclose(tried[0].completed.surprises[0], -math.log(reading.top_p), abs_tol=1e-3)
 
 
-async def test_a_batch_that_does_not_fit_is_refused(supervisor: Supervisor) -> None:
+async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None:
+    settings = replace(SMALL, context_size=4 * 768, sequences=4, lanes=True)
+    one, several = Supervisor(marked_model, SMALL), Supervisor(marked_model, settings)
+    reading = await (await one.engine()).read("a", CURSOR)
+    text, _ = await text_of(await one.engine(), "a", CURSOR)
+    trials = [Trial(CURSOR, None, Stop(8)), Trial(CURSOR, [CHUNK], Stop(8)), Trial(CURSOR, None, Stop(8))]
+    plain, rich, again = await all_of(await several.engine(), trials)
+    await one.close()
+    await several.close()
+    assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
+    assert math.isclose(plain.reading.p_cc, reading.p_cc, rel_tol=0.05)
+    assert plain.reading.prompt_tokens == reading.prompt_tokens == plain.prompt.prompt_tokens - 1
+    assert text.startswith(plain.completed.text[:4])
+    assert rich.reading is None and rich.prompt.context_tokens > 0
+    # The same prompt for a second time is there already, but for the token that is judged and the one behind it.
+    assert again.prompt.evaluated_tokens == 2
+    assert again.completed.text == plain.completed.text
+
+
+async def test_a_trial_that_does_not_fit_is_refused_after_those_that_did(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
-    with pytest.raises(EngineFailed, match="batch fewer"):
-        await engine.try_all([Trial(CURSOR, None, Stop(2000))] * 2)
+    ended = []
+    with pytest.raises(EngineFailed, match="do not fit"):
+        async for number, _ in engine.try_all([Trial(CURSOR, None, Stop(1)), Trial(CURSOR, None, Stop(5000))]):
+            ended.append(number)
+    assert ended == [0]
+
+
+async def test_a_batch_is_stopped_by_leaving_it(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    async with contextlib.aclosing(engine.try_all([Trial(CURSOR, None, Stop(40))] * 6)) as tries:
+        await anext(tries)
+    text, _ = await text_of(engine, "after", CURSOR)
+    assert text
 
 
 @pytest.mark.parametrize(
