@@ -42,8 +42,8 @@ class Supervisor:
     """One model on one worker, replaced as often as it takes.
 
     `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
-    change of state. `memory` is the file that remembers what worked (None: nothing is remembered). `apart`, unless it is
-    empty, names an engine that is shared with no supervisor of another name.
+    change of state. `memory` is the file that remembers what worked (None: nothing is remembered). `apart`, unless
+    it is empty, names an engine that is shared with no supervisor of another name.
     """
 
     def __init__(
