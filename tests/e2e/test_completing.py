@@ -300,7 +300,7 @@ async def retrieved(
 async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     start: Start, workspace: Write, model: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored and taken back while the server runs; what a person sets goes first."""
+    """Stored and taken back while the server runs."""
     monkeypatch.setattr(calibration, "file", lambda: Path(home["XDG_DATA_HOME"], "repoformer-lsp", "thresholds.json"))
     place = workspace(TWO_FILES)
     client = await start(place.root, model=model)
@@ -321,10 +321,5 @@ async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     assert await threshold() == default
     calibration.undo(place.root)
     assert await threshold() == 0.875
-    client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"threshold": 0.125}}})
-    client.settings = {"threshold": 0.125}
-    assert await threshold() == 0.125
-    client.settings = {}
-    client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {}}})
     calibration.undo(place.root)
     assert await threshold() == default
