@@ -285,7 +285,7 @@ class Engine:
             }
             for trial in trials
         ]
-        async with contextlib.aclosing(self._request("try_all", trials=packed)) as events:
+        async with contextlib.aclosing(self._request("try_all", None, trials=packed)) as events:
             async for event in events:
                 if event["event"] == "tried":
                     yield event["number"], _tried(event)

@@ -1,10 +1,10 @@
 """How servers and the worker talk: JSON objects, each behind its length in four bytes, big-endian.
 
 A server begins with `{"token"}` and is answered `{"event": "welcome", "pid"}`. From then on it sends `{"id", "op", …}`,
-and the worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and one last `{"id", "event":
-"done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. A request with `"background": true` gives way
-to all others, of any server, and is then answered `cancelled`; `{"op": "rank", "id", "background"}` changes that of one
-that waits or runs. Values are those of `indexer.model` and `policy.engine.client`, field by field.
+and the worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and one last `{"id",
+"event": "done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. A request with `"background":
+true` gives way to all others, of any server, and is then answered `cancelled`; `{"op": "rank", "id", "background"}`
+changes that of one that waits or runs. Values are those of `indexer.model` and `policy.engine.client`, field by field.
 """
 
 from __future__ import annotations

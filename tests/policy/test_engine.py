@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Urgency
+from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Tried, Urgency
 from policy.engine.settings import difference, safer
 from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
 from policy.prompt import Budgets
