@@ -250,7 +250,7 @@ async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None
     await several.close()
     assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
     assert math.isclose(plain.reading.p_cc, reading.p_cc, rel_tol=0.05)
-    assert plain.reading.prompt_tokens == reading.prompt_tokens == plain.prompt.prompt_tokens - 1
+    assert plain.reading.prompt_tokens == plain.prompt.prompt_tokens - 1
     assert text.startswith(plain.completed.text[:4])
     assert rich.reading is None and rich.prompt.context_tokens > 0
     # The same prompt for a second time is there already, but for the token that is judged and the one behind it.
