@@ -95,7 +95,8 @@ def test_a_place_that_is_none(run: Run, place: str) -> None:
 
 def test_complete_without_a_model(run: Run, workspace: Write) -> None:
     place = workspace(TWO_FILES)
-    assert "repoformer-lsp model pull" in run("complete", f"{place.file}:1:1", status=1).stderr
+    done = run("complete", f"{place.file}:1:1", "--model", place.root / "absent.gguf", status=1)
+    assert "There is no model at" in done.stderr
 
 
 def test_index_and_search(run: Run, workspace: Write, tmp_path: Path) -> None:
@@ -128,8 +129,7 @@ def test_a_folder_that_is_not_there(run: Run, tmp_path: Path) -> None:
 
 def test_models(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("model", "path", "--model", model).stdout.strip() == str(model)
-    assert "repoformer-lsp model pull" in run("model", "list").stdout
-    assert "repoformer-lsp model pull" in run("model", "path", status=1).stderr
+    assert "There is no model at" in run("model", "path", "--model", tmp_path / "absent.gguf", status=1).stderr
 
 
 def test_doctor(run: Run, model: Path) -> None:
@@ -140,8 +140,8 @@ def test_doctor(run: Run, model: Path) -> None:
 
 
 def test_doctor_says_what_to_do(run: Run) -> None:
-    text = run("doctor", status=1).stdout
-    assert "✗ model: No model is installed" in text
+    text = run("doctor", "--model", "absent.gguf", status=1).stdout
+    assert "✗ model: There is no model at" in text
     assert "repoformer-lsp model pull" in text
 
 
