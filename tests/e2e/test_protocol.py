@@ -52,7 +52,9 @@ async def test_what_is_offered(start: Start, workspace: Write) -> None:
 
 
 async def test_a_client_that_can_little_is_asked_for_nothing(start: Start, workspace: Write) -> None:
-    client = await start(workspace(ONE_FILE).root, capabilities={"workspace": {}, "window": {}, "general": {}})
+    root = workspace(ONE_FILE).root
+    bare: dict[str, object] = {"workspace": {}, "window": {}, "general": {}}
+    client = await start(root, model=root / "absent.gguf", capabilities=bare)
     await client.seen("repoformer/status", lambda status: status["state"] == "error")
     asked = {message["method"] for message in client.received if "id" in message}
     assert asked == set()
@@ -60,12 +62,12 @@ async def test_a_client_that_can_little_is_asked_for_nothing(start: Start, works
 
 async def test_without_a_model_it_says_what_to_do_once(start: Start, workspace: Write) -> None:
     place = workspace(ONE_FILE)
-    client = await start(place.root)
+    client = await start(place.root, model=place.root / "absent.gguf")
     client.open(place.uri, place.text)
     for _ in range(3):
         assert await client.complete(place.uri, place.cursor) == []
     status = await client.seen("repoformer/status", lambda status: status["state"] == "error")
-    assert "repoformer-lsp model pull" in status["message"]
+    assert "leave it empty to use the default model" in status["message"]
     assert shown(client) == [status["message"]]
 
 
