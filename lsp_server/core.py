@@ -200,7 +200,7 @@ class Core:
         settings = self._settings
         model = models.resolve(settings.model)
         supervisor = await self._supervisor(
-            model, settings.layout, lambda state: self._observer.engine_changed(state, model.path.stem)
+            model, settings.layout, lambda state: self._observer.engine_changed(state, models.name_of(model.path))
         )
         return Completer(supervisor, self._retriever, source=await self._source())
 

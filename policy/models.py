@@ -20,6 +20,7 @@ from policy.errors import ModelMissing
 
 Source = Literal["setting", "shipped", "cache"]
 
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")  # of a split model: the first one stands for all
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # what our own model is trained from (`policy.training.wheel`)
@@ -34,6 +35,11 @@ class ModelFile:
 
     path: Path
     source: Source
+
+
+def name_of(path: Path) -> str:
+    """What a model is called: its file's name, without what says that it is the first part of several."""
+    return _PART.sub("", path.stem)
 
 
 def cache_dir() -> Path:

@@ -23,6 +23,7 @@ from policy.engine.meeting import Place, Streams, runtime_dir
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
+from policy.models import name_of
 from policy.prompt import Budgets
 from policy.reach import within_reach
 
@@ -228,7 +229,7 @@ class Engine:
         `model` is an absolute path: the worker has a current folder of its own.
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
-        self._model = model.stem
+        self._model = name_of(model)
         answer = await self._call(
             "load",
             model=str(model),

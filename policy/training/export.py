@@ -20,6 +20,7 @@ from . import manifest
 from .convert import Tables, configuration, tables_of, write
 from .fitting import MOST_RETRIEVED, calibrate
 from .manifest import TrainingError
+from .splitting import split
 
 TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
 FITTED = ("thresholds", "calibration")
@@ -37,12 +38,14 @@ def run(
     types: Sequence[str] = tuple(TYPES),
     name: str = "repoformer-smollm2-135m",
     evaluated: Path | None = None,
+    part_bytes: int = 0,
 ) -> list[Path]:
     """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
 
     Thresholds and calibration are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
     folder of a run of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
-    second is what ships: it tells of the weights and the engine that are served.
+    second is what ships: it tells of the weights and the engine that are served. `part_bytes` cuts the quantised files
+    into parts of about that size.
     """
     import torch
 
@@ -67,6 +70,8 @@ def run(
         if type_ != "F16":
             paths.append(out / f"{name}-{type_}.gguf")
             quantise(whole, paths[-1], type_)
+            if part_bytes:
+                paths[-1:] = split(paths[-1], part_bytes)
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for path in paths}
     # Weights are exported as often as one likes: the last export is what the manifest tells of.
     told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source, **fitted}

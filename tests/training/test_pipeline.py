@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from policy import models
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
@@ -294,6 +295,23 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
             assert _p_cc(llama, tokens, vocabulary.ids["cc"]) == pytest.approx(wanted, abs=1e-3)
     finally:
         llama.close()
+
+
+def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None:
+    def logits(path: Path) -> np.ndarray:
+        llama = Llama(path, EngineSettings(context_size=64, threads=1))
+        try:
+            assert llama.decode([Row(5, 0, 0, True)]) == "ok"
+            return llama.logits().copy()
+        finally:
+            llama.close()
+
+    whole = export.run(work / "whole", finetuned, work / "base", types=("Q8_0",), name="tiny")[-1]
+    parts = export.run(work / "parts", finetuned, work / "base", types=("Q8_0",), name="tiny", part_bytes=50_000)[1:]
+    assert len(parts) > 1
+    assert {path.name for path in parts} <= set(manifest.read(work / "parts")["files"])
+    assert models.name_of(parts[0]) == whole.stem
+    assert np.array_equal(logits(parts[0]), logits(whole))
 
 
 def _p_cc(llama: Llama, tokens: tuple[int, ...], cc: int) -> float:
