@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policy import catalogue, hub, models
+from policy.engine.memory import size_of
 from policy.errors import ModelError, ModelMissing
 from policy.gguf import check_generator
 from policy.training import importing, wheel
@@ -70,7 +71,7 @@ def _list(options: argparse.Namespace) -> int:
             kind = check_generator(model.path).architecture
         except ModelError as error:
             kind = f"unusable: {error}"
-        size = model.path.stat().st_size / 1e6
+        size = size_of(model.path) / 1e6
         print(f"{'*' if number == 0 else ' '} {model.path}  {size:,.0f} MB  {model.source}  {kind}")
     if not found:
         print(f"no models (looked in the package and in {models.cache_dir()}); get one: repoformer-lsp model pull NAME")
