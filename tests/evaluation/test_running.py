@@ -72,7 +72,7 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on(
     tmp_path: Path, repoeval: list[object], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    run = [*repoeval, "--out", out, "--model", model, "--latency", "0"]
+    run = [*repoeval, "--out", out, "--model", model, "--latency", "0", "--threads", "1"]  # one worker: one at a time
 
     class Interrupting:
         """A progress bar at which somebody presses Ctrl-C when the first blank is done."""
