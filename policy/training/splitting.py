@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gguf
-
 _OWN = ("GGUF.", "split.", "general.architecture")  # what the writer says by itself
 
 
 def split(source: Path, most: int) -> list[Path]:
     """Write `source` as parts of at most about `most` bytes beside it; returns them in order, and removes `source`."""
+    import gguf  # of the `train` extra, while the command line that imports this module is everybody's
+
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(source, architecture, split_max_size=most)
