@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from policy.errors import ModelInvalid, ModelMissing
+from policy.parts import parts_of
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
@@ -123,8 +124,11 @@ def _refuse_split(path: Path, header: Header) -> str:
     number = header.number("split.no")
     if number:
         return f"is part {number + 1} of {count} of a split model. Name the first part; the others are found by it."
-    stem = path.name.removesuffix(f"-00001-of-{count:05}.gguf")
-    parts = [path.with_name(f"{stem}-{part:05}-of-{count:05}.gguf") for part in range(2, count + 1)]
+    parts = parts_of(path)
+    if len(parts) != count:
+        return (
+            f"is the first of {count} parts, which are found by its name; it has to end in -00001-of-{count:05}.gguf."
+        )
     absent = [part.name for part in parts if not part.is_file()]
     if absent:
         return f"is the first of {count} parts, and these are not beside it: {', '.join(absent)}. Download them too."

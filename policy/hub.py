@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
+from policy.parts import whole_name
 
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # bytes of the disk that a download leaves free
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")
 _PROJECTOR = re.compile(r"mmproj", re.I)
 _NEEDED = ("config.json", "tokenizer.json")
 
@@ -103,7 +103,7 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
     models: dict[str, list[Remote]] = {}
     for remote in sorted(listing.files, key=lambda remote: remote.name):
         if remote.name.endswith(".gguf") and not _PROJECTOR.search(remote.base):
-            models.setdefault(_SPLIT.sub("", remote.name), []).append(remote)
+            models.setdefault(whole_name(remote.name), []).append(remote)
     named = "".join(
         f"\n  {listing.repository}:{parts[0].name}  {sum(part.size for part in parts) / 1e9:,.2f} GB"
         for parts in models.values()

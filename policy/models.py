@@ -7,7 +7,6 @@ rule that is a generator, for the setting `generatorModel`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,9 @@ from typing import Literal
 import platformdirs
 
 from policy.errors import ModelMissing
+from policy.parts import is_later_part, whole_name
 
 Source = Literal["setting", "shipped", "cache"]
-
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")  # of a split model: the first one stands for all
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # what our own model is trained from (`policy.training.wheel`)
 
@@ -39,7 +36,7 @@ class ModelFile:
 
 def name_of(path: Path) -> str:
     """What a model is called: its file's name, without what says that it is the first part of several."""
-    return _PART.sub("", path.stem)
+    return Path(whole_name(path.name)).stem
 
 
 def cache_dir() -> Path:
@@ -52,7 +49,7 @@ def installed() -> list[ModelFile]:
     shipped = sorted(Path(__file__).with_name("model").glob("*.gguf"))
     cached = [*sorted(cache_dir().glob("*.gguf")), *sorted(cache_dir().glob("*/*.gguf"))]
     found = [ModelFile(path, "shipped") for path in shipped] + [ModelFile(path, "cache") for path in cached]
-    return [model for model in found if not _LATER_PART.search(model.path.name)]
+    return [model for model in found if not is_later_part(model.path)]
 
 
 def resolve(setting: str | Path = "") -> ModelFile:

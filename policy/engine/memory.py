@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import psutil
 
 from policy.errors import ModelTooLarge
+from policy.parts import parts_of
 
 # What a container may use, in either version of Linux's control groups.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_PART = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
 
 
 def check_fits(model: Path, available: int | None = None) -> None:
@@ -26,11 +25,7 @@ def check_fits(model: Path, available: int | None = None) -> None:
 
 def size_of(model: Path) -> int:
     """Bytes of a model, all parts of it where it is split."""
-    if found := _PART.fullmatch(model.name):
-        stem, count = found[1], int(found[2])
-        parts = [model.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
-        return sum(part.stat().st_size for part in parts if part.is_file())
-    return model.stat().st_size
+    return sum(part.stat().st_size for part in parts_of(model) if part.is_file())
 
 
 def available_memory() -> int:

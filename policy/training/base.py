@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy.prompt import Role, Vocabulary
+from policy.prompt import Budgets, Role, Vocabulary
 
 from .manifest import TrainingError
 
@@ -92,6 +92,15 @@ def load(path: Path, weights: Path | None = None) -> Base:
     if weights is None:
         give_meaning(model, ids)
     return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)
+
+
+def trained_as(path: Path) -> dict[str, Any]:
+    """Layout and budgets of a GGUF that `train export` wrote; raises `TrainingError` for any other model."""
+    fields = gguf_fields(unpack(path)) if path.is_file() else {}
+    if "repoformer.layout" not in fields:
+        raise TrainingError(f"{path} was not made by `train export`: adapt it first, and name the run with --trained")
+    sizes = {slot: int(fields[f"repoformer.budget.{slot}"]) for slot in ("left", "right", "context")}
+    return {"layout": str(fields["repoformer.layout"]), "budgets": {**asdict(Budgets()), **sizes}}
 
 
 def unpack(path: Path) -> Path:

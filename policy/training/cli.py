@@ -186,14 +186,20 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least-gain", type=float, default=0.0, help="gain above which retrieval counts as helpful")
     parser.add_argument("--epochs", type=float, default=2.0, help="times that each label is seen")
     parser.add_argument("--patience", type=int, default=6, help="validations without progress before it stops")
+    parser.add_argument("--least-share", type=float, default=0.0, help="the same as a share of the text's own nats")
+    parser.add_argument("--from-base", action="store_true", help="begin with --base itself, an exported model")
+    parser.add_argument("--freeze-embedding", action="store_true", help="leave the embedding as it is")
+    parser.add_argument("--rounding", choices=("Q4_0",), help="train under the rounding of this type of file")
     parser.add_argument("--lora-rank", type=int, default=0, help="train differences of this rank only (0: all weights)")
 
 
 def _run_finetune(options: argparse.Namespace) -> int:
     _step("finetune").run(
         _out(options, "finetune"), **_inputs(options), labels=options.labels or options.work / "label",
-        trained=options.trained or options.work / "adapt", decision_weight=options.decision_weight,
-        label_kind=options.label_kind, least_gain=options.least_gain, left_weight=options.left_weight,
+        trained=None if options.from_base else options.trained or options.work / "adapt",
+        decision_weight=options.decision_weight, label_kind=options.label_kind, least_gain=options.least_gain,
+        least_share=options.least_share, left_weight=options.left_weight,
+        freeze_embedding=options.freeze_embedding, rounding=options.rounding,
         limit=options.limit, probes=options.probes, epochs=options.epochs, batch=options.batch,
         lr=options.lr, validate_every=options.validate_every, patience=options.patience, lora_rank=options.lora_rank,
         save_minutes=options.save_minutes, compute=_compute(options), seed=options.seed,

@@ -127,7 +127,7 @@ def metadata(
         "general.name": name,
         "general.license": "apache-2.0",
         "general.base_model.count": 1,
-        "general.base_model.0.name": bases.unpack(base).stem,
+        "general.base_model.0.name": _base_name(base),
         "general.description": "Fill-in-the-middle with selective retrieval, made by repoformer-lsp train",
         "repoformer.layout": str(arguments["layout"]),
         **{f"repoformer.budget.{slot}": int(size) for slot, size in arguments["budgets"].items()},
@@ -137,6 +137,13 @@ def metadata(
         "repoformer.steps": step,
         "repoformer.manifest": manifest.digest(trained / manifest.NAME),
     }
+
+
+def _base_name(base: Path) -> str:
+    """The model that all of it began with: a file of our own says which that was."""
+    base = bases.unpack(base)
+    own = {} if base.is_dir() else bases.gguf_fields(base)
+    return str(own["general.base_model.0.name"]) if "repoformer.layout" in own else base.stem
 
 
 def quantise(source: Path, target: Path, type_: str) -> None:

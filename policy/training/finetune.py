@@ -36,6 +36,7 @@ from .label import Label, load_labels
 from .loss import Losses, Weights, backward, backward_judging, hidden_states
 from .probes import Probe
 from .probes import read as read_probes
+from .rounding import rounded
 from .running import Stop, quick_memory
 
 BEST = "best.pt"
@@ -57,10 +58,11 @@ def run(
     blanks: Path,
     labels: Path,
     base: Path,
-    trained: Path,
+    trained: Path | None,
     decision_weight: float = 1.0,
     label_kind: LabelKind = "similarity",
     least_gain: float = 0.0,
+    least_share: float = 0.0,
     left_weight: float = 0.0,
     limit: int = 0,
     probes: Path | None = None,
@@ -70,32 +72,44 @@ def run(
     validate_every: int = 50,
     patience: int = 6,
     lora_rank: int = 0,
+    freeze_embedding: bool = False,
+    rounding: str | None = None,
     save_minutes: float = 10.0,
     compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
     """Fine-tune from the checkpoint in `trained` on `limit` blanks (0: all); `decision_weight` is the paper's λ.
 
-    `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`), or
-    "own": the likelihoods are those of the model as it trains, both branches learn, and no labels are needed. Where
-    there are none for validation the last weights are kept, and `export --evaluated` fits the thresholds. To those
-    decisions the ones at `probes` (the artefact of that step) are added. With a `lora_rank` all weights stay as they
-    are and differences of that rank are trained (`policy.training.lora`).
+    Without `trained` the base itself is where training begins: a model that an earlier `export` wrote.
+
+    `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`, and over
+    the share `least_share` of what there was to gain), or "own": the likelihoods are those of the model as it trains,
+    both branches learn, and no labels are needed. Where there are none for validation the last weights are kept, and
+    `export --evaluated` fits the thresholds. To those decisions the ones at `probes` (the artefact of that step) are
+    added. With a `lora_rank` all weights stay as they are and differences of that rank are trained
+    (`policy.training.lora`). With `freeze_embedding` the embedding stays as it is; with `rounding` (a type of GGUF
+    file, such as Q4_0) training is aware of it (`policy.training.rounding`).
     """
-    told = arguments_of(trained)
+    if lora_rank and rounding:
+        raise manifest.TrainingError("rounding is for training all weights: it cannot be had with a LoRA")
+    told = arguments_of(trained) if trained else bases.trained_as(base)
     arguments = {
         "decision_weight": decision_weight, "label_kind": label_kind, "least_gain": least_gain, "epochs": epochs,
         "batch": batch, "lr": lr, "left_weight": left_weight, "limit": limit, "precision": compute.precision,
         "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
-    arguments |= {"lora_rank": lora_rank} if lora_rank else {}
+    further = {"lora_rank": lora_rank, "freeze_embedding": freeze_embedding, "rounding": rounding,
+               "least_share": least_share}  # fmt: skip
+    arguments |= {name: value for name, value in further.items() if value}
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     manifest.begin(out, "finetune", inputs, arguments)
     quick_memory()
-    loaded = bases.load(base, weights=trained / STATE)
+    loaded = bases.load(base, weights=trained / STATE if trained else None)
     model: Any = loaded.model.to(compute.device)
     model.train()
+    if freeze_embedding:
+        model.get_input_embeddings().requires_grad_(False)
     if lora_rank:
         lora.attach(model, lora_rank, seed)
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]))
@@ -103,21 +117,24 @@ def run(
     step_of: Callable[[int], tuple[Losses, float]]
     if label_kind == "own":
         own = eligible(load(blanks / "train.jsonl"), limit, seed)
-        further = read_probes(probes / "train.jsonl") if probes else {}
+        probed = read_probes(probes / "train.jsonl") if probes else {}
         count = len(own)
 
         def step_of(step: int) -> tuple[Losses, float]:
-            pairs = pairs_of(builder, own, further, step, batch, seed)
+            pairs = pairs_of(builder, own, probed, step, batch, seed)
             cc = loaded.vocabulary.ids["cc"]
-            return backward_judging(model, pairs, weights, least_gain, cc, compute)
+
+            def helps(without: float, with_: float) -> bool:
+                return likelier(without, with_, least_gain, least_share)
+
+            return backward_judging(model, pairs, weights, helps, cc, compute)
     else:
         train = judged(blanks / "train.jsonl", labels / "train.jsonl")[: limit or None]
         count = len(train)
-        positive_of = {"similarity": by_similarity, "likelihood": by_likelihood}[label_kind]
 
         def step_of(step: int) -> tuple[Losses, float]:
             chosen = entries_of(train, step, batch, seed)
-            verdicts = [positive_of(entry.label, least_gain) for entry in chosen]
+            verdicts = [helpful(entry.label, label_kind, least_gain, least_share) for entry in chosen]
             examples = [example for entry, positive in zip(chosen, verdicts, strict=True)
                         for example in builder.build_judged(entry.blank, positive=positive)]  # fmt: skip
             return backward(model, examples, weights, compute), sum(verdicts) / len(verdicts)
@@ -136,7 +153,8 @@ def run(
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
             optimizer.zero_grad(set_to_none=True)
-            losses, positive = step_of(step)
+            with rounded(model, rounding):
+                losses, positive = step_of(step)
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             step += 1
@@ -147,7 +165,8 @@ def run(
                 "positive": positive,
             }
             if valid and (step % validate_every == 0 or step == steps):
-                row |= check(p_retrieve(model, builder, valid, compute), valid)
+                with rounded(model, rounding):
+                    row |= check(p_retrieve(model, builder, valid, compute), valid)
                 if row["selected"] >= max((past["selected"] for past in history(out) if "selected" in past), default=0):
                     save(out, model, optimizer, step, name=BEST)
             note(out, row)
@@ -162,7 +181,8 @@ def run(
         manifest.finish(out, steps=step, counts={"train": count})
         return
     lora.restore(model, torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True))
-    p = p_retrieve(model, builder, valid, compute)
+    with rounded(model, rounding):
+        p = p_retrieve(model, builder, valid, compute)
     kinds = [entry.label.kind for entry in valid]
     fitted = calibrate(p, kinds, [entry.label.gain for entry in valid], MOST_RETRIEVED)
     rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(valid, p, strict=True)]
@@ -177,14 +197,21 @@ def judged(blanks: Path, labels: Path) -> list[Judged]:
     return [Judged(blank, known[blank.id]) for blank in load(blanks) if blank.id in known]
 
 
-def by_similarity(label: Label, least: float) -> bool:
-    """The paper's label: retrieval raised edit similarity."""
-    return label.gain > least
+def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float) -> bool:
+    """What a label says: retrieval raised edit similarity (the paper's), or (cheaper) the true text's likelihood."""
+    if kind == "similarity":
+        return label.gain > least_gain
+    return likelier(label.nll_without, label.nll_with, least_gain, least_share)
 
 
-def by_likelihood(label: Label, least: float) -> bool:
-    """The cheaper one: retrieval made the true text likelier, by more than `least` nats."""
-    return label.nll_without - label.nll_with > least
+def likelier(without: float, with_: float, least_gain: float, least_share: float) -> bool:
+    """Whether a text became likelier by more than `least_gain` nats and a share `least_share` of all that it took.
+
+    The first is for short texts, where one token decides. Ten lines gain two nats from anything at all; what they
+    have to gain to turn out differently grows with them.
+    """
+    gain = without - with_
+    return gain > least_gain and (not least_share or gain > least_share * without)
 
 
 def entries_of(data: Sequence[Entry], step: int, size: int, seed: int) -> list[Entry]:

@@ -33,25 +33,26 @@ class RowCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the loss, and the gradients of both inputs where they will be asked for."""
-        wanted = any(ctx.needs_input_grad)
+        wanted, trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
         cast = table.to(hidden.dtype)
         values = torch.empty(len(hidden), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted else None
-        grad_table = torch.zeros_like(table) if wanted else None
+        grad_table = torch.zeros_like(table) if trained else None
         for at in range(0, len(hidden), ROWS):
             rows = hidden[at : at + ROWS]
             target = targets[at : at + ROWS]
             logits = (rows @ cast.T).float()
             logits -= torch.logsumexp(logits, dim=1, keepdim=True)
             values[at : at + ROWS] = -logits.gather(1, target[:, None])[:, 0]
-            if grad_hidden is not None and grad_table is not None:
+            if grad_hidden is not None:
                 logits.exp_()
                 logits[torch.arange(len(target), device=target.device), target] -= 1.0
                 logits *= weights[at : at + ROWS, None]
                 gradient = logits.to(rows.dtype)
                 grad_hidden[at : at + ROWS] = gradient @ cast
-                grad_table += (gradient.T @ rows).to(table.dtype)
-        ctx.save_for_backward(*([grad_hidden, grad_table] if wanted else []))
+                if grad_table is not None:
+                    grad_table += (gradient.T @ rows).to(table.dtype)
+        ctx.save_for_backward(grad_hidden, grad_table)
         ctx.mark_non_differentiable(values)
         return (values * weights).sum(), values
 
@@ -59,7 +60,7 @@ class RowCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> Any:
         """Hand the stored gradients on."""
         grad_hidden, grad_table = ctx.saved_tensors
-        return grad_hidden * upstream, grad_table * upstream, None, None
+        return grad_hidden * upstream, None if grad_table is None else grad_table * upstream, None, None
 
 
 cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = RowCrossEntropy.apply
@@ -97,12 +98,18 @@ def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Co
 
 
 def backward_judging(
-    model: Any, pairs: Sequence[tuple[Example, Example]], weights: Weights, least_gain: float, cc: int, compute: Compute
+    model: Any,
+    pairs: Sequence[tuple[Example, Example]],
+    weights: Weights,
+    helps: Callable[[float, float], bool],
+    cc: int,
+    compute: Compute,
 ) -> tuple[Losses, float]:
     """`backward` for pairs of a plain example with a decision and a retrieved one; also the share judged positive.
 
     Both branches learn to complete. The decision's target is the model's own verdict in this very step: `cc` where
-    retrieved code made the blank likelier by more than `least_gain` nats, else the plain example's own next token.
+    `helps` says so of the blank's negative log-likelihoods without and with retrieved code (in nats), else the plain
+    example's own next token.
     The verdict takes no pass that training does not make anyway, and it is never older than the weights.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
@@ -113,7 +120,7 @@ def backward_judging(
         positive: list[bool] = []
 
         def verdict(example: Example, nll: float) -> int:
-            positive.append(nll - with_context[partner[id(example)]] > least_gain)
+            positive.append(helps(nll, with_context[partner[id(example)]]))
             return cc if positive[-1] else example.tokens[example.decision]
 
         with_context = _pass(model, retrieved, total, compute, verdict)

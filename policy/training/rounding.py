@@ -1,0 +1,60 @@
+"""Quantisation-aware training: the model learns under the rounding that it will be served with.
+
+Four bits a weight, put on afterwards, cost a model of this size seven to ten points of edit similarity. Trained under
+the rounding they need not: in each step the forward and the backward pass see the weights as the exported file will
+have them, and the update goes to the exact ones (the straight-through estimator of Bengio et al., 2013, arXiv
+1308.3432, a step at a time: weights do not move within one, so rounding them once is the same and costs a second).
+
+What is rounded is what llama.cpp rounds: the matrices of the linear layers. The embedding, which is the output too,
+stays in eight bits; norms stay exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+BLOCK = 32  # weights with a scale of their own, along a row
+
+
+def q4_0(weight: torch.Tensor) -> torch.Tensor:
+    """`weight`, (rows, columns) with columns a multiple of 32, as GGML's Q4_0 gives it back: 4 bits, a scale a block.
+
+    The value of largest magnitude becomes -8, so that it is met exactly; source: ggml-quants.c,
+    `quantize_row_q4_0_ref`.
+    """
+    blocks = weight.float().reshape(-1, BLOCK)
+    extreme = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
+    scale = extreme / -8
+    inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
+    codes = (blocks * inverse).add_(8.5).floor_().clamp_(0, 15).sub_(8)
+    return codes.mul_(scale.half().float()).reshape(weight.shape).to(weight.dtype)
+
+
+ROUNDINGS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {"Q4_0": q4_0}
+
+
+@contextmanager
+def rounded(model: Any, type_: str | None) -> Iterator[None]:
+    """In this context the linear layers of `model` have the weights of a file of `type_`; None changes nothing."""
+    if type_ is None:
+        yield
+        return
+    with torch.no_grad():
+        exact = [(layer.weight, layer.weight.data) for layer in _linear(model)]
+        for parameter, data in exact:
+            parameter.data = ROUNDINGS[type_](data)
+    try:
+        yield
+    finally:
+        for parameter, data in exact:
+            parameter.data = data
+
+
+def _linear(model: Any) -> Iterator[torch.nn.Linear]:
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and layer is not model.get_output_embeddings():
+            yield layer
