@@ -23,6 +23,7 @@ import numpy as np
 
 from policy.engine.cache import Aborted, common_prefix
 from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried
+from policy.engine.decoding import with_first
 from policy.engine.llama import Row
 from policy.errors import EngineFailed
 
@@ -128,17 +129,18 @@ class Batch:
         if plain and self._builder.layout.selective:
             read_at = len(self._builder.decide(trial.cursor).tokens)
         shared = self._share(lane, tokens[: read_at - 1])
-        reading = first = None
+        reading: Reading | None = None
+        first: NDArray[np.float32] | None = None
         if plain:
             logits = self._evaluate(lane, tokens[:read_at])
             reading = self._judge(logits, read_at, read_at - shared, (time.perf_counter() - started) * 1e3)
-            first = likeliest(logits) if read_at == len(tokens) else None
+            first = logits if read_at == len(tokens) else None
         # The last token of a prompt goes with the next step of all lanes.
         if first is None:
             self._fill(lane, tokens[:-1])
         told = self._tell(prompt, trial, len(tokens) - shared, (time.perf_counter() - started) * 1e3)
         running = _Running(number, trial, told, reading, tokens[-1])
-        if first is not None and not self._take(running, *first):
+        if first is not None and not self._take(running, first):
             return running.finished()
         lane.running = running
         return None
@@ -152,12 +154,15 @@ class Batch:
         self._decode([Row(each.next, len(lane.tokens), lane.id, logits=True) for lane, each in running])
         for row, (lane, each) in enumerate(running):
             lane.tokens.append(each.next)
-            if not self._take(each, *likeliest(self._llama.logits(row))):
+            if not self._take(each, self._llama.logits(row)):
                 lane.running = None
                 yield each.finished()
 
-    def _take(self, each: _Running, token: int, surprise: float) -> bool:
-        """Add a token; False where the generation is over with it."""
+    def _take(self, each: _Running, logits: NDArray[np.float32]) -> bool:
+        """Add the likeliest token; False where the generation is over with it."""
+        token, surprise = likeliest(logits)
+        if each.tokens == 0 and each.reading is not None:
+            each.reading = with_first(each.reading, logits)
         each.tokens += 1
         each.surprises.append(round(surprise, 5))
         if self._ends(token):

@@ -1,17 +1,19 @@
 """Greedy decoding: from the logits behind a prompt to tokens, one after another, in one stream or several.
 
 Both functions are iterators that evaluate nothing before it is asked for: whoever stops iterating frees the engine.
+Beside them, what logits say of themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from policy.engine.cache import KvCache
+from policy.engine.client import Reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,3 +87,22 @@ def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
     best = np.argpartition(-shifted, count + 1)[: count + 1]
     ranked = sorted(best, key=lambda token: -shifted[token])[1:]
     return [int(token) for token in ranked if shifted[token] >= FORK * shifted.sum()]
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities over the whole vocabulary, in double precision: P(<cc>) is compared with a threshold."""
+    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
+    result: NDArray[np.float64] = shifted / shifted.sum()
+    return result
+
+
+def entropy(probabilities: NDArray[np.float64]) -> float:
+    """Shannon entropy in nats."""
+    positive = probabilities[probabilities > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
+    """`reading`, and how sure the model is of the first token that it would generate."""
+    probabilities = softmax(logits)
+    return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))

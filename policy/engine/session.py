@@ -20,7 +20,7 @@ from policy.decision import Calibration
 from policy.engine.batch import Batch
 from policy.engine.cache import Evaluated, KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
-from policy.engine.decoding import candidates, continuation
+from policy.engine.decoding import candidates, continuation, softmax, with_first
 from policy.engine.llama import Llama, build_info
 from policy.engine.metadata import budgets_of, choose_layout
 from policy.engine.recall import Recall
@@ -110,7 +110,7 @@ class Session:
         known.said = known.said or [int(result.logits.argmax())]
         logits = result.before if selective else result.logits
         spent = (time.perf_counter() - built) * 1e3
-        reading = self._judge(logits, len(prompt.tokens), result.evaluated, spent)
+        reading = with_first(self._judge(logits, len(prompt.tokens), result.evaluated, spent), result.logits)
         known.reading = replace(reading, prompt_ms=(built - started) * 1e3)
         return known.reading
 
@@ -202,13 +202,14 @@ class Session:
         return Batch(self._llama, self._builder, self._judge, self._ends, _told).run(trials)
 
     def _judge(self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float) -> Reading:
-        """What the distribution behind the decision's prompt says."""
-        probabilities = softmax(logits)
+        """What the distribution behind the decision's prompt says; what would be generated is not known yet."""
+        p_raw = None if self._cc is None else float(softmax(logits)[self._cc])
         return Reading(
-            p_cc=None if self._cc is None else self._calibration.apply(float(probabilities[self._cc])),
+            p_cc=None if p_raw is None else self._calibration.apply(p_raw),
+            p_raw=p_raw,
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
-            top_p=float(probabilities.max()),
-            entropy=entropy(probabilities),
+            first_p=None,
+            first_entropy=None,
             prompt_tokens=prompt_tokens,
             evaluated_tokens=evaluated,
             prompt_ms=0.0,
@@ -232,19 +233,6 @@ class _Writer:
     def write(self, token: int) -> str:
         self.tokens += 1
         return self._decoder.decode(self._llama.piece(token))
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities over the whole vocabulary, in double precision: P(<cc>) is compared with a threshold."""
-    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
-    result: NDArray[np.float64] = shifted / shifted.sum()
-    return result
-
-
-def entropy(probabilities: NDArray[np.float64]) -> float:
-    """Shannon entropy in nats."""
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum())
 
 
 def _stats(

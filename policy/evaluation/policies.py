@@ -42,7 +42,7 @@ def as_served(table: Table, thresholds: Thresholds) -> list[Choice]:
     choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
     if table.selective:
         p = table.column("p_cc")
-        limits = np.array([thresholds.block if row.kind == "function" else thresholds.line for row in table.rows])
+        limits = np.array([thresholds.of(row.scale) for row in table.rows])
         choices += [
             Choice("selective, threshold", (p > limits).astype(float), p),
             Choice("selective, greedy", table.column("cc_is_top"), p),

@@ -18,6 +18,8 @@ import numpy as np
 from indexer.model import Hit
 from policy.engine import Reading, Supervisor, Trial, Tried
 from policy.errors import ModelError, RepoformerError
+from policy.evidence import evidence
+from policy.shape import Shaper
 
 from . import record, table
 from .cutting import cut, stop_for
@@ -140,6 +142,9 @@ def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading,
     without, with_ = cut(plain.completed.text, task), cut(rich.completed.text, task)
     before, after = score(without, task.truth, task.path), score(with_, task.truth, task.path)
     surprises = plain.completed.surprises
+    first = plain.reading  # of whoever writes, where another model decides
+    assert first is not None
+    found = evidence(task.cursor, hits)
     return Row(
         id=task.id,
         kind=task.kind,
@@ -157,10 +162,14 @@ def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading,
         f1_without=before.f1,
         f1_with=after.f1,
         p_cc=reading.p_cc,
+        p_raw=reading.p_raw,
         cc_is_top=reading.cc_is_top,
-        score=max((hit.score for hit in hits), default=0.0),
-        top_p=reading.top_p,
-        entropy=reading.entropy,
+        first_p=first.first_p,
+        first_entropy=first.first_entropy,
+        score=found.best,
+        second=found.second,
+        names=found.names,
+        scope=Shaper(task.cursor).scope,
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
         chunks=len(rich.prompt.chunks) if hits else 0,

@@ -10,26 +10,33 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.decision import TaskKind
+
 from .task import EvaluationError
 
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What happened at one blank, without and with cross-file context.
 
-    `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. `p_cc` is None for a model that makes
-    no decision. `score` is the best chunk's similarity. `surprise` is the mean -ln P (nats) of the tokens generated
-    without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests were run, else "pass"
-    or why not.
+    `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. What is known when the decision is
+    due: `p_cc`, calibrated, and `p_raw`, as the softmax has it (None for a model that makes no decision); `first_p`,
+    the top probability, and `first_entropy` (nats) of the first token generated without context; `score` and `second`,
+    the greatest similarities of a chunk, and `names`, how many names of the cursor's lines the chunks define
+    (`policy.evidence`); `scope`, "line" or "block", as a request there is served ("nothing" inside a word). Known
+    afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest. Counts
+    are of tokens. `tests_*` are "" where no tests were run, else "pass" or why not.
+
+    What has a default may be missing in files of earlier versions, and is None then.
     """
 
     id: str
@@ -48,10 +55,14 @@ class Row:
     f1_without: float
     f1_with: float
     p_cc: float | None
+    p_raw: float | None = None
     cc_is_top: bool
+    first_p: float | None = None
+    first_entropy: float | None = None
     score: float
-    top_p: float
-    entropy: float
+    second: float | None = None
+    names: int | None = None
+    scope: str | None = None
     surprise: float
     worst: float
     chunks: int
@@ -63,8 +74,19 @@ class Row:
     tests_without: str = ""
     tests_with: str = ""
 
+    @property
+    def gain(self) -> float:
+        """What retrieval adds, in edit similarity."""
+        return self.es_with - self.es_without
+
+    @property
+    def scale(self) -> TaskKind:
+        """Which threshold belongs to it, as it would be served (by its kind where `scope` is not known)."""
+        return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
+
 
 COLUMNS = tuple(field.name.rstrip("_") for field in fields(Row))
+_NEEDED = {column for column, field in zip(COLUMNS, fields(Row), strict=True) if field.default is MISSING}
 
 
 def to_line(row: Row) -> str:
@@ -77,19 +99,24 @@ def to_line(row: Row) -> str:
 
 
 def read(file: Path) -> list[Row]:
-    """All rows of a file, but for a last line that was cut off. Raises `EvaluationError` for any other file."""
+    """All rows of a file, but for a last line that was cut off. Raises `EvaluationError` for any other file.
+
+    Columns go by their names: one that is not known any more is left out, one that was not known yet has its default.
+    """
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{file} cannot be read: {error}") from error
     lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
-    if not lines or tuple(lines[0].split(",")) != COLUMNS:
+    header = lines[0].split(",") if lines else []
+    if not set(header) >= _NEEDED:
         raise EvaluationError(f"{file} is not a result of `repoformer-lsp eval` (or of another version of it)")
     rows = []
     for number, cells in enumerate(csv.reader(lines[1:]), start=2):
         try:
-            values = {field.name: _value(field.name, str(field.type), cell)
-                      for field, cell in zip(fields(Row), cells, strict=True)}  # fmt: skip
+            told = dict(zip(header, cells, strict=True))
+            values = {field.name: _value(field.name, str(field.type), told[column])
+                      for field, column in zip(fields(Row), COLUMNS, strict=True) if column in told}  # fmt: skip
         except ValueError as error:
             raise EvaluationError(f"{file}:{number}: {error}") from error
         rows.append(Row(**values))
@@ -97,12 +124,17 @@ def read(file: Path) -> list[Row]:
 
 
 def begin(file: Path) -> list[Row]:
-    """Make a file ready to append to: its rows so far, a line that was cut off taken away."""
+    """Make a file ready to append to: its rows so far, a line that was cut off taken away.
+
+    Raises `EvaluationError` where it cannot be appended to, as a file with other columns.
+    """
     if not file.exists():
         file.write_text(",".join(COLUMNS) + "\n", "utf-8")
         return []
     rows = read(file)
     text = file.read_text("utf-8")
+    if not text.startswith(",".join(COLUMNS) + "\n"):
+        raise EvaluationError(f"{file} was written by another version: name another --out, or delete that folder")
     if not text.endswith("\n"):
         file.write_text(text[: text.rfind("\n") + 1], "utf-8")
     return rows
@@ -128,8 +160,10 @@ def _cell(name: str, value: object) -> object:
 def _value(name: str, kind: str, cell: str) -> Any:
     if name in _TEXTS:
         return json.loads(cell)
-    if kind == "float | None":
-        return float(cell) if cell else None
+    if kind.endswith(" | None"):
+        kind = kind.removesuffix(" | None")
+        if not cell:
+            return None
     return {"int": int, "float": float, "bool": lambda text: bool(int(text)), "str": str}[kind](cell)  # type: ignore[operator]
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from indexer.model import Chunk, Cursor
-from policy.decision import TaskKind
 from policy.errors import RepoformerError
 
 Kind = Literal["line", "api", "cursor", "chunk", "function"]
@@ -41,11 +40,6 @@ class Task:
     truth: str
     variant: str = ""
     given: tuple[Chunk, ...] | None = None
-
-    @property
-    def scale(self) -> TaskKind:
-        """Which threshold belongs to it."""
-        return "block" if self.kind == "function" else "line"
 
 
 @dataclass(frozen=True, slots=True)

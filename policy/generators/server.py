@@ -89,12 +89,12 @@ class Server:
                 if not likely:
                     break
                 p_cc = max((likely[token] for token in DECISION_TOKENS & likely.keys()), default=0.0)
-                top_p = max(likely.values())
                 return Reading(
                     p_cc=p_cc,
-                    cc_is_top=p_cc == top_p,
-                    top_p=top_p,
-                    entropy=-sum(each * math.log(each) for each in likely.values() if each > 0),
+                    p_raw=p_cc,
+                    cc_is_top=p_cc == max(likely.values()),
+                    first_p=None,
+                    first_entropy=None,
                     prompt_tokens=len(written.prompt.tokens),
                     evaluated_tokens=0,
                     prompt_ms=(built - started) * 1e3,

@@ -28,7 +28,7 @@ _SUMMARIES = {
     "probes": "look up where retrieved code holds a name that is needed: more decisions to learn from",
     "finetune": "teach the model to say when retrieval would help",
     "export": "write GGUF files, quantised",
-    "gate": "train a small gate on the same labels, and compare it with the token",
+    "gate": "fit small gates on an evaluation, and compare them with the token",
 }
 
 
@@ -232,13 +232,14 @@ def _run_export(options: argparse.Namespace) -> int:
 
 
 def _gate_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--labels", type=Path, help="default: WORK/label")
-    parser.add_argument("--trained", type=Path, help="the fine-tuned model (default: WORK/finetune)")
+    parser.add_argument(
+        "--evaluated", type=Path, help="a run of `eval` on validation repositories (default: WORK/eval)"
+    )
 
 
 def _run_gate(options: argparse.Namespace) -> int:
-    labels = options.labels or options.work / "label"
-    _step("gate").run(_out(options, "gate"), labels, options.trained or options.work / "finetune")
+    step = _step("gate")
+    print("\n".join(step.lines(step.run(_out(options, "gate"), options.evaluated or options.work / "eval"))))
     return 0
 
 

@@ -86,9 +86,10 @@ def fit(evaluated: Path) -> dict[str, Any]:
     rows = [row for row in table.read(evaluated / record.RESULTS) if row.p_cc is not None]
     if not rows:
         raise TrainingError(f"{evaluated} holds no results of a model that decides")
-    gains = [row.es_with - row.es_without for row in rows]
-    p = [row.p_cc for row in rows if row.p_cc is not None]
-    return {**calibrate(p, [row.kind for row in rows], gains, MOST_RETRIEVED), "validated": len(rows)}
+    # Not what an earlier calibration in the evaluated file made of it: the new one takes its place.
+    p = [row.p_cc if row.p_raw is None else row.p_raw for row in rows if row.p_cc is not None]
+    fitted = calibrate(p, [row.scale for row in rows], [row.gain for row in rows], MOST_RETRIEVED)
+    return {**fitted, "validated": len(rows)}
 
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:

@@ -11,7 +11,6 @@ logistic map from P(`<cc>`) to the observed rate; they go into the manifest, and
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from policy.decision import TaskKind
 from policy.evaluation.statistics import auc, calibration_error
 from policy.prompt import Budgets
 
@@ -183,10 +183,8 @@ def run(
     lora.restore(model, torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True))
     with rounded(model, rounding):
         p = p_retrieve(model, builder, valid, compute)
-    kinds = [entry.label.kind for entry in valid]
-    fitted = calibrate(p, kinds, [entry.label.gain for entry in valid], MOST_RETRIEVED)
-    rows = [{"id": entry.blank.id, "p": value} for entry, value in zip(valid, p, strict=True)]
-    (out / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    scales: list[TaskKind] = ["block" if entry.label.kind == "function" else "line" for entry in valid]
+    fitted = calibrate(p, scales, [entry.label.gain for entry in valid], MOST_RETRIEVED)
     counts = {"train": count, "valid": len(valid)}
     manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), **fitted)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.decision import TaskKind
 from policy.evaluation.statistics import calibration_error
 
 MOST_RETRIEVED = 0.6  # what a default threshold may retrieve for: the rest has to be worth it by the model's own word
@@ -31,13 +32,13 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float 
     return float((ranked[count - 1] + below) / 2)
 
 
-def calibrate(p: Sequence[float], kinds: Sequence[str], gains: Sequence[float], most: float) -> dict[str, Any]:
+def calibrate(p: Sequence[float], scales: Sequence[TaskKind], gains: Sequence[float], most: float) -> dict[str, Any]:
     """The logistic map from P(`<cc>`) to the rate of gains, and thresholds for lines and blocks on what it gives.
 
-    `p`, `kinds` (of blanks) and `gains` (in edit similarity) are of the same validation blanks. A decision that points
-    the wrong way is left as it is: no map makes sense of it.
+    `p`, `scales` (which threshold is served there) and `gains` (in edit similarity) are of the same validation blanks.
+    A decision that points the wrong way is left as it is: no map makes sense of it.
     """
-    line = np.array([kind in {"line", "cursor"} for kind in kinds])
+    line = np.array([scale == "line" for scale in scales])
     gained = np.asarray(gains, float)
     values = np.clip(np.asarray(p, float), 1e-9, 1 - 1e-9)
     odds = np.log(values / (1 - values))[:, None]

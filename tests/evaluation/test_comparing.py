@@ -11,7 +11,10 @@ from masked import row
 from policy.evaluation import comparing, table
 from policy.evaluation.task import EvaluationError
 
-ROWS = [row(number, without=f"a\n«{number}» \u2028,\"'", es_without=50.0, p_cc=0.25) for number in range(12)]
+ROWS = [
+    row(number, without=f"a\n«{number}» \u2028,\"'", es_without=50.0, p_cc=0.25, names=number, scope="block")
+    for number in range(12)
+]
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
@@ -19,6 +22,22 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     table.rewrite(file, ROWS)
     assert table.read(file) == ROWS
     assert file.read_text("utf-8").count("\n") == len(ROWS) + 1  # a line a blank, whatever it holds
+
+
+def test_a_file_of_an_earlier_version_is_read_and_not_added_to(tmp_path: Path) -> None:
+    import csv
+
+    file = tmp_path / "results.csv"
+    table.rewrite(file, ROWS)
+    lines = list(csv.DictReader(file.read_text("utf-8").split("\n")))
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        kept = [column for column in table.COLUMNS if column not in {"p_raw", "names", "scope"}]
+        writer.writerow(["top_p", *kept])
+        writer.writerows([["0.5", *(line[column] for column in kept)] for line in lines])
+    assert table.read(file) == [replace(each, p_raw=None, names=None, scope=None) for each in ROWS]
+    with pytest.raises(EvaluationError, match="written by another version"):
+        table.begin(file)
 
 
 def test_a_line_that_was_cut_off_is_dropped_and_written_over(tmp_path: Path) -> None:

@@ -52,3 +52,12 @@ def test_a_damaged_file_of_thresholds_counts_as_none(tmp_path: Path, stored: Pat
     stored.write_text(text)
     assert calibration.threshold_for(tmp_path, "ab12") is None
     assert calibration.workspace_of(tmp_path / "a.py", [tmp_path]) is None
+
+
+def test_every_part_of_a_model_makes_it_the_model_that_it_is(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for part in parts:
+        part.write_bytes(part.name.encode())
+    before = calibration.fingerprint(parts[0])
+    parts[1].write_bytes(b"other weights")
+    assert calibration.fingerprint(parts[0]) != before

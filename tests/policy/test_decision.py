@@ -11,7 +11,7 @@ from policy.engine import Reading
 
 
 def reading(p_cc: float | None, *, top: bool = False) -> Reading:
-    return Reading(p_cc, top, 0.5, 1.0, 10, 10, 0.1, 1.0)
+    return Reading(p_cc, p_cc, top, 0.5, 1.0, 10, 10, 0.1, 1.0)
 
 
 def test_policies_that_ask_nobody() -> None:

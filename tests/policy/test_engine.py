@@ -235,8 +235,8 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor,
         assert len(each.completed.surprises) == each.completed.tokens
     assert [each.reading is None for each in tried] == [False, True] * 4
     reading = tried[0].reading
-    assert reading is not None
-    assert math.isclose(tried[0].completed.surprises[0], -math.log(reading.top_p), abs_tol=1e-3)
+    assert reading is not None and reading.first_p is not None
+    assert math.isclose(tried[0].completed.surprises[0], -math.log(reading.first_p), abs_tol=1e-3)
 
 
 async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None:
@@ -250,6 +250,12 @@ async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None
     await several.close()
     assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
     assert math.isclose(plain.reading.p_cc, reading.p_cc, rel_tol=0.05)
+    # How sure it is of the first token is known with the decision, for whoever decides by more than P(<cc>).
+    assert plain.reading.first_p is not None and reading.first_p is not None
+    assert math.isclose(plain.reading.first_p, reading.first_p, rel_tol=0.05)
+    assert math.isclose(plain.completed.surprises[0], -math.log(plain.reading.first_p), abs_tol=1e-3)
+    assert plain.reading.first_entropy is not None and reading.first_entropy is not None
+    assert math.isclose(plain.reading.first_entropy, reading.first_entropy, rel_tol=0.05)
     assert plain.reading.prompt_tokens == plain.prompt.prompt_tokens - 1
     assert text.startswith(plain.completed.text[:4])
     assert rich.reading is None and rich.prompt.context_tokens > 0

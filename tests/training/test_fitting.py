@@ -1,13 +1,12 @@
-"""Thresholds and gates on made-up scores."""
+"""Thresholds and calibration on made-up scores."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from policy.training import gate
-from policy.training.fitting import best_threshold
-from policy.training.label import Label
+from policy.decision import Calibration, TaskKind
+from policy.training.fitting import best_threshold, calibrate, sigmoid
 
 
 @pytest.mark.parametrize(
@@ -25,16 +24,14 @@ def test_best_threshold(scores: list[float], gains: list[float], most: float, ch
     assert sum(score > threshold for score in scores) == chosen
 
 
-def test_a_gate_learns_what_its_feature_says() -> None:
-    random = np.random.default_rng(2)
-    scores = random.random(400)
-    labels = [
-        Label(str(n), "line", 50.0, 50.0 + (9 if score + random.normal(0, 0.1) > 0.7 else -3), 9, 9, 5, score, 1, 0.5)
-        for n, score in enumerate(scores)
-    ]
-    fitted = gate.fit(labels[:300], ("score", "entropy"), {})
-    judged = gate.judge(fitted.probabilities(gate.table(labels[300:], ("score", "entropy"), {})), labels[300:])
-    assert judged["auc"] > 0.9
-    assert judged["selected"] > max(judged["never"], judged["always"])
-    assert fitted.p_retrieve({"score": 0.95, "entropy": 1.0}) > fitted.threshold
-    assert fitted.p_retrieve({"score": 0.05, "entropy": 1.0}) < fitted.threshold
+def test_a_calibrated_probability_is_the_rate_of_gains() -> None:
+    random = np.random.default_rng(5)
+    odds = random.normal(-1, 1, 4000)
+    gains = np.where(random.random(4000) < sigmoid(0.5 * odds + 1), 8.0, -2.0)
+    scales: list[TaskKind] = ["block" if number % 4 == 0 else "line" for number in range(4000)]
+    fitted = calibrate(sigmoid(odds).tolist(), scales, gains.tolist(), 1.0)
+    assert fitted["calibration"] == pytest.approx({"slope": 0.5, "offset": 1.0}, abs=0.1)
+    told = Calibration(**fitted["calibration"]).apply(float(sigmoid(np.array(0.0))))
+    assert told == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
+    # A gain of 8 against a loss of 2: worth it from a rate of a fifth on.
+    assert fitted["thresholds"]["line"] < 0.45 and fitted["thresholds"]["block"] < 0.45

@@ -1,0 +1,93 @@
+"""Gates on made-up results, where it is known what there is to learn, and where there is nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policy.evaluation import record, table
+from policy.evaluation.table import Row
+from policy.training import cli, gate, manifest
+from tests.evaluation.masked import row
+
+
+def made_up(count: int, repositories: int = 8, **values: Any) -> list[Row]:
+    """Retrieval helps where the best chunk is similar and the first token is unsure; P(<cc>) says nothing."""
+    random = np.random.default_rng(3)
+    rows = []
+    for number in range(count):
+        score, entropy, p = random.random(3)
+        helps = score + entropy + random.normal(0, 0.1) > 1.2
+        rows.append(
+            row(number, repository=f"r{number % repositories}", es_without=50.0, es_with=60.0 if helps else 47.0,
+                score=score, first_entropy=entropy, p_cc=p, p_raw=p, **values)
+        )  # fmt: skip
+    return rows
+
+
+def write(folder: Path, rows: list[Row]) -> Path:
+    folder.mkdir()
+    table.rewrite(folder / record.RESULTS, rows)
+    return folder
+
+
+def test_gates_are_compared_by_what_they_can_see(tmp_path: Path) -> None:
+    worth = gate.run(tmp_path / "gate", write(tmp_path / "evaluated", made_up(400)))
+    assert set(worth) == set(gate.GATES)
+    assert worth["engine+scores"]["auc"][0] > 0.95
+    assert worth["all"]["against_always"][1] > 0
+    assert worth["engine+scores"]["selected"] > max(worth["score"]["selected"], worth["engine"]["selected"])
+    low, high = worth["token"]["auc"][1:]
+    assert low < 0.5 < high, "noise is not taken for a decision"
+    assert manifest.read(tmp_path / "gate")["gates"] == worth
+    told = json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8"))
+    fitted = gate.Gate(**told)
+    seen = dict.fromkeys(fitted.features, 0.0) | {"top": 0.5, "second": 0.25}
+    assert fitted.p_retrieve({**seen, "score": 0.9, "entropy": 0.9}) > fitted.threshold
+    assert fitted.p_retrieve({**seen, "score": 0.1, "entropy": 0.1}) < fitted.threshold
+
+
+def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
+    names = [f"r{number}" for number, size in enumerate((50, 3, 9, 20, 1, 17)) for _ in range(size)]
+    seen = set()
+    for seed in range(20):
+        first = gate.halves(names, seed)
+        groups = [{name for name, own in zip(names, half, strict=True) if own} for half in (first, ~first)]
+        assert groups[0] and groups[1] and not groups[0] & groups[1]
+        seen.add(frozenset(groups[0]))
+    assert len(seen) > 3
+    # What holds in one repository is the opposite in the other: a gate that had seen both would be right by half.
+    rows = [row(number, repository="ab"[number % 2], score=score, es_without=50.0,
+                es_with=60.0 if (score > 0.5) == (number % 2 == 0) else 40.0)
+            for number, score in enumerate(np.random.default_rng(1).random(200).tolist())]  # fmt: skip
+    p, chosen = gate.held_out(rows, ("score",))
+    assert gate.judge(rows, p, chosen)["auc"][0] < 0.05
+
+
+def test_gates_whose_features_are_not_there_are_left_out(tmp_path: Path) -> None:
+    evaluated = write(tmp_path / "evaluated", made_up(60, names=None))
+    assert set(gate.run(tmp_path / "gate", evaluated)) == {"score", "engine", "token", "token+engine"}
+
+
+@pytest.mark.parametrize(("count", "repositories"), [(10, 5), (60, 1)])
+def test_too_little_is_refused(tmp_path: Path, count: int, repositories: int) -> None:
+    evaluated = write(tmp_path / "evaluated", made_up(count, repositories))
+    with pytest.raises(manifest.TrainingError, match=f"too few results in .*: {count} blanks of {repositories} "):
+        gate.run(tmp_path / "gate", evaluated)
+
+
+def test_the_command_prints_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import argparse
+
+    evaluated = write(tmp_path / "evaluated", made_up(80))
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    options = parser.parse_args(["train", "gate", "--work", str(tmp_path), "--evaluated", str(evaluated)])
+    assert options.run(options) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["gate", *gate.GATES]
+    assert all("against always" in said[0] and "p = " in line for line in said[1:])
