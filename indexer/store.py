@@ -179,7 +179,8 @@ class Store:
 def tidy(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
     """Delete saved indexes not opened for 30 days, then the longest unopened until the rest fits in `max_bytes`.
 
-    Returns what was deleted. A file that another server holds open goes on serving it until it closes.
+    Returns what was deleted. A file that another server holds open goes on serving it until it closes. The one that
+    was opened last is in use, and stays however large it is: made anew at each start it would be no smaller.
     """
     now = time.time() if now is None else now
     found = []
@@ -190,7 +191,7 @@ def tidy(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_00
     deleted, total = [], 0
     for opened, size, file in sorted(found, reverse=True):
         total += size
-        if opened < now - KEPT_DAYS * 86_400 or total > max_bytes:
+        if opened < now - KEPT_DAYS * 86_400 or (total > max_bytes and total > size):
             total -= size
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(OSError):

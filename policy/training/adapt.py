@@ -198,11 +198,16 @@ def note(out: Path, row: dict[str, float]) -> None:
     """Add a line to the run's metrics."""
     if any(isinstance(value, float) and math.isinf(value) for value in row.values()):
         raise manifest.TrainingError(f"the loss is infinite at step {row['step']}")
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = out / "metrics.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as problem:
+        raise manifest.TrainingError(f"could not write {path}: {problem}") from problem
 
 
 def history(out: Path) -> list[dict[str, float]]:
-    """The run's metrics so far, a row a step."""
+    """The run's metrics so far, a row a step; a row that an interrupt cut off is none."""
     path = out / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    whole, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -75,8 +75,11 @@ def read(folder: Path) -> dict[str, Any]:
 def write(folder: Path, values: Mapping[str, Any]) -> None:
     """Replace the manifest at once, so that an interrupt leaves the old one or the new one."""
     temporary = folder / (NAME + ".new")
-    temporary.write_text(json.dumps(values, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
-    temporary.replace(folder / NAME)
+    try:
+        temporary.write_text(json.dumps(values, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
+        temporary.replace(folder / NAME)
+    except OSError as problem:
+        raise TrainingError(f"could not write {folder / NAME}: {problem}") from problem
 
 
 def commit() -> str:

@@ -234,6 +234,15 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
 
 
+def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path: Path) -> None:
+    now = 1_000 * 86_400.0
+    for name, age in (("used", 0), ("left", 2)):
+        file = tmp_path / f"{name}.sqlite3"
+        file.write_bytes(b"x" * 100)
+        os.utime(file, (now - age * 86_400, now - age * 86_400))
+    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
+
+
 def test_without_native_events_the_disk_is_compared_and_that_is_said_once(
     root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
