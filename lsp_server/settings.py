@@ -150,10 +150,11 @@ class Settings:
         _Choice(("selective", "always", "never")),
         "When to put code from other files before the model: when the model asks for it, always, or never.",
     )
-    selection: Literal["threshold", "greedy"] = _setting(
+    selection: Literal["threshold", "token", "greedy"] = _setting(
         "threshold",
-        _Choice(("threshold", "greedy")),
-        "How `selective` decides: the probability is over the threshold, or retrieving is the likeliest choice.",
+        _Choice(("threshold", "token", "greedy")),
+        "How `selective` decides: by a threshold on what the model asks for together with what was found, by a "
+        "threshold on the model's own probability alone, or by its likeliest token.",
     )
     threshold: float | None = _setting(
         None, _Number(0, 1), "Probability over which to retrieve. Empty: the threshold that belongs to the model."

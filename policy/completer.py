@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
-from policy.decision import Decision, Policy, Selection, TaskKind, Thresholds, by_policy, by_similarity, by_token
+from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
 from policy.engine import Supervisor
 from policy.errors import GaveWay, RepoformerError
+from policy.evidence import evidence
 from policy.flight import Flight
+from policy.gate import AS_SAID, Known, TaskKind, gates_of
 from policy.generators import Own, Source
 from policy.reuse import Reuse
 from policy.rhythm import Rhythm
@@ -211,7 +213,8 @@ class Completer:
             if settings.policy != "always":
                 run.begin(limit)
             with clock.measure("decision"):
-                decision = await self._decide(run, retrieval, settings, "block" if shaper.scope == "block" else "line")
+                kind: TaskKind = "block" if shaper.scope == "block" else "line"
+                decision = await self._decide(run, retrieval, request.cursor, settings, kind)
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
                 hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
@@ -235,19 +238,25 @@ class Completer:
         self._reuse.put(request.document, request.cursor, settings, text, replace(completion, others=()))
         return completion
 
-    async def _decide(self, run: Run, retrieval: Retrieval, settings: CompletionSettings, kind: TaskKind) -> Decision:
+    async def _decide(
+        self, run: Run, retrieval: Retrieval, cursor: Cursor, settings: CompletionSettings, kind: TaskKind
+    ) -> Decision:
         if decision := by_policy(settings.policy):
             return decision
         info = self.supervisor.info
-        thresholds = Thresholds.from_metadata(info.metadata if info else {})
-        own = settings.threshold
         if info is None or info.selective or self._source.decides:
-            decision = by_token(await run.read(), thresholds.of(kind) if own is None else own, settings.selection)
-            if decision is not None:
+            reading = await run.read()
+            if reading.p_cc is not None and settings.selection == "greedy":
+                return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
+            gates = gates_of(info.metadata if info and not self._source.decides else {})
+            gate = gates[0] if settings.selection == "threshold" else gates[-1]
+            found = evidence(cursor, await retrieval.hits()) if gate.asks_retrieval else None
+            known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
+            if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
                 return decision
         # Nothing to ask the model: what is similar is known within milliseconds, before anything is evaluated.
         best = max((hit.score for hit in await retrieval.hits()), default=0.0)
-        return by_similarity(best, thresholds.similarity if own is None else own)
+        return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 
     # -- while nobody waits -------------------------------------------------------------------------------------------
 

@@ -55,14 +55,12 @@ class ModelInfo:
 class Reading:
     """What is known after reading L and R.
 
-    `p_raw` is the full-vocabulary softmax probability of `<cc>` behind `<eof>` (paper, section 3.2), `p_cc` what it
-    means by the model's own calibration; None for a model without that token. `first_p` is the probability of the
-    likeliest first token of a generation without context, `first_entropy` the entropy of all of them in nats; None
-    where nobody knows (a server). Times are milliseconds.
+    `p_cc` is the full-vocabulary softmax probability of `<cc>` behind `<eof>` (paper, section 3.2); None for a model
+    without that token. `first_p` is the probability of the likeliest first token of a generation without context,
+    `first_entropy` the entropy of all of them in nats; None where nobody knows (a server). Times are milliseconds.
     """
 
     p_cc: float | None
-    p_raw: float | None
     cc_is_top: bool
     first_p: float | None
     first_entropy: float | None

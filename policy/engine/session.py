@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.decision import Calibration
 from policy.engine.batch import Batch
 from policy.engine.cache import Evaluated, KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
@@ -69,7 +68,6 @@ class Session:
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS))
         self._shrunk = self._builder.budgets != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
-        self._calibration = Calibration.from_metadata(llama.metadata)
         self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
 
     def info(self) -> ModelInfo:
@@ -203,10 +201,8 @@ class Session:
 
     def _judge(self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float) -> Reading:
         """What the distribution behind the decision's prompt says; what would be generated is not known yet."""
-        p_raw = None if self._cc is None else float(softmax(logits)[self._cc])
         return Reading(
-            p_cc=None if p_raw is None else self._calibration.apply(p_raw),
-            p_raw=p_raw,
+            p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
             first_p=None,
             first_entropy=None,

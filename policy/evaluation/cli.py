@@ -176,7 +176,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
         raise EvaluationError(
             f"{len(result.rows)} blanks are too few to judge by (--least {options.least}); the same command goes on"
         )
-    best = evaluate.trade(result.rows, options.cost)
+    best = evaluate.trade(result.rows, result.gates, options.cost)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     try:
         calibration.store(

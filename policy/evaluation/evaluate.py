@@ -13,10 +13,10 @@ from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
 from policy import models
 from policy.completer import Completer, Request
-from policy.decision import Thresholds
 from policy.engine import EngineSettings, Supervisor
 from policy.engine.settings import default_threads
 from policy.errors import EngineError
+from policy.gate import Gate, gates_of
 from policy.gguf import Header, check_generator
 from policy.prompt import Budgets
 from policy.training.running import Stop as Interrupt
@@ -87,6 +87,7 @@ class Result:
     findings: tuple[str, ...]
     model: str
     sha256: str
+    gates: tuple[Gate, ...]
     interrupted: bool
 
 
@@ -122,13 +123,13 @@ async def evaluate(options: Options) -> Result:
     finally:
         await both.close()
         await serving.close()
-    thresholds = Thresholds.from_metadata(deciding.info.metadata if deciding.info else {})
-    found = figures.compute(rows, thresholds, timed)
+    gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    found = figures.compute(rows, gates, timed)
     run = {**record.read_run(options.out), "typing": typing}
     problems = record.read_problems(options.out)
     report.write(options.out, rows, found, run, problems)
     said = tuple(report.findings(found, problems))
-    return Result(tuple(rows), said, deciding.model.name, description["model"]["sha256"], interrupt.asked)
+    return Result(tuple(rows), said, deciding.model.name, description["model"]["sha256"], gates, interrupt.asked)
 
 
 def load(options: Options) -> Data:
@@ -186,10 +187,10 @@ def _supervisor(
     return Supervisor(model.path.resolve(), settings, budgets=budgets, layers=layers, apart=name)
 
 
-def trade(rows: Sequence[Row], cost: float) -> Point:
+def trade(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
     """The threshold that trades best for these blanks, where a retrieval costs `cost` points of edit similarity."""
     found = Table.of(rows)
-    score = policies.scores(found)["selective" if found.selective else "trial retrieval"]
+    score = policies.scores(found, gates)["selective" if found.selective else "trial retrieval"]
     return policies.best_threshold(found, score, cost)
 
 
@@ -237,7 +238,7 @@ async def _typing(
         return {}
     await serving.engine()
     assert serving.info is not None
-    served = latency.served_policies(serving.info.selective)
+    served = latency.served_policies(gates_of(serving.info.metadata) if serving.info.selective else [])
     found: dict[str, dict[str, float]] = {}
     bar = Bar("typing")
     for number, (name, settings) in enumerate(served.items()):

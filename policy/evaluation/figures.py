@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decision import Thresholds
+from policy.gate import Gate
 
 from . import policies, statistics
 from .latency import Timed
@@ -91,14 +91,14 @@ class Figures:
     tests: tuple[int, Estimate, Estimate]
 
 
-def compute(rows: Sequence[Row], thresholds: Thresholds, times: Sequence[Timed] = ()) -> Figures:
+def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] = ()) -> Figures:
     """Work out everything. `rows` must not be empty."""
     table = Table.of(rows)
     gain = table.gain
-    scores = policies.scores(table)
+    scores = policies.scores(table, gates)
     primary = "selective" if table.selective else "trial retrieval"
     score = scores[primary]
-    served = policies.as_served(table, thresholds)
+    served = policies.as_served(table, gates)
     own = next(choice for choice in served if choice.name.startswith(primary))
     budget = own.share if 0 < own.share < 1 else 0.5
     probabilities = np.clip(score, 0, 1)
@@ -115,7 +115,7 @@ def compute(rows: Sequence[Row], thresholds: Thresholds, times: Sequence[Timed] 
         constant=bool(np.ptp(score) == 0),
         served=place(rows, served, "never"),
         budget=budget,
-        equal=place(rows, policies.at_budget(table, budget), primary),
+        equal=place(rows, policies.at_budget(table, budget, gates), primary),
         signals=tuple(Signal(name, area(values, gain > 0)) for name, values in scores.items()),
         calibration=tuple(statistics.calibration(probabilities, gain > 0)),
         calibration_error=statistics.bootstrap(
@@ -123,8 +123,8 @@ def compute(rows: Sequence[Row], thresholds: Thresholds, times: Sequence[Timed] 
         ),
         sweep=tuple(policies.sweep(table, score)),
         best=policies.best_threshold(table, score),
-        curves=curves(table),
-        by_kind={kind: _by_kind(found, thresholds) for kind, found in groups(rows, "kind").items()},
+        curves=curves(table, gates),
+        by_kind={kind: _by_kind(found, gates) for kind, found in groups(rows, "kind").items()},
         by_repository={name: _repository(found) for name, found in groups(rows, "repository").items()},
         times=tuple(latencies(times)),
         tests=(len(unit), statistics.mean(unit.without), statistics.mean(unit.with_)),
@@ -150,11 +150,11 @@ def area(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
     return statistics.bootstrap(lambda chosen: statistics.auc(values[chosen], positive[chosen]), len(values))
 
 
-def curves(table: Table, steps: int = 21) -> dict[str, tuple[tuple[float, float], ...]]:
+def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tuple[tuple[float, float], ...]]:
     """Of each policy, (share of retrieval, mean of the metric) for budgets from nothing to everything."""
     found: dict[str, list[tuple[float, float]]] = {}
     for share in np.linspace(0, 1, steps):
-        for choice in policies.at_budget(table, float(share)):
+        for choice in policies.at_budget(table, float(share), gates):
             found.setdefault(choice.name, []).append((choice.share, float(policies.values(table, choice).mean())))
     return {name: tuple(points) for name, points in found.items()}
 
@@ -200,8 +200,8 @@ def expected_time(times: Sequence[Time], share: float) -> float:
     return means["never"] + share * (means["always"] - means["never"])
 
 
-def _by_kind(rows: Sequence[Row], thresholds: Thresholds) -> tuple[Placed, ...]:
-    return place(rows, policies.as_served(Table.of(rows), thresholds), "never")
+def _by_kind(rows: Sequence[Row], gates: Sequence[Gate]) -> tuple[Placed, ...]:
+    return place(rows, policies.as_served(Table.of(rows), gates), "never")
 
 
 def _repository(rows: Sequence[Row]) -> tuple[int, Estimate, float]:

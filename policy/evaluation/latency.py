@@ -17,6 +17,7 @@ from policy.completer import Completer, CompletionSettings, Request
 from policy.decision import Selection
 from policy.engine import Supervisor
 from policy.errors import EngineError
+from policy.gate import Gate, gates_of
 
 from .retrieval import Retrieval
 from .task import Task
@@ -37,12 +38,16 @@ class Timed:
     total: float
 
 
-def served_policies(selective: bool) -> Mapping[str, CompletionSettings]:
-    """The policies that can be served, by the names they have in a report."""
+def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
+    """The policies that can be served, by the names of a report; a model that decides nothing has no gates."""
     found = {"never": CompletionSettings(policy="never"), "always": CompletionSettings(policy="always")}
-    selections: tuple[Selection, ...] = ("threshold", "greedy")
-    if selective:
-        found |= {f"selective, {selection}": CompletionSettings(selection=selection) for selection in selections}
+    if gates:
+        selections: tuple[Selection, ...] = ("threshold", "token", "greedy")
+        found |= {
+            f"selective, {selection}": CompletionSettings(selection=selection)
+            for selection in selections
+            if selection != "token" or len(gates) > 1
+        }
     else:
         found["trial retrieval"] = CompletionSettings()
     return found
@@ -59,7 +64,7 @@ async def measure(
     """Complete each task once under every policy that is served. A request that the engine fails on is left out."""
     engine = await supervisor.engine()
     assert supervisor.info is not None
-    policies = served_policies(supervisor.info.selective)
+    policies = served_policies(gates_of(supervisor.info.metadata) if supervisor.info.selective else [])
     timed: list[Timed] = []
     for number, task in enumerate(tasks):
         if stopped():

@@ -7,13 +7,14 @@ the same everywhere is exactly `random`, and nothing can be gained by sorting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decision import Thresholds
+from policy.decision import SIMILARITY
+from policy.gate import Gate
 
 from .table import Table
 
@@ -35,36 +36,44 @@ class Choice:
         return float(self.weights.mean()) if len(self.weights) else float("nan")
 
 
-def as_served(table: Table, thresholds: Thresholds) -> list[Choice]:
-    """The policies with the thresholds they are served with; `selective` only where the model decides."""
+def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
+    """The policies with the thresholds they are served with; `selective` only where the model decides.
+
+    `gates` are those that a person can choose, the first of them is the default.
+    """
     count = len(table)
     score = table.column("score")
     choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
     if table.selective:
-        p = table.column("p_cc")
-        limits = np.array([thresholds.of(row.scale) for row in table.rows])
-        choices += [
-            Choice("selective, threshold", (p > limits).astype(float), p),
-            Choice("selective, greedy", table.column("cc_is_top"), p),
-        ]
-    choices.append(Choice("trial retrieval", (score > thresholds.similarity).astype(float), score))
+        for selection, gate in named(gates).items():
+            p = table.probabilities(gate)
+            limits = np.array([gate.threshold(row.scale) for row in table.rows])
+            choices.append(Choice(f"selective, {selection}", (p > limits).astype(float), p))
+        choices.append(Choice("selective, greedy", table.column("cc_is_top"), table.column("p_cc")))
+    choices.append(Choice("trial retrieval", (score > SIMILARITY).astype(float), score))
     choices.append(Choice("oracle", (table.gain > 0).astype(float), table.gain))
     return choices
 
 
-def scores(table: Table) -> Mapping[str, NDArray[np.float64]]:
+def named(gates: Sequence[Gate]) -> Mapping[str, Gate]:
+    """Gates by the selection that they are served under: the default one by "threshold", the token's by "token"."""
+    return {"token" if number else "threshold": gate for number, gate in enumerate(gates)}
+
+
+def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
     """What can be known before a decision, by the policy that looks at it; greater speaks for retrieval."""
     found: dict[str, NDArray[np.float64]] = {}
     if table.selective:
-        found["selective"] = table.column("p_cc")
+        found |= {"selective, token" if number else "selective": table.probabilities(gate)
+                  for number, gate in enumerate(gates)}  # fmt: skip
     found["trial retrieval"] = table.column("score")
     found["trial generation"] = table.column("surprise")
     return found
 
 
-def at_budget(table: Table, share: float) -> list[Choice]:
+def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
     """Every policy retrieving in the same share of requests: where the score is highest; `random` and the oracle."""
-    choices = [Choice(name, top(score, share), score) for name, score in scores(table).items()]
+    choices = [Choice(name, top(score, share), score) for name, score in scores(table, gates).items()]
     best = np.minimum(top(table.gain, share), table.gain > 0)
     return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best, table.gain)]
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decision import TaskKind
+from policy.evidence import Evidence
+from policy.gate import Gate, Known, TaskKind
 
 from .task import EvaluationError
 
@@ -29,7 +30,7 @@ class Row:
     """What happened at one blank, without and with cross-file context.
 
     `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. What is known when the decision is
-    due: `p_cc`, calibrated, and `p_raw`, as the softmax has it (None for a model that makes no decision); `first_p`,
+    due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`,
     the top probability, and `first_entropy` (nats) of the first token generated without context; `score` and `second`,
     the greatest similarities of a chunk, and `names`, how many names of the cursor's lines the chunks define
     (`policy.evidence`); `scope`, "line" or "block", as a request there is served ("nothing" inside a word). Known
@@ -55,7 +56,6 @@ class Row:
     f1_without: float
     f1_with: float
     p_cc: float | None
-    p_raw: float | None = None
     cc_is_top: bool
     first_p: float | None = None
     first_entropy: float | None = None
@@ -83,6 +83,13 @@ class Row:
     def scale(self) -> TaskKind:
         """Which threshold belongs to it, as it would be served (by its kind where `scope` is not known)."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
+
+    @property
+    def known(self) -> Known:
+        """What a gate could look at."""
+        whole = self.second is not None and self.names is not None
+        found = Evidence(self.score, self.second or 0.0, self.names or 0) if whole else None
+        return Known(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
 
 
 COLUMNS = tuple(field.name.rstrip("_") for field in fields(Row))
@@ -201,6 +208,11 @@ class Table:
     def column(self, name: str) -> NDArray[np.float64]:
         """A number of each row; NaN where it has none."""
         return np.array([np.nan if (value := getattr(row, name)) is None else float(value) for row in self.rows])
+
+    def probabilities(self, gate: Gate) -> NDArray[np.float64]:
+        """What a gate says of each row; NaN where it cannot say anything."""
+        said = [gate.probability(row.known) for row in self.rows]
+        return np.array([np.nan if p is None else p for p in said])
 
     @property
     def selective(self) -> bool:

@@ -91,7 +91,6 @@ class Server:
                 p_cc = max((likely[token] for token in DECISION_TOKENS & likely.keys()), default=0.0)
                 return Reading(
                     p_cc=p_cc,
-                    p_raw=p_cc,
                     cc_is_top=p_cc == max(likely.values()),
                     first_p=None,
                     first_entropy=None,

@@ -1,6 +1,6 @@
 """Step 6, `train export`: from a run's checkpoint to GGUF files that the server loads and that say what they are.
 
-The file carries all that serving must know: the layout and the budgets it was trained with, the thresholds that were
+The file carries all that serving must know: the layout and the budgets it was trained with, the gates that were
 fitted, the markers under their names, the base and its licence, and the hash of the run's manifest. Quantised by
 llama.cpp itself.
 """
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from policy.errors import EngineFailed
+from policy.gate import Gate
 from policy.prompt import Role
 
 from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
-from .fitting import MOST_RETRIEVED, calibrate
 from .manifest import TrainingError
 from .splitting import split
 
 TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
-FITTED = ("thresholds", "calibration")
 _FIM_KEYS: Mapping[Role, str] = {
     "prefix": "tokenizer.ggml.fim_pre_token_id",
     "suffix": "tokenizer.ggml.fim_suf_token_id",
@@ -42,7 +42,7 @@ def run(
 ) -> list[Path]:
     """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
 
-    Thresholds and calibration are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
+    The gates are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
     folder of a run of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
     second is what ships: it tells of the weights and the engine that are served. `part_bytes` cuts the quantised files
     into parts of about that size.
@@ -61,8 +61,8 @@ def run(
     source = manifest.read(trained)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     config, tables = describe(base)
-    fitted = fit(evaluated) if evaluated else {key: source[key] for key in FITTED if key in source}
-    extra = metadata(name, base, trained, source, int(state["step"]), fitted)
+    gates = fit(evaluated) if evaluated else [Gate(**gate) for gate in source.get("gates", [])]
+    extra = metadata(name, base, trained, source, int(state["step"]), gates)
     whole = out / f"{name}-F16.gguf"
     write(whole, config, state["model"], tables, extra)
     paths = [whole]
@@ -74,22 +74,23 @@ def run(
                 paths[-1:] = split(paths[-1], part_bytes)
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for path in paths}
     # Weights are exported as often as one likes: the last export is what the manifest tells of.
-    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source, **fitted}
+    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
+            "gates": [asdict(gate) for gate in gates]}  # fmt: skip
     manifest.write(out, {**told, "files": sizes, "done": True})
     return paths
 
 
-def fit(evaluated: Path) -> dict[str, Any]:
-    """Thresholds and calibration from the results of an evaluation."""
+def fit(evaluated: Path) -> list[Gate]:
+    """Gates from the results of an evaluation: on the token alone, and the best that looks at more than that."""
     from policy.evaluation import record, table
+
+    from . import gate
 
     rows = [row for row in table.read(evaluated / record.RESULTS) if row.p_cc is not None]
     if not rows:
         raise TrainingError(f"{evaluated} holds no results of a model that decides")
-    # Not what an earlier calibration in the evaluated file made of it: the new one takes its place.
-    p = [row.p_cc if row.p_raw is None else row.p_raw for row in rows if row.p_cc is not None]
-    fitted = calibrate(p, [row.scale for row in rows], [row.gain for row in rows], MOST_RETRIEVED)
-    return {**fitted, "validated": len(rows)}
+    names = ["token", gate.best(rows)] if gate.enough(rows) else ["token"]
+    return [gate.fit(rows, gate.GATES[name]) for name in dict.fromkeys(names)]
 
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:
@@ -119,7 +120,7 @@ def metadata(
     trained: Path,
     source: Mapping[str, Any],
     step: int,
-    fitted: Mapping[str, Any],
+    gates: Sequence[Gate],
 ) -> dict[str, str | int | float]:
     """What the file says of itself."""
     arguments = source["arguments"]
@@ -132,8 +133,7 @@ def metadata(
         "general.description": "Fill-in-the-middle with selective retrieval, made by repoformer-lsp train",
         "repoformer.layout": str(arguments["layout"]),
         **{f"repoformer.budget.{slot}": int(size) for slot, size in arguments["budgets"].items()},
-        **{f"repoformer.threshold.{kind}": float(value) for kind, value in fitted.get("thresholds", {}).items()},
-        **{f"repoformer.calibration.{key}": float(value) for key, value in fitted.get("calibration", {}).items()},
+        **{key: value for gate in gates for key, value in gate.to_metadata().items()},
         "repoformer.step": str(source["step"]),
         "repoformer.steps": step,
         "repoformer.manifest": manifest.digest(trained / manifest.NAME),

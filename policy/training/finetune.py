@@ -5,15 +5,16 @@ target is `<cc>` or `<fim_middle>`, plus that of the blank's own tokens on the b
 over both kinds of tokens would drown the decision in forty tokens of code, and P(`<cc>`) would collapse.
 
 The run stops when neither validation AUC nor the similarity reached by selecting has risen for `patience` checks, and
-keeps the weights of the best one. Then thresholds are fitted on validation, one for lines and one for blocks, and a
-logistic map from P(`<cc>`) to the observed rate; they go into the manifest, and from there into the exported model.
+keeps the weights of the best one. Then a gate on P(`<cc>`) is fitted on validation: a logistic map to the observed
+rate, and thresholds, one for lines and one for blocks. It goes into the manifest, and from there into the exported
+model.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,8 +22,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from policy.decision import TaskKind
 from policy.evaluation.statistics import auc, calibration_error
+from policy.gate import Known
 from policy.prompt import Budgets
 
 from . import base as bases
@@ -31,7 +32,7 @@ from .adapt import STATE, arguments_of, history, note, order, restore, save
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder, micro_batches
-from .fitting import MOST_RETRIEVED, best_threshold, calibrate
+from .fitting import MOST_RETRIEVED, best_threshold, fit_gate
 from .label import Label, load_labels
 from .loss import Losses, Weights, backward, backward_judging, hidden_states
 from .probes import Probe
@@ -183,10 +184,11 @@ def run(
     lora.restore(model, torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True))
     with rounded(model, rounding):
         p = p_retrieve(model, builder, valid, compute)
-    scales: list[TaskKind] = ["block" if entry.label.kind == "function" else "line" for entry in valid]
-    fitted = calibrate(p, scales, [entry.label.gain for entry in valid], MOST_RETRIEVED)
+    known = [Known("block" if entry.label.kind == "function" else "line", value)
+             for entry, value in zip(valid, p, strict=True)]  # fmt: skip
+    gate = fit_gate("token", ["token"], known, [entry.label.gain for entry in valid], MOST_RETRIEVED)
     counts = {"train": count, "valid": len(valid)}
-    manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), **fitted)
+    manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), gates=[asdict(gate)])
 
 
 def judged(blanks: Path, labels: Path) -> list[Judged]:

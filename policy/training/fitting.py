@@ -1,15 +1,13 @@
-"""What is fitted on validation data: a threshold, and a logistic curve. The figures are `policy.evaluation`'s."""
+"""What is fitted on validation data: thresholds, and the logistic curve of a gate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decision import TaskKind
-from policy.evaluation.statistics import calibration_error
+from policy.gate import Feature, Gate, Known, Name
 
 MOST_RETRIEVED = 0.6  # what a default threshold may retrieve for: the rest has to be worth it by the model's own word
 
@@ -32,28 +30,31 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float 
     return float((ranked[count - 1] + below) / 2)
 
 
-def calibrate(p: Sequence[float], scales: Sequence[TaskKind], gains: Sequence[float], most: float) -> dict[str, Any]:
-    """The logistic map from P(`<cc>`) to the rate of gains, and thresholds for lines and blocks on what it gives.
+def fit_gate(
+    name: Name, features: Sequence[Feature], known: Sequence[Known], gains: Sequence[float], most: float
+) -> Gate:
+    """A logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share `most`.
 
-    `p`, `scales` (which threshold is served there) and `gains` (in edit similarity) are of the same validation blanks.
-    A decision that points the wrong way is left as it is: no map makes sense of it.
+    `known` and `gains` (in edit similarity) are of the same validation blanks; every feature must be known of each. A
+    P(`<cc>`) that points the wrong way when it stands alone is left as the model says it: no map makes sense of it.
     """
-    line = np.array([scale == "line" for scale in scales])
-    gained = np.asarray(gains, float)
-    values = np.clip(np.asarray(p, float), 1e-9, 1 - 1e-9)
-    odds = np.log(values / (1 - values))[:, None]
-    slope, offset = logistic(odds, gained > 0, ridge=1e-3)
-    if slope <= 0:
-        slope, offset = 1.0, 0.0
-    values = sigmoid(slope * odds[:, 0] + offset)
-    return {
-        "thresholds": {
-            "line": best_threshold(values[line].tolist(), gained[line].tolist(), most),
-            "block": best_threshold(values[~line].tolist(), gained[~line].tolist(), most),
-        },
-        "calibration": {"slope": float(slope), "offset": float(offset)},
-        "calibration_error": calibration_error(values, gained > 0),
-    }
+    values, gained = values_of(known, features), np.asarray(gains, float)
+    means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    alone = len(features) == 1
+    fitted = logistic((values - means) / scales, gained > 0, ridge=1e-3 if alone else 1.0)
+    weights, offset = fitted[:-1] / scales, float(fitted[-1] - (fitted[:-1] * means / scales).sum())
+    if alone and features[0] == "token" and weights[0] <= 0:
+        weights, offset = np.ones(1), 0.0
+    p = sigmoid(values @ weights + offset)
+    line = np.array([each.kind == "line" for each in known])
+    limits = [best_threshold(p[half].tolist(), gained[half].tolist(), most) for half in (line, ~line)]
+    return Gate(name, dict(zip(features, weights.tolist(), strict=True)), offset, *limits)
+
+
+def values_of(known: Sequence[Known], features: Sequence[Feature]) -> NDArray[np.float64]:
+    """Feature values, (blanks, features); NaN where a blank does not have one."""
+    found = [[each.value(feature) for feature in features] for each in known]
+    return np.array([[np.nan if value is None else value for value in row] for row in found], float)
 
 
 def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: float = 1.0) -> NDArray[np.float64]:

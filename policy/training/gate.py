@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,17 @@ from numpy.typing import NDArray
 
 from policy.evaluation import record, table
 from policy.evaluation.statistics import auc, bootstrap, calibration_error, mean, paired_p
-from policy.evaluation.table import Row
+from policy.evaluation.table import Row, Table
+from policy.gate import Feature, Gate, Name
 
 from . import manifest
-from .fitting import MOST_RETRIEVED, best_threshold, logistic, sigmoid
+from .fitting import MOST_RETRIEVED, fit_gate, values_of
 
 SPLITS = 10
 FEWEST = 20  # blanks; fewer say nothing
-FEATURES: Mapping[str, Callable[[Row], float | None]] = {
-    "token": lambda row: None if row.p_raw is None else _log_odds(row.p_raw),
-    "entropy": lambda row: row.first_entropy,
-    "top": lambda row: row.first_p,
-    "score": lambda row: row.score,
-    "second": lambda row: row.second,
-    "names": lambda row: None if row.names is None else math.log1p(row.names),
-    "block": lambda row: float(row.scale == "block"),
-}
-_ENGINE, _FOUND = ("entropy", "top", "block"), ("score", "second", "names")
-GATES: Mapping[str, tuple[str, ...]] = {
+_ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
+_FOUND: tuple[Feature, ...] = ("score", "second", "names")
+GATES: Mapping[str, tuple[Feature, ...]] = {
     "score": ("score",),
     "scores": _FOUND,
     "engine": _ENGINE,
@@ -49,26 +42,6 @@ GATES: Mapping[str, tuple[str, ...]] = {
     "token+scores": ("token", *_FOUND),
     "all": ("token", *_ENGINE, *_FOUND),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Standardised features, weights (one more than features: the offset), and the threshold that was fitted."""
-
-    features: tuple[str, ...]
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
-    weights: tuple[float, ...]
-    threshold: float
-
-    def p_retrieve(self, values: Mapping[str, float]) -> float:
-        """Probability that retrieval helps, from named features."""
-        return float(self.probabilities(np.array([[values[name] for name in self.features]]))[0])
-
-    def probabilities(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same for rows of features in their order, (rows, features) to (rows,)."""
-        scaled = (values - np.array(self.means)) / np.array(self.scales)
-        return sigmoid(scaled @ np.array(self.weights[:-1]) + self.weights[-1])
 
 
 def run(out: Path, evaluated: Path) -> dict[str, dict[str, Any]]:
@@ -81,13 +54,13 @@ def run(out: Path, evaluated: Path) -> dict[str, dict[str, Any]]:
     manifest.begin(out, "gate", {"evaluated": results}, {})
     rows = table.read(results)
     repositories = len({row.repository for row in rows})
-    if len(rows) < FEWEST or repositories < 2:
+    if not enough(rows):
         raise manifest.TrainingError(
             f"too few results in {evaluated} to fit a gate: {len(rows)} blanks of {repositories} repositories"
         )
     worth: dict[str, dict[str, Any]] = {}
     for name, features in GATES.items():
-        if any(math.isnan(value) for value in values_of(rows, features).flat):
+        if not is_known(rows, features):
             continue
         worth[name] = judge(rows, *held_out(rows, features))
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
@@ -95,18 +68,34 @@ def run(out: Path, evaluated: Path) -> dict[str, dict[str, Any]]:
     return worth
 
 
-def fit(rows: Sequence[Row], features: Sequence[str]) -> Gate:
-    """A gate from results, its threshold fitted on them too."""
-    values = values_of(rows, features)
-    means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+def enough(rows: Sequence[Row]) -> bool:
+    """Whether there is anything to say of repositories that a gate was not fitted on."""
+    return len(rows) >= FEWEST and len({row.repository for row in rows}) > 1
+
+
+def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
+    """A gate from results, its thresholds fitted on them too."""
+    name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
+    return fit_gate(name, features, [row.known for row in rows], [row.gain for row in rows], MOST_RETRIEVED)
+
+
+def best(rows: Sequence[Row]) -> str:
+    """Which of the gates with the token has the greatest AUC on repositories that it was not fitted on."""
     gains = np.array([row.gain for row in rows])
-    weights = logistic((values - means) / scales, gains > 0)
-    gate = Gate(tuple(features), tuple(means.tolist()), tuple(scales.tolist()), tuple(weights.tolist()), 1.0)
-    threshold = best_threshold(gate.probabilities(values).tolist(), gains.tolist(), MOST_RETRIEVED)
-    return Gate(gate.features, gate.means, gate.scales, gate.weights, threshold)
+    areas = {
+        name: auc(held_out(rows, features)[0], gains > 0)
+        for name, features in GATES.items()
+        if "token" in features and is_known(rows, features)
+    }
+    return max(areas, key=lambda name: areas[name])
 
 
-def held_out(rows: Sequence[Row], features: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def is_known(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
+    """Whether every row has them all."""
+    return not np.isnan(values_of([row.known for row in rows], features)).any()
+
+
+def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of each row, by gates that know nothing of its repository: the mean probability, and in which share of the
     splits it was retrieved for. Both have shape (rows,).
     """
@@ -115,9 +104,10 @@ def held_out(rows: Sequence[Row], features: Sequence[str]) -> tuple[NDArray[np.f
         first = halves([row.repository for row in rows], seed)
         for half in (first, ~first):
             gate = fit([row for row, other in zip(rows, half, strict=True) if not other], features)
-            said = gate.probabilities(values_of([row for row, own in zip(rows, half, strict=True) if own], features))
+            own = Table.of(row for row, other in zip(rows, half, strict=True) if other)
+            said = own.probabilities(gate)
             p[half] += said / SPLITS
-            chosen[half] += (said > gate.threshold) / SPLITS
+            chosen[half] += (said > [gate.threshold(row.scale) for row in own.rows]) / SPLITS
     return p, chosen
 
 
@@ -131,12 +121,6 @@ def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
         if half == 0:
             first.add(str(names[number]))
     return np.array([repository in first for repository in repositories])
-
-
-def values_of(rows: Sequence[Row], features: Sequence[str]) -> NDArray[np.float64]:
-    """Feature values, (rows, features); NaN where a row does not have one."""
-    found = [[FEATURES[name](row) for name in features] for row in rows]
-    return np.array([[math.nan if value is None else value for value in each] for each in found], float)
 
 
 def judge(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
@@ -177,8 +161,3 @@ def lines(worth: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _figure(*values: float) -> list[float]:
     return [round(value, 4) for value in values]
-
-
-def _log_odds(p: float) -> float:
-    p = min(max(p, 1e-9), 1 - 1e-9)
-    return math.log(p / (1 - p))

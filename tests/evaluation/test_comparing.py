@@ -32,10 +32,10 @@ def test_a_file_of_an_earlier_version_is_read_and_not_added_to(tmp_path: Path) -
     lines = list(csv.DictReader(file.read_text("utf-8").split("\n")))
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        kept = [column for column in table.COLUMNS if column not in {"p_raw", "names", "scope"}]
+        kept = [column for column in table.COLUMNS if column not in {"names", "scope"}]
         writer.writerow(["top_p", *kept])
         writer.writerows([["0.5", *(line[column] for column in kept)] for line in lines])
-    assert table.read(file) == [replace(each, p_raw=None, names=None, scope=None) for each in ROWS]
+    assert table.read(file) == [replace(each, names=None, scope=None) for each in ROWS]
     with pytest.raises(EvaluationError, match="written by another version"):
         table.begin(file)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from masked import row
 
-from policy.decision import Thresholds
 from policy.evaluation import figures, policies, report
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
+from policy.gate import AS_SAID
 
 RUN = {"data": "made up", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
 
@@ -31,13 +33,13 @@ def made_up(count: int, p_cc: str, seed: int = 0) -> list[Row]:
 
 
 def placed(rows: list[Row], name: str, part: str = "served") -> figures.Placed:
-    found = figures.compute(rows, Thresholds())
+    found = figures.compute(rows, [AS_SAID])
     return next(each for each in getattr(found, part) if each.name == name)
 
 
 def test_a_model_that_knows_is_as_good_as_the_oracle() -> None:
     rows = made_up(300, "knows")
-    found = figures.compute(rows, Thresholds(line=0.5, block=0.5))
+    found = figures.compute(rows, [replace(AS_SAID, line=0.5, block=0.5)])
     selective = next(each for each in found.served if each.name == "selective, threshold")
     oracle = next(each for each in found.served if each.name == "oracle")
     assert selective.es.value == pytest.approx(oracle.es.value)
@@ -48,7 +50,7 @@ def test_a_model_that_knows_is_as_good_as_the_oracle() -> None:
 
 
 def test_a_decision_that_was_never_trained_is_found_out() -> None:
-    found = figures.compute(made_up(300, "constant"), Thresholds())
+    found = figures.compute(made_up(300, "constant"), [AS_SAID])
     assert found.signals[0].auc.value == 0.5
     assert not found.signals[0].informative
     said = "\n".join(report.findings(found, ()))
@@ -59,14 +61,14 @@ def test_a_decision_that_was_never_trained_is_found_out() -> None:
 
 
 def test_a_decision_of_noise_is_found_out() -> None:
-    found = figures.compute(made_up(300, "noise"), Thresholds())
+    found = figures.compute(made_up(300, "noise"), [AS_SAID])
     assert found.signals[0].auc.low < 0.5 < found.signals[0].auc.high
     assert "not shown to be better than chance" in "\n".join(report.findings(found, ()))
 
 
 def test_a_model_without_the_token_is_served_by_similarity() -> None:
     rows = [row(number, score=number / 40, es_with=float(number % 2)) for number in range(40)]
-    found = figures.compute(rows, Thresholds())
+    found = figures.compute(rows, [AS_SAID])
     assert found.primary == "trial retrieval"
     assert not any(each.name.startswith("selective") for each in found.served)
     assert "makes no decision of its own" in "\n".join(report.findings(found, ()))
@@ -74,7 +76,7 @@ def test_a_model_without_the_token_is_served_by_similarity() -> None:
 
 def test_help_harm_and_no_change_are_counted() -> None:
     rows = [row(number, es_without=50.0, es_with=50.0 + gain) for number, gain in enumerate([10, 20, -5, 0, 0])]
-    found = figures.compute(rows, Thresholds())
+    found = figures.compute(rows, [AS_SAID])
     assert (found.helped, found.harmed, found.unchanged) == (0.4, 0.2, 0.4)
     assert found.gain.value == 5.0
 
@@ -82,7 +84,7 @@ def test_help_harm_and_no_change_are_counted() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.99, 1.0])
 def test_every_policy_keeps_its_budget(share: float) -> None:
     table = Table.of(made_up(97, "noise"))
-    choices = {choice.name: choice for choice in policies.at_budget(table, share)}
+    choices = {choice.name: choice for choice in policies.at_budget(table, share, [AS_SAID])}
     for name in ("selective", "trial retrieval", "trial generation", "random"):
         assert choices[name].share == pytest.approx(share)
     assert choices["oracle"].share <= share + 1e-9
@@ -92,7 +94,7 @@ def test_every_policy_keeps_its_budget(share: float) -> None:
 
 def test_thresholds_go_by_the_kind_of_blank() -> None:
     rows = [row(0, kind="line", p_cc=0.18), row(1, kind="function", p_cc=0.18)]
-    chosen = {choice.name: choice for choice in policies.as_served(Table.of(rows), Thresholds())}
+    chosen = {choice.name: choice for choice in policies.as_served(Table.of(rows), [AS_SAID])}
     assert chosen["selective, threshold"].weights.tolist() == [0, 1]
 
 
@@ -121,7 +123,7 @@ def test_the_best_of_nothing_but_harm_is_to_abstain() -> None:
 
 def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
     rows = made_up(60, "knows")
-    found = figures.compute(rows, Thresholds())
+    found = figures.compute(rows, [AS_SAID])
     from pathlib import Path
 
     out = Path(str(tmp_path))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policy.decision import Calibration, TaskKind
-from policy.training.fitting import best_threshold, calibrate, sigmoid
+from policy.gate import Known
+from policy.training.fitting import best_threshold, fit_gate, sigmoid
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,24 @@ def test_a_calibrated_probability_is_the_rate_of_gains() -> None:
     random = np.random.default_rng(5)
     odds = random.normal(-1, 1, 4000)
     gains = np.where(random.random(4000) < sigmoid(0.5 * odds + 1), 8.0, -2.0)
-    scales: list[TaskKind] = ["block" if number % 4 == 0 else "line" for number in range(4000)]
-    fitted = calibrate(sigmoid(odds).tolist(), scales, gains.tolist(), 1.0)
-    assert fitted["calibration"] == pytest.approx({"slope": 0.5, "offset": 1.0}, abs=0.1)
-    told = Calibration(**fitted["calibration"]).apply(float(sigmoid(np.array(0.0))))
-    assert told == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
+    known = [Known("block" if number % 4 == 0 else "line", p) for number, p in enumerate(sigmoid(odds).tolist())]
+    fitted = fit_gate("token", ["token"], known, gains.tolist(), 1.0)
+    assert fitted.weights["token"] == pytest.approx(0.5, abs=0.1)
+    assert fitted.probability(Known("line", 0.5)) == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
     # A gain of 8 against a loss of 2: worth it from a rate of a fifth on.
-    assert fitted["thresholds"]["line"] < 0.45 and fitted["thresholds"]["block"] < 0.45
+    assert fitted.line < 0.45 and fitted.block < 0.45
+
+
+def test_a_token_that_points_the_wrong_way_is_left_as_it_is() -> None:
+    known = [Known("line", p) for p in np.linspace(0.1, 0.9, 50)]
+    fitted = fit_gate("token", ["token"], known, np.linspace(1, -1, 50).tolist(), 1.0)
+    assert (fitted.weights, fitted.offset) == ({"token": 1.0}, 0.0)
+
+
+def test_standardising_leaves_no_trace_in_what_is_stored() -> None:
+    random = np.random.default_rng(7)
+    known = [Known("line", 0.5, p, 100 * p + 5) for p in random.random(400)]
+    gains = [1.0 if random.random() < (each.first_p or 0) else -1.0 for each in known]
+    fitted = fit_gate("hybrid", ["entropy"], known, gains, 1.0)
+    said = [fitted.probability(each) or 0 for each in known]
+    assert np.mean(said) == pytest.approx(np.mean(np.array(gains) > 0), abs=0.01)

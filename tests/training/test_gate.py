@@ -11,6 +11,8 @@ import pytest
 
 from policy.evaluation import record, table
 from policy.evaluation.table import Row
+from policy.evidence import Evidence
+from policy.gate import Gate, Known
 from policy.training import cli, gate, manifest
 from tests.evaluation.masked import row
 
@@ -24,7 +26,7 @@ def made_up(count: int, repositories: int = 8, **values: Any) -> list[Row]:
         helps = score + entropy + random.normal(0, 0.1) > 1.2
         rows.append(
             row(number, repository=f"r{number % repositories}", es_without=50.0, es_with=60.0 if helps else 47.0,
-                score=score, first_entropy=entropy, p_cc=p, p_raw=p, **values)
+                score=score, first_entropy=entropy, p_cc=p, **{"second": 0.2, "names": 1} | values)
         )  # fmt: skip
     return rows
 
@@ -44,11 +46,16 @@ def test_gates_are_compared_by_what_they_can_see(tmp_path: Path) -> None:
     low, high = worth["token"]["auc"][1:]
     assert low < 0.5 < high, "noise is not taken for a decision"
     assert manifest.read(tmp_path / "gate")["gates"] == worth
-    told = json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8"))
-    fitted = gate.Gate(**told)
-    seen = dict.fromkeys(fitted.features, 0.0) | {"top": 0.5, "second": 0.25}
-    assert fitted.p_retrieve({**seen, "score": 0.9, "entropy": 0.9}) > fitted.threshold
-    assert fitted.p_retrieve({**seen, "score": 0.1, "entropy": 0.1}) < fitted.threshold
+    fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
+    needed, not_needed = (Known("line", 0.5, 0.5, each, Evidence(each, 0.2, 1)) for each in (0.9, 0.1))
+    assert (fitted.probability(needed) or 0) > fitted.line > (fitted.probability(not_needed) or 1)
+
+
+def test_the_gate_that_ships_is_the_best_of_those_with_the_token() -> None:
+    rows = made_up(400)
+    assert gate.best(rows) in {"token+engine", "all"}
+    token, shipped = (gate.fit(rows, gate.GATES[name]) for name in ("token", gate.best(rows)))
+    assert (token.name, shipped.name) == ("token", "hybrid")
 
 
 def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
@@ -70,7 +77,7 @@ def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
 
 def test_gates_whose_features_are_not_there_are_left_out(tmp_path: Path) -> None:
     evaluated = write(tmp_path / "evaluated", made_up(60, names=None))
-    assert set(gate.run(tmp_path / "gate", evaluated)) == {"score", "engine", "token", "token+engine"}
+    assert set(gate.run(tmp_path / "gate", evaluated)) == {"engine", "token", "token+engine"}
 
 
 @pytest.mark.parametrize(("count", "repositories"), [(10, 5), (60, 1)])

@@ -16,6 +16,7 @@ import transformers
 from policy import models
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
+from policy.gate import gates_of
 from policy.prompt import LAYOUTS, Budgets, PromptBuilder
 from policy.training import (
     adapt,
@@ -237,7 +238,7 @@ def test_finetuning_moves_the_decision(work: Path, finetuned: Path) -> None:
     told = manifest.read(finetuned)
     rows = adapt.history(finetuned)
     assert np.mean([row["decision"] for row in rows[-3:]]) < rows[0]["decision"]
-    assert set(told["thresholds"]) == {"line", "block"}
+    assert [each["name"] for each in told["gates"]] == ["token"]
 
 
 def _finetune_lora(work: Path, adapted: Path, out: str) -> dict[str, Any]:
@@ -301,7 +302,8 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
         vocabulary = llama.vocabulary()
         assert llama.metadata["repoformer.layout"] == "repoformer-spm"
         assert llama.metadata["repoformer.budget.left"] == "64"
-        assert "repoformer.threshold.line" in llama.metadata
+        assert [gate.name for gate in gates_of(llama.metadata)] == ["token"]
+        assert "repoformer.gate.token.threshold.line" in llama.metadata
         assert llama.ends_text(loaded.end)
         prompts = PromptBuilder(LAYOUTS["repoformer-spm"], vocabulary, llama, BUDGETS)
         for entry, wanted in zip(data, expected, strict=True):
