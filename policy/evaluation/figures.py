@@ -121,7 +121,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] =
         calibration_error=statistics.bootstrap(
             lambda chosen: statistics.calibration_error(probabilities[chosen], gain[chosen] > 0), len(rows)
         ),
-        sweep=tuple(policies.sweep(table, score)),
+        sweep=tuple(policies.sweep(table, score, policies.across(score))),
         best=policies.best_threshold(table, score),
         curves=curves(table, gates),
         by_kind={kind: _by_kind(found, gates) for kind, found in groups(rows, "kind").items()},

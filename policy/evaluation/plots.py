@@ -92,7 +92,9 @@ def _sweep(axes: Any, figures: Figures) -> None:
     thresholds = [point.threshold for point in figures.sweep]
     colour = COLOURS[figures.primary]
     axes.plot(thresholds, [point.value for point in figures.sweep], color=colour, label="edit similarity")
-    axes.axvline(figures.best.threshold, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
+    # A best threshold of 0 or 1, always or never, may lie far from where the scores are.
+    best = min(max(figures.best.threshold, thresholds[0]), thresholds[-1])
+    axes.axvline(best, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
     axes.set_xlabel(f"threshold of {figures.primary}")
     axes.set_ylabel("edit similarity")
     right = axes.twinx()
@@ -117,7 +119,7 @@ def _abstention(axes: Any, figures: Figures) -> None:
     axes.axhline(1 - figures.helped, color=COLOURS["random"], linestyle="--", label="abstaining at random")
     axes.set_xlabel("% of requests that abstain")
     axes.set_ylabel("abstentions that retrieval would not have improved")
-    axes.set_ylim(min(0.5, 1 - figures.helped - 0.1), 1.02)
+    axes.set_ylim(min(0.5, 1 - figures.helped - 0.1, min(right, default=1.0) - 0.02), 1.02)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -130,7 +132,9 @@ def _calibration(axes: Any, figures: Figures) -> None:
     axes.plot(predicted, observed, "-", color=colour, label=f"{figures.primary}, error {error:.3f}")
     axes.scatter(predicted, observed, s=sizes, color=colour)
     for each in figures.calibration:
-        axes.annotate(f" {each.count}", (each.predicted, each.observed), fontsize=7, color=INK, va="bottom")
+        axes.annotate(
+            str(each.count), (each.predicted, each.observed), (9, 9), textcoords="offset points", fontsize=7, color=INK
+        )
     axes.set_xlabel("P(<cc>)" if figures.primary == "selective" else "similarity of the best chunk")
     axes.set_ylabel("share in which retrieval helped")
     axes.set_xlim(-0.02, 1.02)

@@ -114,10 +114,20 @@ class Point:
     abstention_precision: float
 
 
-def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float64] | None = None) -> list[Point]:
-    """The policy `score > threshold` for some thresholds, evenly spaced in [0, 1] where none are given."""
+def across(score: NDArray[np.float64], steps: int = 101) -> NDArray[np.float64]:
+    """Thresholds from just below the least score, over which everything is, to the greatest, over which nothing is.
+
+    Of a score that is the same everywhere, from 0 to 1.
+    """
+    if np.ptp(score) == 0:
+        return np.linspace(0, 1, steps)
+    return np.linspace(score.min() - np.ptp(score) / (steps - 1), score.max(), steps)
+
+
+def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float64]) -> list[Point]:
+    """The policy `score > threshold` for each of some thresholds."""
     points = []
-    for threshold in np.linspace(0, 1, 101) if thresholds is None else thresholds:
+    for threshold in thresholds:
         choice = Choice("", (score > threshold).astype(float))
         value, precision = float(values(table, choice).mean()), abstention_precision(table, choice)
         points.append(Point(float(threshold), choice.share, value, precision))

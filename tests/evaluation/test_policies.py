@@ -106,6 +106,18 @@ def test_abstention_precision_counts_what_could_not_be_improved() -> None:
     assert np.isnan(policies.abstention_precision(table, policies.Choice("", np.ones(4))))
 
 
+@pytest.mark.parametrize("scores", [[0.31, 0.35, 0.32], [0.9, 0.1, 0.5], [0.3, 0.3, 0.3]])
+def test_a_sweep_goes_from_always_to_never(scores: list[float]) -> None:
+    rows = [row(number, score=score, es_without=50.0, es_with=60.0) for number, score in enumerate(scores)]
+    table = Table.of(rows)
+    score = table.column("score")
+    points = policies.sweep(table, score, policies.across(score))
+    assert [point.share for point in points] == sorted((point.share for point in points), reverse=True)
+    assert (points[0].share, points[0].value) == (1.0, 60.0)
+    assert (points[-1].share, points[-1].value) == (0.0, 50.0)
+    assert len({point.share for point in points}) == 1 + len(set(scores))
+
+
 def test_the_best_threshold_pays_for_its_retrievals() -> None:
     rows = [row(0, score=0.9, es_without=0.0, es_with=40.0), row(1, score=0.5, es_without=0.0, es_with=0.5),
             row(2, score=0.1, es_without=40.0, es_with=0.0)]  # fmt: skip
