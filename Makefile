@@ -16,7 +16,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test editors lint types bench gpu clean
+.PHONY: help setup demo test editors lint types truth bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -45,6 +45,9 @@ lint: setup ## check style and formatting
 
 types: setup ## check types
 	$(BIN)/mypy
+
+truth: setup ## evaluate the model that ships on the truth set, and keep the results that CI compares with
+	$(BIN)/python -m benchmarks.truth.snapshot
 
 bench: setup ## measure the index on the folders in BENCH (default: this repository)
 	$(BIN)/python -m benchmarks.index $(BENCH)

@@ -6,7 +6,9 @@ about prompts, decisions and the KV cache can be shown on it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -16,8 +18,8 @@ MARKERS |= {"<issue_closed>": "<eof>", "<jupyter_start>": "<cc>"}
 FIM_KEYS = {"<fim_prefix>": "pre", "<fim_suffix>": "suf", "<fim_middle>": "mid"}
 
 
-def mark(source: Path, target: Path, layout: str) -> None:
-    """Write the GGUF `source` as `target`, with our markers and `layout` in its metadata."""
+def mark(source: Path, target: Path, layout: str, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the GGUF `source` as `target`, with our markers, `layout` and more `metadata`."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     tokens: list[str] = [MARKERS.get(token, token) for token in reader.fields["tokenizer.ggml.tokens"].contents()]
@@ -32,6 +34,8 @@ def mark(source: Path, target: Path, layout: str) -> None:
     writer.add_string("repoformer.layout", layout)
     for slot, size in {"left": 256, "right": 64, "context": 128}.items():
         writer.add_uint32(f"repoformer.budget.{slot}", size)
+    for key, value in metadata.items():
+        writer.add_string(key, value)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()

@@ -11,10 +11,13 @@ from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Cursor
 from policy import calibration
+from policy.decision import Thresholds
 from policy.errors import EngineError, ModelError
-from policy.evaluation import cli, evaluate, record, table
+from policy.evaluation import cli, evaluate, figures, record, table
 from policy.evaluation.retrieval import Retrieval
+from policy.evaluation.statistics import Estimate
 from policy.evaluation.task import EvaluationError, Repository, Task
+from tests.marked import mark
 
 TINY = ["--left", "64", "--right", "24", "--context", "64", "--tokens", "8"]
 
@@ -92,6 +95,28 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on(
     assert (out / "report.html").is_file()
     assert call(*run) == 0
     assert [row.id for row in table.read(out / record.RESULTS)] == ["acme_shop/0", "acme_shop/1"]
+
+
+def test_a_model_whose_decision_was_never_trained_is_found_out(
+    tmp_path: Path, workspace: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way: P(<cc>) is one and the same number everywhere, as calibration makes it of what knows nothing."""
+    constant = {"repoformer.calibration.slope": "1e-300", "repoformer.calibration.offset": "-1.0"}
+    untrained = tmp_path / "untrained.gguf"
+    mark(model, untrained, "repoformer-spm", constant)
+    out = tmp_path / "out"
+    run = ["eval", "--workspace", workspace, "--out", out, "--model", untrained, *TINY]
+    assert call(*run, "--latency", "0", "--blanks", "12") == 0
+    rows = table.read(out / record.RESULTS)
+    assert len(rows) == 12
+    assert {row.p_cc for row in rows} == {0.2689414}
+    assert len({row.p_raw for row in rows}) > 6, "what it makes of different places does differ"
+    assert {row.gain > 0 for row in rows} == {True, False}
+    found = figures.compute(rows, Thresholds())
+    assert found.signals[0] == figures.Signal("selective", Estimate(0.5, 0.5, 0.5))
+    said = capsys.readouterr().out
+    assert "The decision says the same everywhere (AUC 0.50): it carries no information" in said
+    assert "The decision says the same everywhere (AUC 0.50)" in (out / "report.md").read_text("utf-8")
 
 
 def test_a_blank_that_does_not_fit_is_a_problem(tmp_path: Path, repoeval: list[object], model: Path) -> None:

@@ -101,6 +101,17 @@ async def test_the_policy_of_a_request_counts_more(supervisor: Supervisor) -> No
     assert not completion.decision.retrieve
 
 
+@pytest.mark.parametrize(("own", "calibrated", "counts"), [(None, 0.9, 0.9), (0.1, 0.9, 0.1), (0.0, 1.0, 0.0)])
+async def test_a_persons_own_threshold_goes_before_the_calibrated_one(
+    supervisor: Supervisor, own: float | None, calibrated: float, counts: float
+) -> None:
+    request = Request(CALL.cursor, CALL.document, threshold=calibrated)
+    decision = (await completer(supervisor, threshold=own).complete(request)).decision
+    assert decision is not None
+    assert decision.threshold == counts
+    assert decision.retrieve is (decision.p_retrieve > counts)
+
+
 async def test_inside_a_word_there_is_nothing(supervisor: Supervisor) -> None:
     completion = await completer(supervisor).complete(at("pri‸nt()"))
     assert completion.text == ""
