@@ -248,12 +248,16 @@ class Session:
         return document, place
 
     def focus(self, uri: str, position: Position | None = None) -> None:
-        """A document is in front of somebody: read ahead at its cursor, at the last completion, or at its end."""
+        """A document is in front of somebody: read ahead at its cursor, at the last completion, or at its end.
+
+        A cursor at the very beginning says nothing: that is where editors put it in a file they open.
+        """
         document = self._documents.get(uri)
         if document is None or not self.offers(document):
             return
-        if position is None and (record := self._records.get(uri)):
-            position = record.position
+        if position in (None, (0, 0)):
+            record = self._records.get(uri)
+            position = record.position if record else None
         last = len(document.lines) - 1
         place = document.locate(position, self.encoding) if position else Place(last, len(document.lines[last]))
         self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))

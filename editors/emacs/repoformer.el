@@ -291,6 +291,17 @@ by how many items to move on at once."
            :timeout 120
            :timeout-fn #'ignore))))))
 
+(defun repoformer--tell-focus (&optional window)
+  "Tell the server that the buffer of WINDOW is in front, and where point is.
+It reads ahead there.  WINDOW is the selected one where it is nil."
+  (when (memq window (list nil (selected-window)))
+    (with-current-buffer (window-buffer window)
+      (when-let* ((repoformer-mode)
+                  (server (repoformer--server)))
+        (eglot--signal-textDocument/didChange)
+        (jsonrpc-notify server :textDocument/didFocus
+                        (eglot--TextDocumentPositionParams))))))
+
 (defun repoformer--stop-timer ()
   "Do not ask after all."
   (when repoformer--timer
@@ -444,8 +455,13 @@ Eglot turns it on in the buffers that the server manages."
       ;; Somebody wrote while the server started.
       (setq repoformer--timer
             (run-with-timer 0 nil #'repoformer--ask (current-buffer) 2)))
+    (repoformer--tell-focus)
+    (add-hook 'window-selection-change-functions #'repoformer--tell-focus nil t)
+    (add-hook 'window-buffer-change-functions #'repoformer--tell-focus nil t)
     (add-hook 'post-command-hook #'repoformer--after-command nil t))
    (t
+    (remove-hook 'window-selection-change-functions #'repoformer--tell-focus t)
+    (remove-hook 'window-buffer-change-functions #'repoformer--tell-focus t)
     (remove-hook 'post-command-hook #'repoformer--after-command t)
     (repoformer-dismiss))))
 

@@ -81,6 +81,27 @@ async def test_a_keystroke_evaluates_few_tokens_again(start: Start, workspace: W
     assert stats["evaluated_tokens"] < 16 < stats["prompt_tokens"]
 
 
+async def test_at_the_cursor_of_the_document_in_front_is_read_ahead(
+    start: Start, workspace: Write, model: Path
+) -> None:
+    place = workspace(COUNTING)
+    client = await start(place.root, model=model, settings={"policy": "never"})
+    await ready(client)
+    evaluated = []
+    for pause in (1, 4, 16, 64):  # as long as a busy machine may need; nothing tells that it has been read
+        lines = "".join(f"VALUE_{pause}_{number} = {number}\n" for number in range(20))
+        uri, cursor = (place.root / f"opened_{pause}.py").as_uri(), (20, 8)
+        client.open(uri, f"{lines}TOTAL = \n{lines}")
+        client.notify("textDocument/didFocus", {"textDocument": {"uri": uri}, "position": {"line": 20, "character": 8}})
+        await asyncio.sleep(pause)
+        await client.complete(uri, cursor, invoked=False)
+        stats = (await client.why(uri))["stats"]
+        evaluated.append((stats["evaluated_tokens"], stats["prompt_tokens"]))
+        if 4 * stats["evaluated_tokens"] < stats["prompt_tokens"]:
+            return
+    pytest.fail(f"tokens evaluated, of: {evaluated}")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
 async def test_positions_behind_wide_characters(
     start: Start, workspace: Write, model: Path, encoding: Encoding

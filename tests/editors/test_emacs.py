@@ -370,6 +370,12 @@ def test_on_screen(
         screen.press("C-x", "1")
         screen.wait(lambda text: "shapes.py:" in text, "the code that was read")
         keep(screen.picture(tmp_path / "why.png"), "emacs-why.png")
+        told = len(wire.sent("textDocument/didFocus"))
+        screen.press("C-x", "b", "Enter")
+        screen.wait(
+            lambda text: len(wire.sent("textDocument/didFocus")) == told + 1, "that the server knows what is in front"
+        )
+        assert wire.front() == (folder / "beds.py").as_uri()
 
 
 @pytest.mark.parametrize("beside", ["company", "corfu", "completion-preview"])

@@ -282,7 +282,7 @@ def test_hard_characters_before_the_cursor(start: Callable[..., Neovim], wire: W
     assert wire.encoding() == "utf-8"
 
 
-def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim]) -> None:
+def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
     neovim = start("beds.py", "{ settings = { policy = 'always' } }")
     neovim.wait_ready()
     neovim.keys("Go" + AREA)
@@ -292,9 +292,16 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim]) -> None
     for said in ("other files were read", "fitted into the prompt", " ms", "evaluated tokens"):
         assert said in neovim.text
     [line] = [text for text in neovim.text.splitlines() if "shapes.py:" in text]
+    assert wire.front() == (folder / "beds.py").as_uri()
     neovim.keys("/shapes.py<CR><CR>")
     neovim.until(lambda: neovim.api.current.buffer.name.endswith("shapes.py"), "no jump")
     assert neovim.api.current.window.cursor[0] == int(line.split(":")[-1].split("-")[0])
+    neovim.until(lambda: wire.front() == (folder / "shapes.py").as_uri(), "the server does not know what is in front")
+    told = len(wire.sent("textDocument/didFocus"))
+    neovim.api.command("buffer beds.py")
+    neovim.until(lambda: wire.front() == (folder / "beds.py").as_uri(), "nor what comes back to the front")
+    assert len(wire.sent("textDocument/didFocus")) == told + 1
+    assert wire.sent("textDocument/didFocus")[-1]["position"]["line"] == wire.asked()[-1]["position"]["line"]
 
 
 def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> None:

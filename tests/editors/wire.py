@@ -72,6 +72,11 @@ class Wire:
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
 
+    def front(self) -> str | None:
+        """The URI of the document that the server was last told to be in front."""
+        told = self.sent("textDocument/didFocus")
+        return told[-1]["textDocument"]["uri"] if told else None
+
     def encoding(self) -> str:
         """The position encoding that the two agreed on."""
         for _, message in self.messages("server"):

@@ -10,8 +10,9 @@ import * as vscode from "vscode";
 import { LanguageClient, State, type LanguageClientOptions } from "vscode-languageclient/node";
 import { Acceptance } from "./acceptance";
 import { CrashHandler } from "./crashes";
-import { LANGUAGES } from "./languages";
+import { takeUp, tellFocus } from "./focus";
 import { setKey, storedKey } from "./key";
+import { SELECTOR } from "./languages";
 import * as pausing from "./pausing";
 import { findServer, installServer, offerInstallation } from "./server";
 import { STATUS, StatusBar, type Status } from "./statusBar";
@@ -54,6 +55,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
                 void restart(context);
             }
         }),
+        vscode.window.onDidChangeActiveTextEditor((editor) => tellFocus(client, editor)),
         vscode.workspace.onDidGrantWorkspaceTrust(() => restart(context)),
     );
     await start(context);
@@ -73,10 +75,7 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
     const [program, ...args] = server.command as [string, ...string[]];
     output.info(`server: ${server.command.join(" ")} (${server.source})`);
     const options: LanguageClientOptions = {
-        documentSelector: LANGUAGES.flatMap((language) => [
-            { scheme: "file", language },
-            { scheme: "untitled", language },
-        ]),
+        documentSelector: SELECTOR,
         outputChannel: output,
         errorHandler: new CrashHandler(bar, output),
         initializationOptions: {
@@ -98,17 +97,18 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
     client = starting;
     starting.onNotification(STATUS, (status: Status) => bar.update(status));
     starting.onDidChangeState(({ newState }) => {
-        void vscode.commands.executeCommand("setContext", "repoformer.running", newState === State.Running);
+        if (newState === State.Running) {
+            const begun = starting.start(); // what has begun already: it ends when VS Code has been told of the server
+            void begun.then(() => takeUp(starting)).catch((error: unknown) => output.warn(String(error)));
+            return;
+        }
+        void vscode.commands.executeCommand("setContext", "repoformer.running", false);
         if (newState === State.Starting) {
             bar.update({ state: "starting", message: "starting the server" });
         }
     });
     try {
         await starting.start();
-        if (vscode.window.activeTextEditor?.document.isDirty) {
-            // VS Code asks when a key is pressed; somebody wrote before there was anybody to ask.
-            await vscode.commands.executeCommand("editor.action.inlineSuggest.trigger");
-        }
     } catch (error) {
         bar.update({ state: "error", message: `the server could not be started: ${program}` });
         output.error(error instanceof Error ? error : String(error));

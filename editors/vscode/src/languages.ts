@@ -43,3 +43,9 @@ export const LANGUAGES = [
     "vue",
     "zig",
 ];
+
+/** The documents that the server gets. */
+export const SELECTOR = LANGUAGES.flatMap((language) => [
+    { scheme: "file", language },
+    { scheme: "untitled", language },
+]);

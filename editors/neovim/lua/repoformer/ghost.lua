@@ -202,6 +202,15 @@ function M.trigger()
   backend.trigger(api.nvim_get_current_buf())
 end
 
+--- Tell the server that this buffer is in front, and where its cursor is: it reads ahead there.
+local function tell_focus(client, buf)
+  vim.schedule(function() -- the cursor gets to its old place only behind `BufEnter`
+    if buf == api.nvim_get_current_buf() and not client:is_stopped() then
+      client:notify('textDocument/didFocus', vim.lsp.util.make_position_params(0, client.offset_encoding))
+    end
+  end)
+end
+
 ---@param client vim.lsp.Client
 ---@param buf integer
 function M.attach(client, buf)
@@ -212,7 +221,15 @@ function M.attach(client, buf)
   if buf == api.nvim_get_current_buf() and vim.startswith(api.nvim_get_mode().mode, 'i') then
     vim.schedule(M.trigger) -- somebody typed while the server started
   end
+  tell_focus(client, buf)
   local group = api.nvim_create_augroup('repoformer.ghost.' .. buf, {})
+  api.nvim_create_autocmd('BufEnter', {
+    group = group,
+    buffer = buf,
+    callback = function()
+      tell_focus(client, buf)
+    end,
+  })
   api.nvim_create_autocmd({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, {
     group = group,
     buffer = buf,
