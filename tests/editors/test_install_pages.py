@@ -6,6 +6,7 @@ checkout (it compiles for minutes, and the release is not out while it is tested
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ def commands(page: str) -> str:
 
 @pytest.fixture
 def person(home: dict[str, str], interim: Path, tmp_path: Path) -> dict[str, str]:
-    """A person with uv and code, and a cache that already has the model."""
+    """A person with uv and code, and caches that already have the model, and what npm has fetched before."""
     place = Path(home["HOME"])
     bin_, programs = place / ".local" / "bin", tmp_path / "programs"
     bin_.mkdir(parents=True)
@@ -45,7 +46,8 @@ def person(home: dict[str, str], interim: Path, tmp_path: Path) -> dict[str, str
     cache = place / ".cache" / "repoformer-lsp" / "models"
     cache.mkdir(parents=True)
     (cache / interim.name).symlink_to(interim)
-    return {**home, "PATH": f"{bin_}:{programs}:{home['PATH']}"}
+    npm = os.environ.get("NPM_CONFIG_CACHE", str(Path.home() / ".npm"))
+    return {**home, "PATH": f"{bin_}:{programs}:{home['PATH']}", "NPM_CONFIG_CACHE": npm}
 
 
 def follow(page: str, person: dict[str, str], tmp_path: Path) -> None:

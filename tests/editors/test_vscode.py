@@ -44,6 +44,7 @@ USER_SETTINGS = {
     "workbench.colorTheme": "Default Dark Modern",
     "workbench.secondarySideBar.defaultVisibility": "hidden",
     "chat.disableAIFeatures": True,
+    "files.autoSave": "off",
     "window.menuBarVisibility": "hidden",
     "git.enabled": False,
     "telemetry.telemetryLevel": "off",
@@ -256,6 +257,7 @@ def test_type_accept_word_line_all_undo(
         code.open("arithmetic.py")
         code.press("Control+End")
         code.type(MULTIPLY)
+        assert code.text(file) == before, "saved, so nothing but its text says that somebody has written"
         code.wait_ghost()
         watch.lap("opening a file")
         code.press("Tab")
