@@ -77,8 +77,9 @@ class Completion:
     """What came of a request.
 
     `others` are further candidates, the better first. `hits` are the chunks that stood in the prompt. `timings_ms` has
-    a time for every stage that ran, `stats` counts tokens; both tell of this request alone, so an answer that was there
-    already has no stages, and `stats` say `reused`. `joined`: another request had begun what this one waited for.
+    a time for every stage that ran (`model` is what of all of them was spent inside llama.cpp), `stats` counts tokens;
+    both tell of this request alone, so an answer that was there already has no stages, and `stats` say `reused`.
+    `joined`: another request had begun what this one waited for.
     `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context" where
     chunks were cut or left out. An empty `text` has a `reason`.
     """

@@ -119,6 +119,7 @@ class Run:
         """Ask the model that decides."""
         reading = await self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
         self._count(reading)
+        self._clock.add("model", reading.prefill_ms)
         return reading
 
     async def generate(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> Written:
@@ -148,6 +149,7 @@ class Run:
             ]
         self.model = generation.model
         self._stats["generated_tokens"] = generation.tokens
+        self._clock.add("model", generation.model_ms)
         distinct = tuple(dict.fromkeys(filter(None, shown)))
         return self._written(distinct, hits, generation.prompt) if generation.prompt else Written(distinct)
 

@@ -165,6 +165,7 @@ class Generation:
     Where several candidates were asked for, `pieces` tells whose text it is; 0 is the greedy one. `model` is the name
     of the one that writes. `prompt` is there with the first piece of text. `tokens` counts what was generated so far.
     `ended` tells whether the model itself ended, which the limit of tokens, or leaving early, may have forestalled.
+    `model_ms` are the milliseconds inside llama.cpp so far.
     """
 
     def __init__(self, events: AsyncGenerator[protocol.Message], model: str) -> None:
@@ -172,6 +173,7 @@ class Generation:
         self.model = model
         self.prompt: PromptStats | None = None
         self.tokens = 0
+        self.model_ms = 0.0
         self.ended = False
 
     async def __aiter__(self) -> AsyncGenerator[str]:
@@ -187,10 +189,10 @@ class Generation:
                     case "prompt":
                         self.prompt = _prompt_stats(_values(event))
                     case "text":
-                        self.tokens = event["tokens"]
+                        self.tokens, self.model_ms = event["tokens"], event["model_ms"]
                         yield event["candidate"], event["text"]
                     case "done":
-                        self.tokens, self.ended = event["tokens"], event["ended"]
+                        self.tokens, self.ended, self.model_ms = event["tokens"], event["ended"], event["model_ms"]
 
 
 class Engine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class Llama:
         self.n_ubatch: int = native.llama_n_ubatch(self._context)
         self.n_seq: int = native.llama_n_seq_max(self._context)
         self._batch = native.llama_batch_init(self.n_batch, 0, 1)
+        self.busy = 0.0  # seconds inside `llama_decode` so far
 
     def close(self) -> None:
         """Free everything. The object is unusable afterwards."""
@@ -226,7 +228,9 @@ class Llama:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = row.seq
             batch.logits[i] = row.logits
+        started = time.perf_counter()
         code = native.llama_decode(self._context, batch)
+        self.busy += time.perf_counter() - started
         if code == 0:
             return "ok"
         if code == 1:

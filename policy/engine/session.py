@@ -36,19 +36,24 @@ WARM_GRAIN = 32  # tokens that an interrupted warming up may lose
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of a generation, or of one of its candidates, and how many tokens that has so far."""
+    """Some text of a generation, or of one of its candidates, and how many tokens that has so far.
+
+    `model_ms`: milliseconds inside llama.cpp, since the generation began.
+    """
 
     text: str
     tokens: int
+    model_ms: float
     candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a generation: by the model (`ended`) or by the limit."""
+    """The end of a generation: by the model (`ended`) or by the limit. `model_ms` as of `Piece`."""
 
     tokens: int
     ended: bool
+    model_ms: float
 
 
 class Session:
@@ -138,6 +143,7 @@ class Session:
         if said:
             yield stats
         writer = _Writer(self._llama)
+        spent = _Spent(self._llama)
         count = 0
         for token in self._said_and_going_on(slot, prompt, said, max_tokens):
             if isinstance(token, Evaluated):
@@ -145,15 +151,16 @@ class Session:
                 continue
             count += 1
             if self._ends(token):
-                yield Done(count, ended=True)
+                yield Done(count, True, spent.milliseconds)
                 return
             if text := writer.write(token):
-                yield Piece(text, count)
-        yield Done(count, ended=False)
+                yield Piece(text, count, spent.milliseconds)
+        yield Done(count, False, spent.milliseconds)
 
     def _several(
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
+        spent = _Spent(self._llama)
         result = self._cache.evaluate(slot, prompt.tokens)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
         writers: dict[int, _Writer] = {}
@@ -163,9 +170,9 @@ class Session:
             if writer.tokens >= max_tokens:
                 break
             if text := "".join(writer.write(token) for token in step.tokens if not self._ends(token)):
-                yield Piece(text, writer.tokens, step.candidate)
+                yield Piece(text, writer.tokens, spent.milliseconds, step.candidate)
         tokens = max(writer.tokens for writer in writers.values())
-        yield Done(tokens, ended=tokens < max_tokens)
+        yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
     def _said_and_going_on(self, slot: str, prompt: Prompt, said: list[int], limit: int) -> Iterator[int | Evaluated]:
         """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
@@ -216,6 +223,18 @@ class Session:
         """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""
         self._cache.forget_all(prefix)
         self._recall.forget_all(prefix)
+
+
+class _Spent:
+    """How long llama.cpp has been at work since this was made."""
+
+    def __init__(self, llama: Llama) -> None:
+        self._llama = llama
+        self._before = llama.busy
+
+    @property
+    def milliseconds(self) -> float:
+        return (self._llama.busy - self._before) * 1e3
 
 
 class _Writer:

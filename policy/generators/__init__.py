@@ -38,6 +38,10 @@ class Running(Protocol):
         """How many there are so far."""
 
     @property
+    def model_ms(self) -> float:
+        """Milliseconds inside llama.cpp so far; 0 where somebody else's computer computes."""
+
+    @property
     def ended(self) -> bool:
         """Whether the model has said all it had to say."""
 
@@ -50,6 +54,11 @@ class Running(Protocol):
 
 class OneText:
     """A generation that has one candidate, whatever was asked for."""
+
+    @property
+    def model_ms(self) -> float:
+        """None of this machine's time."""
+        return 0.0
 
     def __aiter__(self) -> AsyncGenerator[str]:
         raise NotImplementedError
@@ -162,6 +171,11 @@ class Ahead(OneText):
     def tokens(self) -> int:
         """Of the generation."""
         return self._running.tokens
+
+    @property
+    def model_ms(self) -> float:
+        """Of the generation."""
+        return self._running.model_ms
 
     @property
     def ended(self) -> bool:

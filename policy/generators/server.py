@@ -216,6 +216,10 @@ class _FallingBack(OneText):
         return self._running.tokens
 
     @property
+    def model_ms(self) -> float:
+        return self._running.model_ms
+
+    @property
     def ended(self) -> bool:
         return self._running.ended
 

@@ -286,6 +286,23 @@ async def test_what_becomes_of_a_suggestion_is_known(start: Start, workspace: Wr
     assert (await client.why(place.uri))["fate"] == "accepted"
 
 
+async def test_what_follows_an_acceptance_is_completed_ahead(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    client = await start(place.root, model=model, encodings=["utf-32"])
+    await opened(client, place)
+    item, *_ = await client.complete(place.uri, place.cursor)
+    taken = {"command": item["command"]["command"], "arguments": item["command"]["arguments"]}
+    await client.request("workspace/executeCommand", taken)
+    begin, end = ((at["line"], at["character"]) for at in (item["range"]["start"], item["range"]["end"]))
+    client.edit(place.uri, 2, begin, end, item["insertText"])
+    lines = item["insertText"].split("\n")
+    behind = (begin[0] + len(lines) - 1, len(lines[-1]) + (begin[1] if len(lines) == 1 else 0))
+    await client.complete(place.uri, behind, invoked=False)
+    report = await client.why(place.uri)
+    assert report["position"] == {"line": behind[0], "character": behind[1]}
+    assert report["stats"].keys() & {"reused", "joined"}, "nobody asked for it before"
+
+
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING)
     client = await start(place.root, model=model)

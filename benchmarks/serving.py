@@ -1,0 +1,319 @@
+"""How soon a suggestion is there while somebody types: the real server over stdio, and llama.vim on a `llama-server`.
+
+    python -m benchmarks.serving FOLDER [--llama-server PATH] [--places N] [--keys N] [--seed N] [--model FILE]
+        [--only NAME…] [--json]
+
+Files of FOLDER are typed into (`benchmarks.trace`), once for each policy of ours, and with `--llama-server` also for
+llama.vim (`benchmarks.llama_vim`), with its own context and with one of 48 + 16 lines; everybody gets the same keys at
+the same moments and the same model file, one after the other. Our server is asked as editors ask it: the older request
+is cancelled, the change sent, the newer one made.
+What the figures mean stands in `benchmarks.screen`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.llama_vim import LlamaVim, llama_server
+from benchmarks.machine import describe
+from benchmarks.screen import Screen, replay, seen, spread
+from benchmarks.trace import Place, record
+from indexer.model import Cursor
+from lsp_server.client import Client, RefusedError
+from policy import models
+from policy.engine import Engine, EngineSettings, Supervisor
+from policy.errors import GaveWay
+
+LOADING = 600  # seconds
+CANCELLATIONS = 60
+POLICIES = ("never", "always", "selective")
+SMALL = (48, 16)  # lines before and behind the cursor
+
+
+# -- ours -------------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """The server over stdio, asked as editors ask it."""
+
+    def __init__(self, client: Client, screen: Screen) -> None:
+        self._client = client
+        self._screen = screen
+        self._version = 1
+        self._text = ""
+        self._asked: tuple[int, asyncio.Task[None]] | None = None
+        self.requests = self.cancelled = 0
+        self.answers: list[tuple[float, dict[str, Any]]] = []
+
+    async def enter(self, place: Place) -> None:
+        """Open the file, with the cursor at the place."""
+        self._version, self._text = 1, ""
+        self._client.open(place.path.as_uri(), place.prefix + place.suffix, place.language)
+        at = _position(place.prefix)
+        focus = {"textDocument": {"uri": place.path.as_uri()}, "position": {"line": at[0], "character": at[1]}}
+        self._client.notify("textDocument/didFocus", focus)
+
+    def key(self, place: Place, typed: str) -> None:
+        """Take the older request back, send the change, and ask."""
+        uri = place.path.as_uri()
+        if self._asked is not None and not self._asked[1].done():
+            self._client.cancel(self._asked[0])
+        before = _position(place.prefix + self._text)
+        self._version += 1
+        if typed.startswith(self._text):
+            self._client.edit(uri, self._version, before, before, typed[len(self._text) :])
+        else:
+            self._client.edit(uri, self._version, _position(place.prefix + typed), before, "")
+        self._text = typed
+        number, answer = self._client.ask_completion(uri, _position(place.prefix + typed), invoked=False)
+        self.requests += 1
+        self._asked = number, asyncio.create_task(self._answered(uri, place.prefix + typed, answer))
+
+    async def leave(self, place: Place) -> None:
+        """Close the file."""
+        if self._asked is not None:
+            await self._asked[1]
+        self._client.close_document(place.path.as_uri())
+
+    async def _answered(self, uri: str, before: str, answer: Awaitable[list[dict[str, Any]]]) -> None:
+        number, started = len(self._screen.strokes), time.perf_counter()
+        try:
+            items = await answer
+        except RefusedError:
+            self.cancelled += 1
+            return
+        spent = time.perf_counter() - started
+        if items and number == len(self._screen.strokes):
+            _, column = _position(before)
+            start = items[0]["range"]["start"]["character"]
+            self._screen.show(items[0]["insertText"][column - start :])
+        self.answers.append((spent, await self._client.why(uri)))
+
+    def figures(self) -> dict[str, Any]:
+        """What the requests took."""
+        reused = [(spent, why) for spent, why in self.answers if why["stats"].get("reused")]
+        joined = [why for _, why in self.answers if why["stats"].get("joined")]
+        made = [
+            (spent, why)
+            for spent, why in self.answers
+            if "generation" in why["timings_ms"] and not why["stats"].get("joined")
+        ]
+        times = [why["timings_ms"] for _, why in made]
+        tokens = sorted(why["stats"]["evaluated_tokens"] for _, why in made)
+        return {
+            "requests": self.requests,
+            "cancelled": round(self.cancelled / self.requests, 3),
+            "from_cache": round(len(reused) / max(1, len(self.answers)), 3),
+            "joined": round(len(joined) / max(1, len(self.answers)), 3),
+            "retrieved": round(sum(why["decision"]["retrieve"] for _, why in made) / max(1, len(made)), 3),
+            "made": spread([spent for spent, _ in made]),
+            "evaluated_tokens": _tokens(tokens),
+            "own_share": spread([(each["total"] - each["model"] - each.get("pause", 0.0)) / 1e3 for each in times]),
+            "held_back": round(sum("pause" in each for each in times) / max(1, len(times)), 3),
+            "typed_through": spread([why["timings_ms"]["total"] / 1e3 for _, why in reused]),
+            "typed_through_client": spread([spent for spent, _ in reused]),
+        }
+
+
+def _position(before: str) -> tuple[int, int]:
+    return before.count("\n"), len(before) - before.rfind("\n") - 1
+
+
+def _tokens(counts: Sequence[int]) -> dict[str, int] | None:
+    if not counts:
+        return None
+    return {"p50": counts[len(counts) // 2], "p95": counts[min(len(counts) - 1, int(len(counts) * 0.95))]}
+
+
+@contextlib.asynccontextmanager
+async def our_server(root: Path, model: Path, policy: str) -> AsyncIterator[Client]:
+    command = [sys.executable, "-m", "lsp_server.cli", "--model", str(model)]
+    client = await Client.spawn(command, settings={"policy": policy})
+    try:
+        await client.initialize([root], encodings=["utf-32"])
+        ready = client.seen("repoformer/status", lambda status: status["state"] in {"ready", "error"})
+        await asyncio.wait_for(ready, LOADING)
+        yield client
+    finally:
+        await client.close()
+
+
+async def measure_ours(root: Path, model: Path, policy: str, places: Sequence[Place]) -> dict[str, Any]:
+    screen = Screen()
+    async with our_server(root, model, policy) as client:
+        editor = Ours(client, screen)
+        await replay(places, editor, screen)
+    return seen(screen.strokes) | editor.figures()
+
+
+async def measure_cancellation(model: models.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
+    """From a cancellation, at a random moment of reading or of writing, until the engine has done something else."""
+    supervisor = Supervisor(model.path, EngineSettings(), budgets=models.recommended_budgets(model))
+    engine = await supervisor.engine()
+    dice = random.Random(0)
+    cursors = [Cursor(str(place.path), place.prefix, place.suffix, place.language) for place in places]
+    found = {}
+    for stage, longest in (("reading", 0.25), ("writing", 0.5)):
+        times: list[float] = []
+        for _ in range(CANCELLATIONS):
+            await engine.forget("")
+            working = asyncio.create_task(_work(engine, dice.choice(cursors), stage))
+            await asyncio.sleep(dice.uniform(0.005, longest))
+            if working.done():
+                continue
+            started = time.perf_counter()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await engine.forget("nobody")
+            times.append(time.perf_counter() - started)
+        found[stage] = spread(times)
+    await supervisor.close()
+    return found
+
+
+async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
+    with contextlib.suppress(GaveWay):
+        if stage == "reading":
+            await engine.read("document", cursor)
+        else:
+            async for _ in engine.generate("document", cursor, None, 256):
+                pass
+
+
+# -- llama.vim --------------------------------------------------------------------------------------------------------
+
+
+class Theirs:
+    """llama.vim."""
+
+    def __init__(self, vim: LlamaVim) -> None:
+        self._vim = vim
+
+    async def enter(self, place: Place) -> None:
+        """Open the file, with the cursor at the place."""
+        self._vim.enter(place.path.name, place.prefix, place.suffix)
+
+    def key(self, place: Place, typed: str) -> None:
+        """Type."""
+        self._vim.key(place.prefix + typed, place.suffix)
+
+    async def leave(self, place: Place) -> None:
+        """Save, and close the file."""
+        self._vim.save_and_leave()
+
+    def figures(self) -> dict[str, Any]:
+        """What the requests took."""
+        answers = self._vim.answers
+        return {
+            "requests": len(answers),
+            "made": spread([(each["prompt_ms"] + each["predicted_ms"]) / 1e3 for each in answers]),
+            "evaluated_tokens": _tokens(sorted(each["prompt_n"] for each in answers)),
+        }
+
+
+async def measure_theirs(program: Path, model: Path, places: Sequence[Place], lines: tuple[int, int]) -> dict[str, Any]:
+    screen = Screen()
+    async with llama_server(program, model, _free_port()) as server:
+        vim = LlamaVim(server, screen.show, *lines)
+        editor = Theirs(vim)
+        await replay(places, editor, screen)
+        await vim.close()
+    return seen(screen.strokes) | editor.figures()
+
+
+# -- all of it --------------------------------------------------------------------------------------------------------
+
+
+Measure = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+
+
+def measures(options: argparse.Namespace, model: models.ModelFile, places: Sequence[Place]) -> dict[str, Measure]:
+    """Everything that can be measured, by name."""
+    root: Path = options.folder.resolve()
+    found: dict[str, Measure] = {policy: partial(measure_ours, root, model.path, policy, places) for policy in POLICIES}
+    found["cancellation"] = partial(measure_cancellation, model, places)
+    if options.llama_server:
+        theirs = partial(measure_theirs, options.llama_server, model.path, places)
+        found["llama.vim"] = partial(theirs, (LlamaVim.n_prefix, LlamaVim.n_suffix))
+        found["llama.vim, 48 + 16 lines"] = partial(theirs, SMALL)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def told(name: str, result: dict[str, Any]) -> str:
+    """Some lines for people."""
+    if "in_time" not in result:
+        return "\n".join(f"{name}, {stage}: {_range(each)}" for stage, each in result.items())
+    rows = [
+        f"{name}: in time {result['in_time']:.1%} of {result['keys']} keys, seen after {_range(result['seen_after'])}"
+    ]
+    rows += [
+        f"    {title} {_range(result[key]) if isinstance(result[key], dict) else result[key]}"
+        for key, title in (
+            ("es", "ES"),
+            ("requests", "requests"),
+            ("cancelled", "share of them that was cancelled"),
+            ("from_cache", "share of the answers that came from the cache"),
+            ("joined", "share of the answers that joined a request before"),
+            ("retrieved", "share of the others that retrieved"),
+            ("held_back", "share of the others that was held back first"),
+            ("made", "an answer that was made"),
+            ("evaluated_tokens", "prompt tokens that it evaluated"),
+            ("own_share", "its share outside llama.cpp"),
+            ("typed_through", "typed through, in the server"),
+            ("typed_through_client", "typed through, for the client"),
+        )
+        if result.get(key) is not None
+    ]
+    return "\n".join(rows)
+
+
+def _range(spread: dict[str, Any] | None) -> str:
+    if spread is None:
+        return "-"
+    unit = " ms" if "p50_ms" in spread else ""
+    p50, p95 = (spread.get(f"{name}_ms", spread.get(name)) for name in ("p50", "p95"))
+    return f"p50 {p50}{unit}, p95 {p95}{unit}" + (f" ({spread['n']})" if "n" in spread else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="a llama-server to compare with")
+    parser.add_argument("--places", type=int, default=6)
+    parser.add_argument("--keys", type=int, default=45, help="about so many a place")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="", metavar="FILE")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="such as selective or llama.vim")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    model = models.resolve(options.model)
+    places = record(options.folder.resolve(), options.places, options.keys, options.seed)
+    header = {"machine": describe(), "model": models.name_of(model.path), "places": len(places)}
+    print(json.dumps(header) if options.json else f"{header['machine']}\n{header['model']}", flush=True)
+    for name, measure in measures(options, model, places).items():
+        if not options.only or name.split(",")[0] in options.only:
+            result = asyncio.run(measure())
+            print(json.dumps({name: result}) if options.json else told(name, result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

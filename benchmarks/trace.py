@@ -1,0 +1,119 @@
+"""Recorded typing: keys with the moments at which they are hit, made by a seeded script from real files.
+
+A piece of a file, a few lines long, is taken out and typed again. The hand is fast and uneven (8 keys a second, a
+log-normal rhythm), rests for 0.6 s behind every line and at some words, and hits a wrong key now and then, which it
+notices a little later and takes back. Nobody accepts anything: so the same keys come at the same moments, whatever is
+suggested, and systems can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from indexer.languages import language_of
+from indexer.rules import Rules
+from indexer.settings import IndexSettings
+
+INTERVAL = 1 / 8  # seconds between two keys, the mean
+UNEVENNESS = 0.35  # standard deviation of its logarithm
+PAUSE = 0.6
+THOUGHTFUL = 1 / 6  # share of the words before which a hand rests
+SLIPS = 1 / 40  # share of the letters that become another one first
+_NEIGHBOURS = {"a": "s", "e": "r", "i": "o", "n": "m", "o": "p", "r": "t", "s": "d", "t": "y", "u": "i", "l": "k"}
+_SIZES = range(1_500, 40_000)  # characters of a file that a person works in
+_WIDTHS = range(8, 90)  # characters of a line worth typing, without its indentation
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """`after` so many seconds behind the key before: `text` is inserted, or with "" a character deleted."""
+
+    after: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file without the piece that is typed between `prefix` and `suffix`; `typed` is what comes of the `keys`."""
+
+    path: Path
+    language: str
+    prefix: str
+    suffix: str
+    typed: str
+    keys: tuple[Key, ...]
+
+    def moments(self) -> list[float]:
+        """When each key is hit, in seconds from the beginning."""
+        return list(accumulate(key.after for key in self.keys))
+
+    def states(self) -> Iterator[str]:
+        """What has been typed behind each key."""
+        text = ""
+        for key in self.keys:
+            text = text + key.text if key.text else text[:-1]
+            yield text
+
+
+def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
+    """Type at `places` places in files below `root`, about `keys` keys each; the same ones for the same `seed`."""
+    dice = random.Random(seed)
+    files = sorted(root / entry.path for entry in Rules(root, IndexSettings()).walk())
+    dice.shuffle(files)
+    found: list[Place] = []
+    for file in files:
+        language = language_of(str(file))
+        if len(found) == places:
+            break
+        if language is None or file.stat().st_size not in _SIZES:
+            continue
+        if place := _place(file, language.id, file.read_text("utf-8", "replace"), keys, dice):
+            found.append(place)
+    return found
+
+
+def _place(file: Path, language: str, text: str, keys: int, dice: random.Random) -> Place | None:
+    lines = text.split("\n")
+    starts = list(range(len(lines) // 4, len(lines) * 3 // 4))
+    dice.shuffle(starts)
+    for start in starts:
+        end = start
+        while end < len(lines) and len(lines[end].strip()) in _WIDTHS and sum(map(len, lines[start:end])) < keys:
+            end += 1
+        piece = "\n".join(lines[start:end])
+        if end - start < 2 or len(piece.replace(" ", "")) < keys * 2 // 3:
+            continue
+        indent = re.match(r"\s*", lines[start])[0]  # type: ignore[index]  # it matches nothing, too
+        prefix = "".join(line + "\n" for line in lines[:start]) + indent
+        suffix = "".join("\n" + line for line in lines[end:])
+        typed = piece[len(indent) :]
+        return Place(file, language, prefix, suffix, typed, tuple(_hit(typed, dice)))
+    return None
+
+
+def _hit(text: str, dice: random.Random) -> Iterator[Key]:
+    """The keys that a hand hits to type `text`; a line break comes with the indentation, which editors add."""
+    strokes: Sequence[str] = re.findall(r"\n[ \t]*|.", text)
+    gap = 0.0
+    for at, stroke in enumerate(strokes):
+        before = strokes[at - 1] if at else ""
+        rests = before.startswith("\n") or (stroke.isalpha() and before == " " and dice.random() < THOUGHTFUL)
+        gap = PAUSE if rests else _interval(dice)
+        if stroke in _NEIGHBOURS and dice.random() < SLIPS:
+            further = [other for other in strokes[at + 1 : at + 1 + dice.randrange(3)] if not other.startswith("\n")]
+            for wrong in (_NEIGHBOURS[stroke], *further):
+                yield Key(gap, wrong)
+                gap = _interval(dice)
+            for number in range(1 + len(further)):
+                yield Key(2 * INTERVAL if number == 0 else _interval(dice), "")
+        yield Key(gap, stroke)
+
+
+def _interval(dice: random.Random) -> float:
+    return INTERVAL * math.exp(dice.gauss(-(UNEVENNESS**2) / 2, UNEVENNESS))
