@@ -260,7 +260,8 @@ class Session:
             position = record.position if record else None
         last = len(document.lines) - 1
         place = document.locate(position, self.encoding) if position else Place(last, len(document.lines[last]))
-        self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))
+        if not self._saving("smaller"):
+            self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))
 
     def offers(self, document: Document) -> bool:
         """Whether completions are wanted in a document."""
@@ -270,11 +271,13 @@ class Session:
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Record | None:
         """Complete between two texts; None after a failure, which is reported and not raised."""
-        resting = self.settings.on_battery == "invoked" and self._power.on_battery()
+        resting = self._saving("invoked")
         self._update(resting=resting)
         if resting and not invoked:
             return None
         request = _request(document, sides, "invoked" if invoked else "automatic")
+        if not invoked and self._saving("smaller"):
+            request = replace(request, multiline=False, ahead=False)
         try:
             await self._started.wait()  # the first request may come before the settings do
             completion = await self._core.complete(request)
@@ -289,13 +292,17 @@ class Session:
             log.debug("no completion: %s", completion.reason)
         return record
 
+    def _saving(self, how: str) -> bool:
+        """Whether the machine runs on its battery, and this is what is wanted then."""
+        return self.settings.on_battery == how and self._power.on_battery()
+
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Something became of a completion; one that is no longer the last of its document is forgotten."""
         for uri, record in self._records.items():
             if record.number == number:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
-                if fate == "accepted" and candidate < len(texts):
+                if fate == "accepted" and candidate < len(texts) and not self._saving("smaller"):
                     self._core.look_ahead(after(record.request, texts[candidate]))
                 return
 

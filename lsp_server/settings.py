@@ -249,10 +249,11 @@ class Settings:
         _Integer(0, 10_080),
         "Minutes without a request after which the model leaves memory, until the next one. 0: it stays.",
     )
-    on_battery: Literal["always", "invoked"] = _setting(
+    on_battery: Literal["always", "smaller", "invoked"] = _setting(
         "always",
-        _Choice(("always", "invoked")),
-        "On battery: complete as ever, or only where a completion is asked for with a key.",
+        _Choice(("always", "smaller", "invoked")),
+        "On battery: complete as ever; no more than the rest of a line, and nothing ahead; or only where a completion "
+        "is asked for with a key.",
     )
 
     # The index

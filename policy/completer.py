@@ -61,7 +61,7 @@ class Request:
     """A completion wanted at `cursor`. `document` names the KV cache's slots (the URI, as a rule).
 
     What is not None goes before the settings; but a threshold that a person set goes before `threshold`, which is
-    what the workspace was calibrated to.
+    what the workspace was calibrated to. With `ahead` off nothing is done that was not asked for.
     """
 
     cursor: Cursor
@@ -70,6 +70,7 @@ class Request:
     policy: Policy | None = None
     multiline: bool | None = None
     threshold: float | None = None
+    ahead: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Completer:
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
             self._rhythm.answered(completion.timings_ms["total"] / 1e3)
-            if completion.text and settings.ahead and self._source.local:
+            if completion.text and settings.ahead and request.ahead and self._source.local:
                 self._set_aside(self._look_ahead_later(after(request, completion.text)))
         return completion
 

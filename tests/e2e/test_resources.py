@@ -47,11 +47,16 @@ async def test_a_model_too_large_for_memory_is_refused_once(
     assert (await client.seen("repoformer/status", lambda status: status["state"] == "error"))["message"] == told
 
 
+UNPLUGGED = """
+import psutil
+from types import SimpleNamespace
+psutil.sensors_battery = lambda: SimpleNamespace(power_plugged=False)
+"""
+
+
 async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write, model: Path, machine: Machine) -> None:
     place = workspace(COUNTING)
-    battery = "import psutil\nfrom types import SimpleNamespace\n"
-    battery += "psutil.sensors_battery = lambda: SimpleNamespace(power_plugged=False)\n"
-    env = machine(battery)
+    env = machine(UNPLUGGED)
     client = await start(place.root, model=model, env=env, settings={"onBattery": "invoked"})
     await ready(client)
     client.open(place.uri, place.text)
@@ -64,3 +69,15 @@ async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write,
     await ready(client)
     client.open(place.uri, place.text)
     assert await client.complete(place.uri, place.cursor, invoked=False), "unless it was set, a battery is no reason"
+
+
+async def test_on_battery_no_more_than_a_line(start: Start, workspace: Write, model: Path, machine: Machine) -> None:
+    place = workspace("#- loops.py\nfor number in range(10):\n    print(number)\n\n\nfor number in range(20):‸\n")
+    for env, settings, several in ((machine(UNPLUGGED), {"onBattery": "smaller"}, False), ({}, {}, True)):
+        client = await start(place.root, model=model, env=env, settings=settings)
+        await ready(client)
+        client.open(place.uri, place.text)
+        items = await client.complete(place.uri, place.cursor, invoked=False)
+        assert any("\n" in item["insertText"] for item in items) is several
+        assert await client.complete(place.uri, place.cursor, invoked=True), "asked for, it says all of it"
+        await client.close()
