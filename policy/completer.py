@@ -149,7 +149,8 @@ class Completer:
         completion = await self._take_off(request, settings, shaper, clock).wait()
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
-            self._rhythm.answered(completion.timings_ms["total"] / 1e3)
+            spent = completion.timings_ms
+            self._rhythm.answered((spent["total"] - spent.get("pause", 0.0)) / 1e3)
             if completion.text and settings.ahead and request.ahead and self._source.local:
                 self._set_aside(self._look_ahead_later(after(request, completion.text)))
         return completion

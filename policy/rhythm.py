@@ -33,7 +33,7 @@ class Rhythm:
         self._last_key = now
 
     def answered(self, seconds: float) -> None:
-        """So long did an answer take that the engine had to make."""
+        """So long did an answer take that the engine had to make, less what it was held back for."""
         self._answer = _mean(self._answer, seconds)
 
     def delay(self) -> float:
