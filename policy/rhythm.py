@@ -1,8 +1,10 @@
-"""When to begin: at once, as long as an answer comes before the next key, and after a short pause where it would not.
+"""When to begin: at once, unless an answer takes so long that hardly any would come before the next key.
 
-A person who types faster than the engine answers gets nothing out of a generation for every key: each is given up for
-the next one. Then a request waits about as long as it takes to the next key, and if none comes, somebody is looking.
-What the engine has to read is read meanwhile. Measured, not set: the interval of the keys and the time of an answer.
+A generation that is given up for the next key costs little: the engine is free again within milliseconds, what it read
+stays read, and as often as not the next key agrees with what is being written and joins it. So to wait pays only where
+an answer takes many keys: then a request waits about as long as it takes to the next key, and if none comes, somebody
+is looking. What the engine has to read is read meanwhile. Measured, not set: the interval of the keys and the time of
+an answer.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 
 PAUSE = 0.8  # seconds: more than that between two keys is no rhythm but a pause
 LONGEST = 0.12  # seconds that a request is held back at most
-HOPELESS = 1.5  # how many keys an answer may take: below that, some come in time, for people do not type evenly
+HOPELESS = 6.0  # how many keys an answer may take; `docs/serving.md` has what less and more came to
 _WEIGHT = 0.2  # of the newest of the values that are averaged
 
 
