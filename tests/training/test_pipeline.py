@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from policy import models
 from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
 from policy.gate import gates_of
-from policy.prompt import LAYOUTS, Budgets, PromptBuilder
+from policy.prompt import LAYOUTS, PromptBuilder
 from policy.training import (
     adapt,
     base,
     blanks,
-    corpus,
     export,
     finetune,
     label,
@@ -34,83 +31,7 @@ from policy.training import (
 from policy.training.compute import Compute
 from policy.training.examples import ExampleBuilder
 from policy.training.loss import nll
-
-NAMES = ("shape", "area", "width", "colour", "border", "corner", "canvas", "point")
-BUDGETS = Budgets(left=64, right=24, context=48, step_lines=2)
-LIST = "split,registry,name,version,licence\n"
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three packages as wheels, the tiny base, and the first two steps."""
-    torch.set_num_threads(1)  # the tiny model has nothing to share
-    folder = tmp_path_factory.mktemp("train")
-    rows = LIST
-    for number, split in enumerate(("train", "valid", "test")):
-        name = f"tiny{split}"
-        rows += f"{split},pypi,{name},1.0,MIT\n"
-        _wheel(folder / "downloads" / f"pypi~{name}" / f"{name}-1.0-py3-none-any.whl", name, number)
-    (folder / "list.csv").write_text(rows)
-    _tiny_base(folder / "base")
-    corpus.run(folder / "corpus", folder / "downloads", folder / "list.csv")
-    blanks.run(folder / "blanks", folder / "corpus", per_repository=60)
-    return folder
-
-
-def _wheel(path: Path, package: str, number: int) -> None:
-    path.parent.mkdir(parents=True)
-    with zipfile.ZipFile(path, "w") as wheel:
-        for at, name in enumerate(NAMES):
-            other, third = NAMES[at - 1], NAMES[at - 3]
-            text = f"from .{other} import {other}_of\nfrom .{third} import {third}_of\nfrom math import sqrt\n\n\n"
-            for item in range(6):
-                text += (
-                    f"def {name}_{package}_{item}(first, second={item + number}):\n"
-                    f"    total = {other}_of(first) + {item * at}\n"
-                    f"    if total > second:\n"
-                    f"        return sqrt({third}_of(total))\n"
-                    f"    return first + second * {number + item}\n\n\n"
-                )
-            wheel.writestr(f"{package}/{name}.py", text + f"def {name}_of(value):\n    return value\n")
-        wheel.writestr(f"{package}/_vendor/copied.py", "x = 1\n" * 100)
-        wheel.writestr(f"{package}/made.py", "# @generated, do not edit\n" + "x = 1\n" * 100)
-
-
-def _tiny_base(folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    from tokenizers.trainers import BpeTrainer
-
-    words = [f"def {name}_of(value):\n    return total\n" for name in NAMES]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=320, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
-    )
-    inner.train_from_iterator(words, trainer)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=inner.get_vocab_size(), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    inner.save(str(folder / "tokenizer.json"))
-
-
-def _adapt(work: Path, out: str, steps: int) -> Path:
-    schedule = adapt.Schedule(steps=steps, batch=8, lr=3e-3, warmup=2)
-    adapt.run(
-        work / out, work / "corpus", work / "blanks", work / "base", budgets=BUDGETS, schedule=schedule,
-        validate_every=6, validation_blanks=16, compute=Compute(micro_tokens=512),
-    )  # fmt: skip
-    return work / out
-
-
-@pytest.fixture(scope="module")
-def adapted(work: Path) -> Path:
-    return _adapt(work, "adapt", 24)
+from tests.training.tiny import BUDGETS, NAMES, run_adapt
 
 
 def test_the_corpus_keeps_what_a_person_wrote(work: Path) -> None:
@@ -127,8 +48,8 @@ def test_adaptation_lowers_the_loss(adapted: Path) -> None:
 
 
 def test_a_stopped_run_ends_like_one_that_was_not(work: Path, adapted: Path) -> None:
-    _adapt(work, "stopped", 9)
-    again = _adapt(work, "stopped", 24)
+    run_adapt(work, "stopped", 9)
+    again = run_adapt(work, "stopped", 24)
     whole, parts = (torch.load(folder / adapt.STATE, weights_only=True)["model"] for folder in (adapted, again))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     losses = [[row["middle"] for row in adapt.history(folder)[1:]] for folder in (adapted, again)]
