@@ -215,6 +215,9 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
         "--evaluated", type=Path, help="a run of `eval` on validation repositories: fit thresholds on it"
     )
     parser.add_argument("--name", default="repoformer-smollm2-135m", help="name of the model and of its files")
+    parser.add_argument(
+        "--part-mb", type=int, default=0, help="write the quantised files in parts of at most so many MB"
+    )
 
 
 def _run_export(options: argparse.Namespace) -> int:
@@ -226,6 +229,7 @@ def _run_export(options: argparse.Namespace) -> int:
         tuple(options.types.split(",")),
         options.name,
         options.evaluated,
+        options.part_mb * 1_000_000,
     ):
         print(path)
     return 0
