@@ -215,9 +215,7 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
         "--evaluated", type=Path, help="a run of `eval` on validation repositories: fit thresholds on it"
     )
     parser.add_argument("--name", default="repoformer-smollm2-135m", help="name of the model and of its files")
-    parser.add_argument(
-        "--part-mb", type=int, default=0, help="write the quantised files in parts of at most so many MB"
-    )
+    parser.add_argument("--part-mb", type=int, default=0, help="cut quantised files into parts of so many MB")
 
 
 def _run_export(options: argparse.Namespace) -> int:
