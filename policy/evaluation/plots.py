@@ -19,6 +19,7 @@ from .task import EvaluationError
 INK, SOFT = "#22303c", "#b8c4ce"
 COLOURS = {
     "selective": "#0b6e99",
+    "selective, token": "#64b1d4",
     "trial retrieval": "#d9730d",
     "trial generation": "#6940a5",
     "random": "#8a8f98",

@@ -135,7 +135,7 @@ def test_the_best_of_nothing_but_harm_is_to_abstain() -> None:
 
 def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
     rows = made_up(60, "knows")
-    found = figures.compute(rows, [AS_SAID])
+    found = figures.compute(rows, [replace(AS_SAID, name="hybrid", weights={"token": 1.0, "block": 0.1}), AS_SAID])
     from pathlib import Path
 
     out = Path(str(tmp_path))
@@ -146,6 +146,7 @@ def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
     assert "the repository &lt;x&gt; is not there" in page
     text = (out / "report.md").read_text("utf-8")
     assert "| selective, threshold |" in text
+    assert "| selective, token |" in text
     assert all((out / f"{name}.png").is_file() for name in ("gain", "threshold", "abstention", "calibration", "budget"))
 
 
