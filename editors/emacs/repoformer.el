@@ -625,7 +625,7 @@ Eglot turns it on in the buffers that the server manages."
       (format "By the policy, without asking the model: %s." outcome))
      (t
       (format "%s %.3f against a threshold of %.3f: %s."
-              (if (equal source "token") "P(retrieve)" "Similarity of the best code found")
+              (if (equal source "similarity") "Similarity of the best code found" "P(retrieve)")
               (plist-get decision :p_retrieve)
               (plist-get decision :threshold)
               outcome)))))

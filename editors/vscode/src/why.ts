@@ -118,7 +118,7 @@ function verdict({ decision }: Report): string {
     if (decision.source === "policy") {
         return `By the policy, without asking the model: ${outcome}.`;
     }
-    const what = decision.source === "token" ? "P(retrieve)" : "Similarity of the best code found";
+    const what = decision.source === "similarity" ? "Similarity of the best code found" : "P(retrieve)";
     const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
     return `${what} ${p} against a threshold of ${threshold}: ${outcome}.`;
 }

@@ -13,7 +13,7 @@ local function verdict(decision)
   if decision.source == 'policy' then
     return ('By the policy, without asking the model: %s.'):format(outcome)
   end
-  local what = decision.source == 'token' and 'P(retrieve)' or 'Similarity of the best code found'
+  local what = decision.source == 'similarity' and 'Similarity of the best code found' or 'P(retrieve)'
   return ('%s %.3f against a threshold of %.3f: %s.'):format(what, decision.p_retrieve, decision.threshold, outcome)
 end
 
