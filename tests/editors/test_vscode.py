@@ -420,6 +420,8 @@ def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
         code.choose("Complete code with a local model")
         code.shows(".gettingStartedContainer", "Get the server")
         code.command("Preferences: Open Settings (UI)")
+        # Where the focus is by now is VS Code's affair: the palette may give it back to the walkthrough after that.
+        code.page.click(".settings-editor .suggest-input-container .monaco-editor")
         code.page.wait_for_selector(".settings-editor .suggest-input-container .focused")
         code.type("@ext:repoformer-lsp.repoformer-lsp")
         users = [name for name, schema in settings.items() if "scope" not in schema]  # the others are the machine's
