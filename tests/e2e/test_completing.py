@@ -343,26 +343,21 @@ async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     place = workspace(TWO_FILES)
     client = await start(place.root, model=model)
     await opened(client, place)
-    default = await threshold(client, place)
+
+    async def threshold() -> float:
+        await client.complete(place.uri, place.cursor)
+        decision = (await client.why(place.uri))["decision"]
+        assert decision["source"] == "similarity"
+        assert decision["retrieve"] == (decision["p_retrieve"] > decision["threshold"])
+        return float(decision["threshold"])
+
+    default = await threshold()
     mine = calibration.Calibration(0.875, model.name, calibration.fingerprint(model), 40, "2026-01-01")
     calibration.store(place.root, mine)
-    assert await threshold(client, place) == 0.875
+    assert await threshold() == 0.875
     calibration.store(place.root, replace(mine, sha256="of another model", threshold=0.5))
-    assert await threshold(client, place) == default
+    assert await threshold() == default
     calibration.undo(place.root)
-    assert await threshold(client, place) == 0.875
-    # A person's own setting goes before what was calibrated.
-    other = await start(place.root, model=model, settings={"threshold": 0.25})
-    await opened(other, place)
-    assert await threshold(other, place) == 0.25
+    assert await threshold() == 0.875
     calibration.undo(place.root)
-    assert await threshold(client, place) == default
-
-
-async def threshold(client: Client, place: Workspace) -> float:
-    """What a decision is compared with now."""
-    await client.complete(place.uri, place.cursor)
-    decision = (await client.why(place.uri))["decision"]
-    assert decision["source"] == "similarity"
-    assert decision["retrieve"] == (decision["p_retrieve"] > decision["threshold"])
-    return float(decision["threshold"])
+    assert await threshold() == default
