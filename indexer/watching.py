@@ -12,11 +12,27 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-_IGNORED_EVENTS = frozenset({"opened", "closed_no_write"})
+# Not that something is read: where a queue of events overflows, watchdog lists the folders again, and in a workspace of
+# some ten thousand folders (environments, `node_modules`) the events of that listing would overflow it anew, for ever.
+_EVENTS: list[type[FileSystemEvent]] = [
+    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileClosedEvent, FileCreatedEvent, FileDeletedEvent,
+    FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
 
 
 class Watcher(FileSystemEventHandler):
@@ -32,7 +48,7 @@ class Watcher(FileSystemEventHandler):
         observer = Observer()
         try:
             for root in roots:
-                observer.schedule(self, str(root), recursive=True)
+                observer.schedule(self, str(root), recursive=True, event_filter=_EVENTS)
             observer.start()
         except OSError as error:
             observer.unschedule_all()
@@ -51,7 +67,5 @@ class Watcher(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on the paths of an event: a rename has two."""
-        if event.event_type in _IGNORED_EVENTS or (event.is_directory and event.event_type == "modified"):
-            return
         paths = (event.src_path, event.dest_path)
         self._on_change([path if isinstance(path, str) else path.decode("utf-8", "replace") for path in paths if path])
