@@ -36,13 +36,18 @@ def attach(model: Any, rank: int, seed: int) -> None:
     """Freeze `model` and give its linear layers (but the output, which is the embedding) differences to train."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
-    for layer in model.modules():
-        if type(layer) is torch.nn.Linear and layer is not model.get_output_embeddings():
-            out, width = layer.weight.shape
-            down = torch.randn(rank, width, generator=generator) / math.sqrt(width)
-            layer.__class__ = LoraLinear
-            layer.down = torch.nn.Parameter(down.to(layer.weight.device))
-            layer.up = torch.nn.Parameter(torch.zeros(out, rank, device=layer.weight.device))
+    for layer in linear_layers(model):
+        out, width = layer.weight.shape
+        down = torch.randn(rank, width, generator=generator) / math.sqrt(width)
+        layer.__class__ = LoraLinear
+        layer.down = torch.nn.Parameter(down.to(layer.weight.device))
+        layer.up = torch.nn.Parameter(torch.zeros(out, rank, device=layer.weight.device))
+
+
+def linear_layers(model: Any) -> list[Any]:
+    """The linear layers of a model but its output, which is the embedding."""
+    output = model.get_output_embeddings()
+    return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output]
 
 
 def state_of(model: Any) -> dict[str, Any]:

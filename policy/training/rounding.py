@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from .lora import linear_layers
+
 BLOCK = 32  # weights with a scale of their own, along a row
 
 
@@ -44,7 +46,7 @@ def rounded(model: Any, type_: str | None) -> Iterator[None]:
         yield
         return
     with torch.no_grad():
-        exact = [(layer.weight, layer.weight.data) for layer in _linear(model)]
+        exact = [(layer.weight, layer.weight.data) for layer in linear_layers(model)]
         for parameter, data in exact:
             parameter.data = ROUNDINGS[type_](data)
     try:
@@ -52,9 +54,3 @@ def rounded(model: Any, type_: str | None) -> Iterator[None]:
     finally:
         for parameter, data in exact:
             parameter.data = data
-
-
-def _linear(model: Any) -> Iterator[torch.nn.Linear]:
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Linear) and layer is not model.get_output_embeddings():
-            yield layer
