@@ -66,9 +66,10 @@ class Wire:
         """Parameters of the requests for inline completions."""
         return self.sent(METHOD)
 
-    def answers(self) -> list[list[Message]]:
-        """The items of each answered request for inline completions."""
-        asked = {m["id"] for _, m in self.messages("editor") if m.get("method") == METHOD}
+    def answers(self, kind: int | None = None) -> list[list[Message]]:
+        """The items of each answered request for inline completions (of one trigger kind), in the order of answering."""
+        sent = (m for _, m in self.messages("editor") if m.get("method") == METHOD)
+        asked = {m["id"] for m in sent if kind in (None, m["params"]["context"]["triggerKind"])}
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
 

@@ -11,6 +11,7 @@ local INVOKED, AUTOMATIC = 1, 2
 ---@class repoformer.own.State
 ---@field client vim.lsp.Client
 ---@field timer uv.uv_timer_t
+---@field due? table The pause that is being waited for
 ---@field request? integer
 ---@field items table[]
 ---@field index integer
@@ -70,6 +71,7 @@ end
 local function cancel(buf)
   local state = states[buf]
   state.timer:stop()
+  state.due = nil -- the timer may have gone off already, with its callback waiting for its turn
   if state.request then
     state.client:cancel_request(state.request)
     state.request = nil
@@ -118,11 +120,15 @@ function M.attach(client, buf)
       if state then
         cancel(buf)
         draw(buf)
+        local due = {}
+        state.due = due
         state.timer:start(
           PAUSE_MS,
           0,
           vim.schedule_wrap(function()
-            ask(buf, AUTOMATIC)
+            if state.due == due then
+              ask(buf, AUTOMATIC)
+            end
           end)
         )
       end
