@@ -223,7 +223,7 @@ class Settings:
     context_size: int = _setting(
         _ENGINE.context_size,
         _Integer(512, 1_048_576),
-        "Size of the model's context in tokens; all open documents share it.",
+        "Size of the model's context in tokens; the documents that were edited last share it.",
     )
     threads: int = _setting(
         _ENGINE.threads, _Integer(0, 512), "CPU threads of the model. 0: physical cores, one left for the editor."

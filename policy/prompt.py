@@ -160,12 +160,16 @@ class Budgets:
     context: int = 512
     step_lines: int = 8
 
+    @property
+    def tokens(self) -> int:
+        """Of all slots together."""
+        return self.left + self.right + self.context
+
     def fit(self, available: int) -> Budgets:
         """Shrink all three in proportion so that a prompt fits `available` tokens."""
-        wanted = self.left + self.right + self.context
-        if wanted <= available:
+        if self.tokens <= available:
             return self
-        share = max(available, 0) / wanted
+        share = max(available, 0) / self.tokens
         return replace(
             self,
             left=int(self.left * share),

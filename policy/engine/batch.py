@@ -4,10 +4,6 @@ Serving never does this; evaluation lives by it. The sequences are *lanes*: whic
 once, so that the batch stays full until there is nothing left to begin. A lane keeps what it evaluated until it is
 taken again, and a prompt begins with a copy of whatever lane shares most of it: the two branches of a blank stand next
 to each other for that.
-
-It is meant for a context in which every lane has cells of its own (`EngineSettings.lanes`). Where all share the
-cells, attention pays for every cell in use, whoever it belongs to: with eight prompts side by side a processor read
-193 tokens/s of them so, and 424 with cells apart. It works there too, with as many lanes as are sure to fit.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.cache import Aborted, common_prefix
+from policy.engine.cache import WORTH_COPYING, Aborted, common_prefix, prompt_rows
 from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried
 from policy.engine.decoding import with_first
 from policy.engine.llama import Row
@@ -32,9 +28,6 @@ if TYPE_CHECKING:
 
     from policy.engine.llama import Llama
     from policy.prompt import Prompt, PromptBuilder
-
-MARKERS = 16  # tokens of a prompt that belong to no budget
-WORTH_COPYING = 16  # tokens: copying a lane takes as long as evaluating a few
 
 
 @dataclass(slots=True)
@@ -93,7 +86,7 @@ class Batch:
 
         Raises `Aborted`, and `EngineFailed` for a prompt that does not fit, which the trials before it survive.
         """
-        self._lanes = [_Lane(number) for number in range(self._room(trials))]
+        self._lanes = [_Lane(number) for number in range(min(self._llama.n_seq, len(trials)))]
         waiting = deque(enumerate(trials))
         try:
             while waiting or any(lane.running for lane in self._lanes):
@@ -106,13 +99,6 @@ class Batch:
             for lane in self._lanes:
                 self._llama.truncate(lane.id, 0)
 
-    def _room(self, trials: Sequence[Trial]) -> int:
-        """How many lanes are sure to fit."""
-        budgets = self._builder.budgets
-        longest = budgets.left + budgets.right + budgets.context + MARKERS + max(trial.stop.tokens for trial in trials)
-        lanes = self._llama.n_seq if self._llama.lanes else min(self._llama.n_seq, self._llama.n_ctx // longest)
-        return max(1, min(lanes, len(trials)))
-
     def _begin(self, lane: _Lane, number: int, trial: Trial) -> tuple[int, Tried] | None:
         """Evaluate a trial's prompt in `lane`; returns it where it ends with its first token."""
         started = time.perf_counter()
@@ -124,23 +110,20 @@ class Batch:
         wanted = len(tokens) + trial.stop.tokens
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit a context of {self._llama.n_ctx_seq}")
-        # The decision is read on the way: `abstain` begins with `decide`.
-        read_at = len(tokens)
-        if plain and self._builder.layout.selective:
-            read_at = len(self._builder.decide(trial.cursor).tokens)
-        shared = self._share(lane, tokens[: read_at - 1])
+        # As `KvCache.evaluate` does it, so that the same is known here of a prompt as when it is served.
+        shared = self._share(lane, tokens[:-2])
+        for rows in prompt_rows(lane.id, shared, tokens[shared:], self._llama.n_ubatch):
+            self._decode(rows)
+            lane.tokens += [row.token for row in rows]
+        spent = (time.perf_counter() - started) * 1e3
         reading: Reading | None = None
-        first: NDArray[np.float32] | None = None
         if plain:
-            logits = self._evaluate(lane, tokens[:read_at])
-            reading = self._judge(logits, read_at, read_at - shared, (time.perf_counter() - started) * 1e3)
-            first = logits if read_at == len(tokens) else None
-        # The last token of a prompt goes with the next step of all lanes.
-        if first is None:
-            self._fill(lane, tokens[:-1])
-        told = self._tell(prompt, trial, len(tokens) - shared, (time.perf_counter() - started) * 1e3)
+            # The decision is read on the way, in the row before the last: `abstain` ends with one token behind it.
+            row = -2 if self._builder.layout.selective else -1
+            reading = self._judge(self._llama.logits(row), len(tokens), len(tokens) - shared, spent)
+        told = self._tell(prompt, trial, len(tokens) - shared, spent)
         running = _Running(number, trial, told, reading, tokens[-1])
-        if first is not None and not self._take(running, first):
+        if not self._take(running, self._llama.logits()):
             return running.finished()
         lane.running = running
         return None
@@ -187,23 +170,6 @@ class Batch:
             length = 0
         lane.tokens = tokens[:length]
         return length
-
-    def _evaluate(self, lane: _Lane, tokens: list[int]) -> NDArray[np.float32]:
-        """Make `lane` hold `tokens`, at least the last of which it lacks; returns the logits behind that."""
-        self._fill(lane, tokens, logits=True)
-        return self._llama.logits()
-
-    def _fill(self, lane: _Lane, tokens: list[int], logits: bool = False) -> None:
-        """Make `lane` hold `tokens`, which begin with what it holds."""
-        while len(lane.tokens) < len(tokens):
-            start = len(lane.tokens)
-            part = tokens[start : start + self._llama.n_batch]
-            rows = [
-                Row(token, place, lane.id, logits and place == len(tokens) - 1)
-                for place, token in enumerate(part, start)
-            ]
-            self._decode(rows)
-            lane.tokens.extend(part)
 
     def _decode(self, rows: Sequence[Row]) -> None:
         match self._llama.decode(rows):

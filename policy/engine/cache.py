@@ -1,17 +1,17 @@
 """The KV cache as the centre: a record of what has been evaluated, so that a request evaluates only what is new.
 
 Every *slot* (a document's plain branch, its retrieved branch) is a sequence in llama.cpp's memory. To evaluate a
-prompt, find the sequence that shares the longest prefix with it, share those cells, drop the rest of the slot's own,
+prompt, find the sequence that shares the longest prefix with it, copy those cells, drop the rest of the slot's own,
 and decode what is left. That one rule covers a keystroke (the slot itself is nearly right), the fork behind the
 decision (the plain branch is), two windows on one file, and coming back to a document.
 
-Sequences are given up least recently used first, both when there are no ids left and when there are no cells.
+Sequences are given up least recently used first.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from policy.engine.llama import Llama
 
 
+WORTH_COPYING = 16  # tokens: copying a sequence takes as long as evaluating a few
+
+
 class Aborted(Exception):
     """The evaluation was stopped from outside; what it finished is kept and recorded."""
 
@@ -34,6 +37,7 @@ class Aborted(Exception):
 class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
+    read: int = 0  # how many of them were evaluated as a prompt's; those behind were generated
     used_at: int = 0
 
 
@@ -97,7 +101,7 @@ class KvCache:
             Row(token, len(sequence.tokens), sequence.id, logits=True)
             for sequence, token in zip(sequences, tokens.values(), strict=True)
         ]
-        if not self._decode(rows, keep=sequences):
+        if not self._decode(rows):
             for sequence in sequences:
                 self._context.truncate(sequence.id, len(sequence.tokens))
             raise Aborted
@@ -111,11 +115,11 @@ class KvCache:
         return sequence is not None and sequence.tokens == list(tokens)
 
     def fork(self, slot: str, target: str) -> None:
-        """Make `target` hold what `slot` holds; costs no cells."""
+        """Make `target` hold what `slot` holds."""
         self.forget(target)
         source, sequence = self._slots[slot], self._sequence(target)
         self._context.copy(source.id, sequence.id, len(source.tokens))
-        sequence.tokens = list(source.tokens)
+        sequence.tokens, sequence.read = list(source.tokens), source.read
 
     def forget_all(self, prefix: str) -> None:
         """Forget every slot whose name begins with `prefix`."""
@@ -132,23 +136,21 @@ class KvCache:
         sequence = self._slots.get(slot)
         if sequence is None:
             if not self._free:
-                self._evict(keep=())
+                self._evict()
             sequence = self._slots[slot] = _Sequence(self._free.pop())
         sequence.used_at = next(self._clock)
         return sequence
 
     def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
         """Length of the prefix of `tokens` that `sequence` holds, after borrowing from whichever holds most of it."""
-        own = common_prefix(sequence.tokens, tokens)
-        best, length = sequence, own
-        for other in self._slots.values():
-            shared = common_prefix(other.tokens, tokens)
-            if shared > length:
-                best, length = other, shared
-        if best is not sequence:
-            self._truncate(sequence, 0)
-            self._context.copy(best.id, sequence.id, length)
-            sequence.tokens = best.tokens[:length]
+        own = _shared(sequence, tokens)
+        best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
+        length = _shared(best, tokens)
+        if length < own + WORTH_COPYING:
+            return own
+        self._truncate(sequence, 0)
+        self._context.copy(best.id, sequence.id, length)
+        sequence.tokens, sequence.read = best.tokens[:length], length
         return length
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
@@ -159,39 +161,48 @@ class KvCache:
             self._context.truncate(sequence.id, 0)
             length = 0
         del sequence.tokens[length:]
+        sequence.read = min(sequence.read, length)
 
     def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int) -> None:
-        done = 0
-        while done < len(tokens):
-            left = len(tokens) - done
-            part = tokens[done : done + (grain if left != grain + 1 else grain - 1)]  # no single row at the end
-            start = len(sequence.tokens)
-            wanted = len(part) - 2 if len(part) == left else len(part)
-            rows = [Row(token, start + i, sequence.id, logits=i >= wanted) for i, token in enumerate(part)]
-            if not self._decode(rows, keep=[sequence]):
+        for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain):
+            start, part = len(sequence.tokens), [row.token for row in rows]
+            if not self._decode(rows):
                 finished = max(0, self._context.end_of(sequence.id) - start)
                 sequence.tokens.extend(part[:finished])
+                sequence.read = len(sequence.tokens)
                 # Cells of a half-finished micro-batch may be left behind the last good position.
                 self._context.truncate(sequence.id, len(sequence.tokens))
                 raise Aborted
             sequence.tokens.extend(part)
-            done += len(part)
+            sequence.read = len(sequence.tokens)
 
-    def _decode(self, rows: Sequence[Row], keep: Sequence[_Sequence]) -> bool:
-        """Evaluate `rows`, making room at the cost of every slot but those to `keep`. False: it was aborted."""
-        while (outcome := self._context.decode(rows)) == "full":
-            if not self._evict(keep):
-                raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx_seq}")
+    def _decode(self, rows: Sequence[Row]) -> bool:
+        """Evaluate `rows`. False: it was aborted."""
+        outcome = self._context.decode(rows)
+        if outcome == "full":  # which `n_ctx_seq` rules out, for all that is known of llama.cpp
+            raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx_seq}")
         return outcome == "ok"
 
-    def _evict(self, keep: Sequence[_Sequence]) -> bool:
-        """Forget the least recently used slot that is not to be kept. False when there is none."""
-        kept = {sequence.id for sequence in keep}
-        candidates = [(sequence.used_at, slot) for slot, sequence in self._slots.items() if sequence.id not in kept]
-        if not candidates:
-            return False
-        self.forget(min(candidates)[1])
-        return True
+    def _evict(self) -> None:
+        """Forget the least recently used slot."""
+        self.forget(min(self._slots, key=lambda slot: self._slots[slot].used_at))
+
+
+def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int) -> Iterator[list[Row]]:
+    """What to evaluate of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
+
+    The last two rows have logits, and no batch is a single row, which llama.cpp evaluates in a way of its own.
+    """
+    done = 0
+    while (left := len(tokens) - done) > 0:
+        size = min(left, grain - 1 if left == grain + 1 else grain)
+        yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - 2) for at in range(done, done + size)]
+        done += size
+
+
+def _shared(sequence: _Sequence, tokens: list[int]) -> int:
+    """How much of a prompt a sequence holds. What it generated does not count, for that was evaluated row by row."""
+    return min(common_prefix(sequence.tokens, tokens), sequence.read)
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Outcome = Literal["ok", "full", "aborted"]
+
+LEAST_SEQUENCES = 2  # the branches of one document
+MOST_SEQUENCES = 16
+_GRAIN = 256  # cells; llama.cpp rounds the share of a sequence up to that
 
 _GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -46,7 +50,14 @@ class Row:
 
 
 class Llama:
-    """A loaded model with one context, `settings.sequences` sequences over a unified KV cache.
+    """A loaded model with one context, in which every sequence has cells of its own.
+
+    Where sequences share their cells, what stands in between moves the cells of a prompt, and the sums of attention are
+    rounded in another order: logits then differ by up to 1 with what other documents have left in the cache (a model of
+    four bits, AVX2). And every token attends to all of them, for nothing.
+
+    `longest` says, from the model's metadata, how many tokens a sequence has to hold; without it there is one sequence
+    unless `settings` say otherwise.
 
     Not thread-safe, but for `abort`, which is meant to be called from another thread while `decode` runs.
 
@@ -54,7 +65,9 @@ class Llama:
     made (too little memory, as a rule).
     """
 
-    def __init__(self, path: Path, settings: EngineSettings) -> None:
+    def __init__(
+        self, path: Path, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None = None
+    ) -> None:
         if not path.is_file():
             raise ModelMissing(f"no model at {path}: run `repoformer-lsp model list` to see what there is")
         native.llama_log_set(_log_callback, ctypes.c_void_p(None))
@@ -70,7 +83,7 @@ class Llama:
         # atoi is the abort callback: it reads the flag, "0" or "1", without taking the GIL. A Python function would
         # be entered hundreds of times an evaluation, and would wait for whichever thread holds the GIL each time.
         self._abort_flag = ctypes.create_string_buffer(b"0")
-        self._context = native.llama_init_from_model(self._model, self._context_params(settings))
+        self._context = native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
             self.close()
             raise EngineFailed(
@@ -85,7 +98,6 @@ class Llama:
         self._memory: Any = native.llama_get_memory(self._context)
         self.n_ctx: int = native.llama_n_ctx(self._context)
         self.n_ctx_seq: int = native.llama_n_ctx_seq(self._context)  # most cells that one sequence can have
-        self.lanes = settings.lanes
         self.n_batch: int = native.llama_n_batch(self._context)
         self.n_ubatch: int = native.llama_n_ubatch(self._context)
         self.n_seq: int = native.llama_n_seq_max(self._context)
@@ -113,7 +125,7 @@ class Llama:
             params.tensor_split = shares
         return params
 
-    def _context_params(self, settings: EngineSettings) -> Any:
+    def _context_params(self, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None) -> Any:
         params = native.llama_context_default_params()
         params.n_ctx = settings.context_size
         params.n_batch = min(settings.context_size, 2048)
@@ -124,8 +136,16 @@ class Llama:
             params.embeddings = True
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = native.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else native.LLAMA_POOLING_TYPE_MEAN
-        params.n_seq_max = settings.sequences
-        params.kv_unified = not settings.lanes
+            params.n_seq_max = settings.sequences or MOST_SEQUENCES
+            params.kv_unified = True  # a batch of texts is done with at once
+        else:
+            params.kv_unified = False
+            params.n_seq_max = settings.sequences or 1
+            if longest and not settings.sequences:
+                wanted = -(-longest(self.metadata) // _GRAIN) * _GRAIN
+                params.n_seq_max = min(MOST_SEQUENCES, max(LEAST_SEQUENCES, settings.context_size // wanted))
+                share = settings.context_size // params.n_seq_max // _GRAIN * _GRAIN
+                params.n_ctx = params.n_seq_max * max(share, _GRAIN)
         params.n_threads = params.n_threads_batch = settings.threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[settings.kv_cache_type]
         params.flash_attn_type = _FLASH[self._flash_attention(settings)]
@@ -278,13 +298,12 @@ class Llama:
         return bool(native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let sequence `target`, which is empty, hold the first `length` positions of `source`.
+        """Let sequence `target`, which is empty, hold the first `length` positions of `source`: a copy of its cells.
 
-        That costs no cells where all sequences share them; a lane is copied whole, and then cut.
+        llama.cpp copies all of a sequence, with its next evaluation; what is too much is cut off.
         """
-        native.llama_memory_seq_cp(self._memory, source, target, 0, -1 if self.lanes else length)
-        if self.lanes:
-            self.truncate(target, length)
+        native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
+        self.truncate(target, length)
 
 
 def quantise(source: Path, target: Path, file_type: int) -> None:

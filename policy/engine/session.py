@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from indexer.model import Chunk, Cursor
 
-RESERVED_TOKENS = 320  # of the context: the longest generation, and the markers
+RESERVED_TOKENS = 320  # of a sequence: the longest generation, and the markers
 WARM_GRAIN = 32  # tokens that an interrupted warming up may lose
 
 
@@ -84,7 +84,7 @@ class Session:
             selective=self._builder.layout.selective,
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
-            context_size=self._llama.n_ctx_seq,
+            context_size=self._llama.n_ctx,
             gpu_offload=build_info()["gpu_offload"],
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
@@ -248,6 +248,11 @@ class _Writer:
     def write(self, token: int) -> str:
         self.tokens += 1
         return self._decoder.decode(self._llama.piece(token))
+
+
+def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:
+    """How many tokens a sequence of a model with this metadata has to hold, where `budgets` override its own."""
+    return replace(budgets_of(metadata), **budgets).tokens + RESERVED_TOKENS
 
 
 def _stats(

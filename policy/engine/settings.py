@@ -24,10 +24,9 @@ class EngineSettings:
     """Parameters of the model and its context.
 
     `gpu_layers` counts layers on the GPU, -1 is all of them; builds without GPU support ignore it. `context_size` is
-    the number of KV cache cells that all documents share. `threads` 0 chooses by the machine. `micro_batch` is how
-    many tokens are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
-    `lanes` gives every sequence cells of its own, an equal share of the context, in place of cells that all share: for
-    many sequences side by side, see `batch.py`.
+    the number of KV cache cells, of which `sequences` get an equal share each: 0 makes as many as can hold the longest
+    prompt of the model, 16 at most and 2 at least. `threads` 0 chooses by the machine. `micro_batch` is how many tokens
+    are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
     `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
     instructions that the machine does not allow (AMX under some hypervisors).
     `embedding` is for a model that turns texts into vectors instead of completing code.
@@ -42,8 +41,7 @@ class EngineSettings:
     threads: int = 0
     context_size: int = 8192
     micro_batch: int = 64
-    sequences: int = 16
-    lanes: bool = False
+    sequences: int = 0
     extra_buffers: bool = True
     embedding: bool = False
     idle_minutes: float = 30.0

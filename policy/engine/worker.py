@@ -1,9 +1,8 @@
 """The worker process: one model, one request at a time, cancellable at any moment, for all servers of a user.
 
 The main thread runs llama.cpp and takes its requests from `Turns`; the other one (`Host`) speaks to the servers. Slots
-are named apart by client, so that two windows on one file do not fight for one; what their prompts have in common
-they share in the KV cache all the same. A model that nobody has asked for in a while is unloaded, and loaded again with
-the next request.
+are named apart by client, so that two windows on one file do not fight for one; what their prompts have in common is
+copied all the same. A model that nobody has asked for in a while is unloaded, and loaded again with the next request.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import sys
 import time
 import traceback
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from indexer.model import Chunk
@@ -24,7 +24,7 @@ from policy.engine.host import Host
 from policy.engine.llama import Llama, build_info
 from policy.engine.meeting import Place
 from policy.engine.memory import check_fits
-from policy.engine.session import Done, Session
+from policy.engine.session import Done, Session, longest_sequence
 from policy.engine.settings import EngineSettings
 from policy.engine.turns import Turn, Turns
 from policy.errors import EngineFailed, RepoformerError
@@ -146,7 +146,8 @@ class Worker:
             model, settings = Path(order["model"]), EngineSettings.from_json(order["settings"])
             if model.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
                 check_fits(model)
-            llama = Llama(model, settings)
+            longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
+            llama = Llama(model, settings, longest)
             session: Session | Embedder = (
                 Embedder(llama) if settings.embedding else Session(llama, order["layout"], order["budgets"])
             )

@@ -165,7 +165,7 @@ def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
     threads = options.threads or default_threads()
     workers = min(threads, MOST_WORKERS)
     settings = EngineSettings(
-        threads=threads // workers, micro_batch=MICRO_BATCH, context_size=lanes * cells, sequences=lanes, lanes=True
+        threads=threads // workers, micro_batch=MICRO_BATCH, context_size=lanes * cells, sequences=lanes
     )
     names = [f"{os.getpid()} {number}" for number in range(workers)]
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)

@@ -67,7 +67,7 @@ class Wire:
         return self.sent(METHOD)
 
     def answers(self, kind: int | None = None) -> list[list[Message]]:
-        """The items of each answered request for inline completions (of one trigger kind), in the order of answering."""
+        """The items of each answered request for inline completions (of one trigger kind), in order of answering."""
         sent = (m for _, m in self.messages("editor") if m.get("method") == METHOD)
         asked = {m["id"] for m in sent if kind in (None, m["params"]["context"]["triggerKind"])}
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]

@@ -24,7 +24,7 @@ from policy.prompt import Budgets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SMALL = EngineSettings(context_size=2048, threads=2)
+SMALL = EngineSettings(context_size=4096, threads=2)
 BUDGETS = {"left": 256, "right": 64, "context": 128}
 SOURCE = "import os\n\n\ndef size_of(path):\n    return os.stat(path)."
 CURSOR = Cursor("/w/sizes.py", SOURCE, "\n", "python")
@@ -53,7 +53,7 @@ async def test_the_model_says_who_it_is(supervisor: Supervisor) -> None:
     assert supervisor.info is not None
     assert supervisor.info.metadata["general.architecture"] == "llama"
     assert supervisor.info.budgets == Budgets(**BUDGETS)
-    assert supervisor.info.context_size == 2048
+    assert supervisor.info.context_size == 5 * 768, "as many of the longest prompts as fit into 4096, in steps of 256"
 
 
 async def test_generating_goes_on_from_what_was_read(supervisor: Supervisor) -> None:
@@ -211,8 +211,7 @@ async def all_of(engine: Engine, trials: Sequence[Trial]) -> list[Tried]:
     return [found[number] for number in range(len(trials))]
 
 
-@pytest.mark.parametrize("lanes", [False, True])
-async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor, lanes: bool) -> None:
+async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     wanted = [
         (cursor, chunks)
@@ -221,7 +220,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor,
     ]
     alone = [await text_of(engine, f"alone {number}", *each) for number, each in enumerate(wanted)]
     # Fewer lanes than trials, which end at different lengths: each lane is taken several times.
-    settings = replace(SMALL, context_size=3 * 768, sequences=3, lanes=lanes)
+    settings = replace(SMALL, context_size=3 * 768, sequences=3)
     several = Supervisor(supervisor.model, settings)
     limits = [12, 5, 9, 12, 7, 12, 1, 12]
     tried = await all_of(
@@ -240,7 +239,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor,
 
 
 async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None:
-    settings = replace(SMALL, context_size=4 * 768, sequences=4, lanes=True)
+    settings = replace(SMALL, context_size=4 * 768, sequences=4)
     one, several = Supervisor(marked_model, SMALL), Supervisor(marked_model, settings)
     reading = await (await one.engine()).read("a", CURSOR)
     text, _ = await text_of(await one.engine(), "a", CURSOR)
@@ -249,14 +248,14 @@ async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None
     await one.close()
     await several.close()
     assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
-    assert math.isclose(plain.reading.p_cc, reading.p_cc, rel_tol=0.05)
+    assert plain.reading.p_cc == reading.p_cc
     # How sure it is of the first token is known with the decision, for whoever decides by more than P(<cc>).
     assert plain.reading.first_p is not None and reading.first_p is not None
-    assert math.isclose(plain.reading.first_p, reading.first_p, rel_tol=0.05)
+    assert plain.reading.first_p == reading.first_p
     assert math.isclose(plain.completed.surprises[0], -math.log(plain.reading.first_p), abs_tol=1e-3)
-    assert plain.reading.first_entropy is not None and reading.first_entropy is not None
-    assert math.isclose(plain.reading.first_entropy, reading.first_entropy, rel_tol=0.05)
-    assert plain.reading.prompt_tokens == plain.prompt.prompt_tokens - 1
+    assert plain.reading.first_entropy is not None
+    assert plain.reading.first_entropy == reading.first_entropy
+    assert plain.reading.prompt_tokens == reading.prompt_tokens == plain.prompt.prompt_tokens
     assert text.startswith(plain.completed.text[:4])
     assert rich.reading is None and rich.prompt.context_tokens > 0
     # The same prompt for a second time is there already, but for the token that is judged and the one behind it.

@@ -1,0 +1,67 @@
+"""What is saved does not show: texts are the same whatever the KV cache held, and whoever had filled it.
+
+A file is typed with the model that ships. One pass has everything that saves time, in two windows on one engine that
+take turns: prompts that are nearly there, branches of one another, warming up ahead, text that was said before. The
+other pass has nothing: every prompt is read into an empty cache.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexer.model import Chunk, Cursor
+from policy import models
+from policy.engine import Engine, EngineSettings, Supervisor
+
+SOURCE = Path(models.__file__).read_text("utf-8")
+KEYS = 200
+BUDGETS = {"left": 64, "right": 16, "context": 48}
+SETTINGS = EngineSettings(context_size=4096, threads=2)
+CHUNKS = [
+    Chunk("/w", "sizes.py", 1, 2, "def size_of(path):\n    return path.stat().st_size\n", "function"),
+    Chunk("/w", "errors.py", 1, 2, "class ModelMissing(Exception):\n    pass\n", "class"),
+]
+TOKENS = 4
+
+
+def at(key: int) -> Cursor:
+    start, end = len(SOURCE) // 3, len(SOURCE) // 3 + 400
+    return Cursor("/w/models.py", SOURCE[: start + key], SOURCE[end:], "python")
+
+
+def chunks_of(key: int) -> list[Chunk] | None:
+    """Runs of keys that abstain, that retrieve, and that retrieve something else."""
+    return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
+
+
+async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
+    """The decision, how sure the first token is, and the text."""
+    reading = await engine.read(f"{slot}#plain", at(key))
+    chunks = chunks_of(key)
+    branch = f"{slot}#{'retrieved' if chunks else 'plain'}"
+    text = "".join([piece async for piece in engine.generate(branch, at(key), chunks, TOKENS)])
+    return reading.p_cc, reading.first_p, text
+
+
+async def test_a_text_does_not_depend_on_what_was_there() -> None:
+    model = models.resolve("").path
+    windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
+    engines = [await window.engine() for window in windows]
+    assert engines[0].pid == engines[1].pid
+    saving = []
+    for key in range(KEYS):
+        engine = engines[key // 7 % 2]
+        if key % 3 == 0:
+            await engine.warm("document#plain", at(key))
+        if key % 11 == 0:
+            await said(engine, "document", max(0, key - 20))  # somewhere else, and back
+        saving.append(await said(engine, "document", key))
+    evaluated = (await engines[0].read("document#plain", at(KEYS - 1))).evaluated_tokens
+    assert evaluated <= 2, "nothing was saved"
+
+    for key, expected in enumerate(saving):
+        await engines[0].forget("")
+        await engines[1].forget("")
+        assert await said(engines[0], "document", key) == expected, f"key {key}"
+    for window in windows:
+        await window.close()
