@@ -1,6 +1,7 @@
 """Typing a recorded trace into an editor, and what whoever types gets to see of suggestions.
 
-*In time* is the share of keys behind which a suggestion that is not empty was there before the next key was hit.
+*In time* is the share of keys behind which a suggestion that is not empty was there before the next key was hit;
+*nothing to say* that of the keys behind which the answer was there in time, and was that there is nothing to add.
 *Seen after* is the time from a key until a suggestion stands on the screen, be it for that key or, where there was none
 in time, for a later one: so a key that is never answered costs those who do not answer, and nobody is judged by his
 quick answers alone. *ES* compares the first line of what is shown with what is typed next, up to the line's end.
@@ -25,11 +26,15 @@ STAYING = 2.0  # seconds for which the last suggestion of a place is waited for
 
 @dataclass(slots=True)
 class Stroke:
-    """A key that was hit, when something was shown for it, and how similar that is to what is typed next."""
+    """A key that was hit, when something was shown for it, and how similar that is to what is typed next.
+
+    `blank`: when the answer was that there is nothing to show.
+    """
 
     hit: float
     rest: str
     shown: float | None = None
+    blank: float | None = None
     similarity: float = 0.0
 
 
@@ -40,9 +45,11 @@ class Screen:
     strokes: list[Stroke] = field(default_factory=list)
 
     def show(self, text: str) -> None:
-        """A suggestion stands behind the last key."""
+        """A suggestion stands behind the last key, or is known to be an empty one."""
         stroke = self.strokes[-1]
-        if stroke.shown is None and text.strip():
+        if not text.strip():
+            stroke.blank = stroke.blank or time.perf_counter()
+        elif stroke.shown is None:
             stroke.shown = time.perf_counter()
             stroke.similarity = score(text.split("\n")[0], stroke.rest.split("\n")[0]).es
 
@@ -84,9 +91,11 @@ def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
         waits.append(next_shown - stroke.hit)
     following = [*[stroke.hit for stroke in strokes[1:]], float("inf")]
     in_time = [s for s, until in zip(strokes, following, strict=True) if s.shown is not None and s.shown < until]
+    blank = [s for s, until in zip(strokes, following, strict=True) if s.blank is not None and s.blank < until]
     return {
         "keys": len(strokes),
         "in_time": round(len(in_time) / len(strokes), 3),
+        "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # not everybody says so
         "seen_after": spread(waits),
         "es": round(float(np.mean([stroke.similarity for stroke in shown if stroke.rest])), 1) if shown else None,
     }

@@ -94,10 +94,10 @@ class Ours:
             self.cancelled += 1
             return
         spent = time.perf_counter() - started
-        if items and number == len(self._screen.strokes):
+        if number == len(self._screen.strokes):
             _, column = _position(before)
-            start = items[0]["range"]["start"]["character"]
-            self._screen.show(items[0]["insertText"][column - start :])
+            said = [item["insertText"][column - item["range"]["start"]["character"] :] for item in items]
+            self._screen.show(said[0] if said else "")
         self.answers.append((spent, await self._client.why(uri)))
 
     def figures(self) -> dict[str, Any]:
@@ -267,6 +267,7 @@ def told(name: str, result: dict[str, Any]) -> str:
     rows += [
         f"    {title} {_range(result[key]) if isinstance(result[key], dict) else result[key]}"
         for key, title in (
+            ("nothing_to_say", "keys with nothing to say, in time"),
             ("es", "ES"),
             ("requests", "requests"),
             ("cancelled", "share of them that was cancelled"),

@@ -24,8 +24,8 @@ from policy.generators import Own, Source
 from policy.reuse import Reuse
 from policy.rhythm import Rhythm
 from policy.run import Clock, Retrieval, Run, slot
-from policy.shape import Shaper
-from policy.sticky import Sticky
+from policy.shape import Shaper, inside_word
+from policy.sticky import Held, Sticky
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -118,6 +118,7 @@ class Completer:
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
         self._sticky = Sticky()
+        self._held = Held()
         self._rhythm = Rhythm()
         self._flights: dict[str, Flight[Completion]] = {}
         self._aside: asyncio.Task[None] | None = None
@@ -138,15 +139,13 @@ class Completer:
         self._set_aside(None)
         if automatic and (joined := await self._join(request, settings)):
             return replace(joined, timings_ms=clock.finish())
-        with clock.measure("shape"):
-            shaper = Shaper(request.cursor, multiline=settings.multiline)
-        if shaper.scope == "nothing":
+        if inside_word(request.cursor):
             return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
         if automatic and (pause := self._rhythm.delay()):
             with clock.measure("pause"):
                 self._set_aside(self.warm(request.document, request.cursor))
                 await asyncio.sleep(pause)
-        completion = await self._take_off(request, settings, shaper, clock).wait()
+        completion = await self._take_off(request, settings, clock).wait()
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
             spent = completion.timings_ms
@@ -172,13 +171,7 @@ class Completer:
         return replace(origin, text=text, stats={**origin.stats, "joined": 1})
 
     def _take_off(
-        self,
-        request: Request,
-        settings: CompletionSettings,
-        shaper: Shaper,
-        clock: Clock,
-        *,
-        background: bool = False,
+        self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> Flight[Completion]:
         """Begin to make a completion, in place of the one before it in this document and of what nobody waits for."""
         for document, flight in self._flights.items():
@@ -187,13 +180,13 @@ class Completer:
         flight = self._flights[request.document] = Flight(
             request.cursor,
             settings,
-            lambda flight: self._make(request, settings, shaper, clock, flight),
+            lambda flight: self._make(request, settings, clock, flight),
             background=background,
         )
         return flight
 
     async def _make(
-        self, request: Request, settings: CompletionSettings, shaper: Shaper, clock: Clock, flight: Flight[Completion]
+        self, request: Request, settings: CompletionSettings, clock: Clock, flight: Flight[Completion]
     ) -> Completion:
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
@@ -205,23 +198,31 @@ class Completer:
             self._source,
             request.document,
             request.cursor,
-            shaper,
             clock,
             patience=settings.patience * PATIENCE[request.trigger],
             urgency=flight.urgency,
             say=flight.say,
         )
-        limit = settings.block_tokens if shaper.grows else settings.line_tokens
+        decision = by_policy(settings.policy)
+        if decision is None and request.trigger == "automatic":
+            decision = self._held.find(request.document, request.cursor, settings)
         try:
-            if settings.policy != "always":
+            if decision is None and self._asks_the_model:
+                await run.begin_reading()
+            with clock.measure("shape"):  # while the engine reads
+                shaper = Shaper(request.cursor, multiline=settings.multiline)
+            limit = settings.block_tokens if shaper.grows else settings.line_tokens
+            if decision is None or not decision.retrieve:
                 run.begin(limit)
-            with clock.measure("decision"):
-                kind: TaskKind = "block" if shaper.scope == "block" else "line"
-                decision = await self._decide(run, retrieval, request.cursor, settings, kind)
+            if decision is None:
+                with clock.measure("decision"):
+                    decision = await self._decide(run, retrieval, request.cursor, settings, shaper.scope)
+                self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
                 hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
-            written = await run.generate(hits, limit, settings.candidates if request.trigger == "invoked" else 1)
+            count = settings.candidates if request.trigger == "invoked" else 1
+            written = await run.generate(shaper, hits, limit, count)
         finally:
             retrieval.cancel()
             await run.end()
@@ -244,10 +245,8 @@ class Completer:
     async def _decide(
         self, run: Run, retrieval: Retrieval, cursor: Cursor, settings: CompletionSettings, kind: TaskKind
     ) -> Decision:
-        if decision := by_policy(settings.policy):
-            return decision
-        info = self.supervisor.info
-        if info is None or info.selective or self._source.decides:
+        if self._asks_the_model:
+            info = self.supervisor.info
             reading = await run.read()
             if reading.p_cc is not None and settings.selection == "greedy":
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
@@ -260,6 +259,12 @@ class Completer:
         # Nothing to ask the model: what is similar is known within milliseconds, before anything is evaluated.
         best = max((hit.score for hit in await retrieval.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
+
+    @property
+    def _asks_the_model(self) -> bool:
+        """Whether there is a model that says whether to retrieve."""
+        info = self.supervisor.info
+        return info is None or info.selective or self._source.decides
 
     # -- while nobody waits -------------------------------------------------------------------------------------------
 
@@ -278,9 +283,8 @@ class Completer:
             flight and (flight.awaited or flight.typed(request.cursor, settings) is not None)
         ):
             return
-        shaper = Shaper(request.cursor, multiline=settings.multiline)
-        if shaper.scope != "nothing":
-            self._take_off(request, settings, shaper, Clock(), background=True)
+        if not inside_word(request.cursor):
+            self._take_off(request, settings, Clock(), background=True)
 
     async def _look_ahead_later(self, request: Request) -> None:
         await asyncio.sleep(LOOK_AHEAD)
@@ -299,6 +303,7 @@ class Completer:
         """Give back what is remembered of a closed document, in the KV cache as well."""
         self._reuse.forget(document)
         self._sticky.forget(document)
+        self._held.forget(document)
         if flight := self._flights.pop(document, None):
             await flight.cancelled()
         with contextlib.suppress(RepoformerError):

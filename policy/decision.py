@@ -27,13 +27,15 @@ class Decision:
     """Whether to retrieve, and why.
 
     `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
-    "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection.
+    "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
+    made earlier on this line (`policy.sticky.Held`).
     """
 
     p_retrieve: float
     threshold: float
     retrieve: bool
     source: Source
+    held: bool = False
 
 
 def by_policy(policy: Policy) -> Decision | None:

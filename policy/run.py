@@ -84,7 +84,6 @@ class Run:
         source: Source,
         document: str,
         cursor: Cursor,
-        shaper: Shaper,
         clock: Clock,
         *,
         patience: float,
@@ -96,9 +95,9 @@ class Run:
         self._reader, self._generator = source.reader(engine), source.generator(engine)
         self._apart = self._generator is not engine
         self._plain: Ahead | None = None
+        self._reading: asyncio.Task[Reading] | None = None
         self._document = document
         self._cursor = cursor
-        self._shaper = shaper
         self._clock = clock
         self._patience = patience
         self._urgency = urgency
@@ -112,20 +111,33 @@ class Run:
 
     async def end(self) -> None:
         """Nobody waits for anything any more."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+            if not self._reading.cancelled():
+                self._reading.exception()  # whoever waited for it knows
         if self._plain is not None:
             await self._plain.cancel()
 
+    async def begin_reading(self) -> None:
+        """Ask the model that decides. Returns as soon as it has been asked; `read` waits for the answer."""
+        self._reading = asyncio.create_task(
+            self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
+        )
+        await asyncio.sleep(0)  # its first step is to ask
+
     async def read(self) -> Reading:
-        """Ask the model that decides."""
-        reading = await self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
+        """What the model that decides was asked for."""
+        assert self._reading is not None, "nobody asked"
+        reading = await self._reading
         self._count(reading)
         self._clock.add("model", reading.prefill_ms)
         return reading
 
-    async def generate(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> Written:
+    async def generate(self, shaper: Shaper, hits: tuple[Hit, ...], limit: int, candidates: int) -> Written:
         """Generate until it is decided what will be shown, or for as long as that is waited for."""
-        if hits:
-            await self.end()
+        if hits and self._plain is not None:
+            await self._plain.cancel()
         plain = self._plain if not hits else None
         generation = plain or self._generate(hits, limit, candidates)
         texts: dict[int, str] = {}
@@ -138,13 +150,13 @@ class Run:
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
                         self._say(text)
-                    if self._shaper.decided(text):
+                    if shaper.decided(text):
                         decided.add(number)
-                    if len(decided) == len(texts) or self._waited(time.monotonic() - began, texts.get(0, "")):
+                    if len(decided) == len(texts) or self._waited(shaper, time.monotonic() - began, texts.get(0, "")):
                         break
         with self._clock.measure("shape"):
             shown = [
-                self._shaper.finish(text, complete=generation.ended and number not in decided)
+                shaper.finish(text, complete=generation.ended and number not in decided)
                 for number, text in sorted(texts.items())
             ]
         self.model = generation.model
@@ -157,11 +169,11 @@ class Run:
         """Tokens."""
         return dict(self._stats)
 
-    def _waited(self, seconds: float, text: str) -> bool:
+    def _waited(self, shaper: Shaper, seconds: float, text: str) -> bool:
         """Whether it has taken too long: there is something to show, or there is not going to be."""
         if seconds > 2 * self._patience:
             return True
-        return seconds > self._patience and bool(self._shaper.finish(text, complete=False))
+        return seconds > self._patience and bool(shaper.finish(text, complete=False))
 
     def _written(self, texts: tuple[str, ...], hits: tuple[Hit, ...], prompt: PromptStats) -> Written:
         self._count(prompt)

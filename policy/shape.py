@@ -27,7 +27,7 @@ from policy.syntax import (
     window,
 )
 
-Scope = Literal["nothing", "line", "block"]
+Scope = Literal["line", "block"]
 
 MAX_LINES = 12
 _LOOK_AHEAD = 2_000
@@ -50,8 +50,8 @@ class Ending:
 class Shaper:
     """The shape of a completion at one cursor.
 
-    `scope` says beforehand what there can be: "nothing" inside a word, a "block" where one is open at the cursor and
-    has no body yet, else a "line" (which grows if it opens something itself). With `multiline` off everything ends at
+    `scope` says beforehand what there can be: a "block" where one is open at the cursor and has no body yet, else a
+    "line" (which grows if it opens something itself). With `multiline` off everything ends at
     the line.
     """
 
@@ -77,8 +77,6 @@ class Shaper:
         self.scope: Scope = "line"
         if self._multiline and opens_block(opening, self._language):
             self.scope = "block"
-        if _inside_word(cursor):
-            self.scope = "nothing"
 
     @property
     def grows(self) -> bool:
@@ -241,7 +239,8 @@ def _unclosed(found: Sequence[Token]) -> list[str]:
     return stack
 
 
-def _inside_word(cursor: Cursor) -> bool:
+def inside_word(cursor: Cursor) -> bool:
+    """Whether a letter stands on either side: nothing is to be completed there."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False
 

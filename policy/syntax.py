@@ -35,7 +35,9 @@ _CLOSING_WORDS = {
 _LITERALS = ("comment", "string_content", "string_fragment", "string_literal", "char_literal", "character_literal")
 _EMBEDDED = ("interpolation", "template_substitution")
 # How far back a parse begins: long enough for nearly any function, short enough for a few milliseconds.
-_WINDOW = 12_000
+_WINDOW = 12_000  # characters that are parsed at most
+_ENOUGH = 1_500  # characters that are parsed at least
+_UNINDENTED = re.compile(r"\n(?=[^\s})\]#/*])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,14 @@ class Token:
 
 
 def window(prefix: str) -> str:
-    """The end of `prefix` that is worth parsing, from a line without indentation on where one is near enough."""
+    """The end of `prefix` that is worth parsing: `_ENOUGH`, and back to a line without indentation from there."""
+    tail = prefix[-_WINDOW:]
+    starts = [match.end() for match in _UNINDENTED.finditer(tail)]
+    if near := [start for start in starts if start <= len(tail) - _ENOUGH]:
+        return tail[near[-1] :]
     if len(prefix) <= _WINDOW:
         return prefix
-    tail = prefix[-_WINDOW:]
-    for match in re.finditer(r"\n(?=[^\s})\]#/*])", tail):
-        return tail[match.end() :]
-    return tail[tail.find("\n") + 1 :]
+    return tail[starts[0] :] if starts else tail[tail.find("\n") + 1 :]
 
 
 def tokens(text: str, language: str, start: int = 0) -> list[Token]:

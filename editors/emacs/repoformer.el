@@ -624,10 +624,11 @@ Eglot turns it on in the buffers that the server manages."
      ((equal source "policy")
       (format "By the policy, without asking the model: %s." outcome))
      (t
-      (format "%s %.3f against a threshold of %.3f: %s."
+      (format "%s %.3f against a threshold of %.3f%s: %s."
               (if (equal source "similarity") "Similarity of the best code found" "P(retrieve)")
               (plist-get decision :p_retrieve)
               (plist-get decision :threshold)
+              (if (eq (plist-get decision :held) t) ", asked earlier on this line" "")
               outcome)))))
 
 (defun repoformer--trimmed (parts)

@@ -33,7 +33,7 @@ class Row:
     due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`,
     the top probability, and `first_entropy` (nats) of the first token generated without context; `score` and `second`,
     the greatest similarities of a chunk, and `names`, how many names of the cursor's lines the chunks define
-    (`policy.evidence`); `scope`, "line" or "block", as a request there is served ("nothing" inside a word). Known
+    (`policy.evidence`); `scope`, "line" or "block", as a request there is served. Known
     afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest. Counts
     are of tokens. `tests_*` are "" where no tests were run, else "pass" or why not.
 

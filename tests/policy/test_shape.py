@@ -100,7 +100,6 @@ def test_one_line_only_when_asked() -> None:
         ("def f():\n    ‸\n", "block"),
         ("def f():\n    x = 1\n    ‸\n", "line"),
         ("x = {'a': ‸}\n", "line"),
-        ("na‸me = 1\n", "nothing"),
         ("# TODO:‸\n", "line"),
         ('"""Says:\n    ‸\n"""\n', "line"),
         ("naïve = 'é'\ndef f():\n    ‸\n", "block"),

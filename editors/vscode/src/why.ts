@@ -17,7 +17,7 @@ interface Report {
     uri: string;
     position: { line: number };
     text: string;
-    decision: { p_retrieve: number; threshold: number; retrieve: boolean; source: string } | null;
+    decision: { p_retrieve: number; threshold: number; retrieve: boolean; source: string; held: boolean } | null;
     chunks: Chunk[];
     timings_ms: Record<string, number>;
     stats: Record<string, number>;
@@ -120,7 +120,8 @@ function verdict({ decision }: Report): string {
     }
     const what = decision.source === "similarity" ? "Similarity of the best code found" : "P(retrieve)";
     const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
-    return `${what} ${p} against a threshold of ${threshold}: ${outcome}.`;
+    const when = decision.held ? ", asked earlier on this line" : "";
+    return `${what} ${p} against a threshold of ${threshold}${when}: ${outcome}.`;
 }
 
 const PARTS: Record<string, string> = {

@@ -14,7 +14,14 @@ local function verdict(decision)
     return ('By the policy, without asking the model: %s.'):format(outcome)
   end
   local what = decision.source == 'similarity' and 'Similarity of the best code found' or 'P(retrieve)'
-  return ('%s %.3f against a threshold of %.3f: %s.'):format(what, decision.p_retrieve, decision.threshold, outcome)
+  local when = decision.held and ', asked earlier on this line' or ''
+  return ('%s %.3f against a threshold of %.3f%s: %s.'):format(
+    what,
+    decision.p_retrieve,
+    decision.threshold,
+    when,
+    outcome
+  )
 end
 
 local PARTS = { left = 'text before the cursor', right = 'text behind the cursor', context = 'code of other files' }
