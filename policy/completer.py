@@ -15,7 +15,7 @@ from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
-from policy.engine import Supervisor
+from policy.engine import Supervisor, Urgency
 from policy.errors import GaveWay, RepoformerError
 from policy.evidence import evidence
 from policy.flight import Flight
@@ -138,6 +138,7 @@ class Completer:
                 return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
         self._set_aside(None)
         if automatic and (joined := await self._join(request, settings)):
+            self._think_on(request, settings, joined.text)
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
             return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
@@ -145,13 +146,13 @@ class Completer:
             with clock.measure("pause"):
                 self._set_aside(self.warm(request.document, request.cursor))
                 await asyncio.sleep(pause)
-        completion = await self._take_off(request, settings, clock).wait()
+        candidates = 1 if automatic else settings.candidates
+        completion = await self._take_off(request, settings, clock, candidates=candidates).wait()
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
             spent = completion.timings_ms
             self._rhythm.answered((spent["total"] - spent.get("pause", 0.0)) / 1e3)
-            if completion.text and settings.ahead and request.ahead and self._source.local:
-                self._set_aside(self._look_ahead_later(after(request, completion.text)))
+            self._think_on(request, settings, completion.text)
         return completion
 
     async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
@@ -171,7 +172,13 @@ class Completer:
         return replace(origin, text=text, stats={**origin.stats, "joined": 1})
 
     def _take_off(
-        self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
+        self,
+        request: Request,
+        settings: CompletionSettings,
+        clock: Clock,
+        *,
+        candidates: int = 1,
+        background: bool = False,
     ) -> Flight[Completion]:
         """Begin to make a completion, in place of the one before it in this document and of what nobody waits for."""
         for document, flight in self._flights.items():
@@ -180,13 +187,19 @@ class Completer:
         flight = self._flights[request.document] = Flight(
             request.cursor,
             settings,
-            lambda flight: self._make(request, settings, clock, flight),
+            lambda flight: self._make(request, settings, clock, candidates, flight.urgency, flight.say),
             background=background,
         )
         return flight
 
     async def _make(
-        self, request: Request, settings: CompletionSettings, clock: Clock, flight: Flight[Completion]
+        self,
+        request: Request,
+        settings: CompletionSettings,
+        clock: Clock,
+        candidates: int,
+        urgency: Urgency,
+        say: Callable[[str], None],
     ) -> Completion:
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
@@ -200,20 +213,26 @@ class Completer:
             request.cursor,
             clock,
             patience=settings.patience * PATIENCE[request.trigger],
-            urgency=flight.urgency,
-            say=flight.say,
+            urgency=urgency,
+            say=say,
         )
         decision = by_policy(settings.policy)
         if decision is None and request.trigger == "automatic":
             decision = self._held.find(request.document, request.cursor, settings)
         try:
-            if decision is None and self._asks_the_model:
-                await run.begin_reading()
-            with clock.measure("shape"):  # while the engine reads
+            if decision is None:
+                if self._asks_the_model:
+                    run.begin_reading()
+                if run.apart:
+                    run.begin((), settings.block_tokens)
+            elif candidates == 1:
+                standing = self._sticky.standing(request.document, request.cursor) if decision.retrieve else ()
+                if standing or not decision.retrieve:
+                    run.begin(standing, settings.block_tokens)
+            await asyncio.sleep(0)  # what has begun asks and searches with its first step
+            with clock.measure("shape"):  # while the engine is at work
                 shaper = Shaper(request.cursor, multiline=settings.multiline)
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
-            if decision is None or not decision.retrieve:
-                run.begin(limit)
             if decision is None:
                 with clock.measure("decision"):
                     decision = await self._decide(run, retrieval, request.cursor, settings, shaper.scope)
@@ -221,8 +240,7 @@ class Completer:
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
                 hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
-            count = settings.candidates if request.trigger == "invoked" else 1
-            written = await run.generate(shaper, hits, limit, count)
+            written = await run.generate(shaper, hits, limit, candidates)
         finally:
             retrieval.cancel()
             await run.end()
@@ -272,7 +290,7 @@ class Completer:
         """Have the engine read what a request at `cursor` would, as long as nobody wants anything else of it."""
         with contextlib.suppress(RepoformerError):
             engine = await self.supervisor.engine()
-            if not any(flight.awaited for flight in self._flights.values()):
+            if not self._awaited:
                 await engine.warm(slot(document, "plain"), cursor)
 
     def look_ahead(self, request: Request) -> None:
@@ -286,10 +304,20 @@ class Completer:
         if not inside_word(request.cursor):
             self._take_off(request, settings, Clock(), background=True)
 
+    def _think_on(self, request: Request, settings: CompletionSettings, text: str) -> None:
+        """Now that `text` answers a request: complete what comes behind it, as soon as nobody has come for a while."""
+        if text and settings.ahead and request.ahead and self._source.local:
+            self._set_aside(self._look_ahead_later(after(request, text)))
+
     async def _look_ahead_later(self, request: Request) -> None:
         await asyncio.sleep(LOOK_AHEAD)
-        if not any(flight.awaited for flight in self._flights.values()):
+        if not self._awaited:
             self.look_ahead(request)
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether somebody waits for a completion."""
+        return any(flight.awaited for flight in self._flights.values())
 
     def _set_aside(self, work: Coroutine[None, None, None] | None) -> None:
         """What to do while nobody waits, in place of what was being done."""

@@ -1,8 +1,9 @@
 """What one completion takes of the index and of the models, and what that took.
 
-A search runs in a thread while the model reads. Where another model than the deciding one writes, its plain generation
-runs beside the decision as well, and is dropped when the decision is to retrieve (the paper's online serving model,
-section 6.3).
+A search runs in a thread while the model reads. A generation begins before it is known that it is the one that is
+wanted, wherever nothing else has to wait for it: where another model than the deciding one writes, the plain one runs
+beside the decision (the paper's online serving model, section 6.3); where the decision is known beforehand, one with
+the chunks that stood in the last prompt runs beside the search.
 """
 
 from __future__ import annotations
@@ -93,8 +94,9 @@ class Run:
         self.model = ""
         self.trimmed: tuple[str, ...] = ()
         self._reader, self._generator = source.reader(engine), source.generator(engine)
-        self._apart = self._generator is not engine
-        self._plain: Ahead | None = None
+        self.apart = self._generator is not engine  # whether the model that writes is not the one that decides
+        self._ahead: Ahead | None = None
+        self._ahead_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None
         self._document = document
         self._cursor = cursor
@@ -104,10 +106,9 @@ class Run:
         self._say = say
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
-    def begin(self, limit: int) -> None:
-        """Start the plain generation, unless it has to wait for the decision because the same model makes it."""
-        if self._apart:
-            self._plain = Ahead(self._generate((), limit, 1))
+    def begin(self, chunks: tuple[Chunk, ...], limit: int) -> None:
+        """Start to generate with these, before it is known whether `generate` is going to ask for that."""
+        self._ahead, self._ahead_with = Ahead(self._generate(chunks, limit, 1)), chunks
 
     async def end(self) -> None:
         """Nobody waits for anything any more."""
@@ -116,15 +117,14 @@ class Run:
             await asyncio.wait({self._reading})
             if not self._reading.cancelled():
                 self._reading.exception()  # whoever waited for it knows
-        if self._plain is not None:
-            await self._plain.cancel()
+        if self._ahead is not None:
+            await self._ahead.cancel()
 
-    async def begin_reading(self) -> None:
-        """Ask the model that decides. Returns as soon as it has been asked; `read` waits for the answer."""
+    def begin_reading(self) -> None:
+        """Ask the model that decides; `read` waits for the answer."""
         self._reading = asyncio.create_task(
             self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
         )
-        await asyncio.sleep(0)  # its first step is to ask
 
     async def read(self) -> Reading:
         """What the model that decides was asked for."""
@@ -136,10 +136,11 @@ class Run:
 
     async def generate(self, shaper: Shaper, hits: tuple[Hit, ...], limit: int, candidates: int) -> Written:
         """Generate until it is decided what will be shown, or for as long as that is waited for."""
-        if hits and self._plain is not None:
-            await self._plain.cancel()
-        plain = self._plain if not hits else None
-        generation = plain or self._generate(hits, limit, candidates)
+        chunks = tuple(hit.chunk for hit in hits)
+        if self._ahead is not None and self._ahead_with != chunks:
+            await self._ahead.cancel()
+            self._ahead = None
+        generation = self._ahead or self._generate(chunks, limit, candidates)
         texts: dict[int, str] = {}
         decided: set[int] = set()
         began = 0.0
@@ -152,7 +153,9 @@ class Run:
                         self._say(text)
                     if shaper.decided(text):
                         decided.add(number)
-                    if len(decided) == len(texts) or self._waited(shaper, time.monotonic() - began, texts.get(0, "")):
+                    if len(decided) == len(texts) or generation.tokens >= limit:
+                        break
+                    if self._waited(shaper, time.monotonic() - began, texts.get(0, "")):
                         break
         with self._clock.measure("shape"):
             shown = [
@@ -185,11 +188,10 @@ class Run:
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in stood)
         return Written(texts, cut, tuple(hit.chunk for hit, _ in stood))
 
-    def _generate(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> Running:
-        branch = slot(self._document, "retrieved" if hits else "plain")
-        chunks = [hit.chunk for hit in hits] or None
+    def _generate(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> Running:
+        branch = slot(self._document, "retrieved" if chunks else "plain")
         return self._generator.generate(
-            branch, self._cursor, chunks, limit, candidates=candidates, urgency=self._urgency
+            branch, self._cursor, chunks or None, limit, candidates=candidates, urgency=self._urgency
         )
 
     def _count(self, step: Reading | PromptStats) -> None:

@@ -35,17 +35,22 @@ class Sticky:
         self._choices: dict[str, _Choice] = {}
 
     def choose(self, document: str, cursor: Cursor, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
-        """`hits` (best first) as they should be offered to the prompt."""
+        """`hits` (best first) as they should be offered to the prompt.
+
+        From then on that is what stands there, whether or not anybody waits until it is read: the next key would bring
+        in still others otherwise, and nobody who types fast would ever see the end of it.
+        """
+        standing = self.standing(document, cursor)
+        offered = _offered(standing, hits)
+        if hits:
+            chunks = tuple(hit.chunk for hit in offered[: len(standing) or None])
+            self._choices[document] = _Choice(_line(cursor), chunks)
+        return offered
+
+    def standing(self, document: str, cursor: Cursor) -> tuple[Chunk, ...]:
+        """What stands in the prompt around `cursor`; most of the time that is what `choose` chooses."""
         choice = self._choices.get(document)
-        if choice is None or not hits or abs(_line(cursor) - choice.line) > REGION:
-            return hits
-        found = {hit.chunk: hit for hit in hits}
-        if hits[0].chunk in choice.chunks and all(chunk in found for chunk in choice.chunks):
-            return tuple(found[chunk] for chunk in choice.chunks)
-        wanted = [hit.chunk for hit in hits[: len(choice.chunks)]]
-        staying = [chunk for chunk in choice.chunks if chunk in wanted]
-        first = [found[chunk] for chunk in staying]
-        return (*first, *(hit for hit in hits if hit.chunk not in staying))
+        return choice.chunks if choice is not None and abs(_line(cursor) - choice.line) <= REGION else ()
 
     def stood(self, document: str, cursor: Cursor, chunks: tuple[Chunk, ...]) -> None:
         """These stood in the prompt at `cursor`, whole as they were found."""
@@ -55,6 +60,15 @@ class Sticky:
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
         self._choices.pop(document, None)
+
+
+def _offered(standing: tuple[Chunk, ...], hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+    found = {hit.chunk: hit for hit in hits}
+    if hits and hits[0].chunk in standing and all(chunk in found for chunk in standing):
+        return tuple(found[chunk] for chunk in standing)
+    wanted = [hit.chunk for hit in hits[: len(standing)]]
+    staying = [chunk for chunk in standing if chunk in wanted]
+    return (*(found[chunk] for chunk in staying), *(hit for hit in hits if hit.chunk not in staying))
 
 
 @dataclass(frozen=True, slots=True)
