@@ -231,7 +231,9 @@ class Completer:
                     run.begin(standing, settings.block_tokens)
             await asyncio.sleep(0)  # what has begun asks and searches with its first step
             with clock.measure("shape"):  # while the engine is at work
-                shaper = Shaper(request.cursor, multiline=settings.multiline)
+                # Whoever types is not made to wait for a block: the line comes first.
+                bodies = request.trigger == "invoked"
+                shaper = Shaper(request.cursor, multiline=settings.multiline, bodies=bodies)
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):
@@ -287,11 +289,21 @@ class Completer:
     # -- while nobody waits -------------------------------------------------------------------------------------------
 
     async def warm(self, document: str, cursor: Cursor) -> None:
-        """Have the engine read what a request at `cursor` would, as long as nobody wants anything else of it."""
+        """Have the engine read what a request at `cursor` would, as long as nobody wants anything else of it.
+
+        That is either branch, as far as the policy allows: which one it is going to be changes with every line.
+        """
+        policy, retriever = self.settings.policy, self._retriever()
         with contextlib.suppress(RepoformerError):
             engine = await self.supervisor.engine()
-            if not self._awaited:
+            if policy != "always" and not self._awaited:
                 await engine.warm(slot(document, "plain"), cursor)
+            if policy == "never" or retriever is None or self._source.generator(engine) is not engine:
+                return
+            hits = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
+            if hits and not self._awaited:
+                chunks = [hit.chunk for hit in self._sticky.choose(document, cursor, hits)]
+                await engine.warm(slot(document, "retrieved"), cursor, chunks)
 
     def look_ahead(self, request: Request) -> None:
         """Make a completion that is going to be asked for, in the background, unless it is there or being made."""

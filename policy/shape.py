@@ -50,12 +50,16 @@ class Ending:
 class Shaper:
     """The shape of a completion at one cursor.
 
+    With `bodies` off, a line that is begun already ends where it opens a block: the block is the next completion, which
+    is there by the time the line is accepted, and the line need not wait for it.
     `scope` says beforehand what there can be: a "block" where one is open at the cursor and has no body yet, else a
     "line" (which grows if it opens something itself). With `multiline` off everything ends at
     the line.
     """
 
-    def __init__(self, cursor: Cursor, *, multiline: bool = True, max_lines: int = MAX_LINES) -> None:
+    def __init__(
+        self, cursor: Cursor, *, multiline: bool = True, bodies: bool = True, max_lines: int = MAX_LINES
+    ) -> None:
         self._language = cursor.language
         self._head = window(cursor.prefix)
         self._suffix = cursor.suffix
@@ -77,6 +81,7 @@ class Shaper:
         self.scope: Scope = "line"
         if self._multiline and opens_block(opening, self._language):
             self.scope = "block"
+        self._bodies = bodies or self.scope == "block" or not self._line.strip()
 
     @property
     def grows(self) -> bool:
@@ -145,8 +150,11 @@ class Shaper:
                 if shown > self._max_lines:
                     return Ending(last_end, True, False)
             brackets += depth(line)
+            opens = opens_block(line, self._language)
+            if opens and not self._bodies and finished and end >= cursor:
+                return Ending(end - cursor, True, True)
             if brackets <= 0:
-                indented = indented or opens_block(line, self._language)
+                indented = indented or opens
             if end < cursor or not finished or not content.strip():
                 continue
             last_end = end - cursor

@@ -62,7 +62,7 @@ async def test_open_type_complete_accept(start: Start, workspace: Write, model: 
 
     report = await client.why(place.uri)
     assert report["text"] == item["insertText"].removeprefix("SIX = ")
-    assert report["decision"].keys() == {"p_retrieve", "threshold", "retrieve", "source"}
+    assert report["decision"].keys() == {"p_retrieve", "threshold", "retrieve", "source", "held"}
     assert report["timings_ms"]["total"] > 0
     assert report["stats"]["generated_tokens"] > 0
     assert report["model"] == model.stem

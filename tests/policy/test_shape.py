@@ -110,6 +110,27 @@ def test_scope(source: str, scope: str) -> None:
     assert Shaper(Cursor("", prefix, suffix, "python")).scope == scope
 
 
+@pytest.mark.parametrize(
+    ("language", "source", "said", "shown"),
+    [
+        ("python", "def f(‸", "x):\n    return x\n\n\n", "x):"),
+        ("python", "if a and ‸", "b:\n    return 1\n", "b:"),
+        ("python", "x = {‸", "'a': 1,\n     'b': 2}\ny = 3\n", "'a': 1,\n     'b': 2}"),  # that is no block
+        ("python", "    y = 1\n    ‸", "for x in xs:\n        f(x)\n    y\n", "for x in xs:\n        f(x)"),
+        ("python", "def f(x):‸", "\n    y = x\n    return y\n\n\ndef g():\n", "\n    y = x\n    return y"),
+        ("javascript", "function f(‸", "x) {\n  return x;\n}\n", "x) {"),
+        ("javascript", "f(x => {‸", "\n  return x;\n});\ng();\n", "\n  return x;\n});"),
+    ],
+)
+def test_without_bodies_a_line_that_is_begun_ends_where_it_opens_a_block(
+    language: str, source: str, said: str, shown: str
+) -> None:
+    prefix, suffix = source.split("‸")
+    shaper = Shaper(Cursor("", prefix, suffix, language), bodies=False)
+    assert shaper.decided(said)
+    assert shaper.finish(said, complete=False) == shown
+
+
 def test_a_long_block_ends_at_a_statement() -> None:
     said = "".join(f"    step_{number}(\n        {number})\n" for number in range(20))
     shown = shaped("def f():\n‸", said)
