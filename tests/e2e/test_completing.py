@@ -152,7 +152,8 @@ async def test_a_file_changed_on_disk_is_retrieved(start: Start, workspace: Writ
     await client.complete(place.uri, place.cursor)
     report = await client.why(place.uri)
     assert {chunk["path"] for chunk in report["chunks"]} == {"shapes.py"}
-    assert report["decision"] == {"p_retrieve": 1.0, "threshold": 0.5, "retrieve": True, "source": "policy"}
+    decision = {"p_retrieve": 1.0, "threshold": 0.5, "retrieve": True, "source": "policy", "held": False}
+    assert report["decision"] == decision
 
     (place.root / "painting.py").write_text(
         "from shapes import circle_area, rectangle_area\n\n\ndef paint(width, height, radius):\n"
