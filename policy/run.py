@@ -143,17 +143,18 @@ class Run:
         generation = self._ahead or self._generate(chunks, limit, candidates)
         texts: dict[int, str] = {}
         decided: set[int] = set()
-        began = 0.0
+        began, said = 0.0, 0
         with self._clock.measure("generation"):
             async with contextlib.aclosing(generation.pieces()) as pieces:
                 async for number, piece in pieces:
                     began = began or time.monotonic()
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
+                        said += 1  # one begun ahead has the higher of two limits
                         self._say(text)
                     if shaper.decided(text):
                         decided.add(number)
-                    if len(decided) == len(texts) or generation.tokens >= limit:
+                    if len(decided) == len(texts) or said >= limit:
                         break
                     if self._waited(shaper, time.monotonic() - began, texts.get(0, "")):
                         break
