@@ -33,8 +33,11 @@ def served() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def start(served: Hub, home: dict[str, str], tmp_path: Path) -> Command:
+def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Command:
     """Start `repoformer-lsp model …` with the stand-in as the hub."""
+    # Where the tests run in the background of a shell, interrupts are ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def start(*words: object, **env: str) -> subprocess.Popen[str]:
         hub_home = {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}

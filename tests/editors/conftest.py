@@ -111,12 +111,15 @@ def wire(tmp_path: Path, model: Path, window: None) -> Wire:
 
 
 @pytest.fixture
-def keep(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
-    """Put a screenshot into the documentation, when `REPOFORMER_SCREENSHOTS` is set: pictures differ in every run."""
+def keep(request: pytest.FixtureRequest) -> Callable[[Callable[[], Path], str], None]:
+    """Put a screenshot into the documentation, when `REPOFORMER_SCREENSHOTS` is set: pictures differ in every run.
 
-    def keep(picture: Path, name: str) -> None:
+    It is only taken then: that of a terminal needs a browser.
+    """
+
+    def keep(take: Callable[[], Path], name: str) -> None:
         if os.environ.get("REPOFORMER_SCREENSHOTS"):
             PICTURES.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, PICTURES / name)
+            shutil.copyfile(take(), PICTURES / name)
 
     return keep

@@ -332,7 +332,7 @@ def test_on_screen(
     folder: Path,
     wire: Wire,
     tmp_path: Path,
-    keep: Callable[[Path, str], None],
+    keep: Callable[[Callable[[], Path], str], None],
 ) -> None:
     watch = Stopwatch(EDITORS["emacs"].name)
     with in_terminal(home, folder, wire, tmp_path, '(repoformer-policy "always")', "beds.py") as screen:
@@ -352,7 +352,7 @@ def test_on_screen(
         screen.type(AREA[-1])
         shown = GHOST_REST.search(screen.wait(GHOST.search, "ghost text"))
         screen.wait(lambda text: "repoformer:ready" in text, "that it is ready")
-        keep(screen.picture(tmp_path / "ghost.png"), "emacs.png")
+        keep(lambda: screen.picture(tmp_path / "ghost.png"), "emacs.png")
         assert shown
         rest = shown[1].rstrip()
         screen.type(rest[0])
@@ -369,7 +369,7 @@ def test_on_screen(
         screen.wait(lambda text: "Why this completion" in text, "why")
         screen.press("C-x", "1")
         screen.wait(lambda text: "shapes.py:" in text, "the code that was read")
-        keep(screen.picture(tmp_path / "why.png"), "emacs-why.png")
+        keep(lambda: screen.picture(tmp_path / "why.png"), "emacs-why.png")
         told = len(wire.sent("textDocument/didFocus"))
         screen.press("C-x", "b", "Enter")
         screen.wait(

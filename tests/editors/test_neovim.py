@@ -404,7 +404,12 @@ def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_
 
 
 def test_on_screen(
-    nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, keep: Callable[[Path, str], None]
+    nvim: Path,
+    home: dict[str, str],
+    folder: Path,
+    wire: Wire,
+    tmp_path: Path,
+    keep: Callable[[Callable[[], Path], str], None],
 ) -> None:
     install("emacs")  # brings tmux
     with in_terminal(nvim, home, folder, wire, tmp_path, "beds.py") as screen:
@@ -414,10 +419,10 @@ def test_on_screen(
         screen.wait(lambda text: re.search(re.escape(AREA) + r"\w", text), "ghost text")
         screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
         if nvim.parent.name == "neovim":
-            keep(screen.picture(tmp_path / "ghost.png"), "neovim.png")
+            keep(lambda: screen.picture(tmp_path / "ghost.png"), "neovim.png")
         screen.press("Escape")
         screen.type(":Repoformer why")
         screen.press("Enter")
         screen.wait(lambda text: "Why this completion" in text and "shapes.py:" in text, "why")
         if nvim.parent.name == "neovim":
-            keep(screen.picture(tmp_path / "why.png"), "neovim-why.png")
+            keep(lambda: screen.picture(tmp_path / "why.png"), "neovim-why.png")

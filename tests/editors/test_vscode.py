@@ -252,7 +252,7 @@ def check_same(code: Code, wire: Wire, file: Path) -> str:
 def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
     code.page.wait_for_timeout(1000)  # animations, and colours that come late
     code.page.screenshot(path=tmp_path / name)
-    keep(tmp_path / name, name)
+    keep(lambda: tmp_path / name, name)
 
 
 def test_the_settings_page_is_the_servers() -> None:
