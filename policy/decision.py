@@ -28,7 +28,7 @@ class Decision:
 
     `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
     "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
-    made at an earlier letter of the word (`policy.sticky.Held`).
+    made earlier on this line (`policy.sticky.Held`).
     """
 
     p_retrieve: float

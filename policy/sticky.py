@@ -7,10 +7,9 @@ stay, in their order, while each of them is still found and the best that is fou
 change, those that stay come first, where the model has read them already. The price is that a chunk that would have
 become the second best is not read until the best changes or the cursor goes elsewhere.
 
-A decision holds while a word is typed. To ask again with every letter costs, where the answer is to retrieve, the
-reading of a prompt that is not going to be generated from; and the answer would change between letters, and what is
-suggested with it. Behind the word it is asked again, whatever it was: if one of the two answers held for longer, it
-would win.
+A request to retrieve holds to the end of the line. To ask again with every letter costs the reading of a prompt that is
+not going to be generated from, and whatever the answer, the line would be completed now with and now without what it
+was begun with. An abstention does not hold: to ask again costs nothing where the same prompt is generated from.
 """
 
 from __future__ import annotations
@@ -73,40 +72,39 @@ def _offered(standing: tuple[Chunk, ...], hits: tuple[Hit, ...]) -> tuple[Hit, .
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
-    """Everything but the word at the cursor, by length and hash, and what else a decision depends on."""
+class _Line:
+    """Everything but the cursor's line, by length and hash, and what else a decision depends on."""
 
-    before: tuple[int, int]
+    above: tuple[int, int]
     suffix: int
     key: object
 
 
 class Held:
-    """The last decision of each document."""
+    """The last decision to retrieve of each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[str, tuple[_Word, Decision]] = {}
+        self._decisions: dict[str, tuple[_Line, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
         """The decision that holds at `cursor`; `key` is what else it depends on."""
-        word, decision = self._decisions.get(document, (None, None))
-        return decision if word == _word(cursor, key) else None
+        line, decision = self._decisions.get(document, (None, None))
+        return decision if line == _line_of(cursor, key) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Remember a decision made at `cursor`."""
-        self._decisions[document] = _word(cursor, key), replace(decision, held=True)
+        """Remember a decision made at `cursor`, or that there is none that would hold."""
+        self._decisions.pop(document, None)
+        if decision.retrieve and decision.source != "policy":
+            self._decisions[document] = _line_of(cursor, key), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
         self._decisions.pop(document, None)
 
 
-def _word(cursor: Cursor, key: object) -> _Word:
-    start = len(cursor.prefix)
-    while start and (cursor.prefix[start - 1].isalnum() or cursor.prefix[start - 1] == "_"):
-        start -= 1
-    before = cursor.prefix[:start]
-    return _Word((len(before), hash(before)), hash(cursor.suffix), key)
+def _line_of(cursor: Cursor, key: object) -> _Line:
+    above = cursor.prefix[: cursor.prefix.rfind("\n") + 1]
+    return _Line((len(above), hash(above)), hash(cursor.suffix), key)
 
 
 def _line(cursor: Cursor) -> int:

@@ -628,7 +628,7 @@ Eglot turns it on in the buffers that the server manages."
               (if (equal source "similarity") "Similarity of the best code found" "P(retrieve)")
               (plist-get decision :p_retrieve)
               (plist-get decision :threshold)
-              (if (eq (plist-get decision :held) t) ", asked at an earlier letter of the word" "")
+              (if (eq (plist-get decision :held) t) ", asked earlier on this line" "")
               outcome)))))
 
 (defun repoformer--trimmed (parts)

@@ -90,7 +90,7 @@ async def test_typing_through_does_not_ask_the_engine(supervisor: Supervisor) ->
         assert again.decision == first.decision
 
 
-async def test_a_word_is_asked_about_once_unless_somebody_asks(supervisor: Supervisor) -> None:
+async def test_a_line_that_retrieves_is_not_asked_again_unless_somebody_asks(supervisor: Supervisor) -> None:
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
         supervisor, lambda: snapshot, CompletionSettings(threshold=0.0, line_tokens=8, patience=60, ahead=False)
@@ -100,12 +100,12 @@ async def test_a_word_is_asked_about_once_unless_somebody_asks(supervisor: Super
         cursor = Cursor("/w/main.py", PREFIX + typed, SUFFIX, "python")
         return await completer.complete(Request(cursor, "file:///w/main.py", trigger))
 
-    first, second = await asked("ret"), await asked("retur")
+    first, second = await asked("ret"), await asked("return 7")
     assert first.decision is not None and second.decision is not None
     assert (first.decision.held, second.decision.held) == (False, True)
     assert second.decision.p_retrieve == first.decision.p_retrieve
     assert [hit.chunk for hit in second.hits] == [hit.chunk for hit in first.hits]
     assert second.stats["evaluated_tokens"] < 16, "of one branch"
-    again, behind = await asked("retur", "invoked"), await asked("return 7")
-    assert again.decision is not None and behind.decision is not None
-    assert not again.decision.held and not behind.decision.held
+    again, below = await asked("return 7", "invoked"), await asked("return 7\n    ")
+    assert again.decision is not None and below.decision is not None
+    assert not again.decision.held and not below.decision.held

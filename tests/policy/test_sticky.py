@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from indexer.model import Chunk, Cursor, Hit
 from policy.decision import Decision
 from policy.sticky import REGION, Held, Sticky
@@ -61,24 +59,28 @@ def test_what_is_forgotten_does_not_stick() -> None:
     assert sticky.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
 
 
-def typed(prefix: str, suffix: str = "\n") -> Cursor:
-    return Cursor("/w/main.py", prefix, suffix, "python")
+def typed(above: str, line: str, suffix: str = "\n") -> Cursor:
+    return Cursor("/w/main.py", above + line, suffix, "python")
 
 
-@pytest.mark.parametrize("retrieve", [True, False])
-def test_a_decision_holds_while_a_word_is_typed(retrieve: bool) -> None:
-    held, asked = Held(), Decision(0.7, 0.4, retrieve, "hybrid")
-    held.put(DOCUMENT, typed("import a\nx = a."), "settings", asked)
-    for same in ("a.", "a.n", "a.name_2"):
-        found = held.find(DOCUMENT, typed("import a\nx = " + same), "settings")
-        assert found == Decision(0.7, 0.4, retrieve, "hybrid", held=True)
+def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
+    held, asked = Held(), Decision(0.7, 0.4, True, "hybrid")
+    held.put(DOCUMENT, typed("import a\n", "x = "), "settings", asked)
+    found = held.find(DOCUMENT, typed("import a\n", "x = a."), "settings")
+    assert found == Decision(0.7, 0.4, True, "hybrid", held=True)
     for cursor, key in (
-        (typed("import a\nx = a"), "settings"),
-        (typed("import a\nx = a.name("), "settings"),
-        (typed("import b\nx = a."), "settings"),
-        (typed("import a\nx = a.", ")\n"), "settings"),
-        (typed("import a\nx = a."), "other settings"),
+        (typed("import a\nx = a.b\n", ""), "settings"),
+        (typed("import b\n", "x = "), "settings"),
+        (typed("import a\n", "x = ", ")\n"), "settings"),
+        (typed("import a\n", "x = "), "other settings"),
     ):
         assert held.find(DOCUMENT, cursor, key) is None
     held.forget(DOCUMENT)
-    assert held.find(DOCUMENT, typed("import a\nx = a."), "settings") is None
+    assert held.find(DOCUMENT, typed("import a\n", "x = "), "settings") is None
+
+
+def test_an_abstention_does_not_hold_and_ends_what_did() -> None:
+    held, cursor = Held(), typed("", "x = ")
+    held.put(DOCUMENT, cursor, "", Decision(0.7, 0.4, True, "token"))
+    held.put(DOCUMENT, cursor, "", Decision(0.3, 0.4, False, "token"))
+    assert held.find(DOCUMENT, cursor, "") is None

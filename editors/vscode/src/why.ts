@@ -120,7 +120,7 @@ function verdict({ decision }: Report): string {
     }
     const what = decision.source === "similarity" ? "Similarity of the best code found" : "P(retrieve)";
     const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
-    const when = decision.held ? ", asked at an earlier letter of the word" : "";
+    const when = decision.held ? ", asked earlier on this line" : "";
     return `${what} ${p} against a threshold of ${threshold}${when}: ${outcome}.`;
 }
 

@@ -14,7 +14,7 @@ local function verdict(decision)
     return ('By the policy, without asking the model: %s.'):format(outcome)
   end
   local what = decision.source == 'similarity' and 'Similarity of the best code found' or 'P(retrieve)'
-  local when = decision.held and ', asked at an earlier letter of the word' or ''
+  local when = decision.held and ', asked earlier on this line' or ''
   return ('%s %.3f against a threshold of %.3f%s: %s.'):format(
     what,
     decision.p_retrieve,
