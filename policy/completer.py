@@ -15,7 +15,7 @@ from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
-from policy.engine import Supervisor, Urgency
+from policy.engine import Supervisor
 from policy.errors import GaveWay, RepoformerError
 from policy.evidence import evidence
 from policy.flight import Flight
@@ -146,8 +146,7 @@ class Completer:
             with clock.measure("pause"):
                 self._set_aside(self.warm(request.document, request.cursor))
                 await asyncio.sleep(pause)
-        candidates = 1 if automatic else settings.candidates
-        completion = await self._take_off(request, settings, clock, candidates=candidates).wait()
+        completion = await self._take_off(request, settings, clock).wait()
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
             spent = completion.timings_ms
@@ -172,13 +171,7 @@ class Completer:
         return replace(origin, text=text, stats={**origin.stats, "joined": 1})
 
     def _take_off(
-        self,
-        request: Request,
-        settings: CompletionSettings,
-        clock: Clock,
-        *,
-        candidates: int = 1,
-        background: bool = False,
+        self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> Flight[Completion]:
         """Begin to make a completion, in place of the one before it in this document and of what nobody waits for."""
         for document, flight in self._flights.items():
@@ -187,20 +180,16 @@ class Completer:
         flight = self._flights[request.document] = Flight(
             request.cursor,
             settings,
-            lambda flight: self._make(request, settings, clock, candidates, flight.urgency, flight.say),
+            lambda flight: self._make(request, settings, clock, flight),
             background=background,
         )
         return flight
 
     async def _make(
-        self,
-        request: Request,
-        settings: CompletionSettings,
-        clock: Clock,
-        candidates: int,
-        urgency: Urgency,
-        say: Callable[[str], None],
+        self, request: Request, settings: CompletionSettings, clock: Clock, flight: Flight[Completion]
     ) -> Completion:
+        automatic = request.trigger == "automatic"
+        candidates = 1 if automatic else settings.candidates
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
         # Started before the engine has read anything, so that its result is there when the decision is.
@@ -213,11 +202,11 @@ class Completer:
             request.cursor,
             clock,
             patience=settings.patience * PATIENCE[request.trigger],
-            urgency=urgency,
-            say=say,
+            urgency=flight.urgency,
+            say=flight.say,
         )
         decision = by_policy(settings.policy)
-        if decision is None and request.trigger == "automatic":
+        if decision is None and automatic:
             decision = self._held.find(request.document, request.cursor, settings)
         try:
             if decision is None:
@@ -232,8 +221,7 @@ class Completer:
             await asyncio.sleep(0)  # what has begun asks and searches with its first step
             with clock.measure("shape"):  # while the engine is at work
                 # Whoever types is not made to wait for a block: the line comes first.
-                bodies = request.trigger == "invoked"
-                shaper = Shaper(request.cursor, multiline=settings.multiline, bodies=bodies)
+                shaper = Shaper(request.cursor, multiline=settings.multiline, bodies=not automatic)
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):

@@ -50,11 +50,10 @@ class Ending:
 class Shaper:
     """The shape of a completion at one cursor.
 
-    With `bodies` off, a line that is begun already ends where it opens a block: the block is the next completion, which
-    is there by the time the line is accepted, and the line need not wait for it.
     `scope` says beforehand what there can be: a "block" where one is open at the cursor and has no body yet, else a
-    "line" (which grows if it opens something itself). With `multiline` off everything ends at
-    the line.
+    "line" (which grows if it opens something itself). With `multiline` off everything ends at the line. With `bodies`
+    off, a line that is begun already ends where it opens a block: the block is the next completion, which is there by
+    the time the line is accepted, and the line need not wait for it.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class Held:
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Remember a decision made at `cursor`, or that there is none that would hold."""
         self._decisions.pop(document, None)
-        if decision.retrieve and decision.source != "policy":
+        if decision.retrieve:
             self._decisions[document] = _line_of(cursor, key), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
