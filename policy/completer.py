@@ -15,7 +15,7 @@ from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
 from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
-from policy.engine import Supervisor
+from policy.engine import Engine, Supervisor
 from policy.errors import GaveWay, RepoformerError
 from policy.evidence import evidence
 from policy.flight import Flight
@@ -138,7 +138,7 @@ class Completer:
                 return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
         self._set_aside(None)
         if automatic and (joined := await self._join(request, settings)):
-            self._think_on(request, settings, joined.text)
+            self._think_on(request, settings, joined)
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
             return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
@@ -151,7 +151,7 @@ class Completer:
         if automatic:
             spent = completion.timings_ms
             self._rhythm.answered((spent["total"] - spent.get("pause", 0.0)) / 1e3)
-            self._think_on(request, settings, completion.text)
+            self._think_on(request, settings, completion)
         return completion
 
     async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
@@ -192,7 +192,6 @@ class Completer:
         candidates = 1 if automatic else settings.candidates
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
-        # Started before the engine has read anything, so that its result is there when the decision is.
         retriever = self._retriever() if settings.policy != "never" else None
         retrieval = Retrieval(retriever, request.cursor, settings.chunks, clock)
         run = Run(
@@ -208,16 +207,20 @@ class Completer:
         decision = by_policy(settings.policy)
         if decision is None and automatic:
             decision = self._held.find(request.document, request.cursor, settings)
+        # What was found for an earlier key is what the model has read; whether it still is the best is seen to later.
+        standing: tuple[Hit, ...] = ()
+        if automatic and self._thinks_on(request, settings):
+            standing = self._sticky.standing(request.document, request.cursor)
         try:
+            if not standing and (decision is None or decision.retrieve):
+                retrieval.begin()  # before the engine has read anything, so that its result is there when it has
             if decision is None:
                 if self._asks_the_model:
                     run.begin_reading()
                 if run.apart:
                     run.begin((), settings.block_tokens)
-            elif candidates == 1:
-                standing = self._sticky.standing(request.document, request.cursor) if decision.retrieve else ()
-                if standing or not decision.retrieve:
-                    run.begin(standing, settings.block_tokens)
+            elif candidates == 1 and (standing or not decision.retrieve):
+                run.begin(standing if decision.retrieve else (), settings.block_tokens)
             await asyncio.sleep(0)  # what has begun asks and searches with its first step
             with clock.measure("shape"):  # while the engine is at work
                 # Whoever types is not made to wait for a block: the line comes first.
@@ -229,12 +232,13 @@ class Completer:
                 self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
-                hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+                hits = standing or self._sticky.choose(request.document, request.cursor, await retrieval.hits())
             written = await run.generate(shaper, hits, limit, candidates)
         finally:
             retrieval.cancel()
             await run.end()
-        self._sticky.stood(request.document, request.cursor, written.chunks)
+        if not standing:
+            self._sticky.stand(request.document, request.cursor, written.found)
         text, *others = written.texts or ("",)
         completion = Completion(
             text,
@@ -281,17 +285,31 @@ class Completer:
 
         That is either branch, as far as the policy allows: which one it is going to be changes with every line.
         """
-        policy, retriever = self.settings.policy, self._retriever()
+        policy = self.settings.policy
         with contextlib.suppress(RepoformerError):
             engine = await self.supervisor.engine()
             if policy != "always" and not self._awaited:
                 await engine.warm(slot(document, "plain"), cursor)
-            if policy == "never" or retriever is None or self._source.generator(engine) is not engine:
-                return
-            hits = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
-            if hits and not self._awaited:
-                chunks = [hit.chunk for hit in self._sticky.choose(document, cursor, hits)]
-                await engine.warm(slot(document, "retrieved"), cursor, chunks)
+            if policy != "never" and not self._awaited:
+                await self._freshen(engine, document, cursor, again=True)
+
+    async def _freshen(self, engine: Engine, document: str, cursor: Cursor, *, again: bool = False) -> None:
+        """Search for what belongs into the prompt at `cursor`, and have it read; from then on it stands there.
+
+        Until it is read what stood there before still does: no key waits for hundreds of tokens. What stands there
+        already is not read, except `again`.
+        """
+        if (retriever := self._retriever()) is None:
+            return
+        found = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
+        standing, hits = self._sticky.standing(document, cursor), self._sticky.choose(document, cursor, found)
+        if not hits or (hits == standing and not again):
+            return
+        if self._source.generator(engine) is engine:
+            branch = "retrieved" if hits == standing or not standing else "coming"
+            used = await engine.warm(slot(document, branch), cursor, [hit.chunk for hit in hits])
+            hits = tuple(hits[each.index] for each in used)
+        self._sticky.stand(document, cursor, hits)
 
     def look_ahead(self, request: Request) -> None:
         """Make a completion that is going to be asked for, in the background, unless it is there or being made."""
@@ -304,15 +322,23 @@ class Completer:
         if not inside_word(request.cursor):
             self._take_off(request, settings, Clock(), background=True)
 
-    def _think_on(self, request: Request, settings: CompletionSettings, text: str) -> None:
-        """Now that `text` answers a request: complete what comes behind it, as soon as nobody has come for a while."""
-        if text and settings.ahead and request.ahead and self._source.local:
-            self._set_aside(self._look_ahead_later(after(request, text)))
+    def _thinks_on(self, request: Request, settings: CompletionSettings) -> bool:
+        """Whether anything is done behind a request that was not asked for."""
+        return settings.ahead and request.ahead and self._source.local
 
-    async def _look_ahead_later(self, request: Request) -> None:
-        await asyncio.sleep(LOOK_AHEAD)
-        if not self._awaited:
-            self.look_ahead(request)
+    def _think_on(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
+        """Now that a request has its answer: look for better chunks, and complete what comes behind it."""
+        if self._thinks_on(request, settings):
+            self._set_aside(self._go_on(request, completion))
+
+    async def _go_on(self, request: Request, completion: Completion) -> None:
+        if completion.decision is not None and completion.decision.retrieve:
+            with contextlib.suppress(RepoformerError):
+                await self._freshen(await self.supervisor.engine(), request.document, request.cursor)
+        if completion.text:
+            await asyncio.sleep(LOOK_AHEAD)
+            if not self._awaited:
+                self.look_ahead(after(request, completion.text))
 
     @property
     def _awaited(self) -> bool:

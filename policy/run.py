@@ -1,9 +1,8 @@
 """What one completion takes of the index and of the models, and what that took.
 
-A search runs in a thread while the model reads. A generation begins before it is known that it is the one that is
-wanted, wherever nothing else has to wait for it: where another model than the deciding one writes, the plain one runs
-beside the decision (the paper's online serving model, section 6.3); where the decision is known beforehand, one with
-the chunks that stood in the last prompt runs beside the search.
+A search runs in a thread while the model reads. A generation begins before anybody listens to it where it is known
+which one it is going to be, and where another model than the deciding one writes: the plain one then runs beside the
+decision (the paper's online serving model, section 6.3).
 """
 
 from __future__ import annotations
@@ -50,11 +49,20 @@ class Retrieval:
     """A search that runs in a thread beside the reading, unless there is no retriever."""
 
     def __init__(self, retriever: Retriever | None, cursor: Cursor, count: int, clock: Clock) -> None:
+        self._retriever = retriever
+        self._cursor = cursor
+        self._count = count
         self._clock = clock
-        self._task = asyncio.create_task(self._search(retriever, cursor, count)) if retriever else None
+        self._task: asyncio.Task[tuple[Hit, ...]] | None = None
+
+    def begin(self) -> None:
+        """Search, if that has not begun; `hits` waits for the result."""
+        if self._task is None and self._retriever is not None:
+            self._task = asyncio.create_task(self._search(self._retriever))
 
     async def hits(self) -> tuple[Hit, ...]:
         """What was found, best first."""
+        self.begin()
         return await self._task if self._task is not None else ()
 
     def cancel(self) -> None:
@@ -62,18 +70,21 @@ class Retrieval:
         if self._task is not None:
             self._task.cancel()
 
-    async def _search(self, retriever: Retriever, cursor: Cursor, count: int) -> tuple[Hit, ...]:
+    async def _search(self, retriever: Retriever) -> tuple[Hit, ...]:
         with self._clock.measure("retrieval"):
-            return await asyncio.to_thread(retriever.search, cursor, count)
+            return await asyncio.to_thread(retriever.search, self._cursor, self._count)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What to show, the best first, and the chunks that stood in the prompt: as `hits`, cut where they were cut."""
+    """What to show, the best first, and the chunks that stood in the prompt, whole as they were `found`, and as `hits`.
+
+    The latter are cut where they were cut.
+    """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
-    chunks: tuple[Chunk, ...] = ()
+    found: tuple[Hit, ...] = ()
 
 
 class Run:
@@ -106,8 +117,9 @@ class Run:
         self._say = say
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
-    def begin(self, chunks: tuple[Chunk, ...], limit: int) -> None:
-        """Start to generate with these, before it is known whether `generate` is going to ask for that."""
+    def begin(self, hits: tuple[Hit, ...], limit: int) -> None:
+        """Start to generate with these, before `generate` asks for that, or for something else."""
+        chunks = tuple(hit.chunk for hit in hits)
         self._ahead, self._ahead_with = Ahead(self._generate(chunks, limit, 1)), chunks
 
     async def end(self) -> None:
@@ -187,7 +199,7 @@ class Run:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in stood)
-        return Written(texts, cut, tuple(hit.chunk for hit, _ in stood))
+        return Written(texts, cut, tuple(hit for hit, _ in stood))
 
     def _generate(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> Running:
         branch = slot(self._document, "retrieved" if chunks else "plain")

@@ -7,68 +7,62 @@ stay, in their order, while each of them is still found and the best that is fou
 change, those that stay come first, where the model has read them already. The price is that a chunk that would have
 become the second best is not read until the best changes or the cursor goes elsewhere.
 
-A request to retrieve holds to the end of the line. To ask again with every letter costs the reading of a prompt that is
-not going to be generated from, and whatever the answer, the line would be completed now with and now without what it
-was begun with. An abstention does not hold: to ask again costs nothing where the same prompt is generated from.
+A decision holds to the end of its line. Asked with every letter, the model retrieves somewhere on nearly every line,
+and a line would be completed now with and now without what it was begun with; each change costs the reading of what
+the other branch has missed. An abstention is asked for again where a member or an argument begins: that is where a
+name is needed that may be defined elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit
 from policy.decision import Decision
 
 REGION = 20  # lines up or down, within which a choice stands
+REASKED = (".", "->", "::", "(")  # what a line ends in where an abstention does not hold
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
     line: int
-    chunks: tuple[Chunk, ...]
+    hits: tuple[Hit, ...]
 
 
 class Sticky:
-    """What stood in the last prompt of each document."""
+    """What stands in the prompt of each document."""
 
     def __init__(self) -> None:
         self._choices: dict[str, _Choice] = {}
 
-    def choose(self, document: str, cursor: Cursor, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
-        """`hits` (best first) as they should be offered to the prompt.
-
-        From then on that is what stands there, whether or not anybody waits until it is read: the next key would bring
-        in still others otherwise, and nobody who types fast would ever see the end of it.
-        """
-        standing = self.standing(document, cursor)
-        offered = _offered(standing, hits)
-        if hits:
-            chunks = tuple(hit.chunk for hit in offered[: len(standing) or None])
-            self._choices[document] = _Choice(_line(cursor), chunks)
-        return offered
-
-    def standing(self, document: str, cursor: Cursor) -> tuple[Chunk, ...]:
-        """What stands in the prompt around `cursor`; most of the time that is what `choose` chooses."""
+    def standing(self, document: str, cursor: Cursor) -> tuple[Hit, ...]:
+        """What stands in the prompt around `cursor`."""
         choice = self._choices.get(document)
-        return choice.chunks if choice is not None and abs(_line(cursor) - choice.line) <= REGION else ()
+        return choice.hits if choice is not None and abs(_line(cursor) - choice.line) <= REGION else ()
 
-    def stood(self, document: str, cursor: Cursor, chunks: tuple[Chunk, ...]) -> None:
-        """These stood in the prompt at `cursor`, whole as they were found."""
-        if chunks:
-            self._choices[document] = _Choice(_line(cursor), chunks)
+    def choose(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """`hits` (best first) as they should be offered to the prompt: what stands, where that will do."""
+        standing, found = self.standing(document, cursor), {hit.chunk for hit in hits}
+        if hits and hits[0].chunk in _chunks(standing) and found.issuperset(_chunks(standing)):
+            return standing
+        wanted = _chunks(hits[: len(standing)])
+        staying = [hit for hit in standing if hit.chunk in wanted]
+        return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
+
+    def stand(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
+        """From now on these stand in the prompt around `cursor`, unless there are none."""
+        if hits:
+            self._choices[document] = _Choice(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
         self._choices.pop(document, None)
 
 
-def _offered(standing: tuple[Chunk, ...], hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
-    found = {hit.chunk: hit for hit in hits}
-    if hits and hits[0].chunk in standing and all(chunk in found for chunk in standing):
-        return tuple(found[chunk] for chunk in standing)
-    wanted = [hit.chunk for hit in hits[: len(standing)]]
-    staying = [chunk for chunk in standing if chunk in wanted]
-    return (*(found[chunk] for chunk in staying), *(hit for hit in hits if hit.chunk not in staying))
+def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
+    return [hit.chunk for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class _Line:
 
 
 class Held:
-    """The last decision to retrieve of each document."""
+    """The last decision of each document."""
 
     def __init__(self) -> None:
         self._decisions: dict[str, tuple[_Line, Decision]] = {}
@@ -89,13 +83,13 @@ class Held:
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
         """The decision that holds at `cursor`; `key` is what else it depends on."""
         line, decision = self._decisions.get(document, (None, None))
-        return decision if line == _line_of(cursor, key) else None
+        if decision is None or line != _line_of(cursor, key):
+            return None
+        return decision if decision.retrieve or not cursor.prefix.endswith(REASKED) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Remember a decision made at `cursor`, or that there is none that would hold."""
-        self._decisions.pop(document, None)
-        if decision.retrieve:
-            self._decisions[document] = _line_of(cursor, key), replace(decision, held=True)
+        """Remember a decision made at `cursor`."""
+        self._decisions[document] = _line_of(cursor, key), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""

@@ -248,10 +248,14 @@ class Engine:
         answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
         return Reading(**_values(answer))
 
-    async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> None:
-        """Evaluate ahead what a request at `cursor` needs. Raises `GaveWay` as soon as anybody wants anything."""
+    async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> tuple[UsedChunk, ...]:
+        """Evaluate ahead what a request at `cursor` needs; returns the chunks that have a place in that prompt.
+
+        Raises `GaveWay` as soon as anybody wants anything.
+        """
         urgency = Urgency(background=True)
-        await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+        answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+        return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     def generate(
         self,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from indexer.model import Chunk, Cursor
 
 RESERVED_TOKENS = 320  # of a sequence: the longest generation, and the markers
-WARM_GRAIN = 32  # tokens that an interrupted warming up may lose
+WARM_GRAIN = 16  # tokens that an interrupted warming up may lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,17 @@ class Session:
         known.reading = replace(reading, prompt_ms=(built - started) * 1e3)
         return known.reading
 
-    def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> None:
-        """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted."""
+    def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
+        """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted.
+
+        Returns the chunks that have a place in that prompt.
+        """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
-        else:
-            self._cache.evaluate(slot, self._builder.retrieve(cursor, chunks).tokens, WARM_GRAIN)
+            return ()
+        prompt = self._builder.retrieve(cursor, chunks)
+        self._cache.evaluate(slot, prompt.tokens, WARM_GRAIN)
+        return used_chunks(prompt, chunks)
 
     def generate(
         self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1

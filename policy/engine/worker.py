@@ -93,8 +93,8 @@ class Worker:
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "warm":
-                session.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
-                return {}
+                used = session.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
+                return {"chunks": [asdict(chunk) for chunk in used]}
             case "generate":
                 return self._generate(session, turn)
             case "try_all":

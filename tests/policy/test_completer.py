@@ -61,6 +61,28 @@ async def test_always_retrieves(supervisor: Supervisor) -> None:
     assert {"retrieval", "prefill", "generation", "total"} <= completion.timings_ms.keys()
 
 
+async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
+    shapes = "def area_of_circle(radius_in_metres):\n    return 3 * radius_in_metres\n"
+    snapshots = [Snapshot.of([file], root="/w") for file in (("shapes.py", shapes), ("geometry.py", GEOMETRY))]
+    now = snapshots[0]
+    settings = CompletionSettings(policy="always", patience=60, line_tokens=4)
+    typist = Completer(supervisor, lambda: now, settings)
+
+    async def key(typed: str) -> list[str]:
+        request = at(MAIN + f"print(area_of_{typed}‸\n")
+        return [hit.chunk.path for hit in (await typist.complete(request)).hits]
+
+    assert await key("") == ["shapes.py"], "there is nothing that it could do with: it waits"
+    now = snapshots[1]
+    assert await key("x") == ["shapes.py"]
+    typed = "x"
+    async with asyncio.timeout(60):
+        while (found := await key(typed := typed + "x")) != ["geometry.py"]:
+            assert found == ["shapes.py"]
+            await asyncio.sleep(1)  # for which nobody types
+    await typist.close()
+
+
 async def test_never_does_not_even_search(supervisor: Supervisor) -> None:
     completion = await completer(supervisor, policy="never").complete(CALL)
     assert completion.text

@@ -90,10 +90,11 @@ async def test_typing_through_does_not_ask_the_engine(supervisor: Supervisor) ->
         assert again.decision == first.decision
 
 
-async def test_a_line_that_retrieves_is_not_asked_again_unless_somebody_asks(supervisor: Supervisor) -> None:
+@pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieving", "abstaining"])
+async def test_a_line_is_not_asked_for_again_unless_somebody_asks(supervisor: Supervisor, threshold: float) -> None:
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
-        supervisor, lambda: snapshot, CompletionSettings(threshold=0.0, line_tokens=8, patience=60, ahead=False)
+        supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60, ahead=False)
     )
 
     async def asked(typed: str, trigger: Trigger = "automatic") -> Completion:
@@ -109,3 +110,7 @@ async def test_a_line_that_retrieves_is_not_asked_again_unless_somebody_asks(sup
     again, below = await asked("return 7", "invoked"), await asked("return 7\n    ")
     assert again.decision is not None and below.decision is not None
     assert not again.decision.held and not below.decision.held
+    call = (await asked("return 7\n    sum("), await asked("return 7\n    sum(r"))
+    assert call[0].decision is not None and call[1].decision is not None
+    assert call[0].decision.held is (threshold == 0.0), "an argument begins: an abstention is asked for again"
+    assert call[1].decision.held

@@ -20,7 +20,7 @@ def at(line: int) -> Cursor:
 def offered(stood: str, found: str, *, moved: int = 0) -> str:
     """What is offered of `found` after `stood` stood in the prompt `moved` lines above, by the names of the files."""
     sticky = Sticky()
-    sticky.stood(DOCUMENT, at(50), tuple(hit.chunk for hit in hits(stood)))
+    sticky.stand(DOCUMENT, at(50), hits(stood))
     return "".join(hit.chunk.path[0] for hit in sticky.choose(DOCUMENT, at(50 + moved), hits(found)))
 
 
@@ -47,14 +47,14 @@ def test_another_region_is_another_choice() -> None:
 
 def test_a_chunk_that_was_edited_is_another_chunk() -> None:
     sticky = Sticky()
-    sticky.stood(DOCUMENT, at(1), tuple(hit.chunk for hit in hits("ab")))
+    sticky.stand(DOCUMENT, at(1), hits("ab"))
     edited = (Hit(Chunk("/w", "a.py", 1, 1, "a = 2\n", "block"), 0.5), *hits("b"))
     assert sticky.choose(DOCUMENT, at(1), edited) == (*hits("b"), edited[0])
 
 
 def test_what_is_forgotten_does_not_stick() -> None:
     sticky = Sticky()
-    sticky.stood(DOCUMENT, at(1), tuple(hit.chunk for hit in hits("ab")))
+    sticky.stand(DOCUMENT, at(1), hits("ab"))
     sticky.forget(DOCUMENT)
     assert sticky.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
 
@@ -79,8 +79,10 @@ def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
     assert held.find(DOCUMENT, typed("import a\n", "x = "), "settings") is None
 
 
-def test_an_abstention_does_not_hold_and_ends_what_did() -> None:
-    held, cursor = Held(), typed("", "x = ")
-    held.put(DOCUMENT, cursor, "", Decision(0.7, 0.4, True, "token"))
-    held.put(DOCUMENT, cursor, "", Decision(0.3, 0.4, False, "token"))
-    assert held.find(DOCUMENT, cursor, "") is None
+def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
+    held, said = Held(), Decision(0.3, 0.4, False, "token")
+    held.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
+    held.put(DOCUMENT, typed("", "x = ", ";"), "", said)
+    for line, holds in (("x = a", True), ("x = a.", False), ("x = f(", False), ("x = a->", False), ("x = a + b", True)):
+        found = held.find(DOCUMENT, typed("", line, ";"), "")
+        assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
