@@ -81,6 +81,7 @@ class Shaper:
         if self._multiline and opens_block(opening, self._language):
             self.scope = "block"
         self._bodies = bodies or self.scope == "block" or not self._line.strip()
+        self._known: tuple[str, Ending] | None = None  # what decides is then finished: parsed once for both
 
     @property
     def grows(self) -> bool:
@@ -110,6 +111,11 @@ class Shaper:
     # -- where it ends --------------------------------------------------------------------------------------------
 
     def _ending(self, text: str) -> Ending:
+        if self._known is None or self._known[0] != text:
+            self._known = text, self._find_ending(text)
+        return self._known[1]
+
+    def _find_ending(self, text: str) -> Ending:
         if text.startswith("\n") and (self.scope == "line" or not self._line.strip()):
             return Ending(0, True, True)  # nothing to add where the cursor is
         found = tokens(self._head + text, self._language, self._base)

@@ -144,6 +144,8 @@ class KvCache:
     def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
         """Length of the prefix of `tokens` that `sequence` holds, after borrowing from whichever holds most of it."""
         own = _shared(sequence, tokens)
+        if len(tokens) < own + WORTH_COPYING:  # a keystroke
+            return own
         best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
         length = _shared(best, tokens)
         if length < own + WORTH_COPYING:

@@ -102,6 +102,7 @@ class Llama:
         self.n_ubatch: int = native.llama_n_ubatch(self._context)
         self.n_seq: int = native.llama_n_seq_max(self._context)
         self._batch = native.llama_batch_init(self.n_batch, 0, 1)
+        self._views: dict[int, NDArray[np.float32]] = {}  # of logits, by their address, of which there are few
         self.busy = 0.0  # seconds inside `llama_decode` so far
 
     def close(self) -> None:
@@ -264,7 +265,10 @@ class Llama:
         pointer = native.llama_get_logits_ith(self._context, row)
         if not pointer:
             raise EngineFailed(f"row {row} of the last evaluation kept no logits")
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        address = ctypes.addressof(pointer.contents)
+        if (view := self._views.get(address)) is None:  # to make one takes longer than to find its largest value
+            view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        return view
 
     def embedding(self, seq: int) -> NDArray[np.float32]:
         """The vector of what the last `decode` evaluated of `seq`, shape (dimensions,). A view, as of `logits`."""

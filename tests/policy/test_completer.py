@@ -80,7 +80,6 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
         while (found := await key(typed := typed + "x")) != ["geometry.py"]:
             assert found == ["shapes.py"]
             await asyncio.sleep(1)  # for which nobody types
-    await typist.close()
 
 
 async def test_never_does_not_even_search(supervisor: Supervisor) -> None:
