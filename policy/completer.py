@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -41,7 +42,8 @@ class CompletionSettings:
     here is what fits on a screen without being in the way). After `patience` seconds of generating, a completion ends
     with the statement it has reached; after twice as many it ends in any case. One that comes later is not seen, and a
     model that finds no end is not worth waiting for. An explicit request gets up to `candidates` texts to choose from.
-    `ahead`: while nobody waits, complete what would follow if the last completion were accepted.
+    `ahead`: while nobody waits, complete what would follow if the last completion were accepted, and read better
+    chunks than those that stand in the prompt; without it every key that retrieves waits for a search.
     """
 
     policy: Policy = "selective"
@@ -77,9 +79,10 @@ class Request:
 class Completion:
     """What came of a request.
 
-    `others` are further candidates, the better first. `hits` are the chunks that stood in the prompt. `timings_ms` has
-    a time for every stage that ran (`model` is what of all of them was spent inside llama.cpp), `stats` counts tokens;
-    both tell of this request alone, so an answer that was there already has no stages, and `stats` say `reused`.
+    `others` are further candidates, the better first. `hits` are the chunks that stood in the prompt, with the scores
+    of the search that found them, which may have been that of an earlier key. `timings_ms` has a time for every stage
+    that ran (`model` is what of all of them was spent inside llama.cpp), `stats` counts tokens; both tell of this
+    request alone, so an answer that was there already has no stages, and `stats` say `reused`.
     `joined`: another request had begun what this one waited for.
     `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context" where
     chunks were cut or left out. An empty `text` has a `reason`.
@@ -96,7 +99,7 @@ class Completion:
     others: tuple[str, ...] = ()
 
 
-LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that would follow is made
+LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that would follow is made, or later
 
 
 class Completer:
@@ -135,6 +138,8 @@ class Completer:
             self._rhythm.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
                 text, origin = known
+                if self._aside is None or self._aside.done():
+                    self._think_on(request, settings, replace(origin, text=text))
                 return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
         self._set_aside(None)
         if automatic and (joined := await self._join(request, settings)):
@@ -209,7 +214,7 @@ class Completer:
             decision = self._held.find(request.document, request.cursor, settings)
         # What was found for an earlier key is what the model has read; whether it still is the best is seen to later.
         standing: tuple[Hit, ...] = ()
-        if automatic and self._thinks_on(request, settings):
+        if automatic and self._works_ahead(request, settings):
             standing = self._sticky.standing(request.document, request.cursor)
         try:
             if not standing and (decision is None or decision.retrieve):
@@ -229,16 +234,21 @@ class Completer:
             if decision is None:
                 with clock.measure("decision"):
                     decision = await self._decide(run, retrieval, request.cursor, settings, shaper.scope)
-                self._held.put(request.document, request.cursor, settings, decision)
+                if not flight.urgency.background:  # else it is about another line than the one that is typed
+                    self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
             if decision.retrieve:
-                hits = standing or self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+                hits = standing
+                if retrieval.begun or not standing:
+                    hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+                    # At once, read or not: the next key would bring in still others, and none would ever be read.
+                    self._sticky.stand(request.document, request.cursor, hits)
             written = await run.generate(shaper, hits, limit, candidates)
         finally:
             retrieval.cancel()
             await run.end()
-        if not standing:
-            self._sticky.stand(request.document, request.cursor, written.found)
+        if decision.retrieve and self._sticky.standing(request.document, request.cursor) == hits:
+            self._sticky.stand(request.document, request.cursor, written.found)  # those that fit, from here on
         text, *others = written.texts or ("",)
         completion = Completion(
             text,
@@ -297,19 +307,17 @@ class Completer:
         """Search for what belongs into the prompt at `cursor`, and have it read; from then on it stands there.
 
         Until it is read what stood there before still does: no key waits for hundreds of tokens. What stands there
-        already is not read, except `again`.
+        already is not read, except `again`. Not for a server: it keeps no cache of ours.
         """
-        if (retriever := self._retriever()) is None:
+        writer, retriever = self._source.generator(engine), self._retriever()
+        if retriever is None or not isinstance(writer, Engine):
             return
         found = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
         standing, hits = self._sticky.standing(document, cursor), self._sticky.choose(document, cursor, found)
-        if not hits or (hits == standing and not again):
+        if self._awaited or (hits == standing and not again):
             return
-        if self._source.generator(engine) is engine:
-            branch = "retrieved" if hits == standing or not standing else "coming"
-            used = await engine.warm(slot(document, branch), cursor, [hit.chunk for hit in hits])
-            hits = tuple(hits[each.index] for each in used)
-        self._sticky.stand(document, cursor, hits)
+        used = await writer.warm(slot(document, "retrieved"), cursor, [hit.chunk for hit in hits]) if hits else ()
+        self._sticky.stand(document, cursor, [hits[each.index] for each in used])
 
     def look_ahead(self, request: Request) -> None:
         """Make a completion that is going to be asked for, in the background, unless it is there or being made."""
@@ -322,23 +330,24 @@ class Completer:
         if not inside_word(request.cursor):
             self._take_off(request, settings, Clock(), background=True)
 
-    def _thinks_on(self, request: Request, settings: CompletionSettings) -> bool:
+    def _works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
         """Whether anything is done behind a request that was not asked for."""
         return settings.ahead and request.ahead and self._source.local
 
     def _think_on(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
         """Now that a request has its answer: look for better chunks, and complete what comes behind it."""
-        if self._thinks_on(request, settings):
+        if self._works_ahead(request, settings):
             self._set_aside(self._go_on(request, completion))
 
     async def _go_on(self, request: Request, completion: Completion) -> None:
-        if completion.decision is not None and completion.decision.retrieve:
+        due = time.monotonic() + LOOK_AHEAD
+        retrieves = completion.decision is not None and completion.decision.retrieve
+        if retrieves or self._sticky.standing(request.document, request.cursor):
             with contextlib.suppress(RepoformerError):
                 await self._freshen(await self.supervisor.engine(), request.document, request.cursor)
-        if completion.text:
-            await asyncio.sleep(LOOK_AHEAD)
-            if not self._awaited:
-                self.look_ahead(after(request, completion.text))
+        await asyncio.sleep(due - time.monotonic())
+        if completion.text and not self._awaited:
+            self.look_ahead(after(request, completion.text))
 
     @property
     def _awaited(self) -> bool:
@@ -355,6 +364,7 @@ class Completer:
 
     async def forget(self, document: str) -> None:
         """Give back what is remembered of a closed document, in the KV cache as well."""
+        self._set_aside(None)
         self._reuse.forget(document)
         self._sticky.forget(document)
         self._held.forget(document)

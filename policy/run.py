@@ -1,8 +1,8 @@
 """What one completion takes of the index and of the models, and what that took.
 
-A search runs in a thread while the model reads. A generation begins before anybody listens to it where it is known
-which one it is going to be, and where another model than the deciding one writes: the plain one then runs beside the
-decision (the paper's online serving model, section 6.3).
+A search, where there is one, runs in a thread while the model reads. A generation begins before anybody listens to it
+where it is known which one it is going to be, and where another model than the deciding one writes: the plain one then
+runs beside the decision (the paper's online serving model, section 6.3).
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Retrieval:
         self._count = count
         self._clock = clock
         self._task: asyncio.Task[tuple[Hit, ...]] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has wanted to know."""
+        return self._task is not None
 
     def begin(self) -> None:
         """Search, if that has not begun; `hits` waits for the result."""

@@ -9,12 +9,13 @@ become the second best is not read until the best changes or the cursor goes els
 
 A decision holds to the end of its line. Asked with every letter, the model retrieves somewhere on nearly every line,
 and a line would be completed now with and now without what it was begun with; each change costs the reading of what
-the other branch has missed. An abstention is asked for again where a member or an argument begins: that is where a
+the other branch has missed. An abstention is asked for again once a member or an argument has begun: that is where a
 name is needed that may be defined elsewhere.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from indexer.model import Chunk, Cursor, Hit
 from policy.decision import Decision
 
 REGION = 20  # lines up or down, within which a choice stands
-REASKED = (".", "->", "::", "(")  # what a line ends in where an abstention does not hold
+_ASKS_ANEW = re.compile(r"\.|->|::|\(")  # what an abstention does not hold behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class _Choice:
 
 
 class Sticky:
-    """What stands in the prompt of each document."""
+    """What stands in the prompt of each document, with the scores of the search that has found it."""
 
     def __init__(self) -> None:
         self._choices: dict[str, _Choice] = {}
@@ -52,9 +53,8 @@ class Sticky:
         return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
 
     def stand(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
-        """From now on these stand in the prompt around `cursor`, unless there are none."""
-        if hits:
-            self._choices[document] = _Choice(_line(cursor), tuple(hits))
+        """From now on these stand in the prompt around `cursor`, or nothing does."""
+        self._choices[document] = _Choice(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
@@ -78,18 +78,18 @@ class Held:
     """The last decision of each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[str, tuple[_Line, Decision]] = {}
+        self._decisions: dict[str, tuple[_Line, int, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
         """The decision that holds at `cursor`; `key` is what else it depends on."""
-        line, decision = self._decisions.get(document, (None, None))
+        line, asked, decision = self._decisions.get(document, (None, 0, None))
         if decision is None or line != _line_of(cursor, key):
             return None
-        return decision if decision.retrieve or not cursor.prefix.endswith(REASKED) else None
+        return decision if decision.retrieve or not _ASKS_ANEW.search(cursor.prefix, asked) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Remember a decision made at `cursor`."""
-        self._decisions[document] = _line_of(cursor, key), replace(decision, held=True)
+        self._decisions[document] = _line_of(cursor, key), len(cursor.prefix), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""

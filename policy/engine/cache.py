@@ -121,6 +121,12 @@ class KvCache:
         self._context.copy(source.id, sequence.id, len(source.tokens))
         sequence.tokens, sequence.read = list(source.tokens), source.read
 
+    def rename(self, slot: str, target: str) -> None:
+        """Call `slot` `target` from now on, in place of what was called so."""
+        if slot != target:
+            self.forget(target)
+            self._slots[target] = self._slots.pop(slot)
+
     def forget_all(self, prefix: str) -> None:
         """Forget every slot whose name begins with `prefix`."""
         for slot in [slot for slot in self._slots if slot.startswith(prefix)]:

@@ -120,13 +120,15 @@ class Session:
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
         """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted.
 
-        Returns the chunks that have a place in that prompt.
+        Returns the chunks that have a place in that prompt. What `slot` holds stays as it was until all is read.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
             return ()
         prompt = self._builder.retrieve(cursor, chunks)
-        self._cache.evaluate(slot, prompt.tokens, WARM_GRAIN)
+        beside = f"{slot} to come" if self._llama.n_seq > 2 else slot
+        self._cache.evaluate(beside, prompt.tokens, WARM_GRAIN)
+        self._cache.rename(beside, slot)
         return used_chunks(prompt, chunks)
 
     def generate(

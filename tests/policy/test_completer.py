@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ MAIN = "from geometry import area_of_rectangle, perimeter_of_rectangle\n\nwidth_
 async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor(
         model,
-        EngineSettings(context_size=2048, threads=2),
+        EngineSettings(context_size=4096, threads=2),
         budgets={"left": 256, "right": 64, "context": 128},
     )
     yield supervisor
@@ -68,18 +69,26 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
     settings = CompletionSettings(policy="always", patience=60, line_tokens=4)
     typist = Completer(supervisor, lambda: now, settings)
 
-    async def key(typed: str) -> list[str]:
-        request = at(MAIN + f"print(area_of_{typed}‸\n")
-        return [hit.chunk.path for hit in (await typist.complete(request)).hits]
+    async def key(typed: str) -> tuple[list[str], int]:
+        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # nobody else's
+        completion = await typist.complete(request)
+        return [hit.chunk.path for hit in completion.hits], completion.stats["evaluated_tokens"]
 
-    assert await key("") == ["shapes.py"], "there is nothing that it could do with: it waits"
+    first, read = await key("")
+    assert first == ["shapes.py"], "nothing stands there yet: it is waited for"
+    assert read > 40
     now = snapshots[1]
-    assert await key("x") == ["shapes.py"]
-    typed = "x"
-    async with asyncio.timeout(60):
-        while (found := await key(typed := typed + "x")) != ["geometry.py"]:
-            assert found == ["shapes.py"]
+    typed, found = "", first
+    async with asyncio.timeout(120):
+        while found != ["geometry.py"]:
+            found, evaluated = await key(typed := typed + "x")
+            assert found in (["shapes.py"], ["geometry.py"])
+            assert evaluated < 16, "it was read before it stands"
             await asyncio.sleep(1)  # for which nobody types
+        now = Snapshot.of([], root="/w")
+        while found:
+            found, evaluated = await key(typed := typed + "x")
+            await asyncio.sleep(1)
 
 
 async def test_never_does_not_even_search(supervisor: Supervisor) -> None:

@@ -59,6 +59,14 @@ def test_what_is_forgotten_does_not_stick() -> None:
     assert sticky.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
 
 
+def test_where_nothing_is_found_nothing_stands() -> None:
+    sticky = Sticky()
+    sticky.stand(DOCUMENT, at(1), hits("ab"))
+    assert sticky.choose(DOCUMENT, at(1), ()) == ()
+    sticky.stand(DOCUMENT, at(1), ())
+    assert sticky.standing(DOCUMENT, at(1)) == ()
+
+
 def typed(above: str, line: str, suffix: str = "\n") -> Cursor:
     return Cursor("/w/main.py", above + line, suffix, "python")
 
@@ -83,6 +91,14 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
     held, said = Held(), Decision(0.3, 0.4, False, "token")
     held.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
     held.put(DOCUMENT, typed("", "x = ", ";"), "", said)
-    for line, holds in (("x = a", True), ("x = a.", False), ("x = f(", False), ("x = a->", False), ("x = a + b", True)):
+    for line, holds in (
+        ("x = a", True),
+        ("x = a.", False),
+        ("x = f(", False),
+        ("x = a->b", False),
+        ("x = a + b", True),
+    ):
         found = held.find(DOCUMENT, typed("", line, ";"), "")
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
+    held.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
+    assert held.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "it was asked for behind all of them"
