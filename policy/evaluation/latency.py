@@ -9,7 +9,7 @@ that whatever else the machine does at that moment is shared fairly.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from indexer.model import Retriever
@@ -40,16 +40,17 @@ class Timed:
 
 def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
     """The policies that can be served, by the names of a report; a model that decides nothing has no gates."""
-    found = {"never": CompletionSettings(policy="never"), "always": CompletionSettings(policy="always")}
+    one = CompletionSettings(candidates=1)  # further ones take their time whatever the policy
+    found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
         selections: tuple[Selection, ...] = ("threshold", "token", "greedy")
         found |= {
-            f"selective, {selection}": CompletionSettings(selection=selection)
+            f"selective, {selection}": replace(one, selection=selection)
             for selection in selections
             if selection != "token" or len(gates) > 1
         }
     else:
-        found["trial retrieval"] = CompletionSettings()
+        found["trial retrieval"] = one
     return found
 
 
