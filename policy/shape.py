@@ -72,12 +72,12 @@ class Shaper:
         # What is open counts from the line that may have opened it: the cursor's, or the last one with text.
         self._base = self._line_start if self._line.strip() else max(0, len(above) - len(self._previous))
         self._base_indent = _indent(self._line if self._line.strip() else self._previous)
-        opening = tokens(self._head, self._language, self._base)
         # Whether this is the inside of a string shows only together with its end.
-        around = tokens(self._head + cursor.suffix[:_LOOK_AHEAD], self._language, self._line_start)
+        around = tokens(self._head + cursor.suffix[:_LOOK_AHEAD], self._language, self._base)
         literal = in_literal(around, len(self._head))
         self._multiline = multiline and not self._rest.strip() and not literal
         self.scope: Scope = "line"
+        opening = [token for token in around if token.end <= len(self._head)]
         if self._multiline and opens_block(opening, self._language):
             self.scope = "block"
         self._bodies = bodies or self.scope == "block" or not self._line.strip()
