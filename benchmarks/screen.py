@@ -84,7 +84,7 @@ async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> Non
 
 def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
     """What the person at the keyboard had of it."""
-    shown = [stroke for stroke in strokes if stroke.shown is not None]
+    judged = [stroke.similarity for stroke in strokes if stroke.shown is not None and stroke.rest]
     waits, next_shown = [], float("inf")
     for stroke in reversed(strokes):
         next_shown = stroke.shown if stroke.shown is not None else next_shown
@@ -97,7 +97,7 @@ def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
         "in_time": round(len(in_time) / len(strokes), 3),
         "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # not everybody says so
         "seen_after": spread(waits),
-        "es": round(float(np.mean([stroke.similarity for stroke in shown if stroke.rest])), 1) if shown else None,
+        "es": round(float(np.mean(judged)), 1) if judged else None,
     }
 
 
