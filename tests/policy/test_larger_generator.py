@@ -60,6 +60,16 @@ async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supe
     assert told == [""]
 
 
+async def test_what_is_retrieved_is_read_ahead_by_the_one_that_writes(policy: Supervisor, larger: Supervisor) -> None:
+    source = Larger(larger, lambda problem: None)
+    await source.warm_up()
+    always = completer(policy, source, policy="always")
+    await always.warm("ahead", CALL)
+    completion = await always.complete(Request(CALL, "ahead"))
+    assert [hit.chunk.path for hit in completion.hits] == ["geometry.py"]
+    assert (completion.model, completion.stats["evaluated_tokens"]) == (larger.model.stem, 2)
+
+
 async def test_the_loser_gives_its_engine_back(policy: Supervisor, larger: Supervisor) -> None:
     source = Larger(larger, lambda problem: None)
     await source.warm_up()
