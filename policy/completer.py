@@ -237,12 +237,12 @@ class Completer:
                 if not flight.urgency.background:  # else it is about another line than the one that is typed
                     self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
-            if decision.retrieve:
+            if decision.retrieve and standing and not retrieval.begun:
                 hits = standing
-                if retrieval.begun or not standing:
-                    hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
-                    # At once, read or not: the next key would bring in still others, and none would ever be read.
-                    self._sticky.stand(request.document, request.cursor, hits)
+            elif decision.retrieve:
+                hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+                # At once, read or not: the next key would bring in still others, and none would ever be read.
+                self._sticky.stand(request.document, request.cursor, hits)
             written = await run.generate(shaper, hits, limit, candidates)
         finally:
             retrieval.cancel()

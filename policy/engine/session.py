@@ -120,7 +120,8 @@ class Session:
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
         """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted.
 
-        Returns the chunks that have a place in that prompt. What `slot` holds stays as it was until all is read.
+        Returns the chunks that have a place in that prompt. With chunks, what `slot` holds stays as it was until all is
+        read, where there are more than two sequences.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
