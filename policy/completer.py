@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -233,7 +233,7 @@ class Completer:
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):
-                    decision = await self._decide(run, retrieval, request.cursor, settings, shaper.scope)
+                    decision = await self._decide(run, retrieval, standing, request.cursor, settings, shaper.scope)
                 if not flight.urgency.background:  # else it is about another line than the one that is typed
                     self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
@@ -265,7 +265,13 @@ class Completer:
         return completion
 
     async def _decide(
-        self, run: Run, retrieval: Retrieval, cursor: Cursor, settings: CompletionSettings, kind: TaskKind
+        self,
+        run: Run,
+        retrieval: Retrieval,
+        standing: Sequence[Hit],
+        cursor: Cursor,
+        settings: CompletionSettings,
+        kind: TaskKind,
     ) -> Decision:
         if self._asks_the_model:
             info = self.supervisor.info
@@ -274,7 +280,8 @@ class Completer:
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
             gates = gates_of(info.metadata if info and not self._source.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
-            found = evidence(cursor, await retrieval.hits()) if gate.asks_retrieval else None
+            # What stands in the prompt already is what retrieving would bring: no key waits for a search.
+            found = evidence(cursor, standing or await retrieval.hits()) if gate.asks_retrieval else None
             known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
                 return decision

@@ -18,11 +18,11 @@ from typing import Literal, cast, get_args
 from policy.evidence import Evidence
 
 Name = Literal["hybrid", "token"]
-Feature = Literal["token", "entropy", "top", "score", "second", "names", "block"]
+Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]
 TaskKind = Literal["line", "block"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
-OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names"})
+OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap"})
 PAPER = {"line": 0.20, "block": 0.15}  # thresholds of section 5.1: 0.15 for functions, 0.20 for everything else
 _KEY = "repoformer.gate"
 
@@ -54,8 +54,11 @@ class Known:
                 return float(self.kind == "block")
         if self.evidence is None:
             return None
-        found = {"score": self.evidence.best, "second": self.evidence.second, "names": math.log1p(self.evidence.names)}
-        return found[feature]
+        found = self.evidence
+        numbers = {
+            "score": found.best, "second": found.second, "names": math.log1p(found.names), "overlap": found.overlap,
+        }  # fmt: skip
+        return numbers[feature]
 
 
 @dataclass(frozen=True, slots=True)

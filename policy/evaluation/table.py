@@ -30,12 +30,13 @@ class Row:
     """What happened at one blank, without and with cross-file context.
 
     `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. What is known when the decision is
-    due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`,
-    the top probability, and `first_entropy` (nats) of the first token generated without context; `score` and `second`,
-    the greatest similarities of a chunk, and `names`, how many names of the cursor's lines the chunks define
-    (`policy.evidence`); `scope`, "line" or "block", as a request there is served. Known
-    afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest. Counts
-    are of tokens. `tests_*` are "" where no tests were run, else "pass" or why not.
+    due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`, the top
+    probability, and `first_entropy` (nats) of the first token generated without context; what retrieval says of itself
+    (`policy.evidence`): `score` and `second`, the greatest similarities of a chunk, `names`, how many names of the
+    cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
+    `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
+    the tokens generated without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests
+    were run, else "pass" or why not.
 
     What has a default may be missing in files of earlier versions, and is None then.
     """
@@ -62,6 +63,7 @@ class Row:
     score: float
     second: float | None = None
     names: int | None = None
+    overlap: float | None = None
     scope: str | None = None
     surprise: float
     worst: float
@@ -87,8 +89,9 @@ class Row:
     @property
     def known(self) -> Known:
         """What a gate could look at."""
-        whole = self.second is not None and self.names is not None
-        found = Evidence(self.score, self.second or 0.0, self.names or 0) if whole else None
+        found = None
+        if self.second is not None and self.names is not None and self.overlap is not None:
+            found = Evidence(self.score, self.second, self.names, self.overlap)
         return Known(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
 
 

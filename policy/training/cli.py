@@ -101,6 +101,16 @@ def _base_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, help=text)
 
 
+def _start_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trained", type=Path, help="the adapted model (default: WORK/adapt)")
+    parser.add_argument("--from-base", action="store_true", help="begin with --base itself, an exported model")
+
+
+def _trained(options: argparse.Namespace) -> Path | None:
+    trained: Path | None = options.trained
+    return None if options.from_base else trained or options.work / "adapt"
+
+
 def _base(options: argparse.Namespace) -> Path:
     base: Path | None = options.base
     return base or wheel.place(lambda line: print(line, file=sys.stderr))
@@ -139,7 +149,7 @@ def _run_adapt(options: argparse.Namespace) -> int:
 
 def _label_flags(parser: argparse.ArgumentParser) -> None:
     _input_flags(parser)
-    parser.add_argument("--trained", type=Path, help="the adapted model (default: WORK/adapt)")
+    _start_flags(parser)
     parser.add_argument("--limit", type=int, default=0, help="training blanks to label (0: all)")
     parser.add_argument("--valid-limit", type=int, default=0, help="validation blanks to label (0: all)")
     parser.add_argument("--splits", default="valid,train", help="what to label")
@@ -149,7 +159,7 @@ def _label_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_label(options: argparse.Namespace) -> int:
     _step("label").run(
-        _out(options, "label"), **_inputs(options), trained=options.trained or options.work / "adapt",
+        _out(options, "label"), **_inputs(options), trained=_trained(options),
         limit=options.limit, valid_limit=options.valid_limit, batch=options.batch, max_tokens=options.max_tokens,
         splits=tuple(options.splits.split(",")), compute=_compute(options), seed=options.seed,
     )  # fmt: skip
@@ -174,8 +184,9 @@ def _run_probes(options: argparse.Namespace) -> int:
 def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     _training_flags(parser, batch=16, lr=2e-5, validate_every=50)
     parser.add_argument("--labels", type=Path, help="default: WORK/label")
-    parser.add_argument("--trained", type=Path, help="the adapted model (default: WORK/adapt)")
+    _start_flags(parser)
     parser.add_argument("--decision-weight", type=float, default=1.0, help="weight of the decision's loss (λ)")
+    parser.add_argument("--positive-weight", type=float, default=1.0, help="how often a decision to retrieve counts")
     parser.add_argument(
         "--label-kind", choices=("similarity", "likelihood", "own"), default="similarity",
         help="what counts; own: the likelihoods of the model as it trains, without labels of the training blanks",
@@ -187,7 +198,6 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=float, default=2.0, help="times that each label is seen")
     parser.add_argument("--patience", type=int, default=6, help="validations without progress before it stops")
     parser.add_argument("--least-share", type=float, default=0.0, help="the same as a share of the text's own nats")
-    parser.add_argument("--from-base", action="store_true", help="begin with --base itself, an exported model")
     parser.add_argument("--freeze-embedding", action="store_true", help="leave the embedding as it is")
     parser.add_argument("--rounding", choices=("Q4_0",), help="train under the rounding of this type of file")
     parser.add_argument("--lora-rank", type=int, default=0, help="train differences of this rank only (0: all weights)")
@@ -196,9 +206,9 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
 def _run_finetune(options: argparse.Namespace) -> int:
     _step("finetune").run(
         _out(options, "finetune"), **_inputs(options), labels=options.labels or options.work / "label",
-        trained=None if options.from_base else options.trained or options.work / "adapt",
-        decision_weight=options.decision_weight, label_kind=options.label_kind, least_gain=options.least_gain,
-        least_share=options.least_share, left_weight=options.left_weight,
+        trained=_trained(options), decision_weight=options.decision_weight, positive_weight=options.positive_weight,
+        label_kind=options.label_kind, least_gain=options.least_gain, least_share=options.least_share,
+        left_weight=options.left_weight,
         freeze_embedding=options.freeze_embedding, rounding=options.rounding,
         limit=options.limit, probes=options.probes, epochs=options.epochs, batch=options.batch,
         lr=options.lr, validate_every=options.validate_every, patience=options.patience, lora_rank=options.lora_rank,

@@ -61,6 +61,7 @@ def run(
     base: Path,
     trained: Path | None,
     decision_weight: float = 1.0,
+    positive_weight: float = 1.0,
     label_kind: LabelKind = "similarity",
     least_gain: float = 0.0,
     least_share: float = 0.0,
@@ -81,6 +82,9 @@ def run(
 ) -> None:
     """Fine-tune from the checkpoint in `trained` on `limit` blanks (0: all); `decision_weight` is the paper's λ.
 
+    A decision to retrieve counts `positive_weight` times. With less than a third of the blanks positive and a small
+    model's modest certainty, `<cc>` is hardly ever the likeliest token; this moves the odds, not the order.
+
     Without `trained` the base itself is where training begins: a model that an earlier `export` wrote.
 
     `label_kind` is "similarity" (gain in ES over `least_gain`), "likelihood" (gain in nats over `least_gain`, and over
@@ -100,8 +104,9 @@ def run(
         "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
     further = {"lora_rank": lora_rank, "freeze_embedding": freeze_embedding, "rounding": rounding,
-               "least_share": least_share}  # fmt: skip
-    arguments |= {name: value for name, value in further.items() if value}
+               "least_share": least_share, "positive_weight": positive_weight}  # fmt: skip
+    defaults = {"positive_weight": 1.0}
+    arguments |= {name: value for name, value in further.items() if value and value != defaults.get(name)}
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     manifest.begin(out, "finetune", inputs, arguments)
@@ -148,7 +153,7 @@ def run(
     step = restore(out, model, optimizer)
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
-    weights = Weights(left_weight, decision_weight)
+    weights = Weights(left_weight, decision_weight, {loaded.vocabulary.ids["cc"]: positive_weight})
     with Stop() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
         while step < steps and not stop.asked and not stale(history(out), patience):
             for group in optimizer.param_groups:

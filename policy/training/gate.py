@@ -31,15 +31,18 @@ from .fitting import MOST_RETRIEVED, fit_gate, values_of
 SPLITS = 10
 FEWEST = 20  # blanks; fewer say nothing
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
-_FOUND: tuple[Feature, ...] = ("score", "second", "names")
+_FOUND: tuple[Feature, ...] = ("score", "second", "names", "overlap")
 GATES: Mapping[str, tuple[Feature, ...]] = {
     "score": ("score",),
     "scores": _FOUND,
     "engine": _ENGINE,
     "engine+scores": (*_ENGINE, *_FOUND),
+    "overlap": ("overlap",),
     "token": ("token",),
+    "token+overlap": ("token", "overlap"),
     "token+engine": ("token", *_ENGINE),
     "token+scores": ("token", *_FOUND),
+    "token+engine+overlap": ("token", *_ENGINE, "overlap"),
     "all": ("token", *_ENGINE, *_FOUND),
 }
 

@@ -69,7 +69,7 @@ def run(
     corpus: Path,
     blanks: Path,
     base: Path,
-    trained: Path,
+    trained: Path | None,
     limit: int = 0,
     valid_limit: int = 0,
     batch: int = 8,
@@ -80,15 +80,16 @@ def run(
 ) -> None:
     """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle.
 
+    The completions are those of the checkpoint in `trained`, or of the base itself where an earlier `export` wrote it.
     `splits` narrows it to one: a model that judges its own training blanks (`finetune --label-kind own`) needs labels
     for validation alone. More splits than before are no difference.
     """
-    told = arguments_of(trained)
+    told = arguments_of(trained) if trained else bases.trained_as(base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
                  "seed": seed, "adapted": told}  # fmt: skip
     manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
     quick_memory()
-    loaded = bases.load(base, weights=trained / STATE)
+    loaded = bases.load(base, weights=trained / STATE if trained else None)
     model: Any = loaded.model.to(compute.device)
     model.eval()
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)

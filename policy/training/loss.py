@@ -7,8 +7,8 @@ them. Sequences are padded on the right under a causal mask, so padding is never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,10 +77,14 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the three means weigh in the loss; the blank's own weighs 1."""
+    """What the three means weigh in the loss; the blank's own weighs 1.
+
+    `verdicts` is what a decision for a token weighs against the others, 1 where it says nothing.
+    """
 
     left: float = 0.0
     decision: float = 0.0
+    verdicts: Mapping[int, float] = field(default_factory=dict)
 
 
 def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Compute) -> Losses:
@@ -91,7 +95,7 @@ def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Co
 
     def step(compute: Compute) -> Losses:
         total = _Totals.of(batch, weights)
-        _pass(model, batch, total, compute, lambda example, _nll: example.tokens[example.decision])
+        _pass(model, batch, weights, total, compute, lambda example, _nll: example.tokens[example.decision])
         return total.means(weights)
 
     return _in_memory(model, batch, compute, step)
@@ -123,8 +127,8 @@ def backward_judging(
             positive.append(helps(nll, with_context[partner[id(example)]]))
             return cc if positive[-1] else example.tokens[example.decision]
 
-        with_context = _pass(model, retrieved, total, compute, verdict)
-        _pass(model, plain, total, compute, verdict)
+        with_context = _pass(model, retrieved, weights, total, compute, verdict)
+        _pass(model, plain, weights, total, compute, verdict)
         return total.means(weights), sum(positive) / len(positive)
 
     return _in_memory(model, [*plain, *retrieved], compute, step)
@@ -153,7 +157,12 @@ class _Totals:
 
 
 def _pass(
-    model: Any, batch: Sequence[Example], total: _Totals, compute: Compute, target: Callable[[Example, float], int]
+    model: Any,
+    batch: Sequence[Example],
+    weights: Weights,
+    total: _Totals,
+    compute: Compute,
+    target: Callable[[Example, float], int],
 ) -> dict[int, float]:
     """Forward and backward over `batch`; the negative log-likelihood of each blank, by the example's id.
 
@@ -177,7 +186,8 @@ def _pass(
                     for row, each in enumerate(group) if each.decision]  # fmt: skip
         deciding += probed
         if deciding:
-            share = torch.full((len(deciding),), total.shares[_DECISION])
+            weight = [weights.verdicts.get(verdict, 1.0) for _, _, verdict in deciding]
+            share = torch.tensor(weight) * total.shares[_DECISION]
             decided, values = _loss(hidden, table, deciding, share)
             total.sums[_DECISION] += float(values.sum())
             loss = loss + decided

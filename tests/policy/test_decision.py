@@ -49,7 +49,7 @@ def test_trial_retrieval_goes_by_the_similarity() -> None:
 
 def test_a_hybrid_gate_weighs_what_was_found_against_what_the_model_asks_for() -> None:
     def p(p_cc: float, best: float) -> float:
-        decision = by_gate(HYBRID, Known("line", p_cc, evidence=Evidence(best, 0.0, 0)))
+        decision = by_gate(HYBRID, Known("line", p_cc, evidence=Evidence(best, 0.0, 0, 0.0)))
         assert decision is not None and decision.source == "hybrid"
         return decision.p_retrieve
 

@@ -26,3 +26,19 @@ def test_names_that_the_cursors_lines_use_and_the_first_hits_define() -> None:
     assert names(prefix, hit(0.1, "area_of", "round_up", "area_of"), hit(0.1, "price_of")) == 2
     assert names(prefix, hit(0.1, "area"), hit(0.1, "far_away")) == 0
     assert names(prefix, hit(0.1), hit(0.1), hit(0.1), hit(0.9, "area_of")) == 0
+
+
+def overlap(prefix: str, *texts: str) -> float:
+    hits = [Hit(Chunk("/w", "a.py", 1, 2, text, "function"), 0.5) for text in texts]
+    return evidence(Cursor("/w/b.py", prefix, "", "python"), hits).overlap
+
+
+def test_what_stands_before_the_cursor_is_looked_for_in_what_was_found() -> None:
+    begun = "    with open(path, encoding='utf-8') as file:\n        return json"
+    assert overlap(begun, "x = 1", begun + ".load(file)") == 1
+    assert overlap(begun, begun.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
+    assert overlap(begun, begun.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
+    assert overlap(begun, "return json") == 0, "two words are a coincidence"
+    assert overlap("import os\n" * 40 + begun, "import os\n" * 40) == 0, "only the last words count"
+    assert overlap(begun, "#" * 2000, begun) == 0, "what no prompt has room for does not count"
+    assert overlap("", begun) == overlap(begun) == 0

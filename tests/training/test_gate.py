@@ -47,7 +47,7 @@ def test_gates_are_compared_by_what_they_can_see(tmp_path: Path) -> None:
     assert low < 0.5 < high, "noise is not taken for a decision"
     assert manifest.read(tmp_path / "gate")["gates"] == worth
     fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
-    needed, not_needed = (Known("line", 0.5, 0.5, each, Evidence(each, 0.2, 1)) for each in (0.9, 0.1))
+    needed, not_needed = (Known("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
     assert (fitted.probability(needed) or 0) > fitted.line > (fitted.probability(not_needed) or 1)
 
 

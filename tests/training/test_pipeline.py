@@ -100,6 +100,24 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
     assert all(parameter.grad.isfinite().all() for parameter in loaded.model.parameters())
 
 
+def test_a_decision_to_retrieve_can_weigh_more_than_one_to_abstain(work: Path, adapted: Path) -> None:
+    from policy.training.loss import Weights, backward
+
+    loaded = base.load(work / "base", weights=adapted / adapt.STATE)
+    builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
+    data = blanks.eligible(blanks.load(work / "blanks" / "train.jsonl"), 4, 0)
+    cc = loaded.vocabulary.ids["cc"]
+
+    def gradient(positive: bool, verdicts: dict[int, float]) -> torch.Tensor:
+        batch = [builder.build_judged(blank, positive=positive)[0] for blank in data]
+        loaded.model.zero_grad(set_to_none=True)
+        backward(loaded.model, batch, Weights(decision=1.0, verdicts=verdicts), Compute())
+        return loaded.model.model.layers[0].mlp.up_proj.weight.grad.clone()
+
+    assert torch.allclose(gradient(True, {cc: 3.0}), 3 * gradient(True, {}), rtol=1e-3, atol=1e-7)
+    assert torch.equal(gradient(False, {cc: 3.0}), gradient(False, {}))
+
+
 def test_a_probe_sees_what_the_model_would_read_there(work: Path, adapted: Path) -> None:
     from policy.training.loss import hidden_states, hidden_with_probes
 
@@ -256,6 +274,8 @@ def test_an_exported_model_is_trained_on_under_the_rounding_it_is_served_with(wo
     import gguf
 
     first = export.run(work / "first", finetuned, work / "base", types=("Q8_0",), part_bytes=50_000)[1]
+    label.run(work / "own", work / "corpus", work / "blanks", first, None, limit=3, max_tokens=40, splits=("train",))
+    assert len(label.load_labels(work / "own" / "train.jsonl")) == 3
     out = work / "rounded"
     finetune.run(
         out, work / "corpus", work / "blanks", work / "none", first, None, label_kind="own", epochs=8.0, batch=8,
