@@ -222,7 +222,12 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trained", type=Path, help="the run to export (default: WORK/finetune)")
     parser.add_argument("--types", default="F16,Q8_0,Q5_K_M,Q4_K_M,Q4_0", help="which files to write")
     parser.add_argument(
-        "--evaluated", type=Path, help="a run of `eval` on validation repositories: fit thresholds on it"
+        "--evaluated",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="RUN",
+        help="runs of `eval` on validation repositories: fit gates and thresholds on them",
     )
     parser.add_argument("--name", default="repoformer-smollm2-135m", help="name of the model and of its files")
     parser.add_argument("--part-mb", type=int, default=0, help="cut quantised files into parts of so many MB")
@@ -245,13 +250,14 @@ def _run_export(options: argparse.Namespace) -> int:
 
 def _gate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--evaluated", type=Path, help="a run of `eval` on validation repositories (default: WORK/eval)"
-    )
+        "--evaluated", type=Path, nargs="+", metavar="RUN",
+        help="runs of `eval` on validation repositories (default: WORK/eval)",
+    )  # fmt: skip
 
 
 def _run_gate(options: argparse.Namespace) -> int:
     step = _step("gate")
-    print("\n".join(step.lines(step.run(_out(options, "gate"), options.evaluated or options.work / "eval"))))
+    print("\n".join(step.lines(step.run(_out(options, "gate"), options.evaluated or [options.work / "eval"]))))
     return 0
 
 

@@ -37,13 +37,13 @@ def run(
     base: Path,
     types: Sequence[str] = tuple(TYPES),
     name: str = "repoformer-smollm2-135m",
-    evaluated: Path | None = None,
+    evaluated: Sequence[Path] = (),
     part_bytes: int = 0,
 ) -> list[Path]:
     """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
 
     The gates are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
-    folder of a run of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
+    folders of runs of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
     second is what ships: it tells of the weights and the engine that are served. `part_bytes` cuts the quantised files
     into parts of about that size.
     """
@@ -80,15 +80,13 @@ def run(
     return paths
 
 
-def fit(evaluated: Path) -> list[Gate]:
-    """Gates from the results of an evaluation: on the token alone, and the best that looks at more than that."""
-    from policy.evaluation import record, table
-
+def fit(evaluated: Sequence[Path]) -> list[Gate]:
+    """Gates from the results of evaluations: on the token alone, and the best that looks at more than that."""
     from . import gate
 
-    rows = [row for row in table.read(evaluated / record.RESULTS) if row.p_cc is not None]
+    rows = [row for row in gate.results(evaluated) if row.p_cc is not None]
     if not rows:
-        raise TrainingError(f"{evaluated} holds no results of a model that decides")
+        raise TrainingError(f"{', '.join(map(str, evaluated))}: no results of a model that decides")
     names = ["token", gate.best(rows)] if gate.enough(rows) else ["token"]
     return [gate.fit(rows, gate.GATES[name]) for name in dict.fromkeys(names)]
 

@@ -47,19 +47,20 @@ GATES: Mapping[str, tuple[Feature, ...]] = {
 }
 
 
-def run(out: Path, evaluated: Path) -> dict[str, dict[str, Any]]:
+def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Write `OUT/NAME.json` for each gate whose features the results in `evaluated` have; returns what each is worth.
 
-    `evaluated` is the folder of a run of `repoformer-lsp eval` on validation repositories. Raises `TrainingError` for
+    `evaluated` are the folders of runs of `repoformer-lsp eval` on validation repositories. Raises `TrainingError` for
     too few of them.
     """
-    results = evaluated / record.RESULTS
-    manifest.begin(out, "gate", {"evaluated": results}, {})
-    rows = table.read(results)
+    inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
+    manifest.begin(out, "gate", inputs, {})
+    rows = results(evaluated)
     repositories = len({row.repository for row in rows})
     if not enough(rows):
         raise manifest.TrainingError(
-            f"too few results in {evaluated} to fit a gate: {len(rows)} blanks of {repositories} repositories"
+            f"too few results in {', '.join(map(str, evaluated))} to fit a gate: "
+            f"{len(rows)} blanks of {repositories} repositories"
         )
     worth: dict[str, dict[str, Any]] = {}
     for name, features in GATES.items():
@@ -69,6 +70,12 @@ def run(out: Path, evaluated: Path) -> dict[str, dict[str, Any]]:
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
     manifest.finish(out, gates=worth, counts={"blanks": len(rows), "repositories": repositories})
     return worth
+
+
+def results(evaluated: Sequence[Path]) -> list[Row]:
+    """The rows of all of these runs; a blank that more than one of them drew counts once."""
+    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS)]
+    return list({row.id: row for row in rows}.values())
 
 
 def enough(rows: Sequence[Row]) -> bool:

@@ -38,7 +38,7 @@ def write(folder: Path, rows: list[Row]) -> Path:
 
 
 def test_gates_are_compared_by_what_they_can_see(tmp_path: Path) -> None:
-    worth = gate.run(tmp_path / "gate", write(tmp_path / "evaluated", made_up(400)))
+    worth = gate.run(tmp_path / "gate", [write(tmp_path / "evaluated", made_up(400))])
     assert set(worth) == set(gate.GATES)
     assert worth["engine+scores"]["auc"][0] > 0.95
     assert worth["all"]["against_always"][1] > 0
@@ -77,14 +77,22 @@ def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
 
 def test_gates_whose_features_are_not_there_are_left_out(tmp_path: Path) -> None:
     evaluated = write(tmp_path / "evaluated", made_up(60, names=None))
-    assert set(gate.run(tmp_path / "gate", evaluated)) == {"engine", "token", "token+engine"}
+    assert set(gate.run(tmp_path / "gate", [evaluated])) == {"engine", "token", "token+engine"}
+
+
+def test_runs_are_taken_together_and_a_blank_of_both_counts_once(tmp_path: Path) -> None:
+    rows = made_up(60)
+    runs = [write(tmp_path / name, part) for name, part in (("first", rows[:40]), ("second", rows[30:]))]
+    assert sorted(row.id for row in gate.results(runs)) == sorted(row.id for row in rows)
+    gate.run(tmp_path / "gate", runs)
+    assert manifest.read(tmp_path / "gate")["counts"]["blanks"] == 60
 
 
 @pytest.mark.parametrize(("count", "repositories"), [(10, 5), (60, 1)])
 def test_too_little_is_refused(tmp_path: Path, count: int, repositories: int) -> None:
     evaluated = write(tmp_path / "evaluated", made_up(count, repositories))
     with pytest.raises(manifest.TrainingError, match=f"too few results in .*: {count} blanks of {repositories} "):
-        gate.run(tmp_path / "gate", evaluated)
+        gate.run(tmp_path / "gate", [evaluated])
 
 
 def test_the_command_prints_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
