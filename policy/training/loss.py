@@ -175,12 +175,12 @@ def _pass(
             hidden, probed = hidden_with_probes(model, group, compute.device)
         hidden = hidden.to(compute.dtype)
         places = [(row, at, kind) for row, example in enumerate(group) for at, kind in _places(example, total)]
-        kinds = torch.tensor([kind for _, _, kind in places])
+        kinds = torch.tensor([kind for _, _, kind in places], dtype=torch.long)
         loss, values = _loss(hidden, table, [(row, at, group[row].tokens[at + 1]) for row, at, _ in places],
                              torch.tensor(total.shares)[kinds])  # fmt: skip
         for kind in (_BLANK, _LEFT):
             total.sums[kind] += float(values[kinds == kind].sum())
-        owners = torch.tensor([row for row, _, _ in places])
+        owners = torch.tensor([row for row, _, _ in places], dtype=torch.long)
         found |= {id(each): float(values[(owners == row) & (kinds == _BLANK)].sum()) for row, each in enumerate(group)}
         deciding = [(row, each.decision - 1, target(each, found[id(each)]))
                     for row, each in enumerate(group) if each.decision]  # fmt: skip
@@ -233,7 +233,7 @@ def _loss(
     hidden: torch.Tensor, table: torch.Tensor, wanted: Sequence[tuple[int, int, int]], weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted cross-entropy at (row, position, target), and each one's value on the CPU in float64."""
-    rows, at, targets = (torch.tensor(column, device=hidden.device) for column in zip(*wanted, strict=True))
+    rows, at, targets = torch.tensor(wanted, dtype=torch.long, device=hidden.device).reshape(-1, 3).T
     loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
     return loss, values.cpu().double()
 
