@@ -8,20 +8,17 @@ function serves evaluation, fitting and any gate that looks at it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indexer.model import Cursor, Hit
+from indexer.retrieval.ngram import ngrams, tokenize
 from indexer.words import last_lines, words
 
 NAME_LINES = 3  # lines before the cursor, its own included, whose names count
 NAME_HITS = 3  # hits that are looked at: about as many as a prompt has room for
 OVERLAP_TOKENS = 8  # before the cursor, whose trigrams are looked for; from six to ten make no difference
 SHOWN = 900  # characters of chunks in which they are looked for: about what a prompt shows
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-
-Trigram = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,6 @@ def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
 
 def overlap(cursor: Cursor, hits: Sequence[Hit]) -> float:
     """Which share of the trigrams of words and signs that end L stands in what a prompt shows of `hits`."""
-    before = trigrams(cursor.prefix[-SHOWN:], last=OVERLAP_TOKENS)
-    shown = trigrams("\n".join(hit.chunk.text for hit in hits)[:SHOWN])
+    before = ngrams(tokenize(cursor.prefix[-SHOWN:])[-OVERLAP_TOKENS:], 3).keys()
+    shown = ngrams(tokenize("\n".join(hit.chunk.text for hit in hits)[:SHOWN]), 3).keys()
     return len(before & shown) / len(before) if before else 0.0
-
-
-def trigrams(text: str, last: int = 0) -> set[Trigram]:
-    """Any three words or signs of `text` in a row; of its `last` ones only, if not 0."""
-    tokens = _TOKEN.findall(text)[-last:]
-    return set(zip(tokens, tokens[1:], tokens[2:], strict=False))

@@ -40,7 +40,7 @@ def weighted_ngram_match(candidate: list[str], reference: list[str], language_id
     total = 0.0
     heavy = keywords(language_id)
     for n in range(1, 5):
-        have, want = _ngrams(candidate, n), _ngrams(reference, n)
+        have, want = ngrams(candidate, n), ngrams(reference, n)
         weight = {gram: 1.0 if n > 1 or gram[0] in heavy else 0.2 for gram in have}
         shared = sum(min(count, want[gram]) * weight[gram] for gram, count in have.items())
         possible = sum(count * weight[gram] for gram, count in have.items())
@@ -49,5 +49,6 @@ def weighted_ngram_match(candidate: list[str], reference: list[str], language_id
     return math.exp(total + brevity)
 
 
-def _ngrams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
+def ngrams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
+    """Count each run of `n` tokens."""
     return Counter(zip(*(tokens[start:] for start in range(n)), strict=False))

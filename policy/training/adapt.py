@@ -194,6 +194,13 @@ def arguments_of(trained: Path) -> dict[str, Any]:
     return dict(told)
 
 
+def start_of(trained: Path | None, base: Path) -> tuple[dict[str, Any], Path | None]:
+    """What a later step begins with: arguments and checkpoint of the run in `trained`, or, without one, those that
+    `base` carries, a model that an earlier `export` wrote, and no checkpoint. Raises `TrainingError` for any other.
+    """
+    return (arguments_of(trained), trained / STATE) if trained else (bases.trained_as(base), None)
+
+
 def note(out: Path, row: dict[str, float]) -> None:
     """Add a line to the run's metrics."""
     if any(isinstance(value, float) and math.isinf(value) for value in row.values()):

@@ -28,7 +28,7 @@ from policy.prompt import Budgets
 
 from . import base as bases
 from . import lora, manifest
-from .adapt import STATE, arguments_of, history, note, order, restore, save
+from .adapt import history, note, order, restore, save, start_of
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder, micro_batches
@@ -97,21 +97,22 @@ def run(
     """
     if lora_rank and rounding:
         raise manifest.TrainingError("rounding is for training all weights: it cannot be had with a LoRA")
-    told = arguments_of(trained) if trained else bases.trained_as(base)
+    told, checkpoint = start_of(trained, base)
     arguments = {
         "decision_weight": decision_weight, "label_kind": label_kind, "least_gain": least_gain, "epochs": epochs,
         "batch": batch, "lr": lr, "left_weight": left_weight, "limit": limit, "precision": compute.precision,
         "seed": seed, "layout": told["layout"], "budgets": told["budgets"],
     }  # fmt: skip
     further = {"lora_rank": lora_rank, "freeze_embedding": freeze_embedding, "rounding": rounding,
-               "least_share": least_share, "positive_weight": positive_weight}  # fmt: skip
-    defaults = {"positive_weight": 1.0}
-    arguments |= {name: value for name, value in further.items() if value and value != defaults.get(name)}
+               "least_share": least_share}  # fmt: skip
+    arguments |= {name: value for name, value in further.items() if value}
+    if positive_weight != 1:
+        arguments["positive_weight"] = positive_weight
     # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     manifest.begin(out, "finetune", inputs, arguments)
     quick_memory()
-    loaded = bases.load(base, weights=trained / STATE if trained else None)
+    loaded = bases.load(base, weights=checkpoint)
     model: Any = loaded.model.to(compute.device)
     model.train()
     if freeze_embedding:

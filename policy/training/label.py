@@ -27,7 +27,7 @@ from policy.prompt import Budgets
 
 from . import base as bases
 from . import manifest
-from .adapt import STATE, arguments_of
+from .adapt import start_of
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import ExampleBuilder
@@ -84,12 +84,12 @@ def run(
     `splits` narrows it to one: a model that judges its own training blanks (`finetune --label-kind own`) needs labels
     for validation alone. More splits than before are no difference.
     """
-    told = arguments_of(trained) if trained else bases.trained_as(base)
+    told, weights = start_of(trained, base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
                  "seed": seed, "adapted": told}  # fmt: skip
     manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
     quick_memory()
-    loaded = bases.load(base, weights=trained / STATE if trained else None)
+    loaded = bases.load(base, weights=weights)
     model: Any = loaded.model.to(compute.device)
     model.eval()
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)
