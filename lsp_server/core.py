@@ -25,7 +25,7 @@ from policy import calibration, models
 from policy.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
-from policy.errors import ModelError
+from policy.errors import EngineError, ModelError
 from policy.generators import Own
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
@@ -73,7 +73,8 @@ class Core:
         self._completer: Completer | None = None
         self._opening: asyncio.Task[Completer] | None = None
         self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
-        self._fingerprints: dict[Path, str] = {}
+        self._fingerprints: dict[Path, asyncio.Task[str]] = {}
+        self._buffers: dict[Path, tuple[str, str]] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -121,9 +122,14 @@ class Core:
         self._roots = tuple(roots)
         if self._index is not None:
             self._index.set_roots(self._roots)
+            self._tell_buffers(self._index)
 
     def set_buffer(self, path: Path, text: str | None, language_id: str = "") -> None:
         """An editor's text counts in place of the file on disk; None: the file does again."""
+        if text is None:
+            self._buffers.pop(path, None)
+        else:
+            self._buffers[path] = text, language_id
         if self._index is not None:
             self._index.set_buffer(path, text, language_id)
 
@@ -139,8 +145,14 @@ class Core:
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request; cancel the task to stop it. Raises `RepoformerError`."""
-        completer = await self._completer_now()
-        return await completer.complete(replace(request, threshold=await self._calibrated(request, completer)))
+        while True:
+            completer = await self._completer_now()
+            try:
+                return await completer.complete(replace(request, threshold=await self._calibrated(request, completer)))
+            except EngineError:
+                if completer is self._completer:
+                    raise
+                # Settings were changed meanwhile, and this one is closed.
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
         """The threshold that the request's workspace was calibrated to with this model."""
@@ -149,8 +161,11 @@ class Core:
             return None
         model = completer.supervisor.model
         if model not in self._fingerprints:
-            self._fingerprints[model] = await asyncio.to_thread(calibration.fingerprint, model)
-        return calibration.threshold_for(workspace, self._fingerprints[model])
+            self._fingerprints[model] = asyncio.create_task(asyncio.to_thread(calibration.fingerprint, model))
+        try:  # once, whoever types on meanwhile: it takes seconds where the model is large
+            return calibration.threshold_for(workspace, await asyncio.shield(self._fingerprints[model]))
+        except OSError:  # the engine says what is wrong with the file
+            return None
 
     async def read_ahead(self, request: Request) -> None:
         """Have the engine read what `request` would need, while nobody waits; nothing where no model is there yet."""
@@ -175,6 +190,12 @@ class Core:
         settings = IndexSettings(include=include, exclude=exclude, watch=self._watch)
         self._index = WorkspaceIndex(self._roots, settings, cache_dir=cache_dir() / "index", on_progress=advanced)
         self._index.start()
+        self._tell_buffers(self._index)
+
+    def _tell_buffers(self, index: WorkspaceIndex) -> None:
+        """What is open in the editor, to an index or a folder of it that has not heard."""
+        for path, (text, language_id) in self._buffers.items():
+            index.set_buffer(path, text, language_id)
 
     async def _close_index(self) -> None:
         index, self._index = self._index, None
@@ -199,25 +220,14 @@ class Core:
     async def _open_completer(self) -> Completer:
         settings = self._settings
         model = models.resolve(settings.model)
-        supervisor = await self._supervisor(
-            model, settings.layout, lambda state: self._observer.engine_changed(state, models.name_of(model.path))
+        supervisor = await supervisor_of(
+            model,
+            settings,
+            layout=settings.layout,
+            notice=self._observer.notice,
+            on_state=lambda state: self._observer.engine_changed(state, models.name_of(model.path)),
         )
         return Completer(supervisor, self._retriever, source=await self._source())
-
-    async def _supervisor(self, model: ModelFile, layout: str, on_state: Callable[[State], None]) -> Supervisor:
-        header = await asyncio.to_thread(check_generator, model.path)
-        log.info("model: %s (%s)", model.path.name, model.source)
-        return Supervisor(
-            model.path,
-            _engine_settings(self._settings),
-            layout=layout,
-            budgets={**models.recommended_budgets(model), **_budgets(self._settings)},
-            layers=header.number(f"{header.architecture}.block_count", 32),
-            memory=cache_dir() / "engine.json",
-            log=log.info,
-            notice=self._observer.notice,
-            on_state=on_state,
-        )
 
     async def _source(self) -> Source:
         """Who writes, by the settings; the local model where what is set cannot be used at all."""
@@ -226,7 +236,7 @@ class Core:
         if settings.generator == "gguf":
             try:
                 model = models.resolve(settings.generator_model)
-                return Larger(await self._supervisor(model, "", lambda _state: None), tell)
+                return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model completes in its place.")
         if settings.generator == "openai":
@@ -244,12 +254,38 @@ class Core:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         completer, self._completer = self._completer, None
+        for task in self._fingerprints.values():
+            task.cancel()
         self._fingerprints.clear()
         if completer is not None:
             await completer.close()
 
     def _retriever(self) -> Retriever | None:
         return self._index.snapshot if self._index is not None else None
+
+
+async def supervisor_of(
+    model: ModelFile,
+    settings: Settings,
+    *,
+    layout: str = "",
+    notice: Callable[[str], None],
+    on_state: Callable[[State], None] = lambda _state: None,
+) -> Supervisor:
+    """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
+    header = await asyncio.to_thread(check_generator, model.path)
+    log.info("model: %s (%s)", model.path.name, model.source)
+    return Supervisor(
+        model.path,
+        _engine_settings(settings),
+        layout=layout,
+        budgets={**models.recommended_budgets(model), **_budgets(settings)},
+        layers=header.number(f"{header.architecture}.block_count", 32),
+        memory=cache_dir() / "engine.json",
+        log=log.info,
+        notice=notice,
+        on_state=on_state,
+    )
 
 
 def _completion_settings(settings: Settings) -> CompletionSettings:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+import psutil
 
 OURS = ("lsp_server", "policy", "indexer")
 _KEPT_FILES = 10
@@ -35,8 +36,7 @@ def open_file() -> Path | None:
     path = directory() / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in sorted(path.parent.glob("server-*.log*"))[: -_KEPT_FILES + 1]:
-            old.unlink(missing_ok=True)
+        _tidy(path.parent)
         # One process, one file: nothing rotates away under another server.
         handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8")
     except OSError:
@@ -46,6 +46,15 @@ def open_file() -> Path | None:
         logging.getLogger(name).addHandler(handler)
     set_level("info")
     return path
+
+
+def _tidy(folder: Path) -> None:
+    """Drop the oldest log files, but for those of servers that run; one that cannot be dropped is the next one's."""
+    for old in sorted(folder.glob("server-*.log*"))[: -_KEPT_FILES + 1]:
+        process = old.name.split(".")[0].rpartition("-")[2]
+        if not (process.isdecimal() and psutil.pid_exists(int(process))):
+            with contextlib.suppress(OSError):
+                old.unlink()
 
 
 def set_level(level: str) -> None:

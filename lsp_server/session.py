@@ -109,8 +109,6 @@ class Session:
         self._started.set()
         self._tell_status()
         self._core.start(self.roots)
-        for document in self._documents.values():
-            self._index_buffer(document)
         self._spawn(self._warm_up())
 
     async def _warm_up(self) -> None:
@@ -202,7 +200,8 @@ class Session:
     def put(self, document: Document) -> None:
         """Take over a document's new version."""
         self._documents[document.uri] = document
-        self._index_buffer(document)
+        if path := to_fs_path(document.uri):
+            self._core.set_buffer(Path(path), document.text, document.language_id)
 
     def drop(self, uri: str) -> None:
         """A document was closed; its file counts again."""
@@ -213,10 +212,6 @@ class Session:
         if path := to_fs_path(uri):
             self._core.set_buffer(Path(path), None)
         self._spawn(self._core.forget(uri))
-
-    def _index_buffer(self, document: Document) -> None:
-        if path := to_fs_path(document.uri):
-            self._core.set_buffer(Path(path), document.text, document.language_id)
 
     # -- completions --------------------------------------------------------------------------------------------------
 
@@ -260,7 +255,7 @@ class Session:
             position = record.position if record else None
         last = len(document.lines) - 1
         place = document.locate(position, self.encoding) if position else Place(last, len(document.lines[last]))
-        if not self._saving("smaller"):
+        if not self._saving("smaller", "invoked"):
             self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))
 
     def offers(self, document: Document) -> bool:
@@ -279,7 +274,10 @@ class Session:
         if not invoked and self._saving("smaller"):
             request = replace(request, multiline=False, ahead=False)
         try:
-            await self._started.wait()  # the first request may come before the settings do
+            if not self._started.is_set():  # the first request may come before the settings do
+                await self._started.wait()
+                if not self.offers(document):
+                    return None
             completion = await self._core.complete(request)
         except Exception as error:  # a bug, too, ends here: an editor that gets errors shows them
             self._failed(error)
@@ -292,9 +290,9 @@ class Session:
             log.debug("no completion: %s", completion.reason)
         return record
 
-    def _saving(self, how: str) -> bool:
-        """Whether the machine runs on its battery, and this is what is wanted then."""
-        return self.settings.on_battery == how and self._power.on_battery()
+    def _saving(self, *how: str) -> bool:
+        """Whether the machine runs on its battery, and one of these is what is wanted then."""
+        return self.settings.on_battery in how and self._power.on_battery()
 
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Something became of a completion; one that is no longer the last of its document is forgotten."""
@@ -302,7 +300,7 @@ class Session:
             if record.number == number:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
-                if fate == "accepted" and candidate < len(texts) and not self._saving("smaller"):
+                if fate == "accepted" and candidate < len(texts) and not self._saving("smaller", "invoked"):
                     self._core.look_ahead(after(record.request, texts[candidate]))
                 return
 
@@ -331,11 +329,13 @@ class Session:
 
     def generator_changed(self, problem: str) -> None:
         """Another model or a server was to write: why it cannot, or that nothing is wrong any more."""
+        if problem == self._facts.replaced:
+            return
         if problem and not self._facts.replaced:
             self._notices.tell("generator", problem, "warning")
         elif problem:  # it is known to be away; that it now fails in another way is for the log
             log.info("%s", problem)
-        elif self._facts.replaced:
+        else:
             log.info("the generator is there again")
         self._update(replaced=problem)
 

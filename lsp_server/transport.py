@@ -91,7 +91,7 @@ async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer:
     """Run one connection until the client asks to exit, hangs up, or is found dead."""
     server.protocol.set_writer(writer)
     messages = asyncio.create_task(
-        run_async(threading.Event(), reader, server.protocol, error_handler=server.report_server_error)
+        run_async(threading.Event(), _InTurn(reader), server.protocol, error_handler=server.report_server_error)
     )
     stopped = asyncio.create_task(server.session.stopped.wait())
     await asyncio.wait({messages, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,6 +103,25 @@ async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer:
     await server.session.close()
     server.log_handler.detach()
     return server.session.exit_status
+
+
+class _InTurn:
+    """A reader that lets what one message began take its first step before it gives the next one.
+
+    Requests run in tasks. Where an edit arrives together with the request before it, that request would see the edit.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    async def readline(self) -> bytes:
+        """A header line; a message begins with one."""
+        await asyncio.sleep(0)
+        return await self._reader.readline()
+
+    async def readexactly(self, n: int) -> bytes:
+        """A message's body."""
+        return await self._reader.readexactly(n)
 
 
 @contextlib.contextmanager

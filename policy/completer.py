@@ -19,7 +19,7 @@ from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, 
 from policy.engine import Engine, Supervisor
 from policy.errors import GaveWay, RepoformerError
 from policy.evidence import evidence
-from policy.flight import Flight
+from policy.flight import Flight, log_bug
 from policy.gate import AS_SAID, Known, TaskKind, gates_of
 from policy.generators import Own, Source
 from policy.reuse import Reuse
@@ -155,7 +155,8 @@ class Completer:
         assert completion is not None, "nothing was typed that it could disagree with"
         if automatic:
             spent = completion.timings_ms
-            self._rhythm.answered((spent["total"] - spent.get("pause", 0.0)) / 1e3)
+            idle = spent.get("pause", 0.0) + spent.get("engine", 0.0)  # held back; the model was loaded
+            self._rhythm.answered((spent["total"] - idle) / 1e3)
             self._think_on(request, settings, completion)
         return completion
 
@@ -223,9 +224,9 @@ class Completer:
                 if self._asks_the_model:
                     run.begin_reading()
                 if run.apart:
-                    run.begin((), settings.block_tokens)
-            elif candidates == 1 and (standing or not decision.retrieve):
-                run.begin(standing if decision.retrieve else (), settings.block_tokens)
+                    run.begin((), settings.block_tokens, candidates)
+            elif standing or not decision.retrieve:
+                run.begin(standing if decision.retrieve else (), settings.block_tokens, candidates)
             await asyncio.sleep(0)  # what has begun asks and searches with its first step
             with clock.measure("shape"):  # while the engine is at work
                 # Whoever types is not made to wait for a block: the line comes first.
@@ -329,12 +330,11 @@ class Completer:
     def look_ahead(self, request: Request) -> None:
         """Make a completion that is going to be asked for, in the background, unless it is there or being made."""
         settings = self._settings_for(request)
-        flight = self._flights.get(request.document)
-        if self._reuse.find(request.document, request.cursor, settings) or (
-            flight and (flight.awaited or flight.typed(request.cursor, settings) is not None)
-        ):
+        if not self._works_ahead(request, settings) or inside_word(request.cursor):
             return
-        if not inside_word(request.cursor):
+        flight = self._flights.get(request.document)
+        on_the_way = flight and (flight.awaited or flight.typed(request.cursor, settings) is not None)
+        if not on_the_way and not self._reuse.find(request.document, request.cursor, settings):
             self._take_off(request, settings, Clock(), background=True)
 
     def _works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
@@ -366,6 +366,8 @@ class Completer:
         if self._aside is not None:
             self._aside.cancel()
         self._aside = asyncio.create_task(work) if work else None
+        if self._aside is not None:
+            self._aside.add_done_callback(log_bug)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@
     ├── ServerUnavailable     the server that generates cannot be used at the moment
     └── EngineError           the worker process is the problem
         ├── EngineUnavailable it could not be started, or keeps dying
+        │   └── OutOfMemory   llama.cpp got no memory for the model or its context
         ├── EngineDied        it died while it worked on this request
         ├── EngineFailed      it answered that the request could not be done
         └── GaveWay           it was in the background, and stopped for a request that somebody waits for
@@ -56,6 +57,10 @@ class EngineError(RepoformerError):
 
 class EngineUnavailable(EngineError):
     """The worker could not be started, or keeps dying."""
+
+
+class OutOfMemory(EngineUnavailable):
+    """llama.cpp got no memory for the model or its context, on the GPU or off it."""
 
 
 class EngineDied(EngineError):

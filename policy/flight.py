@@ -9,11 +9,15 @@ is in nobody's way.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from indexer.model import Cursor
 from policy.engine import Urgency
+from policy.errors import RepoformerError
+
+log = logging.getLogger(__name__)
 
 LINGER = 0.25  # seconds that a generation nobody waits for goes on, in the background
 
@@ -105,5 +109,11 @@ class Flight(Generic[T]):
         self._news.set()
         if self._end is not None:
             self._end.cancel()
-        if not task.cancelled():
-            task.exception()  # whoever waits raises it; where nobody does, nobody wants to know
+        if not self._waiting:  # whoever waits raises it
+            log_bug(task)
+
+
+def log_bug(task: asyncio.Task[Any]) -> None:
+    """What work that nobody waits for has ended with, unless that was to be expected."""
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, RepoformerError):
+        log.error("internal error in the background", exc_info=error)

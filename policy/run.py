@@ -122,10 +122,10 @@ class Run:
         self._say = say
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
-    def begin(self, hits: tuple[Hit, ...], limit: int) -> None:
+    def begin(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
         """Start to generate with these, before `generate` asks for that, or for something else."""
         chunks = tuple(hit.chunk for hit in hits)
-        self._ahead, self._ahead_with = Ahead(self._generate(chunks, limit, 1)), chunks
+        self._ahead, self._ahead_with = Ahead(self._generate(chunks, limit, candidates)), chunks
 
     async def end(self) -> None:
         """Nobody waits for anything any more."""

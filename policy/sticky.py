@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from indexer.model import Chunk, Cursor, Hit
 from policy.decision import Decision
@@ -78,18 +79,20 @@ class Held:
     """The last decision of each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[str, tuple[_Line, int, Decision]] = {}
+        self._decisions: dict[str, tuple[_Line, str, Decision]] = {}  # and the line's text so far
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
         """The decision that holds at `cursor`; `key` is what else it depends on."""
-        line, asked, decision = self._decisions.get(document, (None, 0, None))
+        line, asked, decision = self._decisions.get(document, (None, "", None))
         if decision is None or line != _line_of(cursor, key):
             return None
-        return decision if decision.retrieve or not _ASKS_ANEW.search(cursor.prefix, asked) else None
+        text = _text_of(cursor)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
+        return decision if decision.retrieve or not _ASKS_ANEW.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Remember a decision made at `cursor`."""
-        self._decisions[document] = _line_of(cursor, key), len(cursor.prefix), replace(decision, held=True)
+        self._decisions[document] = _line_of(cursor, key), _text_of(cursor), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
@@ -99,6 +102,10 @@ class Held:
 def _line_of(cursor: Cursor, key: object) -> _Line:
     above = cursor.prefix[: cursor.prefix.rfind("\n") + 1]
     return _Line((len(above), hash(above)), hash(cursor.suffix), key)
+
+
+def _text_of(cursor: Cursor) -> str:
+    return cursor.prefix[cursor.prefix.rfind("\n") + 1 :]
 
 
 def _line(cursor: Cursor) -> int:

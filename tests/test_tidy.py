@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -72,12 +72,16 @@ def test_every_module_says_its_idea() -> None:
 
 
 def test_architecture_names_what_exists() -> None:
-    """Each module in the code map is there: `code` in the first column of a table below a package's heading."""
-    package, missing = "", []
+    """The modules in the code map are those there are: `code` in the first column of a table below a package's name."""
+    package, missing, named = "", [], set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):
             package = heading.group(1)
         elif package and (row := re.match(r"\| (`[^|]+`) \|", line)):
             entries = re.findall(r"`([\w./]+)`", row.group(1))
             missing.extend(f"{package}/{entry}" for entry in entries if not (ROOT / package / entry).exists())
+            named.update(f"{package}/{entry}" for entry in entries)
     assert not missing
+    unnamed = {name(path) for path in SOURCES if path.name != "__init__.py"}
+    unnamed = {path for path in unnamed if named.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
+    assert not unnamed, "the code map says where everything is"

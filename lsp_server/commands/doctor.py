@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from lsp_server import log as logs
-from lsp_server.core import cache_dir
+from lsp_server.core import cache_dir, supervisor_of
+from lsp_server.settings import Settings
 from policy import models
-from policy.engine.memory import available_memory, check_fits, size_of
-from policy.engine.settings import EngineSettings, default_threads
-from policy.errors import ModelError, ModelTooLarge, RepoformerError
+from policy.engine.memory import available_memory, size_of
+from policy.engine.settings import default_threads
+from policy.errors import ModelError, RepoformerError
 from policy.gguf import check_generator
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 _FEW_WATCHES = 100_000
+_BUILD = "uv tool install --reinstall --no-cache ."  # a cached wheel would be what is here already
 _LITTLE_SPACE = 1_000_000_000  # bytes
 
 
@@ -109,7 +111,7 @@ def _build() -> Iterator[Finding]:
             "llama.cpp",
             "problem",
             f"cannot be loaded: {last}",
-            "Build it again: pip install --force-reinstall --no-cache-dir llama-cpp-python",
+            f"Build it again, in the folder it was installed from: {_BUILD}",
         )
         return
     yield Finding("llama.cpp", "ok", f"llama-cpp-python {version('llama-cpp-python')}; {info['system'].strip()}")
@@ -120,7 +122,7 @@ def _build() -> Iterator[Finding]:
             "GPU",
             "note",
             "there is one, but this build of llama.cpp cannot use it",
-            "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir llama-cpp-python",
+            f"Build it again, in the folder it was installed from: CMAKE_ARGS=-DGGML_CUDA=on {_BUILD}",
         )
     else:
         yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
@@ -131,24 +133,17 @@ def _model(setting: str) -> Iterator[Finding]:
         model = models.resolve(setting)
         header = check_generator(model.path)
     except ModelError as error:
-        yield Finding("model", "problem", str(error), "repoformer-lsp model pull")
+        yield Finding("model", "problem", str(error), "repoformer-lsp model list says which models are here.")
         return
     size = size_of(model.path)
     yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
-    try:
-        check_fits(model.path)
-    except ModelTooLarge as error:
-        yield Finding("memory", "problem", str(error))
-        return
-    yield asyncio.run(_load(model.path))
+    yield asyncio.run(_load(model))
 
 
-async def _load(path: Path) -> Finding:
-    """Start a worker as the server does, so that what the server will meet is met here."""
-    from policy.engine import Supervisor
-
+async def _load(model: models.ModelFile) -> Finding:
+    """Join or start the engine that a server with no settings has, so that what the server will meet is met here."""
     notices: list[str] = []
-    supervisor = Supervisor(path, EngineSettings(), memory=cache_dir() / "engine.json", notice=notices.append)
+    supervisor = await supervisor_of(model, Settings(), notice=notices.append)
     started = time.perf_counter()
     try:
         await supervisor.engine()

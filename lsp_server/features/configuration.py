@@ -42,14 +42,12 @@ async def pull(ls: RepoformerServer) -> None:
     """Fetch the settings, where the client can answer; one that does not answer keeps what it had."""
     workspace = ls.client_capabilities.workspace
     if not (workspace and workspace.configuration):
-        ls.session.configure()
         return
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
         answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), PATIENCE_SECONDS)
     except (asyncio.TimeoutError, JsonRpcException) as error:  # another class on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
-        ls.session.configure()
     else:
         ls.session.configure(answer[0] if answer else None)
 

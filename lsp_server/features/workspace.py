@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
     """The workspace folders on this machine; older clients name one root, as a URI or as a path."""
-    if params.workspace_folders:
+    if params.workspace_folders is not None:
         uris = [folder.uri for folder in params.workspace_folders]
     elif params.root_uri:
         uris = [params.root_uri]

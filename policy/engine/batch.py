@@ -164,7 +164,7 @@ class Batch:
         length = held[best.id]
         if best is not lane:
             self._llama.truncate(lane.id, 0)
-            self._llama.copy(best.id, lane.id, length)
+            length = self._llama.copy(best.id, lane.id, length)
         elif not self._llama.truncate(lane.id, length):  # recurrent models cannot forget a part
             self._llama.truncate(lane.id, 0)
             length = 0

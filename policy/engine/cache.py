@@ -157,7 +157,7 @@ class KvCache:
         if length < own + WORTH_COPYING:
             return own
         self._truncate(sequence, 0)
-        self._context.copy(best.id, sequence.id, length)
+        length = self._context.copy(best.id, sequence.id, length)
         sequence.tokens, sequence.read = best.tokens[:length], length
         return length
 

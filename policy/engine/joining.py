@@ -32,8 +32,9 @@ async def join(
     process: Process | None = None
     waiting_until = time.monotonic() + PATIENCE
     while time.monotonic() < waiting_until:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            streams, pid = await _knock(place)
+        # Whoever listens may be stopped, or be somebody else who was given the port of an engine that has gone.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+            streams, pid = await asyncio.wait_for(_knock(place), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
         # A process that left in peace found that another one served, or that nobody came in time.
         if process is not None and process.ended.done() and process.ended.result() != 0:

@@ -8,6 +8,7 @@ worker process imports this module; whatever native code does, it does there.
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
-from policy.errors import EngineFailed, ModelInvalid, ModelMissing
+from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.prompt import Role, Vocabulary
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Llama:
 
     Not thread-safe, but for `abort`, which is meant to be called from another thread while `decode` runs.
 
-    Raises `ModelMissing` or `ModelInvalid` when the file cannot be used, `EngineFailed` when the context cannot be
-    made (too little memory, as a rule).
+    Raises `ModelMissing` or `ModelInvalid` when the file cannot be used, `OutOfMemory` when there is no memory for the
+    model or its context, `EngineFailed` when llama.cpp makes no context with these settings.
     """
 
     def __init__(
@@ -74,8 +75,13 @@ class Llama:
         native.llama_backend_init()
         self._keep_alive: list[Any] = []
         self._context: Any = None
+        _errors.clear()
         self._model = native.llama_model_load_from_file(str(path).encode(), self._model_params(settings))
         if not self._model:
+            if _no_memory():
+                raise OutOfMemory(
+                    f"no memory for {path.name}: choose a smaller model, or lower `gpuLayers` ({_last_error()})"
+                )
             raise ModelInvalid(f"llama.cpp could not load {path}: {_last_error() or 'the file may be damaged'}")
         self.vocab: Any = native.llama_model_get_vocab(self._model)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
@@ -86,10 +92,13 @@ class Llama:
         self._context = native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
             self.close()
-            raise EngineFailed(
-                f"no memory for a context of {settings.context_size} tokens: lower `contextSize` "
-                f"or choose a smaller model ({_last_error() or 'llama.cpp gave no reason'})"
-            )
+            reason = _last_error() or "it gave no reason"
+            if _no_memory():
+                raise OutOfMemory(
+                    f"no memory for a context of {settings.context_size} tokens: lower `contextSize` "
+                    f"or choose a smaller model ({reason})"
+                )
+            raise EngineFailed(f"llama.cpp refuses these settings: {reason}")
         native.llama_set_abort_callback(
             self._context,
             ctypes.cast(_atoi(), native.ggml_abort_callback),
@@ -301,13 +310,17 @@ class Llama:
         """Keep the first `length` positions of `seq`. False where the model's memory cannot forget a part."""
         return bool(native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
-    def copy(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> int:
         """Let sequence `target`, which is empty, hold the first `length` positions of `source`: a copy of its cells.
 
-        llama.cpp copies all of a sequence, with its next evaluation; what is too much is cut off.
+        llama.cpp copies all of a sequence, with its next evaluation; what is too much is cut off. Returns how many
+        positions `target` holds then: none, where the model's memory cannot forget a part.
         """
         native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
-        self.truncate(target, length)
+        if self.truncate(target, length):
+            return length
+        self.truncate(target, 0)
+        return 0
 
 
 def quantise(source: Path, target: Path, file_type: int) -> None:
@@ -336,6 +349,8 @@ def _atoi() -> Any:
 
 
 _errors: list[str] = []
+# What its backends say: ggml's own buffers, CUDA and HIP, Vulkan.
+_COMPLAINTS = re.compile(r"out of memory|(failed|unable) to allocate|ErrorOutOf\w*Memory", re.IGNORECASE)
 _ERROR = 4  # ggml_log_level; 5 continues the line before
 
 
@@ -349,3 +364,8 @@ def _log_callback(level: int, text: bytes, _user_data: Any) -> None:
 
 def _last_error() -> str:
     return _errors[-1] if _errors else ""
+
+
+def _no_memory() -> bool:
+    """Whether llama.cpp has complained of memory since it was last asked for some."""
+    return any(_COMPLAINTS.search(error) for error in _errors)

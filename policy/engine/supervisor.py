@@ -4,9 +4,10 @@ The worker may serve other servers as well; each has a supervisor that does the 
 the same engine after each step.
 
 A worker that dies while it loads a model or at its first evaluation was started with parameters that this machine
-does not bear (weights repacked for instructions that are not allowed, a GPU that is too small): the next one starts
+does not bear (weights repacked for instructions that are not allowed, a driver that crashes): the next one starts
 with safer ones, see `policy.engine.settings.safer`. What worked is remembered per machine and build, so that the next
-start is quick, and is said once. A worker that dies later gets another with the same parameters.
+start is quick, and is said once. A worker that dies later gets another with the same parameters. A GPU whose memory
+does not do gets fewer layers; that is not remembered, for what else it holds changes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from policy.engine.client import Engine, ModelInfo
 from policy.engine.meeting import identity
 from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, difference, safer
-from policy.errors import EngineDied, EngineUnavailable, ModelTooLarge, RepoformerError
+from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError
 
 State = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
@@ -110,11 +111,6 @@ class Supervisor:
         """Process id of the worker that serves at the moment."""
         return self._engine.pid if self._engine else None
 
-    @property
-    def failure(self) -> RepoformerError | None:
-        """Why there is no engine at the moment, after everything was tried."""
-        return self._failure
-
     async def close(self) -> None:
         """Leave the worker and stay closed."""
         self._closed = True
@@ -147,7 +143,7 @@ class Supervisor:
         """Try the rungs of the ladder from the remembered one on; the last rung may be tried again."""
         self._set_state("starting")
         level = min(self._remembered_level(), len(self._ladder) - 1)
-        last = EngineDied("never started")
+        last, crowded = EngineDied("never started"), False
         for _attempt in range(ATTEMPTS):
             if self._delay:
                 await asyncio.sleep(self._delay)
@@ -159,9 +155,18 @@ class Supervisor:
                 self._log(f"{error}; it was starting with {settings}")
                 self._back_off()
                 level = min(level + 1, len(self._ladder) - 1)
-                continue
-            self._adopt(engine, level)
-            return engine
+            except OutOfMemory as error:
+                if not settings.gpu_layers:
+                    raise
+                self._log(f"{error}; trying with fewer layers on the GPU")
+                crowded = True
+                while self._ladder[level].gpu_layers == settings.gpu_layers:
+                    level += 1
+            except EngineFailed as error:  # it refuses the settings
+                raise EngineUnavailable(str(error)) from error
+            else:
+                self._adopt(engine, level, crowded=crowded)
+                return engine
         raise EngineUnavailable(
             f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
         )
@@ -179,14 +184,19 @@ class Supervisor:
             raise
         return engine
 
-    def _adopt(self, engine: Engine, level: int) -> None:
+    def _adopt(self, engine: Engine, level: int, *, crowded: bool) -> None:
         self._engine = engine
         self._ready_at = time.monotonic()
         self._watching = asyncio.create_task(self._watch(engine))
         if level and level != self._remembered_level():
             changed = difference(self._asked, self._ladder[level])
-            self._notice(f"llama.cpp crashed with its fastest parameters; it runs with safer ones now ({changed}).")
-            self._remember_level(level)
+            if crowded:
+                self._notice(
+                    f"The GPU has not the memory for {self.model.stem}; less of it runs there now ({changed})."
+                )
+            else:
+                self._notice(f"llama.cpp crashed with its fastest parameters; it runs with safer ones now ({changed}).")
+                self._remember_level(level)
         if self.info is not None and self.info.shrunk and not self._told_shrunk:
             self._told_shrunk = True
             left, right, context = self.info.budgets.left, self.info.budgets.right, self.info.budgets.context

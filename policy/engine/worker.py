@@ -7,6 +7,7 @@ copied all the same. A model that nobody has asked for in a while is unloaded, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -65,8 +66,9 @@ class Worker:
         except RepoformerError as error:
             self._send(turn, "error", kind=type(error).__name__, message=str(error))
         except Exception as error:
-            traceback.print_exc()
             self._send(turn, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):  # whoever started this process, and reads what it prints, may be gone
+                traceback.print_exc()
         finally:
             self.turns.end()
 

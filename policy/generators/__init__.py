@@ -149,12 +149,12 @@ class Own:
         """There is nothing to close."""
 
 
-class Ahead(OneText):
+class Ahead:
     """A generation that goes on before somebody reads it: the plain one, beside the decision (paper, section 6.3)."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._advance())
 
     @property
@@ -183,6 +183,13 @@ class Ahead(OneText):
         return self._running.ended
 
     async def __aiter__(self) -> AsyncGenerator[str]:
+        async with contextlib.aclosing(self.pieces()) as pieces:
+            async for candidate, text in pieces:
+                if candidate == 0:
+                    yield text
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
+        """Of the generation, those that are there already at once."""
         try:
             while (piece := await self._pieces.get()) is not None:
                 yield piece
@@ -199,7 +206,7 @@ class Ahead(OneText):
 
     async def _advance(self) -> None:
         try:
-            async with contextlib.aclosing(aiter(self._running)) as pieces:
+            async with contextlib.aclosing(self._running.pieces()) as pieces:
                 async for piece in pieces:
                     self._pieces.put_nowait(piece)
         finally:

@@ -142,7 +142,7 @@ def test_doctor(run: Run, model: Path) -> None:
 def test_doctor_says_what_to_do(run: Run) -> None:
     text = run("doctor", "--model", "absent.gguf", status=1).stdout
     assert "✗ model: There is no model at" in text
-    assert "repoformer-lsp model pull" in text
+    assert "repoformer-lsp model list" in text
 
 
 def test_an_address_that_is_none(run: Run) -> None:

@@ -174,6 +174,10 @@ async def test_what_is_typed_in_another_buffer_shadows_its_file(start: Start, wo
     client.open(shapes, "\n" * 40 + "def rectangle_area(width, height, radius):\n    return width * height\n")
     report = await retrieved(client, place, "shapes.py", lambda chunk: chunk["start_line"] > 40)
     assert all(chunk["start_line"] > 40 for chunk in report["chunks"])
+    client.settings = {**ALWAYS, "exclude": ["nothing/**"]}  # which takes another index
+    client.notify("workspace/didChangeConfiguration", {"settings": None})
+    await retrieved(client, place, "shapes.py", lambda chunk: chunk["start_line"] > 40)
+    assert all(chunk["start_line"] > 40 for chunk in (await client.why(place.uri))["chunks"])
     client.close_document(shapes)
     await retrieved(client, place, "shapes.py", lambda chunk: chunk["start_line"] < 40)
 

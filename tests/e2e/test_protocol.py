@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,33 @@ async def test_settings_sent_along_are_taken(start: Start, workspace: Write) -> 
     client = await start(workspace(ONE_FILE).root, capabilities={"workspace": {}})
     client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"enabled": False}}})
     await client.seen("repoformer/status", lambda status: status["state"] == "off")
+
+
+async def test_a_change_that_does_not_mention_our_settings_leaves_them(start: Start, workspace: Write) -> None:
+    client = await start(workspace(ONE_FILE).root, capabilities={"workspace": {}})
+    client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"enabled": False}}})
+    await client.seen("repoformer/status", lambda status: status["state"] == "off")
+    client.notify("workspace/didChangeConfiguration", {"settings": {"somebody": {"else": 1}}})
+    await client.request("repoformer/why", {})
+    states = [sent["params"]["state"] for sent in client.received if sent["method"] == "repoformer/status"]
+    assert states[-1] == "off"
+
+
+async def test_a_request_sees_the_text_it_was_sent_behind(start: Start, workspace: Write) -> None:
+    """Not that of an edit which arrives together with it."""
+    place = workspace("#- main.py\na = 1\nb = 2\nc = ‸3\n")
+    client = await start(place.root)
+    client.open(place.uri, place.text)
+    writer, sent = client.writer, bytearray()
+    client.writer = SimpleNamespace(write=sent.extend)  # type: ignore[assignment]
+    _, items = client.ask_completion(place.uri, place.cursor)
+    client.edit(place.uri, 2, (0, 0), (3, 0), "")
+    client.writer = writer
+    writer.write(sent)
+    assert await items == []
+    assert await client.complete(place.uri, place.cursor) == []
+    past = [message for message in client.received if "past the end" in str(message.get("params"))]
+    assert len(past) == 1, "of the second request, whose line is gone"
 
 
 async def test_documents_and_positions_that_are_not_there(start: Start, workspace: Write) -> None:

@@ -63,6 +63,8 @@ async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write,
     assert await client.complete(place.uri, place.cursor, invoked=False) == []
     await client.seen("repoformer/status", lambda status: status["message"].startswith("on battery"))
     assert await client.complete(place.uri, place.cursor, invoked=True)
+    stats = (await client.why(place.uri))["stats"]
+    assert stats["evaluated_tokens"] == stats["prompt_tokens"], "nothing was read ahead"
     await client.close()
 
     client = await start(place.root, model=model, env=env)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +95,23 @@ async def test_a_process_that_cannot_be_seen_is_not_watched() -> None:
     gone = asyncio.Event()
     await parent.watch(process.pid, gone.set, interval=0.01)
     assert not gone.is_set()
+
+
+def test_old_logs_go_but_for_those_of_servers_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "directory", lambda: tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running = tmp_path / f"server-20200101-000000-{os.getpid()}.log"
+    old = [tmp_path / f"server-20200101-0000{second:02}-{ended.pid}.log" for second in range(1, 15)]
+    for path in (running, *old):
+        path.touch()
+    opened = logs.open_file()
+    try:
+        assert opened is not None
+        assert running.exists()
+        assert [path.exists() for path in old] == [False] * 5 + [True] * 9
+    finally:
+        for name in (*logs.OURS, "asyncio"):
+            for handler in [each for each in logging.getLogger(name).handlers if isinstance(each, logging.FileHandler)]:
+                logging.getLogger(name).removeHandler(handler)
+                handler.close()

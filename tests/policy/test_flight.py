@@ -8,6 +8,7 @@ import pytest
 
 from indexer.model import Cursor
 from policy import flight as flights
+from policy.errors import EngineDied
 from policy.flight import Flight
 
 BEFORE, AFTER = "x = ", "\n"
@@ -99,3 +100,18 @@ async def test_a_failure_reaches_whoever_waits() -> None:
 
     with pytest.raises(ValueError):
         await Flight(at(""), "settings", fail).wait()
+
+
+async def test_a_bug_that_nobody_waits_for_is_logged_and_what_is_expected_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(error: Exception) -> str:
+        raise error
+
+    for error in (EngineDied("it died"), ValueError("a bug")):
+        flight: Flight[str] = Flight(at(""), "settings", lambda _flight, error=error: fail(error))  # type: ignore[misc]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert flight.over
+    [record] = caplog.records
+    assert record.exc_info is not None and isinstance(record.exc_info[1], ValueError)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.engine import EngineSettings, protocol
+from policy.engine import EngineSettings, joining, protocol
 from policy.engine.host import Host
 from policy.engine.meeting import Place, identity, runtime_dir
 from policy.engine.turns import Turns
@@ -99,3 +99,24 @@ async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
     place.socket.write_text("nonsense")
     with pytest.raises(OSError, match="does not say where"):
         await place.connect_to_loopback()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it listens on a port there")
+async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "PATIENCE", 0.3)
+    place = Place(tmp_path, "engine")
+    gone = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the other side hangs up
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    listener = await asyncio.start_unix_server(silent, place.socket)
+    with pytest.raises(EngineUnavailable, match="no engine answered"):
+        await asyncio.wait_for(joining.join(place, {}, lambda _line: None), 20)
+    await gone.wait()
+    listener.close()

@@ -102,3 +102,10 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
     held.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
     assert held.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "it was asked for behind all of them"
+
+
+def test_an_abstention_is_asked_for_again_where_a_line_was_deleted_into_and_typed_anew() -> None:
+    held, said = Held(), Decision(0.3, 0.4, False, "token")
+    held.put(DOCUMENT, typed("", "x = a.b"), "", said)
+    assert held.find(DOCUMENT, typed("", "x = a"), ""), "nothing new has begun"
+    assert held.find(DOCUMENT, typed("", "x = f("), "") is None

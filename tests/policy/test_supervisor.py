@@ -11,6 +11,7 @@ import pytest
 
 from indexer.model import Cursor
 from policy.engine import EngineSettings, Supervisor
+from policy.errors import EngineUnavailable
 
 CURSOR = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(200)), "pass\n" * 200, "python")
 
@@ -42,4 +43,57 @@ async def test_budgets_that_fit_are_nobodys_concern(model: Path) -> None:
     supervisor = Supervisor(model, EngineSettings(context_size=1024, threads=2), budgets=budgets, notice=notices.append)
     await supervisor.engine()
     assert notices == []
+    await supervisor.close()
+
+
+async def test_settings_that_llama_cpp_refuses_are_told_with_its_reason(model: Path) -> None:
+    settings = EngineSettings(context_size=1024, threads=2, kv_cache_type="q8_0", flash_attention="off")
+    supervisor = Supervisor(model, settings)
+    with pytest.raises(EngineUnavailable, match=r"refuses these settings: .*flash_attn"):
+        await supervisor.engine()
+    assert supervisor.state == "failed"
+    await supervisor.close()
+
+
+# A GPU build on a machine whose GPU holds nine layers of this model. Python imports this module in every process that
+# finds it.
+CROWDED_GPU = """
+import sys
+if any("policy.engine.worker" in argument for argument in sys.orig_argv):
+    import llama_cpp.llama_cpp as native
+    load, log_set = native.llama_model_load_from_file, native.llama_log_set
+    logs = []
+    def remembering_log_set(callback, data):
+        logs.append(callback)
+        log_set(callback, data)
+    def crowded_load(path, params):
+        if params.n_gpu_layers > 9:
+            logs[-1](4, b"ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory", None)
+            logs[-1](4, b"llama_model_load_from_file_impl: failed to load model", None)
+            return None
+        return load(path, params)
+    native.llama_model_load_from_file, native.llama_log_set = crowded_load, remembering_log_set
+"""
+
+
+@pytest.mark.parametrize(("layers", "fits"), [(12, "gpu_layers 12 → 6"), (30, "gpu_layers 30 → 0")])
+async def test_a_gpu_that_is_too_small_gets_fewer_layers(model: Path, tmp_path: Path, layers: int, fits: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CROWDED_GPU)
+    log: list[str] = []
+    notices: list[str] = []
+    memory = tmp_path / "engine.json"
+    supervisor = Supervisor(
+        model,
+        EngineSettings(context_size=1024, threads=2, gpu_layers=layers),
+        layers=30,
+        memory=memory,
+        environment={"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        log=log.append,
+        notice=notices.append,
+    )
+    engine = await supervisor.engine()
+    assert (await engine.read("a", CURSOR)).prompt_tokens
+    assert fits in notices[0] and "has not the memory" in notices[0]
+    assert "cudaMalloc failed" in log[0] or "failed to load model" in log[0]
+    assert not memory.exists(), "another time the GPU may have more room"
     await supervisor.close()
