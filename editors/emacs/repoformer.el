@@ -59,8 +59,16 @@
 
 (defcustom repoformer-settings nil
   "Settings of the server, a property list such as (:policy \"always\" :threads 4).
-The server's README lists them all.  Lists are vectors: (:exclude [\"*.csv\"])."
-  :type 'plist)
+The server's README lists them all.  Lists are vectors: (:exclude [\"*.csv\"]).
+
+Running servers are told when it is customized or set with `setopt'; otherwise
+call `repoformer-reconfigure'.  A project can have a value of its own, as a
+directory-local variable."
+  :type 'plist
+  :set (lambda (symbol value)
+         (set-default-toplevel-value symbol value)
+         (when (fboundp 'repoformer-reconfigure) ; not while this file is loaded
+           (repoformer-reconfigure))))
 
 (defcustom repoformer-delay 0.15
   "Seconds without a key before the server is asked."
@@ -100,11 +108,30 @@ A mode from which another is derived stands for both."
 (defvar repoformer--policy nil
   "The policy that was chosen in this session, or nil.")
 
-(defun repoformer--settings ()
-  "The settings to send: the customised ones under those of this session."
-  (let* ((settings (copy-sequence repoformer-settings))
-         (off (vconcat (plist-get settings :disabledLanguages)
-                       repoformer--paused-languages)))
+(defconst repoformer--personal '(:serverUrl :model :generatorModel)
+  "Settings that `eglot-workspace-configuration' has no say in.
+Eglot declares any list safe there, and a repository that somebody has cloned
+must not say where their code is sent to, nor which file native code reads.")
+
+(defun repoformer--settings (server)
+  "The settings to send to SERVER.
+Over `repoformer-settings' count those of the project, in the section
+:repoformer of `eglot-workspace-configuration', and over both what was chosen in
+this session.  A buffer of the project is asked, for directory-local variables."
+  (let* ((buffer (car (last (eglot--managed-buffers server))))
+         (value (lambda (variable)
+                  (if (buffer-live-p buffer)
+                      (buffer-local-value variable buffer)
+                    (default-value variable))))
+         (settings (copy-sequence (funcall value 'repoformer-settings)))
+         off)
+    (cl-loop for (key setting) on (plist-get (funcall value 'eglot-workspace-configuration)
+                                             :repoformer)
+             by #'cddr
+             unless (memq key repoformer--personal)
+             do (setq settings (plist-put settings key setting)))
+    (setq off (vconcat (plist-get settings :disabledLanguages)
+                       repoformer--paused-languages))
     (when repoformer--paused
       (setq settings (plist-put settings :enabled :json-false)))
     (when (> (length off) 0)
@@ -122,9 +149,25 @@ A mode from which another is derived stands for both."
                (append text '(:inlineCompletion (:dynamicRegistration :json-false))))))
 
 (cl-defmethod eglot-handle-request
-  ((_server repoformer-server) (_method (eql workspace/configuration)) &key items)
-  "Answer each of ITEMS with `repoformer-settings'."
-  (apply #'vector (mapcar (lambda (_item) (repoformer--settings)) items)))
+  ((server repoformer-server) (_method (eql workspace/configuration)) &key items)
+  "Answer each of ITEMS with the settings of SERVER."
+  (apply #'vector (mapcar (lambda (_item) (repoformer--settings server)) items)))
+
+(cl-defmethod jsonrpc-connection-send :around
+  ((server repoformer-server) &rest args &key method params &allow-other-keys)
+  "Correct Eglot where it speaks to SERVER: METHOD and PARAMS are among ARGS."
+  (pcase method
+    ;; Outside of a project the folder of the file stands for one.  That may be
+    ;; the home directory; no folder is to be indexed then.
+    ((and :initialize (guard (eq 'transient (car-safe (eglot--project server)))))
+     (dolist (key '(:rootPath :rootUri :workspaceFolders))
+       (setq params (plist-put params key nil)))
+     (setq args (plist-put args :params params)))
+    ;; Eglot has other settings in mind, and sends them when it has connected.
+    (:workspace/didChangeConfiguration
+     (setq params (list :settings (list :repoformer (repoformer--settings server)))
+           args (plist-put args :params params))))
+  (apply #'cl-call-next-method server args))
 
 (cl-defmethod eglot-handle-notification
   ((server repoformer-server) (_method (eql repoformer/status)) &rest status)
@@ -147,12 +190,21 @@ A mode from which another is derived stands for both."
 (defvar repoformer--told nil
   "Whether it was said that the program is missing.")
 
+(defun repoformer--serves-p ()
+  "Whether `repoformer-modes' has the current buffer's mode."
+  (apply #'derived-mode-p
+         (mapcar (lambda (mode) (car (ensure-list mode))) repoformer-modes)))
+
 ;;;###autoload
 (defun repoformer-ensure ()
   "Start the server for the current buffer's project, unless there is one.
-Meant for hooks of major modes."
+Meant for hooks of major modes, `prog-mode-hook' among them: in a mode that is
+not in `repoformer-modes' nothing happens."
   (interactive)
   (cond
+   ((not (repoformer--serves-p))
+    (when (called-interactively-p 'interactive)
+      (user-error "`%s' is not in `repoformer-modes'" major-mode)))
    ((executable-find (car repoformer-program))
     (setq-local eglot-server-programs
                 (cons (cons repoformer-modes
@@ -163,9 +215,23 @@ Meant for hooks of major modes."
     (setq repoformer--told t)
     (display-warning
      'repoformer
-     (format-message "There is no program `%s': install it with `%s', or set `%s'."
-                     (car repoformer-program) "uv tool install repoformer-lsp"
+     (format-message "There is no program `%s': run `%s' in a clone of %s, or set `%s'."
+                     (car repoformer-program) "uv tool install ." "repoformer-lsp"
                      'repoformer-program)))))
+
+(defun repoformer--stay-out (manage &rest args)
+  "Call MANAGE, Eglot's function that takes over a buffer, with ARGS.
+Eglot puts itself in the place of Xref, Flymake, Imenu, Eldoc and Company
+backends even for a server that offers nothing of the kind.  That is decided
+here, not in `repoformer-ensure': Eglot also takes over other buffers of the
+project, and other servers are to have all of it."
+  (let ((eglot-stay-out-of
+         (if (and buffer-file-name (repoformer--server))
+             (append '(xref flymake imenu eldoc company) eglot-stay-out-of)
+           eglot-stay-out-of)))
+    (apply manage args)))
+
+(advice-add 'eglot--maybe-activate-editing-mode :around #'repoformer--stay-out)
 
 (defun repoformer--managed ()
   "Turn `repoformer-mode' on or off with Eglot."
@@ -187,8 +253,15 @@ Meant for hooks of major modes."
 (defvar-local repoformer--start nil
   "Marker where the items' text begins, in front of what is typed of it.")
 
+(defvar-local repoformer--after nil
+  "What stood between point and the end of the line when the items came.
+They replace nothing of it, and were made to stand in front of just that.")
+
 (defvar-local repoformer--overlay nil
   "The overlay that draws the ghost text, or nil.")
+
+(defvar-local repoformer--request 0
+  "Number of the request whose answer is wanted.")
 
 (defvar-local repoformer--timer nil
   "The timer that will ask, or nil.")
@@ -199,6 +272,10 @@ Meant for hooks of major modes."
 (defun repoformer--now ()
   "What must not change between a request and its answer."
   (list (buffer-chars-modified-tick) (point)))
+
+(defun repoformer--window ()
+  "The window that a person works in, also while the minibuffer is selected."
+  (or (minibuffer-selected-window) (selected-window)))
 
 (defun repoformer--text ()
   "The text of the chosen item, or nil."
@@ -211,6 +288,8 @@ Meant for hooks of major modes."
               (typed (and (<= start (point))
                           (buffer-substring-no-properties start (point))))
               ((string-prefix-p typed text))
+              ((equal repoformer--after
+                      (buffer-substring-no-properties (point) (pos-eol))))
               (rest (substring text (length typed)))
               ((not (string-empty-p rest))))
     rest))
@@ -237,6 +316,7 @@ Meant for hooks of major modes."
           (setq repoformer--overlay (make-overlay (point) (point) nil t t)))
         (move-overlay repoformer--overlay (point) (point))
         (overlay-put repoformer--overlay 'priority 100)
+        (overlay-put repoformer--overlay 'window (repoformer--window))
         (overlay-put repoformer--overlay 'after-string text)
         (unless repoformer-ghost-mode (repoformer-ghost-mode 1)))
     (repoformer--forget)))
@@ -248,12 +328,15 @@ Meant for hooks of major modes."
     (jsonrpc-notify server :textDocument/didShowCompletion
                     (list :item (nth repoformer--index repoformer--items)))))
 
-(defun repoformer--answered (buffer now kind step answer)
-  "Show the ANSWER in BUFFER, if it still is as it was at NOW.
+(defun repoformer--answered (buffer request now kind step answer)
+  "Show the ANSWER to REQUEST in BUFFER, if it still is as it was at NOW.
 KIND and STEP are those of `repoformer--ask'."
-  (when (buffer-live-p buffer)
+  (when (and (buffer-live-p buffer)
+             (eq buffer (window-buffer (repoformer--window))))
     (with-current-buffer buffer
-      (when (and repoformer-mode (equal now (repoformer--now)))
+      (when (and repoformer-mode
+                 (eql request repoformer--request)
+                 (equal now (repoformer--now)))
         (repoformer--forget)
         (let* ((items (append (if (vectorp answer) answer (plist-get answer :items)) nil))
                (range (plist-get (car items) :range)))
@@ -261,6 +344,7 @@ KIND and STEP are those of `repoformer--ask'."
             (setq repoformer--items items
                   repoformer--complete (eql kind 1)
                   repoformer--index 0
+                  repoformer--after (buffer-substring-no-properties (point) (pos-eol))
                   repoformer--start
                   (copy-marker (if range
                                    (eglot--lsp-position-to-point (plist-get range :start))
@@ -279,13 +363,15 @@ by how many items to move on at once."
       (setq repoformer--timer nil)
       (when-let* ((server (repoformer--server))
                   ((not buffer-read-only)))
-        (let ((now (repoformer--now)))
+        (let ((request (cl-incf repoformer--request))
+              (now (repoformer--now)))
           (eglot--signal-textDocument/didChange)
           (jsonrpc-async-request
            server :textDocument/inlineCompletion
            (append (eglot--TextDocumentPositionParams)
                    (list :context (list :triggerKind kind)))
-           :success-fn (lambda (answer) (repoformer--answered buffer now kind step answer))
+           :success-fn (lambda (answer)
+                         (repoformer--answered buffer request now kind step answer))
            ;; Overtaken by a newer request, or a failure that the server reports.
            :error-fn #'ignore
            :timeout 120
@@ -301,6 +387,15 @@ It reads ahead there.  WINDOW is the selected one where it is nil."
         (eglot--signal-textDocument/didChange)
         (jsonrpc-notify server :textDocument/didFocus
                         (eglot--TextDocumentPositionParams))))))
+
+(defun repoformer--window-changed (&optional window)
+  "Tell what is in front after WINDOW was selected, left or given another buffer.
+Ghost text goes when the person no longer is in the window that it is drawn in."
+  (with-current-buffer (window-buffer window)
+    (when (and repoformer--overlay
+               (not (eq (repoformer--window) (overlay-get repoformer--overlay 'window))))
+      (repoformer-dismiss)))
+  (repoformer--tell-focus window))
 
 (defun repoformer--stop-timer ()
   "Do not ask after all."
@@ -382,8 +477,9 @@ It reads ahead there.  WINDOW is the selected one where it is nil."
   (repoformer--accept 'line))
 
 (defun repoformer-dismiss ()
-  "Take the suggestion off the screen."
+  "Take the suggestion off the screen, and do not show one that is on its way."
   (interactive)
+  (cl-incf repoformer--request)
   (repoformer--stop-timer)
   (repoformer--forget))
 
@@ -456,20 +552,26 @@ Eglot turns it on in the buffers that the server manages."
       (setq repoformer--timer
             (run-with-timer 0 nil #'repoformer--ask (current-buffer) 2)))
     (repoformer--tell-focus)
-    (add-hook 'window-selection-change-functions #'repoformer--tell-focus nil t)
-    (add-hook 'window-buffer-change-functions #'repoformer--tell-focus nil t)
+    (add-hook 'window-selection-change-functions #'repoformer--window-changed nil t)
+    (add-hook 'window-buffer-change-functions #'repoformer--window-changed nil t)
     (add-hook 'post-command-hook #'repoformer--after-command nil t))
    (t
-    (remove-hook 'window-selection-change-functions #'repoformer--tell-focus t)
-    (remove-hook 'window-buffer-change-functions #'repoformer--tell-focus t)
+    (remove-hook 'window-selection-change-functions #'repoformer--window-changed t)
+    (remove-hook 'window-buffer-change-functions #'repoformer--window-changed t)
     (remove-hook 'post-command-hook #'repoformer--after-command t)
     (repoformer-dismiss))))
 
 ;;;; Status
 
+(defvar-local repoformer--language nil
+  "The id that the server knows the buffer's language by, once it was asked for.")
+
 (defun repoformer--language ()
   "The id that the server knows the buffer's language by."
-  (plist-get (eglot--TextDocumentItem) :languageId))
+  ;; Eglot copies the whole buffer to say it, and the mode line wants it with
+  ;; every key.  It goes with the major mode, and so does the variable.
+  (or repoformer--language
+      (setq repoformer--language (plist-get (eglot--TextDocumentItem) :languageId))))
 
 (defun repoformer--state (server)
   "The state of SERVER for the current buffer, a string."
@@ -534,45 +636,47 @@ Eglot turns it on in the buffers that the server manages."
              (or (plist-get status :model) "none")
              (or (plist-get status :policy) "unknown"))))
 
-(defun repoformer--reconfigure ()
-  "Send the settings to every repoformer server."
-  (repoformer--forget)
+(defun repoformer-reconfigure ()
+  "Send the settings to every repoformer server.
+See `repoformer-settings'."
+  (interactive)
   (let (told)
     (dolist (buffer (buffer-list))
       (with-current-buffer buffer
-        (when-let* ((server (and (bound-and-true-p repoformer-mode) (repoformer--server)))
-                    ((not (memq server told))))
-          (push server told)
-          (jsonrpc-notify server :workspace/didChangeConfiguration
-                          (list :settings (list :repoformer (repoformer--settings))))))))
+        (when-let* ((server (and (bound-and-true-p repoformer-mode) (repoformer--server))))
+          (repoformer-dismiss)
+          (unless (memq server told)
+            (push server told)
+            ;; With the settings, as whatever else Eglot sends of it.
+            (jsonrpc-notify server :workspace/didChangeConfiguration nil))))))
   (force-mode-line-update t))
 
 (defun repoformer-pause ()
   "Suggest nothing until `repoformer-resume'."
   (interactive)
   (setq repoformer--paused t)
-  (repoformer--reconfigure))
+  (repoformer-reconfigure))
 
 (defun repoformer-pause-language ()
   "Suggest nothing in the current buffer's language until `repoformer-resume'."
   (interactive)
   (repoformer--server-or-lose)
   (cl-pushnew (repoformer--language) repoformer--paused-languages :test #'equal)
-  (repoformer--reconfigure))
+  (repoformer-reconfigure))
 
 (defun repoformer-resume ()
   "Suggest again, in all languages."
   (interactive)
   (setq repoformer--paused nil
         repoformer--paused-languages nil)
-  (repoformer--reconfigure))
+  (repoformer-reconfigure))
 
 (defun repoformer-policy (policy)
   "Say when to read other files: POLICY is \"selective\", \"always\" or \"never\"."
   (interactive (list (completing-read "Read other files: "
                                       '("selective" "always" "never") nil t)))
   (setq repoformer--policy policy)
-  (repoformer--reconfigure))
+  (repoformer-reconfigure))
 
 (defun repoformer--log-directory ()
   "Directory of the server's logs."
@@ -596,7 +700,8 @@ Eglot turns it on in the buffers that the server manages."
 (defun repoformer-doctor ()
   "Check this machine."
   (interactive)
-  (compilation-start (format "%s doctor" (shell-quote-argument (car repoformer-program)))
+  (compilation-start (mapconcat #'shell-quote-argument
+                                (append repoformer-program '("doctor")) " ")
                      nil (lambda (_mode) "*repoformer-doctor*")))
 
 ;;;; Why

@@ -46,6 +46,31 @@
                      (equal (plist-get (repoformer--status (repoformer--server)) :state) "ready"))))
   (goto-char (point-max)))
 
+(defun test-suggest (text)
+  "Show TEXT as if the server had suggested it at point."
+  (repoformer--answered
+   (current-buffer) repoformer--request (repoformer--now) 2 nil
+   (list :items
+         (vector (if (eolp)
+                     (list :insertText (concat (buffer-substring (pos-bol) (point)) text)
+                           :range (list :start (eglot--pos-to-lsp-position (pos-bol))
+                                        :end (eglot--pos-to-lsp-position)))
+                   (list :insertText text
+                         :range (list :start (eglot--pos-to-lsp-position)
+                                      :end (eglot--pos-to-lsp-position)))))))
+  (test-equal text (repoformer--rest) "suggested"))
+
+(defun test-key (character)
+  "Type CHARACTER as a key does it, with all that other modes make of it."
+  (let ((last-command-event character))
+    (test-command #'self-insert-command 1)))
+
+(defun test-no-suggestion (what)
+  "Fail saying WHAT if there is something to accept or to see."
+  (test-equal nil repoformer--overlay what)
+  (test-equal nil repoformer-ghost-mode what)
+  (test-equal 'user-error (car (condition-case problem (repoformer-accept) (error problem))) what))
+
 (defun test-ghost ()
   "Wait for ghost text and return it."
   (test-until "ghost text"

@@ -32,9 +32,11 @@ def lisp(text: str | Path) -> str:
     return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
 
 
+LENIENT = "(setq repoformer-settings '({}))\n".format(" ".join(f":{name} {value}" for name, value in SETTINGS.items()))
+
+
 def configuration(program: Path) -> str:
-    settings = " ".join(f":{name} {value}" for name, value in SETTINGS.items())
-    return f"(setq repoformer-program '({lisp(program)}) repoformer-settings '({settings}))\n"
+    return f"(setq repoformer-program '({lisp(program)}))\n{LENIENT}"
 
 
 @pytest.fixture
@@ -128,6 +130,56 @@ def test_typing_through_away_and_dismiss(batch: Callable[[str], str], wire: Wire
   (test-same {lisp(tmp_path / "kept")}))
 """)
     check_same(wire, folder / "beds.py", tmp_path / "kept")
+
+
+def test_what_stands_behind_the_cursor(batch: Callable[[str], str]) -> None:
+    """A suggestion fits only in front of the text that it was made for; elsewhere it would double code."""
+    batch(f"""
+(test-open "beds.py")
+(test-type {lisp(AREA)})
+(test-ghost)
+(let ((before (test-text)))
+  (test-command #'backward-char)
+  (test-no-suggestion "the cursor went left")
+  (test-equal before (test-text) "nothing was doubled"))
+(erase-buffer)
+(test-command #'insert "foo")
+(test-suggest "(x)")
+(test-key ?\\()
+(test-equal "x)" (repoformer--rest) "typed through")
+(test-command #'repoformer-accept)
+(test-equal "foo(x)" (buffer-substring (pos-bol) (pos-eol)) "accepted")
+
+(electric-pair-local-mode)
+(test-command #'insert "\nfoo")
+(test-suggest "(x)")
+(test-key ?\\()
+(test-equal "foo()" (buffer-substring (pos-bol) (pos-eol)) "a pair")
+(test-no-suggestion "the other half stands behind the cursor")
+(test-equal t (timerp repoformer--timer) "the server is asked again")
+
+(test-suggest "x, y")                           ; in front of the other half
+(test-key ?x)
+(test-equal ", y" (repoformer--rest) "typed through in the middle of a line")
+(test-command #'repoformer-accept-word)
+(test-command #'repoformer-accept)
+(test-equal "foo(x, y)" (buffer-substring (pos-bol) (pos-eol)) "accepted in the middle of a line")
+(test-suggest ", z")
+(test-key ?\\))
+(test-equal "foo(x, y)" (buffer-substring (pos-bol) (pos-eol)) "over the other half")
+(test-no-suggestion "less stands behind the cursor")
+""")
+
+
+def test_dismissed_on_its_way(batch: Callable[[str], str], wire: Wire) -> None:
+    batch(f"""
+(test-open "beds.py")
+(test-type {lisp(AREA)})
+(repoformer-dismiss)
+(test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
+(test-no-suggestion "the answer came too late")
+""")
+    assert wire.answers()[-1], "there was something to show"
 
 
 def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
@@ -233,6 +285,99 @@ def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> Non
     assert sent == [SETTINGS | change for change in changes]
 
 
+def test_mode_line_does_not_copy_the_buffer(batch: Callable[[str], str]) -> None:
+    batch("""
+(test-open "beds.py")
+(repoformer-pause-language)
+(let ((copies 0))
+  (advice-add 'eglot--TextDocumentItem :before (lambda () (cl-incf copies)))
+  (dotimes (_ 5) (test-equal "repoformer:off here" (test-state) "paused for the language"))
+  (test-equal 0 copies "copies"))
+""")
+
+
+def test_settings_of_a_person_and_of_a_project(batch: Callable[[str], str], wire: Wire, folder: Path) -> None:
+    (folder / ".dir-locals.el").write_text(
+        "((python-mode . ((eglot-workspace-configuration\n"
+        '  . (:repoformer (:policy "never" :serverUrl "http://example.com" :model "theirs.gguf"))))))\n'
+    )
+    batch("""
+(test-open "beds.py")
+(test-until "the project's" (lambda () (equal (plist-get (repoformer--status (repoformer--server)) :policy) "never")))
+(eglot-signal-didChangeConfiguration (repoformer--server))
+(setopt repoformer-settings (append '(:chunks 3) repoformer-settings))
+(setq-local repoformer-settings '(:chunks 4))   ; as of a directory-local variable
+(repoformer-reconfigure)
+(setq eglot-workspace-configuration nil)
+(repoformer-reconfigure)
+(jsonrpc-request (repoformer--server) :repoformer/why (list :textDocument (eglot--TextDocumentIdentifier)))
+""")
+    sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-4:]]
+    project = {**SETTINGS, "policy": "never"}  # it does not say where code is sent to, and which file is loaded
+    assert sent == [project, {**project, "chunks": 3}, {"policy": "never", "chunks": 4}, {"chunks": 4}]
+    asked = {m["id"] for _, m in wire.messages("server") if m.get("method") == "workspace/configuration"}
+    answers = [m["result"] for _, m in wire.messages("editor") if "method" not in m and m["id"] in asked]
+    assert [project] in answers
+
+
+def test_what_the_server_does_not_offer_is_left_alone(batch: Callable[[str], str]) -> None:
+    batch("""
+(require 'company nil t)
+(defvar company-backends '(company-theirs))
+(defvar company-tooltip-align-annotations nil)
+(defun facilities ()
+  (list (xref-find-backend) flymake-mode flymake-diagnostic-functions eldoc-documentation-strategy
+        eldoc-documentation-functions imenu-create-index-function company-backends))
+(find-file "beds.py")
+(let ((before (facilities)) (beds (current-buffer)))
+  (test-open "beds.py")
+  (test-equal before (facilities) "the file that was open")
+  (find-file "names.py")
+  (test-equal t (and repoformer-mode (eglot-managed-p)) "served without being asked for")
+  (test-equal before (facilities) "the project's next file")
+  (eglot-shutdown (repoformer--server))
+  (test-equal before (facilities) "afterwards")
+
+  (setq-local eglot-server-programs `((python-mode . ,repoformer-program)))
+  (eglot-ensure)
+  (run-hooks 'post-command-hook)
+  (test-until "another server" #'eglot-managed-p)
+  (switch-to-buffer beds)
+  (repoformer-ensure)
+  (run-hooks 'post-command-hook)
+  (test-equal nil (repoformer--server) "it stays the buffer's server")
+  (test-equal '(eglot t (eglot-flymake-backend) eldoc-documentation-compose) (seq-take (facilities) 4) "and has it all")
+  (eglot-shutdown (eglot-current-server)))
+""")
+
+
+def test_modes_that_are_not_served(batch: Callable[[str], str]) -> None:
+    printed = batch("""
+(find-file "notes.el")
+(let ((before post-command-hook))
+  (repoformer-ensure)
+  (test-equal before post-command-hook "nothing is started"))
+(test-equal nil (local-variable-p 'eglot-server-programs) "for nobody")
+(setq repoformer-program '("no-such-program"))
+(repoformer-ensure)
+(define-derived-mode their-mode python-mode "Theirs")
+(test-equal t (with-temp-buffer (their-mode) (and (repoformer--serves-p) t)) "what is derived is served")
+""")
+    assert "There is no program" not in printed
+
+
+def test_outside_of_a_project(batch: Callable[[str], str], wire: Wire, home: dict[str, str]) -> None:
+    """The file's folder, often the home directory, is not indexed in a project's place."""
+    (Path(home["HOME"]) / "beds.py").write_text("width = 3.0\nheight = 4.0\n")
+    batch("""
+(test-open "~/beds.py")
+(test-type "area = width * ")
+(test-ghost)
+""")
+    started = wire.sent("initialize")[0]
+    assert [started[name] for name in ("rootPath", "rootUri", "workspaceFolders")] == [None, None, None]
+
+
 def test_server_killed(batch: Callable[[str], str], wire: Wire) -> None:
     printed = batch(f"""
 (test-open "beds.py")
@@ -289,6 +434,7 @@ def test_log_and_doctor(batch: Callable[[str], str]) -> None:
 (repoformer-log)
 (goto-char (point-min))
 (search-forward "client: Eglot")
+(setq repoformer-program (cons "env" repoformer-program)) ; as uvx has what it is to run for an argument
 (repoformer-doctor)
 (with-current-buffer "*repoformer-doctor*"
   (test-until "the doctor" (lambda () (goto-char (point-min)) (search-forward "llama.cpp" nil t))))
@@ -376,6 +522,49 @@ def test_on_screen(
             lambda text: len(wire.sent("textDocument/didFocus")) == told + 1, "that the server knows what is in front"
         )
         assert wire.front() == (folder / "beds.py").as_uri()
+
+
+def test_two_windows(packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
+    with in_terminal(home, folder, wire, tmp_path, "", "beds.py") as screen:
+        screen.wait(lambda text: "repoformer:ready" in text, "that it is ready")
+        screen.press("M->")
+        screen.type(AREA)
+        shown = GHOST.search(screen.wait(GHOST.search, "ghost text"))
+        assert shown
+        screen.press("C-x", "3")
+        both = screen.wait(lambda text: text.count(AREA) == 2, "both windows")
+        assert both.count(shown[0]) == 1, "where it was typed"
+        screen.press("M-x")
+        screen.type("repoformer-trig")
+        screen.wait(lambda text: "M-x repoformer-trig" in text, "the minibuffer")
+        assert screen.screen().count(shown[0]) == 1, "a command is not another window"
+        screen.press("C-g")
+        screen.wait(lambda text: "Quit" in text, "that the minibuffer is left")
+        assert screen.screen().count(shown[0]) == 1
+        screen.press("C-x", "o")
+        screen.wait(lambda text: shown[0] not in text, "nothing in the window that was left")
+
+
+PAGE = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("lines", re.findall("```elisp\n(.*?)```", PAGE.partition("## Use")[0], re.DOTALL))
+def test_lines_of_the_page(
+    packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, lines: str
+) -> None:
+    """Both ways to write an init file, in the one that takes precedence over all others."""
+    place = Path(home["HOME"])
+    (place / "repoformer-lsp").symlink_to(REPOSITORY)
+    (place / ".emacs").write_text(LENIENT + lines)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    wire.script(programs / "repoformer-lsp")
+    env = {**home, "PATH": f"{programs}:{home['PATH']}"}
+    with terminal(["emacs", "-nw", "beds.py"], env=env, cwd=folder, socket=tmp_path / "tmux") as screen:
+        screen.wait(lambda text: "repoformer:" in text, "the server in the mode line")
+        screen.press("M->")
+        screen.type(AREA)
+        screen.wait(GHOST.search, "ghost text")
 
 
 @pytest.mark.parametrize("beside", ["company", "corfu", "completion-preview"])
