@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, get_args
 
-import platformdirs
-
 from indexer.retrieval import RetrieverName
 
 from .retrieval import Style
@@ -123,12 +121,10 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_eval(options: argparse.Namespace) -> int:
-    evaluate = _evaluate()
-    chosen = _options(options)
-    result = asyncio.run(evaluate.evaluate(chosen))
+    result = asyncio.run(_evaluate().evaluate(_options(options)))
     for sentence in result.findings:
         print(f"- {sentence}")
-    print(f"\n{chosen.out / 'report.html'}")
+    print(f"\n{result.out / 'report.html'}")
     if result.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
@@ -214,11 +210,9 @@ def _options(options: argparse.Namespace) -> Options:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise EvaluationError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
     budgets = {name: value for name in ("left", "right", "context") if (value := getattr(options, name)) is not None}
-    name = options.dataset or f"workspace-{options.workspace.resolve().name}"
-    out = options.out or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "eval", name)
     chosen: Options = options_of(
-        out=out, workspace=options.workspace, dataset=options.dataset or "", data=options.data, repos=options.repos,
-        kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed,
+        out=options.out, workspace=options.workspace, dataset=options.dataset or "", data=options.data,
+        repos=options.repos, kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed,
         model=options.model, generator=options.generator, budgets=budgets, threads=options.threads,
         chunking=options.chunking, retriever=options.retriever, chunks=options.chunks, tokens=options.tokens,
         latency=options.latency, typing=options.typing, tests=tuple(_words(options.tests)),

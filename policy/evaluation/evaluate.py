@@ -53,9 +53,12 @@ RESERVED = 320  # cells of a lane beside those of its budgets: markers, and the 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is evaluated, and how; see `cli.py` for each. `blanks` 0: all that are given, `DRAWN` that are drawn."""
+    """What is evaluated, and how; see `cli.py` for each. `blanks` 0: all that are given, `DRAWN` that are drawn.
 
-    out: Path
+    Without `out` results go to the user's cache, into a folder that no other run shares.
+    """
+
+    out: Path | None
     workspace: Path | None
     dataset: str
     data: Path | None
@@ -81,8 +84,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it: the rows, what the report says first; the file that decided, by its name and SHA-256."""
+    """What came of it, and where: the rows, what the report says first; the file that decided, by name and SHA-256."""
 
+    out: Path
     rows: tuple[Row, ...]
     findings: tuple[str, ...]
     model: str
@@ -107,29 +111,30 @@ async def evaluate(options: Options) -> Result:
     try:
         with Interrupt() as interrupt:
             description = await _description(options, data, both)
+            out = options.out or _place(options, description)
             rows = await runner.run(
-                data, both, retrieval, options.out, description,
+                data, both, retrieval, out, description,
                 tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
             )  # fmt: skip
             await both.close()
             if not rows:
-                raise EvaluationError(_nothing(record.read_problems(options.out), interrupt.asked))
+                raise EvaluationError(_nothing(record.read_problems(out), interrupt.asked))
             by_id = {row.id: row for row in rows}
             searched = [task for task in data.tasks if task.id in by_id and task.given is None]
-            timed = await _times(options, searched, serving, retrieval, lambda: interrupt.asked)
+            timed = await _times(options, out, searched, serving, retrieval, lambda: interrupt.asked)
             typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.asked)
             if options.tests:
-                rows = _test(options, data, rows, lambda: interrupt.asked)
+                rows = _test(options, out, data, rows, lambda: interrupt.asked)
     finally:
         await both.close()
         await serving.close()
     gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
     found = figures.compute(rows, gates, timed)
-    run = {**record.read_run(options.out), "typing": typing}
-    problems = record.read_problems(options.out)
-    report.write(options.out, rows, found, run, problems)
+    run = {**record.read_run(out), "typing": typing}
+    problems = record.read_problems(out)
+    report.write(out, rows, found, run, problems)
     said = tuple(report.findings(found, problems))
-    return Result(tuple(rows), said, deciding.model.name, description["model"]["sha256"], gates, interrupt.asked)
+    return Result(out, tuple(rows), said, deciding.model.name, description["model"]["sha256"], gates, interrupt.asked)
 
 
 def load(options: Options) -> Data:
@@ -206,6 +211,7 @@ async def _description(options: Options, data: Data, both: runner.Models) -> dic
         "retriever": options.retriever,
         "chunks": options.chunks,
         "tokens": options.tokens,
+        "tasks": record.fingerprint(data.tasks),
     }
     if both.policy:
         generator = both.generators[0]
@@ -215,11 +221,23 @@ async def _description(options: Options, data: Data, both: runner.Models) -> dic
     return told
 
 
+def _place(options: Options, description: Mapping[str, Any]) -> Path:
+    """Where a run goes that was given no place: found again by the same one alone, not once the code has changed."""
+    name = f"workspace-{options.workspace.resolve().name}" if options.workspace else options.dataset
+    sources = [str(path.resolve()) for path in (options.workspace, options.data, options.repos) if path]
+    return record.folder(name, {**description, "sources": sources})
+
+
 async def _times(
-    options: Options, tasks: Sequence[Task], serving: Supervisor, retrieval: Retrieval, stopped: Callable[[], bool]
+    options: Options,
+    out: Path,
+    tasks: Sequence[Task],
+    serving: Supervisor,
+    retrieval: Retrieval,
+    stopped: Callable[[], bool],
 ) -> list[latency.Timed]:
     """Measure, unless an earlier call of the same run has measured as many; keep them beside the results."""
-    file = options.out / record.TIMES
+    file = out / record.TIMES
     known = [latency.Timed(**each) for each in json.loads(file.read_text("utf-8"))] if file.exists() else []
     chosen = spread(tasks, options.latency) if options.latency else []
     if len({each.task for each in known}) >= len(chosen) or stopped():
@@ -273,14 +291,14 @@ def _always(retriever: Retriever) -> Callable[[], Retriever]:
     return lambda: retriever
 
 
-def _test(options: Options, data: Data, rows: Sequence[Row], stopped: Callable[[], bool]) -> list[Row]:
-    """Run the tests for both completions of each blank that has no result yet, and keep the results."""
+def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped: Callable[[], bool]) -> list[Row]:
+    """Run the tests for both completions of each blank that was not tested yet, and keep the results."""
     tasks = {task.id: task for task in data.tasks}
     limits = unittests.Limits(options.tests_seconds, isolated=options.tests_isolated)
     tested: list[Row] = []
     bar = Bar("testing")
     for number, row in enumerate(rows):
-        if not (row.tests_without and row.tests_with) and not stopped():
+        if not row.tested and not stopped():
             task = tasks[row.id]
             root = Path(data.repositories[task.repository].root)
 
@@ -293,7 +311,7 @@ def _test(options: Options, data: Data, rows: Sequence[Row], stopped: Callable[[
             row = replace(row, tests_without=without, tests_with=with_)
         tested.append(row)
         bar(number + 1, len(rows))
-    table.rewrite(options.out / record.RESULTS, tested)
+    table.rewrite(out / record.RESULTS, tested)
     return tested
 
 

@@ -50,7 +50,10 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Latency of one policy in milliseconds. `speed_up` is always' mean over this one's, less one (0.28 is 28%)."""
+    """Latency of one policy in milliseconds: means of the stages, which may overlap, and of all of it.
+
+    `speed_up` is always' mean over this one's, less one (0.28 is 28%).
+    """
 
     policy: str
     requests: int
@@ -58,6 +61,7 @@ class Time:
     decision: float
     retrieval: float
     generation: float
+    mean: float
     p50: float
     p95: float
     speed_up: Estimate
@@ -65,7 +69,11 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All of a report. `primary` is the signal that the model is served with: "selective" or "trial retrieval"."""
+    """All of a report. `primary` is the signal that the model is served with: "selective" or "trial retrieval".
+
+    `tests` are blanks that were tested, and the per cent that pass without and with retrieval; `untested` counts those
+    whose tests could not be run.
+    """
 
     blanks: int
     kinds: Mapping[str, int]
@@ -89,6 +97,7 @@ class Figures:
     by_repository: Mapping[str, tuple[int, Estimate, float]]
     times: tuple[Time, ...]
     tests: tuple[int, Estimate, Estimate]
+    untested: int
 
 
 def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] = ()) -> Figures:
@@ -128,6 +137,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] =
         by_repository={name: _repository(found) for name, found in groups(rows, "repository").items()},
         times=tuple(latencies(times)),
         tests=(len(unit), statistics.mean(unit.without), statistics.mean(unit.with_)),
+        untested=sum(bool(row.tests_without) and not row.tested for row in rows),
     )
 
 
@@ -184,6 +194,7 @@ def latencies(times: Sequence[Timed]) -> list[Time]:
                 decision=float(np.mean([row.decision for row in rows])),
                 retrieval=float(np.mean([row.retrieval for row in rows])),
                 generation=float(np.mean([row.generation for row in rows])),
+                mean=float(total.mean()),
                 p50=statistics.quantile(total, 0.5),
                 p95=statistics.quantile(total, 0.95),
                 speed_up=speed_up,
@@ -194,7 +205,7 @@ def latencies(times: Sequence[Timed]) -> list[Time]:
 
 def expected_time(times: Sequence[Time], share: float) -> float:
     """Mean milliseconds of a request where a share of them retrieves, between never's and always'; NaN unmeasured."""
-    means = {time.policy: time.decision + time.generation for time in times}
+    means = {time.policy: time.mean for time in times}
     if "never" not in means or "always" not in means:
         return math.nan
     return means["never"] + share * (means["always"] - means["never"])

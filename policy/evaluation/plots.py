@@ -136,7 +136,7 @@ def _calibration(axes: Any, figures: Figures) -> None:
         axes.annotate(
             str(each.count), (each.predicted, each.observed), (9, 9), textcoords="offset points", fontsize=7, color=INK
         )
-    axes.set_xlabel("P(<cc>)" if figures.primary == "selective" else "similarity of the best chunk")
+    axes.set_xlabel("the gate's probability" if figures.primary == "selective" else "similarity of the best chunk")
     axes.set_ylabel("share in which retrieval helped")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)

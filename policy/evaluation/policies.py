@@ -24,11 +24,10 @@ MOST_THRESHOLDS = 400
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A policy's name, its weights, and the score it decides by (None for those that look at nothing)."""
+    """A policy's name, and its weights."""
 
     name: str
     weights: Weights
-    score: NDArray[np.float64] | None = None
 
     @property
     def share(self) -> float:
@@ -48,10 +47,10 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
         for selection, gate in named(gates).items():
             p = table.probabilities(gate)
             limits = np.array([gate.threshold(row.scale) for row in table.rows])
-            choices.append(Choice(f"selective, {selection}", (p > limits).astype(float), p))
-        choices.append(Choice("selective, greedy", table.column("cc_is_top"), table.column("p_cc")))
-    choices.append(Choice("trial retrieval", (score > SIMILARITY).astype(float), score))
-    choices.append(Choice("oracle", (table.gain > 0).astype(float), table.gain))
+            choices.append(Choice(f"selective, {selection}", (p > limits).astype(float)))
+        choices.append(Choice("selective, greedy", table.column("cc_is_top")))
+    choices.append(Choice("trial retrieval", (score > SIMILARITY).astype(float)))
+    choices.append(Choice("oracle", (table.gain > 0).astype(float)))
     return choices
 
 
@@ -73,9 +72,9 @@ def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
     """Every policy retrieving in the same share of requests: where the score is highest; `random` and the oracle."""
-    choices = [Choice(name, top(score, share), score) for name, score in scores(table, gates).items()]
+    choices = [Choice(name, top(score, share)) for name, score in scores(table, gates).items()]
     best = np.minimum(top(table.gain, share), table.gain > 0)
-    return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best, table.gain)]
+    return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best)]
 
 
 def top(score: NDArray[np.float64], share: float) -> Weights:

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from policy import calibration
 from policy.engine import ModelInfo
 
@@ -23,6 +25,13 @@ from .table import Row
 from .task import EvaluationError, Problem, Task
 
 RESULTS, RUN, PROBLEMS, TIMES = "results.csv", "run.json", "problems.json", "times.json"
+
+
+def folder(name: str, description: Mapping[str, Any]) -> Path:
+    """A place for a run in the user's cache: the same one for the same description, another for any other."""
+    told = json.dumps(description, sort_keys=True).encode()
+    cache = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
+    return cache / "eval" / f"{name}-{hashlib.sha256(told).hexdigest()[:12]}"
 
 
 def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:

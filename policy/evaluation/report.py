@@ -96,10 +96,13 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
         sections.insert(3, _latency(figures))
     if typing := run.get("typing"):
         sections.insert(4, _typing(typing))
-    if figures.tests[0]:
+    if figures.tests[0] or figures.untested:
         count, without, with_ = figures.tests
+        said = f"Of {count} blanks."
+        if figures.untested:
+            said += f" With {figures.untested} more the tests could not be run; `results.csv` says why."
         rows = (("without retrieval", _estimate(without)), ("with retrieval", _estimate(with_)))
-        sections.append(Section("Unit tests", (f"Of {count} blanks.",), (("", ("branch", "% that pass"), rows),)))
+        sections.append(Section("Unit tests", (said,), (("", ("branch", "% that pass"), rows),)))
     if problems:
         listed = tuple((problem.item, problem.reason) for problem in problems[:SHOWN_PROBLEMS])
         more = len(problems) - len(listed)

@@ -10,6 +10,7 @@ from indexer.chunking import Chunking
 from indexer.model import Hit
 from indexer.retrieval import RetrieverName
 from indexer.snapshot import Snapshot
+from indexer.words import jaccard, last_lines, words
 
 from .task import Repository, Task
 
@@ -20,8 +21,8 @@ class Retrieval:
     """Searches the repositories of a data set, indexed the first time each is needed.
 
     `retriever` ranks (the server: "proximity"; the paper: "jaccard"). `style` "structure" is the server's. "window" is
-    the paper's: overlapping windows of 20 lines (50 for
-    functions), and of each hit the chunk that follows it (fragment alignment, section 3.3).
+    the paper's: overlapping windows of 20 lines (50 for functions), and of each hit the chunk that follows it (fragment
+    alignment, section 3.3).
     """
 
     def __init__(
@@ -35,13 +36,13 @@ class Retrieval:
         self._retriever = retriever
         self._style = style
         self._chunks = chunks
-        self._snapshots: dict[tuple[str, bool], Snapshot] = {}
+        self._snapshots: dict[tuple[str, int], Snapshot] = {}
 
     def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
         """The hits for a task, best first, and the milliseconds it took (indexing not included)."""
         if task.given is not None:
-            count = max(1, len(task.given))
-            return tuple(Hit(chunk, 1 - place / count) for place, chunk in enumerate(task.given[: self._chunks])), 0.0
+            lines = words(last_lines(task.cursor.prefix, self._lines(task)))
+            return tuple(Hit(chunk, jaccard(words(chunk.text), lines)) for chunk in task.given[: self._chunks]), 0.0
         snapshot = self.snapshot(task)
         started = time.perf_counter()
         hits = snapshot.search(task.cursor, self._chunks)
@@ -51,11 +52,10 @@ class Retrieval:
 
     def snapshot(self, task: Task) -> Snapshot:
         """The index that belongs to a task."""
-        wide = self._style == "window" and task.kind == "function"
-        key = (task.repository, wide)
+        lines = self._lines(task)
+        key = (task.repository, lines)
         if key not in self._snapshots:
             repository = self._repositories[task.repository]
-            lines = 50 if wide else 20
             self._snapshots[key] = Snapshot.of(
                 repository.files.items(),
                 Chunking(self._style, window_lines=lines, window_stride=lines // 2),
@@ -64,3 +64,7 @@ class Retrieval:
                 query_lines=lines,
             )
         return self._snapshots[key]
+
+    def _lines(self, task: Task) -> int:
+        """How many lines before the cursor are the query, and make a window."""
+        return 50 if self._style == "window" and task.kind == "function" else 20

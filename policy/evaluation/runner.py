@@ -63,7 +63,7 @@ async def run(
     Asks `stopped` between batches. Raises `EvaluationError` where `out` belongs to another run, `ModelError` and
     `EngineUnavailable` where there is no model to evaluate. A task that the engine fails on becomes a problem.
     """
-    done = {row.id: row for row in record.begin(out, {**description, "tasks": record.fingerprint(data.tasks)})}
+    done = {row.id: row for row in record.begin(out, description)}
     problems = list(data.problems)
     todo = [task for task in data.tasks if task.id not in done]
     left = len(todo)

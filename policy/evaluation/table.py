@@ -22,6 +22,8 @@ from policy.gate import Gate, Known, TaskKind
 
 from .task import EvaluationError
 
+# What a row's tests say: that they pass, or (at the beginning of it) that they could not be run.
+PASS, NOT_RUN = "pass", "not run"
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 
 
@@ -36,7 +38,7 @@ class Row:
     cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
     `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
     the tokens generated without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests
-    were run, else "pass" or why not.
+    were asked for, else "pass" or why not; "not run: …" where they could not be run.
 
     What has a default may be missing in files of earlier versions, and is None then.
     """
@@ -80,6 +82,11 @@ class Row:
     def gain(self) -> float:
         """What retrieval adds, in edit similarity."""
         return self.es_with - self.es_without
+
+    @property
+    def tested(self) -> bool:
+        """Whether the tests were run with both completions."""
+        return all(said and not said.startswith(NOT_RUN) for said in (self.tests_without, self.tests_with))
 
     @property
     def scale(self) -> TaskKind:
@@ -190,8 +197,8 @@ class Table:
         """The table of a metric: "es", "em" (as per cent), "f1", or "ut" for passing unit tests (as per cent)."""
         kept = tuple(rows)
         if metric == "ut":
-            kept = tuple(row for row in kept if row.tests_without and row.tests_with)
-            pair = [(100.0 * (row.tests_without == "pass"), 100.0 * (row.tests_with == "pass")) for row in kept]
+            kept = tuple(row for row in kept if row.tested)
+            pair = [(100.0 * (row.tests_without == PASS), 100.0 * (row.tests_with == PASS)) for row in kept]
         else:
             factor = 100.0 if metric == "em" else 1.0
             pair = [

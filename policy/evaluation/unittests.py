@@ -23,7 +23,8 @@ from pathlib import Path
 
 import psutil
 
-PASS = "pass"
+from .table import NOT_RUN, PASS
+
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 _LOOK_SECONDS = 0.05
 _LEFT_OUT = shutil.ignore_patterns(".git", "node_modules", ".venv", "__pycache__", "*.pyc", ".mypy_cache")
@@ -40,32 +41,33 @@ class Limits:
 
 
 @lru_cache(maxsize=1)
-def can_isolate() -> bool:
-    """Whether this machine lets us run a process without a network, in a process space of its own."""
+def can_isolate(limits: Limits) -> bool:
+    """Whether this machine lets us run a process under `limits` without a network, in a process space of its own."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return False
-    done = subprocess.run([*_NAMESPACES, "true"], capture_output=True, check=False)
+    done = subprocess.run(_limited([*_NAMESPACES, "true"], limits), capture_output=True, check=False)
     return done.returncode == 0
 
 
 def run(root: Path, path: str, text: str, command: Sequence[str], limits: Limits | None = None) -> str:
     """Run `command` in a copy of `root` in which the file `path` says `text`; "pass", or why it does not.
 
-    A `python` at the beginning of the command is the one that runs this.
+    What could not even begin is "not run: …", which says nothing of `text`. A `python` at the beginning of the command
+    is the one that runs this.
     """
     limits = limits or Limits()
-    if limits.isolated and not can_isolate():
-        return "not run: this machine cannot isolate a test (no Linux namespaces)"
+    if limits.isolated and not can_isolate(limits):
+        return f"{NOT_RUN}: this machine cannot isolate a test (no Linux namespaces)"
     with tempfile.TemporaryDirectory(prefix="repoformer-tests-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder, "repository")
         try:
             shutil.copytree(root, copy, symlinks=True, ignore=_LEFT_OUT)
             target = copy / path
             if not target.resolve().is_relative_to(copy.resolve()):
-                return f"not run: {path} leads out of the repository"
+                return f"{NOT_RUN}: {path} leads out of the repository"
             target.write_text(text, "utf-8")
         except (OSError, shutil.Error) as error:
-            return f"not run: {error}"
+            return f"{NOT_RUN}: {error}"
         return _run(copy, command, limits)
 
 
@@ -84,15 +86,7 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
     with (folder.parent / "output").open("wb") as output:
         try:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    _LIMITED,
-                    str(limits.megabytes),
-                    str(limits.processes),
-                    str(limits.seconds),
-                    *words,
-                ],
+                _limited(words, limits),
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -101,7 +95,7 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
                 start_new_session=True,
             )
         except OSError as error:
-            return f"not run: {error}"
+            return f"{NOT_RUN}: {error}"
         try:
             if stopped := _wait(process, limits):
                 return stopped
@@ -114,11 +108,17 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
     if code == 0:
         return PASS
     last = _last_line(folder.parent / "output")
+    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # no namespace, or no such command in it
+        return f"{NOT_RUN}: {last}"
     return f"exit status {code}" + (f": {last}" if last else "")
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the end; says why it was not waited for any longer. The kernel does not count processes for root."""
+    """Wait for the end; says why it was not waited for any longer.
+
+    Processes are counted here: the kernel's own limit (RLIMIT_NPROC) counts every thread of the user's, a browser's
+    too, and for root none.
+    """
     end = time.monotonic() + limits.seconds
     while process.poll() is None:
         if time.monotonic() > end:
@@ -131,10 +131,15 @@ def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
     return ""
 
 
+def _limited(words: Sequence[str], limits: Limits) -> list[str]:
+    """The command `words` under those limits that the kernel holds."""
+    return [sys.executable, "-c", _LIMITED, str(limits.megabytes), str(limits.seconds), *words]
+
+
 # Limits are set in a process of its own, before the tests: a `preexec_fn` is not safe beside threads.
 _LIMITED = """
 import os, sys
-megabytes, processes, seconds, *words = sys.argv[1:]
+megabytes, seconds, *words = sys.argv[1:]
 try:
     import resource
 except ImportError:
@@ -145,7 +150,6 @@ else:
     resource.setrlimit(resource.RLIMIT_CPU, (int(float(seconds)) + 1,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (int(processes),) * 2)
 os.execvp(words[0], words)
 """
 

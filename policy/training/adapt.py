@@ -174,14 +174,17 @@ def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, nam
 
 
 def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the checkpoint in `out`; the number of steps done, 0 where there is none."""
-    if not (out / STATE).is_file():
-        return 0
-    state = torch.load(out / STATE, map_location="cpu", weights_only=True, mmap=True)
-    lora.restore(model, state)
-    optimizer.load_state_dict(state["optimizer"])
-    step = int(state["step"])
-    kept = [row for row in history(out) if row["step"] <= step]
+    """Go on from the checkpoint in `out`; the number of steps done, 0 where there is none.
+
+    What was noted behind the checkpoint, or before there was any, is taken back: those steps will be done again.
+    """
+    step = 0
+    if (out / STATE).is_file():
+        state = torch.load(out / STATE, map_location="cpu", weights_only=True, mmap=True)
+        lora.restore(model, state)
+        optimizer.load_state_dict(state["optimizer"])
+        step = int(state["step"])
+    kept = [row for row in history(out) if row["step"] <= step] if step else []
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     return step
 

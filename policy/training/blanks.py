@@ -17,7 +17,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,6 +78,7 @@ def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float 
 
     Resumable by repository. Validation and test blanks are never retrieved with their own text.
     """
+    corpus = corpus.resolve()  # a file is known to be a blank's own by its absolute path
     arguments = {"per_repository": per_repository, "oracle_share": oracle_share, "seed": seed}
     manifest.begin(out, "blanks", {"corpus": corpus}, arguments)
     if manifest.read(out)["done"]:
@@ -115,11 +116,19 @@ def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
     """Blanks that can be labelled, in a fixed random order."""
     found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
     random.Random(seed).shuffle(found)
-    return found[:limit] if limit else found
+    return unique(found)[: limit or None]
+
+
+def unique(data: Iterable[Blank]) -> list[Blank]:
+    """The first blank of each id: one span can be drawn as several kinds, and labels go by the id."""
+    found: dict[str, Blank] = {}
+    for blank in data:
+        found.setdefault(blank.id, blank)
+    return list(found.values())
 
 
 def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blank]:
-    """Blanks of the repository in `folder`, about `wanted` of them, in no order."""
+    """Blanks of the repository in the absolute `folder`, about `wanted` of them, in no order."""
     files = read_repository(folder)
     rng = random.Random(f"{seed} {folder.name}")
     spans = draw_spans(files, wanted, rng)
@@ -138,7 +147,7 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
         )
         name = f"{folder.name}:{path}:{start}:{end}"
         blanks.append(Blank(name, repository, path, cursor.language, kind, variant, start, end, oracle, found))
-    return blanks
+    return unique(blanks)
 
 
 def read_repository(folder: Path) -> dict[str, str]:

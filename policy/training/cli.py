@@ -1,7 +1,7 @@
 """`repoformer-lsp train STEP`: one resumable command a step, flat flags, artefacts under one folder.
 
 Each step reads the artefact of the step before it; `--out` and the inputs default to their places under `--work`, so
-that a whole run is seven short commands. The steps are imported when they run: help works without the `train` extra.
+that a whole run is a few short commands. The steps are imported when they run: help works without the `train` extra.
 """
 
 from __future__ import annotations

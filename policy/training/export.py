@@ -21,7 +21,7 @@ from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
 from .manifest import TrainingError
-from .splitting import split
+from .splitting import remove_parts, split
 
 TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
 _FIM_KEYS: Mapping[Role, str] = {
@@ -72,7 +72,9 @@ def run(
             quantise(whole, paths[-1], type_)
             if part_bytes:
                 paths[-1:] = split(paths[-1], part_bytes)
-    sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for path in paths}
+            else:
+                remove_parts(paths[-1])
+    sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.sha256([path])} for path in paths}
     # Weights are exported as often as one likes: the last export is what the manifest tells of.
     told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
             "gates": [asdict(gate) for gate in gates]}  # fmt: skip

@@ -108,8 +108,13 @@ def run(
     arguments |= {name: value for name, value in further.items() if value}
     if positive_weight != 1:
         arguments["positive_weight"] = positive_weight
-    # A checkpoint that is still being made has no hash to hold on to: the labels name the run they came from.
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
+    inputs |= {"trained": checkpoint} if checkpoint else {}
+    # The rows themselves, since a part of the labels will do. A model that judges its own blanks needs none of them.
+    if label_kind != "own":
+        inputs |= {"labels": labels / "train.jsonl", "validation labels": labels / "valid.jsonl"}
+    elif (labels / "valid.jsonl").is_file():
+        inputs |= {"validation labels": labels / "valid.jsonl"}
     manifest.begin(out, "finetune", inputs, arguments)
     quick_memory()
     loaded = bases.load(base, weights=checkpoint)
@@ -120,7 +125,7 @@ def run(
     if lora_rank:
         lora.attach(model, lora_rank, seed)
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]))
-    valid = judged(blanks / "valid.jsonl", labels / "valid.jsonl")
+    valid = judged(blanks / "valid.jsonl", labels / "valid.jsonl", 0, seed)
     step_of: Callable[[int], tuple[Losses, float]]
     if label_kind == "own":
         own = eligible(load(blanks / "train.jsonl"), limit, seed)
@@ -136,7 +141,7 @@ def run(
 
             return backward_judging(model, pairs, weights, helps, cc, compute)
     else:
-        train = judged(blanks / "train.jsonl", labels / "train.jsonl")[: limit or None]
+        train = judged(blanks / "train.jsonl", labels / "train.jsonl", limit, seed)
         count = len(train)
 
         def step_of(step: int) -> tuple[Losses, float]:
@@ -152,6 +157,8 @@ def run(
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
+    if step == 0:
+        (out / BEST).unlink(missing_ok=True)  # the best of an attempt of which nothing else is left
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
     weights = Weights(left_weight, decision_weight, {loaded.vocabulary.ids["cc"]: positive_weight})
@@ -197,10 +204,11 @@ def run(
     manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), gates=[asdict(gate)])
 
 
-def judged(blanks: Path, labels: Path) -> list[Judged]:
-    """The blanks that have a usable label, with it."""
-    known = {label.id: label for label in load_labels(labels) if label.tokens}
-    return [Judged(blank, known[blank.id]) for blank in load(blanks) if blank.id in known]
+def judged(blanks: Path, labels: Path, limit: int, seed: int) -> list[Judged]:
+    """Up to `limit` blanks (0: all) that have a usable label, with it, in a fixed random order."""
+    known = {label.id: label for label in reversed(load_labels(labels)) if label.tokens}  # the first of an id counts
+    labelled = [blank for blank in load(blanks) if blank.id in known]
+    return [Judged(blank, known[blank.id]) for blank in eligible(labelled, limit, seed)]
 
 
 def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float) -> bool:

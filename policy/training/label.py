@@ -42,9 +42,9 @@ SPARE = 8  # tokens a completion may be longer than the truth: it has to end by 
 class Label:
     """What two completions of a blank came to.
 
-    `es_*` in 0–100, `nll_*` summed nats over `tokens` tokens (the end included). `score` is the best chunk's
-    similarity; `entropy` (nats) and `top` (probability of the likeliest token) are of the first generated token
-    without context.
+    `es_*` in 0–100, `nll_*` summed nats over `tokens` tokens (the end included). `score` is the greatest similarity of
+    a chunk; `entropy` (nats) and `top` (probability of the likeliest token) are of the first generated token without
+    context.
     """
 
     id: str
@@ -87,7 +87,8 @@ def run(
     told, weights = start_of(trained, base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
                  "seed": seed, "adapted": told}  # fmt: skip
-    manifest.begin(out, "label", {"blanks": blanks, "corpus": corpus, "base": base}, arguments)
+    inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"trained": weights} if weights else {})
+    manifest.begin(out, "label", inputs, arguments)
     quick_memory()
     loaded = bases.load(base, weights=weights)
     model: Any = loaded.model.to(compute.device)
@@ -97,7 +98,7 @@ def run(
         for split in splits:
             wanted = limit if split == "train" else valid_limit
             data = eligible(load(blanks / f"{split}.jsonl"), wanted, seed)
-            done = len(load_labels(out / f"{split}.jsonl"))
+            done = take_up(out / f"{split}.jsonl")
             bar = tqdm(total=len(data), initial=done, desc=f"label {split}", unit="blank")
             with (out / f"{split}.jsonl").open("a", encoding="utf-8") as file, bar:
                 while done < len(data) and not stop.asked:
@@ -112,14 +113,18 @@ def run(
 
 
 def load_labels(path: Path) -> list[Label]:
-    """The labels in a file, in its order; a row that an interrupt cut off is dropped from the file."""
-    if not path.is_file():
-        return []
-    text = path.read_text("utf-8")
+    """The labels in a file, in its order; a row that an interrupt cut off is none."""
+    whole, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
+    return [Label(**json.loads(line)) for line in whole.splitlines()]
+
+
+def take_up(path: Path) -> int:
+    """Make a file ready to append to, a row that an interrupt cut off taken away; returns how many labels it has."""
+    text = path.read_text("utf-8") if path.is_file() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole, "utf-8")
-    return [Label(**json.loads(line)) for line in whole.splitlines()]
+    return whole.count("\n")
 
 
 def label_group(
@@ -138,9 +143,9 @@ def label_group(
     rows = {blank.id: row for row, (blank, _, _) in enumerate(kept)}
     nan = float("nan")
     for blank, (without, _) in zip(group, pairs, strict=True):
-        row = rows.get(blank.id)
+        row, score = rows.get(blank.id), max(hit.score for hit in blank.hits)
         if row is None or without is None:
-            yield Label(blank.id, blank.kind, nan, nan, nan, nan, 0, blank.hits[0].score, nan, nan)
+            yield Label(blank.id, blank.kind, nan, nan, nan, nan, 0, score, nan, nan)
             continue
         truth = builder.text(blank)
         p = np.exp(first[row] - np.logaddexp.reduce(first[row]))
@@ -152,7 +157,7 @@ def label_group(
             round(values[row], 4),
             round(values[row + len(kept)], 4),
             len(without.tokens) - without.middle,
-            blank.hits[0].score,
+            score,
             round(float(-(p * np.log(np.maximum(p, 1e-12))).sum()), 4),
             round(float(p.max()), 4),
         )
@@ -203,5 +208,8 @@ def summary(labels: Sequence[Label]) -> dict[str, float]:
 
 
 def _similarity(made: str, truth: str) -> float:
-    """Edit similarity as the evaluation has it: as many lines as the truth, without their indentation."""
+    """Edit similarity of as many lines as the truth has, without their indentation.
+
+    The evaluation does the same, but for functions, which count there up to where their body ends.
+    """
     return round(edit_similarity(canonical(leading_lines(made, line_count(truth))), canonical(truth)), 3)

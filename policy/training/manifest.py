@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from policy.errors import RepoformerError
+from policy.parts import parts_of
 
 NAME = "manifest.json"
 
@@ -24,26 +25,40 @@ class TrainingError(RepoformerError):
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, of an artefact's manifest (which says all of what is in it), or of another folder's files."""
-    if path.is_dir() and (known := read(path)):
+    """SHA-256 of an artefact's manifest (which says all of what is in it), of a file, or of a model: of all its parts,
+    or of the files in its Hugging Face folder.
+
+    Raises `TrainingError` for what is not there, not finished, or a folder that does not say what made it.
+    """
+    if not path.is_dir():
+        files = parts_of(path)
+    elif known := read(path):
         if not known["done"]:
             raise TrainingError(f"{path} is not finished: run the step that makes it first")
-        path = path / NAME
-    if not path.exists():
-        raise TrainingError(f"{path} is missing: run the step that makes it first")
+        files = [path / NAME]
+    elif (path / "config.json").is_file():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+    else:
+        raise TrainingError(f"{path} has no {NAME} in it: run the step that makes it first")
+    if missing := [file for file in files if not file.exists()]:
+        raise TrainingError(f"{missing[0]} is missing: run the step that makes it first")
+    return sha256(files)
+
+
+def sha256(files: Iterable[Path]) -> str:
+    """SHA-256 of the contents of some files, one after the other."""
     hashed = hashlib.sha256()
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if part.is_file():
-            with part.open("rb") as file:
-                while block := file.read(1 << 20):
-                    hashed.update(block)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                hashed.update(block)
     return hashed.hexdigest()
 
 
-def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> bool:
-    """Open `folder` for `step`; True when an earlier, unfinished or finished run of the same step is in it.
+def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> None:
+    """Open `folder` for `step`: a run of it that is there already is gone on with.
 
-    Raises `TrainingError` when what is there was made from other inputs or with other arguments.
+    Raises `TrainingError` when that was made from other inputs or with other arguments.
     """
     said = {
         "step": step,
@@ -56,9 +71,8 @@ def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mappin
         if different := [key for key in said if known.get(key) != said[key]]:
             detail = "; ".join(f"{key}: {known.get(key)} there, {said[key]} now" for key in different)
             raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
-        return True
+        return
     write(folder, {**said, "commit": commit(), "done": False})
-    return False
 
 
 def finish(folder: Path, **results: Any) -> None:

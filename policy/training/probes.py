@@ -42,6 +42,7 @@ Probe = tuple[int, bool]  # offset in the file; whether retrieval holds a name t
 
 def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, seed: int = 0) -> None:
     """Draw up to `each` probes for each of `limit` training blanks (0: all), resumable by repository."""
+    corpus = corpus.resolve()  # a file is known to be a blank's own by its absolute path
     manifest.begin(out, "probes", {"corpus": corpus, "blanks": blanks}, {"limit": limit, "each": each, "seed": seed})
     if manifest.read(out)["done"]:
         return
@@ -70,7 +71,7 @@ def read(path: Path) -> dict[str, list[Probe]]:
 
 
 def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[dict[str, object]]:
-    """Rows (id, probes) for blanks of the repository in `folder`."""
+    """Rows (id, probes) for blanks of the repository in the absolute `folder`."""
     files = read_repository(folder)
     snapshot = Snapshot.of(files.items(), root=str(folder))
     rows: list[dict[str, object]] = []

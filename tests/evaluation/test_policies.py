@@ -74,6 +74,14 @@ def test_a_model_without_the_token_is_served_by_similarity() -> None:
     assert "makes no decision of its own" in "\n".join(report.findings(found, ()))
 
 
+def test_tests_that_could_not_be_run_do_not_count() -> None:
+    said = [("pass", "pass"), ("exit status 1", "pass"), ("not run: x", "pass"), ("pass", "not run: x"), ("", "")]
+    rows = [row(number, tests_without=without, tests_with=with_) for number, (without, with_) in enumerate(said)]
+    found = figures.compute(rows, [AS_SAID])
+    assert (found.tests[0], found.tests[1].value, found.tests[2].value) == (2, 50.0, 100.0)
+    assert found.untested == 2
+
+
 def test_help_harm_and_no_change_are_counted() -> None:
     rows = [row(number, es_without=50.0, es_with=50.0 + gain) for number, gain in enumerate([10, 20, -5, 0, 0])]
     found = figures.compute(rows, [AS_SAID])
@@ -152,7 +160,8 @@ def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
 
 def test_latency_is_compared_request_by_request() -> None:
     def timed(task: str, policy: str, total: float) -> figures.Timed:
-        return figures.Timed(task, policy, policy == "always", total / 2, 0, total / 2, total)
+        waited = total / 4 if policy == "always" else 0.0
+        return figures.Timed(task, policy, policy == "always", total / 2 - waited, waited, total / 2, total)
 
     times = [timed(task, policy, total) for task in "abc" for policy, total in (("never", 50.0), ("always", 100.0))]
     found = {time.policy: time for time in figures.latencies([*times, timed("d", "never", 1e9)])}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policy.training import blanks, corpus, fetch
+from policy.training.blanks import Blank, Found
 from policy.training.clusters import representatives
 from policy.training.functions import bodies
 from policy.training.manifest import TrainingError
@@ -87,6 +91,47 @@ def test_comments_and_empty_lines_are_no_line_blanks() -> None:
 )
 def test_function_bodies(path: str, text: str, body: str) -> None:
     assert [text[start:end] for start, end in bodies(path, text)] == [body]
+
+
+def test_a_place_is_one_blank_however_often_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "def area(width, height):\n    return width * height\n"
+    (tmp_path / "a.py").write_text(text)
+    start = text.index("return")
+    drawn = [("a.py", kind, "", start, len(text) - 1) for kind in ("cursor", "function")]
+    monkeypatch.setattr(blanks, "draw_spans", lambda files, wanted, rng: drawn)
+    assert [blank.kind for blank in blanks.draw(tmp_path, 2, 0.0, 0)] == ["cursor"]
+
+
+def _blank(number: int, repository: str = "train/a", **values: Any) -> Blank:
+    known: dict[str, Any] = {"kind": "line", "oracle": False, "hits": (Found("b.py", 1, 2, 0.5),)}
+    return Blank(f"a:{number}", repository, "a.py", "python", variant="", start=0, end=9, **known | values)
+
+
+def test_what_was_retrieved_with_the_answer_is_never_labelled() -> None:
+    twins = [_blank(1, oracle=True), _blank(1, kind="function"), _blank(2), _blank(2, kind="function"), _blank(3)]
+    chosen = blanks.eligible(twins, 0, 0)
+    assert sorted(blank.id for blank in chosen) == ["a:1", "a:2", "a:3"]
+    assert not any(blank.oracle for blank in chosen)
+
+
+def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None:
+    from policy.training import finetune
+    from policy.training.label import Label
+
+    def write(name: str, rows: list[Any]) -> Path:
+        (tmp_path / name).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+        return tmp_path / name
+
+    known = [_blank(number, f"train/{number // 10}") for number in range(40)]
+    rows = [Label(blank.id, "line", 50.0, 60.0, 9.0, 5.0, 4, 0.5, 1.0, 0.5) for blank in known[:30]]
+    labels = write("labels.jsonl", [*rows, replace(rows[0], es_with=0.0)])  # an older file: a blank labelled twice
+    files = write("blanks.jsonl", [replace(known[0], oracle=True), *known]), labels
+    every, some = finetune.judged(*files, 0, 7), finetune.judged(*files, 9, 7)
+    assert some == every[:9]
+    assert {entry.blank.repository for entry in some} == {"train/0", "train/1", "train/2"}
+    assert {entry.blank.id for entry in every} == {label.id for label in rows}
+    assert {entry.label.gain for entry in every} == {10.0}, "the first label of a blank counts"
+    assert not any(entry.blank.oracle for entry in every)
 
 
 def test_one_representative_a_cluster() -> None:

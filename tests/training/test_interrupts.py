@@ -53,6 +53,22 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(work: Path, adapted: P
     assert [row["step"] for row in adapt.history(work / "killed")] == list(range(25))
 
 
+def test_steps_before_the_first_checkpoint_are_noted_once(
+    work: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(out: Path, row: dict[str, float]) -> None:
+        note(out, row)
+        if row["step"] == 7:
+            raise KeyboardInterrupt
+
+    note = adapt.note
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(adapt, "note", kill)
+        run_adapt(work, "early", 24)
+    run_adapt(work, "early", 24)
+    assert [row["step"] for row in adapt.history(work / "early")] == list(range(25))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_disk_that_is_full_is_said_and_costs_nothing_that_was_saved(work: Path) -> None:
     run_adapt(work, "full", 3)

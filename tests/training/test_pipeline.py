@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,20 @@ def test_a_probe_sees_what_the_model_would_read_there(work: Path, adapted: Path)
         assert target in (ids["cc"], ids["middle"])
 
 
+def test_a_relative_path_names_the_same_corpus(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    blanks.run(tmp_path / "blanks", Path("corpus"), per_repository=60)
+    for corpus in (work / "corpus", Path("corpus")):
+        probes.run(tmp_path / f"probes-{corpus.is_absolute()}", corpus, work / "blanks", each=4)
+
+    def told(folder: Path) -> list[str]:
+        return [(folder / f"{split}.jsonl").read_text("utf-8") for split in ("train", "valid", "test")]
+
+    assert told(tmp_path / "blanks") == told(work / "blanks")
+    absolute, relative = (probes.read(tmp_path / f"probes-{kind}" / "train.jsonl") for kind in (True, False))
+    assert absolute == relative
+
+
 def test_a_folder_with_another_run_is_refused(work: Path, adapted: Path) -> None:
     with pytest.raises(manifest.TrainingError, match="another run"):
         adapt.run(adapted, work / "corpus", work / "blanks", work / "base", budgets=BUDGETS, left_weight=0.9)
@@ -149,11 +164,15 @@ def test_a_folder_with_another_run_is_refused(work: Path, adapted: Path) -> None
 @pytest.fixture(scope="module")
 def finetuned(work: Path, adapted: Path) -> Path:
     label.run(work / "label", work / "corpus", work / "blanks", work / "base", adapted, max_tokens=40)
+    return _finetune(work, adapted, "finetune")
+
+
+def _finetune(work: Path, adapted: Path, out: str, labels: str = "label") -> Path:
     finetune.run(
-        work / "finetune", work / "corpus", work / "blanks", work / "label", work / "base", adapted,
-        label_kind="likelihood", epochs=3.0, batch=8, lr=1e-3, validate_every=4, compute=Compute(micro_tokens=512),
+        work / out, work / "corpus", work / "blanks", work / labels, work / "base", adapted,
+        label_kind="likelihood", epochs=3.0, batch=8, lr=1e-3, validate_every=2, compute=Compute(micro_tokens=512),
     )  # fmt: skip
-    return work / "finetune"
+    return work / out
 
 
 def test_labels_are_the_same_when_made_again(work: Path, finetuned: Path) -> None:
@@ -171,6 +190,67 @@ def test_labels_are_the_same_when_made_again(work: Path, finetuned: Path) -> Non
 def half_folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def test_a_label_says_how_similar_the_best_chunk_was(work: Path, finetuned: Path) -> None:
+    best = {blank.id: max((hit.score for hit in blank.hits), default=0.0)
+            for blank in blanks.load(work / "blanks" / "valid.jsonl")}  # fmt: skip
+    made = label.load_labels(work / "label" / "valid.jsonl")
+    assert made
+    assert [row.score for row in made] == [best[row.id] for row in made]
+
+
+def test_labels_of_two_models_do_not_mix(work: Path, adapted: Path, tmp_path: Path) -> None:
+    moving = shutil.copytree(adapted, tmp_path / "adapt")
+
+    def go_on() -> None:
+        label.run(tmp_path / "label", work / "corpus", work / "blanks", work / "base", moving, valid_limit=2,
+                  max_tokens=40, splits=("valid",))  # fmt: skip
+
+    go_on()
+    go_on()
+    run_adapt(work, str(moving), 25)
+    with pytest.raises(manifest.TrainingError, match="another run"):
+        go_on()
+
+
+def test_finetuning_does_not_go_on_with_another_model_or_other_labels(
+    work: Path, adapted: Path, finetuned: Path
+) -> None:
+    shutil.copytree(finetuned, work / "finetune-again")
+    shutil.copytree(work / "label", work / "label-again")
+    _finetune(work, adapted, "finetune-again", "label-again")
+    moved = run_adapt(work, str(shutil.copytree(adapted, work / "adapt-again")), 25)
+    with pytest.raises(manifest.TrainingError, match="another run"):
+        _finetune(work, moved, "finetune-again", "label-again")
+    for split in label.SPLITS:
+        file = work / "label-again" / f"{split}.jsonl"
+        before = file.read_text("utf-8")
+        file.write_text(before[: before.rfind("\n", 0, -1) + 1], "utf-8")  # as of a run that is not done yet
+        with pytest.raises(manifest.TrainingError, match="another run"):
+            _finetune(work, adapted, "finetune-again", "label-again")
+        file.write_text(before, "utf-8")
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_what_was_killed_before_its_first_checkpoint_begins_anew(
+    work: Path, adapted: Path, finetuned: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    def kill(out: Path, row: dict[str, float]) -> None:
+        adapt.note(out, row)
+        if row["step"] == last:
+            raise KeyboardInterrupt
+
+    out = work / f"killed-{last}"
+    shutil.copytree(finetuned, out)
+    (out / adapt.STATE).unlink()  # an earlier attempt, killed late: its checks and its best weights are there
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune, "note", kill)
+        _finetune(work, adapted, out.name)
+    assert [row["step"] for row in adapt.history(out)] == list(range(1, last + 1))
+    assert (out / finetune.BEST).is_file() == (last > 2), "the first check is at step 2"
+    _finetune(work, adapted, out.name)
+    assert adapt.history(out) == adapt.history(finetuned)
 
 
 def test_finetuning_moves_the_decision(work: Path, finetuned: Path) -> None:
@@ -234,7 +314,7 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
     assert [path.name for path in paths] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
     loaded = base.load(work / "base", weights=finetuned / finetune.BEST)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
-    data = finetune.judged(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl")[:12]
+    data = finetune.judged(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl", 12, 0)
     expected = finetune.p_retrieve(loaded.model, builder, data, Compute(micro_tokens=512))
     llama = Llama(paths[0], EngineSettings(context_size=512, threads=1))
     try:
@@ -265,9 +345,27 @@ def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None
     whole = export.run(work / "whole", finetuned, work / "base", types=("Q8_0",), name="tiny")[-1]
     parts = export.run(work / "parts", finetuned, work / "base", types=("Q8_0",), name="tiny", part_bytes=50_000)[1:]
     assert len(parts) > 1
-    assert {path.name for path in parts} <= set(manifest.read(work / "parts")["files"])
+    files = manifest.read(work / "parts")["files"]
+    assert {path.name for path in parts} <= set(files)
+    assert all(files[path.name]["sha256"] == manifest.sha256([path]) for path in parts)
     assert models.name_of(parts[0]) == whole.stem
     assert np.array_equal(logits(parts[0]), logits(whole))
+
+
+def test_parts_of_an_earlier_export_do_not_stay(work: Path, finetuned: Path) -> None:
+    out = work / "again"
+
+    def exported(part_bytes: int) -> set[str]:
+        paths = export.run(out, finetuned, work / "base", types=("Q8_0",), name="tiny", part_bytes=part_bytes)
+        names = {path.name for path in paths}
+        assert {path.name for path in out.glob("*.gguf")} == names
+        assert set(manifest.read(out)["files"]) == names
+        return names
+
+    assert len(exported(30_000)) > len(exported(60_000)) > 2
+    assert exported(0) == {"tiny-F16.gguf", "tiny-Q8_0.gguf"}
+    assert len(exported(60_000)) > 2
+    assert exported(10_000_000) == {"tiny-F16.gguf", "tiny-Q8_0.gguf"}
 
 
 def test_an_exported_model_is_trained_on_under_the_rounding_it_is_served_with(work: Path, finetuned: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from policy.training import cli
+from policy import calibration
+from policy.training import cli, manifest
 from policy.training.manifest import TrainingError
 
-STEPS = ("corpus", "blanks", "adapt", "label", "finetune", "export", "gate")
+STEPS = ("corpus", "blanks", "adapt", "label", "probes", "finetune", "export", "gate")
 NEEDS_BASE = {"adapt", "label", "finetune", "export"}
 
 
@@ -35,7 +36,7 @@ def test_a_step_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "STEP" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("step", ["blanks", "adapt", "label", "finetune", "export", "gate"])
+@pytest.mark.parametrize("step", ["blanks", "adapt", "label", "probes", "finetune", "export", "gate"])
 def test_a_missing_artefact_is_named(step: str, tmp_path: Path) -> None:
     (tmp_path / "base.gguf").write_bytes(b"GGUF")
     base = ["--base", str(tmp_path / "base.gguf")] if step in NEEDS_BASE else []
@@ -55,7 +56,21 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_what_came_without_its_manifest_is_not_taken(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
+    source = tmp_path / "corpus" / "train" / "pypi~a" / "a.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("import os\n" * 50)
     options = _options("blanks", "--work", str(tmp_path))
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match=r"corpus has no manifest\.json in it: run the step that makes it first"):
         options.run(options)
+
+
+def test_every_part_of_a_model_counts(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"m-{number:05}-of-00002.gguf" for number in (1, 2))
+    first.write_bytes(b"one")
+    with pytest.raises(TrainingError, match=r"m-00002-of-00002\.gguf is missing"):
+        manifest.digest(first)
+    second.write_bytes(b"two")
+    before = manifest.digest(first)
+    assert before == calibration.fingerprint(first)
+    second.write_bytes(b"three")
+    assert manifest.digest(first) != before
