@@ -1,7 +1,7 @@
 """The install pages, followed word for word in a clean home directory, in a copy of the repository.
 
-Two commands stand for what cannot be done in a test: `uv tool install repoformer-lsp` gives the server of this
-checkout (it compiles for minutes, and the release is not out while it is tested), and `code` is code-server.
+Two commands stand for what cannot be done in a test: `uv tool install .` gives the server of this checkout, for it
+compiles for minutes, and `code` is code-server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def person(home: dict[str, str], interim: Path, tmp_path: Path) -> dict[str, str
     bin_, programs = place / ".local" / "bin", tmp_path / "programs"
     bin_.mkdir(parents=True)
     programs.mkdir()
-    uv = f'[ "$*" = "tool install repoformer-lsp" ] && ln -s {SERVER} {bin_}/repoformer-lsp'
+    uv = f'[ "$*" = "tool install ." ] && ln -s {SERVER} {bin_}/repoformer-lsp'
     for name, script in (("uv", uv), ("code", f'exec {install("code-server") / "code-server"} "$@"')):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
@@ -80,6 +80,11 @@ def test_neovim(person: dict[str, str], folder: Path, tmp_path: Path, version: s
 def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:
     install("emacs")
     follow("emacs.md", person, tmp_path)
+    page = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
+    lines = re.search(r"```elisp\n(.*?)```", page, re.DOTALL)
+    assert lines, "emacs.md says nothing about the init file"
+    Path(person["HOME"], "repoformer-lsp").symlink_to(tmp_path / "checkout")
+    Path(person["HOME"], ".emacs").write_text(lines[1])
     with terminal(["emacs", "-nw", "beds.py"], env=person, cwd=folder, socket=tmp_path / "tmux") as screen:
         screen.wait(lambda text: "repoformer:" in text, "the server in the mode line")
         screen.press("M->")

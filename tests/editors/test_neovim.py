@@ -25,6 +25,60 @@ vim.opt.swapfile = false
 require('repoformer').setup(vim.tbl_deep_extend('force', { cmd = %(cmd)s, settings = %(settings)s }, %(options)s))
 """
 
+# Servers inside Neovim, for what depends on when an answer comes: one says `says[name]` where the cursor is at the end
+# of a line, and what stands before it as the real one does; while there is nothing to say the answers wait, and
+# `answer(name, text)` gives the last of them.
+SCRIPTED = """
+says, waiting, delay = {}, {}, 0
+function answer(name, text)
+  waiting[name](text)
+end
+function scripted(name)
+  return function(dispatchers)
+    local id, ended = 0, false
+    local function leave()
+      ended = true
+      dispatchers.on_exit(0, 0)
+    end
+    local function request(method, params, callback)
+      id = id + 1
+      if method == 'initialize' then
+        local can = { positionEncoding = 'utf-8', textDocumentSync = 1, inlineCompletionProvider = true }
+        vim.defer_fn(function() callback(nil, { capabilities = can }) end, delay)
+      elseif method == 'textDocument/inlineCompletion' then
+        local at = params.position
+        local line = vim.api.nvim_buf_get_lines(0, at.line, at.line + 1, false)[1]
+        local typed = #line == at.character and line or ''
+        local start = { line = at.line, character = at.character - #typed }
+        waiting[name] = function(text)
+          callback(nil, { items = { { insertText = typed .. text, range = { start = start, ['end'] = at } } } })
+        end
+        if says[name] then
+          vim.schedule(function() answer(name, says[name]) end)
+        end
+      else
+        vim.schedule(function() callback(nil, vim.NIL) end)
+      end
+      return true, id
+    end
+    return {
+      request = request,
+      notify = function(method)
+        if method == 'exit' then leave() end
+        return true
+      end,
+      is_closing = function() return ended end,
+      terminate = leave,
+    }
+  end
+end
+vim.opt.runtimepath:prepend(%(plugin)r)
+vim.opt.swapfile = false
+%(before)s
+require('repoformer').setup{ cmd = { 'true' } }
+vim.lsp.config('repoformer', { cmd = scripted('repoformer') })
+"""
+
 
 @pytest.fixture(params=["neovim", "neovim-0.11"], scope="session")
 def nvim(request: pytest.FixtureRequest) -> Path:
@@ -128,6 +182,39 @@ def start(
     yield start
     for api in running:
         leave(api)
+
+
+@pytest.fixture
+def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
+    """Neovim on an empty file, with servers that say what a test tells them to."""
+    running: list[pynvim.Nvim] = []
+
+    def scripted(before: str = "") -> Neovim:
+        init = tmp_path / "init.lua"
+        init.write_text(SCRIPTED % {"plugin": str(PLUGIN), "before": before})
+        env = [f"{name}={value}" for name, value in home.items()]
+        command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), "new.py"]
+        api = pynvim.attach("child", argv=command)
+        running.append(api)
+        api.command("set columns=100 lines=30 expandtab shiftwidth=4 softtabstop=-1")
+        return Neovim(api)
+
+    yield scripted
+    for api in running:
+        leave(api)
+
+
+def say(neovim: Neovim, text: str, server: str = "repoformer") -> None:
+    """What a scripted server answers from now on; nothing, where that is empty."""
+    neovim.api.exec_lua("local name, text = ... says[name] = text ~= '' and text or nil", server, text)
+
+
+def type_and_see(neovim: Neovim, keys: str, ghost: str) -> None:
+    """Type, see this ghost text, and nothing else from now on: the server is silent."""
+    say(neovim, ghost)
+    neovim.keys(keys)
+    neovim.until(lambda: neovim.ghost == ghost, f"{ghost!r} is not shown")
+    say(neovim, "")
 
 
 def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
@@ -309,7 +396,8 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
 def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> None:
     neovim = start("beds.py")
     neovim.wait_ready()
-    for command, sign in (("pause", "∅"), ("resume", "✓"), ("pause language", "∅"), ("resume", "✓")):
+    language = (("pause language", "∅"), ("restart", "∅"), ("resume", "✓"), ("restart", "✓"))
+    for command, sign in (("pause", "∅"), ("resume", "✓"), *language):
         neovim.api.command(f"Repoformer {command}")
         neovim.until(lambda sign=sign: sign in neovim.status, command)
     neovim.api.command("Repoformer policy never")
@@ -370,8 +458,9 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Neovim], fold
     assert len(indexing) > 1 and indexing == sorted(indexing)
 
 
-def test_health_help_log_and_doctor(start: Callable[..., Neovim]) -> None:
-    neovim = start("beds.py")
+def test_health_help_log_and_doctor(start: Callable[..., Neovim], wire: Wire, tmp_path: Path) -> None:
+    program = wire.script(tmp_path / "repoformer-lsp")
+    neovim = start("beds.py", f"{{ cmd = {{ 'env', {str(program)!r} }} }}")  # started as `uvx repoformer-lsp` is
     neovim.wait_ready()
     neovim.api.command("checkhealth repoformer")
     neovim.until(lambda: "Doctor" in neovim.text, "no health report")
@@ -387,6 +476,120 @@ def test_health_help_log_and_doctor(start: Callable[..., Neovim]) -> None:
     assert "client: Neovim" in neovim.text
     neovim.api.command("Repoformer doctor")
     neovim.until(lambda: "llama.cpp" in neovim.text, "no doctor")
+
+
+def test_doctor_is_run_as_the_server_is(scripted: Callable[..., Neovim]) -> None:
+    neovim = scripted()
+    for starts, doctor in (
+        ("repoformer-lsp", "repoformer-lsp doctor"),
+        ("uvx --from ./repoformer-lsp repoformer-lsp serve", "uvx --from ./repoformer-lsp repoformer-lsp doctor"),
+        ("/bin/repoformer-lsp --stdio --model a.gguf", "/bin/repoformer-lsp doctor --model a.gguf"),
+        ("python -m lsp_server.cli", "python -m lsp_server.cli doctor"),
+    ):
+        neovim.api.exec_lua("vim.lsp.config('repoformer', { cmd = ... })", starts.split())
+        assert neovim.api.exec_lua("return require('repoformer.doctor').command()") == doctor.split()
+
+
+# Neovim then begins to ask, and draws, after us; and the server is slow to start.
+EVERYWHERE = "delay = 1000 if vim.lsp.inline_completion then vim.lsp.inline_completion.enable() end"
+
+
+@pytest.mark.parametrize("before", ["", EVERYWHERE], ids=["ours", "everywhere"])
+def test_ghost_text_goes_with_the_text_behind_the_cursor(scripted: Callable[..., Neovim], before: str) -> None:
+    neovim = scripted(before)
+    type_and_see(neovim, "ifoo", "bar")
+    neovim.keys("<Left>")
+    neovim.until(lambda: not neovim.marks, "ghost text stays although the cursor has moved into the text")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text != "foo\n", "Tab does nothing")
+    assert re.fullmatch(r"fo +o\n", neovim.text), "it is accepted although the cursor has moved into the text"
+    neovim.keys("<BS><Right>")
+    neovim.until(lambda: neovim.ghost == "bar", "nor does it come back with the cursor")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == "foobar\n", "not accepted")
+
+
+CLOSING = "vim.keymap.set('i', '(', '()<C-g>U<Left>')"
+
+
+def test_brackets_that_are_closed_for_a_person(scripted: Callable[..., Neovim]) -> None:
+    neovim = scripted(CLOSING)
+    type_and_see(neovim, "ifoo", "(x)")
+    neovim.keys("(")
+    neovim.until(lambda: neovim.text == "foo()\n", "not typed")
+    neovim.until(lambda: not neovim.marks, "ghost text stays that has the closing bracket too")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text != "foo()\n", "Tab does nothing")
+    assert re.fullmatch(r"foo\( +\)\n", neovim.text), "the closing bracket is doubled"
+    type_and_see(neovim, "<C-u>foo(", "x")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == "foo(x))\n", "not accepted in mid-line")
+
+    type_and_see(neovim, "<Esc>ccif x", ":\n    y\nend")
+    neovim.keys(":")
+    neovim.until(lambda: neovim.ghost == "\n    y\nend", "typing through is no longer shown")
+    neovim.api.current.buffer.append(["end"])  # as endwise.vim does
+    neovim.keys("<Space><BS>")
+    neovim.until(lambda: not neovim.marks, "what was added on the next line would be there twice")
+
+
+def test_an_answer_for_text_that_has_changed(scripted: Callable[..., Neovim]) -> None:
+    neovim = scripted(CLOSING)
+    neovim.keys("ifoo")
+    neovim.until(lambda: neovim.api.exec_lua("return waiting.repoformer ~= nil"), "nothing is asked")
+    neovim.keys("(")
+    neovim.until(lambda: neovim.text == "foo()\n", "not typed")
+    neovim.api.exec_lua("answer('repoformer', '(x)')")
+    assert not neovim.marks
+    neovim.keys("y")
+    neovim.until(lambda: neovim.text == "foo(y)\n", "not typed")
+    assert not neovim.marks
+
+
+EARLIER = """
+vim.keymap.set('i', '<Tab>', function() vim.api.nvim_put({ '[jump]' }, 'c', false, true) end)
+vim.keymap.set('i', '<M-Right>', '<Plug>(word)', { remap = true })
+vim.keymap.set('i', '<Plug>(word)', '[word]')
+vim.keymap.set('i', '<M-C-Right>', function() return '[line]' end, { expr = true })
+vim.cmd('iabbrev teh the')
+"""
+
+
+@pytest.mark.parametrize("again", ["", "require('repoformer').setup{ cmd = { 'true' } }"])
+def test_keys_do_what_they_did(scripted: Callable[..., Neovim], again: str) -> None:
+    neovim = scripted(EARLIER + again)
+    neovim.keys("i1<Tab>2<M-Right>3<M-C-Right>4 teh<C-]>5<Esc>")
+    neovim.until(lambda: neovim.text == "1[jump]2[word]3[line]4 the5\n", "keys do something else")
+    assert "Error" not in neovim.messages()
+    type_and_see(neovim, "ccteh", "me")
+    neovim.keys("<C-]>")
+    neovim.until(lambda: not neovim.marks, "not dismissed")
+    assert neovim.text == "teh\n", "nor an abbreviation, while there is something to dismiss"
+
+
+OTHER = """
+vim.lsp.config('other', { cmd = scripted('other'), filetypes = { 'python' } })
+vim.lsp.enable('other')
+vim.lsp.inline_completion.enable()
+"""
+
+
+@pytest.mark.parametrize("nvim", ["neovim"], indirect=True)
+def test_another_server_shows_its_own(scripted: Callable[..., Neovim]) -> None:
+    neovim = scripted(OTHER)
+    both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # nobody asks for it where it comes after what is typed
+    neovim.until(lambda: neovim.api.exec_lua(both), "the other is not there")
+    say(neovim, "bar", "other")
+    neovim.keys("ifo")
+    neovim.until(lambda: neovim.marks, "the other's is not shown")
+    say(neovim, "", "other")
+    neovim.keys("o")
+    neovim.until(lambda: neovim.text == "foo\n", "not typed")
+    assert neovim.marks and not neovim.ghost, "the other's is taken off the screen"
+    neovim.keys("<BS><M-Right>")
+    neovim.until(lambda: neovim.text == "fo\n", "not deleted")
+    neovim.keys("<Tab>")
+    neovim.until(lambda: neovim.text == "fobar\n", "Tab does not accept the other's")
 
 
 @contextmanager

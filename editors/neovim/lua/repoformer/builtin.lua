@@ -3,7 +3,8 @@
 
 local api = vim.api
 
-local M = { namespace = api.nvim_create_namespace('nvim.lsp.inline_completion') }
+-- All servers draw in this namespace.
+local M = { namespace = api.nvim_create_namespace('nvim.lsp.inline_completion'), shared = true }
 
 local METHOD = 'textDocument/inlineCompletion'
 local INVOKED = 1
@@ -18,7 +19,7 @@ local invoked = {}
 ---@type table<integer, boolean>
 local complete = {}
 
-function M.adopt(client, answered)
+function M.adopt(client)
   local request = client.request
   client.request = function(self, method, params, handler, buf)
     if method ~= METHOD or not handler then
@@ -29,18 +30,21 @@ function M.adopt(client, answered)
     if step then
       params.context.triggerKind = INVOKED
     end
+    local ghost = require('repoformer.ghost')
+    local answered = ghost.asking(client, buf, params.position)
     return request(self, method, params, function(err, result, context, ...)
       if err and OVERTAKEN[err.code] then
         return
       end
-      local items = result and (result.items or result) or {}
-      answered(client, context.bufnr, items)
+      if result then -- else Neovim keeps what it has
+        answered(result.items or result)
+      end
       complete[context.bufnr] = step ~= nil
       handler(err, result, context, ...)
       if step and step ~= 0 then
         M.cycle(context.bufnr, step)
       else
-        require('repoformer.ghost').tell_shown()
+        ghost.tell_shown()
       end
     end, buf)
   end

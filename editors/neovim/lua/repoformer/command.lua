@@ -43,7 +43,7 @@ end
 
 local function doctor()
   vim.cmd('botright new')
-  vim.fn.jobstart({ vim.lsp.config.repoformer.cmd[1], 'doctor' }, { term = true })
+  vim.fn.jobstart(require('repoformer.doctor').command(), { term = true })
 end
 
 local settings = require('repoformer.settings')

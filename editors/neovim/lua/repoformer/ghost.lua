@@ -19,44 +19,65 @@ local M = {}
 ---@class repoformer.Answer
 ---@field client vim.lsp.Client
 ---@field items table[]
+---@field behind string What stood behind the cursor when they were asked for
 
 ---@type table<integer, repoformer.Answer>
 local answers = {}
 
 local backend = vim.lsp.inline_completion and require('repoformer.builtin') or require('repoformer.own')
 
---- The server answered; its items are what can be on screen from now on.
-function M.answered(client, buf, items)
-  answers[buf] = { client = client, items = items }
+--- An LSP position in bytes; nil where the buffer has no such line.
+---@return integer? col
+local function column(client, buf, position)
+  local line = api.nvim_buf_get_lines(buf, position.line, position.line + 1, false)[1]
+  return line and vim.str_byteindex(line, client.offset_encoding, position.character, false)
+end
+
+--- What stands behind a place: the rest of its line, and how many lines follow. Typing through a suggestion does not
+--- change it. A plugin that closes a bracket or a block does, and the suggestion would bring the same once more.
+local function behind(buf, row, col)
+  local line = api.nvim_buf_get_lines(buf, row, row + 1, false)[1] or ''
+  return ('%s\n%d'):format(line:sub(col + 1), api.nvim_buf_line_count(buf) - row)
+end
+
+--- The server is being asked; returns what to call with its items, which are what can be on screen from then on.
+---@param client vim.lsp.Client
+---@param buf integer
+---@param position lsp.Position
+---@return fun(items: table[])
+function M.asking(client, buf, position)
+  local found = behind(buf, position.line, column(client, buf, position) or 0)
+  return function(items)
+    answers[buf] = { client = client, items = items, behind = found }
+  end
 end
 
 function M.adopt(client)
-  backend.adopt(client, M.answered)
+  backend.adopt(client)
 end
 
---- The part of `item` that comes after the cursor; nil where the text before the cursor does not fit it.
-local function rest_of(item, client, buf, row, col)
-  local text = item.insertText
-  if type(text) ~= 'string' then
-    return nil
-  end
-  if not item.range then
-    return text
-  end
-  local start = item.range.start
-  if start.line > row then
-    return nil
-  end
-  local first = api.nvim_buf_get_lines(buf, start.line, start.line + 1, false)[1]
-  if not first then
-    return nil
-  end
-  local from = vim.str_byteindex(first, client.offset_encoding, start.character, false)
-  if start.line == row and from > col then
+--- The part of `item` that comes after a cursor; nil where the text around the cursor does not fit it. No item's range
+--- reaches beyond the cursor that it was asked for: it would for an entry of a popup menu, and Neovim tells of none.
+---@return string?
+local function rest_of(item, answer, buf, row, col)
+  local text, start = item.insertText, item.range.start
+  local from = start.line <= row and column(answer.client, buf, start)
+  if not from or (start.line == row and from > col) then
     return nil
   end
   local typed = table.concat(api.nvim_buf_get_text(buf, start.line, from, row, col, {}), '\n')
-  return vim.startswith(text, typed) and text:sub(#typed + 1) or nil
+  if vim.startswith(text, typed) and behind(buf, row, col) == answer.behind then
+    return text:sub(#typed + 1)
+  end
+end
+
+--- What there is to draw of an item of the last answer, at the cursor of the current window.
+---@return string?
+function M.rest(item)
+  local buf = api.nvim_get_current_buf()
+  local row, col = unpack(api.nvim_win_get_cursor(0))
+  local rest = answers[buf] and rest_of(item, answers[buf], buf, row - 1, col)
+  return rest ~= '' and rest or nil
 end
 
 --- The text of the extmark that draws the ghost text, and its position; nil where none is drawn.
@@ -81,7 +102,7 @@ local function drawn(buf)
   return table.concat(texts, '\n'), mark[2], mark[3]
 end
 
---- What is on screen in the current window, if it belongs to the text before the cursor.
+--- What is on screen in the current window, if it belongs to the text around the cursor.
 ---@return repoformer.Shown?
 function M.shown()
   local buf = api.nvim_get_current_buf()
@@ -96,7 +117,7 @@ function M.shown()
     return nil
   end
   for _, item in ipairs(answer.items) do
-    local rest = rest_of(item, answer.client, buf, row, col)
+    local rest = rest_of(item, answer, buf, row, col)
     -- What already stands behind the cursor, Neovim 0.12 does not draw once more.
     if rest and rest ~= '' and rest:sub(mark_col - col + 1) == text then
       return { item = item, client = answer.client, rest = rest, row = row, col = col }
@@ -104,10 +125,27 @@ function M.shown()
   end
 end
 
+--- Whether what is drawn is one of our items, fitting or not: on Neovim 0.12 all servers draw in one namespace.
+local function ours(buf)
+  local text = drawn(buf)
+  if not text or not backend.shared then
+    return text ~= nil
+  end
+  return vim.iter(answers[buf] and answers[buf].items or {}):any(function(item)
+    return vim.endswith(item.insertText, text)
+  end)
+end
+
+--- Whether another server's ghost text is on screen. Where none is, Neovim would accept what we took off.
+local function theirs(buf)
+  return drawn(buf) ~= nil and not ours(buf)
+end
+
 --- Take ghost text off the screen that no longer goes with what is typed. A slow model can take seconds to follow.
-local function drop_stale(buf)
-  if drawn(buf) and not M.shown() then
-    api.nvim_buf_clear_namespace(buf, backend.namespace, 0, -1)
+function M.drop_stale()
+  local buf = api.nvim_get_current_buf()
+  if not M.shown() and ours(buf) then
+    backend.hide(buf)
   end
 end
 
@@ -123,15 +161,15 @@ function M.part(text, how)
   return text
 end
 
---- Insert ghost text at the cursor: all of it, a word or a line. False where none is shown.
+--- Insert ghost text at the cursor: all of it, a word or a line. False where none is shown. All of another server's is
+--- accepted by Neovim.
 ---@param how 'all'|'word'|'line'
 ---@return boolean
 function M.insert(how)
-  local shown = M.shown()
+  local shown, buf = M.shown(), api.nvim_get_current_buf()
   if not shown then
-    return false
+    return how == 'all' and theirs(buf) and vim.lsp.inline_completion.get()
   end
-  local buf = api.nvim_get_current_buf()
   local text = M.part(shown.rest, how)
   local lines = vim.split(text, '\n', { plain = true })
   api.nvim_buf_set_text(buf, shown.row, shown.col, shown.row, shown.col, lines)
@@ -165,21 +203,29 @@ local function choosing()
   return vim.fn.pumvisible() == 1 and vim.fn.complete_info({ 'selected' }).selected >= 0
 end
 
---- For an expression mapping: the keys that accept, or nil where the key has to do what it did without us.
+--- Whether a key that accepts has something to accept; it has to do what it did without us where not.
 ---@param how 'all'|'word'|'line'
 ---@param key string
----@return string?
-function M.keys(how, key)
+---@return boolean
+function M.acceptable(how, key)
   local shown = M.shown()
-  if not shown or choosing() or (key:lower() == '<tab>' and indents(shown)) then
-    return nil
+  if choosing() then
+    return false
+  elseif not shown then
+    return how == 'all' and theirs(api.nvim_get_current_buf())
   end
-  -- An undo point on either side: `u` takes the accepted text back, and nothing else.
-  return ('<C-g>u<Cmd>lua require("repoformer.ghost").insert("%s")<CR><C-g>u'):format(how)
+  return key:lower() ~= '<tab>' or not indents(shown)
+end
+
+--- Whether there is ghost text on screen, of whatever server.
+---@return boolean
+function M.visible()
+  return drawn(api.nvim_get_current_buf()) ~= nil
 end
 
 --- Tell the server which item is on screen.
 function M.tell_shown()
+  M.drop_stale() -- Neovim 0.12 draws an answer also where the text has changed since it was asked for
   local shown = M.shown()
   if shown then
     shown.client:notify('textDocument/didShowCompletion', { item = shown.item })
@@ -219,7 +265,8 @@ function M.attach(client, buf)
   end
   backend.attach(client, buf)
   if buf == api.nvim_get_current_buf() and vim.startswith(api.nvim_get_mode().mode, 'i') then
-    vim.schedule(M.trigger) -- somebody typed while the server started
+    -- Somebody typed while the server started. Neovim may begin to listen only in what it schedules after this call.
+    vim.schedule(vim.schedule_wrap(M.trigger))
   end
   tell_focus(client, buf)
   local group = api.nvim_create_augroup('repoformer.ghost.' .. buf, {})
@@ -234,7 +281,8 @@ function M.attach(client, buf)
     group = group,
     buffer = buf,
     callback = function()
-      drop_stale(buf)
+      M.drop_stale()
+      vim.schedule(M.drop_stale) -- Neovim draws at the same events, and may do so after us
     end,
   })
   api.nvim_create_autocmd({ 'BufWipeout', 'LspDetach' }, {
@@ -242,7 +290,9 @@ function M.attach(client, buf)
     buffer = buf,
     callback = function(event)
       if event.event == 'BufWipeout' or event.data.client_id == client.id then
-        backend.hide(buf)
+        if api.nvim_buf_is_valid(buf) and ours(buf) then
+          backend.hide(buf)
+        end
         answers[buf] = nil
         api.nvim_del_augroup_by_id(group)
       end

@@ -18,7 +18,7 @@ function M.check()
   local cmd = vim.lsp.config.repoformer.cmd
   if vim.fn.executable(cmd[1]) == 0 then
     health.error(('there is no program `%s`'):format(cmd[1]), {
-      'Install it: `uv tool install repoformer-lsp`',
+      'Install it: `uv tool install .` in a clone of repoformer-lsp',
       "or name it: require('repoformer').setup{ cmd = { '/path/to/repoformer-lsp' } }",
     })
     return
@@ -36,7 +36,7 @@ function M.check()
   end
 
   health.start('Doctor')
-  local done = vim.system({ cmd[1], 'doctor' }, { text = true }):wait(60000)
+  local done = vim.system(require('repoformer.doctor').command(), { text = true }):wait(60000)
   for line in vim.gsplit(vim.trim(done.stdout or ''), '\n') do
     local good, text = line:match('^(%S+) (.*)$')
     if good == '✓' then

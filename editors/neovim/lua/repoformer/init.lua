@@ -23,60 +23,74 @@ local defaults = {
   },
 }
 
---- What a key did before it was ours, for when no ghost text is shown.
-local function before(key)
-  local map = vim.fn.maparg(key, 'i', false, true)
-  if vim.tbl_isempty(map) then
-    return function()
-      return key
+---@type table<function, true>
+local ours = {}
+
+--- Keep what a key did before it was ours under another name; returns the keys that do it.
+---@param key string
+---@param name string
+---@return string
+local function before(key, name)
+  local raw = vim.keycode(key)
+  for _, map in ipairs(vim.api.nvim_get_keymap('i')) do
+    if map.lhsraw == raw or map.lhsrawalt == raw then
+      if not (map.callback and ours[map.callback]) then -- else `setup` is called again
+        map.lhs, map.lhsraw, map.lhsrawalt = name, vim.keycode(name), nil
+        vim.fn.mapset('i', false, map)
+      end
+      return vim.fn.maparg(name, 'i') ~= '' and name or key
     end
   end
-  return function()
-    local keys
-    if map.callback then
-      keys = map.callback()
-    elseif map.expr == 1 then
-      keys = vim.api.nvim_eval((map.rhs:gsub('<SID>', ('<SNR>%d_'):format(map.sid))))
-    else
-      keys = map.rhs
-    end
-    if map.callback and map.expr ~= 1 then
-      return ''
-    end
-    if map.noremap == 0 and type(keys) == 'string' then -- a <Plug> mapping wants to be mapped on
-      vim.api.nvim_feedkeys(vim.keycode(keys), 'm', false)
-      return ''
-    end
-    return keys or ''
-  end
+  return key
 end
 
+--- Map `key` to `does` where `wanted` says so, else to what it did before. Both are mappings, because an expression is
+--- evaluated under |textlock|: what the key did may edit the text.
+---@param key string|false
+---@param action string Its name in `keys`
+---@param wanted fun(): boolean
+---@param does string
+---@param what string
+local function map_if(key, action, wanted, does, what)
+  if not key then
+    return
+  end
+  local plug = ('<Plug>(repoformer-%s)'):format(action)
+  local otherwise = before(key, ('<Plug>(repoformer-before-%s)'):format(action))
+  vim.keymap.set('i', plug, does)
+  local function keys()
+    return wanted() and plug or otherwise
+  end
+  ours[keys] = true
+  vim.keymap.set('i', key, keys, { expr = true, remap = true, desc = what })
+end
+
+---@param keys table<string, string|false>
 local function map_keys(keys)
-  local function accepting(key, how, what)
-    if key then
-      local fall_back = before(key)
-      vim.keymap.set('i', key, function()
-        return require('repoformer.ghost').keys(how, key) or fall_back()
-      end, { expr = true, replace_keycodes = true, desc = what })
-    end
+  local function accepting(action, how, what)
+    -- An undo point on either side: `u` takes the accepted text back, and nothing else.
+    local does = ('<C-g>u<Cmd>lua require("repoformer.ghost").insert("%s")<CR><C-g>u'):format(how)
+    map_if(keys[action], action, function()
+      return require('repoformer.ghost').acceptable(how, keys[action])
+    end, does, what)
   end
   local function calling(key, call, what)
     if key then
       vim.keymap.set('i', key, call, { desc = what })
     end
   end
-  accepting(keys.accept, 'all', 'Accept the suggestion')
-  accepting(keys.accept_word, 'word', "Accept the suggestion's next word")
-  accepting(keys.accept_line, 'line', "Accept the suggestion's next line")
+  accepting('accept', 'all', 'Accept the suggestion')
+  accepting('accept_word', 'word', "Accept the suggestion's next word")
+  accepting('accept_line', 'line', "Accept the suggestion's next line")
   calling(keys.next, function()
     require('repoformer.ghost').cycle(1)
   end, 'Show the next suggestion')
   calling(keys.previous, function()
     require('repoformer.ghost').cycle(-1)
   end, 'Show the suggestion before')
-  calling(keys.dismiss, function()
-    require('repoformer.ghost').dismiss()
-  end, 'Take the suggestion off the screen')
+  map_if(keys.dismiss, 'dismiss', function()
+    return require('repoformer.ghost').visible()
+  end, '<Cmd>lua require("repoformer.ghost").dismiss()<CR>', 'Take the suggestion off the screen')
   calling(keys.trigger, function()
     require('repoformer.ghost').trigger()
   end, 'Ask for a suggestion now')
@@ -96,9 +110,9 @@ function M.setup(options)
   if vim.fn.executable(chosen.cmd[1]) == 0 then
     -- Neovim itself would say so again with every file that is opened.
     vim.notify(
-      ('repoformer: there is no program `%s`. Install it (`uv tool install repoformer-lsp`), or name it: '):format(
+      ('repoformer: there is no program `%s`. Install it (`uv tool install .` in a clone of repoformer-lsp), '):format(
         chosen.cmd[1]
-      ) .. "setup{ cmd = { '/path/to/repoformer-lsp' } }",
+      ) .. "or name it: setup{ cmd = { '/path/to/repoformer-lsp' } }",
       vim.log.levels.WARN
     )
     return

@@ -19,16 +19,8 @@ local INVOKED, AUTOMATIC = 1, 2
 
 ---@type table<integer, repoformer.own.State>
 local states = {}
-local answered
 
-function M.adopt(_, on_answer)
-  answered = on_answer
-end
-
-local function cursor()
-  local row, col = unpack(api.nvim_win_get_cursor(0))
-  return row - 1, col
-end
+function M.adopt(_) end
 
 --- Draw the chosen item after the cursor, less what of it is typed already.
 local function draw(buf, hint)
@@ -36,22 +28,11 @@ local function draw(buf, hint)
   local state = states[buf]
   local item = state.items[state.index]
   if not item or api.nvim_get_current_buf() ~= buf or not vim.startswith(api.nvim_get_mode().mode, 'i') then
-    return false
+    return
   end
-  local row, col = cursor()
-  local start = item.range and item.range.start or { line = row, character = math.huge }
-  if start.line ~= row then
-    return false
-  end
-  local line = api.nvim_buf_get_lines(buf, row, row + 1, false)[1]
-  local from = item.range and vim.str_byteindex(line, state.client.offset_encoding, start.character, false) or col
-  local typed = line:sub(from + 1, col)
-  if from > col or not vim.startswith(item.insertText, typed) then
-    return false
-  end
-  local rest = item.insertText:sub(#typed + 1)
-  if rest == '' then
-    return false
+  local rest = require('repoformer.ghost').rest(item)
+  if not rest then
+    return
   end
   local lines = vim.tbl_map(function(text)
     return { { text, 'ComplHint' } }
@@ -59,13 +40,13 @@ local function draw(buf, hint)
   if hint then
     table.insert(lines[#lines], { (' (%d/%d)'):format(state.index, #state.items), 'ComplHintMore' })
   end
-  api.nvim_buf_set_extmark(buf, M.namespace, row, col, {
+  local row, col = unpack(api.nvim_win_get_cursor(0))
+  api.nvim_buf_set_extmark(buf, M.namespace, row - 1, col, {
     virt_text = lines[1],
     virt_text_pos = 'inline',
     virt_lines = vim.list_slice(lines, 2),
     hl_mode = 'combine',
   })
-  return true
 end
 
 local function cancel(buf)
@@ -87,6 +68,7 @@ local function ask(buf, kind, step)
   cancel(buf)
   local params = vim.lsp.util.make_position_params(0, state.client.offset_encoding)
   params.context = { triggerKind = kind }
+  local answered = require('repoformer.ghost').asking(state.client, buf, params.position)
   local sent, request
   sent, request = state.client:request(METHOD, params, function(err, result)
     if states[buf] ~= state or state.request ~= request then
@@ -98,7 +80,7 @@ local function ask(buf, kind, step)
     end
     state.items, state.index = result and (result.items or result) or {}, 1
     state.complete = kind == INVOKED
-    answered(state.client, buf, state.items)
+    answered(state.items)
     if step then
       M.cycle(buf, step)
     else

@@ -52,10 +52,10 @@ function M.resume()
   local language = language_of(vim.api.nvim_get_current_buf())
   alter(function(ours)
     ours.enabled = true
-    local off = vim.tbl_filter(function(each)
+    -- Also when nothing is left of it: `vim.lsp.config` merges, and would keep the list that is not named.
+    ours.disabledLanguages = vim.tbl_filter(function(each)
       return each ~= language
     end, ours.disabledLanguages or {})
-    ours.disabledLanguages = #off > 0 and off or nil
   end)
 end
 
