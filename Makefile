@@ -58,7 +58,6 @@ gpu: ## compile llama.cpp for an NVIDIA GPU, in an environment of its own, and m
 	CMAKE_ARGS="$(CMAKE_ARGS) -DGGML_CUDA=on" .venv-gpu/bin/python -m pip install --disable-pip-version-check --quiet \
 		--no-cache-dir --no-binary llama-cpp-python llama-cpp-python
 	.venv-gpu/bin/python -m pip install --disable-pip-version-check --quiet --editable .
-	.venv-gpu/bin/repoformer-lsp model pull
 	.venv-gpu/bin/python -m benchmarks.engine
 	.venv-gpu/bin/python -m benchmarks.completing $(BENCH)
 
