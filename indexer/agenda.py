@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from indexer.parts import Place
 
@@ -28,6 +28,12 @@ class Agenda:
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._backlog) + len(self._flying)
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._urgent or place in self._backlog or place in self._flying
+
+    def __iter__(self) -> Iterator[Place]:
+        return chain(self._urgent, self._backlog, self._flying)
 
     @property
     def long(self) -> bool:

@@ -2,9 +2,15 @@
 
 A save is looked at after a moment's quiet, since editors write a file in several steps. Many changes at once (a branch
 switch, an install) are waited out so that they are handled as one. Callers pass the time in, so tests need no clock.
+What is gone may have been a folder, and nobody says what was in it: `lost_with` does.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Set
+from pathlib import Path
+
+from indexer.parts import Place
 
 QUIET = 0.02  # seconds without a further change before a few files are looked at
 LATEST = 0.10  # and how long a steady trickle may put that off
@@ -44,3 +50,20 @@ class Burst:
             return []
         paths, self._paths = list(self._paths), {}
         return paths
+
+
+def lost_with(paths: Set[str], places: Collection[Place]) -> list[Place]:
+    """Return which of some files lay, at any depth, in a folder among `paths` (absolute, POSIX).
+
+    Most paths that vanish are temporary files and held nothing, so what is looked at is each directory, not each file.
+    """
+    roots = {root: Path(root).as_posix().rstrip("/") for root in {root for root, _ in places}}
+    directories = {(root, path.rpartition("/")[0]) for root, path in places}
+    gone = {(root, at) for root, at in directories if not paths.isdisjoint(_upwards(f"{roots[root]}/{at}"))}
+    return [(root, path) for root, path in places if (root, path.rpartition("/")[0]) in gone] if gone else []
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 
 from indexer.arrays import join
-from indexer.chunking import Chunking, spans
+from indexer.chunking import HEADER_COLUMNS, Chunking, spans
 from indexer.document import KINDS, Document, Extract, Terms
 from indexer.languages import Language
-from indexer.secrets import holds_secret
+from indexer.secrets import secret_spans
+from indexer.windows import Span
 from indexer.words import key, word_counts
+
+_TELLING = 6  # characters from which on the beginning of a secret is one
 
 
 def extract(text: str, language: Language | None, chunking: Chunking, *, root: str, path: str) -> Extract:
     """Cut a text into chunks and count their words.
 
-    A chunk that holds something like a secret is stored, so that every line has a chunk, but marked as withheld: no
-    search returns it.
+    A chunk that holds something like a secret, or a part of one, is stored, so that every line has a chunk, but marked
+    as withheld: no search returns it.
     """
     text = text.replace("\r\n", "\n")
     cuts = spans(text, language, chunking)
     lines = text.split("\n")
     offsets = [0, *accumulate(len(line.encode("utf-8", "replace")) + 1 for line in lines)]
     words, counts, symbols, table = [], [], [], []
-    for cut in cuts:
+    for cut, withheld in zip(cuts, _withheld(cuts, text, lines), strict=True):
         body = "\n".join(lines[cut.start_line - 1 : cut.end_line])
         counted = word_counts(body)
         pairs = sorted((key(word), min(count, 255)) for word, count in counted.items())
@@ -34,7 +39,7 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
         counts.append(np.array([pair[1] for pair in pairs], np.uint8))
         symbols.append(np.array([key(symbol) for symbol in cut.symbols], np.uint64))
         start, end = offsets[cut.start_line - 1], offsets[cut.end_line]
-        table.append((cut.start_line, cut.end_line, start, end, KINDS.index(cut.kind), holds_secret(body)))
+        table.append((cut.start_line, cut.end_line, start, end, KINDS.index(cut.kind), withheld))
     return Extract(
         Document(
             root,
@@ -51,3 +56,27 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
             np.fromiter(accumulate(map(len, symbols)), np.int32),
         ),
     )
+
+
+def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str]) -> list[bool]:
+    """Tell of each chunk whether a secret reaches into its lines or is shown by its header."""
+    found = list(secret_spans(text))
+    if not found:
+        return [False] * len(cuts)
+    ends = list(accumulate(len(line) + 1 for line in lines))
+
+    def line_of(at: int) -> int:
+        return bisect_right(ends, at) + 1
+
+    lines_held = {line for start, end in found for line in range(line_of(start), line_of(end - 1) + 1)}
+    texts = {text[start:end].partition("\n")[0] for start, end in found}
+    showing = {header for header in {cut.header for cut in cuts} if any(_shows(header, each) for each in texts)}
+    return [cut.header in showing or not lines_held.isdisjoint(range(cut.start_line, cut.end_line + 1)) for cut in cuts]
+
+
+def _shows(header: str, secret: str) -> bool:
+    """Tell whether a secret is in a header, one of whose lines may be cut within it."""
+    if secret[:_TELLING] not in header:
+        return False
+    beginnings = tuple(secret[:length] for length in range(_TELLING, min(len(secret), HEADER_COLUMNS)))
+    return secret in header or any(line.endswith(beginnings) for line in header.split("\n"))

@@ -60,14 +60,13 @@ class Folder:
             if (remembered := self._remember(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
         ]
 
-    def scan(self, others: Sequence[str]) -> tuple[list[Entry], list[Reason]]:
+    def scan(self, inner: tuple[str, ...]) -> tuple[list[Entry], list[Reason]]:
         """Return the files that belong into the index, and what could not be read on the way.
 
-        `others` are workspace folders inside this one; what lies in them is theirs.
+        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what lies in them is theirs.
         """
-        inner = tuple(f"{Path(other).relative_to(self.root).as_posix()}/" for other in others)
         problems: list[Reason] = []
-        entries = [entry for entry in self.rules.walk(problems.append) if not entry.path.startswith(inner or ("\0",))]
+        entries = [entry for entry in self.rules.walk(problems.append) if not entry.path.startswith(inner)]
         return entries, problems
 
     def save(self, outcomes: Sequence[Outcome]) -> None:

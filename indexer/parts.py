@@ -8,7 +8,7 @@ taking account of what was replaced meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.document import Extract
@@ -42,6 +42,7 @@ class Parts:
         self._parts: dict[int, Part] = {}
         self._where: dict[Place, tuple[int, int]] = {}
         self._next = 0
+        self._left: set[int] = set()
 
     @property
     def current(self) -> tuple[Part, ...]:
@@ -70,8 +71,8 @@ class Parts:
             self._add(Segment.build(list(fresh.values())))
 
     def include(self, segment: Segment) -> None:
-        """Take in a segment of files that the index does not hold yet."""
-        self._add(segment)
+        """Take in a segment of files, but for those that the index holds already: it knows them better."""
+        self._add(segment, [n for n, d in enumerate(segment.documents) if (d.root, d.path) in self._where])
 
     def next_merge(self, *, tidy: bool = False) -> Merge | None:
         """Return what should be merged next, if anything.
@@ -79,13 +80,14 @@ class Parts:
         With `tidy`, when nothing else is to be done, also rewrite a part half of whose chunks are dead.
         """
         tiers: dict[int, list[int]] = {}
-        for number, part in self._parts.items():
+        candidates = {number: part for number, part in self._parts.items() if number not in self._left}
+        for number, part in candidates.items():
             tiers.setdefault(len(part.segment).bit_length() // 2, []).append(number)
         for tier in sorted(tiers):
             if len(tiers[tier]) >= TIER:
                 return self._merge_of(tiers[tier])
         if tidy:
-            for number, part in self._parts.items():
+            for number, part in candidates.items():
                 if 2 * int(part.documents.sum()) < len(part.documents):
                     return self._merge_of([number])
         return None
@@ -102,18 +104,24 @@ class Parts:
             if ok
         ]
         dead = [n for n, place in enumerate(alive) if self._where.get(place, (-1, 0))[0] not in merge.numbers]
-        stale = {alive[n] for n in dead}
         for number in merge.numbers:
             self._parts.pop(number, None)
-        self._add(segment, stale, dead)
+        self._add(segment, dead)
 
-    def _add(self, segment: Segment, stale: Iterable[Place] = (), dead: Sequence[int] = ()) -> None:
+    def leave(self, merge: Merge) -> None:
+        """Let parts that could not be merged stay as they are, for good: trying again would fail again."""
+        self._left.update(merge.numbers)
+
+    def _add(self, segment: Segment, dead: Collection[int] = ()) -> None:
+        """Take in a segment but for its `dead` documents, by number."""
+        if len(dead) == len(segment.documents):
+            return
         number, self._next = self._next, self._next + 1
         part = Part.of(segment)
         self._parts[number] = part.without(dead) if dead else part
-        skip = set(stale)
+        skip = set(dead)
         for at, document in enumerate(segment.documents):
-            if (document.root, document.path) not in skip:
+            if at not in skip:
                 self._where[document.root, document.path] = (number, at)
 
     def _merge_of(self, numbers: Sequence[int]) -> Merge:

@@ -86,11 +86,13 @@ class Rules:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             return Reason("outside", f"{path} does not lie in {self.root}")
+        shut: Reason | None = None
         for parent in reversed([str(at) for at in pure.parents][:-1]):
             if (self.root / parent).is_symlink():
                 return _link(self.root / parent)
-            if reason := self._directory(f"{parent}/"):
-                return reason
+            entered, shut = self._directory(f"{parent}/", shut)
+            if not entered:
+                return shut
         if size is None:
             try:
                 status = (self.root / path).lstat()
@@ -101,7 +103,7 @@ class Rules:
             if not stat.S_ISREG(status.st_mode):
                 return Reason("special", f"{path} is not a regular file")
             size = status.st_size
-        return self._file(path, size)
+        return self._file(path, size, shut)
 
     def passes_over(self, path: str) -> bool:
         """Tell, from the path alone and at once, that nothing there is ever indexed: what builds and git write."""
@@ -109,20 +111,21 @@ class Rules:
 
     def enters(self, directory: str) -> bool:
         """Tell whether files in a directory (relative path) may belong to the index."""
-        parts = PurePosixPath(directory)
-        return all(
-            self._directory(f"{at}/") is None and not (self.root / at).is_symlink()
-            for at in (*reversed([str(parent) for parent in parts.parents][:-1]), directory)
-        )
+        shut: Reason | None = None
+        for at in (*reversed([str(parent) for parent in PurePosixPath(directory).parents][:-1]), directory):
+            entered, shut = self._directory(f"{at}/", shut)
+            if not entered or (self.root / at).is_symlink():
+                return False
+        return True
 
-    def walk(self, on_problem: Callable[[Reason], None] = lambda reason: None, *, below: str = "") -> Iterator[Entry]:
-        """Yield every file that is let in, of the whole root or `below` one directory (which was let in).
+    def walk(self, on_problem: Callable[[Reason], None] = lambda reason: None) -> Iterator[Entry]:
+        """Yield every file that is let in.
 
         A directory that cannot be read is told to `on_problem` and passed over.
         """
-        todo = [f"{below}/" if below else ""]
+        todo: list[tuple[str, Reason | None]] = [("", None)]
         while todo:
-            directory = todo.pop()
+            directory, shut = todo.pop()
             try:
                 with os.scandir(self.root / directory) as entries:
                     for entry in entries:
@@ -131,38 +134,41 @@ class Rules:
                             if entry.is_symlink():
                                 continue
                             if entry.is_dir(follow_symlinks=False):
-                                if self._directory(f"{path}/") is None:
-                                    todo.append(f"{path}/")
+                                entered, reason = self._directory(f"{path}/", shut)
+                                if entered:
+                                    todo.append((f"{path}/", reason))
                             elif entry.is_file(follow_symlinks=False) and language_of(entry.name) is not None:
                                 status = entry.stat(follow_symlinks=False)
-                                if self._file(path, status.st_size) is None:
+                                if self._file(path, status.st_size, shut) is None:
                                     yield Entry(path, status.st_mtime_ns, status.st_size)
                         except OSError:
                             continue  # it vanished between being listed and being looked at
             except OSError as error:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
-    def _directory(self, path: str) -> Reason | None:
-        """Judge a directory alone (path ends in "/"); its parents were let in."""
-        name = path[:-1].rpartition("/")[2]
-        if pattern := self._exclude.deciding(path) if self._exclude.decide(path) else None:
-            return Reason("exclude", f"{path} matches `{pattern.text}` in {self._exclude.source}")
-        if self._reaches_include(path):
-            return None
-        if reason := self._ignored(path):
-            return reason
-        if name in _DIRECTORIES:
-            return Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
-        return None
+    def _directory(self, path: str, shut: Reason | None) -> tuple[bool, Reason | None]:
+        """Tell whether to enter a directory (path ends in "/") whose parent was entered, and what shuts it.
 
-    def _file(self, path: str, size: int) -> Reason | None:
+        A directory that is shut, or lies in one (`shut`), is entered only for what `include` names in it.
+        """
+        if self._exclude.decide(path):
+            return False, self._excluded(path)
+        if self._include.decide(path):
+            return True, None
+        name = path[:-1].rpartition("/")[2]
+        shut = shut or self._ignored(path)
+        if shut is None and name in _DIRECTORIES:
+            shut = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
+        return shut is None or self._reaches_include(path), shut
+
+    def _file(self, path: str, size: int, shut: Reason | None) -> Reason | None:
+        """Judge a file whose directory was entered; `shut` as in `_directory`."""
         name = path.rpartition("/")[2]
         if _SECRET_NAME.fullmatch(name):
             return Reason("secret", f"a file named {name} may hold secrets and is never read")
         if self._exclude.decide(path):
-            pattern = self._exclude.deciding(path)
-            return Reason("exclude", f"{path} matches `{pattern.text if pattern else ''}` in {self._exclude.source}")
-        if self._include.decide(path) is not True and (reason := self._ignored(path)):
+            return self._excluded(path)
+        if self._include.decide(path) is not True and (reason := shut or self._ignored(path)):
             return reason
         if _LOCK_NAME.fullmatch(name):
             return Reason("lock", f"{name} is a lock file")
@@ -175,6 +181,10 @@ class Rules:
         if size > self._max_bytes:
             return Reason("size", f"{size} bytes, more than max_file_bytes = {self._max_bytes}")
         return None
+
+    def _excluded(self, path: str) -> Reason:
+        pattern = self._exclude.deciding(path)
+        return Reason("exclude", f"{path} matches `{pattern.text if pattern else ''}` in {self._exclude.source}")
 
     def _ignored(self, path: str) -> Reason | None:
         for patterns in self._chain(path):
@@ -213,7 +223,7 @@ class Rules:
             start = f"{literal[1]}/" if literal and literal[1] else ""
             if start and (start.startswith(directory) or directory.startswith(start)):
                 return True
-        return self._include.decide(directory) is True
+        return False
 
 
 def _link(path: Path) -> Reason:

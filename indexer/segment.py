@@ -7,7 +7,7 @@ costs as much as the file, not as the workspace, and readers need no lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -187,7 +187,7 @@ class Part:
         """Start with everything alive but the chunks withheld."""
         return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
 
-    def without(self, documents: Sequence[int]) -> Part:
+    def without(self, documents: Iterable[int]) -> Part:
         """Mark documents as dead."""
         alive, live = self.documents.copy(), self.live.copy()
         first = self.segment.first

@@ -1,11 +1,11 @@
 """The index on disk: one SQLite file a workspace folder, so that a restart reads only what changed meanwhile.
 
 Two tables: what each file contained when last seen (path, time, size, digest), and the record of each content by its
-digest, which files with the same content share and which outlives a switch to another branch and back. It is a cache:
-nothing here is not in the workspace too. So writes are not synced to the medium one by one (WAL keeps the file sound
-through a kill at any moment), a damaged or foreign file is thrown away, and when the disk is full the index goes on
-without. Two servers on one folder write the same records under the same keys and wait for each other's short
-transactions.
+digest, which files with the same content share and which outlives a switch to another branch and back. Paths are kept
+as the bytes they are to the system: not every name is UTF-8. It is a cache: nothing here is not in the workspace too.
+So writes are not synced to the medium one by one (WAL keeps the file sound through a kill at any moment), a damaged or
+foreign file is thrown away, and when the disk is full the index goes on without. Two servers on one folder write the
+same records under the same keys and wait for each other's short transactions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 1  # raise it whenever a record's bytes or a chunk's borders change
+SCHEMA = 2  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
 KEPT_DAYS = 30
 _SPARE_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS file (
-    path TEXT PRIMARY KEY, mtime_ns INTEGER, size INTEGER, digest BLOB, reason TEXT
+    path BLOB PRIMARY KEY, mtime_ns INTEGER, size INTEGER, digest BLOB, reason TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
 """
@@ -53,7 +53,7 @@ class Store:
     """The saved index of one folder. Used by one thread at a time; no method raises for what the disk may do."""
 
     def __init__(self, cache_dir: Path, root: str, chunking: Chunking, *, max_bytes: int = 2_000_000_000) -> None:
-        name = blake2b(f"{root}\0{chunking}".encode(), digest_size=12).hexdigest()
+        name = blake2b(os.fsencode(f"{root}\0{chunking}"), digest_size=12).hexdigest()
         self.file = cache_dir / f"{name}.sqlite3"
         self._max_bytes = max_bytes
         self._connection: sqlite3.Connection | None = None
@@ -69,14 +69,14 @@ class Store:
         query = """SELECT path, mtime_ns, size, file.digest, coalesce(record, x'') FROM file
                    LEFT JOIN content USING (digest) WHERE reason != '' OR record IS NOT NULL"""
         rows = self._run(lambda connection: connection.execute(query).fetchall())
-        return [Saved(*row) for row in rows or ()]
+        return [Saved(os.fsdecode(path), *row) for path, *row in rows or ()]
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
         """Note what the workers found, in one transaction: new records, unchanged files, files gone or left out."""
         now = int(time.time())
-        gone = [(o.path,) for o in outcomes if o.reason is not None and o.reason.rule == "missing"]
+        gone = [(os.fsencode(o.path),) for o in outcomes if o.reason is not None and o.reason.rule == "missing"]
         files = [
-            (o.path, o.mtime_ns, o.size, o.digest, str(o.reason or ""))
+            (os.fsencode(o.path), o.mtime_ns, o.size, o.digest, o.reason.rule if o.reason else "")
             for o in outcomes
             if o.digest and (o.reason is None or o.reason.rule != "missing")
         ]
@@ -92,7 +92,7 @@ class Store:
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget files that are not in the workspace any more."""
-        rows = [(path,) for path in paths]
+        rows = [(os.fsencode(path),) for path in paths]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:

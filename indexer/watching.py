@@ -9,6 +9,7 @@ intervals instead.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,4 +69,4 @@ class Watcher(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on the paths of an event: a rename has two."""
         paths = (event.src_path, event.dest_path)
-        self._on_change([path if isinstance(path, str) else path.decode("utf-8", "replace") for path in paths if path])
+        self._on_change([os.fsdecode(path) for path in paths if path])

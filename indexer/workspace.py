@@ -14,14 +14,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from indexer.agenda import Agenda
-from indexer.changes import Burst
+from indexer.changes import Burst, lost_with
 from indexer.document import Extract
 from indexer.folder import Folder, Remembered
 from indexer.parts import SMALL, Merge, Parts, Place
@@ -94,9 +94,10 @@ class WorkspaceIndex:
 
         # What follows is the writer's alone.
         self._folders: dict[str, Folder] = {}
+        self._inner: dict[str, tuple[str, ...]] = {}  # for each folder the others inside it, as "path/in/it/"
         self._parts = Parts()
         self._known: dict[Place, _Known] = {}
-        self._buffers: dict[Place, _Buffer] = {}
+        self._buffers: dict[str, _Buffer] = {}  # every open document, in the workspace or not, by its absolute path
         self._touched, self._typed = Burst(), Burst(BUFFER_QUIET, BUFFER_LATEST)
         self._agenda = Agenda()
         self._batches = 0  # in the workers' hands
@@ -120,7 +121,7 @@ class WorkspaceIndex:
         self._writer.start()
         self._pool.start()
         if (cache := self._cache_dir) is not None:
-            self._disk.submit(lambda: tidy(cache, max_bytes=self.settings.cache_bytes))
+            self._on_disk(lambda: tidy(cache, max_bytes=self.settings.cache_bytes))
         self.set_roots(self._roots)
 
     def close(self) -> None:
@@ -134,7 +135,7 @@ class WorkspaceIndex:
             self._writer.join()
         self._pool.close()
         for folder in self._folders.values():
-            self._disk.submit(folder.close)
+            self._on_disk(folder.close)
         self._disk.shutdown()
         self._merger.shutdown()
 
@@ -232,17 +233,22 @@ class WorkspaceIndex:
 
         helper.submit(run)
 
+    def _on_disk(self, work: Callable[[], object]) -> None:
+        """Do work on the disk thread that nobody waits for."""
+        self._disk.submit(work).add_done_callback(_log_failure)
+
     # Folders ----------------------------------------------------------------------------------------------------
 
     def _change_roots(self, wanted: Sequence[str]) -> None:
         for name in [name for name in self._folders if name not in wanted]:
-            self._disk.submit(self._folders.pop(name).close)
+            self._on_disk(self._folders.pop(name).close)
             self._agenda.drop(name)
-            self._leave([place for place in self._known if place[0] == name], forget=False)
-        new = [name for name in wanted if name not in self._folders]
+        stay, new = list(self._folders), [name for name in wanted if name not in self._folders]
         folders = self._folders | {name: Folder(Path(name), self.settings, self._cache_dir) for name in new}
         # Of nested folders the inner one comes first, so that its files are its own.
         self._folders = dict(sorted(folders.items(), key=lambda item: (-len(item[0]), item[0])))
+        self._inner = {root: _inside(root, self._folders) for root in self._folders}
+        self._leave([place for place in self._known if not self._belongs(place)])
         self._changed = True
         for name in new:
             self._load(name)
@@ -251,10 +257,14 @@ class WorkspaceIndex:
             self._next_poll = time.monotonic() + self.settings.poll_seconds if problem else float("inf")
             if problem:
                 self._say(f"{problem}; the disk is compared every {self.settings.poll_seconds:.0f} s instead")
+        # A folder inside of another takes files from it or gives them back; and while a watcher starts, none watches.
+        self._agenda.hurry(self._opened())
+        self._scan(stay)
 
     def _load(self, root: str) -> None:
         """Bring back a folder's saved index, then compare it with the disk."""
         folder = self._folders[root]
+        self._on_progress(Progress("scan", 0, 0))
 
         def work() -> Callable[[], None]:
             remembered = folder.load()
@@ -266,22 +276,21 @@ class WorkspaceIndex:
     def _loaded(self, root: str, remembered: Sequence[Remembered], segment: Segment) -> None:
         if root not in self._folders:
             return
-        self._known.update(
-            ((root, file.entry.path), (file.entry.mtime_ns, file.entry.size, file.digest)) for file in remembered
-        )
-        if len(segment):
+        for file in remembered:
+            self._known.setdefault((root, file.entry.path), (file.entry.mtime_ns, file.entry.size, file.digest))
+        if segment.documents:
             self._parts.include(segment)
             self._changed = True
-        self._agenda.hurry(place for place in self._buffers if place[0] == root)
+        self._leave([place for file in remembered if not self._belongs(place := (root, file.entry.path))])
+        self._agenda.hurry(self._opened())
         self._scan([root])
 
     def _scan(self, roots: Sequence[str]) -> None:
-        self._on_progress(Progress("scan", 0, 0))
         for root in roots:
-            folder = self._folders[root]
-            inner = [other for other in self._folders if other != root and Path(other).is_relative_to(root)]
 
-            def work(root: str = root, folder: Folder = folder, inner: list[str] = inner) -> Callable[[], None]:
+            def work(
+                root: str = root, folder: Folder = self._folders[root], inner: tuple[str, ...] = self._inner[root]
+            ) -> Callable[[], None]:
                 entries, problems = folder.scan(inner)
                 return lambda: self._scanned(root, entries, problems)
 
@@ -293,13 +302,13 @@ class WorkspaceIndex:
         for problem in problems:
             self._say(str(problem))
         found = {(root, entry.path): entry for entry in entries}
-        known = self._known
+        known, opened = self._known, self._opened()
+        self._agenda.hurry([place for place in self._places() if place[0] == root and place not in found])
         self._agenda.add(
             place
             for place, entry in found.items()
-            if known.get(place, ())[:2] != (entry.mtime_ns, entry.size) and place not in self._buffers
+            if known.get(place, ())[:2] != (entry.mtime_ns, entry.size) and place not in opened
         )
-        self._agenda.hurry(place for place in known if place[0] == root and place not in found)
 
     # Changes ----------------------------------------------------------------------------------------------------
 
@@ -310,12 +319,11 @@ class WorkspaceIndex:
 
     def _type(self, path: str, buffer: _Buffer | None) -> None:
         place = self._place(path)
-        if place is None:
-            return
         if buffer is not None:
-            self._buffers[place] = buffer
-            self._typed.add(path, time.monotonic())
-        elif self._buffers.pop(place, None) is not None:
+            self._buffers[path] = buffer
+            if place is not None:
+                self._typed.add(path, time.monotonic())
+        elif self._buffers.pop(path, None) is not None and place is not None:
             self._agenda.hurry([place])
 
     def _look(self) -> None:
@@ -334,18 +342,15 @@ class WorkspaceIndex:
                 scan.add(root)
             elif self._folders[root].rules.passes_over(name):
                 continue
-            elif place in self._known or Path(path).is_file():
+            elif place in self._known or place in self._agenda or Path(path).is_file():
                 self._agenda.hurry([place])
             elif Path(path).is_dir():
                 if self._folders[root].rules.enters(name):
                     scan.add(root)
             else:
-                missing.add(path)
-        if missing:  # it may have been a folder: then what lay in it is gone
-            known = self._known
-            self._agenda.hurry(
-                (root, name) for root, name in known if not missing.isdisjoint(map(str, Path(root, name).parents))
-            )
+                missing.add(Path(path).as_posix())
+        if missing:
+            self._agenda.hurry(lost_with(missing, self._places()))
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll_seconds
             scan.update(self._folders)
@@ -358,6 +363,19 @@ class WorkspaceIndex:
             if path.startswith(root) and path != root and (pure := Path(path)).is_relative_to(root):
                 return root, pure.relative_to(root).as_posix()
         return None
+
+    def _belongs(self, place: Place) -> bool:
+        """Tell whether a file lies in a folder of the workspace, and in no folder inside that one."""
+        root, path = place
+        return root in self._folders and not path.startswith(self._inner[root])
+
+    def _places(self) -> set[Place]:
+        """Return the files that the index knows or that are on their way into it."""
+        return {*self._known, *self._agenda}
+
+    def _opened(self) -> set[Place]:
+        """Return the files of the workspace that are open documents."""
+        return {place for path in self._buffers if (place := self._place(path)) is not None}
 
     # Files ------------------------------------------------------------------------------------------------------
 
@@ -381,10 +399,10 @@ class WorkspaceIndex:
 
     def _task(self, place: Place) -> Task | Reason:
         root, path = place
-        if root not in self._folders:
+        if not self._belongs(place):
             return Reason("outside", path)
         chunking, most = self.settings.chunking, self.settings.max_file_bytes
-        if (buffer := self._buffers.get(place)) is not None:
+        if (buffer := self._buffers.get(str(Path(root, path)))) is not None:
             reason = self._folders[root].rules.why_not(path, size=len(buffer.text))
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
@@ -396,7 +414,7 @@ class WorkspaceIndex:
         self._batches -= 1
         self._read += len(outcomes)
         self._agenda.done((outcome.root, outcome.path) for outcome in outcomes)
-        outcomes = [outcome for outcome in outcomes if outcome.root in self._folders]
+        outcomes = [outcome for outcome in outcomes if self._belongs((outcome.root, outcome.path))]
         extracts, gone = [], []
         for outcome in outcomes:
             place = (outcome.root, outcome.path)
@@ -406,6 +424,10 @@ class WorkspaceIndex:
                     self._say(str(outcome.reason))
             elif outcome.record is not None:
                 extracts.append(Extract.from_bytes(*place, outcome.record))
+            elif place not in self._known or self._known[place][2] != outcome.digest:
+                # It has not changed, but the index meanwhile let go of what it has not changed from.
+                self._agenda.hurry([place])
+                continue
             if outcome.digest:
                 # A buffer's text is not on the disk: it must look changed once the buffer is closed.
                 self._known[place] = (outcome.mtime_ns, outcome.size, outcome.digest)
@@ -414,17 +436,18 @@ class WorkspaceIndex:
         if extracts or gone:
             self._parts.apply(extracts, gone)
             self._changed = True
+        opened = self._opened()
         for root in {outcome.root for outcome in outcomes}:
-            mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in self._buffers and o.mtime_ns]
+            mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in opened and o.mtime_ns]
             if mine:
-                self._disk.submit(self._folders[root].save, mine)
+                self._on_disk(partial(self._folders[root].save, mine))
         now = time.monotonic()
         if self._agenda and now > self._told_at + PUBLISH_EVERY:
             self._told_at = now
             self._on_progress(Progress("read", self._read, self._read + len(self._agenda)))
 
-    def _leave(self, places: Sequence[Place], *, forget: bool = True) -> None:
-        """Take files out of the index."""
+    def _leave(self, places: Sequence[Place]) -> None:
+        """Take files out of the index, and out of what is saved of the folders that stay."""
         places = [place for place in places if place in self._known or place in self._parts.places]
         if not places:
             return
@@ -432,9 +455,8 @@ class WorkspaceIndex:
         self._changed = True
         for place in places:
             self._known.pop(place, None)
-        for root in {root for root, _ in places} if forget else ():
-            if root in self._folders:
-                self._disk.submit(self._folders[root].forget, [path for at, path in places if at == root])
+        for root in {root for root, _ in places} & self._folders.keys():
+            self._on_disk(partial(self._folders[root].forget, [path for at, path in places if at == root]))
 
     def _merge(self) -> None:
         """Merge parts where there are many: small ones at once, large ones beside the writer."""
@@ -447,10 +469,17 @@ class WorkspaceIndex:
             self._help(self._merger, partial(self._merged, merge))
 
     def _merged(self, merge: Merge) -> Callable[[], None]:
-        segment = merge.run()
+        segment: Segment | None = None
+        try:
+            segment = merge.run()
+        except Exception:  # no memory, for one
+            _log.exception("%d parts of the index are not merged", len(merge.numbers))
 
         def adopt() -> None:
             self._merging = False
+            if segment is None:
+                self._parts.leave(merge)
+                return
             self._parts.adopt(merge, segment)
             self._changed = True
 
@@ -461,3 +490,14 @@ class WorkspaceIndex:
         if message not in self._said:
             self._said.add(message)
             _log.warning("%s", message)
+
+
+def _inside(root: str, folders: Iterable[str]) -> tuple[str, ...]:
+    """Return which folders lie inside of one, as the beginnings that the paths of their files have in it."""
+    inner = [Path(other) for other in folders if other != root and Path(other).is_relative_to(root)]
+    return tuple(f"{folder.relative_to(root).as_posix()}/" for folder in inner)
+
+
+def _log_failure(job: Future[object]) -> None:
+    if (error := job.exception()) is not None:
+        _log.error("what was indexed could not be saved", exc_info=error)

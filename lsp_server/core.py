@@ -122,7 +122,6 @@ class Core:
         self._roots = tuple(roots)
         if self._index is not None:
             self._index.set_roots(self._roots)
-            self._tell_buffers(self._index)
 
     def set_buffer(self, path: Path, text: str | None, language_id: str = "") -> None:
         """An editor's text counts in place of the file on disk; None: the file does again."""
@@ -190,12 +189,8 @@ class Core:
         settings = IndexSettings(include=include, exclude=exclude, watch=self._watch)
         self._index = WorkspaceIndex(self._roots, settings, cache_dir=cache_dir() / "index", on_progress=advanced)
         self._index.start()
-        self._tell_buffers(self._index)
-
-    def _tell_buffers(self, index: WorkspaceIndex) -> None:
-        """What is open in the editor, to an index or a folder of it that has not heard."""
         for path, (text, language_id) in self._buffers.items():
-            index.set_buffer(path, text, language_id)
+            self._index.set_buffer(path, text, language_id)
 
     async def _close_index(self) -> None:
         index, self._index = self._index, None

@@ -38,7 +38,9 @@ def open_file() -> Path | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path.parent)
         # One process, one file: nothing rotates away under another server.
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8")
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace"
+        )
     except OSError:
         return None
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))

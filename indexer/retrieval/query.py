@@ -47,11 +47,6 @@ class Query:
                     weights[word] = max(weights.get(word, 0.0), 0.5 ** (distance / HALF_LINES))
         return cls(before, weights, cursor.language)
 
-    @classmethod
-    def of(cls, text: str) -> Query:
-        """Make a query of a text, each word counting the same."""
-        return cls(text, dict.fromkeys(words(text), 1.0))
-
     @cached_property
     def line_keys(self) -> NDArray[np.uint64]:
         """The distinct words of the lines before the cursor."""

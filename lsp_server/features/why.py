@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pygls.uris import from_fs_path
-
 from lsp_server.features.plain import member
 from lsp_server.report import completion_report
 
@@ -40,7 +38,7 @@ def _report(record: Record) -> dict[str, Any]:
 def _location(hit: Hit) -> dict[str, Any]:
     """Where to jump to: whole lines, so the position encoding does not matter."""
     return {
-        "uri": from_fs_path(str(hit.chunk.file)),
+        "uri": hit.chunk.file.as_uri(),
         "range": {
             "start": {"line": hit.chunk.start_line - 1, "character": 0},
             "end": {"line": hit.chunk.end_line, "character": 0},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from indexer import worker
 from indexer.settings import IndexSettings
 from indexer.store import KEPT_DAYS, tidy
 from indexer.watching import Watcher
-from indexer.workspace import WorkspaceIndex
+from indexer.workspace import Progress, WorkspaceIndex
 
 Open = Callable[..., WorkspaceIndex]
 
@@ -37,9 +37,11 @@ def open_index(root: Path, tmp_path: Path) -> Iterator[Open]:
     """Open the workspace, wait until it is indexed, close it in the end."""
     opened: list[WorkspaceIndex] = []
 
-    def start(watch: bool = False, **kwargs: object) -> WorkspaceIndex:
-        cache = tmp_path / "cache"
-        index = WorkspaceIndex([root], IndexSettings(watch=watch, workers=1, **kwargs), cache_dir=cache)  # type: ignore[arg-type]
+    def start(
+        watch: bool = False, on_progress: Callable[[Progress], None] | None = None, **kwargs: object
+    ) -> WorkspaceIndex:
+        settings = IndexSettings(watch=watch, workers=1, **kwargs)  # type: ignore[arg-type]
+        index = WorkspaceIndex([root], settings, cache_dir=tmp_path / "cache", on_progress=on_progress)
         opened.append(index)
         index.start()
         assert index.wait_idle(120)
@@ -119,17 +121,13 @@ def test_a_file_that_vanishes_while_read(root: Path) -> None:
 
 def test_a_worker_that_dies_is_replaced(root: Path, open_index: Open) -> None:
     index = open_index()
-    children = [int(line) for line in _children(os.getpid())]
-    for child in children:
-        os.kill(child, signal.SIGKILL)
+    workers = [child for child in psutil.Process().children() if "indexer.worker" in " ".join(child.cmdline())]
+    assert workers
+    for child in workers:
+        child.kill()
     (root / "later.py").write_text("def later(): pass\n")
     index.touch([root / "later.py"])
     assert paths(index) == {"good.py", "later.py"}
-
-
-def _children(pid: int) -> list[str]:
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [line.split()[0] for line in found.stdout.splitlines() if "indexer.worker" in line]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])
@@ -247,13 +245,18 @@ def test_without_native_events_the_disk_is_compared_and_that_is_said_once(
     root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Watcher, "start", lambda self, roots: "no events in this test")
-    index = open_index(watch=True, poll_seconds=0.2)
+    progress: list[Progress] = []
+    index = open_index(watch=True, poll_seconds=0.2, on_progress=progress.append)
     (root / "later.py").write_text("def later(): pass\n")
     until = time.monotonic() + 30
     while "later.py" not in paths(index) and time.monotonic() < until:
         time.sleep(0.05)
     assert paths(index) == {"good.py", "later.py"}
     assert sum("no events in this test" in record.message for record in caplog.records) == 1
+    for _ in range(3):
+        index.rescan()
+        assert paths(index) == {"good.py", "later.py"}
+    assert [step.stage for step in progress].count("scan") == 1, "nobody wants to see a bar each time"
 
 
 def test_native_events(root: Path, open_index: Open) -> None:

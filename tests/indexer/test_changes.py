@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.agenda import BATCH_FILES, Agenda
-from indexer.changes import LATEST, MANY, MANY_LATEST, MANY_QUIET, QUIET, Burst
+from indexer.changes import LATEST, MANY, MANY_LATEST, MANY_QUIET, QUIET, Burst, lost_with
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,19 @@ def test_a_batch_is_limited_by_bytes_too() -> None:
     agenda = Agenda()
     agenda.add([("/ws", "a"), ("/ws", "b"), ("/ws", "c")])
     assert agenda.take(lambda place: 400_000) == [("/ws", "a"), ("/ws", "b")]
+
+
+@pytest.mark.parametrize(
+    ("gone", "lost"),
+    [
+        ("/ws/pkg", {("/ws", "pkg/a.py"), ("/ws", "pkg/deep/b.py"), ("/ws/pkg/inner", "c.py")}),
+        ("/ws/pkg/deep", {("/ws", "pkg/deep/b.py")}),
+        ("/ws/pkg/inner", {("/ws/pkg/inner", "c.py")}),
+        ("/ws", {("/ws", "d.py"), ("/ws", "pkg/a.py"), ("/ws", "pkg/deep/b.py"), ("/ws/pkg/inner", "c.py")}),
+        ("/ws/p", set()),
+        ("/ws/pkg/a.py.tmp", set()),
+    ],
+)
+def test_what_a_folder_that_is_gone_takes_along(gone: str, lost: set[tuple[str, str]]) -> None:
+    places = [("/ws", "d.py"), ("/ws", "pkg/a.py"), ("/ws", "pkg/deep/b.py"), ("/ws/pkg/inner", "c.py"), ("/", "e.py")]
+    assert set(lost_with({gone, "/elsewhere"}, places)) == lost

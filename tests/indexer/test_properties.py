@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from indexer.chunking import Chunking
 from indexer.extract import extract
+from indexer.folder import Folder, Remembered
 from indexer.languages import language_of
 from indexer.model import Chunk, Cursor
 from indexer.parts import Parts
@@ -21,7 +23,7 @@ from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.workspace import WorkspaceIndex
 
-NAMES = ("a.py", "b.py", "pkg/c.py", "pkg/d.go", "ignored/e.py", "pkg/ignored/f.py")
+NAMES = ("a.py", "b.py", "pkg/c.py", "pkg/deep/d.go", "ignored/e.py", "pkg/ignored/f.py")
 TEXTS = (
     "",
     "def alpha(beta):\n    return gamma\n",
@@ -35,18 +37,20 @@ RETRIEVERS: tuple[RetrieverName, ...] = ("proximity", "jaccard", "bm25", "weight
 change = st.tuples(
     st.sampled_from(("write", "delete", "open", "close")), st.sampled_from(NAMES), st.sampled_from(TEXTS)
 )
+folders = st.sampled_from(((".",), (".", "pkg"), ("pkg",), (".", "pkg", "pkg/deep"), ()))
 
 
 def chunks_of(snapshot: Snapshot) -> list[Chunk]:
-    return sorted(snapshot.all_chunks(), key=lambda chunk: (chunk.path, chunk.start_line))
+    return sorted(snapshot.all_chunks(), key=lambda chunk: (chunk.root, chunk.path, chunk.start_line))
 
 
-def check_equal(snapshot: Snapshot, files: dict[str, str], root: str) -> None:
+def check_equal(snapshot: Snapshot, folders: Mapping[str, Mapping[str, str]]) -> None:
     """Compare with an index of the same files made from scratch: the chunks, and every retriever's answers."""
-    scratch = Snapshot.of(sorted(files.items()), root=root)
+    parts = [part for root, files in folders.items() for part in Snapshot.of(sorted(files.items()), root=root).parts]
+    scratch = Snapshot(tuple(folders), tuple(parts))
     assert chunks_of(snapshot) == chunks_of(scratch)
     assert (snapshot.files, snapshot.chunks) == (scratch.files, scratch.chunks)
-    cursor = Cursor(f"{root}/elsewhere.py", "gamma = 1\nself.alpha(", ")\nreturn beta\n", "python")
+    cursor = Cursor("/elsewhere.py", "gamma = 1\nself.alpha(", ")\nreturn beta\n", "python")
     for retriever in RETRIEVERS:
         found = replace(snapshot, retriever=retriever).search(cursor, 5)
         assert found == replace(scratch, retriever=retriever).search(cursor, 5), retriever
@@ -68,55 +72,85 @@ def test_parts_after_any_changes_and_merges_equal_one_segment(
         if merge:
             parts.adopt(merge, segment or merge.run())
         files = {name: text for name, text in {**files, **fresh}.items() if name not in gone}
-    check_equal(Snapshot(("/ws",), parts.current), files, "/ws")
+    check_equal(Snapshot(("/ws",), parts.current), {"/ws": files})
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceIndex]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("living")
+    (root / ".git").mkdir()
     (root / ".gitignore").write_text("ignored/\n")
-    index = WorkspaceIndex([root], IndexSettings(watch=False, workers=1))
-    index.start()
-    yield index
-    index.close()
+    return root
+
+
+@pytest.fixture(scope="module")
+def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceIndex]:
+    """An index whose saved folders take so long to load that things happen meanwhile."""
+    load = Folder.load
+
+    def slow_load(folder: Folder) -> list[Remembered]:
+        remembered = load(folder)
+        time.sleep(0.03)
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "load", slow_load)
+        settings = IndexSettings(watch=False, workers=1)
+        index = WorkspaceIndex([root], settings, cache_dir=tmp_path_factory.mktemp("cache"))
+        index.start()
+        yield index
+        index.close()
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.lists(change, max_size=10), together=st.booleans())
+@given(changes=st.lists(change | folders, max_size=12), together=st.booleans())
 def test_a_living_workspace_equals_one_indexed_from_scratch(
-    index: WorkspaceIndex, changes: list[tuple[str, str, str]], together: bool
+    root: Path, index: WorkspaceIndex, changes: list[tuple[str, ...]], together: bool
 ) -> None:
     assert index.wait_idle(60)
-    root = Path(index.snapshot.roots[0])
-    disk, buffers = dict[str, str](), dict[str, str]()
-    for kind, name, text in changes:
-        file = root / name
-        if kind == "write":
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-            disk[name] = text
-        elif kind == "delete":
-            file.unlink(missing_ok=True)
-            disk.pop(name, None)
-        elif kind == "open":
-            index.set_buffer(file, text)
-            buffers[name] = text
+    disk, buffers, roots = dict[str, str](), dict[str, str](), [root]
+    for each in changes:
+        if each[:1] in (("write",), ("delete",), ("open",), ("close",)):
+            kind, name, text = each
+            happen(kind, root / name, text, index)
+            files = disk if kind in ("write", "delete") else buffers
+            if kind in ("write", "open"):
+                files[name] = text
+            else:
+                files.pop(name, None)
         else:
-            index.set_buffer(file, None)
-            buffers.pop(name, None)
-        index.touch([file])
+            roots = [root / at for at in each]
+            index.set_roots(roots)
         if not together:
             assert index.wait_idle(60)
     assert index.wait_idle(60)
     try:
-        files = {name: text for name, text in {**disk, **buffers}.items() if "ignored" not in name}
-        check_equal(index.snapshot, files, str(root))
+        expected = {str(at): dict[str, str]() for at in roots}
+        for name, text in {**disk, **buffers}.items():
+            file = root / name
+            inside = [at for at in roots if file.is_relative_to(at)]
+            if inside and "ignored" not in name:
+                innermost = max(inside, key=lambda at: len(at.parts))
+                expected[str(innermost)][file.relative_to(innermost).as_posix()] = text
+        check_equal(index.snapshot, expected)
     finally:
         for name in buffers:
             index.set_buffer(root / name, None)
         for at in root.iterdir():
-            if at.is_dir():
+            if at.is_dir() and at.name != ".git":
                 shutil.rmtree(at)
-            elif at.name != ".gitignore":
+            elif at.name not in (".git", ".gitignore"):
                 at.unlink()
+        index.set_roots([root])
         index.rescan()
+
+
+def happen(kind: str, file: Path, text: str, index: WorkspaceIndex) -> None:
+    if kind == "write":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    elif kind == "delete":
+        file.unlink(missing_ok=True)
+    else:
+        index.set_buffer(file, text if kind == "open" else None)
+    index.touch([file])

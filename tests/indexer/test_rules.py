@@ -84,8 +84,34 @@ def test_the_walk_finds_what_why_not_lets_in(workspace: Path) -> None:
 def test_include_brings_back_what_an_ignore_file_leaves_out_but_no_secret(workspace: Path) -> None:
     settings = IndexSettings(include=("/build/", "build/*.py", "node_modules/lib/", "node_modules/lib/*.js", ".env"))
     found = {entry.path for entry in Rules(workspace, settings).walk()}
-    assert {"build/out.py", "node_modules/lib/index.js"} <= found
-    assert ".env" not in found
+    brought_back = {"build/out.py", "node_modules/lib/index.js"}
+    assert found == brought_back | {path for path, rule in CASES.items() if rule in (None, "exclude")}
+
+
+INCLUDED = {
+    "build/gen/a.py": None,
+    "build/gen/deep/b.py": "ignored",
+    "build/top.py": "ignored",
+    "build/other/x.py": "ignored",
+    "build/all/deep/c.py": None,
+    "build/all/node_modules/i.js": "directory",
+    "node_modules/mylib/i.js": None,
+    "node_modules/react/i.js": "directory",
+    "src/a.py": None,
+}
+
+
+def test_include_of_a_part_brings_back_no_more(tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    write(root, dict.fromkeys(INCLUDED, "x = 1\n"))
+    write(root, {".gitignore": "build/\n"})
+    settings = IndexSettings(include=("build/gen/*.py", "build/all/", "node_modules/mylib/*.js"))
+    rules = Rules(root, settings)
+    assert {entry.path for entry in rules.walk()} == {path for path, rule in INCLUDED.items() if rule is None}
+    reasons = {path: rules.why_not(path) for path in INCLUDED}
+    assert {path: reason.rule if reason else None for path, reason in reasons.items()} == INCLUDED
+    directories = ("build", "build/gen", "build/all/deep", "build/other", "node_modules/react")
+    assert [at for at in directories if rules.enters(at)] == ["build", "build/gen", "build/all/deep"]
 
 
 def test_the_reason_names_the_line(workspace: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from indexer import worker
 from indexer.document import Extract
+from indexer.folder import Folder, Remembered
+from indexer.parts import Merge
 from indexer.settings import IndexSettings
 from indexer.workspace import WorkspaceIndex
 
@@ -29,6 +37,19 @@ def index(tmp_path: Path) -> Iterator[WorkspaceIndex]:
 def found(index: WorkspaceIndex, query: str) -> set[str]:
     assert index.wait_idle(60)
     return {hit.chunk.path for hit in index.snapshot.query(query, 10)}
+
+
+def places(index: WorkspaceIndex) -> list[tuple[str, str]]:
+    """Return folder and path of every chunk; each file of these tests is one chunk."""
+    assert index.wait_idle(60)
+    return sorted((Path(chunk.root).name, chunk.path) for chunk in index.snapshot.all_chunks())
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert condition()
 
 
 def test_files_of_the_disk(index: WorkspaceIndex, tmp_path: Path) -> None:
@@ -78,6 +99,165 @@ def test_folders_come_and_go(index: WorkspaceIndex, tmp_path: Path) -> None:
     assert found(index, "width height") == {"pkg/geo.py"}
     index.set_roots([other])
     assert found(index, "width height") == set()
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_folder_inside_another_has_its_files_for_itself(index: WorkspaceIndex, tmp_path: Path, saved: bool) -> None:
+    root = tmp_path / "ws"
+    roots = [root, root / "pkg"]
+    if saved:
+        index.close()
+        index = WorkspaceIndex(roots, IndexSettings(watch=False, workers=1), cache_dir=tmp_path / "cache")
+        index.start()
+    else:
+        index.set_roots(roots)
+    try:
+        assert places(index) == [("pkg", "geo.py"), ("ws", "main.py")]
+        (root / "pkg" / "geo.py").unlink()
+        index.touch([root / "pkg" / "geo.py"])
+        assert places(index) == [("ws", "main.py")]
+        (root / "pkg" / "new.py").write_text("def new(): pass\n")
+        index.rescan()
+        assert places(index) == [("pkg", "new.py"), ("ws", "main.py")]
+        index.set_roots([root])
+        assert places(index) == [("ws", "main.py"), ("ws", "pkg/new.py")]
+        index.set_roots([root / "pkg"])
+        assert places(index) == [("pkg", "new.py")]
+    finally:
+        index.close()
+
+
+def test_a_document_stays_open_when_folders_come_and_go(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root, other = tmp_path / "ws", tmp_path / "other"
+    other.mkdir()
+    (other / "a.py").write_text("def torus(): pass\n")
+    index.set_buffer(root / "pkg" / "geo.py", "def perimeter(side):\n    return 4 * side\n")
+    index.set_buffer(other / "a.py", "def sphere(): pass\n")
+    assert found(index, "perimeter sphere") == {"pkg/geo.py"}
+    index.set_roots([root, root / "pkg", other])
+    assert places(index) == [("other", "a.py"), ("pkg", "geo.py"), ("ws", "main.py")]
+    assert found(index, "perimeter sphere") == {"geo.py", "a.py"}
+    index.set_roots([root])
+    assert found(index, "perimeter sphere") == {"pkg/geo.py"}
+    index.set_roots([root / "pkg", root])
+    index.set_buffer(root / "pkg" / "geo.py", None)
+    assert places(index) == [("pkg", "geo.py"), ("ws", "main.py")]
+    assert found(index, "width height") == {"geo.py"}
+
+
+def test_what_changes_while_folders_change_is_seen(index: WorkspaceIndex, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # and no event says so
+    index.set_roots([tmp_path / "ws", tmp_path / "other"])
+    assert found(index, "changed_meanwhile") == {"main.py"}
+
+
+@pytest.mark.parametrize("gone", ["lib/late.py", "lib"])
+def test_a_file_that_is_deleted_while_a_worker_has_it(index: WorkspaceIndex, tmp_path: Path, gone: str) -> None:
+    late = tmp_path / "ws" / "lib" / "late.py"
+    late.parent.mkdir()
+    late.write_text("def late(): pass\n")
+    done, held = index._pool._on_done, list[list[worker.Outcome]]()
+    index._pool._on_done = held.append
+    index.touch([late])
+    until(lambda: held)
+    shutil.rmtree(late.parent)
+    looked = threading.Event()
+    index.touch([tmp_path / "ws" / gone])
+    index._post(looked.set)
+    until(lambda: looked.is_set() and not index._touched)
+    index._pool._on_done = done
+    for outcomes in held:
+        done(outcomes)
+    assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+
+
+def test_a_document_opened_before_the_saved_index_is_loaded(
+    index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.close()
+    opened, load = threading.Event(), Folder.load
+
+    def slow_load(folder: Folder) -> list[Remembered]:
+        remembered = load(folder)
+        assert opened.wait(30)
+        return remembered
+
+    monkeypatch.setattr(Folder, "load", slow_load)
+    root = tmp_path / "ws"
+    again = WorkspaceIndex([root], IndexSettings(watch=False, workers=1), cache_dir=tmp_path / "cache")
+    again.start()
+    try:
+        again.set_buffer(root / "main.py", "opened_early = 1\n")
+        until(lambda: again.snapshot.files)
+        opened.set()
+        assert places(again) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+        again.set_buffer(root / "main.py", "opened_late = 1\n")
+        assert places(again) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+        assert found(again, "opened_early") == set()
+        (root / "main.py").unlink()
+        again.set_buffer(root / "main.py", None)
+        assert places(again) == [("ws", "pkg/geo.py")]
+    finally:
+        opened.set()
+        again.close()
+
+
+def test_parts_that_cannot_be_merged_stay_as_they_are(
+    index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(merge: Merge) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("indexer.workspace.SMALL", 0)  # every merge is a large one
+    monkeypatch.setattr(Merge, "run", fail)
+    names = [f"m{number}.py" for number in range(6)]
+    for name in names:
+        (tmp_path / "ws" / name).write_text(f"def {name[:-3]}(): pass\n")
+        index.touch([tmp_path / "ws" / name])
+        assert index.wait_idle(20)
+    assert places(index) == [
+        ("ws", name) for name in ("m0.py", "m1.py", "m2.py", "m3.py", "m4.py", "m5.py", "main.py", "pkg/geo.py")
+    ]
+    assert "not merged" in caplog.text
+
+
+@pytest.mark.parametrize("folder", [b"ws", b"w\xe9"])
+def test_names_that_are_not_utf8(tmp_path: Path, folder: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / os.fsdecode(folder)
+    names = ["a.py", os.fsdecode(b"caf\xe9.py")]
+    try:
+        root.mkdir()
+        for name in names:
+            (root / name).write_text(f"def f{len(name)}(): pass\n")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for _ in range(2):
+        index = WorkspaceIndex([root], IndexSettings(watch=False, workers=1), cache_dir=tmp_path / "cache")
+        index.start()
+        try:
+            assert [path for _, path in places(index)] == names
+        finally:
+            index.close()
+        (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+        with sqlite3.connect(saved) as connection:
+            assert connection.execute("SELECT count(*) FROM file").fetchone() == (2,)
+        connection.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_failure_to_save_is_logged(
+    index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: Folder, outcomes: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Folder, "save", fail)
+    (tmp_path / "ws" / "main.py").write_text("changed = 1\n")
+    index.rescan()
+    assert found(index, "changed") == {"main.py"}
+    index.close()
+    assert "a bug" in caplog.text
 
 
 def test_a_second_start_reads_only_what_changed(index: WorkspaceIndex, tmp_path: Path) -> None:
