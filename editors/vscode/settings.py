@@ -26,7 +26,8 @@ OWN: dict[str, dict[str, Any]] = {
         "type": "string",
         "default": "repoformer-lsp",
         "scope": "machine",
-        "markdownDescription": "What *Install the Server* gives to pip: a name, with or without a version, or a file.",
+        "markdownDescription": "What *Install the Server* gives to pip: a name, with or without a version, a file, or "
+        "the folder of a clone.",
     },
 }
 

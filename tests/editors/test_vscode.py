@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
@@ -204,11 +207,11 @@ def code_server(
         while True:
             try:
                 page.goto(f"http://127.0.0.1:{port}/?{opened}")
+                page.wait_for_selector(".monaco-workbench", timeout=60_000)
                 break
-            except PlaywrightError:
+            except PlaywrightError:  # it does not listen yet, or not to all that the page loads
                 assert time.monotonic() < end, (place / "code-server.log").read_text()
                 time.sleep(0.3)
-        page.wait_for_selector(".monaco-workbench")
         try:
             yield Code(page)
         except BaseException:
@@ -225,7 +228,7 @@ def code_server(
 def start(
     program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
 ) -> Callable[..., Any]:
-    def start(wire: Wire = wire, opened: str = f"folder={folder}", **settings: Any) -> Any:
+    def start(wire: Wire = wire, opened: str = f"folder={folder}", program: Path = program, **settings: Any) -> Any:
         user = {
             **USER_SETTINGS,
             **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
@@ -340,6 +343,21 @@ def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any
         assert check_same(code, wire, hard) == HARD + whole
         assert b"\r\n" in hard.read_bytes()
         assert wire.encoding() == "utf-16"
+
+
+def test_brackets_that_the_editor_closes(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
+    file = folder / "beds.py"
+    with start(**{"editor.autoClosingBrackets": "languageDefined"}) as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        code.press("Control+End")
+        code.type(AREA)
+        code.until(lambda: wire.text(file).endswith(AREA + ")"), "the bracket is not closed")
+        code.wait_ghost()
+        code.press("Tab")
+        code.until(lambda: not wire.text(file).endswith(AREA + ")"), "nothing is accepted")
+        line = check_same(code, wire, file).splitlines()[-1]
+        assert line.count("(") == line.count(")"), line
 
 
 def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -483,6 +501,75 @@ def test_no_model(start: Callable[..., Any], folder: Path, tmp_path: Path) -> No
         assert code.page.locator(".notification-toast:has-text('no model at')").count() == 1
 
 
+def test_a_setting_that_is_emptied_again(start: Callable[..., Any], wire: Wire, tmp_path: Path) -> None:
+    with start(**{"repoformer.model": str(tmp_path / "no.gguf")}) as code:
+        code.wait_status("no model at")
+        user = json.loads((tmp_path / "data" / "User" / "settings.json").read_text())
+        code.command("Preferences: Open User Settings (JSON)")
+        code.page.wait_for_selector(".monaco-editor.focused .view-line:has-text('editor.fontSize')")
+        code.press("Control+A")
+        code.page.keyboard.insert_text(json.dumps({**user, "repoformer.model": ""}))
+        code.press("Control+S")
+        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the emptied setting holds")
+        assert len(wire.sent("initialize")) == 1, "without another server"
+
+
+def running(word: str) -> list[psutil.Process]:
+    """The processes that were started with a word."""
+    return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or [])]
+
+
+def test_restarts_at_once_leave_one_server(start: Callable[..., Any], wire: Wire, tmp_path: Path) -> None:
+    dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"  # a program that says nothing, and is no server
+    script = wire.script(tmp_path / "server")
+    first, rest = script.read_text().split("\n", 1)
+    script.write_text(f"{first}\n[ -e {dumb} ] && rm {dumb} && exec sleep {for_ever}\n{rest}")
+    window = start(**{"repoformer.server.command": [str(script)]})
+    keys = [{"key": "ctrl+alt+9", "command": "repoformer.restart"}]
+    (tmp_path / "data" / "User" / "keybindings.json").write_text(json.dumps(keys))
+    with window as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        # One that does not answer takes two seconds to end: long enough for all three to be asked for meanwhile.
+        os.kill(int(wire.record.with_suffix(".pid").read_text()), signal.SIGSTOP)
+        code.press(*["Control+Alt+9"] * 3)
+        code.until(lambda: len(wire.sent("initialize")) == 4, "not started again each time")
+        code.until(lambda: len(running(str(wire.record))) == 1, "servers are left over")
+        code.wait_status("ready")
+        code.command("Repoformer: Why This Completion")  # asks the client that is known: it is the one that runs
+        code.page.wait_for_selector(".notification-toast:has-text('Nothing was completed')")
+
+        dumb.touch()
+        code.press("Control+Alt+9")
+        code.until(lambda: running(for_ever), "not started")
+        code.press("Control+Alt+9")
+        code.until(lambda: len(wire.sent("initialize")) == 5, "it waits for ever for the one that says nothing")
+        code.wait_status("ready")
+        assert not running(for_ever)
+        assert len(running(str(wire.record))) == 1
+
+
+def test_a_workspace_that_is_not_trusted(
+    start: Callable[..., Any], program: Path, wire: Wire, folder: Path, tmp_path: Path
+) -> None:
+    asking = tmp_path / "code-server"
+    text = program.read_text().replace('$(cd "$(dirname "$0")" && pwd)', str(program.parent))
+    asking.write_text(text.replace("--disable-workspace-trust", ""))
+    asking.chmod(0o755)
+    evil = {"model": "evil.gguf", "generatorModel": "evil.gguf", "generator": "gguf", "serverUrl": "http://evil/v1"}
+    theirs = {**{f"repoformer.{name}": value for name, value in evil.items()}, "repoformer.chunks": 3}
+    (folder / ".vscode").mkdir()
+    (folder / ".vscode" / "settings.json").write_text(json.dumps(theirs))
+    with start(program=asking, **{"security.workspace.trust.startupPrompt": "never"}) as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
+        settings = told[-1]["settings"]["repoformer"]
+        assert settings["chunks"] == 3, "a workspace may say something"
+        assert not {name for name, value in evil.items() if settings[name] == value}
+        assert "evil" not in json.dumps([message for _, message in wire.messages("editor")])
+
+
 def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder: Path, wire: Wire) -> None:
     fill(folder)
     with start() as code:
@@ -517,10 +604,35 @@ def test_no_server_installs_it_after_asking(
     models = Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "models")
     models.mkdir(parents=True)
     (models / interim.name).symlink_to(interim)
-    package = wheel(tmp_path)
-    with start(**{"repoformer.server.command": [], "repoformer.server.package": str(package)}) as code:
-        code.page.wait_for_selector(".notification-toast:has-text('not on the PATH')")
+    home["PIP_NO_INDEX"] = "1"  # which has no package of this name
+    package, offer = wheel(tmp_path), ".notification-toast:has-text('not on the PATH')"
+    with start(**{"repoformer.server.command": []}) as code:
+        code.page.wait_for_selector(offer)
         code.wait_status("the server is not installed")
+        code.page.click(".notification-toast a:has-text('Ask Again')")
+        code.page.wait_for_selector(offer, state="hidden")
+        code.page.wait_for_timeout(5000)  # the browser keeps what it is to remember a little later
+
+        code.page.reload()
+        code.page.wait_for_selector(".monaco-workbench")
+        code.wait_status("the server is not installed")
+        code.open("beds.py")
+        assert not code.page.locator(offer).count(), "said once, and for every window"
+        code.command("Repoformer: Doctor")
+        code.page.wait_for_selector(offer)
+        code.press("Escape")
+        code.command("Repoformer: Install the Server")
+        code.shows(".monaco-dialog-box", "pip installs repoformer-lsp and")
+        code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
+        code.page.wait_for_selector(".notification-toast:has-text('from a clone')")
+        for environment in tmp_path.rglob("pyvenv.cfg"):
+            environment.unlink()
+
+        of_the_machine = tmp_path / "data" / "Machine" / "settings.json"
+        of_the_machine.write_text(json.dumps({"repoformer.server.package": str(package)}))
+        code.page.reload()
+        code.page.wait_for_selector(".monaco-workbench")
+        code.page.wait_for_selector(offer)  # who has tried to install it is interested
         code.open("beds.py")
         code.page.click(".notification-toast a:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server?")

@@ -14,6 +14,7 @@ export class CrashHandler implements ErrorHandler {
     constructor(
         private readonly bar: StatusBar,
         private readonly output: vscode.LogOutputChannel,
+        private readonly wanted: () => boolean,
     ) {}
 
     error(): ErrorHandlerResult {
@@ -21,6 +22,9 @@ export class CrashHandler implements ErrorHandler {
     }
 
     closed(): CloseHandlerResult {
+        if (!this.wanted()) {
+            return { action: CloseAction.DoNotRestart, handled: true };
+        }
         const now = Date.now();
         this.ends.push(now);
         while (this.ends[0] !== undefined && now - this.ends[0] > PERIOD_MS) {

@@ -22,6 +22,9 @@ let client: LanguageClient | undefined;
 let output: vscode.LogOutputChannel;
 let bar: StatusBar;
 let acceptance: Acceptance;
+let turn = Promise.resolve();
+
+const PATIENCE_MS = 10_000; // for a server that has to start before it can be stopped
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
     output = vscode.window.createOutputChannel("Repoformer", { log: true });
@@ -58,18 +61,18 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         vscode.window.onDidChangeActiveTextEditor((editor) => tellFocus(client, editor)),
         vscode.workspace.onDidGrantWorkspaceTrust(() => restart(context)),
     );
-    await start(context);
+    await restart(context);
 }
 
 export async function deactivate(): Promise<void> {
-    await client?.dispose();
+    await stop();
 }
 
 async function start(context: vscode.ExtensionContext): Promise<void> {
     const server = await findServer(context);
     if (!server) {
         bar.update({ state: "error", message: "the server is not installed" });
-        void offerInstallation();
+        void offerInstallation(context);
         return;
     }
     const [program, ...args] = server.command as [string, ...string[]];
@@ -77,9 +80,9 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
     const options: LanguageClientOptions = {
         documentSelector: SELECTOR,
         outputChannel: output,
-        errorHandler: new CrashHandler(bar, output),
+        errorHandler: new CrashHandler(bar, output, () => client === starting),
         initializationOptions: {
-            ...vscode.workspace.getConfiguration("repoformer"),
+            ...beforeAsked(),
             serverKey: await storedKey(context),
         },
         middleware: {
@@ -107,11 +110,24 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
             bar.update({ state: "starting", message: "starting the server" });
         }
     });
+    void begin(starting, program);
+}
+
+/** What the server needs before it asks for the settings. Of what it gets here, it takes an empty value for no answer. */
+function beforeAsked(): Record<string, unknown> {
+    const settings = vscode.workspace.getConfiguration("repoformer");
+    return Object.fromEntries(["completion", "include", "exclude"].map((name) => [name, settings.get(name)]));
+}
+
+async function begin(starting: LanguageClient, program: string): Promise<void> {
     try {
         await starting.start();
     } catch (error) {
-        bar.update({ state: "error", message: `the server could not be started: ${program}` });
         output.error(error instanceof Error ? error : String(error));
+        if (client !== starting) {
+            return; // stopped meanwhile
+        }
+        bar.update({ state: "error", message: `the server could not be started: ${program}` });
         const choice = await vscode.window.showErrorMessage(
             `Repoformer could not start ${program}.`,
             "Show Logs",
@@ -125,17 +141,31 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
     }
 }
 
-async function restart(context: vscode.ExtensionContext): Promise<void> {
+/** End the client that there is. It cannot be ended while it starts, and one that never answers has to be killed. */
+async function stop(): Promise<void> {
     const old = client;
     client = undefined;
+    if (old?.state === State.Starting) {
+        const late = setTimeout(() => old.serverProcess?.kill(), PATIENCE_MS);
+        await old.start().catch(() => undefined); // what has begun already; `begin` says what went wrong
+        clearTimeout(late);
+    }
     await old?.dispose().catch((error: unknown) => output.warn(String(error)));
-    await start(context);
+}
+
+/** Stop and start, one after the other however often it is asked for: each client made is the next one's to end. */
+function restart(context: vscode.ExtensionContext): Promise<void> {
+    turn = turn
+        .then(stop)
+        .then(() => start(context))
+        .catch((error: unknown) => output.error(String(error)));
+    return turn;
 }
 
 async function doctor(context: vscode.ExtensionContext): Promise<void> {
     const server = await findServer(context);
     if (!server) {
-        await offerInstallation();
+        await offerInstallation(context, true);
         return;
     }
     const [program, ...args] = server.command as [string, ...string[]];

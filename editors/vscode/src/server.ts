@@ -8,6 +8,7 @@ import * as vscode from "vscode";
 
 const WINDOWS = process.platform === "win32";
 const PROGRAM = WINDOWS ? "repoformer-lsp.exe" : "repoformer-lsp";
+const SILENT = "installationNotWanted"; // in the global state: for every window
 const run = promisify(childProcess.execFile);
 
 export interface Server {
@@ -30,29 +31,38 @@ export async function findServer(context: vscode.ExtensionContext): Promise<Serv
     return (await isProgram(own)) ? { command: [own], source: "own environment" } : undefined;
 }
 
-/** Say that there is no server, and what can be done. */
-export async function offerInstallation(): Promise<void> {
+/** Say that there is no server, and what can be done; to somebody who wants to hear no more of it, only when asked. */
+export async function offerInstallation(context: vscode.ExtensionContext, asked = false): Promise<void> {
+    if (context.globalState.get<boolean>(SILENT) && !asked) {
+        return;
+    }
     const choice = await vscode.window.showInformationMessage(
         "Repoformer needs its server, repoformer-lsp, which is not on the PATH. It can be installed into an environment of its own.",
         "Install",
         "Set a Path",
+        "Don't Ask Again",
     );
     if (choice === "Install") {
         await vscode.commands.executeCommand("repoformer.install");
-    } else if (choice) {
+    } else if (choice === "Set a Path") {
         await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server.command");
+    } else if (choice) {
+        await context.globalState.update(SILENT, true);
     }
 }
 
-/** Make the environment and get the model, after asking. Returns whether the server is there now. */
+/** Make the environment, after asking. Returns whether the server is there now. */
 export async function installServer(context: vscode.ExtensionContext, output: vscode.LogOutputChannel): Promise<boolean> {
+    await context.globalState.update(SILENT, undefined); // somebody is interested again
     const folder = environment(context);
-    const what = vscode.workspace.getConfiguration("repoformer").get<string>("server.package", "repoformer-lsp");
+    const what = expandHome(
+        vscode.workspace.getConfiguration("repoformer").get<string>("server.package", "repoformer-lsp"),
+    );
     const consent = await vscode.window.showInformationMessage(
         "Install the Repoformer server?",
         {
             modal: true,
-            detail: `pip installs ${what} and what it needs into ${folder}; llama.cpp is compiled on the way, which takes some minutes and a C++ compiler. Then the default model is downloaded, about 100 MB.`,
+            detail: `pip installs ${what} and what it needs into ${folder}. The default model comes with it, about 90 MB. llama.cpp is compiled on the way, which takes some minutes and a C++ compiler.`,
         },
         "Install",
     );
@@ -82,11 +92,25 @@ export async function installServer(context: vscode.ExtensionContext, output: vs
         return true;
     } catch (error) {
         output.error(error instanceof Error ? error : String(error));
-        const choice = await vscode.window.showErrorMessage("The Repoformer server could not be installed.", "Show Logs");
-        if (choice) {
-            output.show();
-        }
+        void explain(String(error), what, output);
         return false;
+    }
+}
+
+/** Say why nothing was installed. The message of a program that failed ends with what it wrote. */
+async function explain(error: string, what: string, output: vscode.LogOutputChannel): Promise<void> {
+    const unknown = error.includes(`No matching distribution found for ${what}`);
+    const choice = await vscode.window.showErrorMessage(
+        unknown
+            ? `pip found no ${what}: it is not released yet, or the package index could not be reached. To install it from a clone of its repository, name the clone's folder in the setting repoformer.server.package.`
+            : "The Repoformer server could not be installed.",
+        ...(unknown ? ["Open Settings"] : []),
+        "Show Logs",
+    );
+    if (choice === "Show Logs") {
+        output.show();
+    } else if (choice) {
+        await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server.package");
     }
 }
 
