@@ -78,9 +78,10 @@ class Core:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    def start(self, roots: Sequence[Path]) -> None:
-        """Begin to index the workspace folders."""
+    def start(self, roots: Sequence[Path], settings: Settings | None = None) -> None:
+        """Begin to index the workspace folders, with these settings if they are known only now."""
         self._roots = tuple(roots)
+        self._settings = settings or self._settings
         self._open_index()
 
     async def warm_up(self) -> None:

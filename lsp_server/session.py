@@ -108,7 +108,7 @@ class Session:
         """The settings are known: index the workspace and load the model, both in the background."""
         self._started.set()
         self._tell_status()
-        self._core.start(self.roots)
+        self._core.start(self.roots, self.settings)
         self._spawn(self._warm_up())
 
     async def _warm_up(self) -> None:
@@ -160,7 +160,8 @@ class Session:
             self._notices.settle("settings")
         if settings != self.settings:
             self.settings = settings
-            self._spawn(self._apply(settings))
+            if self._started.is_set():
+                self._spawn(self._apply(settings))
         logs.set_level(settings.log_level)
         self._update(enabled=settings.enabled, policy=settings.policy)
 

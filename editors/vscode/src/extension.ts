@@ -81,8 +81,9 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         documentSelector: SELECTOR,
         outputChannel: output,
         errorHandler: new CrashHandler(bar, output, () => client === starting),
+        // What the server has to know before it asks for the settings; one that stands here could not be emptied again.
         initializationOptions: {
-            ...beforeAsked(),
+            completion: vscode.workspace.getConfiguration("repoformer").get("completion"),
             serverKey: await storedKey(context),
         },
         middleware: {
@@ -111,12 +112,6 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         }
     });
     void begin(starting, program);
-}
-
-/** What the server needs before it asks for the settings. Of what it gets here, it takes an empty value for no answer. */
-function beforeAsked(): Record<string, unknown> {
-    const settings = vscode.workspace.getConfiguration("repoformer");
-    return Object.fromEntries(["completion", "include", "exclude"].map((name) => [name, settings.get(name)]));
 }
 
 async function begin(starting: LanguageClient, program: string): Promise<void> {
