@@ -601,7 +601,7 @@ def in_terminal(nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_
         "vim.o.statusline = \" %f%=%{%v:lua.require'repoformer'.statusline()%}  %l:%c \"\n"
     )
     program = wire.script(tmp_path / "repoformer-lsp")
-    init.write_text(init_lua(program, "{ settings = { policy = 'always' } }") + look)
+    init.write_text(init_lua(program, "{ settings = { threshold = 0.05 } }") + look)
     with terminal([str(nvim), "-u", str(init), file], env=home, cwd=folder, socket=tmp_path / "tmux") as screen:
         yield screen
 
