@@ -75,11 +75,14 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _with_default(given: list[str]) -> list[str]:
-    """Serving is meant where no command is named, as in `repoformer-lsp --tcp localhost:9000`."""
-    if _command(given) or any(word in {"-h", "--help", "--version"} for word in given):
-        return given
+    """Serving is meant where no command is named, as in `repoformer-lsp --tcp localhost:9000`.
+
+    Editors put `doctor` behind what starts the server.
+    """
     first = given[0] if given else "-"
-    return [DEFAULT, *given] if first.startswith("-") else given
+    if not first.startswith("-") or any(word in {"-h", "--help", "--version"} for word in given):
+        return given
+    return ["doctor", *given[:-1]] if given[-1:] == ["doctor"] else [DEFAULT, *given]
 
 
 def _command(given: Sequence[str]) -> str:

@@ -57,6 +57,7 @@ def register(subparsers: Subparsers) -> None:
         "say for each what to do. Exit status 1 where something keeps completions from working.",
     )
     parser.add_argument("--model", default="", metavar="FILE", help="check this GGUF file in place of the default one")
+    parser.add_argument("--stdio", action="store_true", help=argparse.SUPPRESS)  # of what starts the server
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

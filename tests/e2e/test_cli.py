@@ -139,8 +139,9 @@ def test_doctor(run: Run, model: Path) -> None:
     assert not [row for row in findings.values() if row["state"] == "problem"]
 
 
-def test_doctor_says_what_to_do(run: Run) -> None:
-    text = run("doctor", "--model", "absent.gguf", status=1).stdout
+@pytest.mark.parametrize("line", ["doctor --model absent.gguf", "--stdio --model absent.gguf doctor"])
+def test_doctor_says_what_to_do(run: Run, line: str) -> None:
+    text = run(*line.split(), status=1).stdout
     assert "✗ model: There is no model at" in text
     assert "repoformer-lsp model list" in text
 

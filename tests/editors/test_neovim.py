@@ -478,18 +478,6 @@ def test_health_help_log_and_doctor(start: Callable[..., Neovim], wire: Wire, tm
     neovim.until(lambda: "llama.cpp" in neovim.text, "no doctor")
 
 
-def test_doctor_is_run_as_the_server_is(scripted: Callable[..., Neovim]) -> None:
-    neovim = scripted()
-    for starts, doctor in (
-        ("repoformer-lsp", "repoformer-lsp doctor"),
-        ("uvx --from ./repoformer-lsp repoformer-lsp serve", "uvx --from ./repoformer-lsp repoformer-lsp doctor"),
-        ("/bin/repoformer-lsp --stdio --model a.gguf", "/bin/repoformer-lsp doctor --model a.gguf"),
-        ("python -m lsp_server.cli", "python -m lsp_server.cli doctor"),
-    ):
-        neovim.api.exec_lua("vim.lsp.config('repoformer', { cmd = ... })", starts.split())
-        assert neovim.api.exec_lua("return require('repoformer.doctor').command()") == doctor.split()
-
-
 # Neovim then begins to ask, and draws, after us; and the server is slow to start.
 EVERYWHERE = "delay = 1000 if vim.lsp.inline_completion then vim.lsp.inline_completion.enable() end"
 
