@@ -8,7 +8,6 @@ values are kept, so that each calibration can be undone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +17,9 @@ from pathlib import Path
 
 import platformdirs
 
-from policy.parts import parts_of
+from policy.parts import parts_of, sha256
 
 KEPT = 10
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +48,7 @@ def threshold_for(workspace: Path, sha256: str) -> float | None:
 
 def fingerprint(model: Path) -> str:
     """The SHA-256 of a model's file, or of its parts in their order; about a tenth of a second for a small one."""
-    digest = hashlib.sha256()
-    for part in parts_of(model):
-        with part.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256(parts_of(model))
 
 
 def store(workspace: Path, calibration: Calibration) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+_BLOCK = 1 << 20
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 
 
@@ -26,3 +29,13 @@ def parts_of(path: Path) -> list[Path]:
         return [path]
     stem, count = path.name[: found.start()], int(found[2])
     return [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+
+
+def sha256(files: Iterable[Path]) -> str:
+    """SHA-256 of the contents of some files, one after the other. Raises `OSError` where one cannot be read."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from indexer.model import Chunk, Cursor, Hit
+from indexer.words import last_lines
 from policy.decision import Decision
 
 REGION = 20  # lines up or down, within which a choice stands
@@ -86,13 +87,13 @@ class Held:
         line, asked, decision = self._decisions.get(document, (None, "", None))
         if decision is None or line != _line_of(cursor, key):
             return None
-        text = _text_of(cursor)
+        text = last_lines(cursor.prefix, 1)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
         return decision if decision.retrieve or not _ASKS_ANEW.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Remember a decision made at `cursor`."""
-        self._decisions[document] = _line_of(cursor, key), _text_of(cursor), replace(decision, held=True)
+        self._decisions[document] = _line_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
         """Drop what is remembered of a document."""
@@ -102,10 +103,6 @@ class Held:
 def _line_of(cursor: Cursor, key: object) -> _Line:
     above = cursor.prefix[: cursor.prefix.rfind("\n") + 1]
     return _Line((len(above), hash(above)), hash(cursor.suffix), key)
-
-
-def _text_of(cursor: Cursor) -> str:
-    return cursor.prefix[cursor.prefix.rfind("\n") + 1 :]
 
 
 def _line(cursor: Cursor) -> int:

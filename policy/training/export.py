@@ -15,6 +15,7 @@ from typing import Any
 
 from policy.errors import EngineFailed
 from policy.gate import Gate
+from policy.parts import sha256
 from policy.prompt import Role
 
 from . import base as bases
@@ -74,7 +75,7 @@ def run(
                 paths[-1:] = split(paths[-1], part_bytes)
             else:
                 remove_parts(paths[-1])
-    sizes = {path.name: {"bytes": path.stat().st_size, "sha256": manifest.sha256([path])} for path in paths}
+    sizes = {path.name: {"bytes": path.stat().st_size, "sha256": sha256([path])} for path in paths}
     # Weights are exported as often as one likes: the last export is what the manifest tells of.
     told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
             "gates": [asdict(gate) for gate in gates]}  # fmt: skip

@@ -7,15 +7,14 @@ refuses, because half of one run and half of another is worth nothing. The manif
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from policy.errors import RepoformerError
-from policy.parts import parts_of
+from policy.parts import parts_of, sha256
 
 NAME = "manifest.json"
 
@@ -43,16 +42,6 @@ def digest(path: Path) -> str:
     if missing := [file for file in files if not file.exists()]:
         raise TrainingError(f"{missing[0]} is missing: run the step that makes it first")
     return sha256(files)
-
-
-def sha256(files: Iterable[Path]) -> str:
-    """SHA-256 of the contents of some files, one after the other."""
-    hashed = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                hashed.update(block)
-    return hashed.hexdigest()
 
 
 def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> None:

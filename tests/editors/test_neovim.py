@@ -163,6 +163,15 @@ def leave(api: pynvim.Nvim) -> None:
     api.close()
 
 
+def attach(nvim: Path, home: dict[str, str], folder: Path, init: Path, file: str) -> pynvim.Nvim:
+    """Neovim with an init file, on a file of `folder`, without a screen; `leave` ends it."""
+    env = [f"{name}={value}" for name, value in home.items()]
+    command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
+    api = pynvim.attach("child", argv=command)
+    api.command("set columns=100 lines=30")
+    return api
+
+
 @pytest.fixture
 def start(
     nvim: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
@@ -172,12 +181,8 @@ def start(
     def start(file: str, options: str = "{}", wire: Wire = wire) -> Neovim:
         init = tmp_path / "init.lua"
         init.write_text(init_lua(wire.script(tmp_path / "repoformer-lsp"), options))
-        env = [f"{name}={value}" for name, value in home.items()]
-        command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
-        api = pynvim.attach("child", argv=command)
-        running.append(api)
-        api.command("set columns=100 lines=30")
-        return Neovim(api)
+        running.append(attach(nvim, home, folder, init, file))
+        return Neovim(running[-1])
 
     yield start
     for api in running:
@@ -192,12 +197,9 @@ def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> 
     def scripted(before: str = "") -> Neovim:
         init = tmp_path / "init.lua"
         init.write_text(SCRIPTED % {"plugin": str(PLUGIN), "before": before})
-        env = [f"{name}={value}" for name, value in home.items()]
-        command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), "new.py"]
-        api = pynvim.attach("child", argv=command)
-        running.append(api)
-        api.command("set columns=100 lines=30 expandtab shiftwidth=4 softtabstop=-1")
-        return Neovim(api)
+        running.append(attach(nvim, home, folder, init, "new.py"))
+        running[-1].command("set expandtab shiftwidth=4 softtabstop=-1")
+        return Neovim(running[-1])
 
     yield scripted
     for api in running:
