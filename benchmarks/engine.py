@@ -15,8 +15,10 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from indexer.model import Cursor
-from policy.engine import Engine, EngineSettings, ModelInfo, Supervisor
-from policy.engine.settings import ALL_LAYERS
+from policy.engine.client import Engine
+from policy.engine.messages import ModelInfo
+from policy.engine.settings import ALL_LAYERS, EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.models import locate as models
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from policy.completion import debounce as rhythm
 from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import PromptStats, Reading
+from policy.engine.messages import PromptStats, Reading
 
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"

@@ -31,7 +31,9 @@ from benchmarks.screen import Screen, replay, seen, spread
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from lsp_server.client import Client, RefusedError
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.client import Engine
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay
 from policy.models import locate as models
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.shape import Shaper
-from policy.engine import Engine, PromptStats, Reading, Urgency
+from policy.engine.client import Engine
+from policy.engine.messages import PromptStats, Reading, Urgency
 from policy.generators import Ahead, Running, Source
 
 

@@ -21,7 +21,8 @@ from policy.completion.pending import Flight, log_bug
 from policy.completion.pinned import Held, Sticky
 from policy.completion.reuse import Reuse
 from policy.completion.shape import Shaper, inside_word
-from policy.engine import Engine, Supervisor
+from policy.engine.client import Engine
+from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay, RepoformerError
 from policy.gating.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
 from policy.gating.evidence import evidence

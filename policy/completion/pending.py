@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from indexer.model import Cursor
-from policy.engine import Urgency
+from policy.engine.messages import Urgency
 from policy.errors import RepoformerError
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from policy.engine.client import Engine, ModelInfo
+from policy.engine.client import Engine
 from policy.engine.endpoint import identity
+from policy.engine.messages import ModelInfo
 from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, difference, safer
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError

@@ -12,8 +12,8 @@ from typing import Any
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
 from policy.completion.completer import Completer, Request
-from policy.engine import EngineSettings, Supervisor
-from policy.engine.settings import default_threads
+from policy.engine.settings import EngineSettings, default_threads
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
 from policy.models import locate as models

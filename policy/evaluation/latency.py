@@ -14,7 +14,7 @@ from typing import Any
 
 from indexer.model import Retriever
 from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import Supervisor
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.decision import Selection
 from policy.gating.gate import Gate, gates_of

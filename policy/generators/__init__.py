@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading, Urgency
+from policy.engine.client import Engine
+from policy.engine.messages import PromptStats, Reading, Urgency
 
 
 class Running(Protocol):

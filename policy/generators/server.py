@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
 from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading, Urgency, UsedChunk
+from policy.engine.client import Engine
+from policy.engine.messages import PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
 from policy.generators import Generator, OneText, Reader, Running
 from policy.generators.attempts import Attempts

@@ -17,8 +17,10 @@ import pytest
 import pytest_asyncio
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Tried, Urgency
-from policy.engine.settings import difference, safer
+from policy.engine.client import Engine
+from policy.engine.messages import Stop, Trial, Tried, Urgency
+from policy.engine.settings import EngineSettings, difference, safer
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
 from policy.prompting.prompt import Budgets
 

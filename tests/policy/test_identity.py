@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.client import Engine
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.models import locate as models
 
 SOURCE = Path(models.__file__).read_text("utf-8")

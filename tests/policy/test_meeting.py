@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from policy.engine import EngineSettings, protocol
 from policy.engine import connect as joining
+from policy.engine import protocol
 from policy.engine.endpoint import Place, identity, runtime_dir
+from policy.engine.settings import EngineSettings
 from policy.engine.worker.listener import Host
 from policy.engine.worker.scheduler import Turns
 from policy.errors import EngineUnavailable

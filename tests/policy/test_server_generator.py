@@ -17,7 +17,8 @@ import trustme
 from indexer.model import Cursor, Hit, Retriever
 from indexer.snapshot import Snapshot
 from policy.completion.completer import Completer, Completion, CompletionSettings, Request
-from policy.engine import EngineSettings, Supervisor
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.errors import ServerUnavailable
 from policy.generators import wire
 from policy.generators.attempts import Attempts

@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from indexer.model import Cursor
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.client import Engine
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 
 SETTINGS = EngineSettings(context_size=1024, threads=2)
 SHORT = Cursor("/w/a.py", "import os\n\n\ndef size_of(path):\n    return os.stat(path).", "\n", "python")

@@ -10,7 +10,8 @@ import psutil
 
 from indexer.model import Chunk, Cursor, Hit
 from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import EngineSettings, Supervisor
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Policy
 
 REQUESTS = 1_000

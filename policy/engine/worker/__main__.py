@@ -18,9 +18,9 @@ from pathlib import Path
 
 from indexer.model import Chunk
 from policy.engine import protocol
-from policy.engine.client import PromptStats, Stop, Trial
 from policy.engine.endpoint import Place
 from policy.engine.memory import check_fits
+from policy.engine.messages import PromptStats, Stop, Trial
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.embedding import Embedder

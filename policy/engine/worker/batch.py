@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried
+from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried
 from policy.engine.worker.cache import WORTH_COPYING, Aborted, common_prefix, prompt_rows
 from policy.engine.worker.decoding import with_first
 from policy.engine.worker.llama import Row

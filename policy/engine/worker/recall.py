@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from policy.engine.client import Reading
+from policy.engine.messages import Reading
 
 KEPT = 128  # prompts
 

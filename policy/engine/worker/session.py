@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import candidates, continuation, softmax, with_first
