@@ -17,7 +17,7 @@ from typing import Literal
 from indexer.model import Cursor, Hit, Retriever
 from policy.completion.attempt import Clock, Retrieval, Run, slot
 from policy.completion.debounce import Rhythm
-from policy.completion.pending import Flight, log_bug
+from policy.completion.pending import PendingCompletion, log_bug
 from policy.completion.pinned import Held, Sticky
 from policy.completion.reuse import Reuse
 from policy.completion.shape import Shaper, inside_word
@@ -124,7 +124,7 @@ class Completer:
         self._sticky = Sticky()
         self._held = Held()
         self._rhythm = Rhythm()
-        self._flights: dict[str, Flight[Completion]] = {}
+        self._pending: dict[str, PendingCompletion[Completion]] = {}
         self._aside: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request) -> Completion:
@@ -163,12 +163,12 @@ class Completer:
 
     async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
         """What is left of a completion that is being made, if it turns out to say what was typed since."""
-        flight = self._flights.get(request.document)
-        typed = flight.typed(request.cursor, settings) if flight else None
-        if flight is None or typed is None:
+        pending = self._pending.get(request.document)
+        typed = pending.typed(request.cursor, settings) if pending else None
+        if pending is None or typed is None:
             return None
         try:
-            if await flight.wait(typed) is None:
+            if await pending.wait(typed) is None:
                 return None
         except GaveWay:  # just before it was waited for
             return None
@@ -179,21 +179,21 @@ class Completer:
 
     def _take_off(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
-    ) -> Flight[Completion]:
+    ) -> PendingCompletion[Completion]:
         """Begin to make a completion, in place of the one before it in this document and of what nobody waits for."""
-        for document, flight in self._flights.items():
-            if document == request.document or not flight.awaited:
-                flight.cancel()
-        flight = self._flights[request.document] = Flight(
+        for document, pending in self._pending.items():
+            if document == request.document or not pending.awaited:
+                pending.cancel()
+        pending = self._pending[request.document] = PendingCompletion(
             request.cursor,
             settings,
-            lambda flight: self._make(request, settings, clock, flight),
+            lambda pending: self._make(request, settings, clock, pending),
             background=background,
         )
-        return flight
+        return pending
 
     async def _make(
-        self, request: Request, settings: CompletionSettings, clock: Clock, flight: Flight[Completion]
+        self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]
     ) -> Completion:
         automatic = request.trigger == "automatic"
         candidates = 1 if automatic else settings.candidates
@@ -208,8 +208,8 @@ class Completer:
             request.cursor,
             clock,
             patience=settings.patience * PATIENCE[request.trigger],
-            urgency=flight.urgency,
-            say=flight.say,
+            urgency=pending.urgency,
+            say=pending.report,
         )
         decision = by_policy(settings.policy)
         if decision is None and automatic:
@@ -236,7 +236,7 @@ class Completer:
             if decision is None:
                 with clock.measure("decision"):
                     decision = await self._decide(run, retrieval, standing, request.cursor, settings, shaper.scope)
-                if not flight.urgency.background:  # else it is about another line than the one that is typed
+                if not pending.urgency.background:  # else it is about another line than the one that is typed
                     self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
             if decision.retrieve and standing and not retrieval.begun:
@@ -333,8 +333,8 @@ class Completer:
         settings = self._settings_for(request)
         if not self._works_ahead(request, settings) or inside_word(request.cursor):
             return
-        flight = self._flights.get(request.document)
-        on_the_way = flight and (flight.awaited or flight.typed(request.cursor, settings) is not None)
+        pending = self._pending.get(request.document)
+        on_the_way = pending and (pending.awaited or pending.typed(request.cursor, settings) is not None)
         if not on_the_way and not self._reuse.find(request.document, request.cursor, settings):
             self._take_off(request, settings, Clock(), background=True)
 
@@ -360,7 +360,7 @@ class Completer:
     @property
     def _awaited(self) -> bool:
         """Whether somebody waits for a completion."""
-        return any(flight.awaited for flight in self._flights.values())
+        return any(pending.awaited for pending in self._pending.values())
 
     def _set_aside(self, work: Coroutine[None, None, None] | None) -> None:
         """What to do while nobody waits, in place of what was being done."""
@@ -378,8 +378,8 @@ class Completer:
         self._reuse.forget(document)
         self._sticky.forget(document)
         self._held.forget(document)
-        if flight := self._flights.pop(document, None):
-            await flight.cancelled()
+        if pending := self._pending.pop(document, None):
+            await pending.cancelled()
         with contextlib.suppress(RepoformerError):
             await self._source.forget(slot(document, ""))
         if self.supervisor.state == "ready":
@@ -393,7 +393,7 @@ class Completer:
     async def close(self) -> None:
         """Stop what runs and leave the engines."""
         self._set_aside(None)
-        await asyncio.gather(*(flight.cancelled() for flight in self._flights.values()))
+        await asyncio.gather(*(pending.cancelled() for pending in self._pending.values()))
         await asyncio.gather(self._source.close(), self.supervisor.close())
 
     def _settings_for(self, request: Request) -> CompletionSettings:
