@@ -16,9 +16,9 @@ from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
 from policy.completion.attempt import Clock, Retrieval, Run, slot
-from policy.completion.debounce import Rhythm
+from policy.completion.debounce import Debounce
 from policy.completion.pending import PendingCompletion, log_bug
-from policy.completion.pinned import Held, Sticky
+from policy.completion.pinned import LineDecisions, PinnedChunks
 from policy.completion.reuse import Reuse
 from policy.completion.shape import Shaper, inside_word
 from policy.engine.client import Engine
@@ -121,9 +121,9 @@ class Completer:
         self.settings = settings or CompletionSettings()
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
-        self._sticky = Sticky()
-        self._held = Held()
-        self._rhythm = Rhythm()
+        self._pinned = PinnedChunks()
+        self._line_decisions = LineDecisions()
+        self._debounce = Debounce()
         self._pending: dict[str, PendingCompletion[Completion]] = {}
         self._aside: asyncio.Task[None] | None = None
 
@@ -136,7 +136,7 @@ class Completer:
         clock = Clock()
         # Whoever asks explicitly wants to know anew: another file may have changed.
         if automatic := request.trigger == "automatic":
-            self._rhythm.key()
+            self._debounce.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
                 text, origin = known
                 if self._aside is None or self._aside.done():
@@ -148,7 +148,7 @@ class Completer:
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
             return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
-        if automatic and (pause := self._rhythm.delay()):
+        if automatic and (pause := self._debounce.delay()):
             with clock.measure("pause"):
                 self._set_aside(self.warm(request.document, request.cursor))
                 await asyncio.sleep(pause)
@@ -157,7 +157,7 @@ class Completer:
         if automatic:
             spent = completion.timings_ms
             idle = spent.get("pause", 0.0) + spent.get("engine", 0.0)  # held back; the model was loaded
-            self._rhythm.answered((spent["total"] - idle) / 1e3)
+            self._debounce.answered((spent["total"] - idle) / 1e3)
             self._think_on(request, settings, completion)
         return completion
 
@@ -213,21 +213,21 @@ class Completer:
         )
         decision = by_policy(settings.policy)
         if decision is None and automatic:
-            decision = self._held.find(request.document, request.cursor, settings)
+            decision = self._line_decisions.find(request.document, request.cursor, settings)
         # What was found for an earlier key is what the model has read; whether it still is the best is seen to later.
-        standing: tuple[Hit, ...] = ()
+        pinned: tuple[Hit, ...] = ()
         if automatic and self._works_ahead(request, settings):
-            standing = self._sticky.standing(request.document, request.cursor)
+            pinned = self._pinned.at(request.document, request.cursor)
         try:
-            if not standing and (decision is None or decision.retrieve):
+            if not pinned and (decision is None or decision.retrieve):
                 retrieval.begin()  # before the engine has read anything, so that its result is there when it has
             if decision is None:
                 if self._asks_the_model:
                     run.begin_reading()
                 if run.apart:
                     run.begin((), settings.block_tokens, candidates)
-            elif standing or not decision.retrieve:
-                run.begin(standing if decision.retrieve else (), settings.block_tokens, candidates)
+            elif pinned or not decision.retrieve:
+                run.begin(pinned if decision.retrieve else (), settings.block_tokens, candidates)
             await asyncio.sleep(0)  # what has begun asks and searches with its first step
             with clock.measure("shape"):  # while the engine is at work
                 # Whoever types is not made to wait for a block: the line comes first.
@@ -235,22 +235,22 @@ class Completer:
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):
-                    decision = await self._decide(run, retrieval, standing, request.cursor, settings, shaper.scope)
+                    decision = await self._decide(run, retrieval, pinned, request.cursor, settings, shaper.scope)
                 if not pending.urgency.background:  # else it is about another line than the one that is typed
-                    self._held.put(request.document, request.cursor, settings, decision)
+                    self._line_decisions.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
-            if decision.retrieve and standing and not retrieval.begun:
-                hits = standing
+            if decision.retrieve and pinned and not retrieval.begun:
+                hits = pinned
             elif decision.retrieve:
-                hits = self._sticky.choose(request.document, request.cursor, await retrieval.hits())
+                hits = self._pinned.choose(request.document, request.cursor, await retrieval.hits())
                 # At once, read or not: the next key would bring in still others, and none would ever be read.
-                self._sticky.stand(request.document, request.cursor, hits)
+                self._pinned.pin(request.document, request.cursor, hits)
             written = await run.generate(shaper, hits, limit, candidates)
         finally:
             retrieval.cancel()
             await run.end()
-        if decision.retrieve and self._sticky.standing(request.document, request.cursor) == hits:
-            self._sticky.stand(request.document, request.cursor, written.found)  # those that fit, from here on
+        if decision.retrieve and self._pinned.at(request.document, request.cursor) == hits:
+            self._pinned.pin(request.document, request.cursor, written.found)  # those that fit, from here on
         text, *others = written.texts or ("",)
         completion = Completion(
             text,
@@ -270,7 +270,7 @@ class Completer:
         self,
         run: Run,
         retrieval: Retrieval,
-        standing: Sequence[Hit],
+        pinned: Sequence[Hit],
         cursor: Cursor,
         settings: CompletionSettings,
         kind: TaskKind,
@@ -283,7 +283,7 @@ class Completer:
             gates = gates_of(info.metadata if info and not self._source.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
             # What stands in the prompt already is what retrieving would bring: no key waits for a search.
-            found = evidence(cursor, standing or await retrieval.hits()) if gate.asks_retrieval else None
+            found = evidence(cursor, pinned or await retrieval.hits()) if gate.asks_retrieval else None
             known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
                 return decision
@@ -322,11 +322,11 @@ class Completer:
         if retriever is None or not isinstance(writer, Engine):
             return
         found = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
-        standing, hits = self._sticky.standing(document, cursor), self._sticky.choose(document, cursor, found)
-        if self._awaited or (hits == standing and not again):
+        pinned, hits = self._pinned.at(document, cursor), self._pinned.choose(document, cursor, found)
+        if self._awaited or (hits == pinned and not again):
             return
         used = await writer.warm(slot(document, "retrieved"), cursor, [hit.chunk for hit in hits]) if hits else ()
-        self._sticky.stand(document, cursor, [hits[each.index] for each in used])
+        self._pinned.pin(document, cursor, [hits[each.index] for each in used])
 
     def look_ahead(self, request: Request) -> None:
         """Make a completion that is going to be asked for, in the background, unless it is there or being made."""
@@ -350,7 +350,7 @@ class Completer:
     async def _go_on(self, request: Request, completion: Completion) -> None:
         due = time.monotonic() + LOOK_AHEAD
         retrieves = completion.decision is not None and completion.decision.retrieve
-        if retrieves or self._sticky.standing(request.document, request.cursor):
+        if retrieves or self._pinned.at(request.document, request.cursor):
             with contextlib.suppress(RepoformerError):
                 await self._freshen(await self.supervisor.engine(), request.document, request.cursor)
         await asyncio.sleep(due - time.monotonic())
@@ -376,8 +376,8 @@ class Completer:
         """Give back what is remembered of a closed document, in the KV cache as well."""
         self._set_aside(None)
         self._reuse.forget(document)
-        self._sticky.forget(document)
-        self._held.forget(document)
+        self._pinned.forget(document)
+        self._line_decisions.forget(document)
         if pending := self._pending.pop(document, None):
             await pending.cancelled()
         with contextlib.suppress(RepoformerError):

@@ -28,7 +28,7 @@ class Decision:
 
     `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
     "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
-    made earlier on this line (`policy.completion.pinned.Held`).
+    made earlier on this line (`policy.completion.pinned.LineDecisions`).
     """
 
     p_retrieve: float
