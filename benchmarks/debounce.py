@@ -26,7 +26,7 @@ from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from policy.completion import debounce
 from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine.messages import PromptStats, Reading
+from policy.engine.messages import GenerationRequest, PromptStats, Reading
 
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"
@@ -81,10 +81,10 @@ class Engine:
 
     warm = read
 
-    def generate(self, _slot: str, cursor: Cursor, *_: object, **__: object) -> Generation:
+    def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
         """The rest of the line, or something that begins like it at best."""
         assert self.place is not None
-        typed = cursor.prefix[len(self.place.prefix) :]
+        typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""
         right = line and self._dice.random() < RIGHT
         return Generation(self, line + "\n" if right else line[: self._dice.choice((0, 0, 2, 5))] + WRONG)

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.machine import describe
 from indexer.model import Cursor
 from policy.engine.client import Engine
-from policy.engine.messages import ModelInfo
+from policy.engine.messages import GenerationRequest, ModelInfo
 from policy.engine.settings import ALL_LAYERS, EngineSettings
 from policy.engine.supervisor import Supervisor
 from policy.models import locate as models
@@ -60,7 +60,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
     """Tokens a second between the first and the last piece; None where the model ended after a few."""
-    generation = engine.generate("place", cursor, None, TOKENS)
+    generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
         last = time.perf_counter()

@@ -32,6 +32,7 @@ from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from lsp_server.client import Client, RefusedError
 from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay
@@ -189,7 +190,7 @@ async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
         if stage == "reading":
             await engine.read("document", cursor)
         else:
-            async for _ in engine.generate("document", cursor, None, 256):
+            async for _ in engine.generate(GenerationRequest("document", cursor, None, 256)):
                 pass
 
 

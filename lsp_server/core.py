@@ -26,7 +26,7 @@ from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
 from policy.errors import EngineError, ModelError
 from policy.gating import calibration
-from policy.generators import Own
+from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
 from policy.models import locate as models
@@ -35,7 +35,7 @@ from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
-    from policy.generators import Source
+    from policy.generators import GeneratorProvider
     from policy.models.locate import ModelFile
 
 log = logging.getLogger(__name__)
@@ -224,9 +224,9 @@ class Core:
             notice=self._observer.notice,
             on_state=lambda state: self._observer.engine_changed(state, models.name_of(model.path)),
         )
-        return Completer(supervisor, self._retriever, source=await self._source())
+        return Completer(supervisor, self._retriever, provider=await self._provider())
 
-    async def _source(self) -> Source:
+    async def _provider(self) -> GeneratorProvider:
         """Who writes, by the settings; the local model where what is set cannot be used at all."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
@@ -244,7 +244,7 @@ class Core:
             prompts = TextPrompts(settings.server_prompt, replace(Budgets(), **_budgets(settings)))
             wire = Wire(settings.server_url, self._server_key)
             return Server(wire, settings.generator_model, prompts, tell, decides=settings.server_decides)
-        return Own()
+        return SameModel()
 
     async def _close_completer(self) -> None:
         if self._opening is not None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.shape import Shaper
 from policy.engine.client import Engine
-from policy.engine.messages import PromptStats, Reading, Urgency
-from policy.generators import Ahead, Running, Source
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
+from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
 
 class Clock:
@@ -99,7 +99,7 @@ class Run:
     def __init__(
         self,
         engine: Engine,
-        source: Source,
+        provider: GeneratorProvider,
         document: str,
         cursor: Cursor,
         clock: Clock,
@@ -110,9 +110,9 @@ class Run:
     ) -> None:
         self.model = ""
         self.trimmed: tuple[str, ...] = ()
-        self._reader, self._generator = source.reader(engine), source.generator(engine)
+        self._reader, self._generator = provider.reader(engine), provider.generator(engine)
         self.apart = self._generator is not engine  # whether the model that writes is not the one that decides
-        self._ahead: Ahead | None = None
+        self._ahead: StartedGeneration | None = None
         self._ahead_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None
         self._document = document
@@ -126,7 +126,7 @@ class Run:
     def begin(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
         """Start to generate with these, before `generate` asks for that, or for something else."""
         chunks = tuple(hit.chunk for hit in hits)
-        self._ahead, self._ahead_with = Ahead(self._generate(chunks, limit, candidates)), chunks
+        self._ahead, self._ahead_with = StartedGeneration(self._generate(chunks, limit, candidates)), chunks
 
     async def end(self) -> None:
         """Nobody waits for anything any more."""
@@ -207,11 +207,10 @@ class Run:
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in stood)
         return Written(texts, cut, tuple(hit for hit, _ in stood))
 
-    def _generate(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> Running:
+    def _generate(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
         branch = slot(self._document, "retrieved" if chunks else "plain")
-        return self._generator.generate(
-            branch, self._cursor, chunks or None, limit, candidates=candidates, urgency=self._urgency
-        )
+        request = GenerationRequest(branch, self._cursor, chunks or None, limit, candidates)
+        return self._generator.generate(request, self._urgency)
 
     def _count(self, step: Reading | PromptStats) -> None:
         self._stats["prompt_tokens"] = step.prompt_tokens

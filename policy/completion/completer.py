@@ -24,10 +24,10 @@ from policy.completion.shape import Shaper, inside_word
 from policy.engine.client import Engine
 from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay, RepoformerError
-from policy.gating.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
+from policy.gating.decision import Decision, Policy, SelectionRule, by_gate, by_likeliest, by_policy, by_similarity
 from policy.gating.evidence import evidence
 from policy.gating.gate import AS_SAID, Known, TaskKind, gates_of
-from policy.generators import Own, Source
+from policy.generators import GeneratorProvider, SameModel
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -48,7 +48,7 @@ class CompletionSettings:
     """
 
     policy: Policy = "selective"
-    selection: Selection = "threshold"
+    selection: SelectionRule = "threshold"
     threshold: float | None = None
     multiline: bool = True
     chunks: int = 10
@@ -106,7 +106,7 @@ LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that 
 class Completer:
     """Completes code with one model and whatever `retriever` returns at the time of a request.
 
-    The model decides whether to retrieve; it also writes, unless `source` has another that does.
+    The model decides whether to retrieve; it also writes, unless `provider` has another that does.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Completer:
         supervisor: Supervisor,
         retriever: Callable[[], Retriever | None],
         settings: CompletionSettings | None = None,
-        source: Source | None = None,
+        provider: GeneratorProvider | None = None,
     ) -> None:
         self.supervisor = supervisor
-        self._source: Source = source or Own()
+        self._provider: GeneratorProvider = provider or SameModel()
         self.settings = settings or CompletionSettings()
         self._retriever = retriever
         self._reuse: Reuse[Completion] = Reuse()
@@ -203,7 +203,7 @@ class Completer:
         retrieval = Retrieval(retriever, request.cursor, settings.chunks, clock)
         run = Run(
             engine,
-            self._source,
+            self._provider,
             request.document,
             request.cursor,
             clock,
@@ -280,7 +280,7 @@ class Completer:
             reading = await run.read()
             if reading.p_cc is not None and settings.selection == "greedy":
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
-            gates = gates_of(info.metadata if info and not self._source.decides else {})
+            gates = gates_of(info.metadata if info and not self._provider.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
             # What stands in the prompt already is what retrieving would bring: no key waits for a search.
             found = evidence(cursor, pinned or await retrieval.hits()) if gate.asks_retrieval else None
@@ -295,7 +295,7 @@ class Completer:
     def _asks_the_model(self) -> bool:
         """Whether there is a model that says whether to retrieve."""
         info = self.supervisor.info
-        return info is None or info.selective or self._source.decides
+        return info is None or info.selective or self._provider.decides
 
     # -- while nobody waits -------------------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Completer:
         Until it is read what stood there before still does: no key waits for hundreds of tokens. What stands there
         already is not read, except `again`. Not for a server: it keeps no cache of ours.
         """
-        writer, retriever = self._source.generator(engine), self._retriever()
+        writer, retriever = self._provider.generator(engine), self._retriever()
         if retriever is None or not isinstance(writer, Engine):
             return
         found = await asyncio.to_thread(retriever.search, cursor, self.settings.chunks)
@@ -340,7 +340,7 @@ class Completer:
 
     def _works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
         """Whether anything is done behind a request that was not asked for."""
-        return settings.ahead and request.ahead and self._source.local
+        return settings.ahead and request.ahead and self._provider.local
 
     def _think_on(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
         """Now that a request has its answer: look for better chunks, and complete what comes behind it."""
@@ -381,20 +381,20 @@ class Completer:
         if pending := self._pending.pop(document, None):
             await pending.cancelled()
         with contextlib.suppress(RepoformerError):
-            await self._source.forget(slot(document, ""))
+            await self._provider.forget(slot(document, ""))
         if self.supervisor.state == "ready":
             with contextlib.suppress(RepoformerError):
                 await (await self.supervisor.engine()).forget(slot(document, ""))
 
     async def warm_up(self) -> None:
         """Have everything loaded that a request needs. Raises what `complete` does."""
-        await asyncio.gather(self.supervisor.engine(), self._source.warm_up())
+        await asyncio.gather(self.supervisor.engine(), self._provider.warm_up())
 
     async def close(self) -> None:
         """Stop what runs and leave the engines."""
         self._set_aside(None)
         await asyncio.gather(*(pending.cancelled() for pending in self._pending.values()))
-        await asyncio.gather(self._source.close(), self.supervisor.close())
+        await asyncio.gather(self._provider.close(), self.supervisor.close())
 
     def _settings_for(self, request: Request) -> CompletionSettings:
         settings = self.settings

@@ -20,7 +20,17 @@ from policy import errors
 from policy.engine import protocol
 from policy.engine.connect import join
 from policy.engine.endpoint import Place, Streams, runtime_dir
-from policy.engine.messages import Completed, ModelInfo, PromptStats, Reading, Trial, Tried, Urgency, UsedChunk
+from policy.engine.messages import (
+    Completed,
+    GenerationRequest,
+    ModelInfo,
+    PromptStats,
+    Reading,
+    Trial,
+    Tried,
+    Urgency,
+    UsedChunk,
+)
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
@@ -133,25 +143,16 @@ class Engine:
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
-    def generate(
-        self,
-        slot: str,
-        cursor: Cursor,
-        chunks: Sequence[Chunk] | None,
-        max_tokens: int,
-        *,
-        candidates: int = 1,
-        urgency: Urgency | None = None,
-    ) -> Generation:
-        """Generate at `cursor`, greedily, without (None) or with cross-file context; or several candidates."""
+    def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
+        """Start to generate; the iteration raises the errors."""
         events = self._request(
             "generate",
             urgency,
-            slot=slot,
-            cursor=self._pack(cursor),
-            chunks=_pack_chunks(chunks),
-            max_tokens=max_tokens,
-            candidates=candidates,
+            slot=request.slot,
+            cursor=self._pack(request.cursor),
+            chunks=_pack_chunks(request.chunks),
+            max_tokens=request.max_tokens,
+            candidates=request.candidates,
         )
         return Generation(events, self._model)
 

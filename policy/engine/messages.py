@@ -119,6 +119,20 @@ class Tried:
     completed: Completed
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Text to generate at `cursor`, greedily, without (None) or with cross-file chunks.
+
+    `slot` names the sequence of the KV cache. `candidates` is how many texts are wanted; the first is the greedy one.
+    """
+
+    slot: str
+    cursor: Cursor
+    chunks: Sequence[Chunk] | None
+    max_tokens: int
+    candidates: int = 1
+
+
 class Urgency:
     """Whether somebody waits for the calls made with it. Those in the background give way to all others.
 

@@ -15,8 +15,8 @@ from typing import Literal
 from policy.gating.gate import Gate, Known
 
 Policy = Literal["selective", "always", "never"]
-Selection = Literal["threshold", "token", "greedy"]
-Source = Literal["hybrid", "token", "similarity", "policy"]
+SelectionRule = Literal["threshold", "token", "greedy"]
+DecisionSource = Literal["hybrid", "token", "similarity", "policy"]
 
 # Trial retrieval's threshold, on the Jaccard similarity of the best chunk: it retrieves for about half of the cursors.
 SIMILARITY = 0.25
@@ -34,7 +34,7 @@ class Decision:
     p_retrieve: float
     threshold: float
     retrieve: bool
-    source: Source
+    source: DecisionSource
     held: bool = False
 
 

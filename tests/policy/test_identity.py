@@ -11,6 +11,7 @@ from pathlib import Path
 
 from indexer.model import Chunk, Cursor
 from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 from policy.models import locate as models
@@ -41,7 +42,7 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
     branch = f"{slot}#{'retrieved' if chunks else 'plain'}"
-    text = "".join([piece async for piece in engine.generate(branch, at(key), chunks, TOKENS)])
+    text = "".join([piece async for piece in engine.generate(GenerationRequest(branch, at(key), chunks, TOKENS))])
     return reading.p_cc, reading.first_p, text
 
 

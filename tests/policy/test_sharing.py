@@ -15,6 +15,7 @@ import pytest
 
 from indexer.model import Cursor
 from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 
@@ -45,7 +46,7 @@ async def enter(model: Path) -> AsyncIterator[Enter]:
 
 
 async def text_of(engine: Engine, slot: str, cursor: Cursor) -> str:
-    return "".join([piece async for piece in engine.generate(slot, cursor, None, 8)])
+    return "".join([piece async for piece in engine.generate(GenerationRequest(slot, cursor, None, 8))])
 
 
 async def test_servers_that_start_at_once_meet_at_one_engine(enter: Enter) -> None:
