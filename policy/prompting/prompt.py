@@ -241,17 +241,25 @@ class Prompt:
 class PromptBuilder:
     """Lays out prompts for one model: its layout, its vocabulary, its tokenizer, the budgets.
 
+    `heal` off keeps the last word in the prompt, for a generator that cannot be limited to tokens that agree with it.
     Raises `ValueError` when the vocabulary lacks a marker that the layout needs.
     """
 
     def __init__(
-        self, layout: Layout, vocabulary: Vocabulary, tokenizer: Tokenizer, budgets: Budgets | None = None
+        self,
+        layout: Layout,
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        budgets: Budgets | None = None,
+        *,
+        heal: bool = True,
     ) -> None:
         if missing := vocabulary.missing(layout):
             raise ValueError(f"layout {layout.name!r} needs tokens this model lacks: {', '.join(missing)}")
         self.layout = layout
         self.vocabulary = vocabulary
         self.budgets = budgets or Budgets()
+        self._heals = heal and layout.heals
         self._encode = tokenizer.encode
         # Lines repeat from keystroke to keystroke: all but one of them are the ones of the last request.
         self._line_tokens: Callable[[str], int] = lru_cache(maxsize=16_384)(lambda line: len(self._encode(line)))
@@ -275,7 +283,7 @@ class PromptBuilder:
 
     def _lay_out(self, parts: tuple[Part, ...], cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
-        whole, last = split_last_word(cursor.prefix) if self.layout.heals else (cursor.prefix, "")
+        whole, last = split_last_word(cursor.prefix) if self._heals else (cursor.prefix, "")
         healed = self._encode_cached(last) if last else ()
         left, left_trimmed = self._left(whole, self.budgets.left - len(healed)) if "L" in parts else ((), False)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
