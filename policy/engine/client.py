@@ -28,6 +28,7 @@ from policy.engine.messages import (
     Reading,
     Trial,
     Tried,
+    Truth,
     Urgency,
     UsedChunk,
 )
@@ -166,6 +167,7 @@ class Engine:
                 "cursor": self._pack(trial.cursor),
                 "chunks": _pack_chunks(trial.chunks),
                 "stop": asdict(trial.stop),
+                "truth": trial.truth,
             }
             for trial in trials
         ]
@@ -280,6 +282,7 @@ def _tried(values: protocol.Message) -> Tried:
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
         Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+        Truth(**values["truth"]) if values["truth"] else None,
     )
 
 

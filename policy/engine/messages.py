@@ -93,11 +93,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One generation of a batch: at `cursor`, without (None) or with chunks."""
+    """One generation of a batch: at `cursor`, without (None) or with chunks. `truth`, unless None, is scored too."""
 
     cursor: Cursor
     chunks: Sequence[Chunk] | None
     stop: Stop
+    truth: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,24 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """What the true text costs behind a prompt: -ln P of all of its tokens, the ending one included, in nats."""
+
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
-    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion."""
+    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion.
+
+    `truth` is what the true text costs, where it was asked for.
+    """
 
     reading: Reading | None
     prompt: PromptStats
     completed: Completed
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True, slots=True)
