@@ -25,7 +25,8 @@ from benchmarks.screen import Screen, replay, seen
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from policy.completion import debounce
-from policy.completion.completer import Completer, CompletionSettings, Request
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.messages import GenerationRequest, PromptStats, Reading
 
 RIGHT = 0.4

@@ -21,7 +21,8 @@ import platformdirs
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.settings import Settings
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
 from policy.errors import EngineError, ModelError

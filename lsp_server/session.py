@@ -28,7 +28,7 @@ from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
-from policy.completion.completer import Completion, Request, Trigger, after
+from policy.completion.request import Completion, Request, Trigger
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ class Session:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
                 if fate == "accepted" and candidate < len(texts) and not self._saving("smaller", "invoked"):
-                    self._core.look_ahead(after(record.request, texts[candidate]))
+                    self._core.look_ahead(record.request.after(texts[candidate]))
                 return
 
     def record(self, uri: str | None) -> Record | None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
-from policy.completion.completer import CompletionSettings
+from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS

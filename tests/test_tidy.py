@@ -104,7 +104,7 @@ def test_torch_stays_in_the_extras() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.completer", "indexer.workspace"]
+    "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.service", "indexer.workspace"]
 )
 def test_serving_loads_nothing_heavy(module: str) -> None:
     """The server's process never loads native model code, nor anything of training."""

@@ -20,7 +20,7 @@ from policy.gating.decision import Policy
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from lsp_server.cli import Subparsers
-    from policy.completion.completer import Completion
+    from policy.completion.request import Completion
     from policy.engine.supervisor import State
 
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _complete(options: argparse.Namespace) -> Completion:
     from lsp_server.core import Core
-    from policy.completion.completer import Request
+    from policy.completion.request import Request
 
     path, line, column = options.place
     cursor = _cursor(path, line, column)

@@ -11,7 +11,8 @@ from typing import Any
 
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
-from policy.completion.completer import Completer, Request
+from policy.completion.request import Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError

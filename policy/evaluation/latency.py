@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from indexer.model import Retriever
-from policy.completion.completer import Completer, CompletionSettings, Request
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.decision import SelectionRule

@@ -16,7 +16,8 @@ import trustme
 
 from indexer.model import Cursor, Hit, Retriever
 from indexer.snapshot import Snapshot
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 from policy.errors import ServerUnavailable

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completion.completer import Completer, CompletionSettings, Request
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 
