@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from indexer.model import Chunk, Cursor
 from policy import errors
 from policy.engine import protocol
-from policy.engine.connect import join
-from policy.engine.endpoint import Place, Streams, runtime_dir
+from policy.engine.connect import connect
+from policy.engine.endpoint import Endpoint, Streams, runtime_dir
 from policy.engine.messages import (
     Completed,
     GenerationRequest,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATIENCE = 2.0  # seconds, for a process whose connection is gone to be gone itself
+EXIT_TIMEOUT = 2.0  # seconds, for a process whose connection is gone to be gone itself
 
 
 class Generation:
@@ -83,7 +83,7 @@ class Generation:
 
 
 class Engine:
-    """A connection to a worker process. Make it with `Engine.join`."""
+    """A connection to a worker process. Make it with `Engine.connect`."""
 
     def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
         self.pid = pid
@@ -99,12 +99,12 @@ class Engine:
         self._receiving = asyncio.create_task(self._receive())
 
     @classmethod
-    async def join(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
+    async def connect(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
         """Connect to the engine called `name` (`policy.engine.endpoint.identity`), started if it does not run yet.
 
         Raises `EngineDied` and `EngineUnavailable`.
         """
-        return cls(*await join(Place(runtime_dir(), name), environment, log))
+        return cls(*await connect(Endpoint(runtime_dir(), name), environment, log))
 
     async def load(
         self,
@@ -261,7 +261,7 @@ class Engine:
         """Why the connection is gone. Only the server that started a process learns how it ended."""
         if self._process is None:
             return f"the engine (process {self.pid}), which another server had started, is gone: its log says more"
-        await asyncio.wait({self._process.ended}, timeout=PATIENCE)
+        await asyncio.wait({self._process.ended}, timeout=EXIT_TIMEOUT)
         return self._process.reason() if self._process.ended.done() else "the engine hung up"
 
 

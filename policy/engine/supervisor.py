@@ -150,7 +150,7 @@ class Supervisor:
                 await asyncio.sleep(self._delay)
             settings = self._ladder[level]
             try:
-                engine = await self._join(settings)
+                engine = await self._connect(settings)
             except EngineDied as error:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
@@ -172,12 +172,12 @@ class Supervisor:
             f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
         )
 
-    async def _join(self, settings: EngineSettings) -> Engine:
+    async def _connect(self, settings: EngineSettings) -> Engine:
         """The engine that runs our model with `settings`, shared with every server that wants the same."""
         environment = environment_with(self._environment)
         parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
-        engine = await Engine.join(name, environment, self._log)
+        engine = await Engine.connect(name, environment, self._log)
         try:
             self.info = await engine.load(self.model, settings, self._layout, self._budgets)
         except BaseException:
