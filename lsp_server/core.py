@@ -24,7 +24,7 @@ from lsp_server.settings import Settings
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
-from policy.engine.supervisor import State, Supervisor
+from policy.engine.supervisor import EngineState, Supervisor
 from policy.errors import EngineError, ModelError
 from policy.gating import calibration
 from policy.generators import SameModel
@@ -50,7 +50,7 @@ def cache_dir() -> Path:
 class Observer(Protocol):
     """Who wants to know what the core does. Called on the event loop."""
 
-    def engine_changed(self, state: State, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str) -> None:
         """The worker starts, serves, or has failed."""
 
     def indexing(self, progress: Progress) -> None:
@@ -268,7 +268,7 @@ async def supervisor_of(
     *,
     layout: str = "",
     notice: Callable[[str], None],
-    on_state: Callable[[State], None] = lambda _state: None,
+    on_state: Callable[[EngineState], None] = lambda _state: None,
 ) -> Supervisor:
     """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)

@@ -113,7 +113,7 @@ class RepoformerServer(LanguageServer):
         except JsonRpcException as error:
             log.warning("the client refused to register %s: %s", method, error)
 
-    # -- what the session says (lsp_server.session.Client) -------------------------------------------------------------
+    # -- what the session says (lsp_server.session.ClientOutput) -------------------------------------------------------
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message to the person."""

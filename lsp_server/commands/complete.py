@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from indexer.workspace import Progress
     from lsp_server.cli import Subparsers
     from policy.completion.request import Completion
-    from policy.engine.supervisor import State
+    from policy.engine.supervisor import EngineState
 
 
 class UsageError(RepoformerError):
@@ -122,7 +122,7 @@ def _print(completion: Completion) -> None:
 class _Quiet:
     """Watches the core and says only what a person should know."""
 
-    def engine_changed(self, state: State, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str) -> None:
         """Nothing to do: the command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:

@@ -31,7 +31,7 @@ from policy.models.gguf import check_generator
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
 
-State = Literal["ok", "note", "problem"]
+CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 _FEW_WATCHES = 100_000
 _BUILD = "uv tool install --reinstall --no-cache ."  # a cached wheel would be what is here already
@@ -43,7 +43,7 @@ class Finding:
     """What one check found; `advice` says what to do, and is empty where nothing needs doing."""
 
     check: str
-    state: State
+    state: CheckResult
     found: str
     advice: str = ""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 5.0
+ANSWER_TIMEOUT = 5.0
 SET_KEY = "repoformer.setServerKey"
 
 
@@ -45,7 +45,7 @@ async def pull(ls: HandlerContext) -> None:
         return
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
-        answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), PATIENCE_SECONDS)
+        answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), ANSWER_TIMEOUT)
     except (asyncio.TimeoutError, JsonRpcException) as error:  # another class on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
     else:

@@ -16,7 +16,7 @@ from policy.completion.shape import Shaper
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
-from policy.gating.gate import AS_SAID, Known, TaskKind, gates_of
+from policy.gating.gate import AS_SAID, Known, Scope, gates_of
 from policy.generators import GeneratorProvider
 
 # By trigger: how many times `patience` a generation may take. A user who invokes a completion waits for it.
@@ -114,7 +114,7 @@ class Pipeline:
         pinned: Sequence[Hit],
         cursor: Cursor,
         settings: CompletionSettings,
-        kind: TaskKind,
+        kind: Scope,
     ) -> Decision:
         """Decide by the model's gate, or by the similarity of the best chunk for a model that has none."""
         if self._model_decides:

@@ -31,7 +31,7 @@ from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, difference, safer
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError
 
-State = Literal["stopped", "starting", "ready", "failed"]
+EngineState = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
 FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds: a worker that lived this long starts the back-off anew
@@ -61,11 +61,11 @@ class Supervisor:
         apart: str = "",
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
-        on_state: Callable[[State], None] = lambda _state: None,
+        on_state: Callable[[EngineState], None] = lambda _state: None,
     ) -> None:
         self.model = model.absolute()
         self.info: ModelInfo | None = None
-        self.state: State = "stopped"
+        self.state: EngineState = "stopped"
         self._asked = settings
         self._layout = layout
         self._budgets = budgets
@@ -225,7 +225,7 @@ class Supervisor:
     def _back_off(self) -> None:
         self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: EngineState) -> None:
         if state != self.state:
             self.state = state
             self._on_state(state)

@@ -20,7 +20,7 @@ from policy.gating.gate import Gate, gates_of
 from policy.models import locate as models
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
-from policy.training.running import Stop as Interrupt
+from policy.training.running import StopRequest as StopRequest
 
 from . import (
     crosscode,
@@ -40,7 +40,7 @@ from .policies import Point
 from .progress import Bar
 from .retrieval import Retrieval, Style
 from .table import Row, Table
-from .task import Data, EvaluationError, Kind, Problem, Task, spread
+from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
 DRAWN = 120
 # Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
@@ -64,7 +64,7 @@ class Options:
     dataset: str
     data: Path | None
     repos: Path | None
-    kinds: tuple[Kind, ...]
+    kinds: tuple[TaskKind, ...]
     all_kinds: bool
     blanks: int
     seed: int
@@ -110,7 +110,7 @@ async def evaluate(options: Options) -> Result:
     deciding = both.policy or both.generators[0]
     serving = served(options.generator or options.model, options)
     try:
-        with Interrupt() as interrupt:
+        with StopRequest() as interrupt:
             description = await _description(options, data, both)
             out = options.out or _place(options, description)
             rows = await runner.run(

@@ -28,7 +28,7 @@ from policy.engine.worker.embedding import Embedder
 from policy.engine.worker.listener import Listener
 from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.scheduler import ScheduledRequest, Scheduler
-from policy.engine.worker.session import Done, Session, longest_sequence
+from policy.engine.worker.session import CompletionModel, Done, longest_sequence
 from policy.errors import EngineFailed, RepoformerError
 
 
@@ -39,7 +39,7 @@ class Worker:
         self.scheduler = Scheduler(self._abort)
         self._order: protocol.Message | None = None  # the load message, to follow again after an unloading
         self._llama: Llama | None = None
-        self._session: Session | Embedder | None = None
+        self._session: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
 
     def run(self) -> None:
@@ -128,7 +128,7 @@ class Worker:
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
-    def _generate(self, session: Session, request: ScheduledRequest) -> protocol.Message:
+    def _generate(self, session: CompletionModel, request: ScheduledRequest) -> protocol.Message:
         message = request.message
         for event in session.generate(
             message["slot"],
@@ -142,7 +142,7 @@ class Worker:
             self._send(request, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
         raise EngineFailed("the generation came to no end")
 
-    def _loaded(self) -> Session | Embedder:
+    def _loaded(self) -> CompletionModel | Embedder:
         """The model as it was ordered, loaded unless it is, with a first evaluation: what would crash crashes here."""
         if self._session is None:
             if (order := self._order) is None:
@@ -152,8 +152,8 @@ class Worker:
                 check_fits(model)
             longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
             llama = Llama(model, settings, longest)
-            session: Session | Embedder = (
-                Embedder(llama) if settings.embedding else Session(llama, order["layout"], order["budgets"])
+            session: CompletionModel | Embedder = (
+                Embedder(llama) if settings.embedding else CompletionModel(llama, order["layout"], order["budgets"])
             )
             session.warm_up()
             self._llama, self._session = llama, session
