@@ -19,7 +19,7 @@ from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, ModelInfo
 from policy.engine.settings import ALL_LAYERS, EngineSettings
 from policy.engine.supervisor import Supervisor
-from policy.models import locate as models
+from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64  # of each generation
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="", help="a GGUF file; the default model otherwise")
     parser.add_argument("--places", type=int, default=8)
     options = parser.parse_args()
-    model = models.resolve(options.model).path
+    model = locate.resolve(options.model).path
     print(f"{describe()}\n{model.name}, {model.stat().st_size / 1e6:.0f} MB")
     for name, layers in (("processor", 0), ("GPU", ALL_LAYERS)):
         info, figures = asyncio.run(measure(model, EngineSettings(gpu_layers=layers), options.places))

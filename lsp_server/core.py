@@ -30,7 +30,7 @@ from policy.gating import calibration
 from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
@@ -217,13 +217,13 @@ class Core:
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
-        model = models.resolve(settings.model)
+        model = locate.resolve(settings.model)
         supervisor = await supervisor_of(
             model,
             settings,
             layout=settings.layout,
             notice=self._observer.notice,
-            on_state=lambda state: self._observer.engine_changed(state, models.name_of(model.path)),
+            on_state=lambda state: self._observer.engine_changed(state, locate.name_of(model.path)),
         )
         return Completer(supervisor, self._retriever, provider=await self._provider())
 
@@ -233,7 +233,7 @@ class Core:
         tell("")
         if settings.generator == "gguf":
             try:
-                model = models.resolve(settings.generator_model)
+                model = locate.resolve(settings.generator_model)
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model completes in its place.")
@@ -277,7 +277,7 @@ async def supervisor_of(
         model.path,
         _engine_settings(settings),
         layout=layout,
-        budgets={**models.recommended_budgets(model), **_budgets(settings)},
+        budgets={**locate.recommended_budgets(model), **_budgets(settings)},
         layers=header.number(f"{header.architecture}.block_count", 32),
         memory=cache_dir() / "engine.json",
         log=log.info,

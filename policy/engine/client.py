@@ -37,7 +37,7 @@ from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
-from policy.prompting.truncation import within_reach
+from policy.prompting.truncation import truncate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,7 +192,7 @@ class Engine:
         await asyncio.wait({self._receiving})
 
     def _pack(self, cursor: Cursor) -> protocol.Message:
-        return protocol.cursor_to_json(within_reach(cursor, self._budgets))
+        return protocol.cursor_to_json(truncate(cursor, self._budgets))
 
     async def _call(self, operation: str, urgency: Urgency | None = None, **values: Any) -> protocol.Message:
         async with contextlib.aclosing(self._request(operation, urgency, **values)) as events:

@@ -17,7 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
 from policy.training.running import StopRequest as StopRequest
@@ -158,10 +158,10 @@ def load(options: Options) -> Data:
 
 def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
     """Engines for many completions at once; raises `ModelError` where the setting names no model."""
-    model = models.resolve(setting)
+    model = locate.resolve(setting)
     header = check_generator(model.path)
     default = asdict(Budgets())
-    budgets = {**models.recommended_budgets(model), **options.budgets}
+    budgets = {**locate.recommended_budgets(model), **options.budgets}
     reach = sum(
         budgets.get(name, header.number(f"repoformer.budget.{name}", default[name]))
         for name in ("left", "right", "context")
@@ -179,14 +179,14 @@ def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
 
 def served(setting: str, options: Options) -> Supervisor:
     """The engine that editors get: what times are measured on; raises `ModelError`."""
-    model = models.resolve(setting)
-    budgets = {**models.recommended_budgets(model), **options.budgets}
+    model = locate.resolve(setting)
+    budgets = {**locate.recommended_budgets(model), **options.budgets}
     settings = EngineSettings(threads=options.threads)
     return _supervisor(model, check_generator(model.path), settings, budgets, f"{os.getpid()} served")
 
 
 def _supervisor(
-    model: models.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
+    model: locate.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
 ) -> Supervisor:
     layers = header.number(f"{header.architecture}.block_count", 32)
     # The worker has a working folder of its own.

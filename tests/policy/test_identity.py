@@ -14,9 +14,9 @@ from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
-from policy.models import locate as models
+from policy.models import locate
 
-SOURCE = Path(models.__file__).read_text("utf-8")
+SOURCE = Path(locate.__file__).read_text("utf-8")
 KEYS = 200
 BUDGETS = {"left": 64, "right": 16, "context": 48}
 SETTINGS = EngineSettings(context_size=4096, threads=2)
@@ -47,7 +47,7 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
 
 
 async def test_a_text_does_not_depend_on_what_was_there() -> None:
-    model = models.resolve("").path
+    model = locate.resolve("").path
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid
