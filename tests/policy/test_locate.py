@@ -12,7 +12,7 @@ from policy.models import locate
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "locate.py"))  # nothing ships in there
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))  # nothing ships in there
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"
 
