@@ -1,13 +1,13 @@
-"""Keeps one worker at hand: joins or starts it, does so again with back-off, and steps back to safer parameters.
+"""Keep one worker running: connect to it or start it, restart it with back-off, fall back to safer settings.
 
-The worker may serve other servers as well; each has a supervisor that does the same for itself, and they meet again at
-the same engine after each step.
+The worker may serve other servers too. Each server has a supervisor that takes the same steps, so they connect to the
+same engine again after each step.
 
-A worker that dies while it loads a model or at its first evaluation was started with parameters that this machine
-does not bear (weights repacked for instructions that are not allowed, a driver that crashes): the next one starts
-with safer ones, see `policy.engine.settings.safer`. What worked is remembered per machine and build, so that the next
-start is quick, and is said once. A worker that dies later gets another with the same parameters. A GPU whose memory
-does not do gets fewer layers; that is not remembered, for what else it holds changes.
+A worker that dies while it loads a model or at its first evaluation had settings that do not work on this machine
+(weights repacked for instructions that are not allowed, a driver that crashes). The next one gets safer settings, see
+`policy.engine.settings.fallbacks`. The settings that worked are remembered per machine and build, so that the next
+start is quick, and reported once. A worker that dies later is restarted with the same settings. A GPU that runs out of
+memory gets fewer layers; that is not remembered, because the free memory changes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from policy.engine.client import Engine
 from policy.engine.endpoint import identity
 from policy.engine.messages import ModelInfo
 from policy.engine.process import environment_with
-from policy.engine.settings import EngineSettings, difference, safer
+from policy.engine.settings import EngineSettings, difference, fallbacks
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError
 
 EngineState = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
 FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
-HEALTHY_AFTER = 60.0  # seconds: a worker that lived this long starts the back-off anew
-ATTEMPTS = 6
+HEALTHY_AFTER = 60.0  # seconds: a worker that ran this long resets the back-off
+MAX_STARTS = 6
 RETRY_AFTER = 60.0  # seconds
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)
 
@@ -69,7 +69,7 @@ class Supervisor:
         self._asked = settings
         self._layout = layout
         self._budgets = budgets
-        self._ladder = list(safer(settings, layers))
+        self._fallbacks = list(fallbacks(settings, layers))
         self._memory = memory
         self._environment, self._apart = environment, apart
         self._log, self._notice, self._on_state = log, notice, on_state
@@ -131,7 +131,7 @@ class Supervisor:
 
     async def _start(self) -> Engine:
         try:
-            return await self._climb_down()
+            return await self._start_with_fallbacks()
         except RepoformerError as error:
             self._failure, self._failed_at = error, time.monotonic()
             self._set_state("failed")
@@ -140,36 +140,36 @@ class Supervisor:
         finally:
             self._starting = None
 
-    async def _climb_down(self) -> Engine:
-        """Try the rungs of the ladder from the remembered one on; the last rung may be tried again."""
+    async def _start_with_fallbacks(self) -> Engine:
+        """Start with the remembered settings, then with safer ones after each crash. The last ones may be tried again."""
         self._set_state("starting")
-        level = min(self._remembered_level(), len(self._ladder) - 1)
-        last, crowded = EngineDied("never started"), False
-        for _attempt in range(ATTEMPTS):
+        level = min(self._remembered_level(), len(self._fallbacks) - 1)
+        last, out_of_memory = EngineDied("never started"), False
+        for _attempt in range(MAX_STARTS):
             if self._delay:
                 await asyncio.sleep(self._delay)
-            settings = self._ladder[level]
+            settings = self._fallbacks[level]
             try:
                 engine = await self._connect(settings)
             except EngineDied as error:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
                 self._back_off()
-                level = min(level + 1, len(self._ladder) - 1)
+                level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:
                     raise
                 self._log(f"{error}; trying with fewer layers on the GPU")
-                crowded = True
-                while self._ladder[level].gpu_layers == settings.gpu_layers:
+                out_of_memory = True
+                while self._fallbacks[level].gpu_layers == settings.gpu_layers:
                     level += 1
             except EngineFailed as error:  # it refuses the settings
                 raise EngineUnavailable(str(error)) from error
             else:
-                self._adopt(engine, level, crowded=crowded)
+                self._adopt(engine, level, out_of_memory=out_of_memory)
                 return engine
         raise EngineUnavailable(
-            f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
+            f"{last}. {MAX_STARTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
         )
 
     async def _connect(self, settings: EngineSettings) -> Engine:
@@ -185,13 +185,13 @@ class Supervisor:
             raise
         return engine
 
-    def _adopt(self, engine: Engine, level: int, *, crowded: bool) -> None:
+    def _adopt(self, engine: Engine, level: int, *, out_of_memory: bool) -> None:
         self._engine = engine
         self._ready_at = time.monotonic()
         self._watching = asyncio.create_task(self._watch(engine))
         if level and level != self._remembered_level():
-            changed = difference(self._asked, self._ladder[level])
-            if crowded:
+            changed = difference(self._asked, self._fallbacks[level])
+            if out_of_memory:
                 self._notice(
                     f"The GPU has not the memory for {self.model.stem}; less of it runs there now ({changed})."
                 )

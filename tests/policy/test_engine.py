@@ -19,7 +19,7 @@ import pytest_asyncio
 from indexer.model import Chunk, Cursor
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, Stop, Trial, Tried, Urgency
-from policy.engine.settings import EngineSettings, difference, safer
+from policy.engine.settings import EngineSettings, difference, fallbacks
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
 from policy.prompting.prompt import Budgets
@@ -374,15 +374,15 @@ async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
     await supervisor.close()
 
 
-async def test_the_ladder_of_safer_parameters() -> None:
-    steps = list(safer(EngineSettings(), layers=30))
+async def test_the_fallback_settings() -> None:
+    steps = list(fallbacks(EngineSettings(), layers=30))
     assert [(step.extra_buffers, step.gpu_layers) for step in steps] == [
         (True, -1),
         (False, -1),
         (False, 15),
         (False, 0),
     ]
-    assert list(safer(EngineSettings(gpu_layers=0, extra_buffers=False), layers=30)) == [
+    assert list(fallbacks(EngineSettings(gpu_layers=0, extra_buffers=False), layers=30)) == [
         EngineSettings(gpu_layers=0, extra_buffers=False)
     ]
     assert difference(steps[0], steps[2]) == "gpu_layers -1 → 15, extra_buffers True → False"
