@@ -141,7 +141,7 @@ class Supervisor:
             self._starting = None
 
     async def _start_with_fallbacks(self) -> Engine:
-        """Start with the remembered settings, then with safer ones after each crash. The last ones may be tried again."""
+        """Start with the remembered settings, then safer ones after each crash; the last may be tried again."""
         self._set_state("starting")
         level = min(self._remembered_level(), len(self._fallbacks) - 1)
         last, out_of_memory = EngineDied("never started"), False
