@@ -98,7 +98,7 @@ class Endpoint:
     name: str
 
     def claim(self) -> int | None:
-        """Take the lock, for as long as this process lives. Returns its descriptor, or None if another process has it."""
+        """Take the lock until this process ends. Returns its descriptor, or None if another process has it."""
         descriptor = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not _lock(descriptor):
             os.close(descriptor)
