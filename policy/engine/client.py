@@ -1,8 +1,8 @@
-"""The server's side of one worker process: join it, call it, learn how it died.
+"""The server's side of one worker process: connect to it, call it, learn how it ended.
 
 `Engine` is a typed face on the connection. Cancelling the task that awaits a call cancels the call in native code.
-When the process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker
-is never repaired, the supervisor joins another.
+When the process ends, every waiting call raises `EngineDied` with the reason, and so does every later call: the
+supervisor connects to another worker.
 """
 
 from __future__ import annotations
