@@ -12,7 +12,7 @@ from policy.models import locate as models
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models.py"))  # nothing ships in there
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))  # nothing ships in there
     monkeypatch.setattr(models, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"
 
