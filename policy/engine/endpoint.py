@@ -79,12 +79,16 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's version."""
+    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's version.
+
+    The cards count too: what they say of a model is part of how the worker prompts it.
+    """
     digest = hashlib.sha256()
     with contextlib.suppress(PackageNotFoundError):
         digest.update(version("llama-cpp-python").encode())
     for package in ("indexer", "policy"):
-        for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
+        folder = Path(__file__).parents[2] / package
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):
             if "training" not in path.parts and "evaluation" not in path.parts:
                 digest.update(path.read_bytes())
     return digest.hexdigest()
