@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from lsp_server.choosing import AUTO
 from lsp_server.commands.bar import Bar
 from policy.engine.memory import size_of
+from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
-from policy.models import catalogue, hub
+from policy.models import catalogue, choice, hub
 from policy.models import locate as models
 from policy.models.gguf import check_generator
 from policy.models.pull import From, Watcher, pull
@@ -68,24 +70,40 @@ def _type_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(options: argparse.Namespace) -> int:
-    print(models.resolve(options.model).path)
+    print(_used().path if options.model in AUTO else models.resolve(options.model).path)
     return 0
 
 
+def _used() -> models.ModelFile:
+    """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
+    found = choice.used(Speeds())
+    return found.model if found else models.resolve()
+
+
 def _list(options: argparse.Namespace) -> int:
-    found = models.installed()
-    for number, model in enumerate(found):
+    found, speeds, best = models.installed(), Speeds(), choice.used(Speeds())
+    for model in found:
         try:
             kind = check_generator(model.path).architecture
         except ModelError as error:
             kind = f"unusable: {error}"
-        size = size_of(model.path) / 1e6
-        print(f"{'*' if number == 0 else ' '} {model.path}  {size:,.0f} MB  {model.source}  {kind}")
-    if found:
-        print(f"\n* is used, because {models.REASONS[found[0].source]}")
+        size, mark = size_of(model.path) / 1e6, "*" if best and model == best.model else " "
+        speed = speeds.of(model.path)
+        took = f"  {speed.line_seconds:.2f} s a line" if speed else ""
+        print(f"{mark} {model.path}  {size:,.0f} MB  {model.source}  {kind}{took}")
+    if best:
+        print(f"\n* is used, because {_why(best, speeds)}")
     else:
         print(f"no models (looked in the package and in {models.cache_dir()}); get one: repoformer-lsp model pull NAME")
     return 0
+
+
+def _why(best: choice.Candidate, speeds: Speeds) -> str:
+    slower = [each for each in choice.candidates(speeds) if not each.fits and each != best]
+    if not slower:
+        return models.REASONS[best.model.source]
+    listed = ", ".join(f"{each.model.path.name} ({each.speed.line_seconds:.2f} s)" for each in slower if each.speed)
+    return f"a line may take {LIMIT_SECONDS} s, and it is too slow with {listed}"
 
 
 def _pull(options: argparse.Namespace) -> int:
@@ -126,9 +144,9 @@ def _pull_pinned(card: Card, source: From) -> int:
         bar.close()
     check_generator(found)
     print(found)
-    used = models.resolve()
+    used = _used()
     if used.path == found:
-        _say("it is used from now on, unless the setting `model` names another")
+        _say("it is used from now on, where this machine is fast enough and the setting `model` names no other")
     else:
         _say(
             f"{used.path.name} is used, because {models.REASONS[used.source]}; to use this one, set `model` to its path"

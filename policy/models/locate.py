@@ -56,7 +56,7 @@ def cache_dir() -> Path:
 def installed() -> list[ModelFile]:
     """Models that are there without being named, in the order in which they are preferred."""
     folder = cache_dir()
-    pulled = [path for path in (folder / card.file for card in all_cards()) if of_file(path)]
+    pulled = [path for path in (folder / card.file for card in reversed(all_cards())) if of_file(path)]
     shipped = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
     cached = [path for path in (*sorted(folder.glob("*.gguf")), *sorted(folder.glob("*/*.gguf"))) if path not in pulled]
     found = [ModelFile(path, "pulled") for path in pulled]
@@ -66,11 +66,11 @@ def installed() -> list[ModelFile]:
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
-    """The model to use; `setting` is a file that a person asked for, or empty.
+    """The model to use; `setting` is a file that a person asked for, or empty, or "auto".
 
     Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.models.gguf`).
     """
-    if str(setting):
+    if str(setting) not in {"", "auto"}:
         path = Path(setting).expanduser().absolute()
         if not path.is_file():
             raise ModelMissing(
