@@ -13,8 +13,7 @@ from lsp_server.commands.bar import Bar
 from policy.engine.memory import size_of
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
-from policy.models import catalogue, choice, hub
-from policy.models import locate as models
+from policy.models import catalogue, choice, hub, locate
 from policy.models.gguf import check_generator
 from policy.models.pull import From, Watcher, pull
 from policy.training import importing, wheel
@@ -70,18 +69,18 @@ def _type_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(options: argparse.Namespace) -> int:
-    print(_used().path if options.model in AUTO else models.resolve(options.model).path)
+    print(_used().path if options.model in AUTO else locate.resolve(options.model).path)
     return 0
 
 
-def _used() -> models.ModelFile:
+def _used() -> locate.ModelFile:
     """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
     found = choice.used(Speeds())
-    return found.model if found else models.resolve()
+    return found.model if found else locate.resolve()
 
 
 def _list(options: argparse.Namespace) -> int:
-    found, speeds, best = models.installed(), Speeds(), choice.used(Speeds())
+    found, speeds, best = locate.installed(), Speeds(), choice.used(Speeds())
     for model in found:
         try:
             kind = check_generator(model.path).architecture
@@ -94,14 +93,14 @@ def _list(options: argparse.Namespace) -> int:
     if best:
         print(f"\n* is used, because {_why(best, speeds)}")
     else:
-        print(f"no models (looked in the package and in {models.cache_dir()}); get one: repoformer-lsp model pull NAME")
+        print(f"no models (looked in the package and in {locate.cache_dir()}); get one: repoformer-lsp model pull NAME")
     return 0
 
 
 def _why(best: choice.Candidate, speeds: Speeds) -> str:
     slower = [each for each in choice.candidates(speeds) if not each.fits and each != best]
     if not slower:
-        return models.REASONS[best.model.source]
+        return locate.REASONS[best.model.source]
     listed = ", ".join(f"{each.model.path.name} ({each.speed.line_seconds:.2f} s)" for each in slower if each.speed)
     return f"a line may take {LIMIT_SECONDS} s, and it is too slow with {listed}"
 
@@ -122,7 +121,7 @@ def _pull(options: argparse.Namespace) -> int:
         repository, file = entry.repository, entry.file
         if not file:
             _need_converter()
-    found = hub.pull(repository, file, models.cache_dir(), _say)
+    found = hub.pull(repository, file, locate.cache_dir(), _say)
     if found.is_dir():
         return _convert(found, None, options.type)
     check_generator(found)
@@ -139,7 +138,7 @@ def _pull_pinned(card: Card, source: From) -> int:
         _say(line)
 
     try:
-        found = pull(card, models.cache_dir(), source, Watcher(say, bar.show))
+        found = pull(card, locate.cache_dir(), source, Watcher(say, bar.show))
     finally:
         bar.close()
     check_generator(found)
@@ -148,9 +147,8 @@ def _pull_pinned(card: Card, source: From) -> int:
     if used.path == found:
         _say("it is used from now on, where this machine is fast enough and the setting `model` names no other")
     else:
-        _say(
-            f"{used.path.name} is used, because {models.REASONS[used.source]}; to use this one, set `model` to its path"
-        )
+        _say(f"{used.path.name} is still used: `repoformer-lsp model list` says why")
+        _say("to use this one, set `model` to its path")
     return 0
 
 

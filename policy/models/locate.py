@@ -18,7 +18,7 @@ import platformdirs
 
 from policy.errors import ModelMissing
 from policy.models.card import all_cards, of_file
-from policy.models.shards import is_later_part, whole_name
+from policy.models.shards import is_later_shard, name_without_shard
 
 Source = Literal["setting", "pulled", "shipped", "cache"]
 
@@ -45,7 +45,7 @@ class ModelFile:
 
 def name_of(path: Path) -> str:
     """What a model is called: its file's name, without what says that it is the first part of several."""
-    return Path(whole_name(path.name)).stem
+    return Path(name_without_shard(path.name)).stem
 
 
 def cache_dir() -> Path:
@@ -62,7 +62,7 @@ def installed() -> list[ModelFile]:
     found = [ModelFile(path, "pulled") for path in pulled]
     found += [ModelFile(path, "shipped") for path in shipped]
     found += [ModelFile(path, "cache") for path in cached]
-    return [model for model in found if not is_later_part(model.path)]
+    return [model for model in found if not is_later_shard(model.path)]
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
