@@ -79,12 +79,16 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """Return a hash of our modules and llama.cpp's version, as they were at the first call."""
+    """Return a hash of what the worker runs, as it was at the first call: our modules, llama.cpp's version, the cards.
+
+    Cards count because they say how the worker prompts a model.
+    """
     digest = hashlib.sha256()
     with contextlib.suppress(PackageNotFoundError):
         digest.update(version("llama-cpp-python").encode())
     for package in ("indexer", "policy"):
-        for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
+        folder = Path(__file__).parents[2] / package
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):
             if "training" not in path.parts and "evaluation" not in path.parts:
                 digest.update(path.read_bytes())
     return digest.hexdigest()
