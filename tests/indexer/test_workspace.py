@@ -16,7 +16,7 @@ import pytest
 from indexer import worker
 from indexer.document import Extract
 from indexer.folder import Folder, Remembered
-from indexer.parts import Merge
+from indexer.segment_list import Merge
 from indexer.settings import IndexSettings
 from indexer.workspace import WorkspaceIndex
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_deleted_while_a_worker_has_it(index: WorkspaceIndex, tmp
     looked = threading.Event()
     index.touch([tmp_path / "ws" / gone])
     index._post(looked.set)
-    until(lambda: looked.is_set() and not index._touched)
+    until(lambda: looked.is_set() and not index._changed_paths)
     index._pool._on_done = done
     for outcomes in held:
         done(outcomes)
