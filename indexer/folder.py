@@ -15,7 +15,7 @@ from indexer.worker import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class LoadedFile:
     """A file as it was when the index was saved; `extract` is None if its content kept it out."""
 
     entry: Entry
@@ -47,7 +47,7 @@ class Folder:
         """Read the ignore files again."""
         self.rules = Rules(self.root, self._settings)
 
-    def load(self) -> list[Remembered]:
+    def load(self) -> list[LoadedFile]:
         """Open the store and return what it holds."""
         if self._cache_dir is None:
             return []
@@ -55,9 +55,9 @@ class Folder:
             self._cache_dir, str(self.root), self._settings.chunking, max_bytes=self._settings.cache_bytes
         )
         return [
-            remembered
+            loaded
             for saved in self._store.load()
-            if (remembered := self._remember(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
+            if (loaded := self._loaded(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
         ]
 
     def scan(self, inner: tuple[str, ...]) -> tuple[list[Entry], list[Reason]]:
@@ -85,9 +85,9 @@ class Folder:
             self._store.close()
             self._store = None
 
-    def _remember(self, path: str, mtime_ns: int, size: int, digest: bytes, record: bytes) -> Remembered | None:
+    def _loaded(self, path: str, mtime_ns: int, size: int, digest: bytes, record: bytes) -> LoadedFile | None:
         try:
             extract = Extract.from_bytes(str(self.root), path, record) if record else None
         except DamagedRecord:
             return None  # it will be read again
-        return Remembered(Entry(path, mtime_ns, size), digest, extract)
+        return LoadedFile(Entry(path, mtime_ns, size), digest, extract)

@@ -21,7 +21,7 @@ from indexer.rules import Reason
 from indexer.worker import Outcome, Task, receive, send
 
 _log = logging.getLogger(__name__)
-_PATIENCE = 60.0  # seconds for a batch; a batch takes a fraction of one
+_BATCH_SECONDS = 60.0  # seconds for a batch; a batch takes a fraction of one
 
 
 class Pool:
@@ -60,7 +60,7 @@ class Pool:
             outcomes: list[Outcome] = []
             worker = worker or _started()
             try:
-                outcomes = worker.perform(batch) if worker else [self._alone(task) for task in batch]
+                outcomes = worker.perform(batch) if worker else [self._perform_singly(task) for task in batch]
             except (
                 Exception
             ) as error:  # it died, or its answer was none; whoever waits for this batch must not wait for ever
@@ -68,12 +68,12 @@ class Pool:
                     worker.end()
                 worker = None
                 _log.info("an index worker failed (%r); its %d files are tried one by one", error, len(batch))
-                outcomes = [self._alone(task) for task in batch]
+                outcomes = [self._perform_singly(task) for task in batch]
             self._on_done(outcomes)
         if worker is not None:
             worker.end()
 
-    def _alone(self, task: Task) -> Outcome:
+    def _perform_singly(self, task: Task) -> Outcome:
         """Try one task in a worker of its own: as it is, and then as windows."""
         for attempt in (task, replace(task, plain=True)):
             worker = None if self._closing.is_set() else _started()
@@ -109,7 +109,7 @@ class _Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise EOFError
-        watch = threading.Timer(_PATIENCE, self._process.kill)
+        watch = threading.Timer(_BATCH_SECONDS, self._process.kill)
         watch.daemon = True
         watch.start()
         try:

@@ -47,15 +47,15 @@ def decode(data: bytes) -> str | Reason:
         if b"\0" in data:
             return Reason("binary", "it holds a NUL byte")
         try:
-            return judge(data.decode("utf-8"))
+            return check_text(data.decode("utf-8"))
         except UnicodeDecodeError:
             if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
                 return Reason("binary", "it holds control characters and is not UTF-8")
-            return judge(data.decode("latin-1"))
-    return judge(data.decode(encoding, "replace"))
+            return check_text(data.decode("latin-1"))
+    return check_text(data.decode(encoding, "replace"))
 
 
-def judge(text: str) -> str | Reason:
+def check_text(text: str) -> str | Reason:
     """Return the text, or why its content makes it no use: made by a tool, not written by a person."""
     lines = text.count("\n") + 1
     if len(text) > 2_000:

@@ -86,13 +86,13 @@ class Rules:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             return Reason("outside", f"{path} does not lie in {self.root}")
-        shut: Reason | None = None
+        blocked_by: Reason | None = None
         for parent in reversed([str(at) for at in pure.parents][:-1]):
             if (self.root / parent).is_symlink():
                 return _link(self.root / parent)
-            entered, shut = self._directory(f"{parent}/", shut)
+            entered, blocked_by = self._directory(f"{parent}/", blocked_by)
             if not entered:
-                return shut
+                return blocked_by
         if size is None:
             try:
                 status = (self.root / path).lstat()
@@ -103,17 +103,17 @@ class Rules:
             if not stat.S_ISREG(status.st_mode):
                 return Reason("special", f"{path} is not a regular file")
             size = status.st_size
-        return self._file(path, size, shut)
+        return self._file(path, size, blocked_by)
 
-    def passes_over(self, path: str) -> bool:
+    def never_indexes(self, path: str) -> bool:
         """Tell, from the path alone and at once, that nothing there is ever indexed: what builds and git write."""
         return not self._include.patterns and not _DIRECTORIES.isdisjoint(path.split("/")[:-1])
 
     def enters(self, directory: str) -> bool:
         """Tell whether files in a directory (relative path) may belong to the index."""
-        shut: Reason | None = None
+        blocked_by: Reason | None = None
         for at in (*reversed([str(parent) for parent in PurePosixPath(directory).parents][:-1]), directory):
-            entered, shut = self._directory(f"{at}/", shut)
+            entered, blocked_by = self._directory(f"{at}/", blocked_by)
             if not entered or (self.root / at).is_symlink():
                 return False
         return True
@@ -125,7 +125,7 @@ class Rules:
         """
         todo: list[tuple[str, Reason | None]] = [("", None)]
         while todo:
-            directory, shut = todo.pop()
+            directory, blocked_by = todo.pop()
             try:
                 with os.scandir(self.root / directory) as entries:
                     for entry in entries:
@@ -134,41 +134,41 @@ class Rules:
                             if entry.is_symlink():
                                 continue
                             if entry.is_dir(follow_symlinks=False):
-                                entered, reason = self._directory(f"{path}/", shut)
+                                entered, reason = self._directory(f"{path}/", blocked_by)
                                 if entered:
                                     todo.append((f"{path}/", reason))
                             elif entry.is_file(follow_symlinks=False) and language_of(entry.name) is not None:
                                 status = entry.stat(follow_symlinks=False)
-                                if self._file(path, status.st_size, shut) is None:
+                                if self._file(path, status.st_size, blocked_by) is None:
                                     yield Entry(path, status.st_mtime_ns, status.st_size)
                         except OSError:
                             continue  # it vanished between being listed and being looked at
             except OSError as error:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
-    def _directory(self, path: str, shut: Reason | None) -> tuple[bool, Reason | None]:
-        """Tell whether to enter a directory (path ends in "/") whose parent was entered, and what shuts it.
+    def _directory(self, path: str, blocked_by: Reason | None) -> tuple[bool, Reason | None]:
+        """Tell whether to enter a directory (path ends in "/") whose parent was entered, and why its files are left out.
 
-        A directory that is shut, or lies in one (`shut`), is entered only for what `include` names in it.
+        A directory that is left out, or is inside one (`blocked_by`), is entered only for what `include` names in it.
         """
         if self._exclude.decide(path):
             return False, self._excluded(path)
         if self._include.decide(path):
             return True, None
         name = path[:-1].rpartition("/")[2]
-        shut = shut or self._ignored(path)
-        if shut is None and name in _DIRECTORIES:
-            shut = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
-        return shut is None or self._reaches_include(path), shut
+        blocked_by = blocked_by or self._ignored(path)
+        if blocked_by is None and name in _DIRECTORIES:
+            blocked_by = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
+        return blocked_by is None or self._reaches_include(path), blocked_by
 
-    def _file(self, path: str, size: int, shut: Reason | None) -> Reason | None:
-        """Judge a file whose directory was entered; `shut` as in `_directory`."""
+    def _file(self, path: str, size: int, blocked_by: Reason | None) -> Reason | None:
+        """Judge a file whose directory was entered; `blocked_by` as in `_directory`."""
         name = path.rpartition("/")[2]
         if _SECRET_NAME.fullmatch(name):
             return Reason("secret", f"a file named {name} may hold secrets and is never read")
         if self._exclude.decide(path):
             return self._excluded(path)
-        if self._include.decide(path) is not True and (reason := shut or self._ignored(path)):
+        if self._include.decide(path) is not True and (reason := blocked_by or self._ignored(path)):
             return reason
         if _LOCK_NAME.fullmatch(name):
             return Reason("lock", f"{name} is a lock file")

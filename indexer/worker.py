@@ -22,7 +22,7 @@ from indexer.chunking import Chunking
 from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
 from indexer.languages import language_of
-from indexer.reading import decode, judge, read
+from indexer.reading import check_text, decode, read
 from indexer.rules import Reason
 
 _LENGTH = struct.Struct("<Q")
@@ -85,7 +85,7 @@ def perform(task: Task) -> Outcome:
         text = decode(data)
     else:
         digest = digest_of(task.text.encode("utf-8", "replace"), task)
-        text = judge(task.text)
+        text = check_text(task.text)
     if isinstance(text, Reason):
         return Outcome(task.root, task.path, digest, mtime_ns, size, reason=text)
     language = None if task.plain else language_of(task.path, task.lsp_id)

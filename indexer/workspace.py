@@ -22,7 +22,7 @@ from typing import Literal
 
 from indexer.debouncer import Debouncer, files_in_deleted
 from indexer.document import Extract
-from indexer.folder import Folder, Remembered
+from indexer.folder import Folder, LoadedFile
 from indexer.pool import Pool
 from indexer.read_queue import ReadQueue
 from indexer.rules import Entry, Reason
@@ -30,7 +30,7 @@ from indexer.segment import Segment
 from indexer.segment_list import SMALL, FileKey, Merge, SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
-from indexer.store import tidy
+from indexer.store import delete_old_indexes
 from indexer.watching import Watcher
 from indexer.worker import Outcome, Task
 
@@ -123,7 +123,7 @@ class WorkspaceIndex:
         self._writer.start()
         self._pool.start()
         if (cache := self._cache_dir) is not None:
-            self._on_disk(lambda: tidy(cache, max_bytes=self.settings.cache_bytes))
+            self._on_disk(lambda: delete_old_indexes(cache, max_bytes=self.settings.cache_bytes))
         self.set_roots(self._roots)
 
     def close(self) -> None:
@@ -276,21 +276,21 @@ class WorkspaceIndex:
         self._on_progress(Progress("scan", 0, 0))
 
         def work() -> Callable[[], None]:
-            remembered = folder.load()
-            segment = Segment.build([file.extract for file in remembered if file.extract is not None])
-            return lambda: self._loaded(root, remembered, segment)
+            loaded = folder.load()
+            segment = Segment.build([file.extract for file in loaded if file.extract is not None])
+            return lambda: self._loaded(root, loaded, segment)
 
         self._run_on_helper(self._disk, work)
 
-    def _loaded(self, root: str, remembered: Sequence[Remembered], segment: Segment) -> None:
+    def _loaded(self, root: str, loaded: Sequence[LoadedFile], segment: Segment) -> None:
         if root not in self._folders:
             return
-        for file in remembered:
+        for file in loaded:
             self._known.setdefault((root, file.entry.path), (file.entry.mtime_ns, file.entry.size, file.digest))
         if segment.documents:
             self._segments.include(segment)
             self._changed = True
-        self._remove_files([key for file in remembered if not self._is_in_workspace(key := (root, file.entry.path))])
+        self._remove_files([key for file in loaded if not self._is_in_workspace(key := (root, file.entry.path))])
         self._read_queue.add_first(self._open_files())
         self._scan([root])
 
@@ -349,7 +349,7 @@ class WorkspaceIndex:
             if self._folders[root].is_rule(name):
                 self._folders[root].renew_rules()
                 scan.add(root)
-            elif self._folders[root].rules.passes_over(name):
+            elif self._folders[root].rules.never_indexes(name):
                 continue
             elif key in self._known or key in self._read_queue or Path(path).is_file():
                 self._read_queue.add_first([key])

@@ -17,7 +17,7 @@ import pytest
 
 from indexer import worker
 from indexer.settings import IndexSettings
-from indexer.store import KEPT_DAYS, tidy
+from indexer.store import KEPT_DAYS, delete_old_indexes
 from indexer.watching import Watcher
 from indexer.workspace import Progress, WorkspaceIndex
 
@@ -228,7 +228,7 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * size)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
-    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
+    assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
 
 
@@ -238,7 +238,7 @@ def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path:
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * 100)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
-    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
+    assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
 
 
 def test_without_native_events_the_disk_is_compared_and_that_is_said_once(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from indexer.chunking import Chunking
 from indexer.extract import extract
-from indexer.folder import Folder, Remembered
+from indexer.folder import Folder, LoadedFile
 from indexer.languages import language_of
 from indexer.model import Chunk, Cursor
 from indexer.retrieval import RetrieverName
@@ -90,10 +90,10 @@ def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
     """An index whose saved folders take so long to load that things happen meanwhile."""
     load = Folder.load
 
-    def slow_load(folder: Folder) -> list[Remembered]:
-        remembered = load(folder)
+    def slow_load(folder: Folder) -> list[LoadedFile]:
+        loaded = load(folder)
         time.sleep(0.03)
-        return remembered
+        return loaded
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "load", slow_load)

@@ -15,7 +15,7 @@ import pytest
 
 from indexer import worker
 from indexer.document import Extract
-from indexer.folder import Folder, Remembered
+from indexer.folder import Folder, LoadedFile
 from indexer.segment_list import Merge
 from indexer.settings import IndexSettings
 from indexer.workspace import WorkspaceIndex
@@ -178,10 +178,10 @@ def test_a_document_opened_before_the_saved_index_is_loaded(
     index.close()
     opened, load = threading.Event(), Folder.load
 
-    def slow_load(folder: Folder) -> list[Remembered]:
-        remembered = load(folder)
+    def slow_load(folder: Folder) -> list[LoadedFile]:
+        loaded = load(folder)
         assert opened.wait(30)
-        return remembered
+        return loaded
 
     monkeypatch.setattr(Folder, "load", slow_load)
     root = tmp_path / "ws"
