@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.document import DamagedRecord, Extract
-from indexer.ignore import IGNORE_FILES
+from indexer.ignore_files import IGNORE_FILES
 from indexer.rules import Entry, Reason, Rules
 from indexer.settings import IndexSettings
 from indexer.store import Store
@@ -41,7 +41,7 @@ class Folder:
 
     def is_rule(self, path: str) -> bool:
         """Tell whether a change of this file changes what is indexed."""
-        return path.rpartition("/")[2] in IGNORE_FILES or path == ".git/info/exclude"
+        return path.rpartition("/")[2] in (*IGNORE_FILES, ".gitmodules") or f"/{path}".endswith("/.git/info/exclude")
 
     def renew_rules(self) -> None:
         """Read the ignore files again."""

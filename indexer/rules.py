@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from indexer.ignore import IGNORE_FILES, Patterns, outer_patterns, read_patterns
+from indexer.ignore import Patterns
+from indexer.ignore_files import IgnoreFiles
 from indexer.languages import language_of
 from indexer.settings import IndexSettings
 
 Rule = Literal[
-    "outside", "missing", "link", "special", "secret", "exclude", "ignored", "directory", "lock", "minified",
-    "generated", "kind", "size", "binary", "unreadable",
+    "outside", "missing", "link", "special", "secret", "exclude", "ignored", "worktree", "directory", "lock",
+    "minified", "generated", "kind", "size", "binary", "unreadable",
 ]  # fmt: skip
 
 _SECRET_NAME = re.compile(
@@ -75,8 +76,7 @@ class Rules:
         self._max_bytes = settings.max_file_bytes
         self._exclude = Patterns("the setting `exclude`", settings.exclude)
         self._include = Patterns("the setting `include`", settings.include)
-        self._outer = outer_patterns(root)
-        self._inner: dict[str, tuple[Patterns, ...]] = {}
+        self._ignore_files = IgnoreFiles(root)
 
     def why_not(self, path: str, *, size: int | None = None) -> Reason | None:
         """Return why the file at a relative path is left out by its name, place, kind or size; None if it is let in.
@@ -147,19 +147,27 @@ class Rules:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
     def _directory(self, path: str, blocked_by: Reason | None) -> tuple[bool, Reason | None]:
-        """Tell whether to enter a directory (path ends in "/") whose parent was entered, and why its files are left out.
+        """Tell whether to enter a directory (path ends in "/") and why its files are left out, if they are.
 
-        A directory that is left out, or is inside one (`blocked_by`), is entered only for what `include` names in it.
+        The parent directory was entered before. A directory that is left out, or is inside one (`blocked_by`), is
+        entered only for what `include` names in it and for submodules.
         """
         if self._exclude.decide(path):
             return False, self._excluded(path)
+        is_copy = not self._ignore_files.enter(path)
         if self._include.decide(path):
             return True, None
         name = path[:-1].rpartition("/")[2]
-        blocked_by = blocked_by or self._ignored(path)
+        if is_copy:
+            blocked_by = Reason("worktree", f"{path} is a linked worktree of a repository: a second copy of its files")
+        elif path[:-1] in self._ignore_files.submodules:
+            blocked_by = None
+        else:
+            blocked_by = blocked_by or self._ignored(path)
         if blocked_by is None and name in _DIRECTORIES:
             blocked_by = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
-        return blocked_by is None or self._reaches_include(path), blocked_by
+        enters = blocked_by is None or self._reaches_include(path)
+        return enters or self._ignore_files.leads_to_submodule(path), blocked_by
 
     def _file(self, path: str, size: int, blocked_by: Reason | None) -> Reason | None:
         """Judge a file whose directory was entered; `blocked_by` as in `_directory`."""
@@ -187,32 +195,10 @@ class Rules:
         return Reason("exclude", f"{path} matches `{pattern.text if pattern else ''}` in {self._exclude.source}")
 
     def _ignored(self, path: str) -> Reason | None:
-        for patterns in self._chain(path):
-            decision = patterns.decide(path)
-            if decision:
-                pattern = patterns.deciding(path)
-                where = f"line {pattern.line}, `{pattern.text}`" if pattern else ""
-                return Reason("ignored", f"{path} by {patterns.source}, {where}")
-            if decision is False:
-                return None
-        return None
-
-    def _chain(self, path: str) -> Iterator[Patterns]:
-        """Yield the ignore files that may speak of a path, strongest first."""
-        directory = path.rstrip("/").rpartition("/")[0]
-        while True:
-            yield from self._inner_patterns(directory)
-            if not directory:
-                break
-            directory = directory.rpartition("/")[0]
-        yield from reversed(self._outer)
-
-    def _inner_patterns(self, directory: str) -> Sequence[Patterns]:
-        known = self._inner.get(directory)
-        if known is None:
-            found = (read_patterns(self.root / directory / name, base=directory) for name in reversed(IGNORE_FILES))
-            known = self._inner[directory] = tuple(patterns for patterns in found if patterns is not None)
-        return known
+        decision = self._ignore_files.decide(path)
+        if decision is None or not decision.ignores:
+            return None
+        return Reason("ignored", f"{path} by {decision.source}, line {decision.line}, `{decision.pattern}`")
 
     def _reaches_include(self, directory: str) -> bool:
         """Tell whether something that `include` names may lie in a directory."""
