@@ -1,9 +1,9 @@
 """The ignore files that apply to a workspace folder: `.gitignore`, `.repoformerignore` and git's own exclude files.
 
 The strongest comes first: the ignore file nearest to a path, then those of the directories above it, then the
-repository's `info/exclude`, then the user's `core.excludesFile`. Git judges a repository inside the folder (a submodule,
-a clone) by its own ignore files, so a `.gitignore` outside of it does not apply to the files in it. A `.repoformerignore`
-does: the user wrote it for this index.
+repository's `info/exclude`, then the user's `core.excludesFile`. Git judges a repository inside the folder (a
+submodule, a clone) by its own ignore files, so a `.gitignore` outside of it does not apply to the files in it. A
+`.repoformerignore` does: the user wrote it for this index.
 """
 
 from __future__ import annotations
