@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 
-from indexer.segment_list import FileKey
+from indexer.locations import FileKey
 
 QUIET = 0.02  # seconds without a further change before a few files are looked at
 LATEST = 0.10  # seconds after the first change, even if changes continue

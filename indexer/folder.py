@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +60,17 @@ class Folder:
             if (loaded := self._loaded(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
         ]
 
-    def scan(self, inner: tuple[str, ...]) -> tuple[list[Entry], list[Reason]]:
+    def scan(
+        self, inner: tuple[str, ...], on_directory: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> tuple[list[Entry], list[Reason]]:
         """Return the files that belong into the index, and what could not be read on the way.
 
-        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what lies in them is theirs.
+        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what is in them is theirs.
+        For the other arguments see `Rules.walk`.
         """
         problems: list[Reason] = []
-        entries = [entry for entry in self.rules.walk(problems.append) if not entry.path.startswith(inner)]
+        walk = self.rules.walk(problems.append, on_directory=on_directory, stopped=stopped)
+        entries = [entry for entry in walk if not entry.path.startswith(inner)]
         return entries, problems
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
@@ -78,6 +82,16 @@ class Folder:
         """Forget files that left the index."""
         if self._store is not None:
             self._store.forget(paths)
+
+    def compact(self) -> None:
+        """Drop saved content that nothing uses."""
+        if self._store is not None:
+            self._store.compact()
+
+    def interrupt(self) -> None:
+        """End what the store is doing, if that takes long. Any thread may call this."""
+        if (store := self._store) is not None:
+            store.interrupt()
 
     def close(self) -> None:
         """Close the store."""

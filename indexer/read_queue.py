@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
-from indexer.segment_list import FileKey
+from indexer.locations import FileKey
 
 BATCH_FILES = 48  # in one message to a worker: about 0.2 s of work, so that a saved file is read soon
 BATCH_BYTES = 600_000

@@ -118,14 +118,23 @@ class Rules:
                 return False
         return True
 
-    def walk(self, on_problem: Callable[[Reason], None] = lambda reason: None) -> Iterator[Entry]:
+    def walk(
+        self,
+        on_problem: Callable[[Reason], None] = lambda reason: None,
+        *,
+        on_directory: Callable[[str], None] = lambda directory: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Entry]:
         """Yield every file that is let in.
 
-        A directory that cannot be read is told to `on_problem` and passed over.
+        `on_directory` is called with each directory (relative path, "" for the root) just before it is listed. A
+        directory that cannot be read is told to `on_problem` and passed over. The walk ends early once `stopped` is
+        true.
         """
         todo: list[tuple[str, Reason | None]] = [("", None)]
-        while todo:
+        while todo and not stopped():
             directory, blocked_by = todo.pop()
+            on_directory(directory.rstrip("/"))
             try:
                 with os.scandir(self.root / directory) as entries:
                     for entry in entries:

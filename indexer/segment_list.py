@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.document import Extract
+from indexer.locations import FileKey
 from indexer.segment import MaskedSegment, Segment
 
 TIER = 4  # segments of a tier before they are merged, and the factor between tiers
 SMALL = 4_000  # chunks that are merged at once, in a few milliseconds
-
-FileKey = tuple[str, str]  # root, path
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ A request takes whichever snapshot is current and keeps it; the writer meanwhile
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -29,13 +30,17 @@ NEAR_COPY = 0.98  # share of a chunk's words that stand around the cursor, from 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the index knew at `version`. `segments` hold the documents of all `roots`."""
+    """What the index knew at `version`. `segments` hold the documents of all `roots`.
+
+    `real_roots` has the real path of each root, all links followed; empty where they are the same.
+    """
 
     roots: tuple[str, ...] = ()
     segments: tuple[MaskedSegment, ...] = ()
     version: int = 0
     retriever: RetrieverName = "proximity"
     query_lines: int = 20
+    real_roots: tuple[str, ...] = ()
     _counts: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -125,5 +130,11 @@ class Snapshot:
             return ()
         if not Path(path).is_absolute():
             return [order_key(root, PurePath(path).as_posix()) for root in self.roots]
-        pure = PurePath(path)
-        return [order_key(root, pure.relative_to(root).as_posix()) for root in self.roots if pure.is_relative_to(root)]
+        # The document and the folder may each be opened through a link, so their real paths are compared.
+        real = PurePath(os.path.realpath(path))
+        real_roots = self.real_roots or self.roots
+        return [
+            order_key(root, real.relative_to(at).as_posix())
+            for root, at in zip(self.roots, real_roots, strict=True)
+            if real.is_relative_to(at)
+        ]

@@ -58,6 +58,7 @@ class Store:
         self._max_bytes = max_bytes
         self._connection: sqlite3.Connection | None = None
         self._warned = False
+        self._interruptible = False
         try:
             cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._open()
@@ -100,8 +101,8 @@ class Store:
 
         self._run(write)
 
-    def close(self) -> None:
-        """Drop content that nothing has used for long, or all that is unused if the file is too large, and close."""
+    def compact(self) -> None:
+        """Drop content that nothing has used for long, or all that is unused if the file is too large."""
 
         def delete_unused(connection: sqlite3.Connection) -> None:
             too_large = self.file.stat().st_size > self._max_bytes
@@ -110,9 +111,23 @@ class Store:
             with connection:
                 removed = connection.execute(unused, (since,)).rowcount
             if too_large and removed:
+                self._interruptible = True
                 connection.execute("VACUUM")
 
-        self._run(delete_unused)
+        try:
+            self._run(delete_unused)
+        finally:
+            self._interruptible = False
+
+    def interrupt(self) -> None:
+        """End `compact` early if it is rewriting the file, which may take long. Any thread may call this."""
+        connection = self._connection
+        if self._interruptible and connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.interrupt()
+
+    def close(self) -> None:
+        """Close the file."""
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -158,6 +173,8 @@ class Store:
         try:
             return action(self._connection)
         except (sqlite3.Error, OSError) as error:
+            if "interrupted" in str(error):
+                return None
             if "locked" in str(error) or "busy" in str(error):
                 _log.info("the saved index is in use by another server; this change is not saved")
                 return None

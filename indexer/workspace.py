@@ -4,40 +4,45 @@ One thread, the writer, owns all that changes. Whatever happens (a file event, a
 the workers finished, a merge) is an action in its queue. It gathers what belongs together, hands files to the workers,
 puts their results in place and publishes a new `Snapshot` by one assignment. Readers take `snapshot` and never wait;
 the writer itself only moves references and arrays, since reading, parsing and counting happen in other processes, and
-walking the disk, loading, saving and merging on two helper threads.
+walking the disk, loading, saving and merging on two helper threads (`indexer.jobs`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from indexer.buffers import Buffer, Buffers
 from indexer.debouncer import Debouncer, files_in_deleted
 from indexer.document import Extract
 from indexer.folder import Folder, LoadedFile
+from indexer.jobs import JobThread
+from indexer.locations import FileKey, Locations
 from indexer.pool import Pool
 from indexer.read_queue import ReadQueue
 from indexer.rules import Entry, Reason
+from indexer.scans import ScanSchedule
 from indexer.segment import Segment
-from indexer.segment_list import SMALL, FileKey, Merge, SegmentList
+from indexer.segment_list import SMALL, Merge, SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.store import delete_old_indexes
-from indexer.watching import Watcher
+from indexer.watching import MISSING, Watcher
 from indexer.worker import Outcome, Task
 
 _log = logging.getLogger(__name__)
 
 BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; an open buffer changes with each keystroke
 PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are still to come
+CLOSE_SECONDS = 0.8  # how long closing waits for what is still to be saved
 RESCAN_FROM = 1_000  # touched paths in one burst from which on the system may have dropped events
 
 
@@ -48,12 +53,6 @@ class Progress:
     stage: Literal["scan", "read", "ready"]
     done: int
     total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    text: str
-    lsp_id: str
 
 
 # A file's time of change, size and digest when it was last read. A tuple of plain values, since there may be 40,000 of
@@ -86,8 +85,7 @@ class WorkspaceIndex:
         self._idle, self._idle_lock = threading.Event(), threading.Lock()
         self._closing = False
         self._writer = threading.Thread(target=self._run_writer, name="index-writer", daemon=True)
-        self._disk = ThreadPoolExecutor(1, "index-disk")
-        self._merger = ThreadPoolExecutor(1, "index-merger")
+        self._disk, self._merger = JobThread("index-disk"), JobThread("index-merger")
         self._pool = Pool(
             self.settings.worker_count(), lambda outcomes: self._post(lambda: self._apply_outcomes(outcomes))
         )
@@ -96,10 +94,11 @@ class WorkspaceIndex:
 
         # What follows is the writer's alone.
         self._folders: dict[str, Folder] = {}
-        self._inner: dict[str, tuple[str, ...]] = {}  # for each folder the others inside it, as "path/in/it/"
+        self._locations = Locations()
+        self._scans = ScanSchedule(self.settings.poll_seconds)
         self._segments = SegmentList()
         self._known: dict[FileKey, _Known] = {}
-        self._buffers: dict[str, _Buffer] = {}  # every open document, in the workspace or not, by its absolute path
+        self._buffers = Buffers()  # every open document, in the workspace or not
         self._changed_paths, self._changed_buffers = Debouncer(), Debouncer(BUFFER_QUIET, BUFFER_LATEST)
         self._read_queue = ReadQueue()
         self._pending_batches = 0  # in the workers' hands
@@ -107,7 +106,7 @@ class WorkspaceIndex:
         self._merging = False
         self._changed = False
         self._published_at = self._progress_at = 0.0
-        self._next_poll = float("inf")
+        self._compacted = not self._cache_dir
         self._files_read = 0  # files since the index was last idle
         self._warned: set[str] = set()
 
@@ -123,23 +122,26 @@ class WorkspaceIndex:
         self._writer.start()
         self._pool.start()
         if (cache := self._cache_dir) is not None:
-            self._on_disk(lambda: delete_old_indexes(cache, max_bytes=self.settings.cache_bytes))
+            self._disk.submit(lambda: delete_old_indexes(cache, max_bytes=self.settings.cache_bytes))
         self.set_roots(self._roots)
 
     def close(self) -> None:
-        """Stop all that runs; what was indexed stays saved. May be called twice."""
+        """Stop all that runs, within a second; what was indexed stays saved. May be called twice."""
         if self._closing:
             return
-        self._closing = True
-        self._watcher.stop()
+        self._closing = True  # which ends a scan that runs, too
+        end = time.monotonic() + CLOSE_SECONDS
         if self._writer.is_alive():
             self._post(lambda: None)
-            self._writer.join()
+            self._writer.join(CLOSE_SECONDS)
+        self._watcher.stop()
         self._pool.close()
-        for folder in self._folders.values():
-            self._on_disk(folder.close)
-        self._disk.shutdown()
-        self._merger.shutdown()
+        for folder in list(self._folders.values()):
+            folder.interrupt()
+            self._disk.submit(folder.close)
+        if not self._disk.close(max(end - time.monotonic(), 0.1)):
+            _log.info("the disk does not answer; some of what was indexed is not saved")
+        self._merger.close(0.0)
 
     def set_roots(self, roots: Sequence[Path]) -> None:
         """Index these folders from now on; those that stay are not read again."""
@@ -149,7 +151,7 @@ class WorkspaceIndex:
     def set_buffer(self, path: str | Path, text: str | None, lsp_id: str = "") -> None:
         """Let an open document's text stand for the file; None ends that, and the disk counts again."""
         name = str(Path(path).absolute())
-        buffer = None if text is None else _Buffer(text, lsp_id)
+        buffer = None if text is None else Buffer(text, lsp_id)
         self._post(lambda: self._change_buffer(name, buffer))
 
     def touch(self, paths: Iterable[str | Path]) -> None:
@@ -159,7 +161,7 @@ class WorkspaceIndex:
 
     def rescan(self) -> None:
         """Compare all folders with the disk."""
-        self._post(lambda: self._scan(list(self._folders)))
+        self._post(lambda: self._scan(self._folders))
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until all that was said so far is indexed and published; False if it took longer than `timeout` s."""
@@ -195,7 +197,7 @@ class WorkspaceIndex:
 
     def _pause(self) -> float | None:
         """Return how long the writer may sleep if nobody says anything; None for ever."""
-        due = min(self._changed_paths.due(), self._changed_buffers.due(), self._next_poll)
+        due = min(self._changed_paths.due(), self._changed_buffers.due(), self._scans.due())
         if self._changed:
             due = min(due, self._published_at + PUBLISH_EVERY)
         return None if due == float("inf") else max(due - time.monotonic(), 0.0)
@@ -207,7 +209,8 @@ class WorkspaceIndex:
             self._changed, self._published_at = False, now
             self._snapshot = replace(
                 self._snapshot,
-                roots=tuple(self._folders),
+                roots=tuple(self._locations.roots),
+                real_roots=tuple(self._locations.roots.values()),
                 segments=self._segments.current,
                 version=self._snapshot.version + 1,
             )
@@ -221,9 +224,13 @@ class WorkspaceIndex:
             if self._actions.empty() and not self._idle.is_set():
                 self._idle.set()
                 self._files_read = 0
+                if not self._compacted:  # once, when nothing waits for the disk any more
+                    self._compacted = True
+                    for folder in self._folders.values():
+                        self._disk.submit(folder.compact)
                 self._on_progress(Progress("ready", self._snapshot.files, self._snapshot.files))
 
-    def _run_on_helper(self, helper: ThreadPoolExecutor, work: Callable[[], Callable[[], None]]) -> None:
+    def _run_on_helper(self, helper: JobThread, work: Callable[[], Callable[[], None]]) -> None:
         """Do work on a helper thread, and then what it returned on the writer's."""
         self._helper_jobs += 1
 
@@ -236,37 +243,30 @@ class WorkspaceIndex:
             then = None
             try:
                 then = work()
-            except Exception:
-                _log.exception("an index job failed")
-            self._post(lambda: finish(then))
+            finally:
+                self._post(lambda: finish(then))
 
         helper.submit(run)
 
-    def _on_disk(self, work: Callable[[], object]) -> None:
-        """Do work on the disk thread that nobody waits for."""
-        self._disk.submit(work).add_done_callback(_log_failure)
-
     # Folders ----------------------------------------------------------------------------------------------------
 
-    def _change_roots(self, wanted: Sequence[str]) -> None:
+    def _change_roots(self, names: Sequence[str]) -> None:
+        self._locations = Locations(names)
+        wanted = self._locations.roots
         for name in [name for name in self._folders if name not in wanted]:
-            self._on_disk(self._folders.pop(name).close)
+            self._disk.submit(self._folders.pop(name).close)
             self._read_queue.remove_root(name)
+            self._scans.remove(name)
         stay, new = list(self._folders), [name for name in wanted if name not in self._folders]
-        folders = self._folders | {name: Folder(Path(name), self.settings, self._cache_dir) for name in new}
-        # Of nested folders the inner one comes first, so that its files are its own.
-        self._folders = dict(sorted(folders.items(), key=lambda item: (-len(item[0]), item[0])))
-        self._inner = {root: _inner_prefixes(root, self._folders) for root in self._folders}
-        self._remove_files([key for key in self._known if not self._is_in_workspace(key)])
+        for name in new:
+            self._folders[name] = Folder(Path(name), self.settings, self._cache_dir)
+        self._remove_files([key for key in self._known if not self._locations.has(key)])
         self._changed = True
+        if self.settings.watch:
+            self._watcher.set_roots(list(wanted.values()))
         for name in new:
             self._load(name)
-        if self.settings.watch:
-            problem = self._watcher.start([Path(name) for name in wanted])
-            self._next_poll = time.monotonic() + self.settings.poll_seconds if problem else float("inf")
-            if problem:
-                self._warn_once(f"{problem}; the disk is compared every {self.settings.poll_seconds:.0f} s instead")
-        # A folder inside of another takes files from it or gives them back; and while a watcher starts, none watches.
+        # A folder inside of another takes files from it or gives them back.
         self._read_queue.add_first(self._open_files())
         self._scan(stay)
 
@@ -290,23 +290,35 @@ class WorkspaceIndex:
         if segment.documents:
             self._segments.include(segment)
             self._changed = True
-        self._remove_files([key for file in loaded if not self._is_in_workspace(key := (root, file.entry.path))])
+        self._remove_files([key for file in loaded if not self._locations.has(key := (root, file.entry.path))])
         self._read_queue.add_first(self._open_files())
         self._scan([root])
 
-    def _scan(self, roots: Sequence[str]) -> None:
+    def _scan(self, roots: Iterable[str]) -> None:
+        now = time.monotonic()
         for root in roots:
+            if self._scans.request(root, now):
+                self._run_on_helper(self._disk, partial(self._scan_now, root, self._folders[root], self._locations))
 
-            def work(
-                root: str = root, folder: Folder = self._folders[root], inner: tuple[str, ...] = self._inner[root]
-            ) -> Callable[[], None]:
-                entries, problems = folder.scan(inner)
-                return lambda: self._scanned(root, entries, problems)
+    def _scan_now(self, root: str, folder: Folder, locations: Locations) -> Callable[[], None]:
+        """Compare a folder with the disk, on the disk thread. Watches each directory before it is listed."""
+        real = locations.roots[root]
 
-            self._run_on_helper(self._disk, work)
+        def watch(directory: str) -> None:
+            if self.settings.watch:
+                self._watcher.watch(real, os.path.join(real, directory) if directory else real)  # noqa: PTH118
 
-    def _scanned(self, root: str, entries: Sequence[Entry], problems: Sequence[Reason]) -> None:
-        if root not in self._folders:
+        try:
+            entries, problems = folder.scan(locations.inner(root), watch, lambda: self._closing)
+        except Exception:  # a bug; what is known of the folder stays, and it is scanned again later
+            _log.exception("%s could not be scanned", root)
+            return lambda: self._scan_ended(root, folder, has_events=False)
+        if not self._closing:
+            watch(os.path.join(".git", "info"))  # noqa: PTH118 - whose `exclude` file changes what is indexed
+        return lambda: self._scanned(root, folder, entries, problems)
+
+    def _scanned(self, root: str, folder: Folder, entries: Sequence[Entry], problems: Sequence[Reason]) -> None:
+        if self._folders.get(root) is not folder or self._closing:
             return
         for problem in problems:
             self._warn_once(str(problem))
@@ -318,6 +330,20 @@ class WorkspaceIndex:
             for key, entry in found.items()
             if known.get(key, ())[:2] != (entry.mtime_ns, entry.size) and key not in opened
         )
+        self._scan_ended(root, folder, has_events=not self._missing_events(root))
+
+    def _scan_ended(self, root: str, folder: Folder, *, has_events: bool) -> None:
+        is_current = self._folders.get(root) is folder
+        if is_current and self._scans.finish(root, time.monotonic(), has_events=has_events):
+            self._scan([root])
+
+    def _missing_events(self, root: str) -> str:
+        """Return why a folder has to be compared with the disk from time to time, and say it the first time."""
+        problem = self._watcher.problem(self._locations.roots[root]) if self.settings.watch else ""
+        if problem and problem != MISSING:  # that it is missing was said when it could not be listed
+            seconds = self.settings.poll_seconds
+            self._warn_once(f"{root} is compared with the disk every {seconds:.0f} s or less often: {problem}")
+        return problem
 
     # Changes ----------------------------------------------------------------------------------------------------
 
@@ -326,57 +352,48 @@ class WorkspaceIndex:
         for path in paths:
             self._changed_paths.add(path, now)
 
-    def _change_buffer(self, path: str, buffer: _Buffer | None) -> None:
-        key = self._file_key(path)
+    def _change_buffer(self, name: str, buffer: Buffer | None) -> None:
         if buffer is not None:
-            self._buffers[path] = buffer
-            if key is not None:
-                self._changed_buffers.add(path, time.monotonic())
-        elif self._buffers.pop(path, None) is not None and key is not None:
-            self._read_queue.add_first([key])
+            changed = self._buffers.put(name, self._locations.real_document(name), buffer)
+            for real in changed:
+                if self._locations.key(real) is not None:
+                    self._changed_buffers.add(real, time.monotonic())
+        else:
+            changed = self._buffers.remove(name)
+            self._read_queue.add_first(key for real in changed if (key := self._locations.key(real)))
 
     def _process_changes(self) -> None:
         """Turn paths that are due into files to read, or into a scan where single files do not say it."""
         now = time.monotonic()
-        self._read_queue.add_first(key for path in self._changed_buffers.take(now) if (key := self._file_key(path)))
+        buffers = self._changed_buffers.take(now)
+        self._read_queue.add_first(key for real in buffers if (key := self._locations.key(real)))
         paths = self._changed_paths.take(now)
         missing: set[str] = set()
         scan = set(self._folders) if len(paths) >= RESCAN_FROM else set()
         for path in paths:
-            if (key := self._file_key(path)) is None:
+            real = self._locations.real_entry(path)
+            if (key := self._locations.key(real)) is None:
+                scan.update(root for root, at in self._locations.roots.items() if real == at)
                 continue
             root, name = key
+            rules = self._folders[root].rules
             if self._folders[root].is_rule(name):
                 self._folders[root].renew_rules()
                 scan.add(root)
-            elif self._folders[root].rules.never_indexes(name):
+            elif rules.never_indexes(name):
                 continue
-            elif key in self._known or key in self._read_queue or Path(path).is_file():
+            elif key in self._known or key in self._read_queue or os.path.isfile(real):  # noqa: PTH113
                 self._read_queue.add_first([key])
-            elif Path(path).is_dir():
-                if self._folders[root].rules.enters(name):
+            elif os.path.isdir(real) and not os.path.islink(real):  # noqa: PTH112, PTH114
+                if rules.enters(name):
                     scan.add(root)
             else:
-                missing.add(Path(path).as_posix())
+                missing.add(Path(root, name).as_posix())
         if missing:
             self._read_queue.add_first(files_in_deleted(missing, self._all_files()))
-        if now >= self._next_poll:
-            self._next_poll = now + self.settings.poll_seconds
-            scan.update(self._folders)
+        scan.update(root for root in self._scans.take(now) if root in self._folders)
         if scan:
             self._scan(sorted(scan))
-
-    def _file_key(self, path: str) -> FileKey | None:
-        """Return the folder that a path lies in (the innermost) and its name there."""
-        for root in self._folders:
-            if path.startswith(root) and path != root and (pure := Path(path)).is_relative_to(root):
-                return root, pure.relative_to(root).as_posix()
-        return None
-
-    def _is_in_workspace(self, key: FileKey) -> bool:
-        """Tell whether a file lies in a folder of the workspace, and in no folder inside that one."""
-        root, path = key
-        return root in self._folders and not path.startswith(self._inner[root])
 
     def _all_files(self) -> set[FileKey]:
         """Return the files that the index knows or that are on their way into it."""
@@ -384,7 +401,7 @@ class WorkspaceIndex:
 
     def _open_files(self) -> set[FileKey]:
         """Return the files of the workspace that are open documents."""
-        return {key for path in self._buffers if (key := self._file_key(path)) is not None}
+        return {key for real in self._buffers if (key := self._locations.key(real)) is not None}
 
     # Files ------------------------------------------------------------------------------------------------------
 
@@ -408,10 +425,10 @@ class WorkspaceIndex:
 
     def _task(self, key: FileKey) -> Task | Reason:
         root, path = key
-        if not self._is_in_workspace(key):
+        if not self._locations.has(key):
             return Reason("outside", path)
         chunking, most = self.settings.chunking, self.settings.max_file_bytes
-        if (buffer := self._buffers.get(str(Path(root, path)))) is not None:
+        if (buffer := self._buffers.get(self._locations.real(key))) is not None:
             reason = self._folders[root].rules.why_not(path, size=len(buffer.text))
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
@@ -423,7 +440,7 @@ class WorkspaceIndex:
         self._pending_batches -= 1
         self._files_read += len(outcomes)
         self._read_queue.finish((outcome.root, outcome.path) for outcome in outcomes)
-        outcomes = [outcome for outcome in outcomes if self._is_in_workspace((outcome.root, outcome.path))]
+        outcomes = [outcome for outcome in outcomes if self._locations.has((outcome.root, outcome.path))]
         extracts, gone = [], []
         for outcome in outcomes:
             key = (outcome.root, outcome.path)
@@ -449,7 +466,7 @@ class WorkspaceIndex:
         for root in {outcome.root for outcome in outcomes}:
             mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in opened and o.mtime_ns]
             if mine:
-                self._on_disk(partial(self._folders[root].save, mine))
+                self._disk.submit(partial(self._folders[root].save, mine))
         now = time.monotonic()
         if self._read_queue and now > self._progress_at + PUBLISH_EVERY:
             self._progress_at = now
@@ -465,7 +482,7 @@ class WorkspaceIndex:
         for key in keys:
             self._known.pop(key, None)
         for root in {root for root, _ in keys} & self._folders.keys():
-            self._on_disk(partial(self._folders[root].forget, [path for at, path in keys if at == root]))
+            self._disk.submit(partial(self._folders[root].forget, [path for at, path in keys if at == root]))
 
     def _merge(self) -> None:
         """Merge parts where there are many: small ones at once, large ones beside the writer."""
@@ -499,14 +516,3 @@ class WorkspaceIndex:
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("%s", message)
-
-
-def _inner_prefixes(root: str, folders: Iterable[str]) -> tuple[str, ...]:
-    """Return which folders lie inside of one, as the beginnings that the paths of their files have in it."""
-    inner = [Path(other) for other in folders if other != root and Path(other).is_relative_to(root)]
-    return tuple(f"{folder.relative_to(root).as_posix()}/" for folder in inner)
-
-
-def _log_failure(job: Future[object]) -> None:
-    if (error := job.exception()) is not None:
-        _log.error("what was indexed could not be saved", exc_info=error)

@@ -38,7 +38,6 @@ async def initialized(ls: RepoformerServer, params: types.InitializedParams) -> 
     await configuration.pull(ls)
     ls.session.start()
     await configuration.register(ls)
-    await workspace.register(ls)
 
 
 def shutdown(ls: RepoformerServer, params: None) -> None:
