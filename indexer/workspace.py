@@ -429,7 +429,7 @@ class WorkspaceIndex:
             return Reason("outside", path)
         chunking, most = self.settings.chunking, self.settings.max_file_bytes
         if (buffer := self._buffers.get(self._locations.real(key))) is not None:
-            reason = self._folders[root].rules.why_not(path, size=len(buffer.text))
+            reason = self._folders[root].rules.why_not(path, buffer=buffer.text, lsp_id=buffer.lsp_id)
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
         digest = self._known[key][2] if key in self._known else b""
