@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pygls.uris import to_fs_path
 
-from indexer.languages import language_of
+from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.model import Cursor
 from lsp_server import log as logs
 from lsp_server import parent
@@ -386,5 +386,5 @@ class Session:
 
 def _request(document: Document, sides: tuple[str, str], trigger: Trigger) -> Request:
     path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
-    language = language_of(path, document.language_id)
+    language = language_of(path, document.language_id, sides[0][:SHEBANG_LENGTH] + sides[1][:SHEBANG_LENGTH])
     return Request(Cursor(path, *sides, language.id if language else ""), document.uri, trigger)
