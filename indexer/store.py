@@ -24,7 +24,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 2  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
+SCHEMA = 3  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
 KEPT_DAYS = 30
 _UNUSED_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
 
