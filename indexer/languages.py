@@ -1,7 +1,7 @@
 """The language table: one row a language says everything the project knows about it.
 
 A row names the file endings, the line comment (prompts show retrieved code as comments), the LSP ids, and where the
-grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries/<query>.scm`.
+grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries`.
 Adding a language is one row and, if it has a grammar, one query. Grammars load on first use: a process that never
 meets Scala never loads it. A row without a grammar still gets the paper's line windows and a comment prefix.
 """
@@ -28,7 +28,8 @@ class Language:
     """One row of the table.
 
     `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the wheel
-    that brings the tree-sitter grammar, "" where there is none; `query` names the file in `queries/`.
+    that brings the tree-sitter grammar, "" where there is none; `query` names one or more files in `queries/`,
+    separated by spaces.
     """
 
     id: str
@@ -43,11 +44,13 @@ class Language:
 _ROWS = (
     Language("python", (".py", ".pyi", ".pyw"), "# ", "tree_sitter_python:language", "python",
              filenames=("SConstruct", "SConscript", "wscript", "Snakefile")),
-    Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language", "javascript",
+    Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language",
+             "ecmascript javascript",
              lsp_ids=("javascriptreact",)),
     Language("typescript", (".ts", ".mts", ".cts"), "// ", "tree_sitter_typescript:language_typescript",
-             "typescript"),
-    Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx", "typescript",
+             "ecmascript typescript"),
+    Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx",
+             "ecmascript typescript",
              lsp_ids=("typescriptreact",)),
     Language("java", (".java",), "// ", "tree_sitter_java:language", "java"),
     Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp"),
@@ -169,8 +172,9 @@ def query_of(language_id: str) -> tree_sitter.Query | None:
         return None
     import tree_sitter
 
-    source = resources.files("indexer").joinpath("queries").joinpath(LANGUAGES[language_id].query + ".scm")
-    query: tree_sitter.Query = tree_sitter.Query(grammar, source.read_text("utf-8"))
+    folder = resources.files("indexer").joinpath("queries")
+    sources = [folder.joinpath(name + ".scm").read_text("utf-8") for name in LANGUAGES[language_id].query.split()]
+    query: tree_sitter.Query = tree_sitter.Query(grammar, "".join(sources))
     return query
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
 from policy.generators.text import FAMILIES, TextPrompts
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 
 CURSOR = Cursor("/w/main.py", "x = area(", ")\n", "python")
 CHUNK = Chunk("/w", "geo.py", 1, 2, "def area(w, h):\n    return w * h\n", "function")
@@ -33,7 +33,7 @@ PLAIN = "# geo.py\ndef area(w, h):\n    return w * h\n\n"
             "<|fim_prefix|>x = area(<|fim_suffix|>)\n<|fim_middle|>",
         ),
         ("codellama", "<PRE> x = area( <SUF>)\n <MID>", f"<PRE> {COMMENTED}x = area( <SUF>)\n <MID>"),
-        ("codestral", "[SUFFIX])\n[PREFIX]x = area(", f"[SUFFIX])\n[PREFIX]{COMMENTED}x = area("),
+        ("codestral", "[SUFFIX])\n[PREFIX]x = area(", f"[SUFFIX])\n[PREFIX]{PLAIN}x = area("),
         (
             "repoformer",
             "<fim_prefix>x = area(<fim_suffix>)\n<eof><fim_middle>",

@@ -1,0 +1,178 @@
+"""The endpoint of an engine: one for each combination of model, parameters and program.
+
+An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700; on Windows a port on
+the loopback interface, with a token in a file of the user's profile. The process that holds the lock on a file serves
+there, and the operating system releases the lock however the process ends. So two processes that start at once cannot
+both serve, and the socket of a killed process is known to be stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import platformdirs
+
+from policy.errors import EngineUnavailable
+
+LONGEST_FRAME = 1 << 26  # bytes; what a reader buffers before it makes its peer wait
+_LONGEST_UNIX_PATH = 103  # bytes, on macOS; Linux has four more
+# What native code reads from its environment: an engine that was started with other values is another engine.
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "ROCR_", "VK_")
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def runtime_dir() -> Path:
+    """The folder of sockets and locks, made if need be; nobody but this user may enter it.
+
+    Raises `EngineUnavailable` where it is somebody else's: whoever made it could read what is typed.
+    """
+    if sys.platform == "win32":
+        folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder = Path(base, f"repoformer-lsp-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise EngineUnavailable(
+            f"{folder} cannot be made ({error.strerror}): set XDG_RUNTIME_DIR to a folder of your own"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EngineUnavailable(
+            f"{folder} is not yours alone (a folder of yours with mode 0700 is needed): remove it, "
+            "or set XDG_RUNTIME_DIR to a folder of your own"
+        )
+    return folder
+
+
+def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -> str:
+    """A name for the engine that runs `model` with `parameters`: equal names can share one.
+
+    The model counts by path, size and time of change; the program by its own source, so that an upgrade (or an edit)
+    never speaks to a process that still runs what was there before.
+    """
+    try:
+        status = model.stat()
+        file: tuple[object, ...] = (str(model.resolve()), status.st_size, status.st_mtime_ns)
+    except OSError:
+        file = (str(model),)
+    set_by_user = sorted(item for item in environment.items() if item[0].startswith(_ENVIRONMENT))
+    parts = [sys.executable, _program(), *map(repr, file), *map(repr, parameters), repr(set_by_user)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _program() -> str:
+    """Return a hash of what the worker runs, as it was at the first call: our modules, llama.cpp's version, the cards.
+
+    Cards count because they say how the worker prompts a model.
+    """
+    digest = hashlib.sha256()
+    with contextlib.suppress(PackageNotFoundError):
+        digest.update(version("llama-cpp-python").encode())
+    for package in ("indexer", "policy"):
+        folder = Path(__file__).parents[2] / package
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):
+            if "training" not in path.parts and "evaluation" not in path.parts:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The endpoint of the engine called `name` (see `identity`). `folder` is `runtime_dir()`."""
+
+    folder: Path
+    name: str
+
+    def claim(self) -> int | None:
+        """Take the lock until this process ends. Returns its descriptor, or None if another process has it."""
+        descriptor = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if not _lock(descriptor):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
+        """Accept connections, after `claim`. Returns the token that clients have to send."""
+        if sys.platform == "win32":
+            return await self.listen_on_loopback(serve)
+        else:  # noqa: RET505  # a type checker reads one branch or the other
+            self.socket.unlink(missing_ok=True)  # stale, because this process has the lock
+            return await asyncio.start_unix_server(serve, self.socket, limit=LONGEST_FRAME), ""
+
+    async def connect(self) -> tuple[Streams, str]:
+        """Connect. Returns the token to send, too. Raises `OSError` when no process listens."""
+        if sys.platform == "win32":
+            return await self.connect_to_loopback()
+        else:  # noqa: RET505
+            return await asyncio.open_unix_connection(self.socket, limit=LONGEST_FRAME), ""
+
+    def leave(self) -> None:
+        """Remove the socket, so that no server tries to connect; the lock is kept until the process ends."""
+        self.socket.unlink(missing_ok=True)
+
+    @property
+    def socket(self) -> Path:
+        """The socket, or the file that says which port it is."""
+        return self.folder / f"{self.name}.sock"
+
+    def check(self) -> None:
+        """Raise `EngineUnavailable` when the path is too long for a socket."""
+        if len(os.fsencode(self.socket)) > _LONGEST_UNIX_PATH and sys.platform != "win32":
+            raise EngineUnavailable(
+                f"{self.socket} is too long for the path of a socket: set XDG_RUNTIME_DIR to a shorter folder"
+            )
+
+    # -- where there are no Unix sockets in asyncio --------------------------------------------------------------------
+
+    async def listen_on_loopback(self, serve: Serve) -> tuple[asyncio.Server, str]:
+        """Listen on a port that the system chooses; port and token go into a file that others cannot read."""
+        token = secrets.token_hex(32)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=LONGEST_FRAME)
+        port = server.sockets[0].getsockname()[1]
+        written = self.socket.with_suffix(".new")
+        written.touch(0o600)
+        written.write_text(f"{port} {token}", "ascii")
+        written.replace(self.socket)
+        return server, token
+
+    async def connect_to_loopback(self) -> tuple[Streams, str]:
+        """Connect to the port that the file names."""
+        try:
+            port, token = self.socket.read_text("ascii").split()
+            return await asyncio.open_connection("127.0.0.1", int(port), limit=LONGEST_FRAME), token
+        except ValueError as error:
+            raise OSError(f"{self.socket} does not say where to connect") from error
+
+
+def _lock(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        with contextlib.suppress(OSError):
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

@@ -1,0 +1,247 @@
+"""The KV cache as the centre: a record of what has been evaluated, so that a request evaluates only what is new.
+
+Every *slot* (a document's plain branch, its retrieved branch) is a sequence in llama.cpp's memory. To evaluate a
+prompt, find the sequence that shares the longest prefix with it, copy those cells, drop the rest of the slot's own,
+and decode what is left. That one rule covers a keystroke (the slot itself is nearly right), the fork behind the
+decision (the plain branch is), two windows on one file, and coming back to a document.
+
+Sequences are given up least recently used first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from policy.engine.worker.llama import Row
+from policy.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from policy.engine.worker.llama import Llama
+
+
+FEWEST_ROWS = 2  # of a prompt that are evaluated in any case
+WORTH_COPYING = 16  # tokens: copying a sequence takes as long as evaluating a few
+
+
+class Aborted(Exception):
+    """The evaluation was stopped from outside; what it finished is kept and recorded."""
+
+
+@dataclass(slots=True)
+class _Sequence:
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    read: int = 0  # how many of them were evaluated as a prompt's; those behind were generated
+    used_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Logits behind the last tokens of a prompt, each of shape (n_vocab,) and a view, in the order of the tokens.
+
+    Beside them how many tokens were evaluated, and how long that took.
+    """
+
+    rows: tuple[NDArray[np.float32], ...]
+    evaluated: int
+    milliseconds: float
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Logits behind the last token."""
+        return self.rows[-1]
+
+
+class KvCache:
+    """Sequences by slot name over one llama.cpp context."""
+
+    def __init__(self, context: Llama) -> None:
+        self._context = context
+        self._slots: dict[str, _Sequence] = {}
+        self._free = list(range(context.n_seq))[::-1]
+        self._clock = count(1)
+
+    def evaluate(
+        self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = FEWEST_ROWS
+    ) -> Evaluated:
+        """Make `slot` hold exactly `tokens` and return the logits behind the last `rows` of them (at least two).
+
+        At most `grain` tokens are evaluated at a time: no more than those are lost to an interruption.
+        Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
+        does not fit the context.
+        """
+        if not 0 < len(tokens) < self._context.n_ctx_seq:
+            raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx_seq}")
+        started = time.perf_counter()
+        tokens = list(tokens)
+        sequence = self._sequence(slot)
+        # The last rows are evaluated in any case: their logits are what the caller wants. A single row would not do:
+        # llama.cpp has a way of its own for it, less exact with an f16 cache (logits differed by up to 0.4), while any
+        # two rows or more come out the same, so that a text does not depend on how much of its prompt was there.
+        rows = min(max(rows, FEWEST_ROWS), len(tokens))
+        reused = min(self._share(sequence, tokens), len(tokens) - rows)
+        self._truncate(sequence, reused)
+        reused = len(sequence.tokens)
+        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
+        logits = tuple(self._context.logits(row - rows) for row in range(rows))
+        return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
+
+    def cut(self, slot: str, length: int) -> bool:
+        """Drop what `slot` holds after its first `length` tokens. False where nothing of it is left instead."""
+        sequence = self._slots[slot]
+        self._truncate(sequence, length)
+        return len(sequence.tokens) == length
+
+    def extend(self, slot: str, token: int) -> NDArray[np.float32]:
+        """Append one token to `slot` and return the logits behind it, a view.
+
+        Raises as `evaluate` does, after which the slot is as it was.
+        """
+        return self.extend_all({slot: token})[0]
+
+    def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
+        """Append a token to each of these slots in one batch; the logits behind each, in their order, are views.
+
+        Raises as `evaluate` does, after which the slots are as they were.
+        """
+        sequences = [self._slots[slot] for slot in tokens]
+        if any(len(sequence.tokens) + 1 >= self._context.n_ctx_seq for sequence in sequences):
+            raise EngineFailed("the context is full")
+        rows = [
+            Row(token, len(sequence.tokens), sequence.id, logits=True)
+            for sequence, token in zip(sequences, tokens.values(), strict=True)
+        ]
+        if not self._decode(rows):
+            for sequence in sequences:
+                self._context.truncate(sequence.id, len(sequence.tokens))
+            raise Aborted
+        for sequence, token in zip(sequences, tokens.values(), strict=True):
+            sequence.tokens.append(token)
+        return [self._context.logits(number) for number in range(len(rows))]
+
+    def holds(self, slot: str, tokens: Sequence[int]) -> bool:
+        """Whether `slot` holds exactly `tokens`."""
+        sequence = self._slots.get(slot)
+        return sequence is not None and sequence.tokens == list(tokens)
+
+    def fork(self, slot: str, target: str) -> None:
+        """Make `target` hold what `slot` holds."""
+        self.forget(target)
+        source, sequence = self._slots[slot], self._sequence(target)
+        self._context.copy(source.id, sequence.id, len(source.tokens))
+        sequence.tokens, sequence.read = list(source.tokens), source.read
+
+    def rename(self, slot: str, target: str) -> None:
+        """Call `slot` `target` from now on, in place of what was called so."""
+        if slot != target:
+            self.forget(target)
+            self._slots[target] = self._slots.pop(slot)
+
+    def forget_all(self, prefix: str) -> None:
+        """Forget every slot whose name begins with `prefix`."""
+        for slot in [slot for slot in self._slots if slot.startswith(prefix)]:
+            self.forget(slot)
+
+    def forget(self, slot: str) -> None:
+        """Give the sequence and the cells of `slot` back."""
+        if sequence := self._slots.pop(slot, None):
+            self._context.truncate(sequence.id, 0)
+            self._free.append(sequence.id)
+
+    def _sequence(self, slot: str) -> _Sequence:
+        sequence = self._slots.get(slot)
+        if sequence is None:
+            if not self._free:
+                self._evict()
+            sequence = self._slots[slot] = _Sequence(self._free.pop())
+        sequence.used_at = next(self._clock)
+        return sequence
+
+    def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
+        """Length of the prefix of `tokens` that `sequence` holds, after borrowing from whichever holds most of it."""
+        own = _shared(sequence, tokens)
+        if len(tokens) < own + WORTH_COPYING:  # a keystroke
+            return own
+        best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
+        length = _shared(best, tokens)
+        if length < own + WORTH_COPYING:
+            return own
+        self._truncate(sequence, 0)
+        length = self._context.copy(best.id, sequence.id, length)
+        sequence.tokens, sequence.read = best.tokens[:length], length
+        return length
+
+    def _truncate(self, sequence: _Sequence, length: int) -> None:
+        if length >= len(sequence.tokens):
+            return
+        if not self._context.truncate(sequence.id, length):
+            # Recurrent and hybrid models cannot forget a part: they start over.
+            self._context.truncate(sequence.id, 0)
+            length = 0
+        del sequence.tokens[length:]
+        sequence.read = min(sequence.read, length)
+
+    def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
+        for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
+            start, part = len(sequence.tokens), [row.token for row in rows]
+            if not self._decode(rows):
+                finished = max(0, self._context.end_of(sequence.id) - start)
+                sequence.tokens.extend(part[:finished])
+                sequence.read = len(sequence.tokens)
+                # Cells of a half-finished micro-batch may be left behind the last good position.
+                self._context.truncate(sequence.id, len(sequence.tokens))
+                raise Aborted
+            sequence.tokens.extend(part)
+            sequence.read = len(sequence.tokens)
+
+    def _decode(self, rows: Sequence[Row]) -> bool:
+        """Evaluate `rows`. False: it was aborted."""
+        outcome = self._context.decode(rows)
+        if outcome == "full":  # which `n_ctx_seq` rules out, for all that is known of llama.cpp
+            raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx_seq}")
+        return outcome == "ok"
+
+    def _evict(self) -> None:
+        """Forget the least recently used slot."""
+        self.forget(min(self._slots, key=lambda slot: self._slots[slot].used_at))
+
+
+def prompt_rows(
+    seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = FEWEST_ROWS
+) -> Iterator[list[Row]]:
+    """What to evaluate of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
+
+    The last `wanted` rows have logits and are in one batch. No batch is a single row, which llama.cpp evaluates in a
+    way of its own.
+    """
+    grain = max(grain, 2 * wanted)
+    done = 0
+    while (left := len(tokens) - done) > 0:
+        size = left if left <= grain else min(grain, left - wanted)
+        yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - wanted) for at in range(done, done + size)]
+        done += size
+
+
+def _shared(sequence: _Sequence, tokens: list[int]) -> int:
+    """How much of a prompt a sequence holds. What it generated does not count, for that was evaluated row by row."""
+    return min(common_prefix(sequence.tokens, tokens), sequence.read)
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """Number of leading tokens that both have."""
+    # Most comparisons are between a prompt and the same prompt one keystroke ago: compare in halves, natively.
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

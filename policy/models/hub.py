@@ -1,0 +1,222 @@
+"""Getting any model from the Hugging Face hub by its name there, OWNER/MODEL.
+
+`huggingface_hub` knows the hub: addresses, tokens, errors, retries, the progress bar. It keeps a download only when it
+is whole, and it compares sizes, not hashes; so the file that is being written is ours. Its name holds the hash that it
+must have, it stays when the download is interrupted, the next one resumes it, and it becomes the model only when its
+hash is right. The models that most people use need none of this: see `pull.py`.
+
+Models go to `CACHE/OWNER--NAME/`. An extra (`hub`) and not a dependency, because it brings a dozen packages along.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from policy.errors import ModelInvalid, ModelMissing
+from policy.models.lock import only_one
+from policy.models.pull import SPARE, disk_full
+from policy.models.shards import name_without_shard
+
+_BLOCK = 1 << 20
+_PROJECTOR = re.compile(r"mmproj", re.I)
+_NEEDED = ("config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file of a repository. `digest` is its SHA-256 where it is a large one, else git's SHA-1 of it."""
+
+    name: str
+    size: int
+    digest: str
+
+    @property
+    def base(self) -> str:
+        """Its name without folders."""
+        return PurePosixPath(self.name).name
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a repository holds at one commit."""
+
+    repository: str
+    commit: str
+    licence: str
+    files: tuple[Remote, ...]
+
+
+def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Get `file` of `repository`, or what it holds where `file` is empty; a GGUF file, or a checkpoint's folder.
+
+    `say` is told what is being done, a line at a time. Raises `ModelMissing` where it cannot be had, and `ModelInvalid`
+    where it is not what it should be.
+    """
+    with _explained(repository):
+        listing = list_files(repository)
+        chosen = choose(listing, file)
+        folder = cache / repository.replace("/", "--")
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_one(folder / ".lock", repository, say):
+            absent = [remote for remote in chosen if not _is_there(folder / remote.base, remote)]
+            _check_room(folder, absent)
+            if absent:
+                size = sum(remote.size for remote in absent) / 1e9
+                say(f"getting {repository}, {size:,.2f} GB, licence: {listing.licence}, into {folder}")
+            for remote in absent:
+                _download(listing, remote, folder / remote.base)
+    first = folder / chosen[0].base
+    return first if first.suffix == ".gguf" else folder
+
+
+def list_files(repository: str) -> Listing:
+    """Ask the hub what `repository` holds. Raises what `huggingface_hub` raises."""
+    from huggingface_hub import HfApi
+
+    info = HfApi(library_name="repoformer-lsp").model_info(repository, files_metadata=True, timeout=30)
+    files = [
+        Remote(entry.rfilename, entry.lfs.size, entry.lfs.sha256)
+        if entry.lfs
+        else Remote(entry.rfilename, entry.size or 0, entry.blob_id or "")
+        for entry in info.siblings or ()
+    ]
+    licence = getattr(info.card_data, "license", None) or "not stated"
+    return Listing(repository, info.sha or "main", str(licence), tuple(files))
+
+
+def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
+    """The files to get: `file` with its parts, the one GGUF that there is, or a checkpoint with its tokenizer.
+
+    Raises `ModelMissing` where there is no such file, `ModelInvalid` where it is not clear which, or where there is
+    nothing to use.
+    """
+    models: dict[str, list[Remote]] = {}
+    for remote in sorted(listing.files, key=lambda remote: remote.name):
+        if remote.name.endswith(".gguf") and not _PROJECTOR.search(remote.base):
+            models.setdefault(name_without_shard(remote.name), []).append(remote)
+    named = "".join(
+        f"\n  {listing.repository}:{parts[0].name}  {sum(part.size for part in parts) / 1e9:,.2f} GB"
+        for parts in models.values()
+    )
+    if file:
+        for parts in models.values():
+            if any(file in {part.name, part.base} for part in parts):
+                return tuple(parts)
+        raise ModelMissing(f"{listing.repository} holds no {file}. GGUF files in it:{named or ' none'}")
+    if len(models) == 1:
+        return tuple(next(iter(models.values())))
+    if models:
+        raise ModelInvalid(f"{listing.repository} holds several models. Choose one:{named}")
+    top = {remote.name: remote for remote in listing.files if "/" not in remote.name}
+    weights = [name for name in sorted(top) if name.endswith(".safetensors")]
+    weights = weights or [name for name in sorted(top) if re.fullmatch(r"pytorch_model.*\.bin", name)]
+    if not weights or any(name not in top for name in _NEEDED):
+        raise ModelInvalid(
+            f"{listing.repository} holds neither a GGUF nor a checkpoint that can be converted ({', '.join(_NEEDED)} "
+            "and weights as *.safetensors)."
+        )
+    indexes = [name for name in sorted(top) if name.endswith(".safetensors.index.json")]
+    return tuple(top[name] for name in (*_NEEDED, *indexes, *weights))
+
+
+def _download(listing: Listing, remote: Remote, target: Path) -> None:
+    """Go on with the part that is there, or begin one; it takes the target's place when its hash is right."""
+    from huggingface_hub import get_token, hf_hub_url
+    from huggingface_hub.file_download import http_get
+
+    token = get_token()
+    part = target.with_name(f"{target.name}.{remote.digest[:12]}.part")
+    if part.is_file() and part.stat().st_size > remote.size:
+        part.unlink()
+    with part.open("ab") as sink:
+        http_get(
+            hf_hub_url(listing.repository, remote.name, revision=listing.commit),
+            sink,
+            resume_size=sink.tell(),
+            headers={"Accept-Encoding": "identity"} | ({"authorization": f"Bearer {token}"} if token else {}),
+            expected_size=remote.size,
+            displayed_filename=remote.base,
+        )
+        sink.flush()
+        os.fsync(sink.fileno())
+    if (found := digest(part, remote)) != remote.digest:
+        part.unlink()
+        raise ModelInvalid(
+            f"{remote.base} has the hash {found}, {listing.repository} says {remote.digest}. It was thrown away; try "
+            "again. If it stays so, something between here and the hub changes files."
+        )
+    part.replace(target)
+
+
+def digest(path: Path, remote: Remote) -> str:
+    """The hash of a file, of the kind that `remote` has."""
+    hashed = hashlib.sha256()
+    if len(remote.digest) == 40:
+        hashed = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            hashed.update(block)
+    return hashed.hexdigest()
+
+
+def _is_there(path: Path, remote: Remote) -> bool:
+    return path.is_file() and path.stat().st_size == remote.size and digest(path, remote) == remote.digest
+
+
+def _check_room(folder: Path, absent: Sequence[Remote]) -> None:
+    begun = sum(path.stat().st_size for path in folder.glob("*.part"))
+    missing = sum(remote.size for remote in absent) - begun
+    free = shutil.disk_usage(folder).free
+    if missing > 0 and missing + SPARE > free:
+        raise disk_full(folder, f"{missing / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free")
+
+
+@contextmanager
+def _explained(repository: str) -> Iterator[None]:
+    """Turn what the client library raises into what a person can act on."""
+    try:
+        import httpx2
+        from huggingface_hub import constants, errors
+    except ModuleNotFoundError as absent:
+        raise ModelMissing(
+            f"{absent.name} is not installed: pip install 'repoformer-lsp[hub]' (or uv tool install) to get models "
+            "from Hugging Face."
+        ) from absent
+    hub = constants.ENDPOINT
+    try:
+        yield
+    except errors.HFValidationError as problem:
+        raise ModelMissing(f"{repository!r} is neither a name of the catalogue nor a Hugging Face id (OWNER/NAME). "
+                           "`repoformer-lsp model pull` lists the catalogue.") from problem  # fmt: skip
+    except errors.GatedRepoError as problem:
+        raise ModelMissing(
+            f"{repository} is gated: accept its terms at {hub}/{repository}, then log in with `hf auth login` or set "
+            "HF_TOKEN, and run the same command again."
+        ) from problem
+    except errors.RepositoryNotFoundError as problem:
+        raise ModelMissing(
+            f"There is no model {repository} at {hub}, or it is private. Check the id; for a private one log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from problem
+    except errors.OfflineModeIsEnabled as problem:
+        raise ModelMissing("HF_HUB_OFFLINE is set, so nothing is downloaded. Unset it to get a model.") from problem
+    except errors.HfHubHTTPError as problem:
+        status = problem.response.status_code
+        raise ModelMissing(f"{hub} answered with status {status} for {repository}. Try again later.") from problem
+    except httpx2.HTTPError as problem:
+        raise ModelMissing(
+            f"{hub} cannot be reached, or the connection broke off ({problem}). Check the network and the proxy "
+            "settings, and run the same command again; it goes on where it stopped."
+        ) from problem
+    except OSError as problem:
+        if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise disk_full(problem.filename or "the models", problem.strerror or "no space left") from problem
+        raise ModelMissing(f"{repository} could not be downloaded: {problem}") from problem

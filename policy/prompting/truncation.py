@@ -1,0 +1,28 @@
+"""Truncate a file to the text that a prompt can contain, before it is sent to the engine's process.
+
+A prompt contains a few hundred lines at most, however long the file is. The start of L depends on the number of its
+first line, modulo the step of the cut. So empty lines replace the text that is left out, few enough that no prompt
+contains them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from indexer.model import Cursor
+from policy.prompting.prompt import LONGEST_TOKEN, Budgets
+
+
+def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
+    """Return `cursor` without the text that no prompt of `budgets` contains.
+
+    Every builder makes the same prompt of the result.
+    """
+    left = budgets.left * LONGEST_TOKEN + 1  # one more, so that what is cut here counts as cut there
+    right = budgets.right * LONGEST_TOKEN + 1
+    start = max(0, len(cursor.prefix) - left)
+    # Every step that a cut is made in divides this: the one of the budgets, and the powers of two below it.
+    grain = math.lcm(budgets.step_lines, 1 << (budgets.step_lines.bit_length() - 1))
+    skipped = cursor.prefix.count("\n", 0, start) % grain
+    return replace(cursor, prefix="\n" * skipped + cursor.prefix[start:], suffix=cursor.suffix[:right])

@@ -1,0 +1,169 @@
+"""One request from cursor to completion, with the real model and an index in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from indexer.model import Cursor
+from indexer.snapshot import Snapshot
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GEOMETRY = """def area_of_rectangle(width_in_metres, height_in_metres):
+    return width_in_metres * height_in_metres
+
+
+def perimeter_of_rectangle(width_in_metres, height_in_metres):
+    return 2 * (width_in_metres + height_in_metres)
+"""
+MAIN = "from geometry import area_of_rectangle, perimeter_of_rectangle\n\nwidth_in_metres = 3\nheight_in_metres = 4\n"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(
+        model,
+        EngineSettings(context_size=4096, threads=2),
+        budgets={"left": 256, "right": 64, "context": 128},
+    )
+    yield supervisor
+    await supervisor.close()
+
+
+def completer(supervisor: Supervisor, **settings: object) -> Completer:
+    snapshot = Snapshot.of([("geometry.py", GEOMETRY), ("main.py", MAIN)], root="/w")
+    return Completer(supervisor, lambda: snapshot, CompletionSettings(**{"patience": 60, **settings}))  # type: ignore[arg-type]
+
+
+def at(source: str) -> Request:
+    prefix, suffix = source.split("‸")
+    return Request(Cursor("/w/main.py", prefix, suffix, "python"), "file:///w/main.py")
+
+
+CALL = at(MAIN + "print(area_of_rectangle(‸\n")
+
+
+async def test_always_retrieves(supervisor: Supervisor) -> None:
+    completion = await completer(supervisor, policy="always").complete(CALL)
+    assert completion.text
+    assert completion.decision is not None
+    assert (completion.decision.retrieve, completion.decision.source) == (True, "policy")
+    assert [hit.chunk.path for hit in completion.hits] == ["geometry.py"]
+    assert completion.stats["context_tokens"] > 20
+    assert completion.trimmed == ()
+    assert {"retrieval", "prefill", "generation", "total"} <= completion.timings_ms.keys()
+
+
+async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
+    shapes = "def area_of_circle(radius_in_metres):\n    return 3 * radius_in_metres\n"
+    snapshots = [Snapshot.of([file], root="/w") for file in (("shapes.py", shapes), ("geometry.py", GEOMETRY))]
+    now = snapshots[0]
+    settings = CompletionSettings(policy="always", patience=60, line_tokens=4)
+    typist = Completer(supervisor, lambda: now, settings)
+
+    async def key(typed: str) -> tuple[list[str], int]:
+        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # nobody else's
+        completion = await typist.complete(request)
+        return [hit.chunk.path for hit in completion.hits], completion.stats["evaluated_tokens"]
+
+    first, read = await key("")
+    assert first == ["shapes.py"], "nothing stands there yet: it is waited for"
+    assert read > 40
+    now = snapshots[1]
+    typed, found = "", first
+    async with asyncio.timeout(120):
+        while found != ["geometry.py"]:
+            found, evaluated = await key(typed := typed + "x")
+            assert found in (["shapes.py"], ["geometry.py"])
+            assert evaluated < 16, "it was read before it stands"
+            await asyncio.sleep(1)  # for which nobody types
+        now = Snapshot.of([], root="/w")
+        while found:
+            found, evaluated = await key(typed := typed + "x")
+            await asyncio.sleep(1)
+
+
+async def test_never_does_not_even_search(supervisor: Supervisor) -> None:
+    completion = await completer(supervisor, policy="never").complete(CALL)
+    assert completion.text
+    assert completion.hits == ()
+    assert "retrieval" not in completion.timings_ms
+
+
+async def test_the_gate_without_a_token_is_the_similarity(supervisor: Supervisor) -> None:
+    low = await completer(supervisor, threshold=0.0).complete(CALL)
+    high = await completer(supervisor, threshold=1.0).complete(CALL)
+    assert low.decision is not None and high.decision is not None
+    assert low.decision.source == high.decision.source == "similarity"
+    assert low.decision.p_retrieve == high.decision.p_retrieve > 0
+    assert (low.decision.retrieve, high.decision.retrieve) == (True, False)
+    assert low.hits and not high.hits
+
+
+async def test_what_did_not_fit_is_named(supervisor: Supervisor) -> None:
+    long = GEOMETRY + "".join(f"    height_in_metres += width_in_metres * {n}\n" for n in range(40))
+    snapshot = Snapshot.of([("geometry.py", long)], root="/w")
+    filled = Completer(supervisor, lambda: snapshot, CompletionSettings(policy="always", patience=60))
+    before = "".join(f"metres_{n} = {n}\n" for n in range(200))
+    completion = await filled.complete(at(f"{before}{MAIN}print(area_of_rectangle(‸\n"))
+    assert completion.trimmed == ("left", "context")
+
+
+async def test_an_abstained_request_reads_its_prompt_once(supervisor: Supervisor) -> None:
+    await (await supervisor.engine()).forget("")
+    completion = await completer(supervisor, threshold=1.0).complete(CALL)
+    # Reading, then generating: the one token whose logits are needed again is all that is evaluated twice.
+    assert completion.stats["evaluated_tokens"] <= completion.stats["prompt_tokens"] + 1
+
+
+async def test_the_policy_of_a_request_counts_more(supervisor: Supervisor) -> None:
+    request = Request(CALL.cursor, CALL.document, policy="never")
+    completion = await completer(supervisor, policy="always").complete(request)
+    assert completion.decision is not None
+    assert not completion.decision.retrieve
+
+
+@pytest.mark.parametrize(("own", "calibrated", "counts"), [(None, 0.9, 0.9), (0.1, 0.9, 0.1), (0.0, 1.0, 0.0)])
+async def test_a_persons_own_threshold_goes_before_the_calibrated_one(
+    supervisor: Supervisor, own: float | None, calibrated: float, counts: float
+) -> None:
+    request = Request(CALL.cursor, CALL.document, threshold=calibrated)
+    decision = (await completer(supervisor, threshold=own).complete(request)).decision
+    assert decision is not None
+    assert decision.threshold == counts
+    assert decision.retrieve is (decision.p_retrieve > counts)
+
+
+async def test_inside_a_word_there_is_nothing(supervisor: Supervisor) -> None:
+    completion = await completer(supervisor).complete(at("pri‸nt()"))
+    assert completion.text == ""
+    assert completion.reason == "the cursor is inside a word"
+
+
+async def test_without_an_index(supervisor: Supervisor) -> None:
+    completion = await Completer(supervisor, lambda: None, CompletionSettings(policy="always")).complete(CALL)
+    assert completion.text
+    assert completion.hits == ()
+
+
+async def test_cancelled_requests_leave_the_next_one_right(supervisor: Supervisor) -> None:
+    complete = completer(supervisor, policy="always").complete
+    await (await supervisor.engine()).forget("")
+    expected = (await complete(CALL)).text
+    await (await supervisor.engine()).forget("")
+    for delay in (0.0, 0.02, 0.1, 0.3):
+        task = asyncio.create_task(complete(CALL))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert (await complete(CALL)).text == expected
