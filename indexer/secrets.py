@@ -27,8 +27,8 @@ _TOKENS = tuple(
         ("PuTTY-User-Key-File", r"(?s)PuTTY-User-Key-File-\d.{0,20000}?Private-MAC|PuTTY-User-Key-File-\d.{0,20000}"),
         ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
         *(
-            (start, rf"(?<![A-Z0-9]){start}[A-Z0-9]{{16}}(?![A-Z0-9])")  # AWS
-            for start in ("AKIA", "ASIA", "ABIA", "ACCA")
+            (start, rf"(?<![A-Z0-9]){start}[A-Z0-9]{{16,17}}(?![A-Z0-9])")  # AWS
+            for start in ("AKIA", "ASIA", "ABIA", "ACCA", "A3T")
         ),
         ("AccountKey=", r"AccountKey=[A-Za-z0-9+/=]{40,}"),  # Azure
         ("SharedAccessKey=", r"SharedAccessKey=[A-Za-z0-9+/=]{40,}"),
@@ -67,6 +67,7 @@ _TOKENS = tuple(
         ("sq0", r"\bsq0(?:csp|atp)-[\w-]{22,}"),  # Square
         ("EAAA", r"\bEAAA[\w-]{60}\b"),
         ("shp", r"\bshp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}"),  # Shopify
+        ("iscord", r"(?<![\w.-])[MNO][A-Za-z\d_-]{23,25}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])"),
         (":AA", r"\b\d{8,10}:AA[\w-]{33}\b"),  # Telegram
         ("_v1_", r"\bdo[opr]_v1_[a-f0-9]{64}"),  # DigitalOcean
         ("dapi", r"\bdapi[a-f0-9]{32}"),  # Databricks
@@ -79,7 +80,7 @@ _TOKENS = tuple(
         ("ATBB", r"\bATBB\w{20,}"),
         ("lin_api_", r"\blin_api_[A-Za-z0-9]{40}"),
         ("PMAK-", r"\bPMAK-[a-f0-9]{24}-[a-f0-9]{34}"),
-        ("eyJ", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*"),  # JSON web token
+        ("eyJ", r"\beyJ[\w+/=-]{10,}\.e[\w+/=-]{10,}(?:\.[\w+/=-]*)?"),  # JSON web token
         ("://", r"""://[^/\s:@'"{}$<>%]{0,64}:[^/\s:@'"{}$<>]{4,128}@"""),  # a URL with a password
     )
 )
@@ -97,13 +98,15 @@ _REACH = 400  # characters behind a name, in which its value lies
 # What may come between a name and its value, and the value: with quotes, in any language.
 _QUOTED = re.compile(
     r"""[\w.\]\["'-]{0,24}\s{0,4}
-    (?: (?::[^=\n]{0,24}=|[ \t]+[\w.*\[\]]{1,24}[ \t]*=|[:?+!=]?={1,3})[\s(\\]{0,24}  # assigned, compared
+    (?: (?::[^=\n]{0,24}=|[:?+!=]?={1,3})[\s(\\]{0,24}  # assigned, compared
       | (?:=>|->|:|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{0,4}  # the value of a key, a default
       | \(\s{0,4}                                       # set_password("...")
       | (?<=\s)(?!`)                                    # #define PASSWORD "...", WITH PASSWORD '...'
     )[bBruUfL@$]{0,2}(["'`])(\S{6,200}?)\1""",
     re.VERBOSE,
 )
+# A declaration with the type behind the name: `var password string = "..."`.
+_TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
 _VALUE = r"""([^\s"'`;&|()<>\[\]\\,]{6,200})"""
 # Without quotes, in these languages ("" is text of no known language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
@@ -192,7 +195,8 @@ def _names(text: str) -> Iterator[tuple[int, int]]:
 def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
     """Yield the values that are given to a name and are random enough."""
     reach = end + _REACH
-    if (match := _QUOTED.match(text, end, reach)) and _random(match[2]):
+    match = _QUOTED.match(text, end, reach) or _TYPED.match(text, end, reach)
+    if match and _random(match[2]):
         yield match.span(2)
     if _AWS_NAME.search(text, start, end) and (match := _AWS_SECRET.match(text, end, reach)) and _random(match[1]):
         yield match.span(1)
