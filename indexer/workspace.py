@@ -28,7 +28,7 @@ from indexer.jobs import JobThread
 from indexer.locations import FileKey, Locations
 from indexer.pool import Pool
 from indexer.read_queue import ReadQueue
-from indexer.rules import Entry, Reason
+from indexer.rules import Entry, Reason, printable
 from indexer.scans import ScanSchedule
 from indexer.segment import Segment
 from indexer.segment_list import SMALL, Merge, SegmentList
@@ -513,6 +513,7 @@ class WorkspaceIndex:
 
     def _warn_once(self, message: str) -> None:
         """Log a message the first time."""
+        message = printable(message)
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("%s", message)

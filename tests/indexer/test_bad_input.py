@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from indexer.settings import IndexSettings
 from indexer.store import KEPT_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
+# A longer run than that of the suite: KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
+KILLS = int(os.environ.get("KILLS", "5"))
 Open = Callable[..., WorkspaceIndex]
 
 
@@ -198,14 +202,21 @@ def test_kill_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, op
         f"cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
         "index.start(); print('started', flush=True); index.wait_idle(); index.close()\n"
     )
-    for delay in (0.1, 0.35, 0.6, 0.9):
+    draw = random.Random(0)
+    for _ in range(KILLS):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(delay)
+        time.sleep(draw.uniform(0.0, 1.2))
         process.kill()
         process.wait()
         process.stdout.close()
+        if KILLS > 10:  # in a long run each next start is looked at, and begins from nothing now and then
+            index = open_index()
+            assert len(paths(index)) == 151
+            index.close()
+            if draw.random() < 0.5:
+                shutil.rmtree(tmp_path / "cache")
     assert len(paths(open_index())) == 151
 
 
