@@ -29,13 +29,13 @@ from indexer.locations import FileKey, Locations
 from indexer.pool import Pool
 from indexer.read_queue import ReadQueue
 from indexer.rules import Entry, Reason, printable
-from indexer.scans import ScanSchedule
+from indexer.scans import MISSING, ScanSchedule
 from indexer.segment import Segment
 from indexer.segment_list import SMALL, Merge, SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.store import delete_old_indexes
-from indexer.watching import MISSING, Watcher
+from indexer.watching import Watcher
 from indexer.worker import Outcome, Task
 
 _log = logging.getLogger(__name__)
