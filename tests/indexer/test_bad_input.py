@@ -23,7 +23,7 @@ from indexer.chunking import Chunking
 from indexer.extract import extract
 from indexer.rules import Reason
 from indexer.settings import IndexSettings
-from indexer.store import KEPT_DAYS, Store, delete_old_indexes
+from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
 # A longer run than that of the suite: KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
@@ -238,7 +238,7 @@ def test_two_servers_on_one_workspace(root: Path, open_index: Open, caplog: pyte
 
 def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
     now = 1_000 * 86_400.0
-    for name, age, size in (("a", 1, 10), ("b", KEPT_DAYS + 1, 10), ("c", 2, 10), ("d", 3, 100)):
+    for name, age, size in (("a", 1, 10), ("b", MAX_AGE_DAYS + 1, 10), ("c", 2, 10), ("d", 3, 100)):
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * size)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
