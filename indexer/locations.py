@@ -47,7 +47,7 @@ class Locations:
         return os.path.join(os.path.realpath(directory), name)  # noqa: PTH118
 
     def key(self, real: str) -> FileKey | None:
-        """Return the innermost folder that contains a real path, and the path relative to it; None if no folder does."""
+        """Return the innermost folder that contains a real path, and the path relative to it, or None."""
         for root, real_root in self.roots.items():
             if relative := _relative(real, real_root):
                 return root, Path(relative).as_posix()

@@ -59,7 +59,10 @@ class ReadQueue:
                 del source[key]
 
     def take_batch(self, size_of: Callable[[FileKey], int]) -> list[FileKey]:
-        """Return the next batch of files and mark them as in progress. The batch is empty if no file can be read now."""
+        """Return the next batch of files and mark them as in progress.
+
+        Return an empty list if no file can be read now.
+        """
         batch: list[FileKey] = []
         size = 0
         for source in (self._urgent, self._backlog):

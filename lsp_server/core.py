@@ -271,7 +271,7 @@ class Core:
                 model = locate.resolve(settings.generator_model)
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
-                tell(f"{error} The local model completes in its place.")
+                tell(f"{error} The local model is used instead.")
         if settings.generator == "openai":
             # Loaded by those who use it: an HTTP client takes a while.
             from policy.generators.server import Server

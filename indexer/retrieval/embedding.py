@@ -83,7 +83,10 @@ class EmbeddingRetriever:
 
     @classmethod
     def of(cls, snapshot: Snapshot, vectors: Vectors) -> EmbeddingRetriever:
-        """Embed the new chunks of a snapshot. Slow the first time, so do not call it on a thread that serves requests."""
+        """Embed the new chunks of a snapshot.
+
+        The first call is slow, so do not call this on a thread that serves requests.
+        """
         chunks = tuple(snapshot.all_chunks())
         return cls(chunks, vectors.of([_text(chunk) for chunk in chunks]), vectors, snapshot.query_lines)
 

@@ -158,10 +158,10 @@ async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
         (status(500), "failed (500)"),
         (status(503), "failed (503)"),
         (status(429), "too many requests (429)"),
-        (status(401), "refuses the key (401): set REPOFORMER_API_KEY"),
-        (status(404), "knows no such address or model (404)"),
-        (status(400), "refuses the request (400)"),
-        (status(302, "Location: http://elsewhere.example/"), "refuses the request (302)"),
+        (status(401), "rejects the API key (401). Set REPOFORMER_API_KEY"),
+        (status(404), "has no such address or model (404)"),
+        (status(400), "rejects the request (400)"),
+        (status(302, "Location: http://elsewhere.example/"), "rejects the request (302)"),
         (status(200, "Content-Type: text/html", body=b"<html>Please log in</html>"), "no completion"),
         (status(200, "Content-Type: application/json", body=b"{}"), "no completion"),
         (status(200, "Content-Type: application/json", body=b"\xff\xfe"), "no completion"),
@@ -169,8 +169,8 @@ async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
         (stream(b'data: {"choices": [{"text": 1}]}\n\n'), "no completion"),
         (stream(b"data: []\n\n"), "no completion"),
         (stream(b"x" * (wire.LONGEST_LINE + 70_000)), "no completion"),
-        (stream(done=False), "broke off"),
-        (stream(b"\x00\xff" * 40, done=False), "broke off"),
+        (stream(done=False), "closed the connection before its answer was complete"),
+        (stream(b"\x00\xff" * 40, done=False), "closed the connection before its answer was complete"),
     ],
 )
 async def test_a_server_that_fails(supervisor: Supervisor, behave: Behaviour, expected: str) -> None:
@@ -264,7 +264,7 @@ async def test_a_certificate_that_does_not_verify(
     async with standing_in(stream(WRITTEN), tls) as server:
         editor = Editor(supervisor, server.url, key="secret")
         assert (await editor.complete()).model == supervisor.model.stem
-        assert "certificate of 127.0.0.1" in editor.told[0] and "could not be verified" in editor.told[0]
+        assert "certificate of 127.0.0.1" in editor.told[0] and "cannot be verified" in editor.told[0]
         assert server.asked == [] == server.headers, "neither the code nor the key was sent"
         await editor.provider.close()
 
@@ -278,11 +278,11 @@ async def test_a_certificate_that_does_not_verify(
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://models.example/v1", "The key is not sent to models.example without encryption"),
-        ("ftp://models.example", "is no http"),
-        ("models.example:8080", "is no http"),
-        ("http://[::1", "is no http"),
-        ("", "is no http"),
+        ("http://models.example/v1", "The API key is not sent to models.example without encryption"),
+        ("ftp://models.example", "is not an http"),
+        ("models.example:8080", "is not an http"),
+        ("http://[::1", "is not an http"),
+        ("", "is not an http"),
     ],
 )
 async def test_addresses_that_get_no_request(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ async def test_the_decision_of_a_server(
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
             assert reading.p_cc is None, "the local model has read it, which has no such token"
-            assert "gives no logprobs: switch `serverDecides` off" in editor.told[0]
+            assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.told[0]
         else:
             assert reading.p_cc == pytest.approx(p_cc)
             assert reading.cc_is_top is top
