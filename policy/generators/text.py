@@ -39,7 +39,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen": Family(
         "fim-psm-files",
         {
-            "file_sep": "<|file_sep|>",  # first, because `stops` has only four markers and these models end a file with this one
+            "file_sep": "<|file_sep|>",  # first, so that it is one of the four `stops`: it ends a file
             "prefix": "<|fim_prefix|>",
             "suffix": "<|fim_suffix|>",
             "middle": "<|fim_middle|>",

@@ -110,8 +110,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "prefix L suffix R eof cc CC middle",
             "commented",
         ),
-        # Our layout: suffix first. CC comes before L, so the cached retrieved branch, which shares `<fim_suffix> R` with
-        # the plain branch, stays valid after a keystroke as long as the chunks do not change.
+        # Our layout: suffix first. CC comes before L, so the cached retrieved branch stays valid after a keystroke
+        # as long as the chunks do not change. It shares `<fim_suffix> R` with the plain branch.
         _layout(
             "repoformer-spm",
             "suffix R prefix L eof",
@@ -119,8 +119,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R cc CC prefix L eof middle",
             "plain",
         ),
-        # The same with CC after the decision. Both branches are one sequence, but the cursor is then far from the end of
-        # the prompt, so the last lines of L are repeated before the generated text.
+        # The same with CC after the decision. Both branches are one sequence, but the cursor is then far from the
+        # end of the prompt, so the last lines of L are repeated before the generated text.
         _layout(
             "repoformer-spm-tail",
             "suffix R prefix L eof",

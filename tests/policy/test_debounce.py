@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.completion.debounce import LONGEST_DELAY, Debounce
+from policy.completion.debounce import MAX_DELAY, Debounce
 
 
 class Typist:
@@ -41,7 +41,7 @@ def test_an_answer_that_would_come_too_late_waits_for_a_pause() -> None:
         typist.debounce.answered(3)
     assert 0.07 < typist.debounce.delay() < 0.09
     typist.keys(50, 0.3)
-    assert typist.debounce.delay() == LONGEST_DELAY
+    assert typist.debounce.delay() == MAX_DELAY
 
 
 def test_pauses_are_not_counted() -> None:

@@ -56,9 +56,9 @@ def test_the_size_of_a_complete_file_is_known_to_the_byte(tmp_path: Path, kind: 
         (LLAMA | {"general.type": "adapter"}, "a LoRA adapter"),
         ({"general.architecture": "whisper"}, "a speech recognition model"),
         ({"tokenizer.ggml.model": "gpt2"}, "general.architecture is missing"),
-        ({"general.architecture": "llama"}, "has no tokenizer"),
-        (LLAMA | {"split.count": 3, "split.no": 1}, "is part 2 of 3 of a split model. Name the first part"),
-        (LLAMA | {"split.count": 2, "split.no": 0}, "not beside it: model-00002-of-00002.gguf"),
+        ({"general.architecture": "llama"}, "contains no tokenizer"),
+        (LLAMA | {"split.count": 3, "split.no": 1}, "is part 2 of 3 of a split model. Use the path of the first part"),
+        (LLAMA | {"split.count": 2, "split.no": 0}, "its folder lacks others: model-00002-of-00002.gguf"),
     ],
 )
 def test_another_kind_of_file_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
@@ -81,7 +81,7 @@ def test_the_first_part_of_a_whole_split_model_is_taken(tmp_path: Path) -> None:
         (gguf(LLAMA, magic=b"GGML"), "not a GGUF file"),
         (gguf(LLAMA, version=1), "version 1"),
         (gguf(LLAMA, version=3 << 24), "big-endian"),
-        (gguf(LLAMA, tensors=0), "vocabulary only"),
+        (gguf(LLAMA, tensors=0), "only a vocabulary"),
         (gguf(LLAMA)[:40], "damaged or incomplete"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q", 1 << 60), "damaged or incomplete"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text("x") + struct.pack("<I", 99), "damaged or incomplete"),

