@@ -43,7 +43,7 @@ _LITERAL = re.compile(
 _STATEMENT = re.compile(
     r";|=>|&&|\|\||\b(?:function|return|var|let|const|typeof|this|if|for|while|def|end|class)\b|[)}]\.|\}[.#@\w*]"
 )
-_DATA = 400  # characters; code has at least one statement in so many, data has fewer
+_DATA = 400  # characters per statement; a line with fewer statements is data
 
 
 def says_generated(text: str) -> str:

@@ -24,7 +24,7 @@ from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
 from policy.gating.decision import Decision
 
-REGION = 20  # chunks stay pinned while the cursor moves by at most so many lines
+REGION = 20  # chunks stay pinned while the cursor moves by at most this many lines
 _RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention does not hold after one of these
 
 

@@ -30,7 +30,7 @@ def is_whole(path: Path, card: Card) -> bool:
 
 
 class Assembly:
-    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are beside it."""
+    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are in the same folder."""
 
     def __init__(self, card: Card, folder: Path) -> None:
         self.card = card

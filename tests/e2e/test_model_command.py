@@ -112,7 +112,7 @@ def test_an_interrupted_download_is_gone_on_with(
     assert not list(folder.glob("*.gguf"))
     kept = next(folder.glob("*.part")).stat().st_size
     assert kept >= 10 << 20
-    served.go_on.set()
+    served.resume.set()
     served.stall_at = 0
     path = Path(run("pull", NAME).stdout.strip())
     assert served.ranges == ["", f"bytes={kept}-"]

@@ -1,4 +1,4 @@
-"""What a card adds to a model file: the worker reads it as the file's own metadata."""
+"""The metadata that a card adds to a model file. The worker reads them like the file's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabula
 
 
 def loaded(cards: Path, model: Path) -> str:
-    """What a worker that has these cards says of a model."""
+    """Return the information of a worker that loads a model with these cards."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(cards), str(model)], capture_output=True, text=True,
                           check=True)  # fmt: skip
     return done.stdout.strip()
@@ -55,7 +55,7 @@ def test_a_token_of_another_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.name)
-def test_the_cards_that_ship_say_what_can_be_read(card: Card) -> None:
+def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     vocabulary = Vocabulary({role: number for number, role in enumerate(ROLES)})
     assert choose_layout(card.metadata["repoformer.layout"], vocabulary).name == card.metadata["repoformer.layout"]
     budgets = budgets_of(card.metadata)
@@ -64,4 +64,4 @@ def test_the_cards_that_ship_say_what_can_be_read(card: Card) -> None:
     ]
     read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
     said = {key for key in card.metadata if key.startswith("repoformer.gate.")}
-    assert said <= read, "the rest is ignored without a word"
+    assert said <= read, "unknown metadata are ignored"

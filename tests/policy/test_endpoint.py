@@ -1,4 +1,4 @@
-"""Where engines are met: who may enter, who serves."""
+"""Endpoints of engines: who may connect, and which process serves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are P
 
 
 @posix
-def test_nobody_else_may_enter() -> None:
+def test_other_users_cannot_connect() -> None:
     folder = runtime_dir()
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
@@ -31,7 +31,7 @@ def test_nobody_else_may_enter() -> None:
 
 
 @posix
-def test_a_link_is_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_not_used_as_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / f"repoformer-lsp-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
@@ -45,18 +45,18 @@ def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
         Endpoint(tmp_path / ("x" * 100), "name").check()
 
 
-def test_one_serves(tmp_path: Path) -> None:
+def test_only_one_process_serves(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     held = endpoint.claim()
     assert held is not None
     assert endpoint.claim() is None
-    os.close(held)  # as the system does for a process that ends
+    os.close(held)  # the operating system does this when a process ends
     again = endpoint.claim()
     assert again is not None
     os.close(again)
 
 
-def test_what_makes_an_engine_another(tmp_path: Path) -> None:
+def test_each_parameter_changes_the_endpoint(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"one")
     settings = EngineSettings()
@@ -72,7 +72,7 @@ def test_what_makes_an_engine_another(tmp_path: Path) -> None:
     assert len({before, *others}) == 5
 
 
-async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path) -> None:
+async def test_a_loopback_port_requires_the_token(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     scheduler = Scheduler(lambda wanted: None)
     left = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path
     server.close()
 
 
-async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
+async def test_a_port_file_without_a_port(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     endpoint.socket.write_text("nonsense")
     with pytest.raises(OSError, match="does not say where"):
@@ -103,15 +103,13 @@ async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it listens on a port there")
-async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connecting_to_a_silent_listener_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "TIMEOUT", 0.3)
     endpoint = Endpoint(tmp_path, "engine")
     gone = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # until the other side hangs up
+        await reader.read()  # until the listener closes the connection
         writer.close()
         await writer.wait_closed()
         gone.set()

@@ -1,8 +1,8 @@
-"""What is saved does not show: texts are the same whatever the KV cache held, and whoever had filled it.
+"""Savings do not change results: texts are the same whatever the KV cache contained, and whichever client filled it.
 
-A file is typed with the model that ships. One pass has everything that saves time, in two windows on one engine that
-take turns: prompts that are nearly there, branches of one another, warming up ahead, text that was said before. The
-other pass has nothing: every prompt is read into an empty cache.
+The test types a file with the model of the package. One pass uses everything that saves time, with two clients of one
+engine: prompts that are partly in the cache, branches with a common prefix, warming in advance, and text that was
+generated before. The other pass uses none of it: every prompt is evaluated with an empty cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def at(key: int) -> Cursor:
 
 
 def chunks_of(key: int) -> list[Chunk] | None:
-    """Runs of keys that abstain, that retrieve, and that retrieve something else."""
+    """Return runs of keys that abstain, that retrieve, and that retrieve another chunk."""
     return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
 
 
@@ -46,7 +46,7 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
     return reading.p_cc, reading.first_p, text
 
 
-async def test_a_text_does_not_depend_on_what_was_there() -> None:
+async def test_a_text_does_not_depend_on_the_cache() -> None:
     model = locate.shipped()[0].path
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
@@ -57,10 +57,10 @@ async def test_a_text_does_not_depend_on_what_was_there() -> None:
         if key % 3 == 0:
             await engine.warm("document#plain", at(key))
         if key % 11 == 0:
-            await said(engine, "document", max(0, key - 20))  # somewhere else, and back
+            await said(engine, "document", max(0, key - 20))  # another position, then back
         saving.append(await said(engine, "document", key))
     evaluated = (await engines[0].read("document#plain", at(KEYS - 1))).evaluated_tokens
-    assert evaluated <= 2, "nothing was saved"
+    assert evaluated <= 2, "the cache saved nothing"
 
     for key, expected in enumerate(saving):
         await engines[0].forget("")

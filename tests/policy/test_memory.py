@@ -1,4 +1,4 @@
-"""A model that does not fit is refused before it is loaded."""
+"""A model that does not fit into memory is refused before it is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.engine import memory
 from policy.errors import ModelTooLarge
 
 
-def test_a_model_larger_than_what_is_free(tmp_path: Path) -> None:
+def test_a_model_larger_than_free_memory(tmp_path: Path) -> None:
     model = tmp_path / "large.gguf"
     model.write_bytes(b"\0" * 3_000)
     memory.check_fits(model, available=3_000)
@@ -27,7 +27,7 @@ def test_all_parts_of_a_model_count(tmp_path: Path) -> None:
     assert memory.size_of(tmp_path / "m-00001-of-00003.gguf") == 6
 
 
-def test_a_container_has_what_it_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit, none = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
     monkeypatch.setattr(memory, "_LIMITS", (limit, none))
     limit.write_text("max\n")

@@ -22,7 +22,7 @@ def ask(number: int, **more: object) -> Message:
 
 
 class Room:
-    """A scheduler, its clients, and what the abort flag was set to."""
+    """A scheduler, its clients, and the values that the abort flag had."""
 
     def __init__(self, names: str) -> None:
         self.flags: list[bool] = []
@@ -43,7 +43,7 @@ class Room:
         return taken
 
 
-def test_windows_take_turns() -> None:
+def test_clients_take_turns() -> None:
     room = Room("ab")
     a, b = room.windows
     for number in (1, 2, 3):
@@ -55,7 +55,7 @@ def test_windows_take_turns() -> None:
     assert room.all() == ["b2", "a4"], "a was served last"
 
 
-def test_a_cancellation_means_one_request_of_one_window() -> None:
+def test_a_cancellation_ends_one_request_of_one_client() -> None:
     room = Room("ab")
     a, b = room.windows
     room.scheduler.put(a, ask(1))
@@ -63,7 +63,7 @@ def test_a_cancellation_means_one_request_of_one_window() -> None:
     room.scheduler.put(b, ask(2))
     assert room.take() == "a1"
     room.scheduler.cancel(b, 1)
-    assert room.flags == [], "what runs is another's"
+    assert room.flags == [], "the running request is another client's"
     room.scheduler.cancel(a, 1)
     assert room.flags == [True]
     room.scheduler.finish()
@@ -71,10 +71,10 @@ def test_a_cancellation_means_one_request_of_one_window() -> None:
     assert room.all() == ["b1!", "b2"]
     room.scheduler.cancel(b, 2)
     room.scheduler.put(b, ask(3))
-    assert room.all() == ["b3"], "a cancellation of what has ended does not linger"
+    assert room.all() == ["b3"], "cancelling a finished request affects no later one"
 
 
-def test_whoever_leaves_takes_everything_along() -> None:
+def test_a_client_that_disconnects_loses_its_requests() -> None:
     room = Room("ab")
     a, b = room.windows
     for number in (1, 2):
@@ -82,23 +82,23 @@ def test_whoever_leaves_takes_everything_along() -> None:
     room.scheduler.put(b, ask(1))
     assert room.take() == "a1"
     assert room.scheduler.remove(a, ask(0)) == 1
-    assert room.flags == [True], "what it had running is stopped"
+    assert room.flags == [True], "its running request is stopped"
     room.scheduler.put(a, ask(3))
     room.scheduler.finish()
-    assert room.all() == ["b1", "a0"], "the farewell alone is left"
+    assert room.all() == ["b1", "a0"], "only the message about the disconnection is left"
     assert room.scheduler.remove(b, ask(0)) == 0
 
 
-def test_the_background_gives_way() -> None:
+def test_background_requests_are_interrupted() -> None:
     room = Room("ab")
     a, b = room.windows
     room.scheduler.put(a, ask(1, background=True))
     room.scheduler.put(a, ask(2))
-    assert room.take() == "a2", "even within a window"
+    assert room.take() == "a2", "even for one client"
     room.scheduler.finish()
     assert room.take() == "a1"
     room.scheduler.put(b, ask(1, background=True))
-    assert room.flags == [False], "nothing gives way to another background request"
+    assert room.flags == [False], "no request is interrupted for another background request"
     room.scheduler.put(b, ask(2))
     assert room.flags == [False, True]
     room.scheduler.finish()

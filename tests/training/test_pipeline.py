@@ -203,15 +203,15 @@ def test_a_label_says_how_similar_the_best_chunk_was(work: Path, finetuned: Path
 def test_labels_of_two_models_do_not_mix(work: Path, adapted: Path, tmp_path: Path) -> None:
     moving = shutil.copytree(adapted, tmp_path / "adapt")
 
-    def go_on() -> None:
+    def resume() -> None:
         label.run(tmp_path / "label", work / "corpus", work / "blanks", work / "base", moving, valid_limit=2,
                   max_tokens=40, splits=("valid",))  # fmt: skip
 
-    go_on()
-    go_on()
+    resume()
+    resume()
     run_adapt(work, str(moving), 25)
     with pytest.raises(manifest.TrainingError, match="another run"):
-        go_on()
+        resume()
 
 
 def test_finetuning_does_not_go_on_with_another_model_or_other_labels(
