@@ -115,11 +115,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One generation of a batch: at `cursor`, without (None) or with chunks."""
+    """One generation of a batch: at `cursor`, without (None) or with chunks. `truth`, unless None, is scored too."""
 
     cursor: Cursor
     chunks: Sequence[Chunk] | None
     stop: Stop
+    truth: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,24 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """What the true text costs behind a prompt: -ln P of all of its tokens, the ending one included, in nats."""
+
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
-    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion."""
+    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion.
+
+    `truth` is what the true text costs, where it was asked for.
+    """
 
     reading: Reading | None
     prompt: PromptStats
     completed: Completed
+    truth: Truth | None = None
 
 
 class Urgency:
@@ -289,6 +302,7 @@ class Engine:
                 "cursor": self._pack(trial.cursor),
                 "chunks": _pack_chunks(trial.chunks),
                 "stop": asdict(trial.stop),
+                "truth": trial.truth,
             }
             for trial in trials
         ]
@@ -403,6 +417,7 @@ def _tried(values: protocol.Message) -> Tried:
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
         Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+        Truth(**values["truth"]) if values["truth"] else None,
     )
 
 

@@ -73,7 +73,7 @@ class TextPrompts:
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
         self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
-        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets)
+        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets, heal=False)
 
     @property
     def selective(self) -> bool:

@@ -105,6 +105,7 @@ class Worker:
                         protocol.cursor_from_json(trial["cursor"]),
                         _chunks(trial),
                         Stop(**trial["stop"]),
+                        trial["truth"],
                     )
                     for trial in message["trials"]
                 ]

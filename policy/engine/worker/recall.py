@@ -18,9 +18,15 @@ Prompt = tuple[int, ...]
 
 @dataclass(slots=True)
 class Known:
-    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included."""
+    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included.
+
+    They follow `base`, the prompt and those of its healed tokens that the model would have written itself, and write
+    `expected` first (`policy.prompting.healing`).
+    """
 
     slot: str
+    base: tuple[int, ...] = ()
+    expected: bytes = b""
     reading: Reading | None = None
     said: list[int] = field(default_factory=list)
 
