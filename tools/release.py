@@ -4,9 +4,9 @@
 
     python tools/release.py version                 print the version
     python tools/release.py bump 0.2.0              set it, and give the unreleased changes its heading
-    python tools/release.py check [--tag v0.2.0]    exit 1 unless every file says the same version, and the changelog has it
+    python tools/release.py check [--tag v0.2.0]    exit 1 unless all versions are equal and the changelog has this one
     python tools/release.py notes                   print the changelog's section of the version
-    python tools/release.py contents DIST           exit 1 unless the wheel and the sdist in DIST hold what they must
+    python tools/release.py contents DIST           exit 1 unless wheel and sdist in DIST hold what they must
     python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, with SHA256SUMS
 """
 
@@ -21,7 +21,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,12 +32,13 @@ LARGEST = 100_000_000
 
 UNRELEASED = "## Unreleased"
 _NUMBER = r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?"
+_LOCK = "editors/vscode/package-lock.json"
 # A file, and where the version is in it: a pattern whose groups are what is before and behind the number.
 _PLACES: tuple[tuple[str, str], ...] = (
     ("pyproject.toml", rf'(?m)^(version = "){_NUMBER}(")$'),
     ("editors/vscode/package.json", rf'(?m)^(  "version": "){_NUMBER}(",)$'),
-    ("editors/vscode/package-lock.json", rf'\A(\{{\n  "name": "repoformer-lsp",\n  "version": "){_NUMBER}(")'),
-    ("editors/vscode/package-lock.json", rf'(\n    "": \{{\n      "name": "repoformer-lsp",\n      "version": "){_NUMBER}(")'),
+    (_LOCK, rf'\A(\{{\n  "name": "repoformer-lsp",\n  "version": "){_NUMBER}(")'),
+    (_LOCK, rf'(\n    "": \{{\n      "name": "repoformer-lsp",\n      "version": "){_NUMBER}(")'),
     ("editors/emacs/repoformer.el", rf"(?m)^(;; Version: ){_NUMBER}()$"),
 )
 
@@ -131,7 +132,9 @@ def contents(dist: Path, root: Path = ROOT) -> list[str]:
     if missing:
         raise ReleaseError(f"{wheel.name} lacks {', '.join(sorted(missing))}")
     if hashes != model_hashes(root):
-        raise ReleaseError(f"the model in {wheel.name} is not the one that {(MODEL / 'manifest.json').as_posix()} names")
+        raise ReleaseError(
+            f"the model in {wheel.name} is not the one that {(MODEL / 'manifest.json').as_posix()} names"
+        )
     with tarfile.open(sdist) as tar:
         lacking = wanted - {member.name.partition("/")[2] for member in tar.getmembers()}
     if lacking:
@@ -160,16 +163,11 @@ def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
     named |= {f"repoformer-model-{name}": root / MODEL / name for name in ("README.md", "manifest.json")}
     copies = [Path(shutil.copyfile(path, out / name)) for name, path in named.items()]
     sums = {path.name: _sha256_of(path) for path in copies}
-    _compare(sums, model_hashes(root))
+    if wrong := [name for name, digest in model_hashes(root).items() if sums.get(name) != digest]:
+        raise ReleaseError(f"{', '.join(wrong)}: not the file that the model's manifest names")
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # on Windows too without a carriage return
     return [*copies, out / "SHA256SUMS"]
-
-
-def _compare(found: Mapping[str, str], named: Mapping[str, str]) -> None:
-    wrong = [name for name, digest in named.items() if found.get(name) != digest]
-    if wrong:
-        raise ReleaseError(f"{', '.join(wrong)}: not the file that the model's manifest names")
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -205,7 +203,8 @@ def main(arguments: list[str] | None = None) -> int:
     copying.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     try:
-        _print(_run(options))
+        for line in _run(options):
+            print(line)
     except ReleaseError as error:
         print(error, file=sys.stderr)
         return 1
@@ -226,11 +225,6 @@ def _run(options: argparse.Namespace) -> Iterable[str]:
     if options.command == "assets":
         return [str(path) for path in assets(options.dist, options.out)]
     return []
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
 
 
 if __name__ == "__main__":
