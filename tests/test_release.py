@@ -168,9 +168,8 @@ def test_a_folder_with_two_builds_is_refused(built: tuple[Path, Path], tmp_path:
 def test_assets_come_with_their_hashes(built: tuple[Path, Path], tmp_path: Path) -> None:
     root, dist = built
     release.assets(dist, tmp_path / "out", root)
-    listed = dict(
-        reversed(line.split("  ")) for line in (tmp_path / "out" / "SHA256SUMS").read_text("utf-8").splitlines()
-    )
+    lines = (tmp_path / "out" / "SHA256SUMS").read_text("utf-8").splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "out").iterdir()}
     del found["SHA256SUMS"]
     assert listed == found
