@@ -81,7 +81,7 @@ def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> Non
         file.write_bytes(re.sub(pattern, rf"\g<1>{new}\g<2>", file.read_bytes().decode()).encode())
     log = root / "CHANGELOG.md"
     heading = f"{UNRELEASED}\n\n## {new} ({today or datetime.date.today():%Y-%m-%d})"
-    log.write_text(log.read_text("utf-8").replace(UNRELEASED, heading, 1), "utf-8")
+    log.write_bytes(log.read_text("utf-8").replace(UNRELEASED, heading, 1).encode())
 
 
 def check(tag: str = "", root: Path = ROOT) -> None:
