@@ -17,7 +17,8 @@ import numpy as np
 
 from indexer.model import Hit
 from policy.completion.shape import Shaper
-from policy.engine import Reading, Supervisor, Trial, Tried
+from policy.engine.messages import Reading, Trial, Tried
+from policy.engine.supervisor import Supervisor
 from policy.errors import ModelError, RepoformerError
 from policy.gating.evidence import evidence
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known, TaskKind
+from policy.gating.gate import Gate, Known, Scope
 
 from .task import EvaluationError
 
@@ -104,7 +104,7 @@ class Row:
         return all(said and not said.startswith(NOT_RUN) for said in (self.tests_without, self.tests_with))
 
     @property
-    def scale(self) -> TaskKind:
+    def scale(self) -> Scope:
         """Which threshold belongs to it, as it would be served (by its kind where `scope` is not known)."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
-from policy.prompting.truncation import within_reach
+from policy.prompting.truncation import truncate
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
 _ROLE_OF = {token: role for role, token in _MARKERS.items()}
@@ -254,7 +254,7 @@ def test_what_is_out_of_reach_changes_no_prompt(prefix: str, suffix: str, left: 
     budgets = Budgets(left, 3, 80, step)
     build = builder("repoformer", budgets)
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
-    near = within_reach(cursor, budgets)
+    near = truncate(cursor, budgets)
     assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
     assert len(near.prefix) <= (left + 2) * LONGEST_TOKEN + 1
     assert len(near.suffix) <= 3 * LONGEST_TOKEN + 1

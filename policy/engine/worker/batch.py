@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried, Truth
+from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
 from policy.engine.worker.cache import FEWEST_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
 from policy.engine.worker.decoding import start_of, with_first
 from policy.engine.worker.llama import Row

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from policy.engine.client import Reading
+from policy.engine.messages import Reading
 from policy.engine.worker.cache import KvCache
 from policy.prompting.healing import PieceIndex, left_to_write
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
 from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.metadata import budgets_of, choose_layout
-from policy.engine.worker.recall import Known, Recall
+from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
 from policy.prompting.prompt import Prompt, PromptBuilder
 
@@ -62,7 +62,7 @@ class Done:
     model_ms: float
 
 
-class Session:
+class CompletionModel:
     """One model with its prompt builder and its KV cache.
 
     `layout`, unless empty, and `budgets`, by name, override what the model's metadata says. Raises `ModelInvalid`
@@ -206,7 +206,7 @@ class Session:
                 self._cache.evaluate(slot, start.base)
         return result, start
 
-    def _said_and_going_on(self, slot: str, prompt: Prompt, known: Known, limit: int) -> Iterator[int | Evaluated]:
+    def _said_and_going_on(self, slot: str, prompt: Prompt, known: Recalled, limit: int) -> Iterator[int | Evaluated]:
         """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
         said = known.said
         yield from said[:limit]
@@ -226,7 +226,7 @@ class Session:
             said.append(token)
             yield token
 
-    def _unwritten(self, known: Known) -> bytes:
+    def _unwritten(self, known: Recalled) -> bytes:
         """What of the healed word the tokens that were said have not written yet."""
         expected = known.expected
         for token in known.said:
