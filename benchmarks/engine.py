@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from indexer.model import Cursor
-from policy import models
 from policy.engine import Engine, EngineSettings, ModelInfo, Supervisor
 from policy.engine.settings import ALL_LAYERS
+from policy.models import locate as models
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64  # of each generation

@@ -37,7 +37,7 @@ from indexer.rules import Rules
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.words import words
-from policy.embedding import embedding_model
+from policy.engine.embedding import embedding_model
 
 BUDGET = 512
 TOP = 10

@@ -5,7 +5,8 @@
 The real completer, a recorded trace (`benchmarks.trace`), and an engine that reads and writes by sleeping, one thing at
 a time: so a minute of typing is a minute whatever the machine does, and nothing is claimed of a model but its pace and
 that `RIGHT` of its texts are what is typed next. Prints for each pace, and for how many keys an answer may take before
-requests are held back (`policy.rhythm.HOPELESS`), the keys answered in time and the seconds that the engine worked.
+requests are held back (`policy.completion.debounce.HOPELESS`), the keys answered in time and the seconds that the
+engine worked.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from benchmarks.machine import describe
 from benchmarks.screen import Screen, replay, seen
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
-from policy import rhythm
-from policy.completer import Completer, CompletionSettings, Request
+from policy.completion import debounce as rhythm
+from policy.completion.completer import Completer, CompletionSettings, Request
 from policy.engine import PromptStats, Reading
 
 RIGHT = 0.4

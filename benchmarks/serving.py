@@ -31,9 +31,9 @@ from benchmarks.screen import Screen, replay, seen, spread
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from lsp_server.client import Client, RefusedError
-from policy import models
 from policy.engine import Engine, EngineSettings, Supervisor
 from policy.errors import GaveWay
+from policy.models import locate as models
 
 LOADING = 600  # seconds
 CANCELLATIONS = 60

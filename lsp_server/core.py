@@ -21,21 +21,22 @@ import platformdirs
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.settings import Settings
-from policy import calibration, models
-from policy.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import State, Supervisor
 from policy.errors import EngineError, ModelError
+from policy.gating import calibration
 from policy.generators import Own
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
-from policy.gguf import check_generator
-from policy.prompt import Budgets
+from policy.models import locate as models
+from policy.models.gguf import check_generator
+from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
     from policy.generators import Source
-    from policy.models import ModelFile
+    from policy.models.locate import ModelFile
 
 log = logging.getLogger(__name__)
 

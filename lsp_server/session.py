@@ -28,7 +28,7 @@ from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
-from policy.completer import Completion, Request, Trigger, after
+from policy.completion.completer import Completion, Request, Trigger, after
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:

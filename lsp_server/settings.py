@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
-from policy.completer import CompletionSettings
+from policy.completion.completer import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.generators.text import FAMILIES, SUFFIX
-from policy.prompt import LAYOUTS
+from policy.prompting.prompt import LAYOUTS
 
 SECTION = "repoformer"
 _ENGINE = EngineSettings()

@@ -46,7 +46,7 @@ def test_the_protocol_stays_in_the_server() -> None:
 
 
 def test_llama_cpp_is_imported_in_one_module() -> None:
-    assert importers("llama_cpp") == {"policy/engine/llama.py"}
+    assert importers("llama_cpp") == {"policy/engine/worker/llama.py"}
 
 
 def test_torch_stays_in_the_extras() -> None:
@@ -54,7 +54,9 @@ def test_torch_stays_in_the_extras() -> None:
     assert all(path.startswith(extras) for path in importers("torch", "transformers"))
 
 
-@pytest.mark.parametrize("module", ["lsp_server.server", "lsp_server.cli", "policy.completer", "indexer.workspace"])
+@pytest.mark.parametrize(
+    "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.completer", "indexer.workspace"]
+)
 def test_serving_loads_nothing_heavy(module: str) -> None:
     """The server's process never loads native model code, nor anything of training."""
     program = (

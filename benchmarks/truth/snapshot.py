@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lsp_server.cli import main as command
-from policy import calibration, models
 from policy.evaluation import comparing, record, table
 from policy.evaluation.table import Row
 from policy.evaluation.task import EvaluationError
+from policy.gating import calibration
+from policy.models import locate as models
 
 HERE = Path(__file__).parent
 ARGUMENTS = (

@@ -1,10 +1,10 @@
 """Semantic retrieval: cosine similarity of embeddings, for any model that turns texts into vectors.
 
 The model is a function handed in (`Embed`), since the engine that runs GGUF models lies above this package
-(`policy.embedding` makes one of a file). Vectors are kept by the hash of the model and the text they were made from, in
-one SQLite table, so that only new text is ever embedded; a search is one matrix product over all chunks, exact. The
-paper measured UniXcoder this way and found it no better than Jaccard, at a far greater cost: on a CPU an embedding of
-each chunk takes minutes where counting words takes seconds.
+(`policy.engine.embedding` makes one of a file). Vectors are kept by the hash of the model and the text they were made
+from, in one SQLite table, so that only new text is ever embedded; a search is one matrix product over all chunks,
+exact. The paper measured UniXcoder this way and found it no better than Jaccard, at a far greater cost: on a CPU an
+embedding of each chunk takes minutes where counting words takes seconds.
 """
 
 from __future__ import annotations

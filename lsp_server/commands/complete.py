@@ -14,13 +14,13 @@ from indexer.model import Cursor
 from lsp_server.report import completion_report
 from lsp_server.settings import DEFAULTS, read_settings
 from lsp_server.text import Document
-from policy.decision import Policy
 from policy.errors import RepoformerError
+from policy.gating.decision import Policy
 
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from lsp_server.cli import Subparsers
-    from policy.completer import Completion
+    from policy.completion.completer import Completion
     from policy.engine.supervisor import State
 
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _complete(options: argparse.Namespace) -> Completion:
     from lsp_server.core import Core
-    from policy.completer import Request
+    from policy.completion.completer import Request
 
     path, line, column = options.place
     cursor = _cursor(path, line, column)

@@ -22,11 +22,11 @@ import psutil
 from lsp_server import log as logs
 from lsp_server.core import cache_dir, supervisor_of
 from lsp_server.settings import Settings
-from policy import models
 from policy.engine.memory import available_memory, size_of
 from policy.engine.settings import default_threads
 from policy.errors import ModelError, RepoformerError
-from policy.gguf import check_generator
+from policy.models import locate as models
+from policy.models.gguf import check_generator
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
@@ -96,7 +96,7 @@ def _python() -> Iterator[Finding]:
 
 def _build() -> Iterator[Finding]:
     """Ask a process of its own: native code that crashes here would take the answer with it."""
-    code = "import json; from policy.engine.llama import build_info; print(json.dumps(build_info()))"
+    code = "import json; from policy.engine.worker.llama import build_info; print(json.dumps(build_info()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policy import catalogue, hub, models
 from policy.engine.memory import size_of
 from policy.errors import ModelError, ModelMissing
-from policy.gguf import check_generator
+from policy.models import catalogue, hub
+from policy.models import locate as models
+from policy.models.gguf import check_generator
 from policy.training import importing, wheel
 
 if TYPE_CHECKING:

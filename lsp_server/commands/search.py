@@ -65,7 +65,7 @@ def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, .
     # Imported late: only this needs the engine.
     from indexer.retrieval.embedding import EmbeddingRetriever, Vectors
     from lsp_server.core import cache_dir
-    from policy.embedding import embedding_model, name_of
+    from policy.engine.embedding import embedding_model, name_of
 
     model: Path = options.embedding.absolute()
     if not model.is_file():

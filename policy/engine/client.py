@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from indexer.model import Chunk, Cursor
 from policy import errors
 from policy.engine import protocol
-from policy.engine.joining import join
-from policy.engine.meeting import Place, Streams, runtime_dir
+from policy.engine.connect import join
+from policy.engine.endpoint import Place, Streams, runtime_dir
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
-from policy.models import name_of
-from policy.prompt import Budgets
-from policy.reach import within_reach
+from policy.models.locate import name_of
+from policy.prompting.prompt import Budgets
+from policy.prompting.truncation import within_reach
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,7 +213,7 @@ class Engine:
 
     @classmethod
     async def join(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
-        """Connect to the engine called `name` (`policy.engine.meeting.identity`), started if it does not run yet.
+        """Connect to the engine called `name` (`policy.engine.endpoint.identity`), started if it does not run yet.
 
         Raises `EngineDied` and `EngineUnavailable`.
         """

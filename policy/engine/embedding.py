@@ -1,81 +1,57 @@
-"""What the worker does with an embedding model: a vector for each text, several texts in one batch.
+"""An embedding model as the index wants one: a function from texts to vectors.
 
-Texts do not know of each other, so each is a sequence of its own; how they are pooled is the model's affair (the mean
-of the states where it does not say). What is longer than the model can take in is cut: the beginning of a chunk says
-most about it.
+The model runs where all native code runs, in a worker process of the engine, with its safer parameters and its memory
+of what worked. The index knows nothing of event loops, so the connection lives on a thread of its own, and the function
+blocks whoever calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 
-from policy.engine.cache import Aborted
-from policy.engine.client import ModelInfo
-from policy.engine.llama import Llama, Row, build_info
-from policy.errors import EngineFailed
-from policy.prompt import Budgets
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from indexer.retrieval.embedding import Embed
 
 
-class Embedder:
-    """One embedding model."""
+@contextmanager
+def embedding_model(
+    model: Path,
+    settings: EngineSettings | None = None,
+    *,
+    memory: Path | None = None,
+    log: Callable[[str], None] = lambda _line: None,
+) -> Iterator[Embed]:
+    """The function that embeds texts with a GGUF file, one row a text; it raises what `Supervisor.engine` does."""
+    loop = asyncio.new_event_loop()
+    supervisor = Supervisor(model, replace(settings or EngineSettings(), embedding=True), memory=memory, log=log)
 
-    def __init__(self, llama: Llama) -> None:
-        self._llama = llama
+    async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return await (await supervisor.engine()).embed(texts)
 
-    def info(self) -> ModelInfo:
-        """What the server needs to know of the model."""
-        metadata = self._llama.metadata
-        return ModelInfo(
-            name=metadata.get("general.name", "unnamed model"),
-            layout="",
-            selective=False,
-            shrunk=False,
-            budgets=Budgets(),
-            context_size=self._llama.longest_text,
-            gpu_offload=build_info()["gpu_offload"],
-            metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
-        )
+    thread = threading.Thread(target=loop.run_forever, name="embedding", daemon=True)
+    thread.start()
+    try:
+        yield lambda texts: asyncio.run_coroutine_threadsafe(embed(texts), loop).result()
+    finally:
+        asyncio.run_coroutine_threadsafe(supervisor.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
-    def warm_up(self) -> None:
-        """Embed a text, so that a build that crashes at its first evaluation does so now."""
-        self.embed(["def warm_up():"])
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return a row a text. Raises `policy.engine.cache.Aborted` when stopped from outside."""
-        rows: list[NDArray[np.float32]] = []
-        for batch in self._batches([self._tokens(text) for text in texts]):
-            self._llama.clear()
-            outcome = self._llama.decode(
-                [
-                    Row(token, at, seq, logits=True)
-                    for seq, tokens in enumerate(batch)
-                    for at, token in enumerate(tokens)
-                ]
-            )
-            if outcome == "aborted":
-                raise Aborted
-            if outcome == "full":
-                raise EngineFailed(f"a batch of {sum(map(len, batch))} tokens does not fit the context")
-            rows += [self._llama.embedding(seq).copy() for seq in range(len(batch))]
-        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
-
-    def _tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text, or of its beginning and its end; never none, since nothing has no vector."""
-        tokens = self._llama.encode_whole(text) or self._llama.encode("\n")
-        most = self._llama.longest_text
-        return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
-
-    def _batches(self, texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-        batch: list[list[int]] = []
-        size = 0
-        for tokens in texts:
-            if batch and (size + len(tokens) > self._llama.n_batch or len(batch) == self._llama.n_seq):
-                yield batch
-                batch, size = [], 0
-            batch.append(tokens)
-            size += len(tokens)
-        if batch:
-            yield batch
+def name_of(model: Path) -> str:
+    """What vectors of a model are filed under: another file of the same name has other vectors."""
+    status = model.stat()
+    return f"{model.name} {status.st_size} {status.st_mtime_ns}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from policy.errors import ModelTooLarge
-from policy.parts import parts_of
+from policy.models.shards import parts_of
 
 # What a container may use, in either version of Linux's control groups.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from policy.engine.meeting import Place
+from policy.engine.endpoint import Place
 from policy.errors import EngineUnavailable
 
 STDERR_LINES = 20

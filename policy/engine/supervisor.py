@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from policy.engine.client import Engine, ModelInfo
-from policy.engine.meeting import identity
+from policy.engine.endpoint import identity
 from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, difference, safer
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError

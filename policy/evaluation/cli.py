@@ -150,7 +150,7 @@ def _run_diff(options: argparse.Namespace) -> int:
 
 
 def _run_calibrate(options: argparse.Namespace) -> int:
-    from policy import calibration
+    from policy.gating import calibration
 
     workspace: Path = options.workspace
     if options.undo:

@@ -11,14 +11,14 @@ from typing import Any
 
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
-from policy import models
-from policy.completer import Completer, Request
+from policy.completion.completer import Completer, Request
 from policy.engine import EngineSettings, Supervisor
 from policy.engine.settings import default_threads
 from policy.errors import EngineError
-from policy.gate import Gate, gates_of
-from policy.gguf import Header, check_generator
-from policy.prompt import Budgets
+from policy.gating.gate import Gate, gates_of
+from policy.models import locate as models
+from policy.models.gguf import Header, check_generator
+from policy.prompting.prompt import Budgets
 from policy.training.running import Stop as Interrupt
 
 from . import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.gate import Gate
+from policy.gating.gate import Gate
 
 from . import policies, statistics
 from .latency import Timed

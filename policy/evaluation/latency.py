@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from indexer.model import Retriever
-from policy.completer import Completer, CompletionSettings, Request
-from policy.decision import Selection
+from policy.completion.completer import Completer, CompletionSettings, Request
 from policy.engine import Supervisor
 from policy.errors import EngineError
-from policy.gate import Gate, gates_of
+from policy.gating.decision import Selection
+from policy.gating.gate import Gate, gates_of
 
 from .retrieval import Retrieval
 from .task import Task

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decision import SIMILARITY
-from policy.gate import Gate
+from policy.gating.decision import SIMILARITY
+from policy.gating.gate import Gate
 
 from .table import Table
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import platformdirs
 
-from policy import calibration
 from policy.engine import ModelInfo
+from policy.gating import calibration
 
 from . import table
 from .table import Row

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from indexer.model import Hit
+from policy.completion.shape import Shaper
 from policy.engine import Reading, Supervisor, Trial, Tried
 from policy.errors import ModelError, RepoformerError
-from policy.evidence import evidence
-from policy.shape import Shaper
+from policy.gating.evidence import evidence
 
 from . import record, table
 from .cutting import cut, stop_for

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.evidence import Evidence
-from policy.gate import Gate, Known, TaskKind
+from policy.gating.evidence import Evidence
+from policy.gating.gate import Gate, Known, TaskKind
 
 from .task import EvaluationError
 
@@ -34,8 +34,8 @@ class Row:
     `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. What is known when the decision is
     due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`, the top
     probability, and `first_entropy` (nats) of the first token generated without context; what retrieval says of itself
-    (`policy.evidence`): `score` and `second`, the greatest similarities of a chunk, `names`, how many names of the
-    cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
+    (`policy.gating.evidence`): `score` and `second`, the greatest similarities of a chunk, `names`, how many names of
+    the cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
     `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
     the tokens generated without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests
     were asked for, else "pass" or why not; "not run: …" where they could not be run.

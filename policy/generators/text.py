@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.model import Chunk, Cursor
-from policy.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Role, Vocabulary
+from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Role, Vocabulary
 
 # A word's first letters with the blank before it, a run of blanks, or two signs: what tokenizers make of code, roughly.
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
@@ -96,7 +96,7 @@ class TextPrompts:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Numbers for the pieces of `text` (`policy.prompt.Tokenizer`)."""
+        """Numbers for the pieces of `text` (`policy.prompting.prompt.Tokenizer`)."""
         numbers = []
         for piece in _PIECE.findall(text):
             if (number := self._ids.get(piece)) is None:

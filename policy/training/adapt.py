@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 
 from . import base as bases
 from . import lora, manifest

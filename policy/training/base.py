@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy.prompt import Budgets, Role, Vocabulary
+from policy.prompting.prompt import Budgets, Role, Vocabulary
 
 from .manifest import TrainingError
 
@@ -45,7 +45,8 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """`policy.prompt.Tokenizer` over the `tokenizers` library: special tokens in a text stay ordinary text."""
+    """`policy.prompting.prompt.Tokenizer` over the `tokenizers` library: special tokens in a text stay ordinary
+    text."""
 
     inner: tokenizers.Tokenizer
 

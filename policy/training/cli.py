@@ -132,7 +132,7 @@ def _adapt_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_adapt(options: argparse.Namespace) -> int:
-    from policy.prompt import Budgets
+    from policy.prompting.prompt import Budgets
 
     step = _step("adapt")
     step.run(

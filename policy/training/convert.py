@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from policy.parts import parts_of
+from policy.models.shards import parts_of
 
 from .manifest import TrainingError
 from .running import save_atomically

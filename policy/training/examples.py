@@ -1,7 +1,7 @@
 """From a blank to what a model is trained on: token ids, and which of them count for which loss.
 
-The prompt comes from `policy.prompt.PromptBuilder`, byte for byte what the server will send; to it the tokens of the
-blank are added and the token that ends it. The blank is tokenised apart from its left context, as a server that
+The prompt comes from `policy.prompting.prompt.PromptBuilder`, byte for byte what the server will send; to it the tokens
+of the blank are added and the token that ends it. The blank is tokenised apart from its left context, as a server that
 appends generated tokens sees it, so a half-typed word is split where the cursor stood.
 """
 
@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from indexer.model import Chunk, Cursor
-from policy.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder
+from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder
 
 from .base import Base
 from .blanks import Blank

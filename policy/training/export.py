@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import EngineFailed
-from policy.gate import Gate
-from policy.parts import sha256
-from policy.prompt import Role
+from policy.gating.gate import Gate
+from policy.models.shards import sha256
+from policy.prompting.prompt import Role
 
 from . import base as bases
 from . import manifest
@@ -150,7 +150,7 @@ def _base_name(base: Path) -> str:
 
 def quantise(source: Path, target: Path, type_: str) -> None:
     """Quantise a GGUF with llama.cpp's own quantiser. Raises `TrainingError` when it refuses."""
-    from policy.engine import llama  # native code: not for those who only import this module
+    from policy.engine.worker import llama  # native code: not for those who only import this module
 
     temporary = target.with_suffix(".part")
     try:

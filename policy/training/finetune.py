@@ -23,8 +23,8 @@ import torch
 from tqdm import tqdm
 
 from policy.evaluation.statistics import auc, calibration_error
-from policy.gate import Known
-from policy.prompt import Budgets
+from policy.gating.gate import Known
+from policy.prompting.prompt import Budgets
 
 from . import base as bases
 from . import lora, manifest

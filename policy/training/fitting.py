@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.gate import Feature, Gate, Known, Name
+from policy.gating.gate import Feature, Gate, Known, Name
 
 MOST_RETRIEVED = 0.6  # what a default threshold may retrieve for: the rest has to be worth it by the model's own word
 

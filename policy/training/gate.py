@@ -2,7 +2,7 @@
 
 A gate is a logistic regression of a few hundred bytes on what is known when the decision is due: P(`<cc>`), the entropy
 and the top probability of the first token to be generated (compare CARD, arXiv 2406.10263), what retrieval found
-meanwhile (`policy.evidence`), and what is completed (line or block). Boosted trees have no advantage on so few.
+meanwhile (`policy.gating.evidence`), and what is completed (line or block). Boosted trees have no advantage on so few.
 
 Each gate is judged on repositories that it was not fitted on: they are split in halves, each half is judged by the
 gate of the other, threshold included, and that is repeated for several splits. What is written is fitted on all.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from policy.evaluation import record, table
 from policy.evaluation.statistics import auc, bootstrap, calibration_error, mean, paired_p
 from policy.evaluation.table import Row, Table
-from policy.gate import Feature, Gate, Name
+from policy.gating.gate import Feature, Gate, Name
 
 from . import manifest
 from .fitting import MOST_RETRIEVED, fit_gate, values_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policy.gguf import check_generator
-from policy.models import cache_dir
+from policy.models.gguf import check_generator
+from policy.models.locate import cache_dir
 
 from .convert import import_folder
 from .export import TYPES as QUANTISED

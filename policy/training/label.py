@@ -23,7 +23,7 @@ from tqdm import tqdm
 from policy.evaluation.cutting import leading_lines, line_count
 from policy.evaluation.similarity import canonical, edit_similarity
 from policy.evaluation.statistics import auc
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 
 from . import base as bases
 from . import manifest

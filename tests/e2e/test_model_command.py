@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from policy import catalogue
-from policy.gguf import read_header
-from policy.prompt import LAYOUTS
+from policy.models import catalogue
+from policy.models.gguf import read_header
+from policy.prompting.prompt import LAYOUTS
 from tests.e2e.driving import SERVER
 from tests.standin_hub import Hub, hub
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from policy import models
 from policy.errors import ModelMissing
+from policy.models import locate as models
 from policy.training import wheel
 from tests.editors.editors import summary
 from tests.editors.wire import SERVER, Wire

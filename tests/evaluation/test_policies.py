@@ -11,7 +11,7 @@ from masked import row
 from policy.evaluation import figures, policies, report
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
-from policy.gate import AS_SAID
+from policy.gating.gate import AS_SAID
 
 RUN = {"data": "made up", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
 

@@ -13,13 +13,13 @@ import pytest
 from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Chunk, Cursor
-from policy import calibration
 from policy.errors import EngineError, ModelError
 from policy.evaluation import cli, evaluate, figures, record, table
 from policy.evaluation.retrieval import Retrieval
 from policy.evaluation.statistics import Estimate
 from policy.evaluation.task import EvaluationError, Repository, Task
-from policy.gate import Gate
+from policy.gating import calibration
+from policy.gating.gate import Gate
 from tests.marked import mark
 
 TINY = ["--left", "64", "--right", "24", "--context", "64", "--tokens", "8"]

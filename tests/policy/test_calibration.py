@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from policy import calibration
-from policy.calibration import Calibration
+from policy.gating import calibration
+from policy.gating.calibration import Calibration
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completer import Completer, CompletionSettings, Request
+from policy.completion.completer import Completer, CompletionSettings, Request
 from policy.engine import EngineSettings, Supervisor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from policy.decision import Decision, by_gate, by_likeliest, by_policy, by_similarity
-from policy.evidence import Evidence
-from policy.gate import AS_SAID, Gate, Known, gates_of
+from policy.gating.decision import Decision, by_gate, by_likeliest, by_policy, by_similarity
+from policy.gating.evidence import Evidence
+from policy.gating.gate import AS_SAID, Gate, Known, gates_of
 
 HYBRID = Gate("hybrid", {"token": 0.5, "score": 4.0, "block": -1.0}, -1.0, 0.4, 0.3)
 TOKEN = Gate("token", {"token": 0.5}, -1.0, 0.31, 0.2)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from indexer.model import Cursor
 from indexer.retrieval.embedding import Embed, EmbeddingRetriever, Vectors
 from indexer.snapshot import Snapshot
-from policy.embedding import embedding_model
+from policy.engine.embedding import embedding_model
 from policy.errors import ModelMissing
 from tests.policy.tiny_embedder import LONGEST, tiny_bert
 

@@ -20,7 +20,7 @@ from indexer.model import Chunk, Cursor
 from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Tried, Urgency
 from policy.engine.settings import difference, safer
 from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

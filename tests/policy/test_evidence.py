@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from indexer.model import Chunk, Cursor, Hit
-from policy.evidence import evidence
+from policy.gating.evidence import evidence
 
 
 def hit(score: float, *symbols: str) -> Hit:

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from indexer.model import Cursor
-from policy import flight as flights
+from policy.completion import pending as flights
+from policy.completion.pending import Flight
 from policy.errors import EngineDied
-from policy.flight import Flight
 
 BEFORE, AFTER = "x = ", "\n"
 

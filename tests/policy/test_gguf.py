@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.gguf import check_generator, read_header
+from policy.models.gguf import check_generator, read_header
 
 LLAMA = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2", "llama.block_count": 2}
 F32, Q4_0 = 0, 2

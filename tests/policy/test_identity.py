@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.model import Chunk, Cursor
-from policy import models
 from policy.engine import Engine, EngineSettings, Supervisor
+from policy.models import locate as models
 
 SOURCE = Path(models.__file__).read_text("utf-8")
 KEYS = 200

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completer import Completer, CompletionSettings, Request
+from policy.completion.completer import Completer, CompletionSettings, Request
 from policy.engine import EngineSettings, Supervisor
 from policy.generators.larger import Larger
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from policy.engine import EngineSettings, joining, protocol
-from policy.engine.host import Host
-from policy.engine.meeting import Place, identity, runtime_dir
-from policy.engine.turns import Turns
+from policy.engine import EngineSettings, protocol
+from policy.engine import connect as joining
+from policy.engine.endpoint import Place, identity, runtime_dir
+from policy.engine.worker.listener import Host
+from policy.engine.worker.scheduler import Turns
 from policy.errors import EngineUnavailable
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from policy import models
 from policy.errors import ModelMissing
+from policy.models import locate as models
 
 
 @pytest.fixture(autouse=True)

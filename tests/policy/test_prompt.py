@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
-from policy.reach import within_reach
+from policy.prompting.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.prompting.truncation import within_reach
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
 _ROLE_OF = {token: role for role, token in _MARKERS.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.model import Cursor
-from policy.reuse import Reuse
+from policy.completion.reuse import Reuse
 
 
 def cursor(source: str) -> Cursor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.rhythm import LONGEST, Rhythm
+from policy.completion.debounce import LONGEST, Rhythm
 
 
 class Typist:

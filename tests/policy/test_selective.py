@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completer import Completer, Completion, CompletionSettings, Request, Trigger
+from policy.completion.completer import Completer, Completion, CompletionSettings, Request, Trigger
 from policy.engine import EngineSettings, Supervisor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -16,14 +16,14 @@ import trustme
 
 from indexer.model import Cursor, Hit, Retriever
 from indexer.snapshot import Snapshot
-from policy.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.completer import Completer, Completion, CompletionSettings, Request
 from policy.engine import EngineSettings, Supervisor
 from policy.errors import ServerUnavailable
 from policy.generators import wire
 from policy.generators.attempts import Attempts
 from policy.generators.server import Server
 from policy.generators.text import TextPrompts
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 from tests.policy.standin import Asked, Behaviour, answer, never, standing_in, status, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.model import Cursor
-from policy.shape import Shaper
+from policy.completion.shape import Shaper
 
 
 def shaped(source: str, said: str, language: str = "python", *, multiline: bool = True) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from indexer.model import Chunk, Cursor, Hit
-from policy.decision import Decision
-from policy.sticky import REGION, Held, Sticky
+from policy.completion.pinned import REGION, Held, Sticky
+from policy.gating.decision import Decision
 
 DOCUMENT = "file:///w/main.py"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 
 from indexer.model import Chunk, Cursor, Hit
-from policy.completer import Completer, CompletionSettings, Request
-from policy.decision import Policy
+from policy.completion.completer import Completer, CompletionSettings, Request
 from policy.engine import EngineSettings, Supervisor
+from policy.gating.decision import Policy
 
 REQUESTS = 1_000
 SETTLED = 200  # requests after which everything has been allocated that is going to be

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
 from policy.generators.text import FAMILIES, TextPrompts
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 
 CURSOR = Cursor("/w/main.py", "x = area(", ")\n", "python")
 CHUNK = Chunk("/w", "geo.py", 1, 2, "def area(w, h):\n    return w * h\n", "function")

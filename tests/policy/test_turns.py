@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from policy.engine.protocol import Message
-from policy.engine.turns import Turns
+from policy.engine.worker.scheduler import Turns
 
 
 @dataclass(eq=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from policy import models
 from policy.errors import ModelInvalid, ModelMissing
+from policy.models import locate as models
 from policy.training import wheel
 
 CONTENT = b"GGUF and so on"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policy.gate import Known
+from policy.gating.gate import Known
 from policy.training.fitting import best_threshold, fit_gate, sigmoid
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from policy.evaluation import record, table
 from policy.evaluation.table import Row
-from policy.evidence import Evidence
-from policy.gate import Gate, Known
+from policy.gating.evidence import Evidence
+from policy.gating.gate import Gate, Known
 from policy.training import cli, gate, manifest
 from tests.evaluation.masked import row
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from policy import models
-from policy.engine.llama import Llama, Row
 from policy.engine.settings import EngineSettings
-from policy.gate import gates_of
-from policy.prompt import LAYOUTS, PromptBuilder
+from policy.engine.worker.llama import Llama, Row
+from policy.gating.gate import gates_of
+from policy.models import locate as models
+from policy.prompting.prompt import LAYOUTS, PromptBuilder
 from policy.training import (
     adapt,
     base,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policy import calibration
+from policy.gating import calibration
 from policy.training import cli, manifest
 from policy.training.manifest import TrainingError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from policy.prompt import Budgets
+from policy.prompting.prompt import Budgets
 from policy.training import adapt
 from policy.training.compute import Compute
 

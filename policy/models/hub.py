@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.parts import whole_name
+from policy.models.shards import whole_name
 
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # bytes of the disk that a download leaves free

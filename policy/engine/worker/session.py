@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.batch import Batch
-from policy.engine.cache import Evaluated, KvCache
 from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
-from policy.engine.decoding import candidates, continuation, softmax, with_first
-from policy.engine.llama import Llama, build_info
-from policy.engine.metadata import budgets_of, choose_layout
-from policy.engine.recall import Recall
-from policy.prompt import Prompt, PromptBuilder
+from policy.engine.worker.batch import Batch
+from policy.engine.worker.cache import Evaluated, KvCache
+from policy.engine.worker.decoding import candidates, continuation, softmax, with_first
+from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.metadata import budgets_of, choose_layout
+from policy.engine.worker.recall import Recall
+from policy.prompting.prompt import Prompt, PromptBuilder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,7 +137,7 @@ class Session:
     ) -> Iterator[PromptStats | Piece | Done]:
         """Greedy decoding, text as it comes; beside it up to `count` - 1 other candidates.
 
-        `chunks` None abstains; a list retrieves. Raises `policy.engine.cache.Aborted` when stopped from outside.
+        `chunks` None abstains; a list retrieves. Raises `policy.engine.worker.cache.Aborted` when stopped from outside.
         """
         prompt, stats = self._prompt(cursor, chunks)
         if count > 1:
@@ -210,7 +210,7 @@ class Session:
         return token in self._markers or self._llama.ends_text(token)
 
     def try_all(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
-        """Generate for all `trials` side by side, in an empty cache; see `policy.engine.batch`."""
+        """Generate for all `trials` side by side, in an empty cache; see `policy.engine.worker.batch`."""
         self.forget("")
         return Batch(self._llama, self._builder, self._judge, self._ends, _told).run(trials)
 

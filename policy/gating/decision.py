@@ -1,10 +1,10 @@
 """Retrieve or abstain: from what is known after reading L and R to a `Decision`.
 
 Where the model has the token, what decides is P(`<cc>`), the probability that it asks for cross-file context (paper,
-section 3.2): as the likeliest token (greedy), or by a threshold on what a gate makes of it (`policy.gate`). Where it
-has not, the paper's *trial retrieval* stands in: retrieve, and use what was found if its similarity to the lines at
-the cursor is high enough. It knows nothing of the model, but it makes any model selective. A decision says what made
-it.
+section 3.2): as the likeliest token (greedy), or by a threshold on what a gate makes of it (`policy.gating.gate`).
+Where it has not, the paper's *trial retrieval* stands in: retrieve, and use what was found if its similarity to the
+lines at the cursor is high enough. It knows nothing of the model, but it makes any model selective. A decision says
+what made it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from policy.gate import Gate, Known
+from policy.gating.gate import Gate, Known
 
 Policy = Literal["selective", "always", "never"]
 Selection = Literal["threshold", "token", "greedy"]
@@ -28,7 +28,7 @@ class Decision:
 
     `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
     "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
-    made earlier on this line (`policy.sticky.Held`).
+    made earlier on this line (`policy.completion.pinned.Held`).
     """
 
     p_retrieve: float

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.cache import WORTH_COPYING, Aborted, common_prefix, prompt_rows
 from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried
-from policy.engine.decoding import with_first
-from policy.engine.llama import Row
+from policy.engine.worker.cache import WORTH_COPYING, Aborted, common_prefix, prompt_rows
+from policy.engine.worker.decoding import with_first
+from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from policy.engine.llama import Llama
-    from policy.prompt import Prompt, PromptBuilder
+    from policy.engine.worker.llama import Llama
+    from policy.prompting.prompt import Prompt, PromptBuilder
 
 
 @dataclass(slots=True)

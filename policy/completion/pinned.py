@@ -22,7 +22,7 @@ from itertools import takewhile
 
 from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
-from policy.decision import Decision
+from policy.gating.decision import Decision
 
 REGION = 20  # lines up or down, within which a choice stands
 _ASKS_ANEW = re.compile(r"\.|->|::|\(")  # what an abstention does not hold behind

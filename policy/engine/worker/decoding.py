@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.cache import KvCache
 from policy.engine.client import Reading
+from policy.engine.worker.cache import KvCache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.parts import parts_of
+from policy.models.shards import parts_of
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]

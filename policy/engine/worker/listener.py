@@ -16,8 +16,8 @@ from collections.abc import Callable
 from itertools import count
 
 from policy.engine import protocol
-from policy.engine.meeting import Place
-from policy.engine.turns import Turns
+from policy.engine.endpoint import Place
+from policy.engine.worker.scheduler import Turns
 
 # Seconds for the first client to come: whoever started this process may be gone by now.
 PATIENCE = 10.0

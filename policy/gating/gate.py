@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from policy.evidence import Evidence
+from policy.gating.evidence import Evidence
 
 Name = Literal["hybrid", "token"]
 Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit, Retriever
+from policy.completion.shape import Shaper
 from policy.engine import Engine, PromptStats, Reading, Urgency
 from policy.generators import Ahead, Running, Source
-from policy.shape import Shaper
 
 
 class Clock:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from policy.engine import protocol
-from policy.engine.meeting import Place, Streams
+from policy.engine.endpoint import Place, Streams
 from policy.engine.process import Process, launch
 from policy.errors import EngineDied, EngineUnavailable
 

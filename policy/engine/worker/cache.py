@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from policy.engine.llama import Row
+from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from policy.engine.llama import Llama
+    from policy.engine.worker.llama import Llama
 
 
 WORTH_COPYING = 16  # tokens: copying a sequence takes as long as evaluating a few

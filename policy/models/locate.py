@@ -16,7 +16,7 @@ from typing import Literal
 import platformdirs
 
 from policy.errors import ModelMissing
-from policy.parts import is_later_part, whole_name
+from policy.models.shards import is_later_part, whole_name
 
 Source = Literal["setting", "shipped", "cache"]
 
@@ -46,7 +46,7 @@ def cache_dir() -> Path:
 
 def installed() -> list[ModelFile]:
     """Models that are there without being named, in the order in which they are preferred."""
-    shipped = sorted(Path(__file__).with_name("model").glob("*.gguf"))
+    shipped = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
     cached = [*sorted(cache_dir().glob("*.gguf")), *sorted(cache_dir().glob("*/*.gguf"))]
     found = [ModelFile(path, "shipped") for path in shipped] + [ModelFile(path, "cache") for path in cached]
     return [model for model in found if not is_later_part(model.path)]
@@ -55,7 +55,7 @@ def installed() -> list[ModelFile]:
 def resolve(setting: str | Path = "") -> ModelFile:
     """The model to use; `setting` is a file that a person asked for, or empty.
 
-    Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.gguf`).
+    Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.models.gguf`).
     """
     if str(setting):
         path = Path(setting).expanduser().absolute()

@@ -18,16 +18,16 @@ from pathlib import Path
 
 from indexer.model import Chunk
 from policy.engine import protocol
-from policy.engine.cache import Aborted
 from policy.engine.client import PromptStats, Stop, Trial
-from policy.engine.embedding import Embedder
-from policy.engine.host import Host
-from policy.engine.llama import Llama, build_info
-from policy.engine.meeting import Place
+from policy.engine.endpoint import Place
 from policy.engine.memory import check_fits
-from policy.engine.session import Done, Session, longest_sequence
 from policy.engine.settings import EngineSettings
-from policy.engine.turns import Turn, Turns
+from policy.engine.worker.cache import Aborted
+from policy.engine.worker.embedding import Embedder
+from policy.engine.worker.listener import Host
+from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.scheduler import Turn, Turns
+from policy.engine.worker.session import Done, Session, longest_sequence
 from policy.errors import EngineFailed, RepoformerError
 
 

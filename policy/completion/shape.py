@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from indexer.model import Cursor
-from policy.syntax import (
+from policy.completion.syntax import (
     CLOSERS,
     OPENERS,
     Token,

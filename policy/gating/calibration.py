@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from policy.parts import parts_of, sha256
+from policy.models.shards import parts_of, sha256
 
 KEPT = 10
 

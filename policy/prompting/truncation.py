@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 
 from indexer.model import Cursor
-from policy.prompt import LONGEST_TOKEN, Budgets
+from policy.prompting.prompt import LONGEST_TOKEN, Budgets
 
 
 def within_reach(cursor: Cursor, budgets: Budgets) -> Cursor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policy.errors import ModelInvalid
-from policy.prompt import LAYOUTS, Budgets, Layout, Vocabulary
+from policy.prompting.prompt import LAYOUTS, Budgets, Layout, Vocabulary
 
 
 def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:

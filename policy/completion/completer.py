@@ -1,8 +1,8 @@
 """One request, from a cursor to what is shown: read, decide, retrieve if asked for, generate, shape.
 
 What can be answered without the engine is: a completion that is there already, or one that another request has begun.
-Else the completion is made apart from the request (`policy.flight`), so that the next one can join it. While nobody
-waits, the engine reads and writes ahead, in the background, where every request interrupts it.
+Else the completion is made apart from the request (`policy.completion.pending`), so that the next one can join it.
+While nobody waits, the engine reads and writes ahead, in the background, where every request interrupts it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit, Retriever
-from policy.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
+from policy.completion.attempt import Clock, Retrieval, Run, slot
+from policy.completion.debounce import Rhythm
+from policy.completion.pending import Flight, log_bug
+from policy.completion.pinned import Held, Sticky
+from policy.completion.reuse import Reuse
+from policy.completion.shape import Shaper, inside_word
 from policy.engine import Engine, Supervisor
 from policy.errors import GaveWay, RepoformerError
-from policy.evidence import evidence
-from policy.flight import Flight, log_bug
-from policy.gate import AS_SAID, Known, TaskKind, gates_of
+from policy.gating.decision import Decision, Policy, Selection, by_gate, by_likeliest, by_policy, by_similarity
+from policy.gating.evidence import evidence
+from policy.gating.gate import AS_SAID, Known, TaskKind, gates_of
 from policy.generators import Own, Source
-from policy.reuse import Reuse
-from policy.rhythm import Rhythm
-from policy.run import Clock, Retrieval, Run, slot
-from policy.shape import Shaper, inside_word
-from policy.sticky import Held, Sticky
 
 Trigger = Literal["automatic", "invoked"]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
-from policy.prompt import Role, Vocabulary
+from policy.prompting.prompt import Role, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

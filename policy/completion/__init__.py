@@ -1,0 +1,1 @@
+"""From a request to the text that is shown: reuse, decide, retrieve, generate, shape."""

@@ -1,0 +1,1 @@
+"""What goes into a prompt: layouts, budgets, and how much of a file the engine receives."""
