@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cattrs import Converter
 from lsprotocol import converters, types
@@ -20,6 +19,9 @@ from pygls.protocol import (
     JsonRPCResponseMessage,
     LanguageServerProtocol,
 )
+
+if TYPE_CHECKING:
+    from lsp_server.server import RepoformerServer
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ def plain_converter() -> Converter:
 
 class Protocol(LanguageServerProtocol):
     """One connection's messages."""
+
+    _server: RepoformerServer
+    _announced = False  # whether `initialized` has come
 
     def receive(self, body: bytes) -> None:
         """Handle one message, whatever it is."""
@@ -76,13 +81,17 @@ class Protocol(LanguageServerProtocol):
 
     def _refusal(self, method: str) -> tuple[types.ErrorCodes, str] | None:
         """Why a message cannot be handled in the present state of the connection."""
-        begun = self._workspace is not None
+        begun = self._server.session.begun
         if method == types.EXIT:
             return None
         if not begun and method != types.INITIALIZE:
             return types.ErrorCodes.ServerNotInitialized, "the server is not initialized"
         if begun and method == types.INITIALIZE:
             return types.ErrorCodes.InvalidRequest, "the server is initialized already"
+        if method == types.INITIALIZED:
+            if self._announced:
+                return types.ErrorCodes.InvalidRequest, "the server is initialized already"
+            self._announced = True
         if self._shutdown:
             return types.ErrorCodes.InvalidRequest, "the server is shutting down"
         return None
@@ -90,7 +99,7 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
         log.warning("refused a message: %s", message)
-        self._send_response(known, error=types.ResponseError(code=code, message=message))  # type: ignore[arg-type]
+        self._send_response(known, error=types.ResponseError(code=code, message=message))
 
     def _execute_handler(
         self,
@@ -102,11 +111,12 @@ class Protocol(LanguageServerProtocol):
     ) -> None:
         """Run a handler; forget it when it has ended. pygls forgets those of requests alone."""
         super()._execute_handler(msg_id, handler, callback, args, kwargs)
-        future = self._request_futures.get(msg_id)
-        if future is not None:
-            forget: Callable[[Any], None] = lambda done: (  # noqa: E731
-                self._request_futures.pop(msg_id, None) if self._request_futures.get(msg_id) is done else None
-            )
+
+        def forget(done: object) -> None:
+            if self._request_futures.get(msg_id) is done:
+                del self._request_futures[msg_id]
+
+        if future := self._request_futures.get(msg_id):
             future.add_done_callback(forget)
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:

@@ -23,7 +23,7 @@ def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
     client = params.client_info
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
     ls.session.begin(
-        encoding=_ENCODINGS[ls.workspace.position_encoding],
+        encoding=_ENCODINGS.get(ls.workspace.position_encoding, "utf-16"),
         roots=workspace.roots_of(params),
         options=params.initialization_options,
         client_process=params.process_id,

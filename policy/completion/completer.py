@@ -63,7 +63,8 @@ class Request:
     """A completion wanted at `cursor`. `document` names the KV cache's slots (the URI, as a rule).
 
     What is not None goes before the settings; but a threshold that a person set goes before `threshold`, which is
-    what the workspace was calibrated to. With `ahead` off nothing is done that was not asked for.
+    what the workspace was calibrated to. With `ahead` off nothing is done that was not asked for. `private` says why
+    the text must not leave this machine; empty where it may.
     """
 
     cursor: Cursor
@@ -73,6 +74,7 @@ class Request:
     multiline: bool | None = None
     threshold: float | None = None
     ahead: bool = True
+    private: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class Completion:
     request alone, so an answer that was there already has no stages, and `stats` say `reused`.
     `joined`: another request had begun what this one waited for.
     `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context" where
-    chunks were cut or left out. An empty `text` has a `reason`.
+    chunks were cut or left out. An empty `text` has a `reason`. `withheld` says why the text was not sent to the
+    server that was to write.
     """
 
     text: str
@@ -97,6 +100,7 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    withheld: str = ""
 
 
 LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that would follow is made, or later
@@ -200,9 +204,11 @@ class Completer:
             engine = await self.supervisor.engine()
         retriever = self._retriever() if settings.policy != "never" else None
         retrieval = Retrieval(retriever, request.cursor, settings.chunks, clock)
+        withheld = "" if self._source.local else request.private or self._source.withholds(request.cursor)
+        source = Own() if withheld else self._source
         run = Run(
             engine,
-            self._source,
+            source,
             request.document,
             request.cursor,
             clock,
@@ -221,7 +227,7 @@ class Completer:
             if not standing and (decision is None or decision.retrieve):
                 retrieval.begin()  # before the engine has read anything, so that its result is there when it has
             if decision is None:
-                if self._asks_the_model:
+                if self._asks_the_model(source):
                     run.begin_reading()
                 if run.apart:
                     run.begin((), settings.block_tokens, candidates)
@@ -234,7 +240,9 @@ class Completer:
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):
-                    decision = await self._decide(run, retrieval, standing, request.cursor, settings, shaper.scope)
+                    decision = await self._decide(
+                        run, source, retrieval, standing, request.cursor, settings, shaper.scope
+                    )
                 if not flight.urgency.background:  # else it is about another line than the one that is typed
                     self._held.put(request.document, request.cursor, settings, decision)
             hits: tuple[Hit, ...] = ()
@@ -261,6 +269,7 @@ class Completer:
             reason="" if text else "the model had nothing to add",
             trimmed=run.trimmed,
             others=tuple(others),
+            withheld=withheld,
         )
         self._reuse.put(request.document, request.cursor, settings, text, replace(completion, others=()))
         return completion
@@ -268,18 +277,19 @@ class Completer:
     async def _decide(
         self,
         run: Run,
+        source: Source,
         retrieval: Retrieval,
         standing: Sequence[Hit],
         cursor: Cursor,
         settings: CompletionSettings,
         kind: TaskKind,
     ) -> Decision:
-        if self._asks_the_model:
+        if self._asks_the_model(source):
             info = self.supervisor.info
             reading = await run.read()
             if reading.p_cc is not None and settings.selection == "greedy":
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
-            gates = gates_of(info.metadata if info and not self._source.decides else {})
+            gates = gates_of(info.metadata if info and not source.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
             # What stands in the prompt already is what retrieving would bring: no key waits for a search.
             found = evidence(cursor, standing or await retrieval.hits()) if gate.asks_retrieval else None
@@ -290,11 +300,10 @@ class Completer:
         best = max((hit.score for hit in await retrieval.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 
-    @property
-    def _asks_the_model(self) -> bool:
+    def _asks_the_model(self, source: Source) -> bool:
         """Whether there is a model that says whether to retrieve."""
         info = self.supervisor.info
-        return info is None or info.selective or self._source.decides
+        return info is None or info.selective or source.decides
 
     # -- while nobody waits -------------------------------------------------------------------------------------------
 

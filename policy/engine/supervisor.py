@@ -43,8 +43,8 @@ class Supervisor:
     """One model on one worker, replaced as often as it takes.
 
     `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
-    change of state. `memory` is the file that remembers what worked (None: nothing is remembered). `apart`, unless
-    it is empty, names an engine that is shared with no supervisor of another name.
+    change of state, with the reason where it has failed. `memory` is the file that remembers what worked (None: nothing
+    is remembered). `apart`, unless it is empty, names an engine that is shared with no supervisor of another name.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Supervisor:
         apart: str = "",
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
-        on_state: Callable[[State], None] = lambda _state: None,
+        on_state: Callable[[State, str], None] = lambda _state, _problem: None,
     ) -> None:
         self.model = model.absolute()
         self.info: ModelInfo | None = None
@@ -133,7 +133,7 @@ class Supervisor:
             return await self._climb_down()
         except RepoformerError as error:
             self._failure, self._failed_at = error, time.monotonic()
-            self._set_state("failed")
+            self._set_state("failed", str(error))
             self._log(f"engine unavailable: {error}")
             raise
         finally:
@@ -224,10 +224,10 @@ class Supervisor:
     def _back_off(self) -> None:
         self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: State, problem: str = "") -> None:
         if state != self.state:
             self.state = state
-            self._on_state(state)
+            self._on_state(state, problem)
 
     # -- what worked on this machine ------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Reader(Protocol):
 class Source(Protocol):
     """Where a request gets its generator from. `decides`: its reader is one that decides, whatever the local model.
 
-    `local`: it is this machine that writes, so that nobody pays for what is written ahead.
+    `local`: the text stays on this machine, so that nobody pays for what is written ahead.
     """
 
     decides: bool
@@ -113,6 +113,10 @@ class Source(Protocol):
 
     def reader(self, local: Engine) -> Reader:
         """Who is asked whether to retrieve."""
+        ...
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Why the local model has to write at `cursor`, because the text there must not leave this machine; or ""."""
         ...
 
     async def warm_up(self) -> None:
@@ -138,6 +142,10 @@ class Own:
     def reader(self, local: Engine) -> Reader:
         """The engine itself."""
         return local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Nothing: this is the local model."""
+        return ""
 
     async def warm_up(self) -> None:
         """There is nothing to get ready."""

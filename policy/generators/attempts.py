@@ -1,4 +1,4 @@
-"""When a server that failed is asked again: not by a request that somebody waits for, but by a later one.
+"""How long a server is waited for, and when one that failed is asked again, by a later request.
 
 Each failure doubles the time until then, up to a minute; a random share of it is added or taken away, so that a team's
 editors do not all come back at the same moment. A server that says when it wants to be asked (`Retry-After`) is obeyed.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 FIRST, LONGEST = 1.0, 60.0  # seconds
+READ_SECONDS = 10.0  # for each token, the first one too: it takes a 7B on a CPU that long to read a prompt
 LONGEST_OBEYED = 600.0
 
 

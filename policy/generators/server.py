@@ -16,12 +16,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
 from indexer.model import Chunk, Cursor
+from indexer.secrets import secret_spans
 from policy.engine.client import Engine, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
 from policy.generators import Generator, OneText, Reader, Running
 from policy.generators.attempts import Attempts
 from policy.generators.text import TextPrompts, Written
 from policy.generators.wire import Event, Wire
+from policy.prompting.truncation import within_reach
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
 MOST_LOGPROBS = 20  # what vLLM gives unless it is told otherwise; <cc> is among them or improbable
@@ -55,6 +57,12 @@ class Server:
     def reader(self, local: Engine) -> Reader:
         """The server, where it decides."""
         return _WithFallback(self, local) if self.decides and self._attempts.allowed() else local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Whether a prompt at `cursor` would hold something like a secret; chunks never do."""
+        near = within_reach(cursor, self._prompts.budgets)
+        secret = any(True for text in (near.prefix, near.suffix) for _ in secret_spans(text))
+        return "the text around the cursor holds something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:
         """There is nothing to get ready: the first request tells whether the server is there."""
@@ -224,12 +232,16 @@ class _FallingBack(OneText):
         return self._running.ended
 
     async def __aiter__(self) -> AsyncGenerator[str]:
+        told = False
         try:
             async with contextlib.aclosing(aiter(self._running)) as pieces:
                 async for piece in pieces:
-                    if self._running.tokens == 1:
+                    if not told:
                         self._server.works()
+                        told = True
                     yield piece
+            if not told:  # an empty answer is one, too
+                self._server.works()
             return
         except ServerUnavailable as error:
             self._server.fails(error)

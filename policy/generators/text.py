@@ -68,6 +68,7 @@ class TextPrompts:
     """Lays out prompts for a family of models (a name of `FAMILIES`)."""
 
     def __init__(self, family: str, budgets: Budgets) -> None:
+        self.budgets = budgets
         self._family = FAMILIES[family]
         self._apart = family == SUFFIX
         self._pieces: list[str] = list(self._family.markers.values())
