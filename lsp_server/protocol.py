@@ -6,6 +6,7 @@ or after `shutdown`, and requests whose parameters make no sense; and it keeps a
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
         log.warning("refused a message: %s", message)
-        self._send_response(known, error=types.ResponseError(code=code, message=message))
+        # As plain values: lsprotocol leaves out an id that is null.
+        self._send_data({"jsonrpc": self.VERSION, "id": known, "error": {"code": int(code), "message": message}})
 
     def _execute_handler(
         self,
@@ -117,7 +119,9 @@ class Protocol(LanguageServerProtocol):
                 del self._request_futures[msg_id]
 
         if future := self._request_futures.get(msg_id):
-            future.add_done_callback(forget)
+            loop = asyncio.get_running_loop()
+            # Not at once: `shutdown` goes through the requests and cancels them.
+            future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
         super()._send_response(msg_id, result, error)

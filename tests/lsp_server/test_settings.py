@@ -37,6 +37,7 @@ RIGHT = {
     "serverUrl": "https://models.example/v1",
     "serverPrompt": "qwen",
     "serverDecides": True,
+    "serverTimeout": 60,
     "unloadAfterMinutes": 5,
     "onBattery": "invoked",
     "include": ["generated/"],
