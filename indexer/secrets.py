@@ -34,7 +34,9 @@ _TOKENS = tuple(
         ("npm_", r"\bnpm_[A-Za-z0-9]{36}\b"),  # package registries
         ("pypi-AgEI", r"pypi-AgEI[\w-]{50,}"),
         ("SG.", r"\bSG\.[\w-]{22}\.[\w-]{43}"),  # SendGrid
-        ("eyJ", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),  # JSON web token
+        # JSON web token, from its second part on: to look for the first one would go through a run of such characters
+        # from each "eyJ" in it.
+        (".eyJ", r"\.eyJ[\w-]{10,}\.[\w-]{10,}"),
         ("://", r"""://[^/\s:@'"{}$<>%]{1,64}:[^/\s:@'"{}$<>%]{6,64}@"""),  # a URL with a password
     )
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from os.path import commonprefix
 
 from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
@@ -88,7 +88,7 @@ class Held:
         if decision is None or line != _line_of(cursor, key):
             return None
         text = last_lines(cursor.prefix, 1)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
+        same = len(commonprefix((asked, text)))
         return decision if decision.retrieve or not _ASKS_ANEW.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
