@@ -34,7 +34,17 @@ METHODS = [
     "workspace/didChangeConfiguration", "workspace/didChangeWatchedFiles", "notebookDocument/didOpen",
     "window/workDoneProgress/cancel", "$/cancelRequest", "$/setTrace", "$/progress", "no/such", "", "__init__",
 ]  # fmt: skip
-TEXTS = ["", "x = 1\n", "\r", "\r\n\u2028\x0c", "\ud83d", "a\udc00b", "😀" * 50, "a" * 20_000, "def f():\n    return " * 40]
+TEXTS = [
+    "",
+    "x = 1\n",
+    "\r",
+    "\r\n\u2028\x0c",
+    "\ud83d",
+    "a\udc00b",
+    "😀" * 50,
+    "a" * 20_000,
+    "def f():\n    return " * 40,
+]
 NUMBERS = [0, 1, -1, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63, -(2**31), 10**400, 1.5, 1e308, True]
 
 
@@ -58,7 +68,16 @@ class Hostile:
     def _header(self) -> bytes:
         body = json.dumps({"jsonrpc": "2.0", "method": "$/setTrace", "params": {"value": "off"}}).encode()
         length = self._random.choice(
-            [b"-5", b"abc", b"0", b"", b"999999999999", b"1073741823", b"%d" % (len(body) + 50), b"%d" % (len(body) // 2)]
+            [
+                b"-5",
+                b"abc",
+                b"0",
+                b"",
+                b"999999999999",
+                b"1073741823",
+                b"%d" % (len(body) + 50),
+                b"%d" % (len(body) // 2),
+            ]
         )
         head = self._random.choice(
             [
@@ -75,8 +94,9 @@ class Hostile:
         depth = self._random.choice([10, 900, 100_000])
         text = self._random.choice(
             [
-                b"[" * depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"null", b"5", b'"x"',
-                b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"shutdown"}]', b"{", b"NaN", b"\xff\xfe", b'{"id":{}}', b"9" * 9999,
+                b"[" * depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"null", b"5",
+                b'"x"', b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"shutdown"}]', b"{", b"NaN", b"\xff\xfe", b'{"id":{}}',
+                b"9" * 9999,
                 b'{"jsonrpc":"2.0","id":1,"method":"no/such","params":' + b"[" * depth + b"]" * depth + b"}",
                 b'{"jsonrpc":"2.0","method":"repoformer/why","params":{"jsonrpc":"2.0","method":"exit"}}',
             ]
@@ -84,14 +104,21 @@ class Hostile:
         return framed(text)
 
     def _reply(self) -> bytes:
-        answer = self._random.choice([{"result": self._value(2)}, {"error": {"code": -1, "message": "no"}}, {"error": 5}])
+        answer = self._random.choice(
+            [{"result": self._value(2)}, {"error": {"code": -1, "message": "no"}}, {"error": 5}]
+        )
         return message({"id": self._random.choice([1, 10**6, "x", None, 1.5, [1], {}]), **answer})
 
     def _sync(self) -> bytes:
         """A document's life, in no order and with positions that are nowhere."""
         uri, pick = self._random.choice(URIS), self._random
         position = lambda: {"line": pick.choice(NUMBERS), "character": pick.choice(NUMBERS)}  # noqa: E731
-        document = {"uri": uri, "version": pick.choice([*NUMBERS, None]), "languageId": "python", "text": pick.choice(TEXTS)}
+        document = {
+            "uri": uri,
+            "version": pick.choice([*NUMBERS, None]),
+            "languageId": "python",
+            "text": pick.choice(TEXTS),
+        }
         change: dict[str, Any] = {"text": pick.choice(TEXTS)}
         if pick.random() < 0.8:
             change["range"] = pick.choice([None, {"start": position(), "end": position()}, {"start": position()}])

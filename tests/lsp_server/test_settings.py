@@ -79,7 +79,7 @@ def test_every_setting_can_be_set() -> None:
         ("threads", float("inf"), "a whole number"),
         ("threads", -1, "a whole number"),
         ("gpuLayers", -2, "a whole number from -1"),
-        ("tensorSplit", [1, -1], "a list of numbers, none below 0"),
+        ("tensorSplit", [1, -1], "a list of numbers from 0 to 1e+06"),
         ("model", 7, "a text"),
     ],
 )

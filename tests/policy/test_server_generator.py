@@ -60,7 +60,8 @@ class Editor:
         self.now = 0.0
         attempts = Attempts(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
-        self.source = Server(wire.Wire(url, key, patience=self.patience), "coder", prompts, self.tell, attempts=attempts, **more)
+        connection = wire.Wire(url, key, patience=self.patience)
+        self.source = Server(connection, "coder", prompts, self.tell, attempts=attempts, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0
