@@ -95,7 +95,8 @@ class Hostile:
         text = self._random.choice(
             [
                 b"[" * depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"null", b"5",
-                b'"x"', b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"shutdown"}]', b"{", b"NaN", b"\xff\xfe", b'{"id":{}}',
+                b'"x"', b"[]",
+                b'[{"jsonrpc":"2.0","id":1,"method":"shutdown"}]', b"{", b"NaN", b"\xff\xfe", b'{"id":{}}',
                 b"9" * 9999,
                 b'{"jsonrpc":"2.0","id":1,"method":"no/such","params":' + b"[" * depth + b"]" * depth + b"}",
                 b'{"jsonrpc":"2.0","method":"repoformer/why","params":{"jsonrpc":"2.0","method":"exit"}}',
@@ -164,8 +165,8 @@ class Hostile:
 
 _NAMES = [
     "textDocument", "uri", "position", "line", "character", "context", "triggerKind", "range", "start", "end", "text",
-    "contentChanges", "version", "languageId", "settings", "repoformer", "item", "command", "arguments", "id", "type_name",
-    "jsonrpc", "changes", "token", "value", "selectedCompletionInfo", "capabilities", "processId", "rootUri",
+    "contentChanges", "version", "languageId", "settings", "repoformer", "item", "command", "arguments", "id",
+    "type_name", "jsonrpc", "changes", "token", "value", "selectedCompletionInfo", "capabilities", "processId", "rootUri",
     "workspaceFolders", "initializationOptions", "event", "added", "removed", "model", "threads", "tensorSplit",
 ]  # fmt: skip
 

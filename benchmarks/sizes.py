@@ -23,15 +23,15 @@ from lsp_server.features.completion import entry
 from lsp_server.items import item
 from lsp_server.session import Record
 from lsp_server.text import Change, Document, Place
-from policy.completion.completer import Completion, Request
-from policy.completion.pinned import Held
+from policy.completion.pinned import LineDecisions
+from policy.completion.request import Completion, Request
 from policy.completion.reuse import Reuse
 from policy.completion.shape import Shaper
 from policy.gating.decision import by_policy
 from policy.gating.evidence import evidence
 from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
-from policy.prompting.truncation import within_reach
+from policy.prompting.truncation import truncate
 
 # The texts that are worst for one rule or another, repeated up to a size.
 TEXTS = {
@@ -87,11 +87,11 @@ def _complete(text: str) -> None:
     cursor = Cursor("/a.py", text[:middle], text[middle:], "python")
     Query.at(cursor, 20)
     evidence(cursor, ())
-    within_reach(cursor, Budgets())
+    truncate(cursor, Budgets())
     shaper = Shaper(cursor)
     shaper.decided("x = 1\n")
     shaper.finish("x = 1\n", complete=True)
-    held, decision = Held(), by_policy("never")
+    held, decision = LineDecisions(), by_policy("never")
     assert decision is not None
     held.put("d", cursor, None, decision)
     held.find("d", cursor, None)

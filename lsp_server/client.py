@@ -215,7 +215,7 @@ class Client:
 
     async def _receive(self, message: Message) -> None:
         if "method" not in message:
-            future = self._waiting.pop(message.get("id"), None)
+            future = self._waiting.pop(message.get("id", -1), None)
             if future is None or future.done():
                 return
             if error := message.get("error"):

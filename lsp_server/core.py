@@ -23,21 +23,22 @@ from indexer.rules import why_private
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.settings import Settings
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
-from policy.engine.supervisor import State, Supervisor
+from policy.engine.supervisor import EngineState, Supervisor
 from policy.errors import EngineError, ModelError
 from policy.gating import calibration
-from policy.generators import Own
+from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
-    from policy.generators import Source
+    from policy.generators import GeneratorProvider
     from policy.models.locate import ModelFile
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def cache_dir() -> Path:
 class Observer(Protocol):
     """Who wants to know what the core does. Called on the event loop."""
 
-    def engine_changed(self, state: State, model: str, problem: str) -> None:
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
         """The worker starts, serves, or has failed because of `problem`."""
 
     def indexing(self, progress: Progress) -> None:
@@ -232,33 +233,33 @@ class Core:
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
-        model = models.resolve(settings.model)
+        model = locate.resolve(settings.model)
         supervisor = await supervisor_of(
             model,
             settings,
             layout=settings.layout,
             notice=self._observer.notice,
-            on_state=partial(self._engine_changed, models.name_of(model.path)),
+            on_state=partial(self._engine_changed, locate.name_of(model.path)),
         )
-        return Completer(supervisor, self._retriever, source=await self._source())
+        return Completer(supervisor, self._retriever, provider=await self._provider())
 
-    def _engine_changed(self, model: str, state: State, problem: str) -> None:
+    def _engine_changed(self, model: str, state: EngineState, problem: str) -> None:
         self._observer.engine_changed(state, model, problem)
 
-    async def _source(self) -> Source:
+    async def _provider(self) -> GeneratorProvider:
         """Who writes, by the settings; the local model where what is set cannot be used at all."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
         if settings.generator == "gguf" and not settings.generator_model:
             tell("Set `generatorModel` to the GGUF file that is to write. The local model completes in its place.")
-            return Own()
+            return SameModel()
         if settings.generator == "gguf":
             try:
-                model = models.resolve(settings.generator_model)
-                if model.path.resolve() == models.resolve(settings.model).path.resolve():
+                model = locate.resolve(settings.generator_model)
+                if model.path.resolve() == locate.resolve(settings.model).path.resolve():
                     tell(f"{model.path.name} decides already: set `generatorModel` to a larger model, or `generator` "
                          "to \"self\".")  # fmt: skip
-                    return Own()
+                    return SameModel()
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model completes in its place.")
@@ -270,7 +271,7 @@ class Core:
             prompts = TextPrompts(settings.server_prompt, replace(Budgets(), **_budgets(settings)))
             wire = Wire(settings.server_url, self._server_key, patience=settings.server_timeout)
             return Server(wire, settings.generator_model, prompts, tell, decides=settings.server_decides)
-        return Own()
+        return SameModel()
 
     async def _close_completer(self) -> None:
         if self._opening is not None:
@@ -293,7 +294,7 @@ async def supervisor_of(
     *,
     layout: str = "",
     notice: Callable[[str], None],
-    on_state: Callable[[State, str], None] = lambda _state, _problem: None,
+    on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
 ) -> Supervisor:
     """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)
@@ -302,7 +303,7 @@ async def supervisor_of(
         model.path,
         _engine_settings(settings),
         layout=layout,
-        budgets={**models.recommended_budgets(model), **_budgets(settings)},
+        budgets={**locate.recommended_budgets(model), **_budgets(settings)},
         layers=header.number(f"{header.architecture}.block_count", 32),
         memory=cache_dir() / "engine.json",
         log=log.info,

@@ -11,7 +11,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 _TITLES = {"model": "Loading the completion model", "index": "Indexing the workspace"}
 
@@ -26,7 +26,7 @@ class _Bar:
 class ProgressBars:
     """At most one bar a task. A client that shows none gets none; one that is slow to agree misses the beginning."""
 
-    def __init__(self, ls: RepoformerServer) -> None:
+    def __init__(self, ls: HandlerContext) -> None:
         self._ls = ls
         self._bars: dict[str, _Bar] = {}
         self._creating: set[asyncio.Task[None]] = set()

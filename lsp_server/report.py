@@ -11,7 +11,7 @@ from indexer.model import shown_path
 
 if TYPE_CHECKING:
     from indexer.model import Hit
-    from policy.completion.completer import Completion
+    from policy.completion.request import Completion
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:

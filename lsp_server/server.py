@@ -62,6 +62,7 @@ class RepoformerServer(LanguageServer):
     """A server for one client. Make it on a running event loop; `defaults` count where the client sets nothing."""
 
     protocol: Protocol
+    session: Session
 
     def __init__(self, defaults: Mapping[str, object] | None = None) -> None:
         super().__init__(
@@ -86,7 +87,7 @@ class RepoformerServer(LanguageServer):
         places = error.data.get("traceback", []) if isinstance(error, JsonRpcException) and error.data else []
         log.error("internal error: %s\n%s", type(error).__name__, "".join(places), exc_info=error)
 
-    # -- what handlers need of the client ------------------------------------------------------------------------------
+    # -- what handlers use (lsp_server.context.HandlerContext) ---------------------------------------------------------
 
     async def ask(self, method: str, params: Any) -> Any:
         """Send a request and wait for the answer. Raises `JsonRpcException` where the answer is an error.
@@ -103,7 +104,7 @@ class RepoformerServer(LanguageServer):
         except JsonRpcException as error:
             log.warning("the client refused to register %s: %s", method, error)
 
-    # -- what the session says (lsp_server.session.Client) -------------------------------------------------------------
+    # -- what the session says (lsp_server.session.ClientOutput) -------------------------------------------------------
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message to the person."""

@@ -1,8 +1,8 @@
 """What one connection has: documents, settings, the core, and the requests that run.
 
-Handlers in `features` turn messages into calls of this class; it knows no messages. What it has to say goes through
-`Client`. Everything here runs on the event loop and none of it takes long: documents are values, and the work is done
-in the index's threads and in the worker process.
+Handlers in `features` turn messages into calls of `Session`, which knows no messages. It reports through
+`ClientOutput`. Everything here runs on the event loop, and nothing takes long: documents are values, and the work is
+done in the index's threads and in the worker process.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
 from lsp_server.uris import local_path
-from policy.completion.completer import Completion, Request, Trigger, after
+from policy.completion.request import Completion, Request, Trigger
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:
     from indexer.workspace import Progress
-    from policy.engine.supervisor import State
+    from policy.engine.supervisor import EngineState
 
 log = logging.getLogger(__name__)
 
 Fate = Literal["offered", "shown", "partly accepted", "accepted"]
 
 
-class Client(Protocol):
+class ClientOutput(Protocol):
     """What a session says to its client."""
 
     def show(self, severity: Severity, text: str) -> None:
@@ -68,7 +68,7 @@ class Record:
 class Session:
     """One client's state. `stopped` is set once the connection is to end."""
 
-    def __init__(self, client: Client, defaults: Mapping[str, object]) -> None:
+    def __init__(self, client: ClientOutput, defaults: Mapping[str, object]) -> None:
         self.begun = False  # whether the client has said who it is
         self.stopped = asyncio.Event()
         self.exit_status = 1  # unless the client asks to shut down first
@@ -320,7 +320,7 @@ class Session:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
                 if fate == "accepted" and 0 <= candidate < len(texts) and not self._saving("smaller", "invoked"):
-                    self._core.look_ahead(after(record.request, texts[candidate]))
+                    self._core.look_ahead(record.request.after(texts[candidate]))
                 return
 
     def record(self, uri: str | None) -> Record | None:
@@ -331,7 +331,7 @@ class Session:
 
     # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
 
-    def engine_changed(self, state: State, model: str, problem: str) -> None:
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
         """The worker starts, serves, or has failed because of `problem`."""
         self._client.show_progress("model", None if state == "starting" else 1.0)
         self._update(engine=state, model=model, problem=problem)

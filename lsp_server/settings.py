@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
-from policy.completion.completer import CompletionSettings
+from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
-from policy.generators.attempts import READ_SECONDS
+from policy.generators.retry import READ_SECONDS
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS
 
@@ -26,7 +26,7 @@ _ENGINE = EngineSettings()
 _LARGEST_SHARE = 1e6
 
 
-class Kind(Protocol):
+class SettingKind(Protocol):
     """What values a setting takes."""
 
     def read(self, value: object) -> object:
@@ -134,7 +134,7 @@ class _Shares:
         return {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": _LARGEST_SHARE}}
 
 
-def _setting(default: object, kind: Kind, description: str, scope: str = "") -> Any:
+def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
     """A field of `Settings`. `scope` is VS Code's: who may set it, if not everybody."""
     return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
@@ -313,9 +313,9 @@ def json_name(each: Field[Any]) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def kind_of(each: Field[Any]) -> Kind:
+def kind_of(each: Field[Any]) -> SettingKind:
     """What values a field takes."""
-    kind: Kind = each.metadata["kind"]
+    kind: SettingKind = each.metadata["kind"]
     return kind
 
 

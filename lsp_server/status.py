@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from policy.engine.supervisor import State as EngineState
+    from policy.engine.supervisor import EngineState
 
-State = Literal["starting", "indexing", "ready", "generating", "off", "error"]
+ServerState = Literal["starting", "indexing", "ready", "generating", "off", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Facts:
 class Status:
     """Parameters of `repoformer/status`. `percent` is there while indexing."""
 
-    state: State
+    state: ServerState
     message: str
     model: str
     policy: str
@@ -52,7 +52,7 @@ class Status:
 def status_of(facts: Facts) -> Status:
     """What to show for `facts`; what a person can act on comes first."""
 
-    def status(state: State, message: str, percent: int | None = None) -> Status:
+    def status(state: ServerState, message: str, percent: int | None = None) -> Status:
         return Status(state, message, facts.model, facts.policy, percent)
 
     if not facts.enabled:

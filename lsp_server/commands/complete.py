@@ -21,8 +21,8 @@ from policy.gating.decision import Policy
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from lsp_server.cli import Subparsers
-    from policy.completion.completer import Completion
-    from policy.engine.supervisor import State
+    from policy.completion.request import Completion
+    from policy.engine.supervisor import EngineState
 
 
 class UsageError(RepoformerError):
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _complete(options: argparse.Namespace) -> Completion:
     from lsp_server.core import Core
-    from policy.completion.completer import Request
+    from policy.completion.request import Request
 
     path, line, column = options.place
     cursor = _cursor(path, line, column)
@@ -123,7 +123,7 @@ def _print(completion: Completion) -> None:
 class _Quiet:
     """Watches the core and says only what a person should know."""
 
-    def engine_changed(self, state: State, model: str, problem: str) -> None:
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
         """Nothing to do: the command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:

@@ -26,13 +26,13 @@ from lsp_server.settings import Settings
 from policy.engine.memory import available_memory, size_of
 from policy.engine.settings import default_threads
 from policy.errors import ModelError, RepoformerError
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import check_generator
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
 
-State = Literal["ok", "note", "problem"]
+CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 _FEW_WATCHES = 100_000
 _BUILD = "uv tool install --reinstall --no-cache ."  # a cached wheel would be what is here already
@@ -44,7 +44,7 @@ class Finding:
     """What one check found; `advice` says what to do, and is empty where nothing needs doing."""
 
     check: str
-    state: State
+    state: CheckResult
     found: str
     advice: str = ""
 
@@ -132,7 +132,7 @@ def _build() -> Iterator[Finding]:
 
 def _model(setting: str) -> Iterator[Finding]:
     try:
-        model = models.resolve(setting)
+        model = locate.resolve(setting)
         header = check_generator(model.path)
     except ModelError as error:
         yield Finding("model", "problem", str(error), "repoformer-lsp model list says which models are here.")
@@ -142,7 +142,7 @@ def _model(setting: str) -> Iterator[Finding]:
     yield asyncio.run(_load(model))
 
 
-async def _load(model: models.ModelFile) -> Finding:
+async def _load(model: locate.ModelFile) -> Finding:
     """Join or start the engine that a server with no settings has, so that what the server will meet is met here."""
     notices: list[str] = []
     supervisor = await supervisor_of(model, Settings(), notice=notices.append)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from policy.engine.memory import size_of
 from policy.errors import ModelError, ModelMissing
-from policy.models import catalogue, hub
-from policy.models import locate as models
+from policy.models import catalogue, hub, locate
 from policy.models.gguf import check_generator
 from policy.training import importing, wheel
 
@@ -61,12 +60,12 @@ def _type_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(options: argparse.Namespace) -> int:
-    print(models.resolve(options.model).path)
+    print(locate.resolve(options.model).path)
     return 0
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = models.installed()
+    found = locate.installed()
     for number, model in enumerate(found):
         try:
             kind = check_generator(model.path).architecture
@@ -75,7 +74,7 @@ def _list(options: argparse.Namespace) -> int:
         size = size_of(model.path) / 1e6
         print(f"{'*' if number == 0 else ' '} {model.path}  {size:,.0f} MB  {model.source}  {kind}")
     if not found:
-        print(f"no models (looked in the package and in {models.cache_dir()}); get one: repoformer-lsp model pull NAME")
+        print(f"no models (looked in the package and in {locate.cache_dir()}); get one: repoformer-lsp model pull NAME")
     return 0
 
 
@@ -93,7 +92,7 @@ def _pull(options: argparse.Namespace) -> int:
         repository, file = entry.repository, entry.file
         if not file:
             _need_converter()
-    found = hub.pull(repository, file, models.cache_dir(), _say)
+    found = hub.pull(repository, file, locate.cache_dir(), _say)
     if found.is_dir():
         return _convert(found, None, options.type)
     check_generator(found)

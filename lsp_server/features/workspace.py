@@ -12,7 +12,7 @@ from lsprotocol import types
 from lsp_server.uris import local_path
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
     return _paths(uris)
 
 
-async def register(ls: RepoformerServer) -> None:
+async def register(ls: HandlerContext) -> None:
     """Ask for file changes, where the client can watch. The index has a watcher of its own for those that cannot."""
     workspace = ls.client_capabilities.workspace
     watching = workspace.did_change_watched_files if workspace else None
@@ -38,7 +38,7 @@ async def register(ls: RepoformerServer) -> None:
         await ls.register("repoformer-files", types.WORKSPACE_DID_CHANGE_WATCHED_FILES, options)
 
 
-def folders_changed(ls: RepoformerServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersParams) -> None:
     """`workspace/didChangeWorkspaceFolders`."""
     removed = set(_paths(folder.uri for folder in params.event.removed))
     added = [path for path in _paths(folder.uri for folder in params.event.added) if path not in ls.session.roots]
@@ -46,7 +46,7 @@ def folders_changed(ls: RepoformerServer, params: types.DidChangeWorkspaceFolder
     ls.session.set_roots((*kept, *added))
 
 
-def files_changed(ls: RepoformerServer, params: types.DidChangeWatchedFilesParams) -> None:
+def files_changed(ls: HandlerContext, params: types.DidChangeWatchedFilesParams) -> None:
     """`workspace/didChangeWatchedFiles`: the index looks at these files again."""
     ls.session.touch(_paths(change.uri for change in params.changes))
 

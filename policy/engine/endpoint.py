@@ -91,7 +91,7 @@ def _program() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Endpoint:
     """Where one engine is met. `folder` is `runtime_dir()`."""
 
     folder: Path

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable
 
 from indexer.model import Cursor
-from policy.engine import Engine, Supervisor
+from policy.engine.client import Engine
+from policy.engine.supervisor import Supervisor
 from policy.errors import RepoformerError
 from policy.generators import Generator, Reader
 

@@ -18,7 +18,7 @@ import httpx
 import truststore
 
 from policy.errors import ServerUnavailable
-from policy.generators.attempts import READ_SECONDS
+from policy.generators.retry import READ_SECONDS
 
 KEY = "REPOFORMER_API_KEY"  # the variable of the environment that holds it
 CONNECT_SECONDS = 2.0

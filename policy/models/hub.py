@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.models.shards import whole_name
+from policy.models.shards import name_without_shard
 
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # bytes of the disk that a download leaves free
@@ -103,7 +103,7 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
     models: dict[str, list[Remote]] = {}
     for remote in sorted(listing.files, key=lambda remote: remote.name):
         if remote.name.endswith(".gguf") and not _PROJECTOR.search(remote.base):
-            models.setdefault(whole_name(remote.name), []).append(remote)
+            models.setdefault(name_without_shard(remote.name), []).append(remote)
     named = "".join(
         f"\n  {listing.repository}:{parts[0].name}  {sum(part.size for part in parts) / 1e9:,.2f} GB"
         for parts in models.values()

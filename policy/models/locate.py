@@ -16,7 +16,7 @@ from typing import Literal
 import platformdirs
 
 from policy.errors import ModelMissing
-from policy.models.shards import is_later_part, whole_name
+from policy.models.shards import is_later_shard, name_without_shard
 
 Source = Literal["setting", "shipped", "cache"]
 
@@ -36,7 +36,7 @@ class ModelFile:
 
 def name_of(path: Path) -> str:
     """What a model is called: its file's name, without what says that it is the first part of several."""
-    return Path(whole_name(path.name)).stem
+    return Path(name_without_shard(path.name)).stem
 
 
 def cache_dir() -> Path:
@@ -49,7 +49,7 @@ def installed() -> list[ModelFile]:
     shipped = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
     cached = [*sorted(cache_dir().glob("*.gguf")), *sorted(cache_dir().glob("*/*.gguf"))]
     found = [ModelFile(path, "shipped") for path in shipped] + [ModelFile(path, "cache") for path in cached]
-    return [model for model in found if not is_later_part(model.path)]
+    return [model for model in found if not is_later_shard(model.path)]
 
 
 def resolve(setting: str | Path = "") -> ModelFile:

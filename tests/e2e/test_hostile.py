@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,7 @@ async def test_a_line_of_ten_megabytes_is_opened_and_other_documents_do_not_wait
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
-async def test_names_that_are_not_utf8_are_searched_and_shown(tmp_path: Path, home: dict[str, str]) -> None:
+def test_names_that_are_not_utf8_are_searched_and_shown(tmp_path: Path, home: dict[str, str]) -> None:
     root = tmp_path / "w"
     root.mkdir()
     Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.py")).write_text("def area_of_circle(radius):\n    return radius\n")
@@ -121,11 +122,10 @@ async def test_names_that_are_not_utf8_are_searched_and_shown(tmp_path: Path, ho
             ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py"],
             ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py", "--json"],
         ):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "lsp_server.cli", *arguments,
-                env={**os.environ, **home, "PYTHONIOENCODING": encoding}, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            output, _ = await process.communicate()
-            assert process.returncode == 0 and b"caf" in output
+            env = {**os.environ, **home, "PYTHONIOENCODING": encoding}
+            done = subprocess.run(
+                [sys.executable, "-m", "lsp_server.cli", *arguments], env=env, stdout=subprocess.PIPE, check=True
+            )
+            assert b"caf" in done.stdout
             if "--json" in arguments:
-                json.loads(output)
+                json.loads(done.stdout)

@@ -10,7 +10,7 @@ from lsp_server.features.completion import entry
 from lsp_server.items import item, selection_of, sides
 from lsp_server.session import Record
 from lsp_server.text import Document, Encoding, Place, units
-from policy.completion.completer import Completion, Request
+from policy.completion.request import Completion, Request
 
 ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 

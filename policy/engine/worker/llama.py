@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
+from policy.prompting.healing import PieceIndex
 from policy.prompting.prompt import Role, Vocabulary
 
 if TYPE_CHECKING:
@@ -202,6 +204,22 @@ class Llama:
             count = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]
 
+    @cached_property
+    def index(self) -> PieceIndex:
+        """The tokens by their bytes."""
+        return PieceIndex([self.piece(token) for token in range(self.n_vocab)])
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text: the one named `<|endoftext|>` of models of code, else the declared one."""
+        named = self.special("<|endoftext|>")
+        return named if named is not None else int(native.llama_vocab_eos(self.vocab))
+
+    def special(self, name: str) -> int | None:
+        """The marker token called `name`; None where this vocabulary has none."""
+        tokens = self._tokenize(name, special=True)
+        return tokens[0] if len(tokens) == 1 and not self.piece(tokens[0]) else None
+
     def ends_text(self, token: int) -> bool:
         """Whether a model that emits `token` has said all it has to say."""
         return bool(native.llama_vocab_is_eog(self.vocab, token))
@@ -221,9 +239,8 @@ class Llama:
         ids.update({role: token for role, token in declared.items() if token != native.LLAMA_TOKEN_NULL})
         for role, names in _DECISION_TOKENS.items():
             for name in names:
-                tokens = self._tokenize(name, special=True)
-                if len(tokens) == 1 and not self.piece(tokens[0]):  # one token, and a control token
-                    ids[role] = tokens[0]
+                if (token := self.special(name)) is not None:
+                    ids[role] = token
         # A checkpoint converted without its added-token names still has the two rows behind StarCoder's vocabulary.
         if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
