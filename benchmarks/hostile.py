@@ -166,7 +166,8 @@ class Hostile:
 _NAMES = [
     "textDocument", "uri", "position", "line", "character", "context", "triggerKind", "range", "start", "end", "text",
     "contentChanges", "version", "languageId", "settings", "repoformer", "item", "command", "arguments", "id",
-    "type_name", "jsonrpc", "changes", "token", "value", "selectedCompletionInfo", "capabilities", "processId", "rootUri",
+    "type_name", "jsonrpc",
+    "changes", "token", "value", "selectedCompletionInfo", "capabilities", "processId", "rootUri",
     "workspaceFolders", "initializationOptions", "event", "added", "removed", "model", "threads", "tensorSplit",
 ]  # fmt: skip
 
