@@ -22,10 +22,12 @@ import platformdirs
 from indexer.rules import why_private
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
+from lsp_server.choosing import AUTO, better, choose
 from lsp_server.settings import Settings
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speeds
 from policy.engine.supervisor import EngineState, Supervisor
 from policy.errors import EngineError, ModelError
 from policy.gating import calibration
@@ -39,6 +41,7 @@ from policy.prompting.prompt import Budgets
 if TYPE_CHECKING:
     from indexer.model import Retriever
     from policy.generators import GeneratorProvider
+    from policy.models.choice import Better
     from policy.models.locate import ModelFile
 
 log = logging.getLogger(__name__)
@@ -233,15 +236,41 @@ class Core:
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
-        model = locate.resolve(settings.model)
-        supervisor = await supervisor_of(
-            model,
-            settings,
-            layout=settings.layout,
-            notice=self._observer.notice,
-            on_state=partial(self._engine_changed, locate.name_of(model.path)),
-        )
+
+        async def engine_of(model: ModelFile) -> Supervisor:
+            return await supervisor_of(
+                model,
+                settings,
+                layout=settings.layout,
+                notice=self._observer.notice,
+                on_state=partial(self._engine_changed, locate.name_of(model.path)),
+            )
+
+        if settings.model in AUTO:
+            supervisor = await choose(engine_of, Speeds(), _engine_settings(settings), self._observer.notice)
+        else:
+            supervisor = await engine_of(locate.resolve(settings.model))
         return Completer(supervisor, self._retriever, provider=await self._provider())
+
+    async def better_model(self) -> Better | None:
+        """A model that would complete better on this machine, and has to be fetched first.
+
+        Measures the model in use where that was not done yet. Raises what `complete` does.
+        """
+        if self._settings.model not in AUTO:
+            return None
+        completer = await self._completer_now()
+        await completer.supervisor.engine()
+        return await better(completer.supervisor, Speeds(), _engine_settings(self._settings))
+
+    def uses(self, file: str) -> bool:
+        """Whether the model file of this name completes at the moment."""
+        return self._completer is not None and self._completer.supervisor.model.name == file
+
+    async def choose_again(self) -> None:
+        """Other models are installed now: look for the one to use with the next request."""
+        if self._settings.model in AUTO:
+            await self._close_completer()
 
     def _engine_changed(self, model: str, state: EngineState, problem: str) -> None:
         self._observer.engine_changed(state, model, problem)

@@ -15,6 +15,7 @@ _READ_SIZE = 1 << 16
 _LONGEST_HEADER = 256  # bytes of one header line that are kept while its end is missing
 # A header line, also behind noise on the same line. Bounded, so that a search is linear.
 _LENGTH = re.compile(rb"content-length[ \t]{0,8}:[ \t]{0,8}(\d{1,12})[ \t]{0,8}\r?\n", re.IGNORECASE)
+_UNFINISHED = re.compile(rb"Content-Length[ \t]{0,8}(?::[ \t]{0,8}\d{0,12}[ \t]{0,8}\r?)?")
 _NAME = b"Content-Length"  # how all clients spell it: to look for both cases in a body of 10 MB would take 0.2 s
 _OTHER = re.compile(rb"[A-Za-z-]{1,64}:[^\r\n]{0,256}\r?\n")  # such as Content-Type
 
@@ -82,9 +83,17 @@ class Frames:
                 if _LENGTH.match(self._buffer, at):
                     return self._take(at)
                 searched = at + 1
-            if there >= length or not await self._fill():
+            complete = there >= length and not self._ends_in_header()
+            if complete or not await self._fill():
                 return self._take(length)
             searched = max(0, there - _LONGEST_HEADER)
+
+    def _ends_in_header(self) -> bool:
+        """Whether what has arrived ends with the beginning of a header line. JSON ends with a bracket or a quote."""
+        tail = bytes(self._buffer[-_LONGEST_HEADER:])
+        at = tail.rfind(_NAME[:1])
+        rest = tail[at:] if at >= 0 else b""
+        return bool(rest) and (_NAME.startswith(rest) or _UNFINISHED.fullmatch(rest) is not None)
 
     def _take(self, length: int) -> bytes:
         body = bytes(self._buffer[:length])

@@ -1,4 +1,4 @@
-"""Progress bars in the editor (`$/progress`) for what takes long: loading the model, the first indexing."""
+"""Progress bars in the editor (`$/progress`) for what takes long: a model to fetch or to load, the first indexing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from pygls.exceptions import JsonRpcException
 if TYPE_CHECKING:
     from lsp_server.context import HandlerContext
 
-_TITLES = {"model": "Loading the completion model", "index": "Indexing the workspace"}
+_TITLES = {
+    "model": "Loading the completion model",
+    "index": "Indexing the workspace",
+    "pull": "Downloading the completion model",
+}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -117,6 +117,21 @@ class RepoformerServer(LanguageServer):
     def show_progress(self, task: str, share: float | None) -> None:
         """Show a task's progress, where the client can."""
         self._bars.show(task, share)
+
+    async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
+        """Ask with `window/showMessageRequest`; a client that does not announce that it can is told `otherwise`."""
+        window = self.client_capabilities.window
+        if window is None or window.show_message is None:
+            self.show("info", otherwise)
+            return None
+        items = [types.MessageActionItem(title=action) for action in actions]
+        asked = types.ShowMessageRequestParams(type=types.MessageType.Info, message=text, actions=items)
+        try:
+            answer = await self.ask(types.WINDOW_SHOW_MESSAGE_REQUEST, asked)
+        except JsonRpcException as error:
+            log.info("the client did not ask: %s", error)
+            return None
+        return answer.title if answer else None
 
     def _forward_log(self, level: int, line: str) -> None:
         kind = (

@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from indexer.languages import language_of
+from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.model import Cursor
 from lsp_server import log as logs
 from lsp_server import parent
 from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
+from lsp_server.offer import Answers, offer
 from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
@@ -50,6 +51,9 @@ class ClientOutput(Protocol):
 
     def show_progress(self, task: str, share: float | None) -> None:
         """Say how far a long task is: its share from 0 to 1, None where that is unknown; at 1 it has ended."""
+
+    async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
+        """Which of `actions` the person takes; None for none of them. Where the client cannot ask, tell `otherwise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,20 @@ class Session:
     async def _warm_up(self) -> None:
         if self._started.is_set() and self.settings.enabled:
             await self._core.warm_up()
+            await self._offer_better()
+
+    async def _offer_better(self) -> None:
+        """Offer a better model, where this machine is fast enough for one; use it once it is there."""
+        better = await self._core.better_model()
+        if better is None or not await offer(better, self._client, Answers()):
+            return
+        await self._core.choose_again()
+        await self._core.warm_up()
+        title = better.card.title
+        if self._core.uses(better.card.file):
+            self.notice(f"{title} completes from now on.")
+        else:
+            self.notice(f"{title} was downloaded. The log says why it is not used.")
 
     def shutting_down(self) -> None:
         """The client asked to shut down: what runs is cancelled, and this is a clean end."""
@@ -392,5 +410,5 @@ class Session:
 
 def _request(document: Document, sides: tuple[str, str], trigger: Trigger) -> Request:
     path = str(local_path(document.uri) or "")  # empty for a buffer that was never saved
-    language = language_of(path, document.language_id)
+    language = language_of(path, document.language_id, sides[0][:SHEBANG_LENGTH] + sides[1][:SHEBANG_LENGTH])
     return Request(Cursor(path, *sides, language.id if language else ""), document.uri, trigger)

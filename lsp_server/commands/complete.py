@@ -87,7 +87,7 @@ def _cursor(path: Path, line: int, column: int) -> Cursor:
     place = document.locate((line - 1, column - 1), "utf-32")
     if place.note or place.column != column - 1:
         raise UsageError(f"there is no line {line}, column {column} in {path}, which has {len(document.lines)} lines")
-    language = language_of(path)
+    language = language_of(path, text=text)
     return Cursor(str(path), *document.split_at(place), language.id if language else "")
 
 

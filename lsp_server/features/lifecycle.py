@@ -38,7 +38,6 @@ async def initialized(ls: HandlerContext, params: types.InitializedParams) -> No
     await configuration.pull(ls)
     ls.session.start()
     await configuration.register(ls)
-    await workspace.register(ls)
 
 
 def shutdown(ls: HandlerContext, params: None) -> None:

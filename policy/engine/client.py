@@ -1,8 +1,8 @@
-"""The server's side of one worker process: join it, call it, learn how it died.
+"""The server's side of one worker process: connect to it, call it, learn how it ended.
 
 `Engine` is a typed face on the connection. Cancelling the task that awaits a call cancels the call in native code.
-When the process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker
-is never repaired, the supervisor joins another.
+When the process ends, every waiting call raises `EngineDied` with the reason, and so does every later call: the
+supervisor connects to another worker.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from policy.engine.messages import (
 )
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speed
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
@@ -130,6 +131,10 @@ class Engine:
         values = _values(answer)
         self._budgets = Budgets(**values["budgets"])
         return ModelInfo(**{**values, "budgets": self._budgets})
+
+    async def measure(self) -> Speed:
+        """How fast the model runs on this machine; takes a second or two. Raises `GaveWay` for a request meanwhile."""
+        return Speed(**_values(await self._call("measure", Urgency(background=True))))
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""

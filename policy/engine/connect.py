@@ -1,7 +1,7 @@
-"""Joining an engine: the one that serves already, or one that is started for the purpose.
+"""Connect to an engine: to the one that serves already, or to one that is started now.
 
-Several servers may do this at once, for each other's processes too. It comes out right because it is only ever tried
-again: whoever finds nobody starts a process, of those started one gets the lock and serves, and the others leave.
+Several servers may do this at once. Each retries until it is connected: a server that finds no listener starts a
+process, and of several started processes one gets the lock and serves while the others exit.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from policy.engine.process import Process, launch
 from policy.errors import EngineDied, EngineUnavailable
 
 TIMEOUT = 60.0  # seconds; a machine that swaps may take long to start a process
-RETRY_INTERVAL = 0.02
+RETRY_INTERVAL = 0.02  # seconds
 
 
 async def connect(
     endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[str], None]
 ) -> tuple[Streams, int, Process | None]:
-    """Connect to the engine of `endpoint`: the streams, its process id, and its process if it was started here.
+    """Return the streams to the engine at `endpoint`, its process id, and its process if it was started here.
 
-    Raises `EngineDied` where a process that was started failed before it served, and `EngineUnavailable` where none
-    can be started or reached.
+    Raises `EngineDied` when the process that was started fails before it serves, and `EngineUnavailable` when none can
+    be started or reached.
     """
     endpoint.check()
     process: Process | None = None
     waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
-        # Whoever listens may be stopped, or be somebody else who was given the port of an engine that has gone.
+        # The listener may be stopped, or another program may have got the port of an engine that has ended.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError):
             streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
-        # A process that left in peace found that another one served, or that nobody came in time.
+        # A process that exits with 0 found that another one serves, or that no client came in time.
         if process is not None and process.ended.done() and process.ended.result() != 0:
             raise EngineDied(process.reason(), crashed=process.crashed)
         if process is None or process.ended.done():
@@ -46,7 +46,7 @@ async def connect(
 
 
 async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
-    """Connect and be welcomed. Raises `OSError` or `IncompleteReadError` where nobody is there, or is just leaving."""
+    """Connect, send the token, wait for the welcome. Raises `OSError` or `IncompleteReadError` without a listener."""
     (reader, writer), token = await endpoint.connect()
     try:
         writer.write(protocol.pack({"token": token}))

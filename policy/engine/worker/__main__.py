@@ -99,6 +99,8 @@ class Worker:
         if isinstance(session, Embedder):
             return self._embed(session, request)
         match message["op"]:
+            case "measure":
+                return asdict(session.measure())
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "warm":

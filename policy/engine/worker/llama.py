@@ -21,7 +21,9 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
+from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
+from policy.models.card import metadata_of
 from policy.prompting.healing import PieceIndex
 from policy.prompting.prompt import Role, Vocabulary
 
@@ -87,7 +89,7 @@ class Llama:
             raise ModelInvalid(f"llama.cpp could not load {path}: {_last_error() or 'the file may be damaged'}")
         self.vocab: Any = native.llama_model_get_vocab(self._model)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
-        self.metadata = self._read_metadata()
+        self.metadata = {**self._read_metadata(), **metadata_of(path)}
         # atoi is the abort callback: it reads the flag, "0" or "1", without taking the GIL. A Python function would
         # be entered hundreds of times an evaluation, and would wait for whichever thread holds the GIL each time.
         self._abort_flag = ctypes.create_string_buffer(b"0")
@@ -246,7 +248,7 @@ class Llama:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
                     ids.setdefault(role, token)
-        return Vocabulary(ids)
+        return Vocabulary(ids | named_tokens(self.metadata, self.n_vocab))
 
     def _read_metadata(self) -> dict[str, str]:
         buffer = ctypes.create_string_buffer(4096)

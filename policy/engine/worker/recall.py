@@ -13,7 +13,7 @@ from policy.engine.messages import Reading
 
 KEPT = 128  # prompts
 
-Prompt = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -36,9 +36,9 @@ class Recall:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._known: OrderedDict[Prompt, Recalled] = OrderedDict()
+        self._known: OrderedDict[TokenIds, Recalled] = OrderedDict()
 
-    def of(self, slot: str, prompt: Prompt) -> Recalled:
+    def of(self, slot: str, prompt: TokenIds) -> Recalled:
         """What is known of a prompt, to be added to."""
         known = self._known.setdefault(prompt, Recalled(slot))
         self._known.move_to_end(prompt)

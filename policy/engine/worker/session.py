@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
@@ -37,6 +38,7 @@ ENDINGS = (
     "<fim_pad>", "<file_sep>", "<repo_name>", "<reponame>", "<filename>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
 RESERVED_TOKENS = 320  # of a sequence: the longest generation, and the markers
+_MEASURED_TOKENS = 128
 WARM_GRAIN = 16  # tokens that an interrupted warming up may lose
 
 
@@ -103,6 +105,26 @@ class CompletionModel:
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
         _ = self._llama.index  # takes a fraction of a second, which no request should wait for
+
+    def measure(self) -> Speed:
+        """How fast tokens are read and written, by the quicker half of what is tried: other work slows some of it.
+
+        Takes a second or two on a processor.
+        """
+        tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
+        half = min(len(tokens), _MEASURED_TOKENS) // 2
+        reads, writes, others = [], [], Others()
+        try:
+            for end in (half, 2 * half):
+                result = self._cache.evaluate("measured", tokens[:end])
+                reads.append(result.milliseconds / result.evaluated)
+            for _ in range(LINE_TOKENS):
+                started = time.perf_counter()
+                self._cache.extend("measured", tokens[0])
+                writes.append((time.perf_counter() - started) * 1e3)
+        finally:
+            self._cache.forget("measured")
+        return Speed(min(reads), sorted(writes)[LINE_TOKENS // 4], others.share())
 
     def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
         """Evaluate the prompt of an abstention, which has the decision on the way.
