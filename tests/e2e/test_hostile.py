@@ -101,7 +101,7 @@ async def test_a_line_of_ten_megabytes_is_opened_and_other_documents_do_not_wait
     start: Start, workspace: Write, marked_model: Path
 ) -> None:
     place = workspace("#- main.py\ndef area(w, h):\n    return ‸\n")
-    client = await start(place.root, model=marked_model, settings={"policy": "always"})
+    client = await start(place.root, model=marked_model, options={"patience": 0.5, "policy": "always"})
     client.open("file:///long.py", "x = " + "a + " * 2_500_000)
     client.open(place.uri, place.text)
     await client.complete(place.uri, place.cursor)
