@@ -16,7 +16,7 @@ from policy.completion.shape import Shaper
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
-from policy.gating.gate import AS_SAID, Known, Scope, gates_of
+from policy.gating.gate import AS_SAID, Gate, Known, Scope, carried, evidence_gate, gates_of
 from policy.generators import GeneratorProvider, SameModel
 
 # By trigger: how many times `patience` a generation may take. A user who invokes a completion waits for it.
@@ -69,7 +69,7 @@ class Pipeline:
             settings.policy,
             self._line_decisions.find(document, cursor, settings) if automatic else None,
             pinned,
-            model_decides=self._model_decides(provider),
+            model_decides=self._model_decides(provider) and self._first_gate(settings, provider) is None,
             separate=attempt.separate,
         )
         try:
@@ -120,15 +120,30 @@ class Pipeline:
         settings: CompletionSettings,
         kind: Scope,
     ) -> Decision:
-        """Decide by the model's gate, or by the similarity of the best chunk for a model that has none."""
+        """Decide by the gates of the model, or by the similarity of the best chunk for a model that has none.
+
+        The first gate looks only at what was found, which takes milliseconds: where it is sure, the model reads L once,
+        behind the chunks or without them. Retrieving would use the pinned chunks, so they are the evidence: no
+        keystroke waits for a search.
+        """
+        info = self.supervisor.info
+        if first := self._first_gate(settings, provider):
+            known = Known(kind, evidence=evidence(cursor, pinned or await search.hits()))
+            decision = by_gate(first, known, settings.threshold)
+            assert decision is not None, "a gate on evidence lacks nothing"
+            if (
+                not self._model_decides(provider)
+                or settings.threshold is not None
+                or first.is_sure(decision.p_retrieve)
+            ):
+                return decision
+            attempt.start_reading()
         if self._model_decides(provider):
-            info = self.supervisor.info
             reading = await attempt.read()
             if reading.p_cc is not None and settings.selection == "greedy":
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
             gates = gates_of(info.metadata if info and not provider.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
-            # Retrieving would use the pinned chunks, so they are the evidence: no keystroke waits for a search.
             found = evidence(cursor, pinned or await search.hits()) if gate.asks_retrieval else None
             known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
@@ -156,6 +171,15 @@ class Pipeline:
         self._line_decisions.forget(document)
 
     def _model_decides(self, provider: GeneratorProvider) -> bool:
-        """Whether there is a model that says whether to retrieve."""
+        """Whether there is a model that says whether to retrieve, or a gate that looks at how sure it is."""
         info = self.supervisor.info
-        return info is None or info.selective or provider.decides
+        if info is None or info.selective or provider.decides:
+            return True
+        return carried(info.metadata, "hybrid") is not None
+
+    def _first_gate(self, settings: CompletionSettings, provider: GeneratorProvider) -> Gate | None:
+        """Return the gate that decides before the model reads; None where the token or a server is to decide."""
+        info = self.supervisor.info
+        if info is None or provider.decides or settings.selection != "threshold":
+            return None
+        return evidence_gate(info.metadata)
