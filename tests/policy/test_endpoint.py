@@ -228,6 +228,8 @@ async def test_a_malformed_frame_ends_every_call(frame: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await protocol.receive(reader)
         writer.write(frame)
+        await reader.read()  # until the client has gone
+        writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         streams = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
