@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from cattrs import Converter
 from lsprotocol import converters, types
@@ -20,9 +21,6 @@ from pygls.protocol import (
     JsonRPCResponseMessage,
     LanguageServerProtocol,
 )
-
-if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ def plain_converter() -> Converter:
 class Protocol(LanguageServerProtocol):
     """One connection's messages."""
 
-    _server: RepoformerServer
+    begun: Callable[[], bool]  # whether the client has said who it is; set by the server
     _announced = False  # whether `initialized` has come
 
     def receive(self, body: bytes) -> None:
@@ -82,7 +80,7 @@ class Protocol(LanguageServerProtocol):
 
     def _refusal(self, method: str) -> tuple[types.ErrorCodes, str] | None:
         """Why a message cannot be handled in the present state of the connection."""
-        begun = self._server.session.begun
+        begun = self.begun()
         if method == types.EXIT:
             return None
         if not begun and method != types.INITIALIZE:

@@ -62,7 +62,6 @@ class RepoformerServer(LanguageServer):
     """A server for one client. Make it on a running event loop; `defaults` count where the client sets nothing."""
 
     protocol: Protocol
-    session: Session
 
     def __init__(self, defaults: Mapping[str, object] | None = None) -> None:
         super().__init__(
@@ -79,6 +78,7 @@ class RepoformerServer(LanguageServer):
         acceptance.register(self)
         configuration.accept_key(self)
         self.session = Session(self, defaults or {})
+        self.protocol.begun = lambda: self.session.begun
         self._bars = ProgressBars(self)
         self.log_handler = ClientHandler(self._forward_log)
 
