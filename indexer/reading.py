@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
+from indexer.locations import Locations
 from indexer.machine_written import is_minified, says_generated
 from indexer.rules import Reason, Rules
 from indexer.settings import IndexSettings
@@ -64,11 +65,12 @@ def check_text(text: str) -> str | Reason:
 
 def why_not(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
     """Return why a file (absolute path) is left out of the index of these folders; None if it belongs in."""
-    inside = [root for root in roots if file.is_relative_to(root)]
-    if not inside:
+    locations = Locations(str(root) for root in roots)
+    key = locations.key(locations.real_entry(str(file)))
+    if key is None:
         return Reason("outside", f"{file} lies in no folder of the workspace")
-    root = max(inside, key=lambda at: len(at.parts))
-    reason = Rules(root, settings).why_not(file.relative_to(root).as_posix())
+    root, path = key
+    reason = Rules(Path(root), settings).why_not(path)
     if reason is not None:
         return reason
     data = read(file, settings.max_file_bytes)

@@ -49,12 +49,20 @@ _PRIVATE_DIRECTORIES = frozenset((".ssh", ".gnupg", ".aws", ".kube"))
 _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
+def printable(text: str) -> str:
+    """Return a text in which the bytes of names that are not UTF-8 are shown as escapes, so that it can be printed."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a file is not in the index: the rule, and what a person needs to know to change it."""
 
     rule: Rule
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", printable(self.detail))
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.detail}"

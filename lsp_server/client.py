@@ -42,6 +42,7 @@ class Client:
     """Notifications and requests of the server, in the order in which they came."""
     answers: dict[str, Any] = field(default_factory=dict)
     """What to answer to requests of the server, by method, other than null; settings are answered anyway."""
+    name: str = "repoformer-lsp's own client"
 
     def __post_init__(self) -> None:
         self.capabilities: Message = {}
@@ -136,7 +137,7 @@ class Client:
         }
         params = {
             "processId": process_id,
-            "clientInfo": {"name": "repoformer-lsp's own client"},
+            "clientInfo": {"name": self.name},
             "rootUri": None,
             "workspaceFolders": [{"uri": root.as_uri(), "name": root.name} for root in roots],
             "initializationOptions": options,

@@ -34,13 +34,14 @@ from policy.gating import calibration
 from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
-from policy.models import locate
+from policy.models import choice, locate
 from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
     from policy.generators import GeneratorProvider
+    from policy.models.card import Card
     from policy.models.choice import Better
     from policy.models.locate import ModelFile
 
@@ -262,6 +263,11 @@ class Core:
         completer = await self._completer_now()
         await completer.supervisor.engine()
         return await better(completer.supervisor, Speeds(), _engine_settings(self._settings))
+
+    async def larger_model(self) -> Card | None:
+        """The next larger model that could be fetched, whatever its speed. Raises what `complete` does."""
+        completer = await self._completer_now()
+        return await asyncio.to_thread(choice.next_larger, completer.supervisor.model)
 
     def uses(self, file: str) -> bool:
         """Whether the model file of this name completes at the moment."""

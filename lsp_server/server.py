@@ -17,7 +17,16 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
-from lsp_server.features import acceptance, configuration, documents, inline_completion, lifecycle, why, workspace
+from lsp_server.features import (
+    acceptance,
+    configuration,
+    documents,
+    inline_completion,
+    lifecycle,
+    model,
+    why,
+    workspace,
+)
 from lsp_server.log import ClientHandler
 from lsp_server.notices import Severity
 from lsp_server.progress import ProgressBars
@@ -77,6 +86,8 @@ class RepoformerServer(LanguageServer):
             self.feature(method, _OPTIONS.get(method))(handler)
         acceptance.register(self)
         configuration.accept_key(self)
+        model.register(self)
+        self.client_name = ""
         self.session = Session(self, defaults or {})
         self.protocol.begun = lambda: self.session.begun
         self._bars = ProgressBars(self)
@@ -119,9 +130,12 @@ class RepoformerServer(LanguageServer):
         self._bars.show(task, share)
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Ask with `window/showMessageRequest`; a client that does not announce that it can is told `otherwise`."""
-        window = self.client_capabilities.window
-        if window is None or window.show_message is None:
+        """Ask with `window/showMessageRequest`; a client that does not announce that it can is told `otherwise`.
+
+        So is Neovim: what it asks with takes the keyboard, in the middle of what a person types.
+        """
+        window, client = self.client_capabilities.window, self.client_name
+        if window is None or window.show_message is None or client == "Neovim":
             self.show("info", otherwise)
             return None
         items = [types.MessageActionItem(title=action) for action in actions]

@@ -22,7 +22,7 @@ from lsp_server import log as logs
 from lsp_server import parent
 from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
-from lsp_server.offer import Answers, offer
+from lsp_server.offer import Answers, fetch, offer
 from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
@@ -34,6 +34,7 @@ from policy.errors import EngineUnavailable, ModelError, RepoformerError
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from policy.engine.supervisor import EngineState
+    from policy.models.card import Card
 
 log = logging.getLogger(__name__)
 
@@ -125,15 +126,30 @@ class Session:
     async def _offer_better(self) -> None:
         """Offer a better model, where this machine is fast enough for one; use it once it is there."""
         better = await self._core.better_model()
-        if better is None or not await offer(better, self._client, Answers()):
-            return
+        if better is not None and await offer(better, self._client, Answers()):
+            await self._use(better.card)
+
+    def get_model(self) -> None:
+        """The person wants a better model than the one in use."""
+        self._spawn(self._get_model())
+
+    async def _get_model(self) -> None:
+        card = await self._core.larger_model()
+        if card is None:
+            self._client.show("info", "There is no better model for this machine that is not installed yet.")
+        elif await fetch(card, self._client):
+            await self._use(card)
+
+    async def _use(self, card: Card) -> None:
+        """Complete with a model that has just been fetched, where it is fast enough."""
         await self._core.choose_again()
         await self._core.warm_up()
-        title = better.card.title
-        if self._core.uses(better.card.file):
-            self.notice(f"{title} completes from now on.")
+        if self._core.uses(card.file):
+            self.notice(f"{card.title} completes from now on.")
         else:
-            self.notice(f"{title} was downloaded. The log says why it is not used.")
+            self.notice(
+                f"{card.title} was downloaded, and another model is used: `repoformer-lsp model list` says why."
+            )
 
     def shutting_down(self) -> None:
         """The client asked to shut down: what runs is cancelled, and this is a clean end."""

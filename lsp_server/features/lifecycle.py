@@ -21,6 +21,7 @@ _ENCODINGS: dict[object, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf
 def initialize(ls: HandlerContext, params: types.InitializeParams) -> None:
     """Take down who the client is and what it can do; nothing is sent before `initialized`."""
     client = params.client_info
+    ls.client_name = client.name if client else ""
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
     ls.session.begin(
         encoding=_ENCODINGS.get(ls.workspace.position_encoding, "utf-16"),
