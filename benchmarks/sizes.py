@@ -15,7 +15,7 @@ from typing import Any
 from indexer.chunking import chunk
 from indexer.languages import LANGUAGES
 from indexer.model import Cursor
-from indexer.reading import judge
+from indexer.reading import check_text
 from indexer.retrieval.ngram import tokenize
 from indexer.retrieval.query import Query
 from indexer.secrets import secret_spans
@@ -113,7 +113,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "server's prompt": lambda text: TextPrompts("qwen", Budgets()).generate(Cursor("/a.py", text, text, ""), None),
     "secrets": lambda text: list(secret_spans(text)),
     "chunks": _chunk,
-    "judge": judge,
+    "check": check_text,
     "tokens": tokenize,
 }
 
