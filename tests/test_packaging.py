@@ -18,8 +18,11 @@ SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 
 def wanted() -> list[Requirement]:
     project = ProjectMetadata(str(ROOT), None).core
-    every = [*project.dependencies, *(each for extra in project.optional_dependencies.values() for each in extra)]
-    return [each for each in map(Requirement, every) if canonicalize_name(each.name) not in EXCLUDED]
+    development = [Requirement(each) for each in project.optional_dependencies["dev"]]
+    included = {extra for each in development if each.name == "repoformer-lsp" for extra in each.extras}
+    extras = [Requirement(each) for extra in included for each in project.optional_dependencies[extra]]
+    every = [*map(Requirement, project.dependencies), *development, *extras]
+    return [each for each in every if canonicalize_name(each.name) not in EXCLUDED]
 
 
 def locked() -> list[Requirement]:
