@@ -107,6 +107,7 @@ def test_an_entry_that_is_not_at_the_cursor_is_left_alone(info: types.SelectedCo
 def test_an_item_at_the_end_of_a_very_long_line_does_not_repeat_it(letter: str, length: int) -> None:
     document, place = at_cursor(letter * (length // len(letter)) + "‸")
     made = item(document, place, None, "x", "utf-16")
+    assert made.range is not None
     assert made.insert_text == "x" and made.range.start == made.range.end
     assert accept(document, made, "utf-16") == document.text + "x"
 
