@@ -12,6 +12,7 @@ line ranges describe chunks exactly, and the code needs no special cases.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 48  # at deeper nesting, long runs are cut into parts of equal length, without regard to syntax
 HEADER_COLUMNS = 160
-# Characters. Longer files are not written by hand, and would delay the files queued after them.
-PARSED_LENGTH = 2_000_000
+PARSED_LENGTH = (
+    2_000_000  # characters; longer files are not written by hand, and would delay the files queued after them
+)
+# Children of an error node. A text with more is not treated as code, because the time for a query grows with the
+# square of their number.
+MAX_ERRORS = 2_000
 _WORD = re.compile(r"\w")
 
 
@@ -59,6 +64,8 @@ class _Definition:
 
 # The rows of a chunk, its kind and its header.
 _Piece: TypeAlias = tuple[int, int, ChunkKind, str]
+# A named child of a node and its rows, half-open.
+_Child: TypeAlias = "tuple[tree_sitter.Node, int, int]"
 # A scope still to cut: its rows, the definitions in it, its kind, the header of its first part, the header of the other
 # parts, and its node.
 _Scope: TypeAlias = "tuple[int, int, Sequence[_Definition], ChunkKind, str, str, tree_sitter.Node]"
@@ -99,6 +106,8 @@ def spans(text: str, language: Language | None, chunking: Chunking) -> list[Span
         return windows(count, chunking.window_lines, chunking.window_stride)
     source = text.encode("utf-8", "replace")
     tree = parser.parse(source)
+    if _is_beyond_repair(tree.root_node):
+        return windows(count, chunking.window_lines, chunking.window_stride)
     return _Cutter(source, text.split("\n"), count, tree.root_node, language, chunking).spans()
 
 
@@ -122,6 +131,7 @@ class _Cutter:
         self._chunking = chunking
         self._imports: list[tuple[int, int]] = []
         self._symbols: dict[int, list[str]] = {}
+        self._children: dict[int, list[_Child]] = {}  # by the id of the parent
         self._definitions = self._outline(language.id)
 
     def spans(self) -> list[Span]:
@@ -259,7 +269,7 @@ class _Cutter:
         if end - start <= limit:
             yield start, end, kind, header
             return
-        borders = _borders(node, start, end, limit)
+        borders = self._borders(node, start, end, limit)
         at = start
         while end - at > limit:
             cut, what = _best_border(borders, at, limit), kind
@@ -268,6 +278,40 @@ class _Cutter:
             yield at, cut, what, header if at == start else inner
             at = cut
         yield at, end, kind, header if at == start else inner
+
+    def _borders(self, node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
+        """Map each row at which a statement begins to the statement's depth.
+
+        Only nodes that are long enough to need a cut are searched.
+        """
+        borders: dict[int, int] = {}
+        level = [node]
+        for depth in range(MAX_DEPTH):
+            below = []
+            for parent in level:
+                for child, first, after in self._children_between(parent, start, end):
+                    if first > start and first > parent.start_point.row:
+                        borders.setdefault(first, depth)
+                    if after - first > limit // 3:
+                        below.append(child)
+            if not below:
+                break
+            level = below
+        return borders
+
+    def _children_between(self, parent: tree_sitter.Node, start: int, end: int) -> Sequence[_Child]:
+        """Return the named children of a node that overlap some rows, which are sorted by their rows.
+
+        The children of a node are listed once, because the root is searched for each part of a file. Bisection finds
+        those that overlap.
+        """
+        children = self._children.get(parent.id)
+        if children is None:
+            children = [(child, child.start_point.row, _end_row(child)) for child in parent.named_children]
+            self._children[parent.id] = children
+        low = bisect_right(children, start, key=lambda child: child[2])
+        high = bisect_left(children, end, low, key=lambda child: child[1])
+        return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         """Merge neighbors of one scope while they are small. Lines without a word join the piece before them."""
@@ -312,28 +356,15 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
     return top
 
 
-def _borders(node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
-    """Map each row at which a statement begins to the statement's depth.
-
-    Only nodes that are long enough to need a cut are searched.
-    """
-    borders: dict[int, int] = {}
-    level = [node]
-    for depth in range(MAX_DEPTH):
-        below = []
-        for parent in level:
-            for child in parent.named_children:
-                first, after = child.start_point.row, _end_row(child)
-                if after <= start or first >= end:
-                    continue
-                if first > start and first > parent.start_point.row:
-                    borders.setdefault(first, depth)
-                if after - first > limit // 3:
-                    below.append(child)
-        if not below:
-            break
-        level = below
-    return borders
+def _is_beyond_repair(root: tree_sitter.Node) -> bool:
+    """Return whether the parser gave up on a large part of a text."""
+    todo = [root] if root.has_error else []
+    while todo:
+        node = todo.pop()
+        if node.is_error and node.child_count > MAX_ERRORS:
+            return True
+        todo.extend(child for child in node.children if child.has_error)
+    return False
 
 
 def _best_border(borders: dict[int, int], at: int, limit: int) -> int | None:

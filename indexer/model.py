@@ -6,11 +6,22 @@ ends. Texts are `str`. Paths in prompts are POSIX and relative to their workspac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 ChunkKind = Literal["imports", "function", "class", "block", "window"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shown_path(path: str) -> str:
+    """Return a path as text that can be encoded, for prompts, JSON and messages.
+
+    Python represents the bytes of a file name that are not UTF-8 as surrogates. Each becomes the replacement character.
+    """
+    return path if path.isascii() else _SURROGATE.sub("\ufffd", path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,17 +38,23 @@ def read(file: Path, max_bytes: int) -> bytes | Reason:
 
 def decode(data: bytes) -> str | Reason:
     """Decode a file's bytes to text, or return the reason why the text is not worth indexing."""
+    text = text_of(data)
+    return text if isinstance(text, Reason) else check_text(text)
+
+
+def text_of(data: bytes) -> str | Reason:
+    """Decode a file's bytes to text, or return the reason why they are not text."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
-    if not encoding:
-        if b"\0" in data:
-            return Reason("binary", "it contains a NUL byte")
-        try:
-            return check_text(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
-                return Reason("binary", "it contains control characters and is not UTF-8")
-            return check_text(data.decode("latin-1"))
-    return check_text(data.decode(encoding, "replace"))
+    if encoding:
+        return data.decode(encoding, "replace")
+    if b"\0" in data:
+        return Reason("binary", "it contains a NUL byte")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
+            return Reason("binary", "it contains control characters and is not UTF-8")
+        return data.decode("latin-1")
 
 
 def check_text(text: str) -> str | Reason:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -46,6 +46,7 @@ _DIRECTORIES = frozenset((
     ".pytest_cache", ".hypothesis", ".cache", ".gradle", ".idea", ".vs", ".next", ".nuxt", ".svelte-kit",
     ".terraform", ".ssh", ".gnupg", ".aws", ".kube", ".dart_tool", ".ipynb_checkpoints",
 ))  # fmt: skip
+_PRIVATE_DIRECTORIES = frozenset((".ssh", ".gnupg", ".aws", ".kube"))
 _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
@@ -194,7 +195,7 @@ class Rules:
             blocked_by = blocked_by or self._ignored(path)
         if blocked_by is None and name in _DIRECTORIES:
             blocked_by = Reason(
-                "directory", f"{path} holds generated or installed files (add it with the setting `include`)"
+                "directory", f"{path} contains files that tools generate or install (the setting `include` can add it)"
             )
         enters = blocked_by is None or self._reaches_include(path)
         return enters or self._ignore_files.leads_to_submodule(path), blocked_by
@@ -270,3 +271,27 @@ def _no_kind(path: str) -> Reason:
 
 def _link(path: Path) -> Reason:
     return Reason("link", f"{path} is a link; its target is indexed under its own path if that is in the workspace")
+
+
+def why_private(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
+    """Return why the text of a file (absolute path) must stay on this machine, or None if it may leave it.
+
+    The reasons are the rules by which the user, or a file name, marks a file as private. Rules that only say that a
+    file is useless for the index, by kind or size, do not count. For a link, its target counts too.
+    """
+    try:
+        real = file.resolve()
+    except (OSError, RuntimeError):  # a cycle of links
+        real = file
+    for place, folders in ((file, roots), (real, [root.resolve() for root in roots])):
+        if _SECRET_NAME.fullmatch(place.name):
+            return Reason("secret", f"a file named {place.name} may contain secrets")
+        if private := _PRIVATE_DIRECTORIES.intersection(place.parent.parts):
+            return Reason("secret", f"the files in {min(private)} may be secret")
+        inside = [root for root in folders if place.is_relative_to(root) and place != root]
+        if inside:
+            root = max(inside, key=lambda at: len(at.parts))
+            reason = Rules(root, settings).why_not(place.relative_to(root).as_posix(), buffer="")
+            if reason is not None and reason.rule in ("secret", "exclude", "ignored", "directory"):
+                return reason
+    return None

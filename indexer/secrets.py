@@ -51,7 +51,7 @@ _TOKENS = tuple(
         ("k_test_", r"\b[rs]k_test_[A-Za-z0-9]{16,}"),
         ("whsec_", r"\bwhsec_[A-Za-z0-9+/=]{24,}"),
         ("sk-", r"\bsk-(?:ant-|proj-|or-)?[\w-]{32,}"),  # model providers
-        ("T3BlbkFJ", r"[\w-]*T3BlbkFJ[\w-]+"),
+        ("T3BlbkFJ", r"[\w-]{0,100}T3BlbkFJ[\w-]+"),
         ("hf_", r"\bhf_[A-Za-z0-9]{30,}"),
         ("gsk_", r"\bgsk_[A-Za-z0-9]{40,}"),
         ("npm_", r"\bnpm_[A-Za-z0-9]{36}"),  # package registries
@@ -80,7 +80,8 @@ _TOKENS = tuple(
         ("ATBB", r"\bATBB\w{20,}"),
         ("lin_api_", r"\blin_api_[A-Za-z0-9]{40}"),
         ("PMAK-", r"\bPMAK-[a-f0-9]{24}-[a-f0-9]{34}"),
-        ("eyJ", r"\beyJ[\w+/=-]{10,}\.e[\w+/=-]{10,}(?:\.[\w+/=-]*)?"),  # JSON web token
+        # JSON web token. Its header is short. Without a limit, the search would scan a long run again for each "eyJ".
+        ("eyJ", r"\beyJ[\w+/=-]{10,1000}\.e[\w+/=-]{10,}(?:\.[\w+/=-]*)?"),
         ("://", r"""://[^/\s:@'"{}$<>%]{0,64}:[^/\s:@'"{}$<>]{4,128}@"""),  # a URL with a password
     )
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
+MAX_LINE_LENGTH = 2_000  # characters; the rest of a longer line is ignored, so that a keystroke need not wait for it
 _KNOWN_LIMIT = 1 << 20
 _known: dict[str, int] = {}
 
@@ -59,12 +60,15 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last `count` lines of a text, counting an incomplete last line."""
+    """Return the last `count` lines of a text, counting an incomplete last line.
+
+    At most `MAX_LINE_LENGTH` characters of each line are returned, those nearest to the end of the text.
+    """
     return _lines(text, count, from_end=True)
 
 
 def first_lines(text: str, count: int) -> str:
-    """Return the first `count` lines of a text."""
+    """Return the first `count` lines of a text, cut in the same way as by `last_lines`."""
     return _lines(text, count, from_end=False)
 
 
@@ -73,8 +77,8 @@ def _lines(text: str, count: int, *, from_end: bool) -> str:
 
     Searches for the line breaks instead of splitting the text, which may be a whole file, at each keystroke.
     """
-    if count <= 0:
-        return ""
+    reach = max(count, 0) * MAX_LINE_LENGTH
+    text = text[max(0, len(text) - reach) :] if from_end else text[:reach]
     at = len(text) if from_end else -1
     for _ in range(count):
         at = text.rfind("\n", 0, at) if from_end else text.find("\n", at + 1)

@@ -38,10 +38,10 @@ class CompletionSettings:
 class Request:
     """A request for a completion at `cursor`.
 
-    `document` (usually the URI) is part of the names of its slots in the KV cache.
-
-    A value that is not None overrides the settings, except `threshold`: it is the calibrated threshold of the
-    workspace, and a threshold set by the user overrides it. If `ahead` is False, no idle work follows this request.
+    `document` (usually the URI) is part of the names of its slots in the KV cache. A value that is not None overrides
+    the settings, except `threshold`: it is the calibrated threshold of the workspace, and a threshold set by the user
+    overrides it. If `ahead` is False, no idle work follows this request. `private` says why the text must not leave
+    this machine, and is empty if it may.
     """
 
     cursor: Cursor
@@ -51,6 +51,7 @@ class Request:
     multiline: bool | None = None
     threshold: float | None = None
     ahead: bool = True
+    private: str = ""
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
         """Return `settings` with the values that this request overrides."""
@@ -76,7 +77,8 @@ class Completion:
     that found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the time inside
     llama.cpp, which the other stages include. `stats` has token counts. Both are for this request alone: a reused
     answer has no stages and a count `reused`, a joined one has a count `joined`. `trimmed` names what did not fit into
-    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out.
+    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `withheld` says why the
+    text was not sent to the server that would have generated.
     """
 
     text: str
@@ -88,3 +90,4 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    withheld: str = ""

@@ -140,6 +140,13 @@ class GeneratorProvider(Protocol):
         """Return the reader to use now."""
         ...
 
+    def withholds(self, cursor: Cursor) -> str:
+        """Return why the local model has to generate at `cursor`: the text there must not leave this machine.
+
+        Otherwise return "".
+        """
+        ...
+
     async def warm_up(self) -> None:
         """Load what a request needs. Failures are reported, not raised."""
 
@@ -163,6 +170,10 @@ class SameModel:
     def reader(self, local: Engine) -> Reader:
         """Return `local`."""
         return local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Return "", because the local model generates."""
+        return ""
 
     async def warm_up(self) -> None:
         """Do nothing: the engine is loaded in any case."""

@@ -1,4 +1,6 @@
-"""Decide when to use a failed server again. The failed request is not retried; a later one tries the server.
+"""How long to wait for a server, and when to use a failed server again.
+
+The failed request is not retried; a later one is sent.
 
 Each failure doubles the delay, up to a minute. The delay is randomized, so that the editors of a team do not all return
 at the same moment. `Retry-After` is respected.
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable
 
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0  # seconds
+READ_SECONDS = 10.0  # for each token, including the first; a 7B on a CPU takes this long to read a prompt
 MAX_RETRY_AFTER = 600.0  # seconds
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from indexer.model import Chunk, Cursor
+from indexer.secrets import secret_spans
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
@@ -24,6 +25,7 @@ from policy.generators import DelegatedGeneration, Generator, Reader, RunningGen
 from policy.generators.retry import RetrySchedule
 from policy.generators.text import TextPrompt, TextPrompts
 from policy.generators.wire import Event, Wire
+from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
 MAX_LOGPROBS = 20  # vLLM's default limit; a <cc> that is not among the first 20 tokens is improbable
@@ -60,6 +62,15 @@ class Server:
     def reader(self, local: Engine) -> Reader:
         """Return the server if it decides and is available, else `local`."""
         return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Return why the text around `cursor` must not be sent: it contains something like a secret.
+
+        Otherwise return "".
+        """
+        near = truncate(cursor, self._prompts.budgets)
+        secret = any(True for text in (near.prefix, near.suffix) for _ in secret_spans(text))
+        return "the text around the cursor contains something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:
         """Do nothing: the first request shows whether the server is available."""
@@ -209,12 +220,16 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
         self._fallback = fallback
 
     async def __aiter__(self) -> AsyncGenerator[str]:
+        answered = False
         try:
             async with contextlib.aclosing(aiter(self._generation)) as pieces:
                 async for piece in pieces:
-                    if self._generation.tokens == 1:
+                    if not answered:
                         self._server.record_success()
+                        answered = True
                     yield piece
+            if not answered:  # an empty answer also counts
+                self._server.record_success()
             return
         except ServerUnavailable as error:
             self._server.record_failure(error)

@@ -21,6 +21,9 @@ from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Rol
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
+MAX_PIECES = 50_000  # distinct pieces kept between prompts; a prompt has a few thousand
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """How to prompt a family of models: the layout, and the text of each marker."""
@@ -71,12 +74,21 @@ class TextPrompts:
     """Builds prompts for a family of models (a key of `FAMILIES`)."""
 
     def __init__(self, family: str, budgets: Budgets) -> None:
+        self.budgets = budgets
         self._family = FAMILIES[family]
         self._separate_suffix = family == SUFFIX
+        self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
+        self._forget_pieces()
+
+    def _forget_pieces(self) -> None:
+        """Forget all pieces and number new ones from the beginning.
+
+        The builder is also replaced, because its caches have the old numbers.
+        """
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
-        self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
-        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets, heal=False)
+        layout = LAYOUTS[self._family.layout]
+        self._builder = PromptBuilder(layout, Vocabulary(self._roles), self, self.budgets, heal=False)
 
     @property
     def selective(self) -> bool:
@@ -93,13 +105,19 @@ class TextPrompts:
 
     def decide(self, cursor: Cursor) -> TextPrompt:
         """Build the prompt for the decision."""
+        self._make_room()
         return self._text_prompt(self._builder.decide(cursor))
 
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
         """Build the prompt for a completion. `chunks` None means without cross-file context."""
+        self._make_room()
         return self._text_prompt(
             self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
         )
+
+    def _make_room(self) -> None:
+        if len(self._pieces) > MAX_PIECES:
+            self._forget_pieces()
 
     def encode(self, text: str) -> list[int]:
         """Return numbers that stand for the pieces of `text` (the interface `policy.prompting.prompt.Tokenizer`)."""

@@ -19,19 +19,22 @@ import httpx
 import truststore
 
 from policy.errors import ServerUnavailable
+from policy.generators.retry import READ_SECONDS
 
 KEY = "REPOFORMER_API_KEY"  # the environment variable with the API key
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 4.0  # until the first event, for which a busy server has to read the prompt, and between two events
 MAX_LINE_BYTES = 1 << 20
 
 Event = Mapping[str, Any]
 
 
 class Wire:
-    """A connection to one server. `key` is sent as a bearer token, unless it is empty."""
+    """A connection to one server. `key` is sent as a bearer token, unless it is empty.
 
-    def __init__(self, url: str, key: str) -> None:
+    `patience` is the number of seconds to wait for each event, including the first.
+    """
+
+    def __init__(self, url: str, key: str, *, patience: float = READ_SECONDS) -> None:
         self.url = url.rstrip("/")
         scheme, host, self.host = _parts(self.url)
         self._refusal = ""
@@ -39,9 +42,12 @@ class Wire:
             self._refusal = f"The setting `serverUrl` is not an http(s) address: {self.url!r}."
         elif key and scheme == "http" and not _is_local(host):
             self._refusal = f"The API key is not sent to {self.host} without encryption. Use https in `serverUrl`."
+        elif not (key.isascii() and key.isprintable()):
+            self._refusal = f"The API key for {self.host} contains invalid characters. Set {KEY} to a valid key."
+        self._patience = patience
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
             # Use the certificates that the system trusts, including a company's own. No setting can add others.
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=not _is_local(host),  # a server on this machine needs no proxy
@@ -57,7 +63,7 @@ class Wire:
         try:
             async with contextlib.aclosing(await self._send(path, body)) as response:
                 self._check(response)
-                async with contextlib.aclosing(_events(response)) as events:
+                async with contextlib.aclosing(_events(response, self._patience)) as events:
                     async for event in events:
                         yield event
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -139,7 +145,7 @@ def _is_local(host: str) -> bool:
     return False
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[Event]:
+async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[Event]:
     """Yield the events of a stream until its end event, or one object if the server does not stream.
 
     Raises `ValueError` for any other answer, and `httpx.HTTPError` if the answer is incomplete or delayed.
@@ -159,7 +165,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[Event]:
             if data == b"[DONE]":
                 return
             yield _event(data)
-        elif time.monotonic() - heard > READ_SECONDS:  # only comments have arrived, which keep the connection open
+        elif time.monotonic() - heard > patience:  # only comments have arrived, which keep the connection open
             raise httpx.ReadTimeout("comments")
     raise httpx.RemoteProtocolError("no end")
 
