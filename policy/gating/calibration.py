@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from policy.models.shards import sha256, shards_of
 
-KEPT = 10
+MAX_HISTORY = 10
 LOCK_SECONDS = 10.0
 
 
@@ -62,7 +62,7 @@ def store(workspace: Path, calibration: Calibration) -> None:
     """Store a calibration, which takes effect immediately. Raises `OSError`."""
     with _locked():
         history = [*_known().get(_key(workspace), ()), calibration]
-        _save(workspace, history[-KEPT:])
+        _save(workspace, history[-MAX_HISTORY:])
 
 
 def undo(workspace: Path) -> tuple[Calibration | None, Calibration | None]:

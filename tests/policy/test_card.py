@@ -22,7 +22,7 @@ from policy.models import card
 card.FOLDER = Path(sys.argv[1])
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.llama import Llama
-from policy.engine.worker.session import CompletionModel
+from policy.engine.worker.completion_model import CompletionModel
 llama = Llama(Path(sys.argv[2]), EngineSettings(context_size=2048, gpu_layers=0))
 info = CompletionModel(llama, "", {}).info()
 print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabulary().ids["cc"],
@@ -50,7 +50,9 @@ def test_the_worker_adds_a_card_to_the_metadata(marked_model: Path, tmp_path: Pa
 def test_a_token_of_another_vocabulary_is_refused() -> None:
     assert named_tokens({"repoformer.token.eof": "271"}, 272) == {"eof": 271}
     for wrong in ("272", "-1", "eof"):
-        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens: they are of another model"):
+        with pytest.raises(
+            ModelInvalid, match=r"but the model has 272 tokens. The metadata are those of another model"
+        ):
             named_tokens({"repoformer.token.eof": wrong}, 272)
 
 

@@ -362,14 +362,14 @@ async def test_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
     supervisor = Supervisor(path, SMALL)
-    with pytest.raises(ModelInvalid, match="could not load"):
+    with pytest.raises(ModelInvalid, match="cannot load"):
         await supervisor.engine()
     await supervisor.close()
 
 
 async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
     supervisor = Supervisor(model, SMALL, layout="repoformer")
-    with pytest.raises(ModelInvalid, match="has no prefix, suffix, middle, eof, cc token"):
+    with pytest.raises(ModelInvalid, match="needs tokens that this model lacks: prefix, suffix, middle, eof, cc"):
         await supervisor.engine()
     await supervisor.close()
 

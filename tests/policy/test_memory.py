@@ -15,7 +15,7 @@ def test_a_model_larger_than_free_memory(tmp_path: Path) -> None:
     model.write_bytes(b"\0" * 3_000)
     memory.check_fits(model, available=3_000)
     with pytest.raises(
-        ModelTooLarge, match=r"large.gguf takes 0.0 GB of memory, and 0.0 GB are free. Choose a smaller"
+        ModelTooLarge, match=r"large.gguf needs 0.0 GB of memory, and 0.0 GB are free. Choose a smaller"
     ):
         memory.check_fits(model, available=2_999)
 

@@ -169,7 +169,7 @@ def test_an_empty_file_is_an_empty_line() -> None:
 
 
 def test_a_missing_marker_is_named_in_the_error() -> None:
-    with pytest.raises(ValueError, match=r"'repoformer' needs tokens this model lacks: cc"):
+    with pytest.raises(ValueError, match=r"'repoformer' needs tokens that this model lacks: cc"):
         builder("repoformer", cc=None)
 
 

@@ -50,7 +50,7 @@ async def test_budgets_that_fit_are_not_reported(model: Path) -> None:
 async def test_settings_that_llama_cpp_rejects_are_reported_with_its_reason(model: Path) -> None:
     settings = EngineSettings(context_size=1024, threads=2, kv_cache_type="q8_0", flash_attention="off")
     supervisor = Supervisor(model, settings)
-    with pytest.raises(EngineUnavailable, match=r"refuses these settings: .*flash_attn"):
+    with pytest.raises(EngineUnavailable, match=r"rejects these settings: .*flash_attn"):
         await supervisor.engine()
     assert supervisor.state == "failed"
     await supervisor.close()
@@ -93,7 +93,7 @@ async def test_a_gpu_that_is_too_small_gets_fewer_layers(model: Path, tmp_path: 
     )
     engine = await supervisor.engine()
     assert (await engine.read("a", CURSOR)).prompt_tokens
-    assert fits in notices[0] and "has not the memory" in notices[0]
+    assert fits in notices[0] and "Not enough GPU memory" in notices[0]
     assert "cudaMalloc failed" in log[0] or "failed to load model" in log[0]
     assert not memory.exists(), "the GPU may have more free memory the next time"
     await supervisor.close()
