@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 48  # at deeper nesting, long runs are cut into parts of equal length, without regard to syntax
 HEADER_COLUMNS = 160
-PARSED_LENGTH = (
-    2_000_000  # characters; longer files are not written by hand, and would delay the files queued after them
-)
+# Characters. Longer files are not written by hand, and would delay the files queued after them.
+PARSED_LENGTH = 2_000_000
 # Children of an error node. A text with more is not treated as code, because the time for a query grows with the
 # square of their number.
 MAX_ERRORS = 2_000

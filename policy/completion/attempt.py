@@ -136,9 +136,7 @@ class Attempt:
                     began = began or time.monotonic()
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
-                        count += (
-                            1  # an early generation was started with the higher limit, so the lower one is checked here
-                        )
+                        count += 1  # a generation that started early has the higher limit, so `limit` is checked here
                         self._report(text)
                     if shaper.decided(text):
                         decided.add(number)

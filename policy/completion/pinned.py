@@ -83,9 +83,8 @@ class LineDecisions:
     """The last decision in each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[
-            str, tuple[_LineContext, str, Decision]
-        ] = {}  # the text is that of the line up to the cursor
+        # By document: the context, the text of the line up to the cursor, and the decision.
+        self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
         """Return the decision that is valid at `cursor`, or None. `key` is everything else that it depends on."""

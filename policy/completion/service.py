@@ -74,9 +74,8 @@ class Completer:
         assert completion is not None, "wait() without typed text returns the completion or raises"
         if automatic:
             spent = completion.timings_ms
-            not_answering = spent.get("pause", 0.0) + spent.get(
-                "engine", 0.0
-            )  # the delay of the request, and the time to load the model
+            # The delay of the request, and the time to load the model.
+            not_answering = spent.get("pause", 0.0) + spent.get("engine", 0.0)
             self._debounce.answered((spent["total"] - not_answering) / 1e3)
             self._idle.start_after(request, settings, completion)
         return completion

@@ -246,7 +246,10 @@ class Supervisor:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _levels(self) -> dict[str, tuple[int, float]]:
-        """By key, the level and when it was found to be needed (seconds since the epoch); old ones do not count."""
+        """Return the level by key, and when it was found to be needed (seconds since the epoch).
+
+        Expired levels are left out.
+        """
         if self._memory is None:
             return {}
         try:

@@ -18,9 +18,7 @@ from indexer.words import last_lines, words
 NAME_LINES = 3  # number of lines up to the cursor, its own included, whose names count
 NAME_HITS = 3  # number of hits whose definitions count, about as many as fit into a prompt
 OVERLAP_TOKENS = 8  # number of tokens before the cursor whose trigrams count; 6 to 10 give the same results
-OVERLAP_CHARACTERS = (
-    900  # characters of the chunks that are searched for the trigrams, about as many as fit into a prompt
-)
+OVERLAP_CHARACTERS = 900  # characters of the chunks that are searched for them, about as many as fit into a prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LONGEST_WORD = 32  # characters; a longer run of letters or punctuation is no word and is not healed
+MAX_WORD_LENGTH = 32  # characters; a longer run of letters or punctuation is no word and is not healed
 # Letters after an optional space or punctuation character, a digit, punctuation after an optional space, or spaces. No
 # line breaks.
 _SPACE = r"[^\S\r\n]"
 _SIGN = r"(?:[^\w\s]|_)"
 _LAST_WORD = re.compile(
-    rf"(?:(?:{_SPACE}|{_SIGN})?[^\W\d_]{{1,{LONGEST_WORD}}}|\d|{_SPACE}?{_SIGN}{{1,8}}|{_SPACE}{{1,{LONGEST_WORD}}})\Z"
+    rf"(?:(?:{_SPACE}|{_SIGN})?[^\W\d_]{{1,{MAX_WORD_LENGTH}}}|\d|{_SPACE}?{_SIGN}{{1,8}}|{_SPACE}{{1,{MAX_WORD_LENGTH}}})\Z"
 )
 
 
@@ -39,7 +39,7 @@ def split_last_word(prefix: str) -> tuple[str, str]:
 
     At the start of a line, the word is empty.
     """
-    tail = prefix[-2 * LONGEST_WORD - 2 :]
+    tail = prefix[-2 * MAX_WORD_LENGTH - 2 :]
     found = _LAST_WORD.search(tail[tail.rfind("\n") + 1 :])
     word = found.group() if found else ""
     return prefix[: len(prefix) - len(word)], word

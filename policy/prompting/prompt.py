@@ -34,7 +34,9 @@ ContextStyle = Literal["commented", "plain", "files"]
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out if the model has no such token
 ANCHOR_LINES = 2
-LONGEST_TOKEN = 16  # characters; hardly any token is longer, so n tokens are assumed to cover at most n times as many
+MAX_TOKEN_LENGTH = (
+    16  # characters; hardly any token is longer, so n tokens are assumed to cover at most n times as many
+)
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
 
@@ -326,7 +328,7 @@ class PromptBuilder:
         return kept, start > 0 or len(kept) < len(tokens)
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:
-        head = suffix[: self.budgets.right * LONGEST_TOKEN]
+        head = suffix[: self.budgets.right * MAX_TOKEN_LENGTH]
         tokens = self._encode_cached(head)
         kept = tokens[: self.budgets.right]
         return kept, len(head) < len(suffix) or len(kept) < len(tokens)
@@ -366,7 +368,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     appended. The step is `step_lines`, or a lower power of two if that would waste more than a quarter of the lines
     that fit. If the cursor's line alone is over the budget, L is that whole line, and the caller cuts it by tokens.
     """
-    window = prefix[max(0, len(prefix) - budget * LONGEST_TOKEN) :]
+    window = prefix[max(0, len(prefix) - budget * MAX_TOKEN_LENGTH) :]
     lines = _split_lines(window)
     spent = taken = 0
     for line in reversed(lines):

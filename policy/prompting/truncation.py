@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 
 from indexer.model import Cursor
-from policy.prompting.prompt import LONGEST_TOKEN, Budgets
+from policy.prompting.prompt import MAX_TOKEN_LENGTH, Budgets
 
 
 def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
@@ -19,8 +19,8 @@ def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
 
     A prompt builder with these budgets makes the same prompt from the result as from `cursor`.
     """
-    left = budgets.left * LONGEST_TOKEN + 1  # one more, so that the prompt builder also reports a cut
-    right = budgets.right * LONGEST_TOKEN + 1
+    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one more, so that the prompt builder also reports a cut
+    right = budgets.right * MAX_TOKEN_LENGTH + 1
     start = max(0, len(cursor.prefix) - left)
     # A multiple of every step that the prompt builder uses: the step of the budgets, and the powers of two below it.
     grain = math.lcm(budgets.step_lines, 1 << (budgets.step_lines.bit_length() - 1))

@@ -12,9 +12,8 @@ from policy.models import locate
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(
-        locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py")
-    )  # a package without a model
+    # A package without a model.
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"
 

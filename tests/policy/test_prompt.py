@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.prompting.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.prompting.prompt import LAYOUTS, MAX_TOKEN_LENGTH, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
 from policy.prompting.truncation import truncate
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
@@ -256,8 +256,8 @@ def test_truncated_text_changes_no_prompt(prefix: str, suffix: str, left: int, s
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
     near = truncate(cursor, budgets)
     assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
-    assert len(near.prefix) <= (left + 2) * LONGEST_TOKEN + 1
-    assert len(near.suffix) <= 3 * LONGEST_TOKEN + 1
+    assert len(near.prefix) <= (left + 2) * MAX_TOKEN_LENGTH + 1
+    assert len(near.suffix) <= 3 * MAX_TOKEN_LENGTH + 1
 
 
 def test_budgets_shrink_in_proportion() -> None:

@@ -34,7 +34,7 @@ async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(
     await engine.ended
     await supervisor.engine()
     [told] = notices
-    assert f"to {shrunk.left} tokens left of the cursor" in told
+    assert f"to {shrunk.left} tokens before the cursor" in told
     await supervisor.close()
 
 

@@ -53,11 +53,8 @@ class Worker:
 
     def _patience(self) -> float | None:
         """Return the seconds until the model should be unloaded, or None for never."""
-        if (
-            self._model is None
-            or self._load_message is None
-            or not (minutes := self._load_message["settings"]["idle_minutes"])
-        ):
+        message = self._load_message
+        if self._model is None or message is None or not (minutes := message["settings"]["idle_minutes"]):
             return None
         return max(0.0, self._worked_at + 60 * float(minutes) - time.monotonic())
 
@@ -72,9 +69,7 @@ class Worker:
             self._send(request, "error", kind=type(error).__name__, message=str(error))
         except Exception as error:
             self._send(request, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
-            with contextlib.suppress(
-                OSError
-            ):  # the process that started this one, and reads its output, may have ended
+            with contextlib.suppress(OSError):  # the process that reads this output may have ended
                 traceback.print_exc()
         finally:
             self.scheduler.finish()

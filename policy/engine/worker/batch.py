@@ -136,13 +136,13 @@ class Batch:
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)
         running = _Running(number, trial, stats, reading, start.expected, len(start.expected))
-        going_on = self._take(running, start.logits)
+        continues = self._take(running, start.logits)
         if truth:
             running.truth = self._score(lane, prompt, truth, before)
             self._cut(lane, min(len(prompt.tokens), len(start.base) - MIN_ROWS))
             self._fill(lane, start.base[len(lane.tokens) :])
         self._cut(lane, len(start.base))
-        if not going_on:
+        if not continues:
             return running.finished()
         lane.running = running
         return None

@@ -83,9 +83,9 @@ class KvCache:
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last rows are evaluated in any case: their logits are what the caller wants. A single row would not do:
-        # llama.cpp has a way of its own for it, less exact with an f16 cache (logits differed by up to 0.4), while any
-        # two rows or more come out the same, so that a text does not depend on how much of its prompt was there.
+        # The last rows are evaluated in any case, because the caller needs their logits. There are at least two:
+        # llama.cpp evaluates a single row differently and, with an f16 cache, less exactly (logits differed by up to
+        # 0.4). With two or more rows, a text does not depend on how much of its prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
