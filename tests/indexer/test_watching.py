@@ -173,9 +173,9 @@ def test_above_the_limit_of_watches_a_folder_is_scanned(
         write(large / f"d{number}" / "new.py")
     write(small / "b.py")
     until(lambda: len(files(index)) == 122)
-    (said,) = warnings(caplog)
-    assert "max_user_watches" in said
-    assert str(large) in said
+    (warning,) = warnings(caplog)
+    assert "max_user_watches" in warning
+    assert str(large) in warning
 
 
 def test_a_missing_folder_does_not_affect_the_others(

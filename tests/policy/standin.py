@@ -18,14 +18,15 @@ Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
 class StandIn:
     """The server.
 
-    `asked` has the bodies of the requests, `headers` their headers; `hung_up` counts clients that disconnected early.
+    `asked` has the bodies of the requests, `headers` their headers. `disconnected` counts clients that disconnected
+    early.
     """
 
     behave: Behaviour
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    hung_up: int = 0
+    disconnected: int = 0
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -44,7 +45,7 @@ class StandIn:
             answering = asyncio.ensure_future(self.behave(writer, asked))
             leaving = asyncio.ensure_future(reader.read())
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            self.hung_up += not answering.done()
+            self.disconnected += not answering.done()
             for task in (answering, leaving):
                 task.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)

@@ -63,5 +63,5 @@ def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
         card.metadata[f"repoformer.budget.{name}"] for name in ("left", "right", "context")
     ]
     read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
-    said = {key for key in card.metadata if key.startswith("repoformer.gate.")}
-    assert said <= read, "unknown metadata are ignored"
+    gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
+    assert gates <= read, "unknown metadata are ignored"

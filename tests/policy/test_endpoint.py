@@ -84,11 +84,11 @@ async def test_a_loopback_port_requires_the_token(tmp_path: Path) -> None:
     writer.write(protocol.pack({"token": token}))
     assert (await protocol.receive(reader))["pid"] == os.getpid()
     for wrong in ({"token": "guessed"}, {"op": "load"}, {"token": "x" * 2000}, ["token"]):
-        (stranger, knocking), _ = await endpoint.connect_to_loopback()
-        knocking.write(protocol.pack(wrong))  # type: ignore[arg-type]
+        (stranger, stranger_writer), _ = await endpoint.connect_to_loopback()
+        stranger_writer.write(protocol.pack(wrong))  # type: ignore[arg-type]
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await protocol.receive(stranger)
-        knocking.close()
+        stranger_writer.close()
     if sys.platform != "win32":
         assert endpoint.socket.stat().st_mode & 0o077 == 0
     assert not left.is_set()

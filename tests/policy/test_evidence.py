@@ -34,11 +34,11 @@ def overlap(prefix: str, *texts: str) -> float:
 
 
 def test_trigrams_before_the_cursor_are_searched_in_the_hits() -> None:
-    begun = "    with open(path, encoding='utf-8') as file:\n        return json"
-    assert overlap(begun, "x = 1", begun + ".load(file)") == 1
-    assert overlap(begun, begun.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
-    assert overlap(begun, begun.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
-    assert overlap(begun, "return json") == 0, "two words are a coincidence"
-    assert overlap("import os\n" * 40 + begun, "import os\n" * 40) == 0, "only the last words count"
-    assert overlap(begun, "#" * 2000, begun) == 0, "chunks that do not fit into a prompt do not count"
-    assert overlap("", begun) == overlap(begun) == 0
+    before = "    with open(path, encoding='utf-8') as file:\n        return json"
+    assert overlap(before, "x = 1", before + ".load(file)") == 1
+    assert overlap(before, before.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
+    assert overlap(before, before.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
+    assert overlap(before, "return json") == 0, "two words are a coincidence"
+    assert overlap("import os\n" * 40 + before, "import os\n" * 40) == 0, "only the last words count"
+    assert overlap(before, "#" * 2000, before) == 0, "chunks that do not fit into a prompt do not count"
+    assert overlap("", before) == overlap(before) == 0

@@ -37,7 +37,7 @@ def chunks_of(key: int) -> list[Chunk] | None:
     return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
 
 
-async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
+async def answer_at(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
     """The decision, how sure the first token is, and the text."""
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
@@ -57,14 +57,14 @@ async def test_a_text_does_not_depend_on_the_cache() -> None:
         if key % 3 == 0:
             await engine.warm("document#plain", at(key))
         if key % 11 == 0:
-            await said(engine, "document", max(0, key - 20))  # another position, then back
-        saving.append(await said(engine, "document", key))
+            await answer_at(engine, "document", max(0, key - 20))  # another position, then back
+        saving.append(await answer_at(engine, "document", key))
     evaluated = (await engines[0].read("document#plain", at(KEYS - 1))).evaluated_tokens
     assert evaluated <= 2, "the cache saved nothing"
 
     for key, expected in enumerate(saving):
         await engines[0].forget("")
         await engines[1].forget("")
-        assert await said(engines[0], "document", key) == expected, f"key {key}"
+        assert await answer_at(engines[0], "document", key) == expected, f"key {key}"
     for window in windows:
         await window.close()

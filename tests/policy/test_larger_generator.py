@@ -52,8 +52,8 @@ async def larger(model: Path) -> AsyncIterator[Supervisor]:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieve", "abstain"])
 async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supervisor, threshold: float) -> None:
-    told: list[str] = []
-    provider = Larger(larger, told.append)
+    problems: list[str] = []
+    provider = Larger(larger, problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider, threshold=threshold).complete(Request(CALL, "a", "invoked"))
     alone = completer(larger, None, policy="never" if threshold else "always")
@@ -62,7 +62,7 @@ async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supe
     assert completion.decision.retrieve is (threshold == 0.0)
     assert (completion.text, completion.model) == (expected.text, larger.model.stem)
     assert bool(completion.hits) is (threshold == 0.0)
-    assert told == [""]
+    assert problems == [""]
 
 
 async def test_the_generating_model_evaluates_chunks_in_advance(policy: Supervisor, larger: Supervisor) -> None:
@@ -115,11 +115,11 @@ async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tm
     little = "import psutil\nfree = psutil.virtual_memory()._replace(available=10_000_000)\n"
     (tmp_path / "sitecustomize.py").write_text(little + "psutil.virtual_memory = lambda: free\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    told: list[str] = []
-    provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), told.append)
+    problems: list[str] = []
+    provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider).complete(Request(CALL, "c", "invoked"))
     assert completion.model == policy.model.stem, "the local model generates"
-    assert "GB are free. Choose a smaller model" in told[0]
+    assert "GB are free. Choose a smaller model" in problems[0]
     await provider.close()
-    assert set(told) == {told[0]}
+    assert set(problems) == {problems[0]}

@@ -22,19 +22,19 @@ class Engine:
     """A stand-in that generates the given text at the given time."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[str] = asyncio.Queue()
+        self._pieces: asyncio.Queue[str] = asyncio.Queue()
         self.pending: PendingCompletion[str] = PendingCompletion(at(""), "settings", self.make)
 
     async def make(self, pending: PendingCompletion[str]) -> str:
         text = ""
-        while piece := await self.said.get():
+        while piece := await self._pieces.get():
             text += piece
             pending.report(text)
         return text
 
     async def say(self, *pieces: str) -> None:
         for piece in pieces:
-            self.said.put_nowait(piece)
+            self._pieces.put_nowait(piece)
         for _ in range(5):
             await asyncio.sleep(0)
 

@@ -91,9 +91,9 @@ def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
 
 
 def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
-    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
     decisions.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
-    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", said)
+    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", made)
     for line, holds in (
         ("x = a", True),
         ("x = a.", False),
@@ -103,12 +103,12 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
     ):
         found = decisions.find(DOCUMENT, typed("", line, ";"), "")
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
-    decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
+    decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", made)
     assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "the decision was made after all of them"
 
 
 def test_an_abstention_is_reconsidered_after_deleting_and_typing() -> None:
-    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
-    decisions.put(DOCUMENT, typed("", "x = a.b"), "", said)
+    decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions.put(DOCUMENT, typed("", "x = a.b"), "", made)
     assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "no member or argument begins"
     assert decisions.find(DOCUMENT, typed("", "x = f("), "") is None

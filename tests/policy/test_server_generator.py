@@ -52,26 +52,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Editor:
-    """A completer with a stand-in as its server. `told` has the messages that a user would see."""
+    """A completer with a stand-in as its server. `problems` has the messages that a user would see."""
 
     patience = 10.0  # seconds to wait for the server
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
     ) -> None:
-        self.told: list[str] = []
+        self.problems: list[str] = []
         self.now = 0.0
         retry = RetrySchedule(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
         connection = wire.Wire(url, key, patience=self.patience)
-        self.provider = Server(connection, "coder", prompts, self.tell, retry=retry, **more)
+        self.provider = Server(connection, "coder", prompts, self.report, retry=retry, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0
 
-    def tell(self, problem: str) -> None:
-        if [problem] != self.told[-1:]:
-            self.told.append(problem)
+    def report(self, problem: str) -> None:
+        if [problem] != self.problems[-1:]:
+            self.problems.append(problem)
 
     async def complete(self, **settings: Any) -> Completion:
         settings = {"policy": "never", **settings}
@@ -95,8 +95,8 @@ async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
         await editor.complete()
         assert len(server.asked) == 1, "no request waits for a server that has just failed"
         await editor.provider.close()
-    [told] = editor.told
-    return told
+    [problem] = editor.problems
+    return problem
 
 
 async def test_the_server_generates(supervisor: Supervisor) -> None:
@@ -109,7 +109,7 @@ async def test_the_server_generates(supervisor: Supervisor) -> None:
         assert asked["prompt"].endswith(BEFORE) and "# def area_of_rectangle" in asked["prompt"]
         assert (asked["suffix"], asked["model"], asked["temperature"], asked["stream"]) == ("\n", "coder", 0, True)
         assert server.headers[0]["authorization"] == "bearer secret"
-        assert editor.told == [""]
+        assert editor.problems == [""]
         await editor.provider.close()
 
 
@@ -139,7 +139,7 @@ async def test_the_plain_generation_runs_during_the_decision_and_is_cancelled(su
         assert completion.decision is not None and completion.decision.retrieve
         assert (completion.text, completion.model) == (WRITTEN, "coder")
         assert ["width * height" in asked["prompt"] for asked in server.asked] == [False, True]
-        await server.until(lambda: server.hung_up == 1)
+        await server.until(lambda: server.disconnected == 1)
         await editor.provider.close()
 
 
@@ -149,10 +149,10 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
         task = asyncio.create_task(editor.complete())
         await server.until(lambda: bool(server.asked))
         task.cancel()
-        await server.until(lambda: server.hung_up == 1)
+        await server.until(lambda: server.disconnected == 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert [told for told in editor.told if told] == [], "the server has not failed"
+        assert [problem for problem in editor.problems if problem] == [], "the server has not failed"
         await editor.provider.close()
 
 
@@ -192,7 +192,7 @@ async def test_no_server_listens(supervisor: Supervisor) -> None:
         url = server.url
     editor = Editor(supervisor, url)
     assert (await editor.complete()).model == supervisor.model.stem
-    assert "cannot be reached" in editor.told[0]
+    assert "cannot be reached" in editor.problems[0]
     await editor.provider.close()
 
 
@@ -222,7 +222,7 @@ async def test_a_recovered_server_is_used_again(supervisor: Supervisor) -> None:
         assert (await editor.complete()).model != "coder"
         editor.now = 1.1
         assert (await editor.complete()).model == "coder"
-        assert [bool(told) for told in editor.told] == [True, False], "unavailable, then available"
+        assert [bool(problem) for problem in editor.problems] == [True, False], "unavailable, then available"
         await editor.provider.close()
 
 
@@ -268,7 +268,7 @@ async def test_a_certificate_that_does_not_verify(
     async with standing_in(stream(WRITTEN), tls) as server:
         editor = Editor(supervisor, server.url, key="secret")
         assert (await editor.complete()).model == supervisor.model.stem
-        assert "certificate of 127.0.0.1" in editor.told[0] and "cannot be verified" in editor.told[0]
+        assert "certificate of 127.0.0.1" in editor.problems[0] and "cannot be verified" in editor.problems[0]
         assert server.asked == [] == server.headers, "neither the code nor the key was sent"
         await editor.provider.close()
 
@@ -330,7 +330,7 @@ async def test_the_decision_of_a_server(
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
             assert reading.p_cc is None, "the local model, which has no such token, has read it"
-            assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.told[0]
+            assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.problems[0]
         else:
             assert reading.p_cc == pytest.approx(p_cc)
             assert reading.cc_is_top is top

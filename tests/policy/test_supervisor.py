@@ -33,8 +33,8 @@ async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(
     os.kill(engine.pid, signal.SIGKILL)
     await engine.ended
     await supervisor.engine()
-    [told] = notices
-    assert f"to {shrunk.left} tokens before the cursor" in told
+    [notice] = notices
+    assert f"{shrunk.left} tokens before the cursor" in notice
     await supervisor.close()
 
 

