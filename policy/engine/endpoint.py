@@ -19,17 +19,17 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 
+from policy.engine import libraries
 from policy.errors import EngineUnavailable
 
 LONGEST_FRAME = 1 << 26  # bytes; what a reader buffers before it makes its peer wait
 _LONGEST_UNIX_PATH = 103  # bytes, on macOS; Linux has four more
 # What native code reads from its environment: an engine that was started with other values is another engine.
-_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "ROCR_", "VK_")
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -79,10 +79,8 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's version."""
-    digest = hashlib.sha256()
-    with contextlib.suppress(PackageNotFoundError):
-        digest.update(version("llama-cpp-python").encode())
+    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's package."""
+    digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
         for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
             if "training" not in path.parts and "evaluation" not in path.parts:

@@ -19,11 +19,11 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from policy.engine import libraries
 from policy.engine.client import Engine, ModelInfo
 from policy.engine.endpoint import identity
 from policy.engine.process import environment_with
@@ -232,12 +232,9 @@ class Supervisor:
     # -- what worked on this machine ------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        """This machine, this build, what was asked for: a change of any of them is worth a new try."""
-        try:
-            build = version("llama-cpp-python")
-        except PackageNotFoundError:
-            build = ""
-        parts = [platform.node(), platform.machine(), platform.processor(), build, repr(self._asked)]
+        """This machine, the library, what was asked for: a change of any of them is worth a new try."""
+        library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
+        parts = [platform.node(), platform.machine(), platform.processor(), library, repr(self._asked)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _levels(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from policy.engine import ModelInfo
+from policy.engine import ModelInfo, libraries
 from policy.gating import calibration
 
 from . import table
@@ -84,7 +84,7 @@ def device() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "repoformer_lsp": version("repoformer-lsp"),
-        "llama_cpp_python": version("llama-cpp-python"),
+        "llama_cpp": libraries.versions(),
     }
 
 

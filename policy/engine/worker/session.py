@@ -20,7 +20,7 @@ from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, 
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import candidates, continuation, softmax, with_first
-from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall
 from policy.prompting.prompt import Prompt, PromptBuilder
@@ -85,7 +85,7 @@ class Session:
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
-            gpu_offload=build_info()["gpu_offload"],
+            gpu_offload=self._llama.gpu_offload,
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
 
