@@ -22,6 +22,7 @@ import psutil
 from lsp_server import log as logs
 from lsp_server.core import cache_dir, supervisor_of
 from lsp_server.settings import Settings
+from policy.engine.libraries import ENVIRONMENT
 from policy.engine.memory import available_memory, size_of
 from policy.engine.process import describe_exit
 from policy.engine.settings import default_threads
@@ -123,7 +124,8 @@ def _build() -> Iterator[Finding]:
     except (ValueError, IndexError):
         info = {"error": describe_exit(done.returncode, done.stderr.strip().splitlines()[-1:])}
     if problem := info.get("error"):
-        yield Finding("llama.cpp", "problem", f"cannot be loaded: {problem}", _REPAIR)
+        advice = f"Correct {ENVIRONMENT}, or remove it." if os.environ.get(ENVIRONMENT) else _REPAIR
+        yield Finding("llama.cpp", "problem", f"cannot be used: {problem}", advice)
         return
     found = f"{info['version']}, API of {info['build']}, from {info['origin']}: {info['path']}; {info['system']}"
     # A library that was not taken, although it comes first, is usually one that somebody compiled for a purpose.

@@ -71,7 +71,7 @@ class Candidate:
     needs: frozenset[str] = field(default=frozenset())
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.origin})"
+        return f"{self.path} (from {self.origin})"
 
 
 def candidates(setting: str = "") -> list[Candidate]:
@@ -79,12 +79,12 @@ def candidates(setting: str = "") -> list[Candidate]:
 
     Raises `EngineFailed` that says what to do where there is none.
     """
-    named = {"named by `llamaLibrary`": setting, f"named by {ENVIRONMENT}": os.environ.get(ENVIRONMENT, "")}
+    named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
     for origin, text in named.items():
         if text:
             path = Path(text).expanduser().absolute()
             if not path.is_file():
-                raise EngineFailed(f"there is no file {path}, {origin}: correct it, or remove it to use the default")
+                raise EngineFailed(f"{origin} names {path}, which is no file: correct it, or remove it")
             return [Candidate(path, origin, named=True)]
     if found := list(_installed()):
         return found
