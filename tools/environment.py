@@ -31,9 +31,10 @@ _UNITS = {"k": 1e-3, "M": 1.0, "G": 1e3}
 class Step:
     """A command that is followed: what it does, how far it is, and what it said if it fails."""
 
-    def __init__(self, title: str) -> None:
-        self._title, self._started = title, time.monotonic()
+    def __init__(self, title: str, folder: Path) -> None:
+        self._title, self._folder, self._started = title, folder, time.monotonic()
         self._packages, self._megabytes, self._doing = 0, 0.0, ""
+        self._before, self._coming = self._installed(), 0
         self._said: list[str] = []
         self._ended = threading.Event()
 
@@ -64,12 +65,19 @@ class Step:
         elif match := re.match(r"\s*Downloading (\S+) \(([\d.]+) ?([kMG])i?B\)", line):
             self._megabytes += float(match[2]) * _UNITS[match[3]]
             self._doing = match[1]
+        elif line.startswith("Installing collected packages: "):
+            self._coming = line.count(",") + 1
         elif line.startswith(("Installing", "Building", "Preparing")):
             self._doing = line.partition(":")[0][:40]
 
     def _tell(self) -> None:
         while not self._ended.wait(EVERY):
+            if self._coming:
+                self._doing = f"unpacked {self._installed() - self._before} of {self._coming}"
             self._say(self._doing)
+
+    def _installed(self) -> int:
+        return sum(1 for _ in self._folder.rglob("site-packages/*.dist-info"))
 
     def _say(self, doing: str) -> None:
         parts = [f"{time.monotonic() - self._started:.0f} s"]
@@ -93,19 +101,27 @@ def make(folder: Path, dev: bool) -> None:
             if uv
             else [sys.executable, "-m", "venv", "--clear"]
         )
-        Step(f"Making a Python environment in {folder}").run([*command, str(folder)])
+        Step(f"Making a Python environment in {folder}", folder).run([*command, str(folder)])
     if uv:
         install = [uv, "pip", "install", "--python", str(python), "--no-progress"]
         torch = ["--torch-backend=cpu"] if sys.platform == "linux" else []
     else:
-        install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
+        install = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--progress-bar=off",
+            "--no-compile",
+        ]
         torch = ["--index-url", TORCH_INDEX] if sys.platform == "linux" and _reachable(TORCH_INDEX) else []
     constrained = [*install, "--constraint", str(CONSTRAINTS)]
     if not dev:
-        Step("Installing the server: wheels only, nothing is compiled").run([*install, "--editable", "."])
+        Step("Installing the server: wheels only, nothing is compiled", folder).run([*install, "--editable", "."])
         return
-    Step("Installing PyTorch for the CPU (training and its tests)").run([*constrained, *torch, "torch"])
-    Step("Installing the tools for development").run([*constrained, "--editable", ".[dev]"])
+    Step("Installing PyTorch for the CPU (training and its tests)", folder).run([*constrained, *torch, "torch"])
+    Step("Installing the tools for development", folder).run([*constrained, "--editable", ".[dev]"])
 
 
 def _works(python: Path) -> bool:
