@@ -7,7 +7,6 @@ them: every field's default value and, on x86-64, which bytes of a struct it wri
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
@@ -141,17 +140,16 @@ def _structs() -> set[str]:
 
 
 def _open(candidate: Candidate) -> ctypes.CDLL:
-    with contextlib.ExitStack() as folders:
-        if sys.platform == "win32":
-            # Its ggml libraries lie beside it; CUDA's and ROCm's are where their installers put them.
-            homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
-            for folder in (candidate.path.parent, *homes):
-                if folder.is_dir():
-                    folders.enter_context(os.add_dll_directory(str(folder)))
-        try:
-            return ctypes.CDLL(str(candidate.path))
-        except OSError as error:
-            raise EngineFailed(f"{candidate} cannot be loaded: {advice(str(error))}") from error
+    if sys.platform == "win32":
+        # CUDA's and ROCm's libraries are where their installers put them; ggml's lie beside the library.
+        homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
+        for folder in (candidate.path.parent, *homes):
+            if folder.is_dir():
+                os.add_dll_directory(str(folder))
+    try:
+        return ctypes.CDLL(str(candidate.path))
+    except OSError as error:
+        raise EngineFailed(f"{candidate} cannot be loaded: {advice(str(error))}") from error
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
