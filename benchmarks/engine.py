@@ -17,11 +17,13 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from indexer.model import Cursor
-from policy.engine import Engine, EngineSettings, ModelInfo, Supervisor
+from policy.engine.client import Engine
 from policy.engine.libraries import Candidate, candidates
 from policy.engine.memory import size_of
-from policy.engine.settings import ALL_LAYERS
-from policy.models import locate as models
+from policy.engine.messages import GenerationRequest, ModelInfo
+from policy.engine.settings import ALL_LAYERS, EngineSettings
+from policy.engine.supervisor import Supervisor
+from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64  # of each generation
@@ -62,7 +64,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
     """Tokens a second between the first and the last piece; None where the model ended after a few."""
-    generation = engine.generate("place", cursor, None, TOKENS)
+    generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
         last = time.perf_counter()
@@ -112,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     print(describe())
     for name in options.models:
-        model = models.resolve(name).path
+        model = locate.resolve(name).path
         print(f"\n{model.name}, {size_of(model) / 1e6:.0f} MB")
         asyncio.run(compare(model, candidates(), options.places, options.rounds))
 

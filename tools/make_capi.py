@@ -80,6 +80,7 @@ FUNCTIONS = (
     "llama_token_to_piece",
     "llama_tokenize",
     "llama_vocab_bos",
+    "llama_vocab_eos",
     "llama_vocab_fim_mid",
     "llama_vocab_fim_pre",
     "llama_vocab_fim_rep",

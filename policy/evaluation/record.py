@@ -17,7 +17,8 @@ from typing import Any
 
 import platformdirs
 
-from policy.engine import ModelInfo, libraries
+from policy.engine import libraries
+from policy.engine.messages import ModelInfo
 from policy.gating import calibration
 
 from . import table

@@ -255,6 +255,7 @@ FUNCTIONS: Mapping[str, tuple[Any, list[Any]]] = {
     "llama_token_to_piece": (c_int32, [c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool]),
     "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
     "llama_vocab_bos": (c_int32, [c_void_p]),
+    "llama_vocab_eos": (c_int32, [c_void_p]),
     "llama_vocab_fim_mid": (c_int32, [c_void_p]),
     "llama_vocab_fim_pre": (c_int32, [c_void_p]),
     "llama_vocab_fim_rep": (c_int32, [c_void_p]),
