@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy.engine import EngineSettings, cpu, libraries
+from policy.engine import cpu, libraries
 from policy.engine.libraries import ENVIRONMENT, PACKAGES, Candidate, candidates
+from policy.engine.settings import EngineSettings
 from policy.engine.worker import capi, native
 from policy.engine.worker.llama import Llama, Row, build_info
 from policy.engine.worker.native import Native
