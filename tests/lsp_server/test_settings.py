@@ -32,6 +32,7 @@ RIGHT = {
     "tensorSplit": [3, 1],
     "flashAttention": "on",
     "kvCacheType": "q8_0",
+    "llamaLibrary": "/opt/libllama.so",
     "generator": "openai",
     "generatorModel": "coder",
     "serverUrl": "https://models.example/v1",
