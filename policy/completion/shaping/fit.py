@@ -1,0 +1,117 @@
+"""The longest head of a text that fits: nothing unbalanced, nothing said twice, no syntax error that was not there.
+
+A head ends at the border of a token. The cheap rules are asked first, the parser last, and where the parser finds an
+error inside a head, no head that contains it is tried. `_PARSES` bounds the time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from indexer.languages import grammar_of
+from policy.completion.shaping.parsing import ParseCheck, Span
+from policy.completion.shaping.region import Region
+from policy.completion.shaping.repetition import Right
+from policy.completion.shaping.scan import Scan, Stack, scan
+
+_PARSES = 16  # heads that are parsed at most
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+UNBALANCED = "it would leave brackets or quotes unbalanced"
+REPEATED = "it would repeat what is right of the cursor or below"
+SYNTAX_ERROR = "it would add a syntax error"
+
+
+class Fit:
+    """Which texts fit at one cursor. `stack` is what is open there."""
+
+    def __init__(self, region: Region, language: str, line: str) -> None:
+        self._region = region
+        self._language = language
+        self.parsed = grammar_of(language) is not None
+        self.stack: Stack = scan(region.left, language).stack
+        self._right = Right(line, region.right, parsed=self.parsed)
+        self._scans: dict[Stack, Scan] = {}
+        self._check: ParseCheck | None = None
+
+    def prepare(self) -> None:
+        """Do what takes time and does not depend on the text."""
+        self._rest(self.stack)
+        if self.parsed and self._check is None:
+            self._check = ParseCheck(self._region, self._language)
+
+    @property
+    def closable(self) -> int:
+        """How many of the innermost things that are open at the cursor are not closed by what is right of it."""
+        count = 0
+        while count < len(self.stack) and self._as_balanced(self.stack[: len(self.stack) - count - 1], 0):
+            count += 1
+        return count
+
+    def balanced(self, text: str) -> bool:
+        """Whether brackets and quotes are at least as balanced with `text` as without."""
+        done = scan(text, self._language, self.stack)
+        return not done.extra and self._as_balanced(done.stack, done.unclosed)
+
+    def longest(self, text: str) -> tuple[str, str]:
+        """The longest head of `text` that fits, and if that is empty the reason."""
+        reason, acceptable, parses, limit = "", "", 0, len(text)
+        for head in self._heads(text):
+            if len(head) > limit:
+                continue
+            if not self.balanced(head):
+                reason = reason or UNBALANCED
+            elif (repeated := self._right.repeated_at(head)) is not None:
+                reason, limit = reason or REPEATED, repeated
+            elif not self.parsed:
+                return head, ""
+            else:
+                self.prepare()
+                assert self._check is not None
+                errors = self._check.errors(head)
+                parses += 1
+                if len(errors) <= self._check.elsewhere:
+                    return head, ""
+                inside = _inside(errors, head)
+                if len(errors) <= len(self._check.before):
+                    acceptable = acceptable or head
+                    if inside is None:
+                        break
+                reason = reason or SYNTAX_ERROR
+                limit = len(head) - 1 if inside is None else min(inside, len(head) - 1)
+                if parses == _PARSES:
+                    break
+        return acceptable, "" if acceptable else reason
+
+    def _heads(self, text: str) -> Iterator[str]:
+        """`text`, then its heads, longest first; none that ends in a string or comment of its own."""
+        rest = self._right.rest
+        if text.strip():
+            yield text if rest.strip() and not rest[0].isspace() else text.rstrip()
+        own = len(self.stack)
+        for end in reversed([match.end() for match in _TOKEN.finditer(text)]):
+            if end == len(text):
+                continue
+            head = text[:end]
+            done = scan(head, self._language, self.stack)
+            if not done.literal or (len(done.stack) <= own and done.stack == self.stack[: len(done.stack)]):
+                yield head
+
+    def _as_balanced(self, stack: Stack, unclosed: int) -> bool:
+        with_text, without = self._rest(stack), self._rest(self.stack)
+        return with_text.extra <= without.extra and with_text.missing + unclosed <= without.missing
+
+    def _rest(self, stack: Stack) -> Scan:
+        """The right side, read with `stack` open."""
+        if (known := self._scans.get(stack)) is None:
+            known = self._scans[stack] = scan(self._region.right, self._language, stack)
+        return known
+
+
+def _inside(errors: list[Span], head: str) -> int | None:
+    """Where the first error ends that lies inside `head`, before its end; a little less, in characters."""
+    size = len(head.encode("utf-8", "replace"))
+    ends = [end for start, end in errors if start >= 0 and end < size]
+    if not ends:
+        return None
+    return len(head.encode("utf-8", "replace")[: min(ends)].decode("utf-8", "ignore")) - 1
