@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit, Retriever
-from policy.completion.shape import Shaper
+from policy.completion.shape import NOTHING, Shaper
 from policy.engine import Engine, PromptStats, Reading, Urgency
 from policy.generators import Ahead, Running, Source
 
@@ -84,12 +84,13 @@ class Retrieval:
 class Written:
     """What to show, the best first, and the chunks that stood in the prompt, whole as they were `found`, and as `hits`.
 
-    The latter are cut where they were cut.
+    The latter are cut where they were cut. Where there are no texts, `reason` says why.
     """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
     found: tuple[Hit, ...] = ()
+    reason: str = ""
 
 
 class Run:
@@ -183,8 +184,10 @@ class Run:
         self.model = generation.model
         self._stats["generated_tokens"] = generation.tokens
         self._clock.add("model", generation.model_ms)
-        distinct = tuple(dict.fromkeys(filter(None, shown)))
-        return self._written(distinct, hits, generation.prompt) if generation.prompt else Written(distinct)
+        distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
+        reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
+        written = Written(distinct, reason=reason)
+        return self._with_chunks(written, hits, generation.prompt) if generation.prompt else written
 
     def stats(self) -> dict[str, int]:
         """Tokens."""
@@ -194,9 +197,9 @@ class Run:
         """Whether it has taken too long: there is something to show, or there is not going to be."""
         if seconds > 2 * self._patience:
             return True
-        return seconds > self._patience and bool(shaper.finish(text, complete=False))
+        return seconds > self._patience and bool(shaper.finish(text, complete=False).text)
 
-    def _written(self, texts: tuple[str, ...], hits: tuple[Hit, ...], prompt: PromptStats) -> Written:
+    def _with_chunks(self, written: Written, hits: tuple[Hit, ...], prompt: PromptStats) -> Written:
         self._count(prompt)
         self._stats["context_tokens"] = prompt.context_tokens
         stood = [(hits[used.index], used.end_line) for used in prompt.chunks]
@@ -204,7 +207,7 @@ class Run:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in stood)
-        return Written(texts, cut, tuple(hit for hit, _ in stood))
+        return replace(written, hits=cut, found=tuple(hit for hit, _ in stood))
 
     def _generate(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> Running:
         branch = slot(self._document, "retrieved" if chunks else "plain")

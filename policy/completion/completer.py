@@ -85,7 +85,8 @@ class Completion:
     request alone, so an answer that was there already has no stages, and `stats` say `reused`.
     `joined`: another request had begun what this one waited for.
     `trimmed` names what did not fit into the prompt as a whole: "left" and "right" of the cursor, "context" where
-    chunks were cut or left out. An empty `text` has a `reason`.
+    chunks were cut or left out. An empty `text` has a `reason`. `parsed`: the language has a grammar, and the text adds
+    no syntax error; else only brackets and quotes were checked.
     """
 
     text: str
@@ -97,6 +98,7 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    parsed: bool = True
 
 
 LOOK_AHEAD = 0.15  # seconds without a request, after which the completion that would follow is made, or later
@@ -231,6 +233,7 @@ class Completer:
             with clock.measure("shape"):  # while the engine is at work
                 # Whoever types is not made to wait for a block: the line comes first.
                 shaper = Shaper(request.cursor, multiline=settings.multiline, bodies=not automatic)
+                shaper.prepare()
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
             if decision is None:
                 with clock.measure("decision"):
@@ -258,8 +261,9 @@ class Completer:
             clock.finish(),
             run.stats(),
             run.model,
-            reason="" if text else "the model had nothing to add",
+            reason=written.reason,
             trimmed=run.trimmed,
+            parsed=shaper.parsed,
             others=tuple(others),
         )
         self._reuse.put(request.document, request.cursor, settings, text, replace(completion, others=()))
