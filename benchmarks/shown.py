@@ -20,7 +20,7 @@ import random
 import re
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +30,12 @@ from indexer.languages import LANGUAGES, language_of, parser_for
 from indexer.model import Cursor
 from indexer.reading import decode
 from policy.completion.shape import Shaper
+from policy.completion.shaping.repetition import is_closing
 from policy.completion.shaping.scan import scan
 
 LARGEST = 80_000  # characters: the oracle parses every file twice a place
 _LINE_END = re.compile(r"[^\n]*")
-_TOKEN = re.compile(r"\w+|[^\w\s]|\s+")
+_TOKEN = re.compile(r"\w+|\*/|/\*+|//+|\"\"\"|'''|--\[?\[?|[^\w\s]|\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, li
         texts = []
         for path in listed[:most]:
             text = decode(path.read_bytes())
-            if isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400:  # else it was made by a program
+            if (
+                isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400
+            ):  # else it was made by a program
                 texts.append((str(path), text.replace("\r\n", "\n")))
         found[language_id] = texts
     return found
@@ -150,12 +153,17 @@ def errors(text: str, language: str) -> int:
 
 
 def says_twice(at: Place, shown: str) -> bool:
-    """Whether a line of `shown` is the next line with text below the cursor, which is more than a closing bracket."""
+    """Whether a line of `shown` is the next line with text below the cursor, which is no closing one."""
     rest, _, below = at.cursor.suffix.partition("\n")
     following = next((line.strip() for line in below.split("\n") if line.strip()), "")
     before = at.cursor.prefix.rsplit("\n", 1)[-1]
     lines = (before + shown + rest).split("\n")
-    return bool(re.search(r"\w", following)) and (before + rest).strip() != following and following in map(str.strip, lines)
+    return (
+        bool(following)
+        and not is_closing(following)
+        and (before + rest).strip() != following
+        and following in map(str.strip, lines)
+    )
 
 
 def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
@@ -179,9 +187,9 @@ def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
 
 def measure(
     files: Sequence[tuple[str, str]], language: str, count: int, seed: int, tell: Callable[[str], None]
-) -> tuple[Figures, Counter[str]]:
-    """Judge `count` texts at places of one language; the figures, and what was shown by the kind of writing."""
-    rng, figures, kinds = random.Random(f"{seed} {language}"), Figures(), Counter[str]()
+) -> Figures:
+    """Judge `count` texts at places of one language; the figures."""
+    rng, figures = random.Random(f"{seed} {language}"), Figures()
     while figures.places < count:
         at = place(rng, *rng.choice(files), language, right=rng.random() < 0.5)
         if at is None:
@@ -199,12 +207,13 @@ def measure(
                 figures.truths += 1
                 figures.exact += shown.rstrip() == at.truth.rstrip()
             if shown:
-                kinds[kind] += 1
                 if wrong := judge(at, shown, before, figures):
                     where = f"{at.path}:{at.cursor.prefix.count(chr(10)) + 1}"
                     around = at.cursor.prefix[-200:], at.cursor.suffix[:200]
-                    tell(f"{wrong} [{kind}] {where}\n  {around[0]!r}\n  + {shown!r}\n  + {around[1]!r}\n  of {text!r}\n")
-    return figures, kinds
+                    tell(
+                        f"{wrong} [{kind}] {where}\n  {around[0]!r}\n  + {shown!r}\n  + {around[1]!r}\n  of {text!r}\n"
+                    )
+    return figures
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -223,11 +232,13 @@ def main() -> None:
     files = sources(options.folders, options.seed)
     chosen = [language for language in options.language or files if files.get(language)]
     print(f"{describe()}; {options.places} texts, seed {options.seed}\n")
-    print("language    files texts shown exact | syntax error, unbalanced, repeated | ahead p95, look p95, after p50 p95 ms")
+    print(
+        "language    files texts shown exact | syntax error, unbalanced, repeated | ahead, look p95, after p50 p95 ms"
+    )
     total = Figures()
     for language in chosen:
         told: list[str] = []
-        figures, kinds = measure(files[language], language, options.places // len(chosen), options.seed, told.append)
+        figures = measure(files[language], language, options.places // len(chosen), options.seed, told.append)
         print(_row(language, len(files[language]), figures))
         for text in told[: options.failures]:
             print("   ", text, file=sys.stderr)

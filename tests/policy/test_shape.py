@@ -57,7 +57,7 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
         ("x = f(‸", "aaa, bbb, ccc…", ""),
         ("def f():\n    ‸", "x = 1\n    y = g(1,\n        2…", "x = 1"),
         # nor inside a word
-        ("pri‸nt(x)\n", "nt", ""),
+        ("pri‸nt(x)\n", "nt", "nt"),
         # indentation
         ("def f(x):\n    y = x\n    ‸", "    return y\n", "return y"),
         ("x = ‸", " 5\n", "5"),

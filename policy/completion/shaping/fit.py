@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from indexer.languages import grammar_of
+from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.parsing import ParseCheck, Span
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
@@ -26,11 +28,11 @@ class Fit:
     """Which texts fit at one cursor. `stack` is what is open there."""
 
     def __init__(self, region: Region, language: str, line: str) -> None:
-        self._region = region
         self._language = language
         self.parsed = grammar_of(language) is not None
         self.stack: Stack = scan(region.left, language).stack
-        self._right = Right(line, region.right, parsed=self.parsed)
+        self._region = region = _with_closers(region, language, self.stack)
+        self._right = Right(line, region.right, self._whole, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
 
@@ -53,9 +55,14 @@ class Fit:
         done = scan(text, self._language, self.stack)
         return not done.extra and self._as_balanced(done.stack, done.unclosed)
 
+    def _whole(self, text: str) -> bool:
+        """Whether `text` opens nothing that it does not close."""
+        done = scan(text, self._language, self.stack)
+        return len(done.stack) <= len(self.stack) and not done.unclosed
+
     def longest(self, text: str) -> tuple[str, str]:
         """The longest head of `text` that fits, and if that is empty the reason."""
-        reason, acceptable, parses, limit = "", "", 0, len(text)
+        reason, parses, limit = "", 0, len(text)
         for head in self._heads(text):
             if len(head) > limit:
                 continue
@@ -70,18 +77,13 @@ class Fit:
                 assert self._check is not None
                 errors = self._check.errors(head)
                 parses += 1
-                if len(errors) <= self._check.elsewhere:
+                if self._check.adds_none(errors, head):
                     return head, ""
-                inside = _inside(errors, head)
-                if len(errors) <= len(self._check.before):
-                    acceptable = acceptable or head
-                    if inside is None:
-                        break
                 reason = reason or SYNTAX_ERROR
-                limit = len(head) - 1 if inside is None else min(inside, len(head) - 1)
+                limit = min(_before_first_error(errors, head), len(head) - 1)
                 if parses == _PARSES:
                     break
-        return acceptable, "" if acceptable else reason
+        return "", reason
 
     def _heads(self, text: str) -> Iterator[str]:
         """`text`, then its heads, longest first; none that ends in a string or comment of its own."""
@@ -108,10 +110,18 @@ class Fit:
         return known
 
 
-def _inside(errors: list[Span], head: str) -> int | None:
-    """Where the first error ends that lies inside `head`, before its end; a little less, in characters."""
-    size = len(head.encode("utf-8", "replace"))
-    ends = [end for start, end in errors if start >= 0 and end < size]
-    if not ends:
-        return None
-    return len(head.encode("utf-8", "replace")[: min(ends)].decode("utf-8", "ignore")) - 1
+def _with_closers(region: Region, language: str, stack: Stack) -> Region:
+    """`region` with what closes the headers at its beginning, where that is too far below to be in it."""
+    if not region.cut:
+        return region
+    outer = len(scan(region.left[: region.outer], language).stack)
+    still_open = scan(region.right, language, stack).stack[:outer]
+    closers = [OPENERS[entry] for entry in reversed(still_open) if entry in OPENERS]
+    return replace(region, right=region.right + "".join(closer + "\n" for closer in closers))
+
+
+def _before_first_error(errors: list[Span], head: str) -> int:
+    """The longest head, in characters, that has no error inside: each that contains the first error has it, too."""
+    data = head.encode("utf-8", "replace")
+    ends = [end for start, end in errors if start >= 0 and end < len(data)]
+    return len(data[: min(ends)].decode("utf-8", "ignore")) - 1 if ends else len(head)

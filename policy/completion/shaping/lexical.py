@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from indexer.languages import LANGUAGES
@@ -37,7 +37,7 @@ class Syntax:
     `code`, matched where `stops` finds a character, says what begins there outside of strings (its group names the
     kind); `words` finds all of that, and words and signs as well. `inside` finds the next thing that matters in a
     string, by what opened it. `blocks` maps what opens a block comment to what closes it. `loose` are closing brackets
-    that need no opening one.
+    that need no opening one. `nested`: a block comment can contain another.
     """
 
     stops: re.Pattern[str]
@@ -47,6 +47,7 @@ class Syntax:
     inside: Mapping[str, re.Pattern[str]]
     blocks: Mapping[str, str]
     loose: frozenset[str]
+    nested: bool = False
 
 
 Skipped = tuple[str, str]  # the character that it begins with, and its pattern
@@ -68,6 +69,7 @@ _PYTHON = {
     **{"f" + key: Quote(key, hole="{") for key in ('"', "'")},
 }
 _TEMPLATE = {"`": Quote("`", lines=True, hole="${")}
+_NESTED = frozenset({"dart", "haskell", "kotlin", "ocaml", "rust", "scala", "swift"})
 _SLASHES = (("//",), {"/*": "*/"})
 _HASH: tuple[tuple[str, ...], dict[str, str]] = (("#",), {})
 
@@ -131,6 +133,7 @@ def _inside(quote: Quote) -> re.Pattern[str]:
     return re.compile("|".join(filter(None, parts)), re.DOTALL)
 
 
+@cache
 def _rows() -> dict[str, Syntax]:
     script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX)
     python = _make(_HASH, _PYTHON)
@@ -226,14 +229,11 @@ def _rows() -> dict[str, Syntax]:
     }
 
 
-_table = cache(_rows)
-
-
 @cache
 def syntax_of(language: str) -> Syntax:
     """The row of a language; text that the table does not know has double quotes and its own line comment."""
-    if row := _table().get(language):
-        return row
+    if row := _rows().get(language):
+        return replace(row, nested=language in _NESTED)
     known = LANGUAGES.get(language)
     prefix = known.comment.strip() if known else ""
     if prefix == "//":

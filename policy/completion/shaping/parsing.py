@@ -66,6 +66,20 @@ class ParseCheck:
         found = self._errors(self._parser.parse(whole, tree), whole)
         return [(start - at, end - at) for start, end in found]
 
+    def adds_none(self, errors: list[Span], text: str) -> bool:
+        """Whether `errors`, those with `text` at the cursor, are no more than there are without it.
+
+        Where the code is not finished, an error may have become another. But one that lies inside the text, or right
+        of it where there was none, comes of the text.
+        """
+        if len(errors) <= self.elsewhere:
+            return True
+        size = len(text.encode("utf-8", "replace"))
+        inside = any(start >= 0 and end < size for start, end in errors)
+        right = sum(start > size for start, _ in errors)
+        right_before = sum(start > len(self._left) for start, _ in self.before)
+        return len(errors) <= len(self.before) and not inside and right <= right_before
+
     def _errors(self, tree: tree_sitter.Tree, text: bytes) -> list[Span]:
         found = _errors(tree)
         if self._stray is not None:

@@ -11,29 +11,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from policy.completion.shaping.lexical import syntax_of
 
-NEAR = 1_500  # characters on each side that are kept whole, up to a line border
-_MOST = 400  # lines that are looked at on each side for what encloses the near ones
+NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_CLOSES = re.compile(r"[)\]}]|(?:end|fi|done|esac)\b|</")
+_CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is looked at: `left` and `right` of the cursor, each ending or beginning there."""
+    """What is looked at: `left` and `right` of the cursor, each ending or beginning there.
+
+    `outer` characters of `left` are kept only for what they open. `cut`: not all of the right side is in `right`.
+    """
 
     left: str
     right: str
+    outer: int = 0
+    cut: bool = False
 
 
 def region(prefix: str, suffix: str, language: str, near: int = NEAR) -> Region:
     """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one."""
-    return Region(_left(prefix, language, near), _right(suffix, language, near))
+    headers, kept = _left(prefix, language, near)
+    right = _right(suffix, near)
+    return Region(headers + kept, right, len(headers), right != suffix)
 
 
 def indent(line: str) -> int:
@@ -41,13 +48,21 @@ def indent(line: str) -> int:
     return len(line) - len(line.lstrip(" \t"))
 
 
-def _left(prefix: str, language: str, near: int) -> str:
+def _left(prefix: str, language: str, near: int) -> tuple[str, str]:
+    """The headers of what encloses the near lines, and those."""
     if len(prefix) <= 2 * near:
-        return prefix
+        return "", prefix
     start = _outside_literals(prefix, _border(prefix, len(prefix) - 2 * near, len(prefix) - near), language)
-    kept = prefix[start:]
-    above = prefix[max(0, start - _MOST * 120) : start].split("\n")[-_MOST - 1 : -1]
-    least = _first_indent(kept)
+    if len(prefix) - start > 8 * near:  # a line, or a string, without an end
+        start = len(prefix) - 2 * near
+    headers = _headers(prefix[:start].split("\n")[:-1], _first_indent(prefix[start:]))
+    if language == "php" and prefix.rfind("<?", 0, start) > prefix.rfind("?>", 0, start):
+        headers.insert(0, "<?php")
+    return "".join(line + "\n" for line in headers), prefix[start:]
+
+
+def _headers(above: list[str], least: int) -> list[str]:
+    """Those of the lines `above` that open something around a line that is indented by `least`."""
     headers: list[str] = []
     number = len(above)
     while number and least:
@@ -65,34 +80,40 @@ def _left(prefix: str, language: str, near: int) -> str:
             last += 1
         headers[:0] = above[first : last + 1]
         number, least = first, indent(above[first])
-    return "".join(line + "\n" for line in headers) + kept
+    return headers
 
 
-def _right(suffix: str, language: str, near: int) -> str:
+def _right(suffix: str, near: int) -> str:
     if len(suffix) <= 2 * near:
         return suffix
-    end = _border(suffix, near, 2 * near)
+    end = _border(suffix, near, 2 * near) or 2 * near
     kept = suffix[:end]
     last = next((line for line in reversed(kept.split("\n")) if line.strip()), "")
-    least = indent(last) + (not _CLOSES.match(last.lstrip(" \t")))
+    least = indent(last) + (not _CLOSES.match(last))
     closing: list[str] = []
-    for line in suffix[end : end + _MOST * 120].split("\n")[:_MOST]:
-        if not least:
-            break
-        if line.strip() and indent(line) < least:
-            least = indent(line)
-            if _CLOSES.match(line.lstrip(" \t")):
-                closing.append(line)
-    return kept + "".join(line + "\n" for line in closing)
+    while least and (line := _indented_less(least).search(suffix, end)):
+        least, end = len(line.group(1)), line.end()
+        if closer := _CLOSES.match(line.group()):
+            closing.append(closer.group() + "\n")
+    return kept + "".join(closing)
+
+
+@cache
+def _indented_less(least: int) -> re.Pattern[str]:
+    """A line that is indented by less than `least`; lines of a preprocessor or a comment say nothing."""
+    return re.compile(rf"^([ \t]{{0,{least - 1}}})(?![\s#]).*", re.MULTILINE)
 
 
 def _border(text: str, start: int, end: int) -> int:
-    """Where to cut `text` between two offsets: before the line with the least indentation that begins something."""
+    """Where to cut `text` between two offsets: before the line with the least indentation that begins something.
+
+    0 where no line begins there.
+    """
     best, least = text.find("\n", start) + 1, 1 << 30
     position = best
     for line in text[best:end].split("\n")[:-1]:
         content = line.lstrip(" \t")
-        begins = content and not _CONTINUES.match(content) and not _CLOSES.match(content)
+        begins = content and not _CONTINUES.match(content) and not _CLOSES.match(line)
         if begins and indent(line) <= least:
             best, least = position, indent(line)
         position += len(line) + 1

@@ -6,7 +6,7 @@ A person who accepts a line that is there already has to delete one. But a table
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from policy.completion.shaping.region import indent
 from policy.completion.shaping.scan import Stack
@@ -17,7 +17,7 @@ _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|forea
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_CLOSING_SIGNS, _OPENING_SIGNS = frozenset(")]}\"'`"), frozenset("([{")
 
 
 def is_data(line: str) -> bool:
@@ -65,12 +65,16 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 
 
 class Right:
-    """What is right of the cursor: `rest` of its line, and the lines below."""
+    """What is right of the cursor: `rest` of its line, and the lines below.
 
-    def __init__(self, line: str, right: str, *, parsed: bool) -> None:
+    `whole` says whether a text closes all that it opens; `parsed` whether a grammar says what closes too much.
+    """
+
+    def __init__(self, line: str, right: str, whole: Callable[[str], bool], *, parsed: bool) -> None:
         self.rest, _, below = right.partition("\n")
         self._line = line
         self._below = [other for other in below[:2_000].split("\n") if other.strip()][:BELOW]
+        self._whole = whole
         self._parsed = parsed
 
     def repeated_at(self, text: str) -> int | None:
@@ -84,12 +88,19 @@ class Right:
             return None
         if len(rest) >= 6 and re.search(r"\w", rest) and rest in text:
             return text.index(rest)
-        for size in range(min(len(rest), len(text)), 2, -1):
-            overlap = rest[:size]
-            if text.endswith(overlap) and re.search(r"\w", overlap) and not re.match(r"\w\w", text[-size - 1 :]):
+        for size in range(min(len(rest), len(text)), 0, -1):
+            if text.endswith(rest[:size]) and self._overlaps(text[: len(text) - size], rest, size):
                 return len(text) - size
-        last, first = _TOKEN.findall(text)[-1], _TOKEN.findall(rest)[0]
-        return len(text) - len(last) if last == first and first not in "()[]{}\"'`" else None
+        return None
+
+    def _overlaps(self, before: str, rest: str, size: int) -> bool:
+        """Whether the first `size` characters of `rest` come twice if `before` and they are put before it."""
+        overlap = rest[:size]
+        if re.match(r"\w\w", before[-1:] + overlap) or re.match(r"\w\w", rest[size - 1 : size + 1]):
+            return False  # a part of a word
+        if set(overlap) <= _CLOSING_SIGNS or (set(overlap) <= _OPENING_SIGNS and overlap != rest):
+            return False  # brackets are counted
+        return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
 
     def _below_repeated_at(self, text: str) -> int | None:
         if not self._below:

@@ -118,6 +118,11 @@ class _Reader:
         if top == LINE_COMMENT or top in syntax.blocks:
             close = syntax.blocks.get(top, "\n")
             end = text.find(close, self.position)
+            inner = text.find(top, self.position, end if end >= 0 else len(text)) if syntax.nested else -1
+            if inner >= 0:
+                self.opened.append(top)
+                self.begin, self.position = inner, inner + len(top)
+                return True
             if end < 0:
                 return False
             self.opened.pop()
