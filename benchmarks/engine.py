@@ -15,9 +15,11 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from indexer.model import Cursor
-from policy.engine import Engine, EngineSettings, ModelInfo, Supervisor
-from policy.engine.settings import ALL_LAYERS
-from policy.models import locate as models
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest, ModelInfo
+from policy.engine.settings import ALL_LAYERS, EngineSettings
+from policy.engine.supervisor import Supervisor
+from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64  # of each generation
@@ -58,7 +60,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
     """Tokens a second between the first and the last piece; None where the model ended after a few."""
-    generation = engine.generate("place", cursor, None, TOKENS)
+    generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
         last = time.perf_counter()
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="", help="a GGUF file; the default model otherwise")
     parser.add_argument("--places", type=int, default=8)
     options = parser.parse_args()
-    model = models.resolve(options.model).path
+    model = locate.resolve(options.model).path
     print(f"{describe()}\n{model.name}, {model.stat().st_size / 1e6:.0f} MB")
     for name, layers in (("processor", 0), ("GPU", ALL_LAYERS)):
         info, figures = asyncio.run(measure(model, EngineSettings(gpu_layers=layers), options.places))

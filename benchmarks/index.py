@@ -64,8 +64,8 @@ def lines_of(snapshot: Snapshot) -> int:
     """Count the lines that are indexed."""
     return sum(
         document.text.count(b"\n")
-        for part in snapshot.parts
-        for document, alive in zip(part.segment.documents, part.documents.tolist(), strict=True)
+        for masked in snapshot.segments
+        for document, alive in zip(masked.segment.documents, masked.documents.tolist(), strict=True)
         if alive
     )
 
@@ -175,7 +175,7 @@ def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
 def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor]:
     """Put cursors into the indexed files, each with at least `lines` lines before it; the same ones every time."""
     rng = random.Random(0)
-    documents = [d for part in snapshot.parts for d in part.segment.documents if d.text.count(b"\n") > lines]
+    documents = [d for masked in snapshot.segments for d in masked.segment.documents if d.text.count(b"\n") > lines]
     documents.sort(key=lambda document: (document.root, document.path))
     result = []
     for _ in range(count):
@@ -202,9 +202,9 @@ def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> d
     vocabulary: dict[str, int] = {}
     numbers: list[int] = []
     starts, sizes, paths = [], [], []
-    for part in snapshot.parts:
-        for at in np.flatnonzero(part.live).tolist():
-            chunk = part.segment.chunk(at)
+    for masked in snapshot.segments:
+        for at in np.flatnonzero(masked.live).tolist():
+            chunk = masked.segment.chunk(at)
             found = words(chunk.text)
             if found:
                 starts.append(len(numbers))

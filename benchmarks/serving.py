@@ -31,9 +31,12 @@ from benchmarks.screen import Screen, replay, seen, spread
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from lsp_server.client import Client, RefusedError
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay
-from policy.models import locate as models
+from policy.models import locate
 
 LOADING = 600  # seconds
 CANCELLATIONS = 60
@@ -157,9 +160,9 @@ async def measure_ours(root: Path, model: Path, policy: str, places: Sequence[Pl
     return seen(screen.strokes) | editor.figures()
 
 
-async def measure_cancellation(model: models.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
+async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
     """From a cancellation, at a random moment of reading or of writing, until the engine has done something else."""
-    supervisor = Supervisor(model.path, EngineSettings(), budgets=models.recommended_budgets(model))
+    supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
     engine = await supervisor.engine()
     dice = random.Random(0)
     cursors = [Cursor(str(place.path), place.prefix, place.suffix, place.language) for place in places]
@@ -187,7 +190,7 @@ async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
         if stage == "reading":
             await engine.read("document", cursor)
         else:
-            async for _ in engine.generate("document", cursor, None, 256):
+            async for _ in engine.generate(GenerationRequest("document", cursor, None, 256)):
                 pass
 
 
@@ -238,7 +241,7 @@ async def measure_theirs(program: Path, model: Path, places: Sequence[Place], li
 Measure = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def measures(options: argparse.Namespace, model: models.ModelFile, places: Sequence[Place]) -> dict[str, Measure]:
+def measures(options: argparse.Namespace, model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Measure]:
     """Everything that can be measured, by name."""
     root: Path = options.folder.resolve()
     found: dict[str, Measure] = {policy: partial(measure_ours, root, model.path, policy, places) for policy in POLICIES}
@@ -305,9 +308,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="such as selective or llama.vim")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    model = models.resolve(options.model)
+    model = locate.resolve(options.model)
     places = record(options.folder.resolve(), options.places, options.keys, options.seed)
-    header = {"machine": describe(), "model": models.name_of(model.path), "places": len(places)}
+    header = {"machine": describe(), "model": locate.name_of(model.path), "places": len(places)}
     print(json.dumps(header) if options.json else f"{header['machine']}\n{header['model']}", flush=True)
     for name, measure in measures(options, model, places).items():
         if not options.only or name.split(",")[0] in options.only:

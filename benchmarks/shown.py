@@ -206,13 +206,10 @@ def measure(
             if kind in ("truth", "continued"):
                 figures.truths += 1
                 figures.exact += shown.rstrip() == at.truth.rstrip()
-            if shown:
-                if wrong := judge(at, shown, before, figures):
-                    where = f"{at.path}:{at.cursor.prefix.count(chr(10)) + 1}"
-                    around = at.cursor.prefix[-200:], at.cursor.suffix[:200]
-                    tell(
-                        f"{wrong} [{kind}] {where}\n  {around[0]!r}\n  + {shown!r}\n  + {around[1]!r}\n  of {text!r}\n"
-                    )
+            if shown and (wrong := judge(at, shown, before, figures)):
+                where = f"{at.path}:{at.cursor.prefix.count(chr(10)) + 1}"
+                left, right = at.cursor.prefix[-200:], at.cursor.suffix[:200]
+                tell(f"{wrong} [{kind}] {where}\n  {left!r}\n  + {shown!r}\n  + {right!r}\n  of {text!r}\n")
     return figures
 
 

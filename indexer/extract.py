@@ -17,7 +17,7 @@ from indexer.secrets import secret_spans
 from indexer.windows import Span
 from indexer.words import key, word_counts
 
-_TELLING = 6  # characters from which on the beginning of a secret is one
+_MIN_PREFIX = 6  # characters from which on the beginning of a secret is one
 
 
 def extract(text: str, language: Language | None, chunking: Chunking, *, root: str, path: str) -> Extract:
@@ -70,13 +70,13 @@ def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str]) -> list[boo
 
     lines_held = {line for start, end in found for line in range(line_of(start), line_of(end - 1) + 1)}
     texts = {text[start:end].partition("\n")[0] for start, end in found}
-    showing = {header for header in {cut.header for cut in cuts} if any(_shows(header, each) for each in texts)}
+    showing = {header for header in {cut.header for cut in cuts} if any(_header_shows(header, each) for each in texts)}
     return [cut.header in showing or not lines_held.isdisjoint(range(cut.start_line, cut.end_line + 1)) for cut in cuts]
 
 
-def _shows(header: str, secret: str) -> bool:
+def _header_shows(header: str, secret: str) -> bool:
     """Tell whether a secret is in a header, one of whose lines may be cut within it."""
-    if secret[:_TELLING] not in header:
+    if secret[:_MIN_PREFIX] not in header:
         return False
-    beginnings = tuple(secret[:length] for length in range(_TELLING, min(len(secret), HEADER_COLUMNS)))
+    beginnings = tuple(secret[:length] for length in range(_MIN_PREFIX, min(len(secret), HEADER_COLUMNS)))
     return secret in header or any(line.endswith(beginnings) for line in header.split("\n"))

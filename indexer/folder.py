@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.document import DamagedRecord, Extract
-from indexer.ignore import IGNORE_FILES
+from indexer.ignore_files import IGNORE_FILES
 from indexer.rules import Entry, Reason, Rules
 from indexer.settings import IndexSettings
 from indexer.store import Store
@@ -15,7 +15,7 @@ from indexer.worker import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class LoadedFile:
     """A file as it was when the index was saved; `extract` is None if its content kept it out."""
 
     entry: Entry
@@ -41,13 +41,13 @@ class Folder:
 
     def is_rule(self, path: str) -> bool:
         """Tell whether a change of this file changes what is indexed."""
-        return path.rpartition("/")[2] in IGNORE_FILES or path == ".git/info/exclude"
+        return path.rpartition("/")[2] in (*IGNORE_FILES, ".gitmodules") or f"/{path}".endswith("/.git/info/exclude")
 
     def renew_rules(self) -> None:
         """Read the ignore files again."""
         self.rules = Rules(self.root, self._settings)
 
-    def load(self) -> list[Remembered]:
+    def load(self) -> list[LoadedFile]:
         """Open the store and return what it holds."""
         if self._cache_dir is None:
             return []
@@ -55,18 +55,22 @@ class Folder:
             self._cache_dir, str(self.root), self._settings.chunking, max_bytes=self._settings.cache_bytes
         )
         return [
-            remembered
+            loaded
             for saved in self._store.load()
-            if (remembered := self._remember(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
+            if (loaded := self._loaded(saved.path, saved.mtime_ns, saved.size, saved.digest, saved.record))
         ]
 
-    def scan(self, inner: tuple[str, ...]) -> tuple[list[Entry], list[Reason]]:
+    def scan(
+        self, inner: tuple[str, ...], on_directory: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> tuple[list[Entry], list[Reason]]:
         """Return the files that belong into the index, and what could not be read on the way.
 
-        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what lies in them is theirs.
+        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what is in them is theirs.
+        For the other arguments see `Rules.walk`.
         """
         problems: list[Reason] = []
-        entries = [entry for entry in self.rules.walk(problems.append) if not entry.path.startswith(inner)]
+        walk = self.rules.walk(problems.append, on_directory=on_directory, stopped=stopped)
+        entries = [entry for entry in walk if not entry.path.startswith(inner)]
         return entries, problems
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
@@ -79,15 +83,25 @@ class Folder:
         if self._store is not None:
             self._store.forget(paths)
 
+    def compact(self) -> None:
+        """Drop saved content that nothing uses."""
+        if self._store is not None:
+            self._store.compact()
+
+    def interrupt(self) -> None:
+        """End what the store is doing, if that takes long. Any thread may call this."""
+        if (store := self._store) is not None:
+            store.interrupt()
+
     def close(self) -> None:
         """Close the store."""
         if self._store is not None:
             self._store.close()
             self._store = None
 
-    def _remember(self, path: str, mtime_ns: int, size: int, digest: bytes, record: bytes) -> Remembered | None:
+    def _loaded(self, path: str, mtime_ns: int, size: int, digest: bytes, record: bytes) -> LoadedFile | None:
         try:
             extract = Extract.from_bytes(str(self.root), path, record) if record else None
         except DamagedRecord:
             return None  # it will be read again
-        return Remembered(Entry(path, mtime_ns, size), digest, extract)
+        return LoadedFile(Entry(path, mtime_ns, size), digest, extract)

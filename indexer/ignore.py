@@ -1,139 +1,331 @@
-"""Ignore files: which of `.gitignore`'s patterns decides about a path.
+r"""Match paths against the patterns of one ignore file, exactly as git does.
 
-`pathspec` translates each pattern to a regular expression. Patterns of one sign that follow each other are then
-joined into one expression, since a walk asks about each entry of each directory: on a workspace of ten thousand files
-this is the difference between asking fifty expressions a file and asking two. The walk never enters an ignored
-directory, as git does not, so each entry only has to be matched itself.
+Git compares bytes, not characters: `na?ve.py` does not match `naïve.py`, whose ï has two bytes. So patterns become
+regular expressions over bytes, and some peculiarities of git's code are kept on purpose (`dir.c` and `wildmatch.c` of
+git 2.39; `tests/indexer/test_ignore_against_git.py` compares with git itself). The `pathspec` library decides
+otherwise about whitelists (`*`, `!*/`), `**/`, POSIX classes and non-ASCII names.
+
+Consecutive patterns with the same sign are combined, because a scan asks about every entry of every directory. A path
+matches only itself: a scan never enters an ignored directory, so nothing asks about the files in one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
+from itertools import count, groupby
 
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
-IGNORE_FILES = (".gitignore", ".repoformerignore")
+_GLOB_SPECIAL = b"*?[\\"
+_SLASH = ord("/")
+_NEVER = b"(?!)"
+_CLASSES = {
+    b"alnum": re.compile(rb"[0-9A-Za-z]"),
+    b"alpha": re.compile(rb"[A-Za-z]"),
+    b"blank": re.compile(rb"[ \t]"),
+    b"cntrl": re.compile(rb"[\x00-\x1f\x7f]"),
+    b"digit": re.compile(rb"[0-9]"),
+    b"graph": re.compile(rb"[\x21-\x7e]"),
+    b"lower": re.compile(rb"[a-z]"),
+    b"print": re.compile(rb"[\x20-\x7e]"),
+    b"punct": re.compile(rb"[!-/:-@\[-`{-~]"),
+    b"space": re.compile(rb"[ \t\n\r]"),
+    b"upper": re.compile(rb"[A-Z]"),
+    b"xdigit": re.compile(rb"[0-9A-Fa-f]"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One line of an ignore file; `ignores` is False for a negated one."""
+    """One line of an ignore file.
+
+    `ignores` is False for a negated pattern. `regex` matches the base name if `by_name`, else the path relative to the
+    ignore file; neither ends in "/". `literal` is the base name if the pattern is one, without wildcards, else empty.
+    """
 
     text: str
     line: int
     ignores: bool
-    regex: str
+    by_name: bool
+    directories_only: bool
+    regex: bytes
+    literal: bytes = b""
+
+    def matches(self, path: _Path, flags: re.RegexFlag) -> bool:
+        """Tell whether the pattern matches a path."""
+        if self.directories_only and not path.is_directory:
+            return False
+        return re.match(self.regex, path.name if self.by_name else path.relative, flags) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    relative: bytes  # to the directory of the ignore file
+    name: bytes
+    is_directory: bool
+
+    @classmethod
+    def of(cls, encoded: bytes) -> _Path:
+        relative = encoded.removesuffix(b"/")
+        return cls(relative, relative[relative.rfind(b"/") + 1 :], len(relative) < len(encoded))
+
+
+class _Matcher:
+    """Several patterns, of which it does not matter which one matches."""
+
+    def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
+        folds_case = bool(flags & re.IGNORECASE)
+        self._literals = frozenset(p.literal for p in patterns if p.literal and not folds_case)
+        others = [p for p in patterns if not p.literal or folds_case]
+        self._names = _union((p.regex for p in others if p.by_name), flags)
+        self._paths = _union((p.regex for p in others if not p.by_name), flags)
+
+    def matches(self, path: _Path) -> bool:
+        return (
+            path.name in self._literals
+            or (self._names is not None and self._names.match(path.name) is not None)
+            or (self._paths is not None and self._paths.match(path.relative) is not None)
+        )
+
+
+class _Group:
+    """Consecutive patterns with the same sign."""
+
+    def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
+        self.ignores = patterns[0].ignores
+        self._any = _Matcher([p for p in patterns if not p.directories_only], flags)
+        self._directories = _Matcher([p for p in patterns if p.directories_only], flags)
+
+    def matches(self, path: _Path) -> bool:
+        return self._any.matches(path) or (path.is_directory and self._directories.matches(path))
 
 
 class Patterns:
-    """The patterns of one ignore file, relative to the directory `base` (POSIX, relative to the root, "" for itself).
+    """The patterns of one ignore file, relative to the directory `base` (POSIX, relative to the root; "" for the root).
 
-    `lead` stands before each path instead, for an ignore file above the root.
+    For an ignore file above the root, `lead` is the path from its directory to the root.
     """
 
-    def __init__(self, source: str, lines: Iterable[str], *, base: str = "", lead: str = "") -> None:
+    def __init__(
+        self, source: str, lines: Iterable[str | bytes], *, base: str = "", lead: str = "", ignore_case: bool = False
+    ) -> None:
         self.source = source
-        self._base = f"{base}/" if base else ""
-        self._lead = f"{lead}/" if lead else ""
-        self.patterns = tuple(_translated(lines))
-        groups = [(sign, list(group)) for sign, group in groupby(self.patterns, key=lambda p: p.ignores)]
-        self._groups = [
-            (sign, re.compile("|".join(f"(?:{pattern.regex})" for pattern in group)))
-            for sign, group in reversed(groups)
-        ]
+        self._base = os.fsencode(f"{base}/") if base else b""
+        self._lead = os.fsencode(f"{lead}/") if lead else b""
+        self._flags = re.DOTALL | (re.IGNORECASE if ignore_case else re.RegexFlag(0))
+        numbers = count()
+        encoded = (line if isinstance(line, bytes) else os.fsencode(line) for line in lines)
+        parsed = (_parsed(line, number, numbers) for number, line in enumerate(encoded, 1))
+        self.patterns = tuple(pattern for pattern in parsed if pattern is not None)
+        groups = [list(group) for _, group in groupby(self.patterns, key=lambda p: p.ignores)]
+        self._groups = [_Group(group, self._flags) for group in reversed(groups)]
 
     def decide(self, path: str) -> bool | None:
-        """Tell whether a path (a directory's ends in "/") is ignored; None if no pattern speaks of it."""
-        name = self._name(path)
-        if name is not None:
-            ignores: bool
-            for ignores, regex in self._groups:
-                if regex.match(name):
-                    return ignores
+        """Tell whether a path (of a directory: with "/" at the end) is ignored; None if no pattern matches it."""
+        relative = self._relative(path)
+        if relative is not None:
+            for group in self._groups:
+                if group.matches(relative):
+                    return group.ignores
         return None
 
     def deciding(self, path: str) -> Pattern | None:
-        """Return the pattern that decides about a path: the last that matches."""
-        name = self._name(path)
-        if name is None:
+        """Return the pattern that decides about a path: the last one that matches."""
+        relative = self._relative(path)
+        if relative is None:
             return None
-        return next((p for p in reversed(self.patterns) if re.match(p.regex, name)), None)
+        return next((p for p in reversed(self.patterns) if p.matches(relative, self._flags)), None)
 
-    def _name(self, path: str) -> str | None:
-        return self._lead + path[len(self._base) :] if path.startswith(self._base) else None
+    def _relative(self, path: str) -> _Path | None:
+        encoded = os.fsencode(path)
+        return _Path.of(self._lead + encoded[len(self._base) :]) if encoded.startswith(self._base) else None
 
 
-def read_patterns(file: Path, *, base: str = "", lead: str = "") -> Patterns | None:
-    """Read an ignore file; None if there is none, or it cannot be read, or it says nothing."""
-    try:
-        text = file.read_text("utf-8", "replace")
-    except OSError:
+def split_lines(data: bytes) -> list[bytes]:
+    """Return the lines of an ignore file: only LF ends a line, and one CR before it and a leading BOM are dropped."""
+    return [line.removesuffix(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+
+
+def _union(regexes: Iterable[bytes], flags: re.RegexFlag) -> re.Pattern[bytes] | None:
+    joined = b"|".join(b"(?:%b)" % regex for regex in regexes)
+    return re.compile(joined, flags) if joined else None
+
+
+def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
+    """Parse one line; None for a comment, and for a pattern that can match nothing."""
+    text = _without_trailing_spaces(line.partition(b"\0")[0])
+    if not text or text.startswith(b"#"):
         return None
-    patterns = Patterns(str(file), text.splitlines(), base=base, lead=lead)
-    return patterns if patterns.patterns else None
+    ignores = not text.startswith(b"!")
+    pattern = text if ignores else text[1:]
+    directories_only = pattern.endswith(b"/")
+    if directories_only:
+        pattern = pattern[:-1]
+    by_name = b"/" not in pattern
+    if not pattern:
+        return None
+    prefix = _literal_length(pattern)
+    literal = pattern if by_name and prefix == len(pattern) else b""
+    if not by_name and pattern.startswith(b"/"):
+        pattern, prefix = pattern[1:], max(prefix - 1, 0)
+        if not pattern:
+            return None
+    # Git compares the part before the first wildcard first, and then matches the rest as a pattern of its own: in
+    # `foo**/bar` the `**` is at the beginning of a pattern, so it does match slashes.
+    start = 0 if by_name else prefix
+    tokens = _tokens(pattern[start:], slashes=not by_name)
+    if tokens is None:
+        return None
+    regex = re.escape(pattern[:start]) + _regex(tokens, groups) + rb"\Z"
+    return Pattern(text.decode("utf-8", "replace"), number, ignores, by_name, directories_only, regex, literal)
 
 
-def outer_patterns(root: Path) -> list[Patterns]:
-    """Return what git would apply to `root` from outside of it, weakest first.
+def _without_trailing_spaces(line: bytes) -> bytes:
+    """Drop trailing spaces, except a space that a backslash escapes."""
+    stripped = line.rstrip(b" ")
+    backslashes = len(stripped) - len(stripped.rstrip(b"\\"))
+    return stripped + b" " if backslashes % 2 and len(stripped) < len(line) else stripped
 
-    That is the person's global excludes, the repository's `info/exclude`, and the ignore files of the directories
-    between the repository's top and `root`.
+
+def _literal_length(pattern: bytes) -> int:
+    """Return how many bytes come before the first wildcard or backslash."""
+    return next((at for at, byte in enumerate(pattern) if byte in _GLOB_SPECIAL), len(pattern))
+
+
+# What a pattern consists of: regular expressions of one byte each, and these three.
+_STAR = b"*"  # any bytes but slashes
+_DEEP = b"**"  # any bytes
+_DEEP_SLASH = b"**/"  # nothing, or any bytes up to a slash
+
+
+def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
+    """Split a pattern into tokens; None if it is malformed, in which case it matches nothing.
+
+    `slashes` tells whether the pattern is matched against a path. If it is matched against a base name, no star can
+    meet a slash, so `**` means the same as `*`.
     """
-    found = [read_patterns(file) for file in _global_excludes()]
-    top = next((at for at in (root, *root.parents) if (at / ".git").exists()), None)
-    if top is not None:
-        lead = root.relative_to(top).as_posix() if top != root else ""
-        found.append(read_patterns(_git_directory(top) / "info" / "exclude", lead=lead))
-        for above in reversed([at for at in root.parents if at.is_relative_to(top)]):
-            lead = root.relative_to(above).as_posix()
-            found.extend(read_patterns(above / name, lead=lead) for name in IGNORE_FILES)
-    return [patterns for patterns in found if patterns is not None]
+    tokens: list[bytes] = []
+    at = 0
+    while at < len(pattern):
+        byte = pattern[at : at + 1]
+        if byte == b"*":
+            end = at
+            while pattern[end : end + 1] == b"*":
+                end += 1
+            bounded = (at == 0 or pattern[at - 1] == _SLASH) and (
+                pattern[end:] == b"" or pattern[end] == _SLASH or pattern[end : end + 2] == rb"\/"
+            )
+            deep = slashes and end - at > 1 and bounded
+            if deep and pattern[end : end + 1] == b"/":
+                tokens.append(_DEEP_SLASH)
+                end += 1
+            else:
+                tokens.append(_DEEP if deep else _STAR)
+            at = end
+        elif byte == b"?":
+            tokens.append(b"[^/]")
+            at += 1
+        elif byte == b"[":
+            parsed = _bracket(pattern, at + 1)
+            if parsed is None:
+                return None
+            token, at = parsed
+            tokens.append(token)
+        elif byte == b"\\":
+            if at + 1 == len(pattern):
+                return None
+            tokens.append(re.escape(pattern[at + 1 : at + 2]))
+            at += 2
+        else:
+            tokens.append(re.escape(byte))
+            at += 1
+    return tokens
 
 
-def _translated(lines: Iterable[str]) -> Iterable[Pattern]:
-    for number, line in enumerate(lines, 1):
-        try:
-            regex, ignores = GitIgnoreSpecPattern.pattern_to_regex(line)
-            if regex is None or ignores is None:
-                continue
-            # A path matches itself alone here: what lies in an ignored directory is never asked about, and a negated
-            # directory does not bring back the files in it.
-            exact = regex.replace("(?:(?P<ps_d>/)|$)", "/?$").replace("(?P<ps_d>/)", "/$")
-            re.compile(exact)
-        except (ValueError, re.error):
-            continue  # git, too, passes over a pattern that makes no sense
-        yield Pattern(line.strip(), number, ignores, exact)
+def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
+    """Join tokens so that the time to match is not exponential in the number of stars.
 
-
-def _git_directory(top: Path) -> Path:
-    """Return the repository's own directory; in a worktree or a submodule `.git` is a file that names it."""
-    git = top / ".git"
-    if git.is_file():
-        try:
-            named = git.read_text("utf-8").partition("gitdir:")[2].strip()
-            git = (top / named).resolve()
-            common = git / "commondir"
-            return (git / common.read_text("utf-8").strip()).resolve() if common.exists() else git
-        except OSError:
-            return git
-    return git
-
-
-def _global_excludes() -> Iterable[Path]:
-    """Yield the file that git's `core.excludesFile` names, or else its default place."""
-    home = Path.home()
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    for file in (home / ".gitconfig", config / "git" / "config"):
-        try:
-            match = re.search(r'^\s*excludesfile\s*=\s*"?([^"\n]+)', file.read_text("utf-8"), re.I | re.M)
-        except (OSError, UnicodeDecodeError):
+    For a star that another star follows, the first match of what lies between them is as good as any later one. A
+    lookahead with a back reference (Python 3.10 has no atomic groups) keeps the regular expression from trying more.
+    """
+    parts: list[bytes] = []
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token not in (_STAR, _DEEP, _DEEP_SLASH):
+            parts.append(token)
+            at += 1
             continue
-        if match:
-            yield Path(match[1].strip()).expanduser()
-            return
-    yield config / "git" / "ignore"
+        # A star within a path component ends there, so only a star of the same component can follow it.
+        stops = (_STAR, _DEEP, _DEEP_SLASH, b"/") if token == _STAR else (_DEEP, _DEEP_SLASH)
+        end = at + 1
+        while end < len(tokens) and tokens[end] not in stops:
+            end += 1
+        between = tokens[at + 1 : end]
+        followed = end < len(tokens) and tokens[end] != b"/"
+        body = b"".join(between) if token == _STAR else _regex(between, groups)
+        star = {_STAR: b"[^/]*", _DEEP: b".*", _DEEP_SLASH: b"(?:[^/]*/)*"}[token]
+        if followed:
+            name = b"g%d" % next(groups)
+            parts.append(b"(?=(?P<%b>%b?%b))(?P=%b)" % (name, star, body, name))
+        else:
+            parts.append(star + body)
+        at = end
+    return b"".join(parts)
+
+
+def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+    """Parse a bracket expression whose "[" is before `at`; return its regular expression and where it ends.
+
+    Return None if it is malformed.
+    """
+    negated = pattern[at : at + 1] in (b"!", b"^")
+    at += negated
+    members: set[int] = set()
+    previous = 0  # the byte that a range may begin with; 0 if none can
+    first = True
+    while first or pattern[at : at + 1] != b"]":
+        first = False
+        if at >= len(pattern):
+            return None
+        byte = pattern[at]
+        following = pattern[at + 1 : at + 2]
+        if byte == ord("\\"):
+            if not following:
+                return None
+            previous = following[0]
+            members.add(previous)
+            at += 2
+        elif byte == ord("-") and previous and following not in (b"", b"]"):
+            at += 1
+            if pattern[at : at + 1] == b"\\":
+                at += 1
+                if at >= len(pattern):
+                    return None
+            members.update(range(previous, pattern[at] + 1))
+            previous = 0
+            at += 1
+        elif byte == ord("[") and following == b":":
+            end = pattern.find(b"]", at + 2)
+            if end < 0:
+                return None
+            if end - at - 3 < 0 or pattern[end - 1] != ord(":"):  # not a class: the "[" is itself a member
+                members.add(byte)
+                previous = byte
+                at += 1
+                continue
+            named = _CLASSES.get(pattern[at + 2 : end - 1])
+            if named is None:
+                return None
+            members.update(value for value in range(128) if named.match(bytes((value,))))
+            previous = 0
+            at = end + 1
+        else:
+            members.add(byte)
+            previous = byte
+            at += 1
+    matched = (set(range(256)) - members if negated else members) - {_SLASH}
+    if not matched:
+        return _NEVER, at + 1
+    return b"[%b]" % b"".join(rb"\x%02x" % value for value in sorted(matched)), at + 1

@@ -1,7 +1,7 @@
 """The language table: one row a language says everything the project knows about it.
 
 A row names the file endings, the line comment (prompts show retrieved code as comments), the LSP ids, and where the
-grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries/<query>.scm`.
+grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries`.
 Adding a language is one row and, if it has a grammar, one query. Grammars load on first use: a process that never
 meets Scala never loads it. A row without a grammar still gets the paper's line windows and a comment prefix.
 """
@@ -9,6 +9,7 @@ meets Scala never loads it. A row without a grammar still gets the paper's line 
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Language:
     """One row of the table.
 
     `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the wheel
-    that brings the tree-sitter grammar, "" where there is none; `query` names the file in `queries/`.
+    that brings the tree-sitter grammar, "" where there is none; `query` names one or more files in `queries/`,
+    separated by spaces.
     """
 
     id: str
@@ -41,12 +43,14 @@ class Language:
 
 _ROWS = (
     Language("python", (".py", ".pyi", ".pyw"), "# ", "tree_sitter_python:language", "python",
-             filenames=("SConstruct", "SConscript", "wscript")),
-    Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language", "javascript",
+             filenames=("SConstruct", "SConscript", "wscript", "Snakefile")),
+    Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language",
+             "ecmascript javascript",
              lsp_ids=("javascriptreact",)),
     Language("typescript", (".ts", ".mts", ".cts"), "// ", "tree_sitter_typescript:language_typescript",
-             "typescript"),
-    Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx", "typescript",
+             "ecmascript typescript"),
+    Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx",
+             "ecmascript typescript",
              lsp_ids=("typescriptreact",)),
     Language("java", (".java",), "// ", "tree_sitter_java:language", "java"),
     Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp"),
@@ -57,7 +61,7 @@ _ROWS = (
     Language("cpp", (".cpp", ".cc", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".inl", ".cu",
                      ".cuh"), "// ", "tree_sitter_cpp:language", "cpp", lsp_ids=("cuda-cpp",)),
     Language("ruby", (".rb", ".rake", ".gemspec", ".ru"), "# ", "tree_sitter_ruby:language", "ruby",
-             filenames=("Rakefile", "Gemfile", "Vagrantfile")),
+             filenames=("Rakefile", "Gemfile", "Vagrantfile", "Podfile", "Fastfile", "Brewfile", "Guardfile")),
     Language("php", (".php", ".phtml"), "// ", "tree_sitter_php:language_php", "php"),
     Language("kotlin", (".kt", ".kts"), "// ", "tree_sitter_kotlin:language", "kotlin"),
     Language("swift", (".swift",), "// ", "tree_sitter_swift:language", "swift"),
@@ -89,26 +93,55 @@ _ROWS = (
     Language("vue", (".vue",), "// "),
     Language("zig", (".zig",), "// "),
     Language("cmake", (".cmake",), "# ", filenames=("CMakeLists.txt",)),
-    Language("makefile", (".mk",), "# ", filenames=("Makefile", "makefile", "GNUmakefile")),
+    Language("makefile", (".mk",), "# ", filenames=("Makefile", "GNUmakefile")),
     Language("dockerfile", (".dockerfile",), "# ", filenames=("Dockerfile", "Containerfile")),
 )  # fmt: skip
+
+SHEBANG_LENGTH = 256  # bytes that are read of a file to know its interpreter
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType({row.id: row for row in _ROWS})
 
 _BY_EXTENSION = {ending: row for row in _ROWS for ending in row.extensions}
-_BY_FILENAME = {name: row for row in _ROWS for name in row.filenames}
+_BY_FILENAME = {name.lower(): row for row in _ROWS for name in row.filenames}
+# `Dockerfile.dev` and `Makefile-old` are of the kind of their first part, unless their ending says something else.
+_VARIANT = re.compile(rf"({'|'.join(map(re.escape, _BY_FILENAME))})[.-].+", re.IGNORECASE)
+_OTHER_ENDINGS = frozenset((
+    ".md", ".rst", ".txt", ".html", ".json", ".yml", ".yaml", ".toml", ".xml", ".lock", ".log", ".bak", ".orig",
+    ".rej", ".swp", ".tmp", ".gz", ".zip", ".png", ".svg", ".pdf",
+))  # fmt: skip
+_SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?)?([\w.+-]+)")
+_BY_INTERPRETER = {
+    name: row
+    for names, row in (
+        ("python pypy uv pythonw", "python"), ("sh bash dash ash zsh ksh mksh", "bash"), ("node nodejs", "javascript"),
+        ("deno bun ts-node tsx", "typescript"), ("ruby jruby rake", "ruby"), ("perl", "perl"), ("php", "php"),
+        ("lua luajit", "lua"), ("rscript", "r"), ("julia", "julia"), ("groovy", "groovy"), ("scala", "scala"),
+        ("kotlin", "kotlin"), ("elixir", "elixir"), ("escript", "erlang"), ("swift", "swift"), ("pwsh", "powershell"),
+        ("make gmake", "makefile"), ("runhaskell runghc stack", "haskell"), ("clojure clj bb", "clojure"),
+        ("ocaml", "ocaml"), ("dart", "dart"), ("nim", "nim"),
+    )
+    for name in names.split()
+}  # fmt: skip
 _BY_LSP_ID = {name: row for row in _ROWS for name in (row.id, *row.lsp_ids)}
 
 
-def language_of(path: str | PurePath, lsp_id: str = "") -> Language | None:
+def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Language | None:
     """Return the language of a file, or None for text the table does not know.
 
-    The client's word (`lsp_id`) counts more than the file's ending: a person may have said that `.inc` is PHP.
+    The client's language id (`lsp_id`) counts more than the file's ending: the user may have set that `.inc` is PHP.
+    The first line of `text` counts if the name has no ending.
     """
     if known := _BY_LSP_ID.get(lsp_id):
         return known
     pure = PurePath(path)
-    return _BY_FILENAME.get(pure.name) or _BY_EXTENSION.get(pure.suffix.lower())
+    if known := _BY_FILENAME.get(pure.name.lower()) or _BY_EXTENSION.get(pure.suffix.lower()):
+        return known
+    if (variant := _VARIANT.fullmatch(pure.name)) and pure.suffix.lower() not in _OTHER_ENDINGS:
+        return _BY_FILENAME[variant[1].lower()]
+    if not pure.suffix and (shebang := _SHEBANG.match(text[:SHEBANG_LENGTH])):
+        interpreter = shebang[1].lower().rstrip("0123456789.-")
+        return LANGUAGES.get(_BY_INTERPRETER.get(interpreter, ""))
+    return None
 
 
 @cache
@@ -139,8 +172,9 @@ def query_of(language_id: str) -> tree_sitter.Query | None:
         return None
     import tree_sitter
 
-    source = resources.files("indexer").joinpath("queries").joinpath(LANGUAGES[language_id].query + ".scm")
-    query: tree_sitter.Query = tree_sitter.Query(grammar, source.read_text("utf-8"))
+    folder = resources.files("indexer").joinpath("queries")
+    sources = [folder.joinpath(name + ".scm").read_text("utf-8") for name in LANGUAGES[language_id].query.split()]
+    query: tree_sitter.Query = tree_sitter.Query(grammar, "".join(sources))
     return query
 
 

@@ -21,7 +21,7 @@ from indexer.rules import Reason
 from indexer.worker import Outcome, Task, receive, send
 
 _log = logging.getLogger(__name__)
-_PATIENCE = 60.0  # seconds for a batch; a batch takes a fraction of one
+_BATCH_SECONDS = 60.0  # seconds for a batch; a batch takes a fraction of one
 
 
 class Pool:
@@ -34,6 +34,7 @@ class Pool:
             threading.Thread(target=self._serve, name=f"index-worker-{n}", daemon=True) for n in range(size)
         ]
         self._closing = threading.Event()
+        self._workers: set[_Worker] = set()
         self.size = size
 
     def start(self) -> None:
@@ -46,37 +47,39 @@ class Pool:
         self._batches.put(batch)
 
     def close(self) -> None:
-        """End the workers, without waiting for unfinished work to be of use."""
+        """End the workers now, whatever they are doing."""
         self._closing.set()
         for _ in self._threads:
             self._batches.put(None)
+        for worker in list(self._workers):
+            worker.kill()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout=5.0)
+                thread.join(timeout=0.2)
 
     def _serve(self) -> None:
-        worker = _started()
+        worker = self._start_worker()
         while (batch := self._batches.get()) is not None and not self._closing.is_set():
             outcomes: list[Outcome] = []
-            worker = worker or _started()
+            worker = worker or self._start_worker()
             try:
-                outcomes = worker.perform(batch) if worker else [self._alone(task) for task in batch]
-            except (
-                Exception
-            ) as error:  # it died, or its answer was none; whoever waits for this batch must not wait for ever
+                outcomes = worker.perform(batch) if worker else [self._perform_singly(task) for task in batch]
+            except Exception as error:  # it died, or its answer was none: the batch still needs an outcome
                 if worker:
-                    worker.end()
+                    self._end(worker)
                 worker = None
+                if self._closing.is_set():
+                    break
                 _log.info("an index worker failed (%r); its %d files are tried one by one", error, len(batch))
-                outcomes = [self._alone(task) for task in batch]
+                outcomes = [self._perform_singly(task) for task in batch]
             self._on_done(outcomes)
         if worker is not None:
-            worker.end()
+            self._end(worker)
 
-    def _alone(self, task: Task) -> Outcome:
+    def _perform_singly(self, task: Task) -> Outcome:
         """Try one task in a worker of its own: as it is, and then as windows."""
         for attempt in (task, replace(task, plain=True)):
-            worker = None if self._closing.is_set() else _started()
+            worker = None if self._closing.is_set() else self._start_worker()
             if worker is None:
                 break
             try:
@@ -85,10 +88,26 @@ class Pool:
                 if not attempt.plain:
                     _log.warning("parsing %s ended its worker; it is indexed as plain text", task.path)
             finally:
-                worker.end()
+                self._end(worker)
         return Outcome(
             task.root, task.path, reason=Reason("unreadable", f"{task.path}: no worker process could read it")
         )
+
+    def _start_worker(self) -> _Worker | None:
+        """Start a worker; None if the system has no room for a process."""
+        try:
+            worker = _Worker()
+        except OSError as error:
+            _log.warning("an index worker could not be started (%s)", error)
+            return None
+        self._workers.add(worker)
+        if self._closing.is_set():  # `close` may have looked before it was added
+            worker.kill()
+        return worker
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        worker.end()
 
 
 class _Worker:
@@ -109,7 +128,7 @@ class _Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise EOFError
-        watch = threading.Timer(_PATIENCE, self._process.kill)
+        watch = threading.Timer(_BATCH_SECONDS, self._process.kill)
         watch.daemon = True
         watch.start()
         try:
@@ -117,6 +136,11 @@ class _Worker:
             return cast("list[Outcome]", receive(cast("BinaryIO", stdout)))
         finally:
             watch.cancel()
+
+    def kill(self) -> None:
+        """End the process; a thread that waits for its answer gets an error."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
 
     def end(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
@@ -126,12 +150,3 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()
-
-
-def _started() -> _Worker | None:
-    """Start a worker; None if the system has no room for a process."""
-    try:
-        return _Worker()
-    except OSError as error:
-        _log.warning("an index worker could not be started (%s)", error)
-        return None

@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from indexer.ignore import IGNORE_FILES, Patterns, outer_patterns, read_patterns
-from indexer.languages import language_of
+from indexer.ignore import Patterns
+from indexer.ignore_files import IgnoreFiles
+from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.settings import IndexSettings
 
 Rule = Literal[
-    "outside", "missing", "link", "special", "secret", "exclude", "ignored", "directory", "lock", "minified",
-    "generated", "kind", "size", "binary", "unreadable",
+    "outside", "missing", "link", "special", "secret", "exclude", "ignored", "worktree", "directory", "lock",
+    "minified", "generated", "kind", "size", "binary", "unreadable",
 ]  # fmt: skip
 
 _SECRET_NAME = re.compile(
@@ -36,7 +37,7 @@ _LOCK_NAME = re.compile(
     r"(?:package-lock|npm-shrinkwrap|composer-lock)\.json|.*[.-]lock(?:\.(?:json|ya?ml|hcl))?|go\.sum|pnpm-lock\.yaml",
     re.I,
 )
-_MINIFIED_NAME = re.compile(r".*[.-](?:min|bundle|chunk)\.[cm]?jsx?|.*\.min\.css", re.I)
+_MINIFIED_NAME = re.compile(r".+\.min\.(?:[cm]?jsx?|css)", re.I)
 _GENERATED_NAME = re.compile(r".*_pb2(?:_grpc)?\.pyi?|.*\.pb\.(?:go|cc|h)|.*\.g\.(?:cs|dart)|.*\.designer\.cs", re.I)
 _DIRECTORIES = frozenset((
     ".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "node_modules", "bower_components", "jspm_packages", "__pycache__",
@@ -75,25 +76,27 @@ class Rules:
         self._max_bytes = settings.max_file_bytes
         self._exclude = Patterns("the setting `exclude`", settings.exclude)
         self._include = Patterns("the setting `include`", settings.include)
-        self._outer = outer_patterns(root)
-        self._inner: dict[str, tuple[Patterns, ...]] = {}
+        self._ignore_files = IgnoreFiles(root)
+        # Files without an ending: their time of change and size when they were read, and whether they are scripts.
+        self._scripts: dict[str, tuple[tuple[int, int], bool]] = {}
 
-    def why_not(self, path: str, *, size: int | None = None) -> Reason | None:
+    def why_not(self, path: str, *, buffer: str | None = None, lsp_id: str = "") -> Reason | None:
         """Return why the file at a relative path is left out by its name, place, kind or size; None if it is let in.
 
-        Does not look into the file; with `size` (a buffer that may never have been saved) not even at it.
+        Reads at most the first line of the file, to know the language of a script without an ending. With `buffer`
+        (the text of an open document, which may never have been saved) the file does not count, nor need it exist.
         """
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             return Reason("outside", f"{path} does not lie in {self.root}")
-        shut: Reason | None = None
+        blocked_by: Reason | None = None
         for parent in reversed([str(at) for at in pure.parents][:-1]):
             if (self.root / parent).is_symlink():
                 return _link(self.root / parent)
-            entered, shut = self._directory(f"{parent}/", shut)
+            entered, blocked_by = self._directory(f"{parent}/", blocked_by)
             if not entered:
-                return shut
-        if size is None:
+                return blocked_by
+        if buffer is None:
             try:
                 status = (self.root / path).lstat()
             except OSError as error:
@@ -102,30 +105,40 @@ class Rules:
                 return _link(self.root / path)
             if not stat.S_ISREG(status.st_mode):
                 return Reason("special", f"{path} is not a regular file")
-            size = status.st_size
-        return self._file(path, size, shut)
+            return self._file(path, status.st_size, blocked_by) or self._kind(path, status)
+        reason = self._file(path, len(buffer), blocked_by)
+        return reason or (_no_kind(path) if language_of(path, lsp_id, buffer) is None else None)
 
-    def passes_over(self, path: str) -> bool:
+    def never_indexes(self, path: str) -> bool:
         """Tell, from the path alone and at once, that nothing there is ever indexed: what builds and git write."""
         return not self._include.patterns and not _DIRECTORIES.isdisjoint(path.split("/")[:-1])
 
     def enters(self, directory: str) -> bool:
         """Tell whether files in a directory (relative path) may belong to the index."""
-        shut: Reason | None = None
+        blocked_by: Reason | None = None
         for at in (*reversed([str(parent) for parent in PurePosixPath(directory).parents][:-1]), directory):
-            entered, shut = self._directory(f"{at}/", shut)
+            entered, blocked_by = self._directory(f"{at}/", blocked_by)
             if not entered or (self.root / at).is_symlink():
                 return False
         return True
 
-    def walk(self, on_problem: Callable[[Reason], None] = lambda reason: None) -> Iterator[Entry]:
+    def walk(
+        self,
+        on_problem: Callable[[Reason], None] = lambda reason: None,
+        *,
+        on_directory: Callable[[str], None] = lambda directory: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Entry]:
         """Yield every file that is let in.
 
-        A directory that cannot be read is told to `on_problem` and passed over.
+        `on_directory` is called with each directory (relative path, "" for the root) just before it is listed. A
+        directory that cannot be read is told to `on_problem` and passed over. The walk ends early once `stopped` is
+        true.
         """
         todo: list[tuple[str, Reason | None]] = [("", None)]
-        while todo:
-            directory, shut = todo.pop()
+        while todo and not stopped():
+            directory, blocked_by = todo.pop()
+            on_directory(directory.rstrip("/"))
             try:
                 with os.scandir(self.root / directory) as entries:
                     for entry in entries:
@@ -134,41 +147,50 @@ class Rules:
                             if entry.is_symlink():
                                 continue
                             if entry.is_dir(follow_symlinks=False):
-                                entered, reason = self._directory(f"{path}/", shut)
+                                entered, reason = self._directory(f"{path}/", blocked_by)
                                 if entered:
                                     todo.append((f"{path}/", reason))
-                            elif entry.is_file(follow_symlinks=False) and language_of(entry.name) is not None:
+                            elif entry.is_file(follow_symlinks=False) and _may_be_code(entry.name):
                                 status = entry.stat(follow_symlinks=False)
-                                if self._file(path, status.st_size, shut) is None:
+                                reason = self._file(path, status.st_size, blocked_by)
+                                if reason is None and self._kind(path, status) is None:
                                     yield Entry(path, status.st_mtime_ns, status.st_size)
                         except OSError:
                             continue  # it vanished between being listed and being looked at
             except OSError as error:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
-    def _directory(self, path: str, shut: Reason | None) -> tuple[bool, Reason | None]:
-        """Tell whether to enter a directory (path ends in "/") whose parent was entered, and what shuts it.
+    def _directory(self, path: str, blocked_by: Reason | None) -> tuple[bool, Reason | None]:
+        """Tell whether to enter a directory (path ends in "/") and why its files are left out, if they are.
 
-        A directory that is shut, or lies in one (`shut`), is entered only for what `include` names in it.
+        The parent directory was entered before. A directory that is left out, or is inside one (`blocked_by`), is
+        entered only for what `include` names in it and for submodules.
         """
         if self._exclude.decide(path):
             return False, self._excluded(path)
+        is_copy = not self._ignore_files.enter(path)
         if self._include.decide(path):
             return True, None
         name = path[:-1].rpartition("/")[2]
-        shut = shut or self._ignored(path)
-        if shut is None and name in _DIRECTORIES:
-            shut = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
-        return shut is None or self._reaches_include(path), shut
+        if is_copy:
+            blocked_by = Reason("worktree", f"{path} is a linked worktree of a repository: a second copy of its files")
+        elif path[:-1] in self._ignore_files.submodules:
+            blocked_by = None
+        else:
+            blocked_by = blocked_by or self._ignored(path)
+        if blocked_by is None and name in _DIRECTORIES:
+            blocked_by = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
+        enters = blocked_by is None or self._reaches_include(path)
+        return enters or self._ignore_files.leads_to_submodule(path), blocked_by
 
-    def _file(self, path: str, size: int, shut: Reason | None) -> Reason | None:
-        """Judge a file whose directory was entered; `shut` as in `_directory`."""
+    def _file(self, path: str, size: int, blocked_by: Reason | None) -> Reason | None:
+        """Judge a file whose directory was entered; `blocked_by` as in `_directory`."""
         name = path.rpartition("/")[2]
         if _SECRET_NAME.fullmatch(name):
             return Reason("secret", f"a file named {name} may hold secrets and is never read")
         if self._exclude.decide(path):
             return self._excluded(path)
-        if self._include.decide(path) is not True and (reason := shut or self._ignored(path)):
+        if self._include.decide(path) is not True and (reason := blocked_by or self._ignored(path)):
             return reason
         if _LOCK_NAME.fullmatch(name):
             return Reason("lock", f"{name} is a lock file")
@@ -176,43 +198,31 @@ class Rules:
             return Reason("minified", f"{name} is minified by its name")
         if _GENERATED_NAME.fullmatch(name):
             return Reason("generated", f"{name} is generated by its name")
-        if language_of(name) is None:
-            return Reason("kind", f"{name} is of no kind that is indexed")
         if size > self._max_bytes:
             return Reason("size", f"{size} bytes, more than max_file_bytes = {self._max_bytes}")
         return None
+
+    def _kind(self, path: str, status: os.stat_result) -> Reason | None:
+        """Judge a file by its language: by its name, or by its first line if it is a script without an ending."""
+        if language_of(path) is not None:
+            return None
+        if PurePosixPath(path).suffix:
+            return _no_kind(path)
+        known = self._scripts.get(path)
+        seen = (status.st_mtime_ns, status.st_size)
+        if known is None or known[0] != seen:
+            known = self._scripts[path] = seen, language_of(path, text=_first_characters(self.root / path)) is not None
+        return None if known[1] else _no_kind(path)
 
     def _excluded(self, path: str) -> Reason:
         pattern = self._exclude.deciding(path)
         return Reason("exclude", f"{path} matches `{pattern.text if pattern else ''}` in {self._exclude.source}")
 
     def _ignored(self, path: str) -> Reason | None:
-        for patterns in self._chain(path):
-            decision = patterns.decide(path)
-            if decision:
-                pattern = patterns.deciding(path)
-                where = f"line {pattern.line}, `{pattern.text}`" if pattern else ""
-                return Reason("ignored", f"{path} by {patterns.source}, {where}")
-            if decision is False:
-                return None
-        return None
-
-    def _chain(self, path: str) -> Iterator[Patterns]:
-        """Yield the ignore files that may speak of a path, strongest first."""
-        directory = path.rstrip("/").rpartition("/")[0]
-        while True:
-            yield from self._inner_patterns(directory)
-            if not directory:
-                break
-            directory = directory.rpartition("/")[0]
-        yield from reversed(self._outer)
-
-    def _inner_patterns(self, directory: str) -> Sequence[Patterns]:
-        known = self._inner.get(directory)
-        if known is None:
-            found = (read_patterns(self.root / directory / name, base=directory) for name in reversed(IGNORE_FILES))
-            known = self._inner[directory] = tuple(patterns for patterns in found if patterns is not None)
-        return known
+        decision = self._ignore_files.decide(path)
+        if decision is None or not decision.ignores:
+            return None
+        return Reason("ignored", f"{path} by {decision.source}, line {decision.line}, `{decision.pattern}`")
 
     def _reaches_include(self, directory: str) -> bool:
         """Tell whether something that `include` names may lie in a directory."""
@@ -224,6 +234,22 @@ class Rules:
             if start and (start.startswith(directory) or directory.startswith(start)):
                 return True
         return False
+
+
+def _may_be_code(name: str) -> bool:
+    return language_of(name) is not None or not PurePosixPath(name).suffix
+
+
+def _first_characters(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(SHEBANG_LENGTH).decode("latin-1")
+    except OSError:
+        return ""
+
+
+def _no_kind(path: str) -> Reason:
+    return Reason("kind", f"{PurePosixPath(path).name} is of no kind that is indexed")
 
 
 def _link(path: Path) -> Reason:

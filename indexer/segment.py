@@ -1,8 +1,8 @@
 """An immutable piece of the index: documents and the inverted index over their chunks, in flat numpy arrays.
 
-A change never touches a segment. It makes a small new one and marks the replaced document's chunks as dead in a mask
-beside the old one (`Part`), as search engines do; when small ones gather they are merged. So publishing a saved file
-costs as much as the file, not as the workspace, and readers need no lock.
+A change never modifies a segment. It makes a small new one and marks the replaced document's chunks as dead in a mask
+beside the old one (`MaskedSegment`), as search engines do. Small segments are merged later (`indexer.segment_list`). So
+the cost of publishing a saved file depends on the file, not on the workspace, and readers need no lock.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Segment:
     """Documents and their inverted index. Chunk numbers run through all documents of the segment.
 
     `first[d]` is the first chunk of document d (one more entry closes the last). `sizes` are distinct words a chunk;
-    `order` is a document's place among equal scores, the same in whichever segment the document is.
+    `order` has each document's order key, which breaks ties between equal scores and does not depend on the segment.
     """
 
     documents: tuple[Document, ...]
@@ -114,15 +114,15 @@ class Segment:
         )
 
     @classmethod
-    def merge(cls, parts: Sequence[Part]) -> Segment:
+    def merge(cls, segments: Sequence[MaskedSegment]) -> Segment:
         """Join segments, leaving out their dead chunks, from the postings alone (no text is read again)."""
         documents: list[Document] = []
         numbers, keep = [], []
         at = 0
-        for part in parts:
-            pairs = zip(part.segment.documents, part.documents.tolist(), strict=True)
+        for masked in segments:
+            pairs = zip(masked.segment.documents, masked.documents.tolist(), strict=True)
             documents.extend(document for document, alive in pairs if alive)
-            kept = repeat(part.documents, np.diff(part.segment.first))
+            kept = repeat(masked.documents, np.diff(masked.segment.first))
             keep.append(kept)
             numbers.append((cumsum(kept) - 1 + at).astype(np.int32))
             at += int(kept.sum())
@@ -137,9 +137,9 @@ class Segment:
 
         return cls._assemble(
             tuple(documents),
-            join([part.segment.sizes[kept] for part, kept in zip(parts, keep, strict=True)], np.int32),
-            joined([part.segment.words for part in parts]),
-            joined([part.segment.symbols for part in parts]),
+            join([masked.segment.sizes[kept] for masked, kept in zip(segments, keep, strict=True)], np.int32),
+            joined([masked.segment.words for masked in segments]),
+            joined([masked.segment.symbols for masked in segments]),
         )
 
     @classmethod
@@ -171,8 +171,8 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A segment and what of it still counts.
+class MaskedSegment:
+    """A segment, and masks of what in it is still current.
 
     `documents` marks those neither replaced nor deleted; `live` marks the chunks that may be returned: those of such
     a document that were not withheld for a secret.
@@ -183,25 +183,25 @@ class Part:
     live: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, segment: Segment) -> Part:
+    def of(cls, segment: Segment) -> MaskedSegment:
         """Start with everything alive but the chunks withheld."""
         return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
 
-    def without(self, documents: Iterable[int]) -> Part:
+    def without(self, documents: Iterable[int]) -> MaskedSegment:
         """Mark documents as dead."""
         alive, live = self.documents.copy(), self.live.copy()
         first = self.segment.first
         for document in documents:
             alive[document] = False
             live[first[document] : first[document + 1]] = False
-        return Part(self.segment, alive, live)
+        return MaskedSegment(self.segment, alive, live)
 
 
 def order_of(document: Document) -> int:
-    """Return a document's place among equals: arbitrary, but the same everywhere and always."""
-    return place(document.root, document.path)
+    """Return the number that orders a document among equal scores: arbitrary, but the same on every machine."""
+    return order_key(document.root, document.path)
 
 
-def place(root: str, path: str) -> int:
-    """Return the key under which the document with this root and path is ordered."""
+def order_key(root: str, path: str) -> int:
+    """Return the number that orders the document with this root and path among equal scores."""
     return key(f"{root}\0{path}")

@@ -5,6 +5,7 @@ A request takes whichever snapshot is current and keeps it; the writer meanwhile
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -21,7 +22,7 @@ from indexer.retrieval import RetrieverName, rank
 from indexer.retrieval.jaccard import similarities
 from indexer.retrieval.query import Query
 from indexer.retrieval.ranking import Ranked, best
-from indexer.segment import Part, Segment, place
+from indexer.segment import MaskedSegment, Segment, order_key
 from indexer.words import first_lines, jaccard, keys, last_lines, words
 
 NEAR_COPY = 0.98  # share of a chunk's words that stand around the cursor, from which on it adds nothing
@@ -29,18 +30,22 @@ NEAR_COPY = 0.98  # share of a chunk's words that stand around the cursor, from 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the index knew at `version`. `parts` hold the documents of all `roots`."""
+    """What the index knew at `version`. `segments` hold the documents of all `roots`.
+
+    `real_roots` has the real path of each root, all links followed; empty where they are the same.
+    """
 
     roots: tuple[str, ...] = ()
-    parts: tuple[Part, ...] = ()
+    segments: tuple[MaskedSegment, ...] = ()
     version: int = 0
     retriever: RetrieverName = "proximity"
     query_lines: int = 20
+    real_roots: tuple[str, ...] = ()
     _counts: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        files = sum(int(part.documents.sum()) for part in self.parts)
-        object.__setattr__(self, "_counts", (files, sum(int(part.live.sum()) for part in self.parts)))
+        files = sum(int(masked.documents.sum()) for masked in self.segments)
+        object.__setattr__(self, "_counts", (files, sum(int(masked.live.sum()) for masked in self.segments)))
 
     @classmethod
     def of(
@@ -55,7 +60,7 @@ class Snapshot:
         """Index (path, text) pairs in memory: no disk, no threads; paths are relative and POSIX."""
         cut = chunking or Chunking()
         extracts = [extract(text, language_of(path), cut, root=root, path=path) for path, text in files]
-        return cls((root,), (Part.of(Segment.build(extracts)),), retriever=retriever, query_lines=query_lines)
+        return cls((root,), (MaskedSegment.of(Segment.build(extracts)),), retriever=retriever, query_lines=query_lines)
 
     @property
     def files(self) -> int:
@@ -79,7 +84,7 @@ class Snapshot:
             first_lines(cursor.suffix, self.query_lines)
         )
         hits: dict[str, Hit] = {}
-        for ranked in rank(self.retriever, self.parts, query, 2 * k + 4, self._places(cursor.path)):
+        for ranked in rank(self.retriever, self.segments, query, 2 * k + 4, self._order_keys(cursor.path)):
             chunk = self._chunk(ranked)
             found = words(chunk.text)
             if chunk.text not in hits and len(found & around) < NEAR_COPY * len(found):
@@ -94,36 +99,42 @@ class Snapshot:
         `exclude` is the path of a file that must not answer: absolute, or relative to a root.
         """
         asked = keys(words(text))
-        scores = (similarities(part.segment, asked) for part in self.parts)
-        found = best(self.parts, scores, k, self._places(exclude))
+        scores = (similarities(masked.segment, asked) for masked in self.segments)
+        found = best(self.segments, scores, k, self._order_keys(exclude))
         return tuple(Hit(self._chunk(ranked), ranked.score) for ranked in found)
 
     def all_chunks(self) -> Iterator[Chunk]:
         """Yield every chunk that a search can return."""
-        for part in self.parts:
-            every = (chunk for document in part.segment.documents for chunk in document.chunks())
-            yield from compress(every, part.live.tolist())
+        for masked in self.segments:
+            every = (chunk for document in masked.segment.documents for chunk in document.chunks())
+            yield from compress(every, masked.live.tolist())
 
     def following(self, chunk: Chunk) -> Chunk | None:
         """Return the chunk that comes after one in its file (the paper's fragment alignment), None after the last."""
-        at = place(chunk.root, chunk.path)
-        for part in self.parts:
-            segment = part.segment
-            for number in np.flatnonzero(part.documents & (segment.order == np.uint64(at))).tolist():
+        at = order_key(chunk.root, chunk.path)
+        for masked in self.segments:
+            segment = masked.segment
+            for number in np.flatnonzero(masked.documents & (segment.order == np.uint64(at))).tolist():
                 document: Document = segment.documents[number]
                 following = int(np.searchsorted(document.spans[:, START_LINE], chunk.start_line)) + 1
-                if following < len(document) and part.live[segment.first[number] + following]:
+                if following < len(document) and masked.live[segment.first[number] + following]:
                     return document.chunk(following)
         return None
 
     def _chunk(self, ranked: Ranked) -> Chunk:
-        return self.parts[ranked.part].segment.chunk(ranked.chunk)
+        return self.segments[ranked.segment].segment.chunk(ranked.chunk)
 
-    def _places(self, path: str) -> Sequence[int]:
+    def _order_keys(self, path: str) -> Sequence[int]:
         """Return the places a path may have in the index: one per root that it lies under."""
         if not path:
             return ()
         if not Path(path).is_absolute():
-            return [place(root, PurePath(path).as_posix()) for root in self.roots]
-        pure = PurePath(path)
-        return [place(root, pure.relative_to(root).as_posix()) for root in self.roots if pure.is_relative_to(root)]
+            return [order_key(root, PurePath(path).as_posix()) for root in self.roots]
+        # The document and the folder may each be opened through a link, so their real paths are compared.
+        real = PurePath(os.path.realpath(path))
+        real_roots = self.real_roots or self.roots
+        return [
+            order_key(root, real.relative_to(at).as_posix())
+            for root, at in zip(self.roots, real_roots, strict=True)
+            if real.is_relative_to(at)
+        ]

@@ -26,7 +26,7 @@ from indexer.worker import Outcome
 
 SCHEMA = 2  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
 KEPT_DAYS = 30
-_SPARE_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
+_UNUSED_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -57,12 +57,13 @@ class Store:
         self.file = cache_dir / f"{name}.sqlite3"
         self._max_bytes = max_bytes
         self._connection: sqlite3.Connection | None = None
-        self._said = False
+        self._warned = False
+        self._interruptible = False
         try:
             cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._open()
         except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
+            self._disable(error)
 
     def load(self) -> list[Saved]:
         """Return every file the store knows."""
@@ -100,19 +101,33 @@ class Store:
 
         self._run(write)
 
-    def close(self) -> None:
-        """Drop content that nothing has used for long, or all that is unused if the file is too large, and close."""
+    def compact(self) -> None:
+        """Drop content that nothing has used for long, or all that is unused if the file is too large."""
 
-        def tidy(connection: sqlite3.Connection) -> None:
+        def delete_unused(connection: sqlite3.Connection) -> None:
             too_large = self.file.stat().st_size > self._max_bytes
-            since = int(time.time()) - (0 if too_large else _SPARE_SECONDS)
+            since = int(time.time()) - (0 if too_large else _UNUSED_SECONDS)
             unused = "DELETE FROM content WHERE used <= ? AND digest NOT IN (SELECT digest FROM file)"
             with connection:
                 removed = connection.execute(unused, (since,)).rowcount
             if too_large and removed:
+                self._interruptible = True
                 connection.execute("VACUUM")
 
-        self._run(tidy)
+        try:
+            self._run(delete_unused)
+        finally:
+            self._interruptible = False
+
+    def interrupt(self) -> None:
+        """End `compact` early if it is rewriting the file, which may take long. Any thread may call this."""
+        connection = self._connection
+        if self._interruptible and connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.interrupt()
+
+    def close(self) -> None:
+        """Close the file."""
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -128,7 +143,7 @@ class Store:
             self._discard()
             self._connect()
         with contextlib.suppress(OSError):
-            os.utime(self.file)  # its age tells `tidy` which workspaces are still opened
+            os.utime(self.file)  # its age tells `delete_old_indexes` which workspaces are still opened
             self.file.chmod(0o600)
 
     def _connect(self) -> None:
@@ -158,17 +173,19 @@ class Store:
         try:
             return action(self._connection)
         except (sqlite3.Error, OSError) as error:
+            if "interrupted" in str(error):
+                return None
             if "locked" in str(error) or "busy" in str(error):
                 _log.info("the saved index is in use by another server; this change is not saved")
                 return None
-            self._give_up(error)
+            self._disable(error)
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
                 self._discard()
             return None
 
-    def _give_up(self, error: Exception) -> None:
-        if not self._said:
-            self._said = True
+    def _disable(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
             _log.warning("the index is not saved (%s: %s); it will be built anew at the next start", self.file, error)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -176,7 +193,7 @@ class Store:
             self._connection = None
 
 
-def tidy(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
+def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
     """Delete saved indexes not opened for 30 days, then the longest unopened until the rest fits in `max_bytes`.
 
     Returns what was deleted. A file that another server holds open goes on serving it until it closes. The one that

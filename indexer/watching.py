@@ -1,72 +1,152 @@
-"""Changes on the disk: native events where the system has them, else the word that one must look oneself.
+"""File system events for workspace folders, and for each folder whether its events are complete.
 
-Events only say *where* something may have changed; the writer looks at the disk itself, so an event too many costs one
-`stat` and one lost among thousands is found by the next scan. When native events cannot be had (no support, the watch
-limit, a network file system that refuses), `start` returns the reason once and the writer compares the disk at
-intervals instead.
+Events only say *where* something may have changed; the index looks at the disk itself. So an event too many costs one
+`stat`. Where events are missing (a limit, a network file system, a folder that is not there yet), the reason is known
+for each folder, and the index compares that folder with the disk at intervals.
+
+On Linux, watches are added directory by directory (`indexer.inotify`). macOS and Windows watch a whole tree at once.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable
-from pathlib import Path
+import platform
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+import psutil
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
-# Not that something is read: where a queue of events overflows, watchdog lists the folders again, and in a workspace of
-# some ten thousand folders (environments, `node_modules`) the events of that listing would overflow it anew, for ever.
-_EVENTS: list[type[FileSystemEvent]] = [
-    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileClosedEvent, FileCreatedEvent, FileDeletedEvent,
-    FileModifiedEvent, FileMovedEvent,
-]  # fmt: skip
+MISSING = "it is not there"
+_NETWORK = frozenset(("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "9p", "vboxsf", "prl_fs", "afs", "ceph",
+                      "lustre", "gpfs", "glusterfs", "webdav", "ncpfs", "drvfs"))  # fmt: skip
+_NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gvfs", "fuse.gluster", "fuse.ceph", "fuse.vmhgfs",
+                 "fuse.portal", "fuse.davfs", "osxfuse", "macfuse")  # fmt: skip
 
 
-class Watcher(FileSystemEventHandler):
-    """Watches the folders of a workspace; `on_change` is called on watchdog's thread with absolute paths."""
+class Events(Protocol):
+    """Where events come from on one kind of system."""
 
-    def __init__(self, on_change: Callable[[list[str]], None]) -> None:
-        self._on_change = on_change
-        self._observer: BaseObserver | None = None
+    def set_roots(self, roots: list[str]) -> None:
+        """Watch these directories (real paths) and no others."""
 
-    def start(self, roots: list[Path]) -> str:
-        """Watch these folders instead of those before; return why not, or "" if it works."""
-        self.stop()
-        observer = Observer()
-        try:
-            for root in roots:
-                observer.schedule(self, str(root), recursive=True, event_filter=_EVENTS)
-            observer.start()
-        except OSError as error:
-            observer.unschedule_all()
-            if error.errno in (errno.ENOSPC, errno.EMFILE):
-                return "the system's limit of watched folders is reached (Linux: fs.inotify.max_user_watches)"
-            return f"watching is not possible here ({error.strerror or error})"
-        self._observer = observer
-        return ""
+    def watch(self, root: str, directory: str) -> None:
+        """Watch a directory (real path) of a root, which is about to be listed."""
+
+    def problem(self, root: str) -> str:
+        """Return why the events of a root are not complete, "" if they are."""
 
     def stop(self) -> None:
         """Watch nothing any more."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(timeout=5.0)
-            self._observer = None
+
+
+class Watcher:
+    """Watches the folders of a workspace; `on_change` is called on a thread of its own, with absolute paths."""
+
+    def __init__(self, on_change: Callable[[list[str]], None]) -> None:
+        self._on_change = on_change
+        self._events: Events | None = None
+        self._no_events = ""
+        self._network: dict[str, str] = {}
+
+    def set_roots(self, roots: Sequence[str]) -> None:
+        """Watch these folders (real paths) and no others."""
+        if self._events is None:
+            try:
+                self._events = _events(self._on_change)
+                self._no_events = ""
+            except (OSError, ImportError) as error:
+                self._no_events = f"the system has no events for it ({error})"
+        self._network = {root: network_file_system(root) for root in roots}
+        if self._events is not None:
+            self._events.set_roots(list(roots))
+
+    def watch(self, root: str, directory: str) -> None:
+        """Watch a directory (real path) of a root, which is about to be listed."""
+        if self._events is not None:
+            self._events.watch(root, directory)
+
+    def problem(self, root: str) -> str:
+        """Return why the events of a root are not complete, "" if they are."""
+        if self._events is None:
+            return self._no_events or "nothing is watched"
+        if kind := self._network.get(root):
+            return f"it is on a network file system ({kind}), which does not tell of changes by other machines"
+        return self._events.problem(root)
+
+    def stop(self) -> None:
+        """Watch nothing any more; takes well under a second."""
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
+
+
+class TreeEvents(FileSystemEventHandler):
+    """Events of whole directory trees, as macOS and Windows have them."""
+
+    def __init__(self, on_change: Callable[[list[str]], None]) -> None:
+        self._on_change = on_change
+        self._watches: dict[str, ObservedWatch] = {}
+        self._problems: dict[str, str] = {}
+        self._observer: BaseObserver = Observer()
+        self._observer.start()
+
+    def set_roots(self, roots: list[str]) -> None:
+        """Watch these directories (real paths) and no others."""
+        for root in [root for root in self._watches if root not in roots]:
+            self._observer.unschedule(self._watches.pop(root))
+        self._problems = dict.fromkeys(roots, "")
+        for root in roots:
+            self.watch(root, root)
+
+    def watch(self, root: str, directory: str) -> None:
+        """Watch a root that could not be watched before, because it was not there; else do nothing."""
+        if directory != root or root not in self._problems or (root in self._watches and not self._problems[root]):
+            return
+        if (old := self._watches.pop(root, None)) is not None:  # the root was deleted, and may be there again
+            self._observer.unschedule(old)
+        try:
+            self._watches[root] = self._observer.schedule(self, root, recursive=True)
+            self._problems[root] = ""
+        except (OSError, RuntimeError) as error:
+            self._problems[root] = str(error)
+
+    def problem(self, root: str) -> str:
+        """Return why the events of a root are not complete, "" if they are."""
+        return self._problems.get(root, "")
+
+    def stop(self) -> None:
+        """Watch nothing any more."""
+        self._observer.stop()
+        self._observer.join(timeout=0.5)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on the paths of an event: a rename has two."""
-        paths = (event.src_path, event.dest_path)
-        self._on_change([os.fsdecode(path) for path in paths if path])
+        if event.event_type in ("opened", "closed_no_write"):
+            return
+        paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
+        if event.event_type in ("deleted", "moved") and paths[0] in self._problems:
+            self._problems[paths[0]] = MISSING
+        self._on_change(paths)
+
+
+def network_file_system(directory: str) -> str:
+    """Return the kind of the file system that a directory is on if other machines may change it, else ""."""
+    try:
+        mounts = psutil.disk_partitions(all=True)
+    except (OSError, RuntimeError, ValueError):
+        return ""
+    inside = [mount for mount in mounts if directory == mount.mountpoint or directory.startswith(
+        mount.mountpoint.rstrip(os.sep) + os.sep)]  # fmt: skip
+    kind = max(inside, key=lambda mount: len(mount.mountpoint)).fstype.lower() if inside else ""
+    return kind if kind in _NETWORK or kind.startswith(_NETWORK_FUSE) else ""
+
+
+def _events(on_change: Callable[[list[str]], None]) -> Events:
+    if platform.system() == "Linux":
+        from indexer.inotify import InotifyEvents
+
+        return InotifyEvents(on_change)
+    return TreeEvents(on_change)

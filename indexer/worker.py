@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 from indexer.chunking import Chunking
 from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
-from indexer.languages import language_of
-from indexer.reading import decode, judge, read
+from indexer.languages import SHEBANG_LENGTH, language_of
+from indexer.reading import check_text, decode, read
 from indexer.rules import Reason
 
 _LENGTH = struct.Struct("<Q")
@@ -85,17 +85,17 @@ def perform(task: Task) -> Outcome:
         text = decode(data)
     else:
         digest = digest_of(task.text.encode("utf-8", "replace"), task)
-        text = judge(task.text)
+        text = check_text(task.text)
     if isinstance(text, Reason):
         return Outcome(task.root, task.path, digest, mtime_ns, size, reason=text)
-    language = None if task.plain else language_of(task.path, task.lsp_id)
+    language = None if task.plain else language_of(task.path, task.lsp_id, text)
     record = extract(text, language, task.chunking, root=task.root, path=task.path).to_bytes()
     return Outcome(task.root, task.path, digest, mtime_ns, size, record)
 
 
 def digest_of(data: bytes, task: Task) -> bytes:
     """Return what a record is filed under: the content and all that shapes its chunks."""
-    language = language_of(task.path, task.lsp_id)
+    language = language_of(task.path, task.lsp_id, data[:SHEBANG_LENGTH].decode("latin-1"))
     shape = f"{language.id if language else ''} {task.chunking} {task.plain}"
     return blake2b(data, digest_size=16, person=blake2b(shape.encode(), digest_size=16).digest()).digest()
 

@@ -4,40 +4,45 @@ One thread, the writer, owns all that changes. Whatever happens (a file event, a
 the workers finished, a merge) is an action in its queue. It gathers what belongs together, hands files to the workers,
 puts their results in place and publishes a new `Snapshot` by one assignment. Readers take `snapshot` and never wait;
 the writer itself only moves references and arrays, since reading, parsing and counting happen in other processes, and
-walking the disk, loading, saving and merging on two helper threads.
+walking the disk, loading, saving and merging on two helper threads (`indexer.jobs`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from indexer.agenda import Agenda
-from indexer.changes import Burst, lost_with
+from indexer.buffers import Buffer, Buffers
+from indexer.debouncer import Debouncer, files_in_deleted
 from indexer.document import Extract
-from indexer.folder import Folder, Remembered
-from indexer.parts import SMALL, Merge, Parts, Place
+from indexer.folder import Folder, LoadedFile
+from indexer.jobs import JobThread
+from indexer.locations import FileKey, Locations
 from indexer.pool import Pool
+from indexer.read_queue import ReadQueue
 from indexer.rules import Entry, Reason
+from indexer.scans import ScanSchedule
 from indexer.segment import Segment
+from indexer.segment_list import SMALL, Merge, SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
-from indexer.store import tidy
-from indexer.watching import Watcher
+from indexer.store import delete_old_indexes
+from indexer.watching import MISSING, Watcher
 from indexer.worker import Outcome, Task
 
 _log = logging.getLogger(__name__)
 
 BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; an open buffer changes with each keystroke
 PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are still to come
+CLOSE_SECONDS = 0.8  # how long closing waits for what is still to be saved
 RESCAN_FROM = 1_000  # touched paths in one burst from which on the system may have dropped events
 
 
@@ -48,12 +53,6 @@ class Progress:
     stage: Literal["scan", "read", "ready"]
     done: int
     total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    text: str
-    lsp_id: str
 
 
 # A file's time of change, size and digest when it was last read. A tuple of plain values, since there may be 40,000 of
@@ -85,29 +84,31 @@ class WorkspaceIndex:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle, self._idle_lock = threading.Event(), threading.Lock()
         self._closing = False
-        self._writer = threading.Thread(target=self._write, name="index-writer", daemon=True)
-        self._disk = ThreadPoolExecutor(1, "index-disk")
-        self._merger = ThreadPoolExecutor(1, "index-merger")
-        self._pool = Pool(self.settings.worker_count(), lambda outcomes: self._post(lambda: self._done(outcomes)))
+        self._writer = threading.Thread(target=self._run_writer, name="index-writer", daemon=True)
+        self._disk, self._merger = JobThread("index-disk"), JobThread("index-merger")
+        self._pool = Pool(
+            self.settings.worker_count(), lambda outcomes: self._post(lambda: self._apply_outcomes(outcomes))
+        )
         self._watcher = Watcher(self.touch)
         self._snapshot = Snapshot(retriever=self.settings.retriever, query_lines=self.settings.query_lines)
 
         # What follows is the writer's alone.
         self._folders: dict[str, Folder] = {}
-        self._inner: dict[str, tuple[str, ...]] = {}  # for each folder the others inside it, as "path/in/it/"
-        self._parts = Parts()
-        self._known: dict[Place, _Known] = {}
-        self._buffers: dict[str, _Buffer] = {}  # every open document, in the workspace or not, by its absolute path
-        self._touched, self._typed = Burst(), Burst(BUFFER_QUIET, BUFFER_LATEST)
-        self._agenda = Agenda()
-        self._batches = 0  # in the workers' hands
-        self._helpers = 0  # jobs on the helper threads whose result is awaited
+        self._locations = Locations()
+        self._scans = ScanSchedule(self.settings.poll_seconds)
+        self._segments = SegmentList()
+        self._known: dict[FileKey, _Known] = {}
+        self._buffers = Buffers()  # every open document, in the workspace or not
+        self._changed_paths, self._changed_buffers = Debouncer(), Debouncer(BUFFER_QUIET, BUFFER_LATEST)
+        self._read_queue = ReadQueue()
+        self._pending_batches = 0  # in the workers' hands
+        self._helper_jobs = 0  # jobs on the helper threads whose result is awaited
         self._merging = False
         self._changed = False
-        self._published_at = self._told_at = 0.0
-        self._next_poll = float("inf")
-        self._read = 0  # files since the index was last idle
-        self._said: set[str] = set()
+        self._published_at = self._progress_at = 0.0
+        self._compacted = not self._cache_dir
+        self._files_read = 0  # files since the index was last idle
+        self._warned: set[str] = set()
 
     # For everybody ----------------------------------------------------------------------------------------------
 
@@ -121,23 +122,26 @@ class WorkspaceIndex:
         self._writer.start()
         self._pool.start()
         if (cache := self._cache_dir) is not None:
-            self._on_disk(lambda: tidy(cache, max_bytes=self.settings.cache_bytes))
+            self._disk.submit(lambda: delete_old_indexes(cache, max_bytes=self.settings.cache_bytes))
         self.set_roots(self._roots)
 
     def close(self) -> None:
-        """Stop all that runs; what was indexed stays saved. May be called twice."""
+        """Stop all that runs, within a second; what was indexed stays saved. May be called twice."""
         if self._closing:
             return
-        self._closing = True
-        self._watcher.stop()
+        self._closing = True  # which ends a scan that runs, too
+        end = time.monotonic() + CLOSE_SECONDS
         if self._writer.is_alive():
             self._post(lambda: None)
-            self._writer.join()
+            self._writer.join(CLOSE_SECONDS)
+        self._watcher.stop()
         self._pool.close()
-        for folder in self._folders.values():
-            self._on_disk(folder.close)
-        self._disk.shutdown()
-        self._merger.shutdown()
+        for folder in list(self._folders.values()):
+            folder.interrupt()
+            self._disk.submit(folder.close)
+        if not self._disk.close(max(end - time.monotonic(), 0.1)):
+            _log.info("the disk does not answer; some of what was indexed is not saved")
+        self._merger.close(0.0)
 
     def set_roots(self, roots: Sequence[Path]) -> None:
         """Index these folders from now on; those that stay are not read again."""
@@ -147,8 +151,8 @@ class WorkspaceIndex:
     def set_buffer(self, path: str | Path, text: str | None, lsp_id: str = "") -> None:
         """Let an open document's text stand for the file; None ends that, and the disk counts again."""
         name = str(Path(path).absolute())
-        buffer = None if text is None else _Buffer(text, lsp_id)
-        self._post(lambda: self._type(name, buffer))
+        buffer = None if text is None else Buffer(text, lsp_id)
+        self._post(lambda: self._change_buffer(name, buffer))
 
     def touch(self, paths: Iterable[str | Path]) -> None:
         """Say that something may have changed at these absolute paths (files or folders, there or gone)."""
@@ -157,7 +161,7 @@ class WorkspaceIndex:
 
     def rescan(self) -> None:
         """Compare all folders with the disk."""
-        self._post(lambda: self._scan(list(self._folders)))
+        self._post(lambda: self._scan(self._folders))
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until all that was said so far is indexed and published; False if it took longer than `timeout` s."""
@@ -170,14 +174,21 @@ class WorkspaceIndex:
             self._idle.clear()
             self._actions.put(action)
 
-    def _write(self) -> None:
+    def _run_writer(self) -> None:
         while not self._closing:
             try:
                 action = self._actions.get(timeout=self._pause())
             except queue.Empty:
                 action = None
             # A bug in one step must not end the thread that all others rely on.
-            for step in (action, self._look, self._hand_out, self._merge, self._publish, self._rest):
+            for step in (
+                action,
+                self._process_changes,
+                self._submit_batches,
+                self._merge,
+                self._publish,
+                self._update_idle,
+            ):
                 try:
                     if step is not None:
                         step()
@@ -186,7 +197,7 @@ class WorkspaceIndex:
 
     def _pause(self) -> float | None:
         """Return how long the writer may sleep if nobody says anything; None for ever."""
-        due = min(self._touched.due(), self._typed.due(), self._next_poll)
+        due = min(self._changed_paths.due(), self._changed_buffers.due(), self._scans.due())
         if self._changed:
             due = min(due, self._published_at + PUBLISH_EVERY)
         return None if due == float("inf") else max(due - time.monotonic(), 0.0)
@@ -194,32 +205,37 @@ class WorkspaceIndex:
     def _publish(self) -> None:
         """Make what changed visible to readers, at once unless much more is about to come."""
         now = time.monotonic()
-        if self._changed and not (self._agenda.long and now < self._published_at + PUBLISH_EVERY):
+        if self._changed and not (self._read_queue.is_long and now < self._published_at + PUBLISH_EVERY):
             self._changed, self._published_at = False, now
             self._snapshot = replace(
                 self._snapshot,
-                roots=tuple(self._folders),
-                parts=self._parts.current,
+                roots=tuple(self._locations.roots),
+                real_roots=tuple(self._locations.roots.values()),
+                segments=self._segments.current,
                 version=self._snapshot.version + 1,
             )
 
-    def _rest(self) -> None:
+    def _update_idle(self) -> None:
         """Call the index idle if nothing at all is left to do."""
-        waiting = self._touched or self._typed or self._agenda or self._changed
-        if waiting or self._batches or self._helpers or self._merging:
+        waiting = self._changed_paths or self._changed_buffers or self._read_queue or self._changed
+        if waiting or self._pending_batches or self._helper_jobs or self._merging:
             return
         with self._idle_lock:
             if self._actions.empty() and not self._idle.is_set():
                 self._idle.set()
-                self._read = 0
+                self._files_read = 0
+                if not self._compacted:  # once, when nothing waits for the disk any more
+                    self._compacted = True
+                    for folder in self._folders.values():
+                        self._disk.submit(folder.compact)
                 self._on_progress(Progress("ready", self._snapshot.files, self._snapshot.files))
 
-    def _help(self, helper: ThreadPoolExecutor, work: Callable[[], Callable[[], None]]) -> None:
+    def _run_on_helper(self, helper: JobThread, work: Callable[[], Callable[[], None]]) -> None:
         """Do work on a helper thread, and then what it returned on the writer's."""
-        self._helpers += 1
+        self._helper_jobs += 1
 
         def finish(then: Callable[[], None] | None) -> None:
-            self._helpers -= 1
+            self._helper_jobs -= 1
             if then is not None:
                 then()
 
@@ -227,38 +243,31 @@ class WorkspaceIndex:
             then = None
             try:
                 then = work()
-            except Exception:
-                _log.exception("an index job failed")
-            self._post(lambda: finish(then))
+            finally:
+                self._post(lambda: finish(then))
 
         helper.submit(run)
 
-    def _on_disk(self, work: Callable[[], object]) -> None:
-        """Do work on the disk thread that nobody waits for."""
-        self._disk.submit(work).add_done_callback(_log_failure)
-
     # Folders ----------------------------------------------------------------------------------------------------
 
-    def _change_roots(self, wanted: Sequence[str]) -> None:
+    def _change_roots(self, names: Sequence[str]) -> None:
+        self._locations = Locations(names)
+        wanted = self._locations.roots
         for name in [name for name in self._folders if name not in wanted]:
-            self._on_disk(self._folders.pop(name).close)
-            self._agenda.drop(name)
+            self._disk.submit(self._folders.pop(name).close)
+            self._read_queue.remove_root(name)
+            self._scans.remove(name)
         stay, new = list(self._folders), [name for name in wanted if name not in self._folders]
-        folders = self._folders | {name: Folder(Path(name), self.settings, self._cache_dir) for name in new}
-        # Of nested folders the inner one comes first, so that its files are its own.
-        self._folders = dict(sorted(folders.items(), key=lambda item: (-len(item[0]), item[0])))
-        self._inner = {root: _inside(root, self._folders) for root in self._folders}
-        self._leave([place for place in self._known if not self._belongs(place)])
+        for name in new:
+            self._folders[name] = Folder(Path(name), self.settings, self._cache_dir)
+        self._remove_files([key for key in self._known if not self._locations.has(key)])
         self._changed = True
+        if self.settings.watch:
+            self._watcher.set_roots(list(wanted.values()))
         for name in new:
             self._load(name)
-        if self.settings.watch:
-            problem = self._watcher.start([Path(name) for name in wanted])
-            self._next_poll = time.monotonic() + self.settings.poll_seconds if problem else float("inf")
-            if problem:
-                self._say(f"{problem}; the disk is compared every {self.settings.poll_seconds:.0f} s instead")
-        # A folder inside of another takes files from it or gives them back; and while a watcher starts, none watches.
-        self._agenda.hurry(self._opened())
+        # A folder inside of another takes files from it or gives them back.
+        self._read_queue.add_first(self._open_files())
         self._scan(stay)
 
     def _load(self, root: str) -> None:
@@ -267,206 +276,223 @@ class WorkspaceIndex:
         self._on_progress(Progress("scan", 0, 0))
 
         def work() -> Callable[[], None]:
-            remembered = folder.load()
-            segment = Segment.build([file.extract for file in remembered if file.extract is not None])
-            return lambda: self._loaded(root, remembered, segment)
+            loaded = folder.load()
+            segment = Segment.build([file.extract for file in loaded if file.extract is not None])
+            return lambda: self._loaded(root, loaded, segment)
 
-        self._help(self._disk, work)
+        self._run_on_helper(self._disk, work)
 
-    def _loaded(self, root: str, remembered: Sequence[Remembered], segment: Segment) -> None:
+    def _loaded(self, root: str, loaded: Sequence[LoadedFile], segment: Segment) -> None:
         if root not in self._folders:
             return
-        for file in remembered:
+        for file in loaded:
             self._known.setdefault((root, file.entry.path), (file.entry.mtime_ns, file.entry.size, file.digest))
         if segment.documents:
-            self._parts.include(segment)
+            self._segments.include(segment)
             self._changed = True
-        self._leave([place for file in remembered if not self._belongs(place := (root, file.entry.path))])
-        self._agenda.hurry(self._opened())
+        self._remove_files([key for file in loaded if not self._locations.has(key := (root, file.entry.path))])
+        self._read_queue.add_first(self._open_files())
         self._scan([root])
 
-    def _scan(self, roots: Sequence[str]) -> None:
+    def _scan(self, roots: Iterable[str]) -> None:
+        now = time.monotonic()
         for root in roots:
+            if self._scans.request(root, now):
+                self._run_on_helper(self._disk, partial(self._scan_now, root, self._folders[root], self._locations))
 
-            def work(
-                root: str = root, folder: Folder = self._folders[root], inner: tuple[str, ...] = self._inner[root]
-            ) -> Callable[[], None]:
-                entries, problems = folder.scan(inner)
-                return lambda: self._scanned(root, entries, problems)
+    def _scan_now(self, root: str, folder: Folder, locations: Locations) -> Callable[[], None]:
+        """Compare a folder with the disk, on the disk thread. Watches each directory before it is listed."""
+        real = locations.roots[root]
 
-            self._help(self._disk, work)
+        def watch(directory: str) -> None:
+            if self.settings.watch:
+                self._watcher.watch(real, os.path.join(real, directory) if directory else real)  # noqa: PTH118
 
-    def _scanned(self, root: str, entries: Sequence[Entry], problems: Sequence[Reason]) -> None:
-        if root not in self._folders:
+        try:
+            entries, problems = folder.scan(locations.inner(root), watch, lambda: self._closing)
+        except Exception:  # a bug; what is known of the folder stays, and it is scanned again later
+            _log.exception("%s could not be scanned", root)
+            return lambda: self._scan_ended(root, folder, has_events=False)
+        if not self._closing:
+            watch(os.path.join(".git", "info"))  # noqa: PTH118 - whose `exclude` file changes what is indexed
+        return lambda: self._scanned(root, folder, entries, problems)
+
+    def _scanned(self, root: str, folder: Folder, entries: Sequence[Entry], problems: Sequence[Reason]) -> None:
+        if self._folders.get(root) is not folder or self._closing:
             return
         for problem in problems:
-            self._say(str(problem))
+            self._warn_once(str(problem))
         found = {(root, entry.path): entry for entry in entries}
-        known, opened = self._known, self._opened()
-        self._agenda.hurry([place for place in self._places() if place[0] == root and place not in found])
-        self._agenda.add(
-            place
-            for place, entry in found.items()
-            if known.get(place, ())[:2] != (entry.mtime_ns, entry.size) and place not in opened
+        known, opened = self._known, self._open_files()
+        self._read_queue.add_first([key for key in self._all_files() if key[0] == root and key not in found])
+        self._read_queue.add(
+            key
+            for key, entry in found.items()
+            if known.get(key, ())[:2] != (entry.mtime_ns, entry.size) and key not in opened
         )
+        self._scan_ended(root, folder, has_events=not self._missing_events(root))
+
+    def _scan_ended(self, root: str, folder: Folder, *, has_events: bool) -> None:
+        is_current = self._folders.get(root) is folder
+        if is_current and self._scans.finish(root, time.monotonic(), has_events=has_events):
+            self._scan([root])
+
+    def _missing_events(self, root: str) -> str:
+        """Return why a folder has to be compared with the disk from time to time, and say it the first time."""
+        problem = self._watcher.problem(self._locations.roots[root]) if self.settings.watch else ""
+        if problem and problem != MISSING:  # that it is missing was said when it could not be listed
+            seconds = self.settings.poll_seconds
+            self._warn_once(f"{root} is compared with the disk every {seconds:.0f} s or less often: {problem}")
+        return problem
 
     # Changes ----------------------------------------------------------------------------------------------------
 
     def _touch(self, paths: Sequence[str]) -> None:
         now = time.monotonic()
         for path in paths:
-            self._touched.add(path, now)
+            self._changed_paths.add(path, now)
 
-    def _type(self, path: str, buffer: _Buffer | None) -> None:
-        place = self._place(path)
+    def _change_buffer(self, name: str, buffer: Buffer | None) -> None:
         if buffer is not None:
-            self._buffers[path] = buffer
-            if place is not None:
-                self._typed.add(path, time.monotonic())
-        elif self._buffers.pop(path, None) is not None and place is not None:
-            self._agenda.hurry([place])
+            changed = self._buffers.put(name, self._locations.real_document(name), buffer)
+            for real in changed:
+                if self._locations.key(real) is not None:
+                    self._changed_buffers.add(real, time.monotonic())
+        else:
+            changed = self._buffers.remove(name)
+            self._read_queue.add_first(key for real in changed if (key := self._locations.key(real)))
 
-    def _look(self) -> None:
+    def _process_changes(self) -> None:
         """Turn paths that are due into files to read, or into a scan where single files do not say it."""
         now = time.monotonic()
-        self._agenda.hurry(place for path in self._typed.take(now) if (place := self._place(path)))
-        paths = self._touched.take(now)
+        buffers = self._changed_buffers.take(now)
+        self._read_queue.add_first(key for real in buffers if (key := self._locations.key(real)))
+        paths = self._changed_paths.take(now)
         missing: set[str] = set()
         scan = set(self._folders) if len(paths) >= RESCAN_FROM else set()
         for path in paths:
-            if (place := self._place(path)) is None:
+            real = self._locations.real_entry(path)
+            if (key := self._locations.key(real)) is None:
+                scan.update(root for root, at in self._locations.roots.items() if real == at)
                 continue
-            root, name = place
+            root, name = key
+            rules = self._folders[root].rules
             if self._folders[root].is_rule(name):
                 self._folders[root].renew_rules()
                 scan.add(root)
-            elif self._folders[root].rules.passes_over(name):
+            elif rules.never_indexes(name):
                 continue
-            elif place in self._known or place in self._agenda or Path(path).is_file():
-                self._agenda.hurry([place])
-            elif Path(path).is_dir():
-                if self._folders[root].rules.enters(name):
+            elif key in self._known or key in self._read_queue or os.path.isfile(real):  # noqa: PTH113
+                self._read_queue.add_first([key])
+            elif os.path.isdir(real) and not os.path.islink(real):  # noqa: PTH112, PTH114
+                if rules.enters(name):
                     scan.add(root)
             else:
-                missing.add(Path(path).as_posix())
+                missing.add(Path(root, name).as_posix())
         if missing:
-            self._agenda.hurry(lost_with(missing, self._places()))
-        if now >= self._next_poll:
-            self._next_poll = now + self.settings.poll_seconds
-            scan.update(self._folders)
+            self._read_queue.add_first(files_in_deleted(missing, self._all_files()))
+        scan.update(root for root in self._scans.take(now) if root in self._folders)
         if scan:
             self._scan(sorted(scan))
 
-    def _place(self, path: str) -> Place | None:
-        """Return the folder that a path lies in (the innermost) and its name there."""
-        for root in self._folders:
-            if path.startswith(root) and path != root and (pure := Path(path)).is_relative_to(root):
-                return root, pure.relative_to(root).as_posix()
-        return None
-
-    def _belongs(self, place: Place) -> bool:
-        """Tell whether a file lies in a folder of the workspace, and in no folder inside that one."""
-        root, path = place
-        return root in self._folders and not path.startswith(self._inner[root])
-
-    def _places(self) -> set[Place]:
+    def _all_files(self) -> set[FileKey]:
         """Return the files that the index knows or that are on their way into it."""
-        return {*self._known, *self._agenda}
+        return {*self._known, *self._read_queue}
 
-    def _opened(self) -> set[Place]:
+    def _open_files(self) -> set[FileKey]:
         """Return the files of the workspace that are open documents."""
-        return {place for path in self._buffers if (place := self._place(path)) is not None}
+        return {key for real in self._buffers if (key := self._locations.key(real)) is not None}
 
     # Files ------------------------------------------------------------------------------------------------------
 
-    def _hand_out(self) -> None:
+    def _submit_batches(self) -> None:
         """Keep each worker busy with one batch and have one more waiting."""
-        while self._batches <= self._pool.size and (places := self._agenda.take(self._size)):
+        while self._pending_batches <= self._pool.size and (keys := self._read_queue.take_batch(self._size)):
             tasks = []
-            for place in places:
-                task = self._task(place)
+            for key in keys:
+                task = self._task(key)
                 if isinstance(task, Task):
                     tasks.append(task)
                 else:
-                    self._agenda.done([place])
-                    self._leave([place])
+                    self._read_queue.finish([key])
+                    self._remove_files([key])
             if tasks:
-                self._batches += 1
+                self._pending_batches += 1
                 self._pool.submit(tasks)
 
-    def _size(self, place: Place) -> int:
-        return self._known[place][1] if place in self._known else 12_000
+    def _size(self, key: FileKey) -> int:
+        return self._known[key][1] if key in self._known else 12_000
 
-    def _task(self, place: Place) -> Task | Reason:
-        root, path = place
-        if not self._belongs(place):
+    def _task(self, key: FileKey) -> Task | Reason:
+        root, path = key
+        if not self._locations.has(key):
             return Reason("outside", path)
         chunking, most = self.settings.chunking, self.settings.max_file_bytes
-        if (buffer := self._buffers.get(str(Path(root, path)))) is not None:
-            reason = self._folders[root].rules.why_not(path, size=len(buffer.text))
+        if (buffer := self._buffers.get(self._locations.real(key))) is not None:
+            reason = self._folders[root].rules.why_not(path, buffer=buffer.text, lsp_id=buffer.lsp_id)
             return reason or Task(root, path, chunking, most, buffer.text, buffer.lsp_id)
         reason = self._folders[root].rules.why_not(path)
-        digest = self._known[place][2] if place in self._known else b""
+        digest = self._known[key][2] if key in self._known else b""
         return reason or Task(root, path, chunking, most, known=digest, store=self._folders[root].store_file)
 
-    def _done(self, outcomes: Sequence[Outcome]) -> None:
+    def _apply_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Put a batch's results in place."""
-        self._batches -= 1
-        self._read += len(outcomes)
-        self._agenda.done((outcome.root, outcome.path) for outcome in outcomes)
-        outcomes = [outcome for outcome in outcomes if self._belongs((outcome.root, outcome.path))]
+        self._pending_batches -= 1
+        self._files_read += len(outcomes)
+        self._read_queue.finish((outcome.root, outcome.path) for outcome in outcomes)
+        outcomes = [outcome for outcome in outcomes if self._locations.has((outcome.root, outcome.path))]
         extracts, gone = [], []
         for outcome in outcomes:
-            place = (outcome.root, outcome.path)
+            key = (outcome.root, outcome.path)
             if outcome.reason is not None:
-                gone.append(place)
+                gone.append(key)
                 if outcome.reason.rule == "unreadable":
-                    self._say(str(outcome.reason))
+                    self._warn_once(str(outcome.reason))
             elif outcome.record is not None:
-                extracts.append(Extract.from_bytes(*place, outcome.record))
-            elif place not in self._known or self._known[place][2] != outcome.digest:
+                extracts.append(Extract.from_bytes(*key, outcome.record))
+            elif key not in self._known or self._known[key][2] != outcome.digest:
                 # It has not changed, but the index meanwhile let go of what it has not changed from.
-                self._agenda.hurry([place])
+                self._read_queue.add_first([key])
                 continue
             if outcome.digest:
                 # A buffer's text is not on the disk: it must look changed once the buffer is closed.
-                self._known[place] = (outcome.mtime_ns, outcome.size, outcome.digest)
+                self._known[key] = (outcome.mtime_ns, outcome.size, outcome.digest)
             else:
-                self._known.pop(place, None)
+                self._known.pop(key, None)
         if extracts or gone:
-            self._parts.apply(extracts, gone)
+            self._segments.apply(extracts, gone)
             self._changed = True
-        opened = self._opened()
+        opened = self._open_files()
         for root in {outcome.root for outcome in outcomes}:
             mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in opened and o.mtime_ns]
             if mine:
-                self._on_disk(partial(self._folders[root].save, mine))
+                self._disk.submit(partial(self._folders[root].save, mine))
         now = time.monotonic()
-        if self._agenda and now > self._told_at + PUBLISH_EVERY:
-            self._told_at = now
-            self._on_progress(Progress("read", self._read, self._read + len(self._agenda)))
+        if self._read_queue and now > self._progress_at + PUBLISH_EVERY:
+            self._progress_at = now
+            self._on_progress(Progress("read", self._files_read, self._files_read + len(self._read_queue)))
 
-    def _leave(self, places: Sequence[Place]) -> None:
+    def _remove_files(self, keys: Sequence[FileKey]) -> None:
         """Take files out of the index, and out of what is saved of the folders that stay."""
-        places = [place for place in places if place in self._known or place in self._parts.places]
-        if not places:
+        keys = [key for key in keys if key in self._known or key in self._segments.files]
+        if not keys:
             return
-        self._parts.apply((), places)
+        self._segments.apply((), keys)
         self._changed = True
-        for place in places:
-            self._known.pop(place, None)
-        for root in {root for root, _ in places} & self._folders.keys():
-            self._on_disk(partial(self._folders[root].forget, [path for at, path in places if at == root]))
+        for key in keys:
+            self._known.pop(key, None)
+        for root in {root for root, _ in keys} & self._folders.keys():
+            self._disk.submit(partial(self._folders[root].forget, [path for at, path in keys if at == root]))
 
     def _merge(self) -> None:
         """Merge parts where there are many: small ones at once, large ones beside the writer."""
-        while not self._merging and (merge := self._parts.next_merge(tidy=not self._agenda)):
+        while not self._merging and (merge := self._segments.next_merge(tidy=not self._read_queue)):
             if len(merge) <= SMALL:
-                self._parts.adopt(merge, merge.run())
+                self._segments.adopt(merge, merge.run())
                 self._changed = True
                 continue
             self._merging = True
-            self._help(self._merger, partial(self._merged, merge))
+            self._run_on_helper(self._merger, partial(self._merged, merge))
 
     def _merged(self, merge: Merge) -> Callable[[], None]:
         segment: Segment | None = None
@@ -478,26 +504,15 @@ class WorkspaceIndex:
         def adopt() -> None:
             self._merging = False
             if segment is None:
-                self._parts.leave(merge)
+                self._segments.leave(merge)
                 return
-            self._parts.adopt(merge, segment)
+            self._segments.adopt(merge, segment)
             self._changed = True
 
         return adopt
 
-    def _say(self, message: str) -> None:
+    def _warn_once(self, message: str) -> None:
         """Log a message the first time."""
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             _log.warning("%s", message)
-
-
-def _inside(root: str, folders: Iterable[str]) -> tuple[str, ...]:
-    """Return which folders lie inside of one, as the beginnings that the paths of their files have in it."""
-    inner = [Path(other) for other in folders if other != root and Path(other).is_relative_to(root)]
-    return tuple(f"{folder.relative_to(root).as_posix()}/" for folder in inner)
-
-
-def _log_failure(job: Future[object]) -> None:
-    if (error := job.exception()) is not None:
-        _log.error("what was indexed could not be saved", exc_info=error)

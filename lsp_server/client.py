@@ -40,6 +40,8 @@ class Client:
     settings: Mapping[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
     """Notifications and requests of the server, in the order in which they came."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """What to answer to requests of the server, by method, other than null; settings are answered anyway."""
 
     def __post_init__(self) -> None:
         self.capabilities: Message = {}
@@ -231,7 +233,7 @@ class Client:
 
     def _answer(self, message: Message) -> Any:
         if message["method"] != "workspace/configuration":
-            return None
+            return self.answers.get(message["method"])
         return [self.settings for _ in message["params"]["items"]]
 
 

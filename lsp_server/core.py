@@ -20,22 +20,26 @@ import platformdirs
 
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
+from lsp_server.choosing import AUTO, better, choose
 from lsp_server.settings import Settings
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
-from policy.engine.supervisor import State, Supervisor
+from policy.engine.speed import Speeds
+from policy.engine.supervisor import EngineState, Supervisor
 from policy.errors import EngineError, ModelError
 from policy.gating import calibration
-from policy.generators import Own
+from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from indexer.model import Retriever
-    from policy.generators import Source
+    from policy.generators import GeneratorProvider
+    from policy.models.choice import Better
     from policy.models.locate import ModelFile
 
 log = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ def cache_dir() -> Path:
 class Observer(Protocol):
     """Who wants to know what the core does. Called on the event loop."""
 
-    def engine_changed(self, state: State, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str) -> None:
         """The worker starts, serves, or has failed."""
 
     def indexing(self, progress: Progress) -> None:
@@ -216,23 +220,49 @@ class Core:
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
-        model = models.resolve(settings.model)
-        supervisor = await supervisor_of(
-            model,
-            settings,
-            layout=settings.layout,
-            notice=self._observer.notice,
-            on_state=lambda state: self._observer.engine_changed(state, models.name_of(model.path)),
-        )
-        return Completer(supervisor, self._retriever, source=await self._source())
 
-    async def _source(self) -> Source:
+        async def engine_of(model: ModelFile) -> Supervisor:
+            return await supervisor_of(
+                model,
+                settings,
+                layout=settings.layout,
+                notice=self._observer.notice,
+                on_state=lambda state: self._observer.engine_changed(state, locate.name_of(model.path)),
+            )
+
+        if settings.model in AUTO:
+            supervisor = await choose(engine_of, Speeds(), _engine_settings(settings), self._observer.notice)
+        else:
+            supervisor = await engine_of(locate.resolve(settings.model))
+        return Completer(supervisor, self._retriever, provider=await self._provider())
+
+    async def better_model(self) -> Better | None:
+        """A model that would complete better on this machine, and has to be fetched first.
+
+        Measures the model in use where that was not done yet. Raises what `complete` does.
+        """
+        if self._settings.model not in AUTO:
+            return None
+        completer = await self._completer_now()
+        await completer.supervisor.engine()
+        return await better(completer.supervisor, Speeds(), _engine_settings(self._settings))
+
+    def uses(self, file: str) -> bool:
+        """Whether the model file of this name completes at the moment."""
+        return self._completer is not None and self._completer.supervisor.model.name == file
+
+    async def choose_again(self) -> None:
+        """Other models are installed now: look for the one to use with the next request."""
+        if self._settings.model in AUTO:
+            await self._close_completer()
+
+    async def _provider(self) -> GeneratorProvider:
         """Who writes, by the settings; the local model where what is set cannot be used at all."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
         if settings.generator == "gguf":
             try:
-                model = models.resolve(settings.generator_model)
+                model = locate.resolve(settings.generator_model)
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model completes in its place.")
@@ -244,7 +274,7 @@ class Core:
             prompts = TextPrompts(settings.server_prompt, replace(Budgets(), **_budgets(settings)))
             wire = Wire(settings.server_url, self._server_key)
             return Server(wire, settings.generator_model, prompts, tell, decides=settings.server_decides)
-        return Own()
+        return SameModel()
 
     async def _close_completer(self) -> None:
         if self._opening is not None:
@@ -267,7 +297,7 @@ async def supervisor_of(
     *,
     layout: str = "",
     notice: Callable[[str], None],
-    on_state: Callable[[State], None] = lambda _state: None,
+    on_state: Callable[[EngineState], None] = lambda _state: None,
 ) -> Supervisor:
     """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)
@@ -276,7 +306,7 @@ async def supervisor_of(
         model.path,
         _engine_settings(settings),
         layout=layout,
-        budgets={**models.recommended_budgets(model), **_budgets(settings)},
+        budgets={**locate.recommended_budgets(model), **_budgets(settings)},
         layers=header.number(f"{header.architecture}.block_count", 32),
         memory=cache_dir() / "engine.json",
         log=log.info,

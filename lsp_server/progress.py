@@ -1,4 +1,4 @@
-"""Progress bars in the editor (`$/progress`) for what takes long: loading the model, the first indexing."""
+"""Progress bars in the editor (`$/progress`) for what takes long: a model to fetch or to load, the first indexing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
-_TITLES = {"model": "Loading the completion model", "index": "Indexing the workspace"}
+_TITLES = {
+    "model": "Loading the completion model",
+    "index": "Indexing the workspace",
+    "pull": "Downloading the completion model",
+}
 
 
 @dataclass
@@ -26,7 +30,7 @@ class _Bar:
 class ProgressBars:
     """At most one bar a task. A client that shows none gets none; one that is slow to agree misses the beginning."""
 
-    def __init__(self, ls: RepoformerServer) -> None:
+    def __init__(self, ls: HandlerContext) -> None:
         self._ls = ls
         self._bars: dict[str, _Bar] = {}
         self._creating: set[asyncio.Task[None]] = set()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexer.model import Hit
-    from policy.completion.completer import Completion
+    from policy.completion.request import Completion
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:

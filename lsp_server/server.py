@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -96,7 +96,7 @@ class RepoformerServer(LanguageServer):
         places = error.data.get("traceback", []) if isinstance(error, JsonRpcException) and error.data else []
         log.error("internal error: %s\n%s", type(error).__name__, "".join(places), exc_info=error)
 
-    # -- what handlers need of the client ------------------------------------------------------------------------------
+    # -- what handlers use (lsp_server.context.HandlerContext) ---------------------------------------------------------
 
     async def ask(self, method: str, params: Any) -> Any:
         """Send a request and wait for the answer. Raises `JsonRpcException` where the answer is an error.
@@ -113,7 +113,7 @@ class RepoformerServer(LanguageServer):
         except JsonRpcException as error:
             log.warning("the client refused to register %s: %s", method, error)
 
-    # -- what the session says (lsp_server.session.Client) -------------------------------------------------------------
+    # -- what the session says (lsp_server.session.ClientOutput) -------------------------------------------------------
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message to the person."""
@@ -126,6 +126,21 @@ class RepoformerServer(LanguageServer):
     def show_progress(self, task: str, share: float | None) -> None:
         """Show a task's progress, where the client can."""
         self._bars.show(task, share)
+
+    async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
+        """Ask with `window/showMessageRequest`; a client that does not announce that it can is told `otherwise`."""
+        window = self.client_capabilities.window
+        if window is None or window.show_message is None:
+            self.show("info", otherwise)
+            return None
+        items = [types.MessageActionItem(title=action) for action in actions]
+        asked = types.ShowMessageRequestParams(type=types.MessageType.Info, message=text, actions=items)
+        try:
+            answer = await self.ask(types.WINDOW_SHOW_MESSAGE_REQUEST, asked)
+        except JsonRpcException as error:
+            log.info("the client did not ask: %s", error)
+            return None
+        return answer.title if answer else None
 
     def _forward_log(self, level: int, line: str) -> None:
         kind = (

@@ -1,8 +1,8 @@
 """What one connection has: documents, settings, the core, and the requests that run.
 
-Handlers in `features` turn messages into calls of this class; it knows no messages. What it has to say goes through
-`Client`. Everything here runs on the event loop and none of it takes long: documents are values, and the work is done
-in the index's threads and in the worker process.
+Handlers in `features` turn messages into calls of `Session`, which knows no messages. It reports through
+`ClientOutput`. Everything here runs on the event loop, and nothing takes long: documents are values, and the work is
+done in the index's threads and in the worker process.
 """
 
 from __future__ import annotations
@@ -11,36 +11,37 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pygls.uris import to_fs_path
 
-from indexer.languages import language_of
+from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.model import Cursor
 from lsp_server import log as logs
 from lsp_server import parent
 from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
+from lsp_server.offer import Answers, offer
 from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
-from policy.completion.completer import Completion, Request, Trigger, after
+from policy.completion.request import Completion, Request, Trigger
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
 if TYPE_CHECKING:
     from indexer.workspace import Progress
-    from policy.engine.supervisor import State
+    from policy.engine.supervisor import EngineState
 
 log = logging.getLogger(__name__)
 
 Fate = Literal["offered", "shown", "partly accepted", "accepted"]
 
 
-class Client(Protocol):
+class ClientOutput(Protocol):
     """What a session says to its client."""
 
     def show(self, severity: Severity, text: str) -> None:
@@ -51,6 +52,9 @@ class Client(Protocol):
 
     def show_progress(self, task: str, share: float | None) -> None:
         """Say how far a long task is: its share from 0 to 1, None where that is unknown; at 1 it has ended."""
+
+    async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
+        """Which of `actions` the person takes; None for none of them. Where the client cannot ask, tell `otherwise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Record:
 class Session:
     """One client's state. `stopped` is set once the connection is to end."""
 
-    def __init__(self, client: Client, defaults: Mapping[str, object]) -> None:
+    def __init__(self, client: ClientOutput, defaults: Mapping[str, object]) -> None:
         self.stopped = asyncio.Event()
         self.exit_status = 1  # unless the client asks to shut down first
         self.encoding: Encoding = "utf-16"
@@ -114,6 +118,20 @@ class Session:
     async def _warm_up(self) -> None:
         if self._started.is_set() and self.settings.enabled:
             await self._core.warm_up()
+            await self._offer_better()
+
+    async def _offer_better(self) -> None:
+        """Offer a better model, where this machine is fast enough for one; use it once it is there."""
+        better = await self._core.better_model()
+        if better is None or not await offer(better, self._client, Answers()):
+            return
+        await self._core.choose_again()
+        await self._core.warm_up()
+        title = better.card.title
+        if self._core.uses(better.card.file):
+            self.notice(f"{title} completes from now on.")
+        else:
+            self.notice(f"{title} was downloaded. The log says why it is not used.")
 
     def shutting_down(self) -> None:
         """The client asked to shut down: what runs is cancelled, and this is a clean end."""
@@ -302,7 +320,7 @@ class Session:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
                 if fate == "accepted" and candidate < len(texts) and not self._saving("smaller", "invoked"):
-                    self._core.look_ahead(after(record.request, texts[candidate]))
+                    self._core.look_ahead(record.request.after(texts[candidate]))
                 return
 
     def record(self, uri: str | None) -> Record | None:
@@ -313,7 +331,7 @@ class Session:
 
     # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
 
-    def engine_changed(self, state: State, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str) -> None:
         """The worker starts, serves or has failed."""
         self._client.show_progress("model", None if state == "starting" else 1.0)
         if state == "ready":
@@ -368,5 +386,5 @@ class Session:
 
 def _request(document: Document, sides: tuple[str, str], trigger: Trigger) -> Request:
     path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
-    language = language_of(path, document.language_id)
+    language = language_of(path, document.language_id, sides[0][:SHEBANG_LENGTH] + sides[1][:SHEBANG_LENGTH])
     return Request(Cursor(path, *sides, language.id if language else ""), document.uri, trigger)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
-from policy.completion.completer import CompletionSettings
+from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS
@@ -24,7 +24,7 @@ SECTION = "repoformer"
 _ENGINE = EngineSettings()
 
 
-class Kind(Protocol):
+class SettingKind(Protocol):
     """What values a setting takes."""
 
     def read(self, value: object) -> object:
@@ -131,7 +131,7 @@ class _Shares:
         return {"type": "array", "items": {"type": "number", "minimum": 0}}
 
 
-def _setting(default: object, kind: Kind, description: str, scope: str = "") -> Any:
+def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
     """A field of `Settings`. `scope` is VS Code's: who may set it, if not everybody."""
     return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
@@ -177,7 +177,11 @@ class Settings:
     )
 
     # The model
-    model: str = _setting("", _Text(), "A GGUF file to use. Empty: the default model.")
+    model: str = _setting(
+        "auto",
+        _Text(),
+        "A GGUF file to use. `auto`: the best installed model that writes a line within 0.6 s on this machine.",
+    )
     layout: str = _setting(
         "",
         _Choice(("", *LAYOUTS)),
@@ -303,9 +307,9 @@ def json_name(each: Field[Any]) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def kind_of(each: Field[Any]) -> Kind:
+def kind_of(each: Field[Any]) -> SettingKind:
     """What values a field takes."""
-    kind: Kind = each.metadata["kind"]
+    kind: SettingKind = each.metadata["kind"]
     return kind
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-State = Literal["starting", "indexing", "ready", "generating", "off", "error"]
+ServerState = Literal["starting", "indexing", "ready", "generating", "off", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Facts:
 class Status:
     """Parameters of `repoformer/status`. `percent` is there while indexing."""
 
-    state: State
+    state: ServerState
     message: str
     model: str
     policy: str
@@ -48,7 +48,7 @@ class Status:
 def status_of(facts: Facts) -> Status:
     """What to show for `facts`; what a person can act on comes first."""
 
-    def status(state: State, message: str, percent: int | None = None) -> Status:
+    def status(state: ServerState, message: str, percent: int | None = None) -> Status:
         return Status(state, message, facts.model, facts.policy, percent)
 
     if not facts.enabled:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -28,6 +29,39 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def module_name(path: Path) -> str:
+    """The dotted name by which `path` is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of ours that `path` imports, anywhere in it and under `TYPE_CHECKING` too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found & MODULES.keys() - {module_name(path)}
+
+
+def imports_of(module: str) -> set[str]:
+    """All modules of ours that importing `module` loads, the packages around each of them included."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting |= imported_modules(MODULES[module]) | {module.rpartition(".")[0]} & MODULES.keys()
+    return found
+
+
 def importers(*modules: str) -> set[str]:
     return {name(path) for path in SOURCES if any(found.split(".")[0] in modules for found in imports(path))}
 
@@ -39,6 +73,21 @@ def test_one_direction() -> None:
         for module in imports(path):
             if (top := module.split(".")[0]) in PACKAGES:
                 assert PACKAGES.index(top) <= rank, f"{name(path)} imports {module}"
+
+
+def test_no_circles() -> None:
+    """No file imports itself by way of others, not even under `TYPE_CHECKING`."""
+    sorter = TopologicalSorter({module: imported_modules(path) for module, path in MODULES.items()})
+    sorter.prepare()  # raises `CycleError`, which names the circle
+
+
+def test_the_worker_process_loads_nothing_of_the_server_side() -> None:
+    """The worker and the server's side of the engine share the protocol alone."""
+    server_side = {f"policy.engine.{module}" for module in ("client", "connect", "embedding", "process", "supervisor")}
+    assert server_side <= MODULES.keys()
+    for module in MODULES:
+        if module.startswith("policy.engine.worker"):
+            assert imports_of(module).isdisjoint(server_side), module
 
 
 def test_the_protocol_stays_in_the_server() -> None:
@@ -55,7 +104,7 @@ def test_torch_stays_in_the_extras() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.completer", "indexer.workspace"]
+    "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.service", "indexer.workspace"]
 )
 def test_serving_loads_nothing_heavy(module: str) -> None:
     """The server's process never loads native model code, nor anything of training."""

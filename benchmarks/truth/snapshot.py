@@ -18,7 +18,7 @@ from policy.evaluation import comparing, record, table
 from policy.evaluation.table import Row
 from policy.evaluation.task import EvaluationError
 from policy.gating import calibration
-from policy.models import locate as models
+from policy.models import locate
 
 HERE = Path(__file__).parent
 ARGUMENTS = (
@@ -33,7 +33,7 @@ REMAKE = "If that is meant, run `make truth`, look at what it says, and commit b
 
 def shipped() -> Path | None:
     """The model that comes with the package."""
-    return next((model.path for model in models.installed() if model.source == "shipped"), None)
+    return next((model.path for model in locate.installed() if model.source == "shipped"), None)
 
 
 def other_model(model: Path) -> str:

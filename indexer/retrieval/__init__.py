@@ -11,30 +11,33 @@ from indexer.retrieval.ngram import CANDIDATES, tokenize, weighted_ngram_match
 from indexer.retrieval.proximity import proximity
 from indexer.retrieval.query import Query
 from indexer.retrieval.ranking import Ranked, best
-from indexer.segment import Part
+from indexer.segment import MaskedSegment
 
 RetrieverName = Literal["proximity", "jaccard", "bm25", "weighted_ngram"]
 
 
 def rank(
-    retriever: RetrieverName, parts: Sequence[Part], query: Query, k: int, excluded: Sequence[int]
+    retriever: RetrieverName, segments: Sequence[MaskedSegment], query: Query, k: int, excluded: Sequence[int]
 ) -> list[Ranked]:
-    """Return the `k` best chunks for a query, best first; `excluded` are places (`segment.place`) of documents."""
-    if not parts:
+    """Return the `k` best chunks for a query, best first.
+
+    `excluded` are the order keys (`segment.order_key`) of documents that must not answer.
+    """
+    if not segments:
         return []
     if retriever == "proximity":
-        return best(parts, proximity(parts, query), k, excluded)
+        return best(segments, proximity(segments, query), k, excluded)
     if retriever == "bm25":
-        return best(parts, bm25(parts, query.line_keys), k, excluded)
-    similar = (similarities(part.segment, query.line_keys) for part in parts)
+        return best(segments, bm25(segments, query.line_keys), k, excluded)
+    similar = (similarities(masked.segment, query.line_keys) for masked in segments)
     if retriever == "jaccard":
-        return best(parts, similar, k, excluded)
+        return best(segments, similar, k, excluded)
     reference = tokenize(query.lines)
-    candidates = best(parts, similar, max(k, CANDIDATES), excluded)
+    candidates = best(segments, similar, max(k, CANDIDATES), excluded)
     scored = [
         found._replace(
             score=weighted_ngram_match(
-                tokenize(parts[found.part].segment.chunk(found.chunk).text), reference, query.language
+                tokenize(segments[found.segment].segment.chunk(found.chunk).text), reference, query.language
             )
         )
         for found in candidates

@@ -16,26 +16,26 @@ from indexer.retrieval.rarity import rarity
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from indexer.segment import Part
+    from indexer.segment import MaskedSegment
 
 K1, B = 1.2, 0.75
 
 
-def bm25(parts: Sequence[Part], query: NDArray[np.uint64]) -> Iterator[NDArray[np.float64]]:
-    """Yield, for each part, the scores of its chunks against the query's distinct words."""
-    runs = [part.segment.words.runs(query) for part in parts]
-    rare, mean = rarity(parts, runs), _mean_size(parts)
-    for part, found in zip(parts, runs, strict=True):
-        postings = part.segment.words
+def bm25(segments: Sequence[MaskedSegment], query: NDArray[np.uint64]) -> Iterator[NDArray[np.float64]]:
+    """Yield, for each segment, the scores of its chunks against the query's distinct words."""
+    runs = [masked.segment.words.runs(query) for masked in segments]
+    rare, mean = rarity(segments, runs), _mean_size(segments)
+    for masked, found in zip(segments, runs, strict=True):
+        postings = masked.segment.words
         chunks = postings.chunks_in(found)
         counts = join([postings.counts[run] for run in found], np.uint8).astype(np.float64)
-        length = K1 * (1 - B + B * part.segment.sizes / max(mean, 1.0))
+        length = K1 * (1 - B + B * masked.segment.sizes / max(mean, 1.0))
         values = postings.spread(found, rare) * counts * (K1 + 1) / (counts + length[chunks])
         # numpy's stubs give `bincount` integers, which it has only without weights.
-        yield cast("NDArray[np.float64]", np.bincount(chunks, values, minlength=len(part.segment)))
+        yield cast("NDArray[np.float64]", np.bincount(chunks, values, minlength=len(masked.segment)))
 
 
-def _mean_size(parts: Sequence[Part]) -> float:
+def _mean_size(segments: Sequence[MaskedSegment]) -> float:
     """Return the mean number of distinct words of a live chunk."""
-    total = sum(int(np.count_nonzero(part.live)) for part in parts)
-    return sum(int(part.segment.sizes[part.live].sum()) for part in parts) / max(total, 1)
+    total = sum(int(np.count_nonzero(masked.live)) for masked in segments)
+    return sum(int(masked.segment.sizes[masked.live].sum()) for masked in segments) / max(total, 1)

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from indexer.retrieval.query import Query
-    from indexer.segment import Part
+    from indexer.segment import MaskedSegment
 
 SMOOTHING = 5.0  # words: keeps a chunk of one line from winning by being short
 
 
-def proximity(parts: Sequence[Part], query: Query) -> Iterator[NDArray[np.float64]]:
-    """Yield, for each part, the scores of its chunks at a cursor."""
+def proximity(segments: Sequence[MaskedSegment], query: Query) -> Iterator[NDArray[np.float64]]:
+    """Yield, for each segment, the scores of its chunks at a cursor."""
     words, nearness = query.weighted_keys
-    runs = [part.segment.words.runs(words) for part in parts]
-    weights = nearness * rarity(parts, runs)
-    for part, found in zip(parts, runs, strict=True):
-        postings = part.segment.words
-        scores = np.bincount(postings.chunks_in(found), postings.spread(found, weights), minlength=len(part.segment))
-        yield scores / np.sqrt(part.segment.sizes + SMOOTHING)
+    runs = [masked.segment.words.runs(words) for masked in segments]
+    weights = nearness * rarity(segments, runs)
+    for masked, found in zip(segments, runs, strict=True):
+        postings = masked.segment.words
+        scores = np.bincount(postings.chunks_in(found), postings.spread(found, weights), minlength=len(masked.segment))
+        yield scores / np.sqrt(masked.segment.sizes + SMOOTHING)

@@ -1,4 +1,4 @@
-"""The k best chunks of all parts under some score, in an order that does not depend on how the index is cut up.
+"""The k best chunks of all segments under some score, in an order that does not depend on how the index is cut up.
 
 Equal scores are common (a Jaccard similarity is a ratio of small numbers), so ties are broken by the document's place
 and the line: an index built file by file answers exactly as one built from scratch.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from indexer.document import START_LINE
-from indexer.segment import Part
+from indexer.segment import MaskedSegment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,35 +24,35 @@ BLOCK = 64  # chunks
 
 
 class Ranked(NamedTuple):
-    """A chunk (number `chunk` of part `part`) and its score."""
+    """A chunk (number `chunk` of segment `segment`) and its score."""
 
     score: float
-    part: int
+    segment: int
     chunk: int
 
 
 def best(
-    parts: Sequence[Part], scores: Iterable[NDArray[np.float64]], k: int, excluded: Collection[int] = ()
+    segments: Sequence[MaskedSegment], scores: Iterable[NDArray[np.float64]], k: int, excluded: Collection[int] = ()
 ) -> list[Ranked]:
     """Return up to `k` live chunks with a score above zero, best first.
 
-    `scores` has an array a part, one score a chunk, which is changed in place. `excluded` are places
-    (`segment.place`) of documents that must not answer, such as the cursor's own file.
+    `scores` has an array a segment, one score a chunk, which is changed in place. `excluded` are order keys
+    (`segment.order_key`) of documents that must not answer, such as the cursor's own file.
     """
     if k <= 0:
         return []
     floor = 0.0
     found: list[tuple[float, int, int, Ranked]] = []
-    for number, (part, of_part) in enumerate(zip(parts, scores, strict=True)):
-        segment = part.segment
-        of_part *= part.live
+    for number, (masked, segment_scores) in enumerate(zip(segments, scores, strict=True)):
+        segment = masked.segment
+        segment_scores *= masked.live
         for at in excluded:
             for document in np.flatnonzero(segment.order == np.uint64(at)).tolist():
-                of_part[segment.first[document] : segment.first[document + 1]] = 0.0
-        floor = max(floor, _floor(of_part, k))
-        chunks = np.flatnonzero(of_part >= floor if floor > 0 else of_part)
+                segment_scores[segment.first[document] : segment.first[document + 1]] = 0.0
+        floor = max(floor, _floor(segment_scores, k))
+        chunks = np.flatnonzero(segment_scores >= floor if floor > 0 else segment_scores)
         documents = np.searchsorted(segment.first, chunks, side="right") - 1
-        columns = (of_part[chunks], segment.order[documents], segment.spans[chunks, START_LINE], chunks)
+        columns = (segment_scores[chunks], segment.order[documents], segment.spans[chunks, START_LINE], chunks)
         for score, order, line, chunk in zip(*(column.tolist() for column in columns), strict=True):
             found.append((-score, order, line, Ranked(score, number, chunk)))
     found.sort(key=lambda entry: entry[:3])

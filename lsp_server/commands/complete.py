@@ -20,8 +20,8 @@ from policy.gating.decision import Policy
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from lsp_server.cli import Subparsers
-    from policy.completion.completer import Completion
-    from policy.engine.supervisor import State
+    from policy.completion.request import Completion
+    from policy.engine.supervisor import EngineState
 
 
 class UsageError(RepoformerError):
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _complete(options: argparse.Namespace) -> Completion:
     from lsp_server.core import Core
-    from policy.completion.completer import Request
+    from policy.completion.request import Request
 
     path, line, column = options.place
     cursor = _cursor(path, line, column)
@@ -86,7 +86,7 @@ def _cursor(path: Path, line: int, column: int) -> Cursor:
     place = document.locate((line - 1, column - 1), "utf-32")
     if place.note or place.column != column - 1:
         raise UsageError(f"there is no line {line}, column {column} in {path}, which has {len(document.lines)} lines")
-    language = language_of(path)
+    language = language_of(path, text=text)
     return Cursor(str(path), *document.split_at(place), language.id if language else "")
 
 
@@ -122,7 +122,7 @@ def _print(completion: Completion) -> None:
 class _Quiet:
     """Watches the core and says only what a person should know."""
 
-    def engine_changed(self, state: State, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str) -> None:
         """Nothing to do: the command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:

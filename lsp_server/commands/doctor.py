@@ -20,18 +20,20 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from lsp_server import log as logs
+from lsp_server.choosing import AUTO, measure
 from lsp_server.core import cache_dir, supervisor_of
 from lsp_server.settings import Settings
 from policy.engine.memory import available_memory, size_of
-from policy.engine.settings import default_threads
+from policy.engine.settings import EngineSettings, default_threads
+from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, RepoformerError
-from policy.models import locate as models
+from policy.models import choice, locate
 from policy.models.gguf import check_generator
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
 
-State = Literal["ok", "note", "problem"]
+CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 _FEW_WATCHES = 100_000
 _BUILD = "uv tool install --reinstall --no-cache ."  # a cached wheel would be what is here already
@@ -43,7 +45,7 @@ class Finding:
     """What one check found; `advice` says what to do, and is empty where nothing needs doing."""
 
     check: str
-    state: State
+    state: CheckResult
     found: str
     advice: str = ""
 
@@ -130,18 +132,19 @@ def _build() -> Iterator[Finding]:
 
 
 def _model(setting: str) -> Iterator[Finding]:
+    best = choice.used(Speeds()) if setting in AUTO else None
     try:
-        model = models.resolve(setting)
+        model = best.model if best else locate.resolve(setting)
         header = check_generator(model.path)
     except ModelError as error:
         yield Finding("model", "problem", str(error), "repoformer-lsp model list says which models are here.")
         return
     size = size_of(model.path)
     yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
-    yield asyncio.run(_load(model))
+    yield from asyncio.run(_load(model))
 
 
-async def _load(model: models.ModelFile) -> Finding:
+async def _load(model: locate.ModelFile) -> list[Finding]:
     """Join or start the engine that a server with no settings has, so that what the server will meet is met here."""
     notices: list[str] = []
     supervisor = await supervisor_of(model, Settings(), notice=notices.append)
@@ -149,15 +152,25 @@ async def _load(model: models.ModelFile) -> Finding:
     try:
         await supervisor.engine()
         seconds = time.perf_counter() - started
+        speed = await measure(supervisor, Speeds(), EngineSettings())
     except RepoformerError as error:
-        return Finding("engine", "problem", str(error), "The lines above say what it stumbled over.")
+        return [Finding("engine", "problem", str(error), "The lines above say what it stumbled over.")]
     finally:
         await supervisor.close()
     info = supervisor.info
     layout = (
         f", prompt layout {info.layout}, {'asks' if info.selective else 'does not ask'} to retrieve" if info else ""
     )
-    return Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))
+    findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
+    if speed is None:
+        return [*findings, Finding("speed", "note", "not measured: the engine is busy", "Try again when it is idle.")]
+    found = choice.described(model.path, speed)
+    if speed.will_do:
+        return [*findings, Finding("speed", "ok", found)]
+    advice = f"More than {LIMIT_SECONDS} s is slow for typing."
+    if not speed.undisturbed:
+        advice = f"Other processes took {speed.others:.0%} of the processors. Try again when the machine is idle."
+    return [*findings, Finding("speed", "note", found, advice)]
 
 
 def _folders() -> Iterator[Finding]:

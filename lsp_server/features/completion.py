@@ -15,7 +15,7 @@ from lsp_server.features import acceptance
 from lsp_server.text import Place
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
     from lsp_server.session import Record
     from lsp_server.text import Document, Encoding
 
@@ -24,12 +24,12 @@ _WORD = re.compile(r"\w*$")
 _LABEL_CHARACTERS = 60
 
 
-def register(ls: RepoformerServer) -> None:
+def register(ls: HandlerContext) -> None:
     """Offer it to this client."""
     ls.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(complete)
 
 
-async def complete(ls: RepoformerServer, params: types.CompletionParams) -> types.CompletionList:
+async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.CompletionList:
     """Complete at a cursor; the list is always incomplete, so that editors ask again after the next key."""
     session = ls.session
     uri = params.text_document.uri

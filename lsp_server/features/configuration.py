@@ -12,15 +12,15 @@ from pygls.exceptions import JsonRpcException
 from lsp_server.settings import SECTION
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 5.0
+ANSWER_TIMEOUT = 5.0
 SET_KEY = "repoformer.setServerKey"
 
 
-def accept_key(ls: RepoformerServer) -> None:
+def accept_key(ls: HandlerContext) -> None:
     """Offer the command by which an editor hands over a key out of its secret store."""
 
     def set_server_key(key: str) -> None:
@@ -29,7 +29,7 @@ def accept_key(ls: RepoformerServer) -> None:
     ls.command(SET_KEY)(set_server_key)
 
 
-async def register(ls: RepoformerServer) -> None:
+async def register(ls: HandlerContext) -> None:
     """Ask to be told of changed settings, where the client wants to be asked."""
     workspace = ls.client_capabilities.workspace
     changes = workspace.did_change_configuration if workspace else None
@@ -38,21 +38,21 @@ async def register(ls: RepoformerServer) -> None:
         await ls.register("repoformer-configuration", types.WORKSPACE_DID_CHANGE_CONFIGURATION, options)
 
 
-async def pull(ls: RepoformerServer) -> None:
+async def pull(ls: HandlerContext) -> None:
     """Fetch the settings, where the client can answer; one that does not answer keeps what it had."""
     workspace = ls.client_capabilities.workspace
     if not (workspace and workspace.configuration):
         return
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
-        answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), PATIENCE_SECONDS)
+        answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), ANSWER_TIMEOUT)
     except (asyncio.TimeoutError, JsonRpcException) as error:  # another class on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
     else:
         ls.session.configure(answer[0] if answer else None)
 
 
-async def changed(ls: RepoformerServer, params: types.DidChangeConfigurationParams) -> None:
+async def changed(ls: HandlerContext, params: types.DidChangeConfigurationParams) -> None:
     """`workspace/didChangeConfiguration`: older clients send the settings along, others want to be asked."""
     sent = params.settings
     if isinstance(sent, dict) and SECTION in sent:

@@ -12,17 +12,17 @@ from lsp_server.text import Change, Document
 FOCUSED = "textDocument/didFocus"
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 
-def opened(ls: RepoformerServer, params: types.DidOpenTextDocumentParams) -> None:
+def opened(ls: HandlerContext, params: types.DidOpenTextDocumentParams) -> None:
     """Take over a document's text from the client."""
     sent = params.text_document
     ls.session.put(Document.of(sent.uri, sent.text, version=sent.version, language_id=str(sent.language_id)))
     ls.session.focus(sent.uri)
 
 
-def changed(ls: RepoformerServer, params: types.DidChangeTextDocumentParams) -> None:
+def changed(ls: HandlerContext, params: types.DidChangeTextDocumentParams) -> None:
     """Apply what the person typed."""
     session = ls.session
     uri, version = params.text_document.uri, params.text_document.version
@@ -31,7 +31,7 @@ def changed(ls: RepoformerServer, params: types.DidChangeTextDocumentParams) -> 
         session.put(document.apply(map(_change, params.content_changes), version, session.encoding))
 
 
-def focused(ls: RepoformerServer, params: Any) -> None:
+def focused(ls: HandlerContext, params: Any) -> None:
     """A document has come to the front; its cursor may be told as well (`textDocument/didFocus`)."""
     uri, position = member(member(params, "textDocument"), "uri"), member(params, "position")
     line, character = member(position, "line"), member(position, "character")
@@ -39,7 +39,7 @@ def focused(ls: RepoformerServer, params: Any) -> None:
         ls.session.focus(uri, (line, character) if isinstance(line, int) and isinstance(character, int) else None)
 
 
-def closed(ls: RepoformerServer, params: types.DidCloseTextDocumentParams) -> None:
+def closed(ls: HandlerContext, params: types.DidCloseTextDocumentParams) -> None:
     """The file on disk counts again."""
     ls.session.drop(params.text_document.uri)
 

@@ -10,12 +10,12 @@ from lsp_server import items
 from lsp_server.features import acceptance
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 NOTHING = types.InlineCompletionList(items=[])
 
 
-async def complete(ls: RepoformerServer, params: types.InlineCompletionParams) -> types.InlineCompletionList:
+async def complete(ls: HandlerContext, params: types.InlineCompletionParams) -> types.InlineCompletionList:
     """Complete at a cursor.
 
     A newer request for a document cancels the older, which is then answered with an error: an empty list would make

@@ -10,7 +10,7 @@ from lsprotocol import types
 from lsp_server.features import completion, configuration, workspace
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
     from lsp_server.text import Encoding
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _ENCODINGS: dict[object, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 
-def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
+def initialize(ls: HandlerContext, params: types.InitializeParams) -> None:
     """Take down who the client is and what it can do; nothing is sent before `initialized`."""
     client = params.client_info
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
@@ -32,20 +32,19 @@ def initialize(ls: RepoformerServer, params: types.InitializeParams) -> None:
         completion.register(ls)
 
 
-async def initialized(ls: RepoformerServer, params: types.InitializedParams) -> None:
+async def initialized(ls: HandlerContext, params: types.InitializedParams) -> None:
     """Get the settings, then load the model and index the workspace."""
     ls.log_handler.attach()
     await configuration.pull(ls)
     ls.session.start()
     await configuration.register(ls)
-    await workspace.register(ls)
 
 
-def shutdown(ls: RepoformerServer, params: None) -> None:
+def shutdown(ls: HandlerContext, params: None) -> None:
     """No more requests will come; what runs is cancelled."""
     ls.session.shutting_down()
 
 
-def leave(ls: RepoformerServer, params: None) -> None:
+def leave(ls: HandlerContext, params: None) -> None:
     """`exit`: end the connection, and with it the worker and the index."""
     ls.session.stop()

@@ -9,13 +9,13 @@ from lsp_server.report import completion_report
 
 if TYPE_CHECKING:
     from indexer.model import Hit
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
     from lsp_server.session import Record
 
 METHOD = "repoformer/why"
 
 
-def why(ls: RepoformerServer, params: Any) -> dict[str, Any] | None:
+def why(ls: HandlerContext, params: Any) -> dict[str, Any] | None:
     """Report on the last completion, of `params.textDocument.uri` or of any document; null where there was none."""
     uri = member(member(params, "textDocument"), "uri")
     record = ls.session.record(uri if isinstance(uri, str) else None)

@@ -11,7 +11,7 @@ from lsprotocol import types
 from pygls.uris import to_fs_path
 
 if TYPE_CHECKING:
-    from lsp_server.server import RepoformerServer
+    from lsp_server.context import HandlerContext
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +27,7 @@ def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
     return _paths(uris)
 
 
-async def register(ls: RepoformerServer) -> None:
-    """Ask for file changes, where the client can watch. The index has a watcher of its own for those that cannot."""
-    workspace = ls.client_capabilities.workspace
-    watching = workspace.did_change_watched_files if workspace else None
-    if watching and watching.dynamic_registration:
-        watchers = [types.FileSystemWatcher(glob_pattern="**/*")]
-        options = types.DidChangeWatchedFilesRegistrationOptions(watchers=watchers)
-        await ls.register("repoformer-files", types.WORKSPACE_DID_CHANGE_WATCHED_FILES, options)
-
-
-def folders_changed(ls: RepoformerServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersParams) -> None:
     """`workspace/didChangeWorkspaceFolders`."""
     removed = set(_paths(folder.uri for folder in params.event.removed))
     added = [path for path in _paths(folder.uri for folder in params.event.added) if path not in ls.session.roots]
@@ -45,8 +35,12 @@ def folders_changed(ls: RepoformerServer, params: types.DidChangeWorkspaceFolder
     ls.session.set_roots((*kept, *added))
 
 
-def files_changed(ls: RepoformerServer, params: types.DidChangeWatchedFilesParams) -> None:
-    """`workspace/didChangeWatchedFiles`: the index looks at these files again."""
+def files_changed(ls: HandlerContext, params: types.DidChangeWatchedFilesParams) -> None:
+    """`workspace/didChangeWatchedFiles`: the index looks at these files again.
+
+    The server does not ask clients to watch files. The index does so itself, without ignored folders such as
+    `node_modules`, for which clients have no exception; and some clients report only what they save themselves.
+    """
     ls.session.touch(_paths(change.uri for change in params.changes))
 
 

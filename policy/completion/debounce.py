@@ -1,10 +1,9 @@
-"""When to begin: at once, unless an answer takes so long that hardly any would come before the next key.
+"""When to start a completion: at once, unless answers are so slow that the next keystroke would cancel nearly all.
 
-A generation that is given up for the next key costs little: the engine is free again within milliseconds, what it read
-stays read, and as often as not the next key agrees with what is being written and joins it. So to wait pays only where
-an answer takes many keys: then a request waits about as long as it takes to the next key, and if none comes, somebody
-is looking. What the engine has to read is read meanwhile. Measured, not set: the interval of the keys and the time of
-an answer.
+A generation that the next keystroke cancels costs little: the engine is free again within milliseconds, its prompt
+stays evaluated, and about every second keystroke agrees with the text so far and joins it. So a delay pays only where
+an answer takes many keystrokes. A request then waits for about one interval between keystrokes, and the engine
+evaluates its prompt meanwhile. Both the interval and the answer time are measured.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PAUSE = 0.8  # seconds: more than that between two keys is no rhythm but a pause
-LONGEST = 0.12  # seconds that a request is held back at most
-HOPELESS = 6.0  # how many keys an answer may take; `docs/serving.md` has what less and more came to
-_WEIGHT = 0.2  # of the newest of the values that are averaged
+LONGEST_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, and does not count
+LONGEST_DELAY = 0.12  # seconds
+KEYS_PER_ANSWER = 6.0  # a longer answer delays requests; `docs/serving.md` compares other values
+_WEIGHT = 0.2  # of the newest value in a moving average
 
 
-class Rhythm:
-    """How fast somebody types, and how fast they are answered; seconds by `clock`."""
+class Debounce:
+    """Measures how fast the user types and how fast the engine answers. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,21 +27,21 @@ class Rhythm:
         self._answer: float | None = None
 
     def key(self) -> None:
-        """A key was hit."""
+        """Count a keystroke."""
         now = self._clock()
-        if (interval := now - self._last_key) < PAUSE:
+        if (interval := now - self._last_key) < LONGEST_INTERVAL:
             self._interval = _mean(self._interval, interval)
         self._last_key = now
 
     def answered(self, seconds: float) -> None:
-        """So long did an answer take that the engine had to make, less what it was held back for."""
+        """Count an answer of the engine. `seconds` leaves out the delay of its request."""
         self._answer = _mean(self._answer, seconds)
 
     def delay(self) -> float:
-        """How long to hold back a request that has just come."""
-        if self._interval is None or self._answer is None or self._answer <= HOPELESS * self._interval:
+        """Return the seconds by which to delay a new request."""
+        if self._interval is None or self._answer is None or self._answer <= KEYS_PER_ANSWER * self._interval:
             return 0.0
-        return min(self._interval, LONGEST)
+        return min(self._interval, LONGEST_DELAY)
 
 
 def _mean(mean: float | None, value: float) -> float:

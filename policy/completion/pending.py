@@ -1,9 +1,9 @@
-"""A completion on its way, apart from the requests that wait for it.
+"""A completion in progress, separate from the requests that wait for it.
 
-Somebody who types on while a completion is being made has often typed its beginning: the newer request joins, and
-gets what is left. Only where what was typed differs from what was said is the generation given up. One that nobody
-waits for any more, because the editor cancels before it asks again, goes on for a moment in the background, where it
-is in nobody's way.
+While a completion is generated, the user often types the beginning of its text. The newer request then joins the
+pending completion and gets the rest of the text. The generation is cancelled only when the typed text differs from the
+generated text. When no request waits any more, because the editor cancels a request before it sends the next one, the
+generation goes on for a moment in the background.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from indexer.model import Cursor
-from policy.engine import Urgency
+from policy.engine.messages import Urgency
 from policy.errors import RepoformerError
 
 log = logging.getLogger(__name__)
 
-LINGER = 0.25  # seconds that a generation nobody waits for goes on, in the background
+LINGER = 0.25  # seconds that a generation goes on in the background after its last request was cancelled
 
 T = TypeVar("T")
 
 
-class Flight(Generic[T]):
-    """The making of one completion (of any type `T`) at `cursor`; `key` is what else it depends on.
+class PendingCompletion(Generic[T]):
+    """One completion (a value of any type `T`) in progress at `cursor`. `key` is what else its text depends on.
 
-    `make` is given the flight, to be called on by `say` with all of the text so far as it comes.
+    `make` gets this object and calls `report` with the whole text so far each time it grows.
     """
 
     def __init__(
         self,
         cursor: Cursor,
         key: object,
-        make: Callable[[Flight[T]], Coroutine[Any, Any, T]],
+        make: Callable[[PendingCompletion[T]], Coroutine[Any, Any, T]],
         *,
         background: bool = False,
     ) -> None:
@@ -43,38 +43,43 @@ class Flight(Generic[T]):
         self._key = key
         self._text = ""
         self._waiting = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._end: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(make(self))
-        self._task.add_done_callback(self._landed)
+        self._task.add_done_callback(self._finish)
 
     @property
-    def over(self) -> bool:
-        """Whether it has come to an end, good or bad."""
+    def finished(self) -> bool:
+        """Whether the completion is made, failed or cancelled."""
         return self._task.done()
 
     @property
     def awaited(self) -> bool:
-        """Whether a request waits for it."""
+        """Whether a request waits for the completion."""
         return self._waiting > 0
 
-    def say(self, text: str) -> None:
-        """The text so far."""
+    def report(self, text: str) -> None:
+        """Take over the whole text so far."""
         self._text = text
-        self._news.set()
+        self._changed.set()
 
     def typed(self, cursor: Cursor, key: object) -> str | None:
-        """What was typed since, where a request at `cursor` can join: as far as anybody knows, that is being said."""
+        """Return the text typed since the start, or None where a request at `cursor` cannot join.
+
+        A request can join while the typed text and the text so far agree as far as both go.
+        """
         began = self.cursor
-        if self.over or key != self._key or cursor.suffix != began.suffix or not cursor.prefix.startswith(began.prefix):
+        if self.finished or key != self._key or cursor.suffix != began.suffix:
+            return None
+        if not cursor.prefix.startswith(began.prefix):
             return None
         typed = cursor.prefix[len(began.prefix) :]
         return typed if self._agrees(typed) else None
 
     async def wait(self, typed: str = "") -> T | None:
-        """The completion, or None as soon as it says something else than `typed`.
+        """Return the completion, or None as soon as its text differs from `typed`.
 
-        Raises what the making raised. Cancelling the wait leaves the flight to others, or to its end.
+        Raises what `make` raised. Cancelling the wait does not cancel the completion.
         """
         self._waiting += 1
         self.urgency.change(background=False)
@@ -84,8 +89,8 @@ class Flight(Generic[T]):
             while not self._task.done():
                 if not self._agrees(typed):
                     return None
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
             return self._task.result()
         finally:
             self._waiting -= 1
@@ -94,26 +99,26 @@ class Flight(Generic[T]):
                 self._end = asyncio.get_running_loop().call_later(LINGER, self.cancel)
 
     def cancel(self) -> None:
-        """Give it up, whoever waits."""
+        """Cancel the completion, even while requests wait for it."""
         self._task.cancel()
 
     async def cancelled(self) -> None:
-        """Give it up, and wait until it is."""
+        """Cancel the completion and wait until it has ended."""
         self.cancel()
         await asyncio.wait({self._task})
 
     def _agrees(self, typed: str) -> bool:
         return self._text.startswith(typed) or typed.startswith(self._text)
 
-    def _landed(self, task: asyncio.Task[T]) -> None:
-        self._news.set()
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        self._changed.set()
         if self._end is not None:
             self._end.cancel()
-        if not self._waiting:  # whoever waits raises it
+        if not self._waiting:  # a request that waits raises the error itself
             log_bug(task)
 
 
 def log_bug(task: asyncio.Task[Any]) -> None:
-    """What work that nobody waits for has ended with, unless that was to be expected."""
+    """Log the error of a background task, unless it is an expected one (`RepoformerError`)."""
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, RepoformerError):
         log.error("internal error in the background", exc_info=error)

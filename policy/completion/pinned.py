@@ -1,16 +1,15 @@
-"""What stays from one key to the next: the chunks in the prompt, and the decision that they belong there.
+"""State kept from one keystroke to the next: the chunks in the prompt, and the decision of the cursor's line.
 
-Of the chunks that were found, those stand in the prompt that stood there before, as long as they will do.
-A ranking changes a little with every letter that is typed, and whatever changes in the retrieved text makes the model
-read that text, and all that stands behind it, anew: hundreds of tokens in place of a few. So the chunks of a region
-stay, in their order, while each of them is still found and the best that is found is one of them. When they have to
-change, those that stay come first, where the model has read them already. The price is that a chunk that would have
-become the second best is not read until the best changes or the cursor goes elsewhere.
+`PinnedChunks` keeps the chunks in the prompt as long as they are good enough. Each letter typed changes the ranking a
+little, and each change of the retrieved text makes the model evaluate that text, and everything after it in the prompt,
+again: hundreds of tokens instead of a few. So the chunks of a region stay, in their order, while the search still finds
+all of them and its best hit is one of them. When they have to change, the chunks that stay come first, where the model
+has evaluated them already. The cost: a chunk that would rank second is not read until the best hit changes or the
+cursor moves to another region.
 
-A decision holds to the end of its line. Asked with every letter, the model retrieves somewhere on nearly every line,
-and a line would be completed now with and now without what it was begun with; each change costs the reading of what
-the other branch has missed. An abstention is asked for again once a member or an argument has begun: that is where a
-name is needed that may be defined elsewhere.
+`LineDecisions` keeps a decision to the end of its line. A model that is asked at each letter retrieves somewhere on
+nearly every line, and each change of branch costs the evaluation of what the other branch lacks. An abstention is
+reconsidered once a member or an argument begins, because that is where a name from another file may be needed.
 """
 
 from __future__ import annotations
@@ -24,43 +23,46 @@ from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
 from policy.gating.decision import Decision
 
-REGION = 20  # lines up or down, within which a choice stands
-_ASKS_ANEW = re.compile(r"\.|->|::|\(")  # what an abstention does not hold behind
+REGION = 20  # lines above or below the cursor, within which chunks stay pinned
+_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention does not hold after one of these
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _Pinned:
     line: int
     hits: tuple[Hit, ...]
 
 
-class Sticky:
-    """What stands in the prompt of each document, with the scores of the search that has found it."""
+class PinnedChunks:
+    """The chunks in the prompt of each document, with the scores of the search that found them."""
 
     def __init__(self) -> None:
-        self._choices: dict[str, _Choice] = {}
+        self._pinned: dict[str, _Pinned] = {}
 
-    def standing(self, document: str, cursor: Cursor) -> tuple[Hit, ...]:
-        """What stands in the prompt around `cursor`."""
-        choice = self._choices.get(document)
-        return choice.hits if choice is not None and abs(_line(cursor) - choice.line) <= REGION else ()
+    def at(self, document: str, cursor: Cursor) -> tuple[Hit, ...]:
+        """Return the chunks pinned around `cursor`."""
+        pinned = self._pinned.get(document)
+        return pinned.hits if pinned is not None and abs(_line(cursor) - pinned.line) <= REGION else ()
 
     def choose(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """`hits` (best first) as they should be offered to the prompt: what stands, where that will do."""
-        standing, found = self.standing(document, cursor), {hit.chunk for hit in hits}
-        if hits and hits[0].chunk in _chunks(standing) and found.issuperset(_chunks(standing)):
-            return standing
-        wanted = _chunks(hits[: len(standing)])
-        staying = [hit for hit in standing if hit.chunk in wanted]
+        """Return the chunks to put into the prompt: the pinned ones while they are good enough, else `hits`.
+
+        `hits` are the search's, best first. Pinned chunks that are among the best of them come first.
+        """
+        pinned, found = self.at(document, cursor), {hit.chunk for hit in hits}
+        if hits and hits[0].chunk in _chunks(pinned) and found.issuperset(_chunks(pinned)):
+            return pinned
+        wanted = _chunks(hits[: len(pinned)])
+        staying = [hit for hit in pinned if hit.chunk in wanted]
         return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
 
-    def stand(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
-        """From now on these stand in the prompt around `cursor`, or nothing does."""
-        self._choices[document] = _Choice(_line(cursor), tuple(hits))
+    def pin(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
+        """Pin `hits`, possibly none, around `cursor`, instead of what was pinned in the document."""
+        self._pinned[document] = _Pinned(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
-        """Drop what is remembered of a document."""
-        self._choices.pop(document, None)
+        """Drop what is kept for a closed document."""
+        self._pinned.pop(document, None)
 
 
 def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
@@ -68,41 +70,41 @@ def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """Everything but the cursor's line, by length and hash, and what else a decision depends on."""
+class _LineContext:
+    """All text but the cursor's line, by length and hash, and what else a decision depends on."""
 
     above: tuple[int, int]
     suffix: int
     key: object
 
 
-class Held:
+class LineDecisions:
     """The last decision of each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[str, tuple[_Line, str, Decision]] = {}  # and the line's text so far
+        self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}  # the text is the line's, up to the cursor
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
-        """The decision that holds at `cursor`; `key` is what else it depends on."""
+        """Return the decision that holds at `cursor`. `key` is what else it depends on."""
         line, asked, decision = self._decisions.get(document, (None, "", None))
-        if decision is None or line != _line_of(cursor, key):
+        if decision is None or line != _context_of(cursor, key):
             return None
         text = last_lines(cursor.prefix, 1)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
-        return decision if decision.retrieve or not _ASKS_ANEW.search(text, same) else None
+        return decision if decision.retrieve or not _RECONSIDER_AFTER.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Remember a decision made at `cursor`."""
-        self._decisions[document] = _line_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
+        """Keep a decision made at `cursor`."""
+        self._decisions[document] = _context_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
-        """Drop what is remembered of a document."""
+        """Drop what is kept for a closed document."""
         self._decisions.pop(document, None)
 
 
-def _line_of(cursor: Cursor, key: object) -> _Line:
+def _context_of(cursor: Cursor, key: object) -> _LineContext:
     above = cursor.prefix[: cursor.prefix.rfind("\n") + 1]
-    return _Line((len(above), hash(above)), hash(cursor.suffix), key)
+    return _LineContext((len(above), hash(above)), hash(cursor.suffix), key)
 
 
 def _line(cursor: Cursor) -> int:

@@ -1,23 +1,6 @@
-"""llama.cpp in a process of its own: `Supervisor` keeps one alive, `Engine` is what requests call.
+"""llama.cpp in a process of its own.
 
-`llama.py` (the binding), `cache.py` and `session.py` run inside the worker (`worker.py`); everything else runs in the
-server and never loads native model code.
+`supervisor` keeps a connection to one worker process and `client.Engine` calls it; both run in the server. `worker` is
+the process, and the only code that loads llama.cpp. Both sides know `messages` and `protocol`, and nothing else of each
+other: this package imports neither side.
 """
-
-from policy.engine.client import Engine, Generation, ModelInfo, PromptStats, Reading, Stop, Trial, Tried, Urgency
-from policy.engine.settings import EngineSettings
-from policy.engine.supervisor import Supervisor
-
-__all__ = [
-    "Engine",
-    "EngineSettings",
-    "Generation",
-    "ModelInfo",
-    "PromptStats",
-    "Reading",
-    "Stop",
-    "Supervisor",
-    "Trial",
-    "Tried",
-    "Urgency",
-]

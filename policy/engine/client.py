@@ -1,8 +1,8 @@
-"""The server's side of one worker process: join it, call it, learn how it died.
+"""The server's side of one worker process: connect to it, call it, learn how it ended.
 
 `Engine` is a typed face on the connection. Cancelling the task that awaits a call cancels the call in native code.
-When the process ends, every call that waits raises `EngineDied` with the reason, and so does every later one: a worker
-is never repaired, the supervisor joins another.
+When the process ends, every waiting call raises `EngineDied` with the reason, and so does every later call: the
+supervisor connects to another worker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,145 +18,33 @@ from typing import TYPE_CHECKING, Any
 from indexer.model import Chunk, Cursor
 from policy import errors
 from policy.engine import protocol
-from policy.engine.connect import join
-from policy.engine.endpoint import Place, Streams, runtime_dir
+from policy.engine.connect import connect
+from policy.engine.endpoint import Endpoint, Streams, runtime_dir
+from policy.engine.messages import (
+    Completed,
+    GenerationRequest,
+    ModelInfo,
+    PromptStats,
+    Reading,
+    Trial,
+    Tried,
+    Truth,
+    Urgency,
+    UsedChunk,
+)
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speed
 from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
-from policy.prompting.truncation import within_reach
+from policy.prompting.truncation import truncate
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATIENCE = 2.0  # seconds, for a process whose connection is gone to be gone itself
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What the server knows of a loaded model. `metadata` is the GGUF's, without the tokenizer.
-
-    `shrunk`: the context holds less than what the model reads, so `budgets` are smaller than its own.
-    """
-
-    name: str
-    layout: str
-    selective: bool
-    budgets: Budgets
-    shrunk: bool
-    context_size: int
-    gpu_offload: bool
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is known after reading L and R.
-
-    `p_cc` is the full-vocabulary softmax probability of `<cc>` behind `<eof>` (paper, section 3.2); None for a model
-    without that token. `first_p` is the probability of the likeliest first token of a generation without context,
-    `first_entropy` the entropy of all of them in nats; None where nobody knows (a server). Times are milliseconds.
-    """
-
-    p_cc: float | None
-    cc_is_top: bool
-    first_p: float | None
-    first_entropy: float | None
-    prompt_tokens: int
-    evaluated_tokens: int
-    prompt_ms: float
-    prefill_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class UsedChunk:
-    """A chunk that stands in the prompt: its place in the list that was offered, and the last line that fitted."""
-
-    index: int
-    end_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class PromptStats:
-    """The prompt that a generation started from. Times are milliseconds."""
-
-    prompt_tokens: int
-    evaluated_tokens: int
-    context_tokens: int
-    left_trimmed: bool
-    right_trimmed: bool
-    chunks: tuple[UsedChunk, ...]
-    prompt_ms: float
-    prefill_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """When a generation of a batch ends, unless the model ends it.
-
-    After `tokens` tokens; with its `lines`-th whole line that is not blank (0: never); or with a whole line, other
-    than the first, that is indented by less than `indent` characters.
-    """
-
-    tokens: int
-    lines: int = 0
-    indent: int = 0
-
-    def reached(self, text: str) -> bool:
-        """Whether `text`, the generation so far, is enough."""
-        first, *others = text.split("\n")
-        whole = [line for line in others[:-1] if line.strip()]
-        if self.lines and len(whole) + bool(others and first.strip()) >= self.lines:
-            return True
-        return any(len(line) - len(line.lstrip()) < self.indent for line in whole)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One generation of a batch: at `cursor`, without (None) or with chunks."""
-
-    cursor: Cursor
-    chunks: Sequence[Chunk] | None
-    stop: Stop
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """What came of a `Trial`. `surprises` are -ln P of each generated token, the ending one included, in nats."""
-
-    text: str
-    tokens: int
-    ended: bool
-    surprises: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion."""
-
-    reading: Reading | None
-    prompt: PromptStats
-    completed: Completed
-
-
-class Urgency:
-    """Whether somebody waits for the calls made with it. Those in the background give way to all others.
-
-    A change counts at once, for calls that wait or run already too.
-    """
-
-    def __init__(self, *, background: bool = False) -> None:
-        self.background = background
-        self.followers: set[Callable[[bool], None]] = set()
-
-    def change(self, *, background: bool) -> None:
-        """Somebody waits for it now, or nobody any more."""
-        if background != self.background:
-            self.background = background
-            for follower in tuple(self.followers):
-                follower(background)
+EXIT_TIMEOUT = 2.0  # seconds, for a process whose connection is gone to be gone itself
 
 
 class Generation:
@@ -196,7 +84,7 @@ class Generation:
 
 
 class Engine:
-    """A connection to a worker process. Make it with `Engine.join`."""
+    """A connection to a worker process. Make it with `Engine.connect`."""
 
     def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
         self.pid = pid
@@ -212,12 +100,12 @@ class Engine:
         self._receiving = asyncio.create_task(self._receive())
 
     @classmethod
-    async def join(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
+    async def connect(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
         """Connect to the engine called `name` (`policy.engine.endpoint.identity`), started if it does not run yet.
 
         Raises `EngineDied` and `EngineUnavailable`.
         """
-        return cls(*await join(Place(runtime_dir(), name), environment, log))
+        return cls(*await connect(Endpoint(runtime_dir(), name), environment, log))
 
     async def load(
         self,
@@ -243,6 +131,10 @@ class Engine:
         self._budgets = Budgets(**values["budgets"])
         return ModelInfo(**{**values, "budgets": self._budgets})
 
+    async def measure(self) -> Speed:
+        """How fast the model runs on this machine; takes a second or two. Raises `GaveWay` for a request meanwhile."""
+        return Speed(**_values(await self._call("measure", Urgency(background=True))))
+
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""
         answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
@@ -257,25 +149,16 @@ class Engine:
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
-    def generate(
-        self,
-        slot: str,
-        cursor: Cursor,
-        chunks: Sequence[Chunk] | None,
-        max_tokens: int,
-        *,
-        candidates: int = 1,
-        urgency: Urgency | None = None,
-    ) -> Generation:
-        """Generate at `cursor`, greedily, without (None) or with cross-file context; or several candidates."""
+    def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
+        """Start to generate; the iteration raises the errors."""
         events = self._request(
             "generate",
             urgency,
-            slot=slot,
-            cursor=self._pack(cursor),
-            chunks=_pack_chunks(chunks),
-            max_tokens=max_tokens,
-            candidates=candidates,
+            slot=request.slot,
+            cursor=self._pack(request.cursor),
+            chunks=_pack_chunks(request.chunks),
+            max_tokens=request.max_tokens,
+            candidates=request.candidates,
         )
         return Generation(events, self._model)
 
@@ -289,6 +172,7 @@ class Engine:
                 "cursor": self._pack(trial.cursor),
                 "chunks": _pack_chunks(trial.chunks),
                 "stop": asdict(trial.stop),
+                "truth": trial.truth,
             }
             for trial in trials
         ]
@@ -313,7 +197,7 @@ class Engine:
         await asyncio.wait({self._receiving})
 
     def _pack(self, cursor: Cursor) -> protocol.Message:
-        return protocol.cursor_to_json(within_reach(cursor, self._budgets))
+        return protocol.cursor_to_json(truncate(cursor, self._budgets))
 
     async def _call(self, operation: str, urgency: Urgency | None = None, **values: Any) -> protocol.Message:
         async with contextlib.aclosing(self._request(operation, urgency, **values)) as events:
@@ -382,7 +266,7 @@ class Engine:
         """Why the connection is gone. Only the server that started a process learns how it ended."""
         if self._process is None:
             return f"the engine (process {self.pid}), which another server had started, is gone: its log says more"
-        await asyncio.wait({self._process.ended}, timeout=PATIENCE)
+        await asyncio.wait({self._process.ended}, timeout=EXIT_TIMEOUT)
         return self._process.reason() if self._process.ended.done() else "the engine hung up"
 
 
@@ -403,6 +287,7 @@ def _tried(values: protocol.Message) -> Tried:
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
         Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+        Truth(**values["truth"]) if values["truth"] else None,
     )
 
 

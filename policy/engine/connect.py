@@ -1,7 +1,7 @@
-"""Joining an engine: the one that serves already, or one that is started for the purpose.
+"""Connect to an engine: to the one that serves already, or to one that is started now.
 
-Several servers may do this at once, for each other's processes too. It comes out right because it is only ever tried
-again: whoever finds nobody starts a process, of those started one gets the lock and serves, and the others leave.
+Several servers may do this at once. Each retries until it is connected: a server that finds no listener starts a
+process, and of several started processes one gets the lock and serves while the others exit.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ import time
 from collections.abc import Callable, Mapping
 
 from policy.engine import protocol
-from policy.engine.endpoint import Place, Streams
+from policy.engine.endpoint import Endpoint, Streams
 from policy.engine.process import Process, launch
 from policy.errors import EngineDied, EngineUnavailable
 
-PATIENCE = 60.0  # seconds; a machine that swaps may take long to start a process
-PAUSE = 0.02
+TIMEOUT = 60.0  # seconds; a machine that swaps may take long to start a process
+RETRY_INTERVAL = 0.02  # seconds
 
 
-async def join(
-    place: Place, environment: Mapping[str, str], log: Callable[[str], None]
+async def connect(
+    endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[str], None]
 ) -> tuple[Streams, int, Process | None]:
-    """Connect to the engine of `place`: the streams, its process id, and its process if it was started here.
+    """Return the streams to the engine at `endpoint`, its process id, and its process if it was started here.
 
-    Raises `EngineDied` where a process that was started failed before it served, and `EngineUnavailable` where none
-    can be started or reached.
+    Raises `EngineDied` when the process that was started fails before it serves, and `EngineUnavailable` when none can
+    be started or reached.
     """
-    place.check()
+    endpoint.check()
     process: Process | None = None
-    waiting_until = time.monotonic() + PATIENCE
+    waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
-        # Whoever listens may be stopped, or be somebody else who was given the port of an engine that has gone.
+        # The listener may be stopped, or another program may have got the port of an engine that has ended.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
-            streams, pid = await asyncio.wait_for(_knock(place), waiting_until - time.monotonic())
+            streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
-        # A process that left in peace found that another one served, or that nobody came in time.
+        # A process that exits with 0 found that another one serves, or that no client came in time.
         if process is not None and process.ended.done() and process.ended.result() != 0:
             raise EngineDied(process.reason())
         if process is None or process.ended.done():
-            process = launch(place, environment, log)
-        await asyncio.sleep(PAUSE)
-    raise EngineUnavailable(f"no engine answered at {place.socket} within {PATIENCE:.0f} seconds")
+            process = launch(endpoint, environment, log)
+        await asyncio.sleep(RETRY_INTERVAL)
+    raise EngineUnavailable(f"no engine answered at {endpoint.socket} within {TIMEOUT:.0f} seconds")
 
 
-async def _knock(place: Place) -> tuple[Streams, int]:
-    """Connect and be welcomed. Raises `OSError` or `IncompleteReadError` where nobody is there, or is just leaving."""
-    (reader, writer), token = await place.connect()
+async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
+    """Connect, send the token, wait for the welcome. Raises `OSError` or `IncompleteReadError` without a listener."""
+    (reader, writer), token = await endpoint.connect()
     try:
         writer.write(protocol.pack({"token": token}))
         return (reader, writer), (await protocol.receive(reader))["pid"]

@@ -1,9 +1,9 @@
-"""Where the servers of a user meet an engine: one place for each combination of model, parameters and program.
+"""The endpoint of an engine: one for each combination of model, parameters and program.
 
-A place is a socket that only this user can reach: a Unix socket in a folder with mode 0700; on Windows a port on the
-loopback interface, with a token in a file of the user's profile. Who serves there is settled by a lock on a file, held
-for as long as the process lives and given up by the operating system however it ends. So two processes that start at
-once cannot both serve, and what a killed one left behind is known to be left behind.
+An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700; on Windows a port on
+the loopback interface, with a token in a file of the user's profile. The process that holds the lock on a file serves
+there, and the operating system releases the lock however the process ends. So two processes that start at once cannot
+both serve, and the socket of a killed process is known to be stale.
 """
 
 from __future__ import annotations
@@ -79,29 +79,30 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """A hash of what runs in the worker, as it was when this process first asked: our modules, llama.cpp's version."""
+    """Return a hash of what the worker runs, as it was at the first call: our modules, llama.cpp's version, the cards.
+
+    Cards count because they say how the worker prompts a model.
+    """
     digest = hashlib.sha256()
     with contextlib.suppress(PackageNotFoundError):
         digest.update(version("llama-cpp-python").encode())
     for package in ("indexer", "policy"):
-        for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
+        folder = Path(__file__).parents[2] / package
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):
             if "training" not in path.parts and "evaluation" not in path.parts:
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one engine is met. `folder` is `runtime_dir()`."""
+class Endpoint:
+    """The endpoint of the engine called `name` (see `identity`). `folder` is `runtime_dir()`."""
 
     folder: Path
     name: str
 
     def claim(self) -> int | None:
-        """Become the one who serves here, for as long as this process lives; None where another does.
-
-        Returns the descriptor that holds the lock.
-        """
+        """Take the lock until this process ends. Returns its descriptor, or None if another process has it."""
         descriptor = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not _lock(descriptor):
             os.close(descriptor)
@@ -109,22 +110,22 @@ class Place:
         return descriptor
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Accept connections, after `claim`; returns what a client has to say to be let in."""
+        """Accept connections, after `claim`. Returns the token that clients have to send."""
         if sys.platform == "win32":
             return await self.listen_on_loopback(serve)
         else:  # noqa: RET505  # a type checker reads one branch or the other
-            self.socket.unlink(missing_ok=True)  # of one that was killed; the lock says that nobody listens there
+            self.socket.unlink(missing_ok=True)  # stale, because this process has the lock
             return await asyncio.start_unix_server(serve, self.socket, limit=LONGEST_FRAME), ""
 
     async def connect(self) -> tuple[Streams, str]:
-        """Connect; returns what to say to be let in, too. Raises `OSError` where nobody listens."""
+        """Connect. Returns the token to send, too. Raises `OSError` when no process listens."""
         if sys.platform == "win32":
             return await self.connect_to_loopback()
         else:  # noqa: RET505
             return await asyncio.open_unix_connection(self.socket, limit=LONGEST_FRAME), ""
 
     def leave(self) -> None:
-        """Take the address away, so that a newcomer need not knock in vain; the lock is kept until the end."""
+        """Remove the socket, so that no server tries to connect; the lock is kept until the process ends."""
         self.socket.unlink(missing_ok=True)
 
     @property
@@ -133,7 +134,7 @@ class Place:
         return self.folder / f"{self.name}.sock"
 
     def check(self) -> None:
-        """Raise `EngineUnavailable` where no socket can have such a path."""
+        """Raise `EngineUnavailable` when the path is too long for a socket."""
         if len(os.fsencode(self.socket)) > _LONGEST_UNIX_PATH and sys.platform != "win32":
             raise EngineUnavailable(
                 f"{self.socket} is too long for the path of a socket: set XDG_RUNTIME_DIR to a shorter folder"

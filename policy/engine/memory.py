@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from policy.errors import ModelTooLarge
-from policy.models.shards import parts_of
+from policy.models.shards import shards_of
 
 # What a container may use, in either version of Linux's control groups.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -25,7 +25,7 @@ def check_fits(model: Path, available: int | None = None) -> None:
 
 def size_of(model: Path) -> int:
     """Bytes of a model, all parts of it where it is split."""
-    return sum(part.stat().st_size for part in parts_of(model) if part.is_file())
+    return sum(part.stat().st_size for part in shards_of(model) if part.is_file())
 
 
 def available_memory() -> int:

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from policy.engine.endpoint import Place
+from policy.engine.endpoint import Endpoint
 from policy.errors import EngineUnavailable
 
 STDERR_LINES = 20
@@ -58,11 +58,11 @@ class Process:
         self._log(f"engine: {line}")
 
 
-def launch(place: Place, environment: Mapping[str, str], log: Callable[[str], None]) -> Process:
-    """Start a worker that serves at `place`. Raises `EngineUnavailable` when it cannot be started at all."""
+def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[str], None]) -> Process:
+    """Start a worker that serves at `endpoint`. Raises `EngineUnavailable` when it cannot be started at all."""
     try:
         process = subprocess.Popen(
-            (sys.executable, "-m", "policy.engine.worker", str(place.folder), place.name),
+            (sys.executable, "-m", "policy.engine.worker", str(endpoint.folder), endpoint.name),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

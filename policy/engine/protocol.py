@@ -4,7 +4,7 @@ A server begins with `{"token"}` and is answered `{"event": "welcome", "pid"}`. 
 and the worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and one last `{"id",
 "event": "done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. A request with `"background":
 true` gives way to all others, of any server, and is then answered `cancelled`; `{"op": "rank", "id", "background"}`
-changes that of one that waits or runs. Values are those of `indexer.model` and `policy.engine.client`, field by field.
+changes that of one that waits or runs. Values are those of `indexer.model` and `messages`, field by field.
 """
 
 from __future__ import annotations

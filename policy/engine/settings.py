@@ -56,8 +56,8 @@ class EngineSettings:
         return cls(**{**values, "tensor_split": tuple(values["tensor_split"])})
 
 
-def safer(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
-    """The ladder to climb down after a crash at load or first decode, `settings` itself first.
+def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
+    """Yield the settings to try one after another when loading or the first decode crashes, `settings` first.
 
     Without repacked weights, then with half of the model's `layers` on the GPU, then on the CPU alone.
     """

@@ -1,13 +1,13 @@
-"""Keeps one worker at hand: joins or starts it, does so again with back-off, and steps back to safer parameters.
+"""Keep one worker running: connect to it or start it, restart it with back-off, fall back to safer settings.
 
-The worker may serve other servers as well; each has a supervisor that does the same for itself, and they meet again at
-the same engine after each step.
+The worker may serve other servers too. Each server has a supervisor that takes the same steps, so they connect to the
+same engine again after each step.
 
-A worker that dies while it loads a model or at its first evaluation was started with parameters that this machine
-does not bear (weights repacked for instructions that are not allowed, a driver that crashes): the next one starts
-with safer ones, see `policy.engine.settings.safer`. What worked is remembered per machine and build, so that the next
-start is quick, and is said once. A worker that dies later gets another with the same parameters. A GPU whose memory
-does not do gets fewer layers; that is not remembered, for what else it holds changes.
+A worker that dies while it loads a model or at its first evaluation had settings that do not work on this machine
+(weights repacked for instructions that are not allowed, a driver that crashes). The next one gets safer settings, see
+`policy.engine.settings.fallbacks`. The settings that worked are remembered per machine and build, so that the next
+start is quick, and reported once. A worker that dies later is restarted with the same settings. A GPU that runs out of
+memory gets fewer layers; that is not remembered, because the free memory changes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from policy.engine.client import Engine, ModelInfo
+from policy.engine.client import Engine
 from policy.engine.endpoint import identity
+from policy.engine.messages import ModelInfo
 from policy.engine.process import environment_with
-from policy.engine.settings import EngineSettings, difference, safer
+from policy.engine.settings import EngineSettings, difference, fallbacks
 from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooLarge, OutOfMemory, RepoformerError
 
-State = Literal["stopped", "starting", "ready", "failed"]
+EngineState = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
 FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
-HEALTHY_AFTER = 60.0  # seconds: a worker that lived this long starts the back-off anew
-ATTEMPTS = 6
+HEALTHY_AFTER = 60.0  # seconds: a worker that ran this long resets the back-off
+MAX_STARTS = 6
 RETRY_AFTER = 60.0  # seconds
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)
 
@@ -60,15 +61,15 @@ class Supervisor:
         apart: str = "",
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
-        on_state: Callable[[State], None] = lambda _state: None,
+        on_state: Callable[[EngineState], None] = lambda _state: None,
     ) -> None:
         self.model = model.absolute()
         self.info: ModelInfo | None = None
-        self.state: State = "stopped"
+        self.state: EngineState = "stopped"
         self._asked = settings
         self._layout = layout
         self._budgets = budgets
-        self._ladder = list(safer(settings, layers))
+        self._fallbacks = list(fallbacks(settings, layers))
         self._memory = memory
         self._environment, self._apart = environment, apart
         self._log, self._notice, self._on_state = log, notice, on_state
@@ -130,7 +131,7 @@ class Supervisor:
 
     async def _start(self) -> Engine:
         try:
-            return await self._climb_down()
+            return await self._start_with_fallbacks()
         except RepoformerError as error:
             self._failure, self._failed_at = error, time.monotonic()
             self._set_state("failed")
@@ -139,44 +140,44 @@ class Supervisor:
         finally:
             self._starting = None
 
-    async def _climb_down(self) -> Engine:
-        """Try the rungs of the ladder from the remembered one on; the last rung may be tried again."""
+    async def _start_with_fallbacks(self) -> Engine:
+        """Start with the remembered settings, then safer ones after each crash; the last may be tried again."""
         self._set_state("starting")
-        level = min(self._remembered_level(), len(self._ladder) - 1)
-        last, crowded = EngineDied("never started"), False
-        for _attempt in range(ATTEMPTS):
+        level = min(self._remembered_level(), len(self._fallbacks) - 1)
+        last, out_of_memory = EngineDied("never started"), False
+        for _attempt in range(MAX_STARTS):
             if self._delay:
                 await asyncio.sleep(self._delay)
-            settings = self._ladder[level]
+            settings = self._fallbacks[level]
             try:
-                engine = await self._join(settings)
+                engine = await self._connect(settings)
             except EngineDied as error:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
                 self._back_off()
-                level = min(level + 1, len(self._ladder) - 1)
+                level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:
                     raise
                 self._log(f"{error}; trying with fewer layers on the GPU")
-                crowded = True
-                while self._ladder[level].gpu_layers == settings.gpu_layers:
+                out_of_memory = True
+                while self._fallbacks[level].gpu_layers == settings.gpu_layers:
                     level += 1
             except EngineFailed as error:  # it refuses the settings
                 raise EngineUnavailable(str(error)) from error
             else:
-                self._adopt(engine, level, crowded=crowded)
+                self._adopt(engine, level, out_of_memory=out_of_memory)
                 return engine
         raise EngineUnavailable(
-            f"{last}. {ATTEMPTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
+            f"{last}. {MAX_STARTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
         )
 
-    async def _join(self, settings: EngineSettings) -> Engine:
+    async def _connect(self, settings: EngineSettings) -> Engine:
         """The engine that runs our model with `settings`, shared with every server that wants the same."""
         environment = environment_with(self._environment)
         parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
-        engine = await Engine.join(name, environment, self._log)
+        engine = await Engine.connect(name, environment, self._log)
         try:
             self.info = await engine.load(self.model, settings, self._layout, self._budgets)
         except BaseException:
@@ -184,13 +185,13 @@ class Supervisor:
             raise
         return engine
 
-    def _adopt(self, engine: Engine, level: int, *, crowded: bool) -> None:
+    def _adopt(self, engine: Engine, level: int, *, out_of_memory: bool) -> None:
         self._engine = engine
         self._ready_at = time.monotonic()
         self._watching = asyncio.create_task(self._watch(engine))
         if level and level != self._remembered_level():
-            changed = difference(self._asked, self._ladder[level])
-            if crowded:
+            changed = difference(self._asked, self._fallbacks[level])
+            if out_of_memory:
                 self._notice(
                     f"The GPU has not the memory for {self.model.stem}; less of it runs there now ({changed})."
                 )
@@ -224,7 +225,7 @@ class Supervisor:
     def _back_off(self) -> None:
         self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: EngineState) -> None:
         if state != self.state:
             self.state = state
             self._on_state(state)

@@ -19,7 +19,7 @@ FIGURES = ("es_without", "es_with", "em_without", "em_with", "f1_without", "f1_w
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MetricChange:
     """A figure of two runs: mean before, mean after, their difference with its interval and p."""
 
     figure: str
@@ -46,12 +46,12 @@ class Difference:
     """All that differs. `only_before`, `only_after`: blanks that one run alone has."""
 
     blanks: int
-    changes: tuple[Change, ...]
+    changes: tuple[MetricChange, ...]
     moved: tuple[Moved, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
 
-    def drops(self, band: float) -> tuple[Change, ...]:
+    def drops(self, band: float) -> tuple[MetricChange, ...]:
         """Figures of edit similarity that fell by more than `band` points."""
         return tuple(
             change for change in self.changes if change.figure.startswith("es_") and change.difference.value < -band
@@ -71,7 +71,7 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> Difference:
         factor = 100.0 if figure.startswith("em_") else 1.0
         a, b = (factor * np.array([getattr(rows[name], figure) for name in common], float) for rows in (left, right))
         difference = statistics.mean(b - a)
-        changes.append(Change(figure, float(a.mean()), float(b.mean()), difference, statistics.paired_p(b - a)))
+        changes.append(MetricChange(figure, float(a.mean()), float(b.mean()), difference, statistics.paired_p(b - a)))
     moved = [
         Moved(name, branch, float(a), float(b), str(text_a), str(text_b))
         for name in common

@@ -14,10 +14,10 @@ from indexer.model import Chunk
 
 from . import sources
 from .jsonl import BadRow, rows, text_of
-from .task import Data, Kind, Problem, Repository, Task, unique
+from .task import Data, Problem, Repository, Task, TaskKind, unique
 
 
-def load(file: Path, repos: Path | None = None, kind: Kind = "line") -> Data:
+def load(file: Path, repos: Path | None = None, kind: TaskKind = "line") -> Data:
     """The tasks of a file, all of one `kind`. Raises `EvaluationError` where it cannot be read."""
     problems: list[Problem] = []
     repositories: dict[str, Repository] = {}
@@ -31,7 +31,7 @@ def load(file: Path, repos: Path | None = None, kind: Kind = "line") -> Data:
     return Data(file.stem, tuple(kept), repositories, (*problems, *doubles))
 
 
-def kind_by_name(file: Path) -> Kind:
+def kind_by_name(file: Path) -> TaskKind:
     """CrossCodeLongEval's two files say in their names what they hold; everything else is lines."""
     name = file.name.lower()
     return "function" if "function" in name else "chunk" if "chunk" in name else "line"
@@ -42,7 +42,7 @@ def _task(
     repos: Path | None,
     repositories: dict[str, Repository],
     problems: list[Problem],
-    kind: Kind,
+    kind: TaskKind,
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):

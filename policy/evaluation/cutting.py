@@ -8,7 +8,7 @@ generated that would be cut anyway.
 from __future__ import annotations
 
 from indexer.languages import parser_for
-from policy.engine import Stop
+from policy.engine.messages import Stop
 
 from .task import TOKENS, Task
 

@@ -11,15 +11,16 @@ from typing import Any
 
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
-from policy.completion.completer import Completer, Request
-from policy.engine import EngineSettings, Supervisor
-from policy.engine.settings import default_threads
+from policy.completion.request import Request
+from policy.completion.service import Completer
+from policy.engine.settings import EngineSettings, default_threads
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
-from policy.models import locate as models
+from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
-from policy.training.running import Stop as Interrupt
+from policy.training.running import StopRequest as StopRequest
 
 from . import (
     crosscode,
@@ -39,7 +40,7 @@ from .policies import Point
 from .progress import Bar
 from .retrieval import Retrieval, Style
 from .table import Row, Table
-from .task import Data, EvaluationError, Kind, Problem, Task, spread
+from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
 DRAWN = 120
 # Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
@@ -63,7 +64,7 @@ class Options:
     dataset: str
     data: Path | None
     repos: Path | None
-    kinds: tuple[Kind, ...]
+    kinds: tuple[TaskKind, ...]
     all_kinds: bool
     blanks: int
     seed: int
@@ -109,7 +110,7 @@ async def evaluate(options: Options) -> Result:
     deciding = both.policy or both.generators[0]
     serving = served(options.generator or options.model, options)
     try:
-        with Interrupt() as interrupt:
+        with StopRequest() as interrupt:
             description = await _description(options, data, both)
             out = options.out or _place(options, description)
             rows = await runner.run(
@@ -157,10 +158,10 @@ def load(options: Options) -> Data:
 
 def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
     """Engines for many completions at once; raises `ModelError` where the setting names no model."""
-    model = models.resolve(setting)
+    model = locate.resolve(setting)
     header = check_generator(model.path)
     default = asdict(Budgets())
-    budgets = {**models.recommended_budgets(model), **options.budgets}
+    budgets = {**locate.recommended_budgets(model), **options.budgets}
     reach = sum(
         budgets.get(name, header.number(f"repoformer.budget.{name}", default[name]))
         for name in ("left", "right", "context")
@@ -178,14 +179,14 @@ def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
 
 def served(setting: str, options: Options) -> Supervisor:
     """The engine that editors get: what times are measured on; raises `ModelError`."""
-    model = models.resolve(setting)
-    budgets = {**models.recommended_budgets(model), **options.budgets}
+    model = locate.resolve(setting)
+    budgets = {**locate.recommended_budgets(model), **options.budgets}
     settings = EngineSettings(threads=options.threads)
     return _supervisor(model, check_generator(model.path), settings, budgets, f"{os.getpid()} served")
 
 
 def _supervisor(
-    model: models.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
+    model: locate.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
 ) -> Supervisor:
     layers = header.number(f"{header.architecture}.block_count", 32)
     # The worker has a working folder of its own.

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from indexer.model import Retriever
-from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import Supervisor
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
-from policy.gating.decision import Selection
+from policy.gating.decision import SelectionRule
 from policy.gating.gate import Gate, gates_of
 
 from .retrieval import Retrieval
@@ -43,7 +44,7 @@ def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
     one = CompletionSettings(candidates=1)  # further ones take their time whatever the policy
     found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
-        selections: tuple[Selection, ...] = ("threshold", "token", "greedy")
+        selections: tuple[SelectionRule, ...] = ("threshold", "token", "greedy")
         found |= {
             f"selective, {selection}": replace(one, selection=selection)
             for selection in selections

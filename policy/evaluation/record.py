@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from policy.engine import ModelInfo
+from policy.engine.messages import ModelInfo
 from policy.gating import calibration
 
 from . import table

@@ -13,13 +13,13 @@ from typing import Any
 
 from . import sources
 from .jsonl import BadRow, rows, text_of
-from .task import KINDS, Data, EvaluationError, Kind, Problem, Repository, Task, unique
+from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
 FUNCTION_REACH = 80  # lines from a signature to the body: parameters and the docstring stand between
 LINE_REACH = 1  # published files differ in whether they count lines from 0 or from 1
 
 
-def load(file: Path, repos: Path, kind: Kind | None = None) -> Data:
+def load(file: Path, repos: Path, kind: TaskKind | None = None) -> Data:
     """The tasks of a RepoEval file with the repositories in `repos`; `kind` overrules the file's name.
 
     Raises `EvaluationError` where there is no file or no folder at all.
@@ -44,7 +44,7 @@ def _task(
     repos: Path,
     repositories: dict[str, Repository],
     problems: list[Problem],
-    kind: Kind | None,
+    kind: TaskKind | None,
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):
@@ -95,7 +95,7 @@ def _end_of_blank(source: str, prompt: str, truth: str, line: int, reach: int) -
     return None
 
 
-def _kind_by_name(file: Path) -> Kind | None:
+def _kind_by_name(file: Path) -> TaskKind | None:
     """`api_level_completion_….jsonl` and the like; rows of functions say so themselves."""
-    kinds: tuple[Kind, ...] = ("line", "api", "function")
+    kinds: tuple[TaskKind, ...] = ("line", "api", "function")
     return next((kind for kind in kinds if file.name.startswith(kind)), None)

@@ -16,7 +16,7 @@ from indexer.languages import language_of
 from policy.training import blanks
 
 from . import sources
-from .task import KINDS, Data, EvaluationError, Kind, Problem, Repository, Task, unique
+from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
 LONGEST_CALL = 8  # lines
 _CALL = re.compile(r"(?<![\w.])(?:\w+\.)*(\w{3,})\(")
@@ -24,7 +24,7 @@ _DEFINITION = re.compile(r"\s*(?:async\s+|export\s+|public\s+|private\s+|static\
 _TESTS = re.compile(r"(^|/)(tests?|testing|__tests__|spec)(/|$)|(^|/)(test_|conftest)|[._]test\.|_test\.|\.spec\.")
 
 
-def load(repos: Path, wanted: int, kinds: Sequence[Kind] = KINDS, seed: int = 0) -> Data:
+def load(repos: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int = 0) -> Data:
     """About `wanted` blanks, the same number of each kind and repository as far as there are.
 
     `repos` is a folder of repositories. Raises `EvaluationError` where no blank can be drawn.
@@ -42,7 +42,7 @@ def load(repos: Path, wanted: int, kinds: Sequence[Kind] = KINDS, seed: int = 0)
     return _drawn(f"resample {repos.name}", found, problems, wanted, kinds, seed)
 
 
-def workspace(folder: Path, wanted: int, kinds: Sequence[Kind] = KINDS, seed: int = 0) -> Data:
+def workspace(folder: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int = 0) -> Data:
     """The same of one repository: the user's own."""
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not a folder")
@@ -56,7 +56,7 @@ def _drawn(
     repositories: Mapping[str, Repository],
     problems: list[Problem],
     wanted: int,
-    kinds: Sequence[Kind],
+    kinds: Sequence[TaskKind],
     seed: int,
 ) -> Data:
     each = max(1, -(-wanted // max(1, len(repositories) * len(kinds))))
@@ -73,7 +73,7 @@ def _drawn(
     return Data(name, tuple(kept[:wanted]), repositories, (*problems, *doubles))
 
 
-def draw(name: str, repository: Repository, each: int, kinds: Sequence[Kind], seed: int) -> list[Task]:
+def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind], seed: int) -> list[Task]:
     """Up to `each` blanks of every kind of one repository; tests are no targets, but may be retrieved."""
     files = {path: text for path, text in repository.files.items() if not _TESTS.search(path)}
     if not files:
@@ -81,7 +81,7 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[Kind], se
     rng = random.Random(f"{seed} {name}")
     # Drawing is by shares of a total; ask for enough that the smallest share covers `each`, then take as many.
     total = round(each / min(blanks.SHARES.values()))
-    spans: list[tuple[str, Kind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
+    spans: list[tuple[str, TaskKind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
     if "api" in kinds:
         spans += api_spans(files, repository.files, each, rng)
     rng.shuffle(spans)
@@ -99,12 +99,12 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[Kind], se
 
 def api_spans(
     files: Mapping[str, str], every: Mapping[str, str], wanted: int, rng: random.Random
-) -> list[tuple[str, Kind, str, int, int]]:
+) -> list[tuple[str, TaskKind, str, int, int]]:
     """Statements that call a function or class defined in another file, cut from their first word to their end."""
     defined = _definitions(every)
     paths = list(files)
     rng.shuffle(paths)
-    spans: list[tuple[str, Kind, str, int, int]] = []
+    spans: list[tuple[str, TaskKind, str, int, int]] = []
     for path in paths:
         found = list(_calls(path, files[path], defined))
         spans += rng.sample(found, min(len(found), max(1, wanted // 3)))
@@ -113,7 +113,7 @@ def api_spans(
     return spans[:wanted]
 
 
-def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tuple[str, Kind, str, int, int]]:
+def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tuple[str, TaskKind, str, int, int]]:
     suffix = PurePosixPath(path).suffix
     last = -1
     for match in _CALL.finditer(text):

@@ -17,7 +17,8 @@ import numpy as np
 
 from indexer.model import Hit
 from policy.completion.shape import Shaper
-from policy.engine import Reading, Supervisor, Trial, Tried
+from policy.engine.messages import Reading, Trial, Tried
+from policy.engine.supervisor import Supervisor
 from policy.errors import ModelError, RepoformerError
 from policy.gating.evidence import evidence
 
@@ -125,7 +126,7 @@ async def _pairs(
         stop = stop_for(task, tokens)
         hits, _ = found[task.id]
         branches = [None, [hit.chunk for hit in hits]] if hits else [None]
-        trials += [Trial(task.cursor, chunks, stop) for chunks in branches]
+        trials += [Trial(task.cursor, chunks, stop, task.truth) for chunks in branches]
         owners += [task] * len(branches)
     ended: dict[str, dict[bool, Tried]] = {}
     engine = await generator.engine()
@@ -170,6 +171,9 @@ def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading,
         names=found.names,
         overlap=found.overlap,
         scope=Shaper(task.cursor).scope,
+        nll_without=plain.truth.nats if plain.truth else None,
+        nll_with=rich.truth.nats if rich.truth else None,
+        truth_tokens=plain.truth.tokens if plain.truth else None,
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
         chunks=len(rich.prompt.chunks) if hits else 0,

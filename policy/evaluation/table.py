@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known, TaskKind
+from policy.gating.gate import Gate, Known, Scope
 
 from .task import EvaluationError
 
 # What a row's tests say: that they pass, or (at the beginning of it) that they could not be run.
 PASS, NOT_RUN = "pass", "not run"
+HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # least fall of the cost of the truth that counts as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 
 
@@ -37,7 +38,8 @@ class Row:
     (`policy.gating.evidence`): `score` and `second`, the greatest similarities of a chunk, `names`, how many names of
     the cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
     `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
-    the tokens generated without context, `worst` the largest. Counts are of tokens. `tests_*` are "" where no tests
+    the tokens generated without context, `worst` the largest; `nll_without` and `nll_with` what the `truth_tokens`
+    tokens of the truth cost (nats, the ending token included). Counts are of tokens. `tests_*` are "" where no tests
     were asked for, else "pass" or why not; "not run: …" where they could not be run.
 
     What has a default may be missing in files of earlier versions, and is None then.
@@ -75,6 +77,9 @@ class Row:
     tokens_without: int
     tokens_with: int
     retrieval_ms: float
+    nll_without: float | None = None
+    nll_with: float | None = None
+    truth_tokens: int | None = None
     tests_without: str = ""
     tests_with: str = ""
 
@@ -84,12 +89,22 @@ class Row:
         return self.es_with - self.es_without
 
     @property
+    def helped(self) -> bool | None:
+        """Whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`; None where that is not known.
+
+        Edit similarity rises by luck in every fifth blank; what the truth costs does not.
+        """
+        if self.nll_without is None or self.nll_with is None:
+            return None
+        return self.nll_without - self.nll_with >= max(HELPED_NATS, HELPED_SHARE * self.nll_without)
+
+    @property
     def tested(self) -> bool:
         """Whether the tests were run with both completions."""
         return all(said and not said.startswith(NOT_RUN) for said in (self.tests_without, self.tests_with))
 
     @property
-    def scale(self) -> TaskKind:
+    def scale(self) -> Scope:
         """Which threshold belongs to it, as it would be served (by its kind where `scope` is not known)."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 

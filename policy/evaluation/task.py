@@ -14,10 +14,10 @@ from typing import Literal, get_args
 from indexer.model import Chunk, Cursor
 from policy.errors import RepoformerError
 
-Kind = Literal["line", "api", "cursor", "chunk", "function"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+TaskKind = Literal["line", "api", "cursor", "chunk", "function"]
+KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 # Most tokens of a generation (paper, section 5.1).
-TOKENS: Mapping[Kind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256}
+TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256}
 
 
 class EvaluationError(RepoformerError):
@@ -33,7 +33,7 @@ class Task:
     """
 
     id: str
-    kind: Kind
+    kind: TaskKind
     repository: str
     path: str
     cursor: Cursor

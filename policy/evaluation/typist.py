@@ -20,7 +20,7 @@ Suggest = Callable[[Cursor], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class TypingSession:
     """What typing one blank came to. `wanted` characters, of which `accepted` came out of suggestions."""
 
     requests: int
@@ -29,7 +29,7 @@ class Session:
     wanted: int
 
 
-async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> Session:
+async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> TypingSession:
     """Type `truth` at `cursor`, asking before each word; at most `MOST_REQUESTS` times."""
     done = requests = shown = accepted = 0
     while done < len(truth) and requests < MOST_REQUESTS:
@@ -39,7 +39,7 @@ async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> Session:
         taken = usable(suggestion, truth[done:])
         accepted += taken
         done += taken or next_step(truth[done:])
-    return Session(requests, shown, accepted, done)
+    return TypingSession(requests, shown, accepted, done)
 
 
 def usable(suggestion: str, rest: str) -> int:

@@ -15,8 +15,8 @@ from typing import Literal
 from policy.gating.gate import Gate, Known
 
 Policy = Literal["selective", "always", "never"]
-Selection = Literal["threshold", "token", "greedy"]
-Source = Literal["hybrid", "token", "similarity", "policy"]
+SelectionRule = Literal["threshold", "token", "greedy"]
+DecisionSource = Literal["hybrid", "token", "similarity", "policy"]
 
 # Trial retrieval's threshold, on the Jaccard similarity of the best chunk: it retrieves for about half of the cursors.
 SIMILARITY = 0.25
@@ -28,13 +28,13 @@ class Decision:
 
     `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
     "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
-    made earlier on this line (`policy.completion.pinned.Held`).
+    made earlier on this line (`policy.completion.pinned.LineDecisions`).
     """
 
     p_retrieve: float
     threshold: float
     retrieve: bool
-    source: Source
+    source: DecisionSource
     held: bool = False
 
 

@@ -19,7 +19,7 @@ from policy.gating.evidence import Evidence
 
 Name = Literal["hybrid", "token"]
 Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]
-TaskKind = Literal["line", "block"]
+Scope = Literal["line", "block"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap"})
@@ -35,7 +35,7 @@ class Known:
     `evidence` is what retrieval found.
     """
 
-    kind: TaskKind
+    kind: Scope
     p_cc: float | None = None
     first_p: float | None = None
     first_entropy: float | None = None
@@ -86,7 +86,7 @@ class Gate:
             total += weight * value
         return 0.5 * (1 + math.tanh(0.5 * total))  # the logistic function, without overflow
 
-    def threshold(self, kind: TaskKind) -> float:
+    def threshold(self, kind: Scope) -> float:
         """That of a completion of `kind`."""
         return self.line if kind == "line" else self.block
 

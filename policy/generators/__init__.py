@@ -1,59 +1,60 @@
-"""Who writes the completion, once it is decided whether to retrieve.
+"""Which model generates the completion, once the decision is made.
 
-`Own`: the model that decides also writes, from the KV cache of the decision. `larger.Larger`: another GGUF on this
-machine writes, the Repoformer stays the policy (the paper's "plug-and-play", section 5.4). `server.Server`: an
-OpenAI-compatible server writes, and may decide as well. The latter two fall back to the local model while they cannot
-be used: a completion from a smaller model is worth more than none, and typing waits for neither.
+`SameModel`: the model that decides also generates, from the KV cache of the decision. `larger.Larger`: another GGUF on
+this machine generates, and the Repoformer stays the policy (the paper's "plug-and-play", section 5.4).
+`server.Server`: an OpenAI-compatible server generates, and may decide as well. The latter two fall back to the local
+model while they are unavailable, so that no request waits for them.
 
-What a request works with has one shape, which is that of `policy.engine.Engine`.
+A generator has the interface of `policy.engine.client.Engine`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading, Urgency
+from indexer.model import Cursor
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
 
 
-class Running(Protocol):
-    """A generation on its way: iterate over its text; leaving the iteration early ends it at once.
+class RunningGeneration(Protocol):
+    """A generation in progress: iterate over its text. Leaving the iteration early ends the generation at once.
 
-    Several candidates come as `pieces`: whose text it is, and the text. `prompt` is there with the first piece.
+    `pieces` gives the texts of several candidates. `prompt` is set with the first piece.
     """
 
     @property
     def model(self) -> str:
-        """Who writes."""
+        """The name of the model that generates."""
 
     @property
     def prompt(self) -> PromptStats | None:
-        """What it started from."""
+        """The prompt that the generation started from."""
 
     @property
     def tokens(self) -> int:
-        """How many there are so far."""
+        """The number of tokens generated so far."""
 
     @property
     def model_ms(self) -> float:
-        """Milliseconds inside llama.cpp so far; 0 where somebody else's computer computes."""
+        """Milliseconds inside llama.cpp so far; 0 when another computer generates."""
 
     @property
     def ended(self) -> bool:
-        """Whether the model has said all it had to say."""
+        """Whether the model ended the text itself."""
 
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
     def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Candidate and text."""
+        """Yield the candidate's number and a piece of its text."""
         ...
 
 
-class OneText:
-    """A generation that has one candidate, whatever was asked for."""
+class SingleCandidate:
+    """A generation that makes one candidate, however many were asked for."""
 
     @property
     def model_ms(self) -> float:
@@ -64,123 +65,119 @@ class OneText:
         raise NotImplementedError
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Its text."""
+        """Yield 0 and a piece of the text."""
         async with contextlib.aclosing(aiter(self)) as texts:
             async for text in texts:
                 yield 0, text
 
 
+class DelegatedGeneration:
+    """A generation that reports what another one does. Subclasses may replace `_generation`."""
+
+    def __init__(self, generation: RunningGeneration) -> None:
+        self._generation = generation
+
+    @property
+    def model(self) -> str:
+        """See `RunningGeneration`."""
+        return self._generation.model
+
+    @property
+    def prompt(self) -> PromptStats | None:
+        """See `RunningGeneration`."""
+        return self._generation.prompt
+
+    @property
+    def tokens(self) -> int:
+        """See `RunningGeneration`."""
+        return self._generation.tokens
+
+    @property
+    def model_ms(self) -> float:
+        """See `RunningGeneration`."""
+        return self._generation.model_ms
+
+    @property
+    def ended(self) -> bool:
+        """See `RunningGeneration`."""
+        return self._generation.ended
+
+
 class Generator(Protocol):
-    """Writes completions."""
+    """Generates completions."""
 
-    def generate(
-        self,
-        slot: str,
-        cursor: Cursor,
-        chunks: Sequence[Chunk] | None,
-        max_tokens: int,
-        *,
-        candidates: int = 1,
-        urgency: Urgency | None = None,
-    ) -> Running:
-        """Begin to generate at `cursor`, without (None) or with cross-file context; errors come with the iteration.
-
-        `candidates` is how many are wished for; not everybody gives more than one.
-        """
+    def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> RunningGeneration:
+        """Start to generate; the iteration raises the errors. A generator may make fewer candidates than asked for."""
         ...
 
 
 class Reader(Protocol):
-    """Reads up to the decision."""
+    """Evaluates the prompt up to the decision."""
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """What a model thinks of the place."""
+        """Return what the model says about retrieving at `cursor`."""
         ...
 
 
-class Source(Protocol):
-    """Where a request gets its generator from. `decides`: its reader is one that decides, whatever the local model.
+class GeneratorProvider(Protocol):
+    """Gives each request its generator and its reader.
 
-    `local`: it is this machine that writes, so that nobody pays for what is written ahead.
+    `decides`: its reader can decide even if the local model cannot. `local`: the generator runs on this machine, so
+    completions may be generated ahead at no cost to anyone.
     """
 
     decides: bool
     local: bool
 
     def generator(self, local: Engine) -> Generator:
-        """Who writes now; `local`, which runs the model that decides, where nobody else does."""
+        """Return the generator to use now. `local` runs the model that decides, and is the fallback."""
         ...
 
     def reader(self, local: Engine) -> Reader:
-        """Who is asked whether to retrieve."""
+        """Return the reader to use now."""
         ...
 
     async def warm_up(self) -> None:
-        """Get ready, without anybody waiting for it; what fails is told, not raised."""
+        """Load what a request needs. Failures are reported, not raised."""
 
     async def forget(self, slots: str) -> None:
-        """Give back what is kept for slots whose names begin so."""
+        """Free the cache of the slots whose names begin with `slots`."""
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Free everything."""
 
 
-class Own:
-    """The model that decides also writes."""
+class SameModel:
+    """The model that decides also generates."""
 
     decides = False
     local = True
 
     def generator(self, local: Engine) -> Generator:
-        """The engine itself."""
+        """Return `local`."""
         return local
 
     def reader(self, local: Engine) -> Reader:
-        """The engine itself."""
+        """Return `local`."""
         return local
 
     async def warm_up(self) -> None:
-        """There is nothing to get ready."""
+        """Do nothing: the engine is loaded anyway."""
 
     async def forget(self, slots: str) -> None:
-        """There is nothing that the engine would not forget."""
+        """Do nothing: the engine itself is told to forget."""
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
-class Ahead:
-    """A generation that goes on before somebody reads it: the plain one, beside the decision (paper, section 6.3)."""
+class StartedGeneration(DelegatedGeneration):
+    """A generation that runs before its text is asked for: the plain one, beside the decision (paper, section 6.3)."""
 
-    def __init__(self, running: Running) -> None:
-        self._running = running
+    def __init__(self, generation: RunningGeneration) -> None:
+        super().__init__(generation)
         self._pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._advance())
-
-    @property
-    def model(self) -> str:
-        """Of the generation."""
-        return self._running.model
-
-    @property
-    def prompt(self) -> PromptStats | None:
-        """Of the generation."""
-        return self._running.prompt
-
-    @property
-    def tokens(self) -> int:
-        """Of the generation."""
-        return self._running.tokens
-
-    @property
-    def model_ms(self) -> float:
-        """Of the generation."""
-        return self._running.model_ms
-
-    @property
-    def ended(self) -> bool:
-        """Of the generation."""
-        return self._running.ended
 
     async def __aiter__(self) -> AsyncGenerator[str]:
         async with contextlib.aclosing(self.pieces()) as pieces:
@@ -189,24 +186,24 @@ class Ahead:
                     yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Of the generation, those that are there already at once."""
+        """Yield the pieces that are there already at once, then the others as they come."""
         try:
             while (piece := await self._pieces.get()) is not None:
                 yield piece
-            await self._task  # which raises what it ended with
+            await self._task  # raises the generation's error
         finally:
             await self.cancel()
 
     async def cancel(self) -> None:
-        """It is the loser: end it, wherever it runs."""
+        """End the generation, wherever it runs."""
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # nobody wants to know
+            self._task.exception()  # mark the error as retrieved; nothing uses it
 
     async def _advance(self) -> None:
         try:
-            async with contextlib.aclosing(self._running.pieces()) as pieces:
+            async with contextlib.aclosing(self._generation.pieces()) as pieces:
                 async for piece in pieces:
                     self._pieces.put_nowait(piece)
         finally:

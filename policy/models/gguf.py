@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.models.shards import parts_of
+from policy.models.shards import shards_of
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
@@ -124,7 +124,7 @@ def _refuse_split(path: Path, header: Header) -> str:
     number = header.number("split.no")
     if number:
         return f"is part {number + 1} of {count} of a split model. Name the first part; the others are found by it."
-    parts = parts_of(path)
+    parts = shards_of(path)
     if len(parts) != count:
         return (
             f"is the first of {count} parts, which are found by its name; it has to end in -00001-of-{count:05}.gguf."

@@ -1,12 +1,11 @@
-"""Getting a model from the Hugging Face hub, because somebody asked for it by name.
+"""Getting any model from the Hugging Face hub by its name there, OWNER/MODEL.
 
-`huggingface_hub` knows the hub: addresses, tokens, errors, retries, the progress bar. What it downloads it keeps only
-when whole, and it compares sizes, not hashes; so the file that is being written is ours. It is named by the hash that
-it must have, stays when the download is interrupted, is gone on with by the next one, and becomes the model only when
-its hash is right.
+`huggingface_hub` knows the hub: addresses, tokens, errors, retries, the progress bar. It keeps a download only when it
+is whole, and it compares sizes, not hashes; so the file that is being written is ours. Its name holds the hash that it
+must have, it stays when the download is interrupted, the next one resumes it, and it becomes the model only when its
+hash is right. The models that most people use need none of this: see `pull.py`.
 
-Models go to `CACHE/OWNER--NAME/`. An extra (`hub`) and not a dependency: whoever uses the model that is installed
-needs none of it, and it brings a dozen packages along.
+Models go to `CACHE/OWNER--NAME/`. An extra (`hub`) and not a dependency, because it brings a dozen packages along.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.models.shards import whole_name
+from policy.models.lock import only_one
+from policy.models.pull import SPARE, disk_full
+from policy.models.shards import name_without_shard
 
 _BLOCK = 1 << 20
-_SPARE = 64 << 20  # bytes of the disk that a download leaves free
 _PROJECTOR = re.compile(r"mmproj", re.I)
 _NEEDED = ("config.json", "tokenizer.json")
 
@@ -65,9 +65,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
         chosen = choose(listing, file)
         folder = cache / repository.replace("/", "--")
         folder.mkdir(parents=True, exist_ok=True)
-        from filelock import FileLock
-
-        with FileLock(folder / ".lock"):
+        with only_one(folder / ".lock", repository, say):
             absent = [remote for remote in chosen if not _is_there(folder / remote.base, remote)]
             _check_room(folder, absent)
             if absent:
@@ -103,7 +101,7 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
     models: dict[str, list[Remote]] = {}
     for remote in sorted(listing.files, key=lambda remote: remote.name):
         if remote.name.endswith(".gguf") and not _PROJECTOR.search(remote.base):
-            models.setdefault(whole_name(remote.name), []).append(remote)
+            models.setdefault(name_without_shard(remote.name), []).append(remote)
     named = "".join(
         f"\n  {listing.repository}:{parts[0].name}  {sum(part.size for part in parts) / 1e9:,.2f} GB"
         for parts in models.values()
@@ -177,13 +175,8 @@ def _check_room(folder: Path, absent: Sequence[Remote]) -> None:
     begun = sum(path.stat().st_size for path in folder.glob("*.part"))
     missing = sum(remote.size for remote in absent) - begun
     free = shutil.disk_usage(folder).free
-    if missing > 0 and missing + _SPARE > free:
-        raise _full(folder, f"{missing / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free")
-
-
-def _full(folder: Path | str, detail: str) -> ModelMissing:
-    return ModelMissing(f"The disk of {folder} is full: {detail}. Free some and run the same command again; it goes on "
-                        "where it stopped.")  # fmt: skip
+    if missing > 0 and missing + SPARE > free:
+        raise disk_full(folder, f"{missing / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free")
 
 
 @contextmanager
@@ -225,5 +218,5 @@ def _explained(repository: str) -> Iterator[None]:
         ) from problem
     except OSError as problem:
         if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise _full(problem.filename or "the models", problem.strerror or "no space left") from problem
+            raise disk_full(problem.filename or "the models", problem.strerror or "no space left") from problem
         raise ModelMissing(f"{repository} could not be downloaded: {problem}") from problem

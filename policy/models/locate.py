@@ -1,8 +1,9 @@
-"""Which model file: the one that was asked for, else the one that ships with the package, else one in the cache.
+"""Which model file: the one that was asked for, else a pinned one that was pulled, else the one that ships.
 
-Nothing is downloaded behind anyone's back: what is in the cache was put there by `repoformer-lsp model pull` or `model
-import`. A model that was imported is preferred to one that was pulled, which lies in a folder of its repository: as a
-rule that is a generator, for the setting `generatorModel`.
+Nothing is downloaded unless it is asked for: what is in the cache was put there by `repoformer-lsp model pull` or
+`model import`. A pinned model (`card.py`) is known to complete better than the one that ships, so it is preferred. Any
+other file in the cache comes last, an imported one before a pulled one: usually that is a generator, for the setting
+`generatorModel`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,17 @@ from typing import Literal
 import platformdirs
 
 from policy.errors import ModelMissing
-from policy.models.shards import is_later_part, whole_name
+from policy.models.card import all_cards, of_file
+from policy.models.shards import is_later_shard, name_without_shard
 
-Source = Literal["setting", "shipped", "cache"]
+Source = Literal["setting", "pulled", "shipped", "cache"]
+
+REASONS: Mapping[Source, str] = {
+    "setting": "the setting `model` names it",
+    "pulled": "it was pulled, and completes better than the one that ships",
+    "shipped": "it ships with the package, and no better one was pulled (`repoformer-lsp model pull`)",
+    "cache": "no other model is there",
+}
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # what our own model is trained from (`policy.training.wheel`)
 
@@ -36,7 +45,7 @@ class ModelFile:
 
 def name_of(path: Path) -> str:
     """What a model is called: its file's name, without what says that it is the first part of several."""
-    return Path(whole_name(path.name)).stem
+    return Path(name_without_shard(path.name)).stem
 
 
 def cache_dir() -> Path:
@@ -46,18 +55,22 @@ def cache_dir() -> Path:
 
 def installed() -> list[ModelFile]:
     """Models that are there without being named, in the order in which they are preferred."""
+    folder = cache_dir()
+    pulled = [path for path in (folder / card.file for card in reversed(all_cards())) if of_file(path)]
     shipped = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
-    cached = [*sorted(cache_dir().glob("*.gguf")), *sorted(cache_dir().glob("*/*.gguf"))]
-    found = [ModelFile(path, "shipped") for path in shipped] + [ModelFile(path, "cache") for path in cached]
-    return [model for model in found if not is_later_part(model.path)]
+    cached = [path for path in (*sorted(folder.glob("*.gguf")), *sorted(folder.glob("*/*.gguf"))) if path not in pulled]
+    found = [ModelFile(path, "pulled") for path in pulled]
+    found += [ModelFile(path, "shipped") for path in shipped]
+    found += [ModelFile(path, "cache") for path in cached]
+    return [model for model in found if not is_later_shard(model.path)]
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
-    """The model to use; `setting` is a file that a person asked for, or empty.
+    """The model to use; `setting` is a file that a person asked for, or empty, or "auto".
 
     Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.models.gguf`).
     """
-    if str(setting):
+    if str(setting) not in {"", "auto"}:
         path = Path(setting).expanduser().absolute()
         if not path.is_file():
             raise ModelMissing(

@@ -1,4 +1,4 @@
-"""Models in parts: `NAME-00001-of-00004.gguf` is the first of four files, and llama.cpp loads all of them by it."""
+"""GGUF models split into shards: `NAME-00001-of-00004.gguf` is the first of four, and llama.cpp loads all from it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _BLOCK = 1 << 20
-_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 
 
-def whole_name(name: str) -> str:
-    """The name of a model's file without what says which part of it that is."""
-    return _PART.sub("", name)
+def name_without_shard(name: str) -> str:
+    """Return a file name without its shard number."""
+    return _SHARD.sub("", name)
 
 
-def is_later_part(path: Path) -> bool:
-    """Whether `path` is a part that is loaded by the name of another, the first."""
-    found = _PART.search(path.name)
+def is_later_shard(path: Path) -> bool:
+    """Whether `path` is a shard other than the first, which is not loaded by its own name."""
+    found = _SHARD.search(path.name)
     return found is not None and found[1] != "00001"
 
 
-def parts_of(path: Path) -> list[Path]:
-    """All files of the model that is loaded by `path`, in order, whether they exist or not."""
-    found = _PART.search(path.name)
+def shards_of(path: Path) -> list[Path]:
+    """Return all files of the model that is loaded as `path`, in order, whether they exist or not."""
+    found = _SHARD.search(path.name)
     if found is None or found[1] != "00001":
         return [path]
     stem, count = path.name[: found.start()], int(found[2])
@@ -32,7 +32,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def sha256(files: Iterable[Path]) -> str:
-    """SHA-256 of the contents of some files, one after the other. Raises `OSError` where one cannot be read."""
+    """Return the SHA-256 of the concatenated contents of `files`. Raises `OSError` when one cannot be read."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -23,6 +23,7 @@ from typing import Literal, Protocol
 
 from indexer.languages import LANGUAGES
 from indexer.model import Chunk, Cursor
+from policy.prompting.healing import split_last_word
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
 Slot = Literal["L", "R", "CC", "ANCHOR", "REPO", "PATH"]
@@ -62,6 +63,8 @@ class Layout:
     """Where the parts of a prompt stand.
 
     `decide` is read up to the position whose next token is the decision; it is empty for models that make none.
+    `heals`: the text before the cursor may end inside a token, so its last word is left for the model to write again
+    (`policy.prompting.healing`). Models that were trained on split words, as ours was, do without.
     `abstain` and `retrieve` are whole sequences, up to the first generated token. That `abstain` begins with `decide`
     is what makes the decision free: the KV cache simply goes on.
     """
@@ -71,6 +74,7 @@ class Layout:
     abstain: tuple[Part, ...]
     retrieve: tuple[Part, ...]
     context_style: ContextStyle
+    heals: bool = False
 
     @property
     def selective(self) -> bool:
@@ -84,11 +88,13 @@ def _layout(
     abstain: str,
     retrieve: str,
     context_style: ContextStyle,
+    *,
+    heals: bool = False,
 ) -> Layout:
     def parts(row: str) -> tuple[Part, ...]:
         return tuple(row.split())  # type: ignore[arg-type]
 
-    return Layout(name, parts(decide), parts(abstain), parts(retrieve), context_style)
+    return Layout(name, parts(decide), parts(abstain), parts(retrieve), context_style, heals)
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -127,6 +133,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "bos prefix L suffix R middle",
             "bos prefix CC L suffix R middle",
             "commented",
+            heals=True,
         ),
         _layout(
             "fim-psm-files",
@@ -134,16 +141,44 @@ LAYOUTS: Mapping[str, Layout] = {
             "bos prefix L suffix R middle",
             "bos repo REPO CC file_sep PATH prefix L suffix R middle",
             "files",
+            heals=True,
         ),
+        # The suffix first, so that a keystroke only appends: the prefix is the beginning of the middle (SPM in
+        # Bavarian et al. 2022, section 3; here with the markers of models that were trained prefix-first).
         _layout(
             "fim-spm",
             "",
             "bos prefix suffix R middle L",
             "bos prefix suffix R middle CC L",
-            "commented",
+            "plain",
+            heals=True,
         ),
-        # A plain language model: it reads only what stands left of the cursor.
-        _layout("prefix-only", "", "bos L", "bos CC L", "commented"),
+        _layout(
+            "fim-spm-commented",
+            "",
+            "bos prefix suffix R middle L",
+            "bos prefix suffix R middle CC L",
+            "commented",
+            heals=True,
+        ),
+        _layout(
+            "fim-spm-behind",
+            "",
+            "bos prefix suffix R middle L",
+            "bos prefix suffix R CC middle L",
+            "plain",
+            heals=True,
+        ),
+        _layout(
+            "fim-spm-files",
+            "",
+            "bos prefix suffix R middle L",
+            "bos repo REPO CC file_sep PATH prefix suffix R middle L",
+            "files",
+            heals=True,
+        ),
+        # A plain language model: it reads only the text left of the cursor.
+        _layout("prefix-only", "", "bos L", "bos CC L", "commented", heals=True),
     )
 }
 
@@ -182,10 +217,14 @@ class Budgets:
 class Prompt:
     """A sequence for the model and what became of each slot.
 
-    `chunks` are those that made it into CC, in order; the last of them may be cut.
+    `healed` are the tokens of the last word of L, which is not in `tokens`: the generation writes it again, as
+    `healed_text`, perhaps in other tokens. `left_tokens` counts them. `chunks` are those that made it into CC, in
+    order; the last of them may be cut.
     """
 
     tokens: tuple[int, ...]
+    healed: tuple[int, ...] = ()
+    healed_text: str = ""
     left_tokens: int = 0
     right_tokens: int = 0
     context_tokens: int = 0
@@ -193,21 +232,34 @@ class Prompt:
     right_trimmed: bool = False
     chunks: tuple[Chunk, ...] = ()
 
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The prompt with the tokens of the healed word."""
+        return (*self.tokens, *self.healed)
+
 
 class PromptBuilder:
     """Lays out prompts for one model: its layout, its vocabulary, its tokenizer, the budgets.
 
+    `heal` off keeps the last word in the prompt, for a generator that cannot be limited to tokens that agree with it.
     Raises `ValueError` when the vocabulary lacks a marker that the layout needs.
     """
 
     def __init__(
-        self, layout: Layout, vocabulary: Vocabulary, tokenizer: Tokenizer, budgets: Budgets | None = None
+        self,
+        layout: Layout,
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        budgets: Budgets | None = None,
+        *,
+        heal: bool = True,
     ) -> None:
         if missing := vocabulary.missing(layout):
             raise ValueError(f"layout {layout.name!r} needs tokens this model lacks: {', '.join(missing)}")
         self.layout = layout
         self.vocabulary = vocabulary
         self.budgets = budgets or Budgets()
+        self._heals = heal and layout.heals
         self._encode = tokenizer.encode
         # Lines repeat from keystroke to keystroke: all but one of them are the ones of the last request.
         self._line_tokens: Callable[[str], int] = lru_cache(maxsize=16_384)(lambda line: len(self._encode(line)))
@@ -231,7 +283,9 @@ class PromptBuilder:
 
     def _lay_out(self, parts: tuple[Part, ...], cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
-        left, left_trimmed = self._left(cursor.prefix) if "L" in parts else ((), False)
+        whole, last = split_last_word(cursor.prefix) if self._heals else (cursor.prefix, "")
+        healed = self._encode_cached(last) if last else ()
+        left, left_trimmed = self._left(whole, self.budgets.left - len(healed)) if "L" in parts else ((), False)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
         slots: dict[Part, Callable[[], Sequence[int]]] = {
@@ -250,12 +304,22 @@ class PromptBuilder:
                 tokens.append(markers[part])
         if not tokens:  # the start of a file, for a model without markers: it has to read something
             tokens.extend(self._encode_cached("\n"))
-        return Prompt(tuple(tokens), len(left), len(right), len(context), left_trimmed, right_trimmed, used)
+        return Prompt(
+            tuple(tokens),
+            healed,
+            last,
+            len(left) + len(healed),
+            len(right),
+            len(context),
+            left_trimmed,
+            right_trimmed,
+            used,
+        )
 
-    def _left(self, prefix: str) -> tuple[tuple[int, ...], bool]:
-        start = left_cut(prefix, self.budgets.left, self.budgets.step_lines, self._line_tokens)
+    def _left(self, prefix: str, budget: int) -> tuple[tuple[int, ...], bool]:
+        start = left_cut(prefix, budget, self.budgets.step_lines, self._line_tokens)
         tokens = self._encode_cached(prefix[start:])
-        kept = tokens[max(0, len(tokens) - self.budgets.left) :]
+        kept = tokens[max(0, len(tokens) - budget) :]
         return kept, start > 0 or len(kept) < len(tokens)
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:

@@ -1,8 +1,8 @@
-"""As much of a file as a prompt can be made of.
+"""Truncate a file to the text that a prompt can contain, before it is sent to the engine's process.
 
-A prompt reads a few hundred lines at most, however long the file is, so no more than that has to travel to the
-engine's process with every keystroke. Where L begins depends on the number of its first line, modulo the grain of the
-cut: empty lines stand in for the text that is left out, few enough to be out of reach themselves.
+A prompt contains a few hundred lines at most, however long the file is. The start of L depends on the number of its
+first line, modulo the step of the cut. So empty lines replace the text that is left out, few enough that no prompt
+contains them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from indexer.model import Cursor
 from policy.prompting.prompt import LONGEST_TOKEN, Budgets
 
 
-def within_reach(cursor: Cursor, budgets: Budgets) -> Cursor:
-    """`cursor` without the text that no prompt of these budgets reaches: every builder makes the same prompt of it."""
+def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
+    """Return `cursor` without the text that no prompt of `budgets` contains.
+
+    Every builder makes the same prompt of the result.
+    """
     left = budgets.left * LONGEST_TOKEN + 1  # one more, so that what is cut here counts as cut there
     right = budgets.right * LONGEST_TOKEN + 1
     start = max(0, len(cursor.prefix) - left)

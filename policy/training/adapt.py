@@ -32,7 +32,7 @@ from .blanks import Blank, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder
 from .loss import Weights, backward, nll
-from .running import Stop, quick_memory, save_atomically
+from .running import StopRequest, quick_memory, save_atomically
 
 STATE = "state.pt"
 BUDGETS = Budgets(left=384, right=128, context=384, step_lines=8)
@@ -97,7 +97,7 @@ def run(
     if step == 0 and start is None:
         note(out, {"step": 0, "left_only": mean_nll(model, builder, held_out, "left-only", compute)})
     saved = time.monotonic()
-    with Stop() as stop, tqdm(total=schedule.steps, initial=step, desc="adapt", unit="step") as bar:
+    with StopRequest() as stop, tqdm(total=schedule.steps, initial=step, desc="adapt", unit="step") as bar:
         while step < schedule.steps and not stop.asked:
             began = time.monotonic()
             batch = batch_of(builder, data, step, schedule.batch, context_share, seed)

@@ -35,9 +35,9 @@ from .clusters import representatives
 from .functions import bodies
 from .manifest import TrainingError
 
-Kind = Literal["line", "cursor", "chunk", "function"]
+BlankKind = Literal["line", "cursor", "chunk", "function"]
 
-SHARES: Mapping[Kind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
+SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
 HITS = 6
 BLOCK_LINES = 10
 MAX_BLOCKS = 3000  # of a repository, before clustering
@@ -65,7 +65,7 @@ class Blank:
     repository: str
     path: str
     language: str
-    kind: Kind
+    kind: BlankKind
     variant: str
     start: int
     end: int
@@ -166,7 +166,7 @@ def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]
     return snapshot.query(query, HITS, exclude=cursor.path)
 
 
-Span = tuple[str, Kind, str, int, int]
+Span = tuple[str, BlankKind, str, int, int]
 
 
 def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
@@ -193,7 +193,7 @@ def code_start(text: str) -> int:
 
 def _places(
     files: Mapping[str, str],
-    kind: Kind,
+    kind: BlankKind,
     place: Callable[[str, int, random.Random], tuple[str, int, int] | None],
     wanted: int,
     rng: random.Random,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from policy.models.shards import parts_of
+from policy.models.shards import shards_of
 
 from .manifest import TrainingError
 from .running import save_atomically
@@ -192,7 +192,7 @@ def configuration(path: Path) -> dict[str, Any]:
     """What transformers must know of a Llama-shaped GGUF; raises `TrainingError` for another architecture."""
     import gguf
 
-    readers = [gguf.GGUFReader(part) for part in parts_of(path)]
+    readers = [gguf.GGUFReader(part) for part in shards_of(path)]
     said = {key: field.contents() for key, field in readers[0].fields.items() if not key.startswith("tokenizer.")}
     if (kind := said.get("general.architecture")) != "llama":
         raise TrainingError(f"{path} is a {kind!r} model; only Llama-shaped GGUF files can be trained")
@@ -220,7 +220,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     config = configuration(path)
     back = {target: name for name, target in _LLAMA.items()}
     state = {}
-    for tensor in (tensor for part in parts_of(path) for tensor in gguf.GGUFReader(part).tensors):
+    for tensor in (tensor for part in shards_of(path) for tensor in gguf.GGUFReader(part).tensors):
         name = _renamed(str(tensor.name), back)
         array = gguf.dequantize(tensor.data, tensor.tensor_type)
         if ".q_proj." in name or ".k_proj." in name:

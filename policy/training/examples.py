@@ -46,8 +46,8 @@ class ExampleBuilder:
         self.corpus = corpus
         self.base = base
         self.max_middle = max_middle
-        self.prompts = PromptBuilder(LAYOUTS[layout], base.vocabulary, base.tokenizer, budgets)
-        self.left_only = PromptBuilder(LAYOUTS["prefix-only"], base.vocabulary, base.tokenizer, budgets)
+        self.prompts = PromptBuilder(LAYOUTS[layout], base.vocabulary, base.tokenizer, budgets, heal=False)
+        self.left_only = PromptBuilder(LAYOUTS["prefix-only"], base.vocabulary, base.tokenizer, budgets, heal=False)
         self._text = lru_cache(maxsize=4096)(lambda path: Path(path).read_text("utf-8"))
         self._lines = lru_cache(maxsize=1024)(lambda path: self._text(path).split("\n"))
 

@@ -38,7 +38,7 @@ from .loss import Losses, Weights, backward, backward_judging, hidden_states
 from .probes import Probe
 from .probes import read as read_probes
 from .rounding import rounded
-from .running import Stop, quick_memory
+from .running import StopRequest, quick_memory
 
 BEST = "best.pt"
 LabelKind = Literal["similarity", "likelihood", "own"]
@@ -162,7 +162,7 @@ def run(
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
     weights = Weights(left_weight, decision_weight, {loaded.vocabulary.ids["cc"]: positive_weight})
-    with Stop() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
+    with StopRequest() as stop, tqdm(total=steps, initial=step, desc="finetune", unit="step") as bar:
         while step < steps and not stop.asked and not stale(history(out), patience):
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)

@@ -32,7 +32,7 @@ from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
-from .running import Stop, quick_memory
+from .running import StopRequest, quick_memory
 
 SPLITS = ("valid", "train")
 SPARE = 8  # tokens a completion may be longer than the truth: it has to end by itself
@@ -94,7 +94,7 @@ def run(
     model: Any = loaded.model.to(compute.device)
     model.eval()
     builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)
-    with Stop() as stop:
+    with StopRequest() as stop:
         for split in splits:
             wanted = limit if split == "train" else valid_limit
             data = eligible(load(blanks / f"{split}.jsonl"), wanted, seed)

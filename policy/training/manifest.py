@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import RepoformerError
-from policy.models.shards import parts_of, sha256
+from policy.models.shards import sha256, shards_of
 
 NAME = "manifest.json"
 
@@ -30,7 +30,7 @@ def digest(path: Path) -> str:
     Raises `TrainingError` for what is not there, not finished, or a folder that does not say what made it.
     """
     if not path.is_dir():
-        files = parts_of(path)
+        files = shards_of(path)
     elif known := read(path):
         if not known["done"]:
             raise TrainingError(f"{path} is not finished: run the step that makes it first")

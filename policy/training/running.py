@@ -14,14 +14,14 @@ from typing import Any
 from .manifest import TrainingError
 
 
-class Stop:
+class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request (`asked`); the second ends the process as ever."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._ask)
         return self

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from policy.errors import ModelMissing
-from policy.models import locate as models
+from policy.models import locate
 from policy.training import wheel
 from tests.editors.editors import summary
 from tests.editors.wire import SERVER, Wire
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def model() -> Path:
     """The model that a person has who names none."""
     try:
-        return models.resolve().path
+        return locate.resolve().path
     except ModelMissing:
         return wheel.place()
 

@@ -6,10 +6,10 @@ import pytest
 
 from indexer.model import Cursor
 from policy.evaluation.cutting import cut, stop_for
-from policy.evaluation.task import Kind, Task
+from policy.evaluation.task import Task, TaskKind
 
 
-def task(kind: Kind, marked: str, path: str = "a.py", language: str = "python") -> Task:
+def task(kind: TaskKind, marked: str, path: str = "a.py", language: str = "python") -> Task:
     """A task out of one text, the blank between « and »."""
     prefix, _, rest = marked.partition("«")
     truth, _, suffix = rest.partition("»")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.model import Cursor
-from policy.evaluation.typist import Session, next_step, type_out, usable
+from policy.evaluation.typist import TypingSession, next_step, type_out, usable
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_how_far_a_person_types(rest: str, length: int) -> None:
     assert next_step(rest) == length
 
 
-async def typed(suggestions: dict[str, str]) -> Session:
+async def typed(suggestions: dict[str, str]) -> TypingSession:
     """Type `total = price * count`; suggestions by what is there already."""
 
     async def suggest(cursor: Cursor) -> str:
@@ -38,7 +38,7 @@ async def typed(suggestions: dict[str, str]) -> Session:
 
 
 async def test_a_right_suggestion_ends_the_session() -> None:
-    assert await typed({"": "total = price * count"}) == Session(1, 1, 21, 21)
+    assert await typed({"": "total = price * count"}) == TypingSession(1, 1, 21, 21)
 
 
 async def test_without_suggestions_everything_is_typed() -> None:
@@ -48,4 +48,4 @@ async def test_without_suggestions_everything_is_typed() -> None:
 
 
 async def test_a_wrong_suggestion_costs_a_request_and_a_right_one_ends_it() -> None:
-    assert await typed({"": "tally", "total ": "= price * count"}) == Session(2, 2, 15, 21)
+    assert await typed({"": "tally", "total ": "= price * count"}) == TypingSession(2, 2, 15, 21)

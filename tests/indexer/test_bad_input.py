@@ -17,8 +17,7 @@ import pytest
 
 from indexer import worker
 from indexer.settings import IndexSettings
-from indexer.store import KEPT_DAYS, tidy
-from indexer.watching import Watcher
+from indexer.store import KEPT_DAYS, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
 Open = Callable[..., WorkspaceIndex]
@@ -228,7 +227,7 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * size)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
-    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
+    assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
 
 
@@ -238,40 +237,13 @@ def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path:
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * 100)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
-    assert [file.name for file in tidy(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
+    assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
 
 
-def test_without_native_events_the_disk_is_compared_and_that_is_said_once(
-    root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(Watcher, "start", lambda self, roots: "no events in this test")
+def test_a_scan_shows_no_progress_bar_again(root: Path, open_index: Open) -> None:
     progress: list[Progress] = []
-    index = open_index(watch=True, poll_seconds=0.2, on_progress=progress.append)
-    (root / "later.py").write_text("def later(): pass\n")
-    until = time.monotonic() + 30
-    while "later.py" not in paths(index) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert paths(index) == {"good.py", "later.py"}
-    assert sum("no events in this test" in record.message for record in caplog.records) == 1
+    index = open_index(on_progress=progress.append)
     for _ in range(3):
         index.rescan()
-        assert paths(index) == {"good.py", "later.py"}
-    assert [step.stage for step in progress].count("scan") == 1, "nobody wants to see a bar each time"
-
-
-def test_native_events(root: Path, open_index: Open) -> None:
-    index = open_index(watch=True)
-
-    def eventually(expected: set[str]) -> None:
-        until = time.monotonic() + 30
-        while paths(index) != expected and time.monotonic() < until:
-            time.sleep(0.02)
-        assert paths(index) == expected
-
-    (root / "pkg").mkdir()
-    (root / "pkg" / "new.py").write_text("def new(): pass\n")
-    eventually({"good.py", "pkg/new.py"})
-    (root / "pkg").rename(root / "lib")
-    eventually({"good.py", "lib/new.py"})
-    (root / "lib" / "new.py").unlink()
-    eventually({"good.py"})
+        assert paths(index) == {"good.py"}
+    assert [step.stage for step in progress].count("scan") == 1

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from indexer.chunking import Chunking
 from indexer.extract import extract
-from indexer.folder import Folder, Remembered
+from indexer.folder import Folder, LoadedFile
 from indexer.languages import language_of
 from indexer.model import Chunk, Cursor
-from indexer.parts import Parts
 from indexer.retrieval import RetrieverName
+from indexer.segment_list import SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.workspace import WorkspaceIndex
@@ -46,8 +46,10 @@ def chunks_of(snapshot: Snapshot) -> list[Chunk]:
 
 def check_equal(snapshot: Snapshot, folders: Mapping[str, Mapping[str, str]]) -> None:
     """Compare with an index of the same files made from scratch: the chunks, and every retriever's answers."""
-    parts = [part for root, files in folders.items() for part in Snapshot.of(sorted(files.items()), root=root).parts]
-    scratch = Snapshot(tuple(folders), tuple(parts))
+    segments = [
+        each for root, files in folders.items() for each in Snapshot.of(sorted(files.items()), root=root).segments
+    ]
+    scratch = Snapshot(tuple(folders), tuple(segments))
     assert chunks_of(snapshot) == chunks_of(scratch)
     assert (snapshot.files, snapshot.chunks) == (scratch.files, scratch.chunks)
     cursor = Cursor("/elsewhere.py", "gamma = 1\nself.alpha(", ")\nreturn beta\n", "python")
@@ -58,21 +60,21 @@ def check_equal(snapshot: Snapshot, folders: Mapping[str, Mapping[str, str]]) ->
 
 
 @given(st.lists(st.lists(change, min_size=1, max_size=4), max_size=8), st.booleans())
-def test_parts_after_any_changes_and_merges_equal_one_segment(
+def test_segments_after_any_changes_and_merges_equal_one_segment(
     batches: list[list[tuple[str, str, str]]], late: bool
 ) -> None:
-    parts, files = Parts(), dict[str, str]()
+    segments, files = SegmentList(), dict[str, str]()
     for batch in batches:
-        merge = parts.next_merge(tidy=True)  # begun before the changes, adopted after them
+        merge = segments.next_merge(tidy=True)  # begun before the changes, adopted after them
         fresh = {name: text for kind, name, text in batch if kind in ("write", "open")}
         gone = {name for kind, name, _ in batch if kind in ("delete", "close")} - fresh.keys()
         extracts = [extract(text, language_of(name), Chunking(), root="/ws", path=name) for name, text in fresh.items()]
         segment = merge.run() if merge and not late else None
-        parts.apply(extracts, [("/ws", name) for name in gone])
+        segments.apply(extracts, [("/ws", name) for name in gone])
         if merge:
-            parts.adopt(merge, segment or merge.run())
+            segments.adopt(merge, segment or merge.run())
         files = {name: text for name, text in {**files, **fresh}.items() if name not in gone}
-    check_equal(Snapshot(("/ws",), parts.current), {"/ws": files})
+    check_equal(Snapshot(("/ws",), segments.current), {"/ws": files})
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +90,10 @@ def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
     """An index whose saved folders take so long to load that things happen meanwhile."""
     load = Folder.load
 
-    def slow_load(folder: Folder) -> list[Remembered]:
-        remembered = load(folder)
+    def slow_load(folder: Folder) -> list[LoadedFile]:
+        loaded = load(folder)
         time.sleep(0.03)
-        return remembered
+        return loaded
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "load", slow_load)

@@ -50,12 +50,12 @@ def test_bm25_and_proximity_equal_their_formulas(texts: list[str], asked: set[st
         sum(idf[word] * count[word] * (K1 + 1) / (count[word] + K1 * (1 - B + B * len(count) / mean)) for word in asked)
         for count in counts
     ]
-    np.testing.assert_allclose(next(bm25(snapshot.parts, keys(asked))), expected)
+    np.testing.assert_allclose(next(bm25(snapshot.segments, keys(asked))), expected)
     query = Query("", dict.fromkeys(asked, 0.5))
     expected = [
         sum(0.5 * idf[word] for word in asked if word in count) / math.sqrt(len(count) + SMOOTHING) for count in counts
     ]
-    np.testing.assert_allclose(next(proximity(snapshot.parts, query)), expected)
+    np.testing.assert_allclose(next(proximity(snapshot.segments, query)), expected)
 
 
 def test_a_word_counts_less_the_further_it_is_from_the_cursor() -> None:

@@ -1,28 +1,251 @@
-"""What the disk tells of, and what it does not."""
+"""File system events: what they tell of, and what happens in a folder for which there are none."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import shutil
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from indexer.watching import Watcher
+import pytest
+
+from indexer import watching
+from indexer.settings import IndexSettings
+from indexer.watching import TreeEvents, Watcher
+from indexer.workspace import WorkspaceIndex
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="inotify is part of Linux")
+Open = Callable[..., WorkspaceIndex]
 
 
-def test_reading_is_no_event_and_writing_is(tmp_path: Path) -> None:
-    """Else listing the folders after a queue of events ran over would make it run over again, without end."""
+@pytest.fixture
+def open_index(tmp_path: Path) -> Iterator[Open]:
+    """Index some folders, and close the index in the end."""
+    opened: list[WorkspaceIndex] = []
+
+    def start(*roots: Path, poll_seconds: float = 0.2) -> WorkspaceIndex:
+        index = WorkspaceIndex(roots, IndexSettings(workers=1, poll_seconds=poll_seconds))
+        opened.append(index)
+        index.start()
+        assert index.wait_idle(60)
+        return index
+
+    yield start
+    for index in opened:
+        index.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
+
+
+def files(index: WorkspaceIndex) -> set[str]:
+    index.wait_idle(30)
+    return {chunk.path for chunk in index.snapshot.all_chunks()}
+
+
+def write(file: Path, text: str = "x = 1\n") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def watched(index: WorkspaceIndex) -> set[str]:
+    return set(index._watcher._events._directories.values())  # type: ignore[union-attr]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("whole_tree", [False, True])
+def test_reading_is_no_event_and_writing_is(tmp_path: Path, whole_tree: bool) -> None:
+    """Otherwise the scan that follows an overflow of the queue of events would overflow it again."""
     for number in range(50):
-        (tmp_path / f"d{number}").mkdir()
-        (tmp_path / f"d{number}" / "f.py").write_text("x = 1\n")
+        write(tmp_path / f"d{number}" / "f.py")
     seen: list[str] = []
     watcher = Watcher(seen.extend)
-    assert watcher.start([tmp_path]) == ""
+    if whole_tree:  # what macOS and Windows use works here too
+        watcher._events = TreeEvents(seen.extend)
+    watcher.set_roots([str(tmp_path)])
+    for directory in (tmp_path, *tmp_path.iterdir()):
+        watcher.watch(str(tmp_path), str(directory))
+    assert watcher.problem(str(tmp_path)) == ""
     try:
         for _ in range(3):
             assert len([path.read_text() for path in sorted(tmp_path.rglob("*.py"))]) == 50
         (tmp_path / "d7" / "f.py").write_text("x = 2\n")
-        end = time.monotonic() + 20
-        while not seen and time.monotonic() < end:
-            time.sleep(0.02)
-        assert set(seen) == {str(tmp_path / "d7" / "f.py")}
+        until(lambda: seen)
+        assert set(seen) <= {str(tmp_path / "d7" / "f.py"), str(tmp_path / "d7")}
     finally:
         watcher.stop()
+
+
+def test_events_of_a_tree_that_moves_and_grows(tmp_path: Path, open_index: Open) -> None:
+    root = tmp_path / "ws"
+    write(root / "a.py")
+    index = open_index(root, poll_seconds=3_600)
+    write(root / "pkg" / "deep" / "b.py")
+    until(lambda: files(index) == {"a.py", "pkg/deep/b.py"})
+    (root / "pkg").rename(root / "lib")
+    until(lambda: files(index) == {"a.py", "lib/deep/b.py"})
+    write(root / "lib" / "deep" / "c.py")  # in a folder whose watch was made under another name
+    until(lambda: files(index) == {"a.py", "lib/deep/b.py", "lib/deep/c.py"})
+    shutil.rmtree(root / "lib")
+    until(lambda: files(index) == {"a.py"})
+    write(root / "lib" / "d.py")
+    until(lambda: files(index) == {"a.py", "lib/d.py"})
+    write(root / ".gitignore", "lib/\n")
+    until(lambda: files(index) == {"a.py"})
+    (root / ".gitignore").unlink()
+    until(lambda: files(index) == {"a.py", "lib/d.py"})
+
+
+@linux_only
+def test_only_directories_that_are_indexed_are_watched(tmp_path: Path, open_index: Open) -> None:
+    root = tmp_path / "ws"
+    for path in (
+        "pkg/a.py",
+        "node_modules/x/y/b.js",
+        "build/c/d.py",
+        ".git/objects/aa/bb",
+        ".git/info/exclude",
+        "docs/x.md",
+    ):
+        write(root / path)
+    write(root / ".gitignore", "build/\n")
+    index = open_index(root)
+    assert watched(index) == {str(root / at) for at in ("", "pkg", "docs", ".git/info")}
+    write(root / "node_modules" / "z" / "e.js")
+    write(root / "new" / "f.py")
+    until(lambda: files(index) == {"pkg/a.py", "new/f.py"})
+    assert watched(index) == {str(root / at) for at in ("", "pkg", "docs", ".git/info", "new")}
+    write(root / ".gitignore", "")
+    until(lambda: str(root / "build" / "c") in watched(index))
+    index.set_roots([root / "pkg"])
+    assert index.wait_idle(30)
+    assert watched(index) == {str(root / "pkg")}
+
+
+@linux_only
+def test_beyond_the_limit_of_watches_a_folder_is_compared(
+    tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from indexer import inotify
+
+    class Limited(inotify.INotify):  # type: ignore[misc]
+        """The system's limit, of 20 watches."""
+
+        watches: set[int]
+
+        def add_watch(self, path: str, mask: int) -> int:
+            self.__dict__.setdefault("watches", set())
+            wd: int = super().add_watch(path, mask)
+            if wd not in self.watches and len(self.watches) >= 20:
+                super().rm_watch(wd)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.watches.add(wd)
+            return wd
+
+        def rm_watch(self, wd: int) -> None:
+            super().rm_watch(wd)
+            self.watches.discard(wd)
+
+    monkeypatch.setattr(inotify, "INotify", Limited)
+    small, large = tmp_path / "small", tmp_path / "large"
+    write(small / "a.py")
+    for number in range(60):
+        write(large / f"d{number}" / "old.py")
+    index = open_index(small, large)
+    assert watched(index) == {str(small)}
+    for number in range(60):
+        write(large / f"d{number}" / "new.py")
+    write(small / "b.py")
+    until(lambda: len(files(index)) == 122)
+    (said,) = warnings(caplog)
+    assert "max_user_watches" in said
+    assert str(large) in said
+
+
+def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
+    tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    there, missing = tmp_path / "there", tmp_path / "missing"
+    write(there / "a.py")
+    index = open_index(missing, there)
+    assert index._watcher.problem(str(there)) == ""
+    assert index._watcher.problem(str(missing)) == watching.MISSING
+    write(there / "b.py")
+    until(lambda: files(index) == {"a.py", "b.py"})
+    assert len(warnings(caplog)) == 1
+    # Once it is there it is found, and then watched as well.
+    write(missing / "c.py")
+    until(lambda: files(index) == {"a.py", "b.py", "c.py"})
+    assert index._watcher.problem(str(missing)) == ""
+    # And when it is deleted, its files go, and it is looked for again.
+    shutil.rmtree(missing)
+    until(lambda: files(index) == {"a.py", "b.py"})
+    write(missing / "d.py")
+    until(lambda: files(index) == {"a.py", "b.py", "d.py"})
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("why", ["no instance", "a network file system"])
+def test_without_events_the_disk_is_compared_and_that_is_said_once(
+    tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    def refuse(on_change: object) -> watching.Events:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    if why == "no instance":
+        monkeypatch.setattr(watching, "_events", refuse)
+    else:
+        monkeypatch.setattr(watching, "network_file_system", lambda root: "nfs4")
+    write(tmp_path / "ws" / "a.py")
+    index = open_index(tmp_path / "ws")
+    write(tmp_path / "ws" / "b.py")
+    until(lambda: files(index) == {"a.py", "b.py"})
+    write(tmp_path / "ws" / "c.py")
+    until(lambda: files(index) == {"a.py", "b.py", "c.py"})
+    assert len(warnings(caplog)) == 1
+
+
+def test_scans_do_not_pile_up_and_closing_ends_one(
+    tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes long for each directory, as a network file system does."""
+    write(tmp_path / "ws" / "a.py")
+    index = open_index(tmp_path / "ws")
+    started, release, listed, answered = threading.Event(), threading.Event(), list[str](), list[str]()
+
+    def scandir(path: Path) -> Iterator[os.DirEntry[str]]:
+        started.set()
+        listed.append(str(path))
+        release.wait(60)
+        answered.append(str(path))
+        return os_scandir(path)
+
+    os_scandir = os.scandir
+    monkeypatch.setattr("indexer.rules.os.scandir", scandir)
+    for _ in range(30):
+        index.rescan()
+    assert started.wait(20)
+    time.sleep(0.1)  # for the requests that follow to be taken in
+    release.set()
+    assert index.wait_idle(30)
+    assert len(listed) == 2, "the one that ran, and one for what came during it"
+    release.clear()
+    index.rescan()
+    until(lambda: len(listed) == 3)
+    index.close()
+    assert len(answered) == 2, "closing does not wait for a disk that does not answer"
+    assert not index._writer.is_alive()
+    release.set()

@@ -15,8 +15,10 @@ import pytest
 
 from indexer import worker
 from indexer.document import Extract
-from indexer.folder import Folder, Remembered
-from indexer.parts import Merge
+from indexer.folder import Folder, LoadedFile
+from indexer.model import Cursor
+from indexer.pool import Pool
+from indexer.segment_list import Merge
 from indexer.settings import IndexSettings
 from indexer.workspace import WorkspaceIndex
 
@@ -165,7 +167,7 @@ def test_a_file_that_is_deleted_while_a_worker_has_it(index: WorkspaceIndex, tmp
     looked = threading.Event()
     index.touch([tmp_path / "ws" / gone])
     index._post(looked.set)
-    until(lambda: looked.is_set() and not index._touched)
+    until(lambda: looked.is_set() and not index._changed_paths)
     index._pool._on_done = done
     for outcomes in held:
         done(outcomes)
@@ -178,10 +180,10 @@ def test_a_document_opened_before_the_saved_index_is_loaded(
     index.close()
     opened, load = threading.Event(), Folder.load
 
-    def slow_load(folder: Folder) -> list[Remembered]:
-        remembered = load(folder)
+    def slow_load(folder: Folder) -> list[LoadedFile]:
+        loaded = load(folder)
         assert opened.wait(30)
-        return remembered
+        return loaded
 
     monkeypatch.setattr(Folder, "load", slow_load)
     root = tmp_path / "ws"
@@ -220,6 +222,130 @@ def test_parts_that_cannot_be_merged_stay_as_they_are(
         ("ws", name) for name in ("m0.py", "m1.py", "m2.py", "m3.py", "m4.py", "m5.py", "main.py", "pkg/geo.py")
     ]
     assert "not merged" in caplog.text
+
+
+LINKED = "def area(width, height):\n    return width * height\n"
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """Return `link`, which leads to `real`, in which `pkg` is another folder and `out` a link elsewhere."""
+    (tmp_path / "real" / "pkg").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "real" / "geo.py").write_text(LINKED)
+    (tmp_path / "real" / "pkg" / "use.py").write_text("def use(width, height):\n    return area(width) + height\n")
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+        (tmp_path / "real" / "same.py").symlink_to(tmp_path / "real" / "geo.py")
+        (tmp_path / "real" / "out").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    return tmp_path / "link"
+
+
+@pytest.fixture
+def open_index() -> Iterator[Callable[..., WorkspaceIndex]]:
+    """Index some folders without watching them, and close the index in the end."""
+    opened: list[WorkspaceIndex] = []
+
+    def start(*roots: Path) -> WorkspaceIndex:
+        opened.append(WorkspaceIndex(roots, IndexSettings(watch=False, workers=1)))
+        opened[-1].start()
+        return opened[-1]
+
+    yield start
+    for index in opened:
+        index.close()
+
+
+@pytest.mark.parametrize("opened", ["link/geo.py", "real/geo.py", "real/same.py", "link/same.py"])
+@pytest.mark.parametrize("root", ["link", "real"])
+def test_a_file_is_one_file_by_whichever_link_it_is_opened(
+    tmp_path: Path, linked: Path, open_index: Callable[..., WorkspaceIndex], root: str, opened: str
+) -> None:
+    index = open_index(tmp_path / root)
+    document = tmp_path / opened
+
+    def search(path: Path, prefix: str = LINKED) -> set[str]:
+        assert index.wait_idle(60)
+        return {hit.chunk.path for hit in index.snapshot.search(Cursor(str(path), prefix, "", "python"), 5)}
+
+    assert search(document) == {"pkg/use.py"}, "its own text on the disk is never retrieved"
+    index.set_buffer(document, "def perimeter(width, height):\n    return 2 * (width + height)\n")
+    assert found(index, "perimeter") == {"geo.py"}
+    assert found(index, "area") == {"pkg/use.py"}
+    assert search(document) == {"pkg/use.py"}
+    assert "geo.py" in search(tmp_path / root / "new.py", "def perimeter(")
+    (tmp_path / "real" / "geo.py").write_text("def disk(radius): pass\n")
+    index.touch([document, tmp_path / "link" / "geo.py"])
+    assert found(index, "radius") == set()
+    index.set_buffer(document, None)
+    assert found(index, "radius") == {"geo.py"}
+    index.touch([tmp_path / "link" / "pkg", tmp_path / "real" / "pkg" / "use.py"])
+    assert [path for _, path in places(index)] == ["geo.py", "pkg/use.py"]
+
+
+def test_one_file_open_by_two_names(tmp_path: Path, linked: Path, open_index: Callable[..., WorkspaceIndex]) -> None:
+    index = open_index(linked)
+    index.set_buffer(tmp_path / "real" / "geo.py", "first = 1\n")
+    index.set_buffer(linked / "geo.py", "second = 1\n")
+    assert found(index, "second") == {"geo.py"}
+    assert found(index, "first") == set()
+    index.set_buffer(linked / "geo.py", None)
+    assert found(index, "first") == {"geo.py"}
+    index.set_buffer(tmp_path / "real" / "geo.py", None)
+    assert found(index, "first second") == set()
+    assert found(index, "area") == {"geo.py", "pkg/use.py"}
+
+
+@pytest.mark.parametrize(
+    ("roots", "expected"),
+    [
+        (["link", "real"], [("link", "geo.py"), ("link", "pkg/use.py")]),
+        (["real", "link/pkg"], [("pkg", "use.py"), ("real", "geo.py")]),
+        (["link", "real/pkg"], [("link", "geo.py"), ("pkg", "use.py")]),
+        (["real", "real/out"], [("out", "x.py"), ("real", "geo.py"), ("real", "pkg/use.py")]),
+    ],
+)
+def test_folders_that_links_make_the_same_or_nested(
+    tmp_path: Path,
+    linked: Path,
+    open_index: Callable[..., WorkspaceIndex],
+    roots: list[str],
+    expected: list[tuple[str, str]],
+) -> None:
+    (tmp_path / "elsewhere" / "x.py").write_text("x = 1\n")
+    index = open_index(*(tmp_path / root for root in roots))
+    assert places(index) == expected
+    index.touch([tmp_path / "real" / "out" / "x.py", tmp_path / "elsewhere" / "x.py", linked / "pkg" / "use.py"])
+    assert places(index) == expected
+
+
+def test_a_file_or_folder_that_becomes_a_link_leaves_the_index(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    (root / "pkg").rename(tmp_path / "moved")
+    (root / "main.py").rename(tmp_path / "moved.py")
+    try:
+        (root / "pkg").symlink_to(tmp_path / "moved", target_is_directory=True)
+        (root / "main.py").symlink_to(tmp_path / "moved.py")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    index.touch([root / "pkg", root / "main.py"])
+    assert places(index) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file whose reader waits")
+def test_closing_does_not_wait_for_a_busy_worker(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "blocks.py")
+    outcomes: list[list[worker.Outcome]] = []
+    pool = Pool(1, outcomes.append)
+    pool.start()
+    pool.submit([worker.Task(str(tmp_path), "blocks.py", IndexSettings().chunking, 1_000)])
+    until(lambda: pool._workers and pool._batches.empty())
+    (busy,) = pool._workers
+    pool.close()
+    until(lambda: busy._process.poll() is not None and not pool._threads[0].is_alive())
+    assert outcomes == []
 
 
 @pytest.mark.parametrize("folder", [b"ws", b"w\xe9"])

@@ -17,8 +17,10 @@ import pytest
 import pytest_asyncio
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Stop, Supervisor, Trial, Tried, Urgency
-from policy.engine.settings import difference, safer
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest, Stop, Trial, Tried, Urgency
+from policy.engine.settings import EngineSettings, difference, fallbacks
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
 from policy.prompting.prompt import Budgets
 
@@ -36,7 +38,7 @@ def typed(text: str) -> Cursor:
 
 
 async def text_of(engine: Engine, slot: str, cursor: Cursor, chunks: list[Chunk] | None = None) -> tuple[str, Any]:
-    generation = engine.generate(slot, cursor, chunks, 12)
+    generation = engine.generate(GenerationRequest(slot, cursor, chunks, 12))
     return "".join([piece async for piece in generation]), generation
 
 
@@ -89,7 +91,7 @@ async def test_candidates_side_by_side(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     greedy, _ = await text_of(engine, "a", CURSOR, [CHUNK])
     texts: dict[int, str] = {}
-    async for number, piece in engine.generate("a", CURSOR, [CHUNK], 12, candidates=3).pieces():
+    async for number, piece in engine.generate(GenerationRequest("a", CURSOR, [CHUNK], 12, candidates=3)).pieces():
         texts[number] = texts.get(number, "") + piece
     assert sorted(texts) == [0, 1, 2]
     assert len(set(texts.values())) == 3
@@ -124,7 +126,7 @@ async def test_what_was_warmed_up_is_not_evaluated_again(supervisor: Supervisor)
 async def test_nobody_waits_for_it_any_more(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     urgency = Urgency()
-    generation = engine.generate("a", typed("st_"), None, 400, urgency=urgency)
+    generation = engine.generate(GenerationRequest("a", typed("st_"), None, 400), urgency)
     with pytest.raises(GaveWay):
         async for _ in generation:
             urgency.change(background=True)
@@ -165,7 +167,7 @@ async def test_more_documents_than_the_context_holds(model: Path) -> None:
 
 async def test_leaving_early_frees_the_engine(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
-    generation = engine.generate("a", CURSOR, None, 400)
+    generation = engine.generate(GenerationRequest("a", CURSOR, None, 400))
     iterator = aiter(generation)
     await anext(iterator)
     await iterator.aclose()
@@ -372,15 +374,15 @@ async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
     await supervisor.close()
 
 
-async def test_the_ladder_of_safer_parameters() -> None:
-    steps = list(safer(EngineSettings(), layers=30))
+async def test_the_fallback_settings() -> None:
+    steps = list(fallbacks(EngineSettings(), layers=30))
     assert [(step.extra_buffers, step.gpu_layers) for step in steps] == [
         (True, -1),
         (False, -1),
         (False, 15),
         (False, 0),
     ]
-    assert list(safer(EngineSettings(gpu_layers=0, extra_buffers=False), layers=30)) == [
+    assert list(fallbacks(EngineSettings(gpu_layers=0, extra_buffers=False), layers=30)) == [
         EngineSettings(gpu_layers=0, extra_buffers=False)
     ]
     assert difference(steps[0], steps[2]) == "gpu_layers -1 → 15, extra_buffers True → False"

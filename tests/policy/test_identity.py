@@ -10,10 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.model import Chunk, Cursor
-from policy.engine import Engine, EngineSettings, Supervisor
-from policy.models import locate as models
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
+from policy.models import locate
 
-SOURCE = Path(models.__file__).read_text("utf-8")
+SOURCE = Path(locate.__file__).read_text("utf-8")
 KEYS = 200
 BUDGETS = {"left": 64, "right": 16, "context": 48}
 SETTINGS = EngineSettings(context_size=4096, threads=2)
@@ -39,12 +42,12 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
     branch = f"{slot}#{'retrieved' if chunks else 'plain'}"
-    text = "".join([piece async for piece in engine.generate(branch, at(key), chunks, TOKENS)])
+    text = "".join([piece async for piece in engine.generate(GenerationRequest(branch, at(key), chunks, TOKENS))])
     return reading.p_cc, reading.first_p, text
 
 
 async def test_a_text_does_not_depend_on_what_was_there() -> None:
-    model = models.resolve("").path
+    model = locate.resolve("").path
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid

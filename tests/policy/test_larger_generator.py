@@ -14,8 +14,10 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import EngineSettings, Supervisor
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.generators.larger import Larger
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,9 +28,9 @@ LIBRARY = "def area_of_rectangle(width, height):\n    return width * height\n"
 CALL = Cursor("/w/main.py", "from geometry import area_of_rectangle\n\nprint(area_of_rectangle(", ")\n", "python")
 
 
-def completer(decides: Supervisor, source: Larger | None, **settings: object) -> Completer:
+def completer(decides: Supervisor, provider: Larger | None, **settings: object) -> Completer:
     snapshot = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
-    return Completer(decides, lambda: snapshot, CompletionSettings(**settings), source)  # type: ignore[arg-type]
+    return Completer(decides, lambda: snapshot, CompletionSettings(**settings), provider)  # type: ignore[arg-type]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -48,9 +50,9 @@ async def larger(model: Path) -> AsyncIterator[Supervisor]:
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieve", "abstain"])
 async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supervisor, threshold: float) -> None:
     told: list[str] = []
-    source = Larger(larger, told.append)
-    await source.warm_up()
-    completion = await completer(policy, source, threshold=threshold).complete(Request(CALL, "a", "invoked"))
+    provider = Larger(larger, told.append)
+    await provider.warm_up()
+    completion = await completer(policy, provider, threshold=threshold).complete(Request(CALL, "a", "invoked"))
     alone = completer(larger, None, policy="never" if threshold else "always")
     expected = await alone.complete(Request(CALL, "b", "invoked"))
     assert completion.decision is not None and completion.decision.source == "token"
@@ -61,9 +63,9 @@ async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supe
 
 
 async def test_what_is_retrieved_is_read_ahead_by_the_one_that_writes(policy: Supervisor, larger: Supervisor) -> None:
-    source = Larger(larger, lambda problem: None)
-    await source.warm_up()
-    always = completer(policy, source, policy="always")
+    provider = Larger(larger, lambda problem: None)
+    await provider.warm_up()
+    always = completer(policy, provider, policy="always")
     await always.warm("ahead", CALL)
     completion = await always.complete(Request(CALL, "ahead"))
     assert [hit.chunk.path for hit in completion.hits] == ["geometry.py"]
@@ -71,38 +73,38 @@ async def test_what_is_retrieved_is_read_ahead_by_the_one_that_writes(policy: Su
 
 
 async def test_the_loser_gives_its_engine_back(policy: Supervisor, larger: Supervisor) -> None:
-    source = Larger(larger, lambda problem: None)
-    await source.warm_up()
+    provider = Larger(larger, lambda problem: None)
+    await provider.warm_up()
     for number in range(5):
         request = Request(CALL, f"document {number}", "invoked")
-        await completer(policy, source, threshold=0.0, line_tokens=400).complete(request)
+        await completer(policy, provider, threshold=0.0, line_tokens=400).complete(request)
     engine = await larger.engine()
     assert not engine._pending, "nothing is asked for any more"
-    await source.forget("document 1#")
+    await provider.forget("document 1#")
 
 
 async def test_nobody_waits_for_the_larger_model_to_load(policy: Supervisor, model: Path) -> None:
     loading = Supervisor(model, EngineSettings(context_size=512, threads=1), budgets={"left": 64, "right": 32})
-    source = Larger(loading, lambda problem: None)
+    provider = Larger(loading, lambda problem: None)
     engine = await policy.engine()
-    assert source.generator(engine) is engine, "the local model writes"
-    await asyncio.gather(source.warm_up())  # which that has begun
-    assert source.generator(engine) is await loading.engine()
-    await source.close()
+    assert provider.generator(engine) is engine, "the local model writes"
+    await asyncio.gather(provider.warm_up())  # which that has begun
+    assert provider.generator(engine) is await loading.engine()
+    await provider.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
 async def test_a_larger_model_that_died_is_loaded_again(policy: Supervisor, larger: Supervisor) -> None:
-    source = Larger(larger, lambda problem: None)
-    await source.warm_up()
+    provider = Larger(larger, lambda problem: None)
+    await provider.warm_up()
     assert larger.pid is not None
     os.kill(larger.pid, signal.SIGKILL)
     before, engine = larger.running, await policy.engine()
     while larger.running is before:  # noqa: ASYNC110  # a supervisor announces states, not engines
         await asyncio.sleep(0.01)
-    assert source.generator(engine) in (engine, larger.running), "whoever is there, never the one that died"
-    await source.warm_up()
-    completion = await completer(policy, source, threshold=1.0).complete(Request(CALL, "d", "invoked"))
+    assert provider.generator(engine) in (engine, larger.running), "whoever is there, never the one that died"
+    await provider.warm_up()
+    completion = await completer(policy, provider, threshold=1.0).complete(Request(CALL, "d", "invoked"))
     assert completion.model == larger.model.stem
 
 
@@ -111,10 +113,10 @@ async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tm
     (tmp_path / "sitecustomize.py").write_text(little + "psutil.virtual_memory = lambda: free\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     told: list[str] = []
-    source = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), told.append)
-    await source.warm_up()
-    completion = await completer(policy, source).complete(Request(CALL, "c", "invoked"))
+    provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), told.append)
+    await provider.warm_up()
+    completion = await completer(policy, provider).complete(Request(CALL, "c", "invoked"))
     assert completion.model == policy.model.stem, "the local model writes"
     assert "GB are free. Choose a smaller model" in told[0]
-    await source.close()
+    await provider.close()
     assert set(told) == {told[0]}

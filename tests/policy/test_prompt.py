@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
-from policy.prompting.truncation import within_reach
+from policy.prompting.truncation import truncate
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
 _ROLE_OF = {token: role for role, token in _MARKERS.items()}
@@ -26,7 +26,9 @@ class Characters:
 
 
 def shown(prompt: Prompt) -> str:
-    return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in prompt.tokens)
+    """The prompt as text; the word that the model writes again is behind a `¦`."""
+    tokens = [*prompt.tokens, *map(ord, "¦" if prompt.healed else ""), *prompt.healed]
+    return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in tokens)
 
 
 def builder(layout: str, budgets: Budgets | None = None, **without: None) -> PromptBuilder:
@@ -67,44 +69,68 @@ GOLDENS = {
     ),
     "fim-psm": (
         None,
-        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
         "⟨bos⟩⟨prefix⟩"
         "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
         "# the below code fragment can be found in:\n# shapes/geo.py\n"
         "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
         "# the below code fragment can be found in:\n# app.ts\n"
         "# class Box { width(): number {\n#   return this.w;\n\n"
-        "from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
     ),
     "fim-psm-files": (
         None,
-        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "⟨bos⟩⟨prefix⟩from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
         "⟨bos⟩⟨repo⟩w\n"
         "⟨file_sep⟩shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n"
         "⟨file_sep⟩app.ts\nclass Box { width(): number {\n  return this.w;\n"
-        "⟨file_sep⟩main.py\n⟨prefix⟩from geo import area\n\nprint(area(⟨suffix⟩))\n⟨middle⟩",
+        "⟨file_sep⟩main.py\n⟨prefix⟩from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
     ),
     "fim-spm": (
         None,
-        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area(",
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩"
+        "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"
+        "from geo import area\n\nprint(area¦(",
+    ),
+    "fim-spm-commented": (
+        None,
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
         "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩"
         "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
         "# the below code fragment can be found in:\n# shapes/geo.py\n"
         "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
         "# the below code fragment can be found in:\n# app.ts\n"
         "# class Box { width(): number {\n#   return this.w;\n\n"
-        "from geo import area\n\nprint(area(",
+        "from geo import area\n\nprint(area¦(",
+    ),
+    "fim-spm-behind": (
+        None,
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n"
+        "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"
+        "⟨middle⟩from geo import area\n\nprint(area¦(",
+    ),
+    "fim-spm-files": (
+        None,
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
+        "⟨bos⟩⟨repo⟩w\n"
+        "⟨file_sep⟩shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n"
+        "⟨file_sep⟩app.ts\nclass Box { width(): number {\n  return this.w;\n"
+        "⟨file_sep⟩main.py\n⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
     ),
     "prefix-only": (
         None,
-        "⟨bos⟩from geo import area\n\nprint(area(",
+        "⟨bos⟩from geo import area\n\nprint(area¦(",
         "⟨bos⟩"
         "\n\n# Here are some relevant code fragments from other files of the repo:\n\n"
         "# the below code fragment can be found in:\n# shapes/geo.py\n"
         "# def area(w, h):\n#     # both in metres\n#     return w * h\n\n"
         "# the below code fragment can be found in:\n# app.ts\n"
         "# class Box { width(): number {\n#   return this.w;\n\n"
-        "from geo import area\n\nprint(area(",
+        "from geo import area\n\nprint(area¦(",
     ),
 }
 
@@ -135,7 +161,7 @@ def test_comments_follow_the_language() -> None:
 
 
 def test_without_bos_where_the_model_has_none() -> None:
-    assert shown(builder("prefix-only", bos=None).abstain(CURSOR)) == CURSOR.prefix
+    assert shown(builder("prefix-only", bos=None).abstain(CURSOR)).replace("¦", "") == CURSOR.prefix
 
 
 def test_an_empty_file_is_an_empty_line() -> None:
@@ -228,7 +254,7 @@ def test_what_is_out_of_reach_changes_no_prompt(prefix: str, suffix: str, left: 
     budgets = Budgets(left, 3, 80, step)
     build = builder("repoformer", budgets)
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
-    near = within_reach(cursor, budgets)
+    near = truncate(cursor, budgets)
     assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
     assert len(near.prefix) <= (left + 2) * LONGEST_TOKEN + 1
     assert len(near.suffix) <= 3 * LONGEST_TOKEN + 1

@@ -10,8 +10,10 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request, Trigger
-from policy.engine import EngineSettings, Supervisor
+from policy.completion.request import Completion, CompletionSettings, Request, Trigger
+from policy.completion.service import Completer
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,11 +16,13 @@ import trustme
 
 from indexer.model import Cursor, Hit, Retriever
 from indexer.snapshot import Snapshot
-from policy.completion.completer import Completer, Completion, CompletionSettings, Request
-from policy.engine import EngineSettings, Supervisor
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import Completer
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.errors import ServerUnavailable
 from policy.generators import wire
-from policy.generators.attempts import Attempts
+from policy.generators.retry import RetrySchedule
 from policy.generators.server import Server
 from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
@@ -56,9 +58,9 @@ class Editor:
     ) -> None:
         self.told: list[str] = []
         self.now = 0.0
-        attempts = Attempts(lambda: self.now, lambda: 0.5)
+        retry = RetrySchedule(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
-        self.source = Server(wire.Wire(url, key), "coder", prompts, self.tell, attempts=attempts, **more)
+        self.provider = Server(wire.Wire(url, key), "coder", prompts, self.tell, retry=retry, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0
@@ -73,7 +75,7 @@ class Editor:
             self.supervisor,
             lambda: self.snapshot,
             CompletionSettings(**settings),
-            self.source,  # type: ignore[arg-type]
+            self.provider,  # type: ignore[arg-type]
         )
         self._numbers += 1
         return await completer.complete(Request(CALL, f"document {self._numbers}", "invoked"))
@@ -88,7 +90,7 @@ async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
         assert len(server.asked) == 1
         await editor.complete()
         assert len(server.asked) == 1, "nobody waits for a server that has just failed"
-        await editor.source.close()
+        await editor.provider.close()
     [told] = editor.told
     return told
 
@@ -104,7 +106,7 @@ async def test_the_server_writes(supervisor: Supervisor) -> None:
         assert (asked["suffix"], asked["model"], asked["temperature"], asked["stream"]) == ("\n", "coder", 0, True)
         assert server.headers[0]["authorization"] == "bearer secret"
         assert editor.told == [""]
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_a_server_that_does_not_stream(supervisor: Supervisor) -> None:
@@ -113,7 +115,7 @@ async def test_a_server_that_does_not_stream(supervisor: Supervisor) -> None:
         assert (await editor.complete()).text == WRITTEN
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<fim_middle>"
         assert "suffix" not in server.asked[0]
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_the_plain_generation_runs_beside_the_decision_and_loses(supervisor: Supervisor) -> None:
@@ -134,7 +136,7 @@ async def test_the_plain_generation_runs_beside_the_decision_and_loses(superviso
         assert (completion.text, completion.model) == (WRITTEN, "coder")
         assert ["width * height" in asked["prompt"] for asked in server.asked] == [False, True]
         await server.until(lambda: server.hung_up == 1)
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
@@ -147,7 +149,7 @@ async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert [told for told in editor.told if told] == [], "that is no failure of the server's"
-        await editor.source.close()
+        await editor.provider.close()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ async def test_nobody_is_there(supervisor: Supervisor) -> None:
     editor = Editor(supervisor, url)
     assert (await editor.complete()).model == supervisor.model.stem
     assert "cannot be reached" in editor.told[0]
-    await editor.source.close()
+    await editor.provider.close()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -204,7 +206,7 @@ async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Super
         editor = Editor(supervisor, server.url)
         completion = await editor.complete(multiline=False)
         assert (completion.text, completion.model) == (WRITTEN, "coder")
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> None:
@@ -217,7 +219,7 @@ async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> N
         editor.now = 1.1
         assert (await editor.complete()).model == "coder"
         assert [bool(told) for told in editor.told] == [True, False], "away, and back"
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervisor) -> None:
@@ -230,24 +232,24 @@ async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervi
         editor.now = 31.0
         await editor.complete()
         assert len(server.asked) == 2
-        await editor.source.close()
+        await editor.provider.close()
 
 
 async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
     now, pauses = 0.0, []
     chances = iter([0.0, 0.5, 1.0, *[0.5] * 7])
-    attempts = Attempts(lambda: now, lambda: next(chances))
+    retry = RetrySchedule(lambda: now, lambda: next(chances))
     for _ in range(9):
         began = now
-        attempts.failed()
-        while not attempts.allowed():
+        retry.failed()
+        while not retry.allowed():
             now += 0.5
         pauses.append(now - began)
     assert pauses == [0.5, 2.0, 6.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
-    attempts.succeeded()
-    attempts.failed()
+    retry.succeeded()
+    retry.failed()
     now += 1.0
-    assert attempts.allowed()
+    assert retry.allowed()
 
 
 # -- who may hear what ------------------------------------------------------------------------------------------------
@@ -264,13 +266,13 @@ async def test_a_certificate_that_does_not_verify(
         assert (await editor.complete()).model == supervisor.model.stem
         assert "certificate of 127.0.0.1" in editor.told[0] and "could not be verified" in editor.told[0]
         assert server.asked == [] == server.headers, "neither the code nor the key was sent"
-        await editor.source.close()
+        await editor.provider.close()
 
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         editor = Editor(supervisor, server.url, key="secret")
         assert (await editor.complete()).model == "coder", "a company's own authority can be trusted"
-        await editor.source.close()
+        await editor.provider.close()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ async def test_the_decision_of_a_server(
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url, family="repoformer", decides=True)
         engine = await supervisor.engine()
-        reading = await editor.source.reader(engine).read("slot", CALL)
+        reading = await editor.provider.reader(engine).read("slot", CALL)
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
@@ -333,4 +335,4 @@ async def test_the_decision_of_a_server(
             assert (completion.decision.source, completion.decision.retrieve) == ("token", True)
             assert completion.decision.p_retrieve == pytest.approx(p_cc)
             assert server.asked[-1]["prompt"].startswith(f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof><cc>\n\n# Here are")
-        await editor.source.close()
+        await editor.provider.close()

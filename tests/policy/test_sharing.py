@@ -14,7 +14,10 @@ import psutil
 import pytest
 
 from indexer.model import Cursor
-from policy.engine import Engine, EngineSettings, Supervisor
+from policy.engine.client import Engine
+from policy.engine.messages import GenerationRequest
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 
 SETTINGS = EngineSettings(context_size=1024, threads=2)
 SHORT = Cursor("/w/a.py", "import os\n\n\ndef size_of(path):\n    return os.stat(path).", "\n", "python")
@@ -43,7 +46,7 @@ async def enter(model: Path) -> AsyncIterator[Enter]:
 
 
 async def text_of(engine: Engine, slot: str, cursor: Cursor) -> str:
-    return "".join([piece async for piece in engine.generate(slot, cursor, None, 8)])
+    return "".join([piece async for piece in engine.generate(GenerationRequest(slot, cursor, None, 8))])
 
 
 async def test_servers_that_start_at_once_meet_at_one_engine(enter: Enter) -> None:

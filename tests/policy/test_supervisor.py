@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from indexer.model import Cursor
-from policy.engine import EngineSettings, Supervisor
+from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.errors import EngineUnavailable
 
 CURSOR = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(200)), "pass\n" * 200, "python")

@@ -33,7 +33,7 @@ PLAIN = "# geo.py\ndef area(w, h):\n    return w * h\n\n"
             "<|fim_prefix|>x = area(<|fim_suffix|>)\n<|fim_middle|>",
         ),
         ("codellama", "<PRE> x = area( <SUF>)\n <MID>", f"<PRE> {COMMENTED}x = area( <SUF>)\n <MID>"),
-        ("codestral", "[SUFFIX])\n[PREFIX]x = area(", f"[SUFFIX])\n[PREFIX]{COMMENTED}x = area("),
+        ("codestral", "[SUFFIX])\n[PREFIX]x = area(", f"[SUFFIX])\n[PREFIX]{PLAIN}x = area("),
         (
             "repoformer",
             "<fim_prefix>x = area(<fim_suffix>)\n<eof><fim_middle>",

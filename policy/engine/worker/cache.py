@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from policy.engine.worker.llama import Llama
 
 
+FEWEST_ROWS = 2  # of a prompt that are evaluated in any case
 WORTH_COPYING = 16  # tokens: copying a sequence takes as long as evaluating a few
 
 
@@ -43,12 +44,19 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Logits behind the last token, shape (n_vocab,), a view; how many tokens it took to have them, and how long."""
+    """Logits behind the last tokens of a prompt, each of shape (n_vocab,) and a view, in the order of the tokens.
 
-    logits: NDArray[np.float32]
-    before: NDArray[np.float32]
+    Beside them how many tokens were evaluated, and how long that took.
+    """
+
+    rows: tuple[NDArray[np.float32], ...]
     evaluated: int
     milliseconds: float
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Logits behind the last token."""
+        return self.rows[-1]
 
 
 class KvCache:
@@ -60,8 +68,10 @@ class KvCache:
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
 
-    def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None) -> Evaluated:
-        """Make `slot` hold exactly `tokens` and return the logits behind the last of them.
+    def evaluate(
+        self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = FEWEST_ROWS
+    ) -> Evaluated:
+        """Make `slot` hold exactly `tokens` and return the logits behind the last `rows` of them (at least two).
 
         At most `grain` tokens are evaluated at a time: no more than those are lost to an interruption.
         Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
@@ -72,15 +82,22 @@ class KvCache:
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last two are evaluated in any case: their logits are what the caller wants. A single row would not do:
+        # The last rows are evaluated in any case: their logits are what the caller wants. A single row would not do:
         # llama.cpp has a way of its own for it, less exact with an f16 cache (logits differed by up to 0.4), while any
         # two rows or more come out the same, so that a text does not depend on how much of its prompt was there.
-        reused = min(self._share(sequence, tokens), max(0, len(tokens) - 2))
+        rows = min(max(rows, FEWEST_ROWS), len(tokens))
+        reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
-        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch)
-        logits, before = self._context.logits(-1), self._context.logits(-min(2, len(tokens)))
-        return Evaluated(logits, before, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
+        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
+        logits = tuple(self._context.logits(row - rows) for row in range(rows))
+        return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
+
+    def cut(self, slot: str, length: int) -> bool:
+        """Drop what `slot` holds after its first `length` tokens. False where nothing of it is left instead."""
+        sequence = self._slots[slot]
+        self._truncate(sequence, length)
+        return len(sequence.tokens) == length
 
     def extend(self, slot: str, token: int) -> NDArray[np.float32]:
         """Append one token to `slot` and return the logits behind it, a view.
@@ -171,8 +188,8 @@ class KvCache:
         del sequence.tokens[length:]
         sequence.read = min(sequence.read, length)
 
-    def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int) -> None:
-        for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain):
+    def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
+        for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
             start, part = len(sequence.tokens), [row.token for row in rows]
             if not self._decode(rows):
                 finished = max(0, self._context.end_of(sequence.id) - start)
@@ -196,15 +213,19 @@ class KvCache:
         self.forget(min(self._slots, key=lambda slot: self._slots[slot].used_at))
 
 
-def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int) -> Iterator[list[Row]]:
+def prompt_rows(
+    seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = FEWEST_ROWS
+) -> Iterator[list[Row]]:
     """What to evaluate of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
 
-    The last two rows have logits, and no batch is a single row, which llama.cpp evaluates in a way of its own.
+    The last `wanted` rows have logits and are in one batch. No batch is a single row, which llama.cpp evaluates in a
+    way of its own.
     """
+    grain = max(grain, 2 * wanted)
     done = 0
     while (left := len(tokens) - done) > 0:
-        size = min(left, grain - 1 if left == grain + 1 else grain)
-        yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - 2) for at in range(done, done + size)]
+        size = left if left <= grain else min(grain, left - wanted)
+        yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - wanted) for at in range(done, done + size)]
         done += size
 
 

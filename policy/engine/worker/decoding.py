@@ -6,26 +6,72 @@ Beside them, what logits say of themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from policy.engine.client import Reading
+from policy.engine.messages import Reading
 from policy.engine.worker.cache import KvCache
+from policy.prompting.healing import PieceIndex, left_to_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from policy.prompting.prompt import Prompt
+
 FORK = 0.1  # the least probability of a token that another candidate begins with
 
 
-def continuation(cache: KvCache, slot: str, logits: NDArray[np.float32]) -> Iterator[int]:
+class Pieces(Protocol):
+    """What decoding needs to know of a vocabulary: the bytes of a token, and the tokens by their bytes."""
+
+    @property
+    def index(self) -> PieceIndex:
+        """The tokens by their bytes."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; nothing for a marker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a generation starts: logits, shape (n_vocab,), and the bytes that its first tokens have to write.
+
+    `base` are the tokens that were evaluated as a prompt. `expected` is what is left of the healed word
+    (`policy.prompting.healing`); the logits are not masked.
+    """
+
+    base: tuple[int, ...]
+    logits: NDArray[np.float32]
+    expected: bytes = b""
+
+
+def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pieces) -> Start:
+    """Where a generation starts whose prompt and healed tokens were evaluated together.
+
+    `rows` are the logits behind the last tokens, at least one row before the healed ones. As long as the model would
+    write the healed tokens itself they count as written; the generation starts where it would write another one.
+    """
+    expected = prompt.healed_text.encode("utf-8", "replace")
+    for number, token in enumerate(prompt.healed):
+        row = rows[number - len(prompt.healed) - 1]
+        if int(tokenizer.index.mask(row, expected).argmax()) != token:
+            return Start((*prompt.tokens, *prompt.healed[:number]), row, expected)
+        expected = left_to_write(expected, tokenizer.piece(token))
+    return Start((*prompt.tokens, *prompt.healed), rows[-1])
+
+
+def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[int]:
     """The likeliest token behind `slot`, then the likeliest behind that, without end."""
+    logits, expected = start.logits, start.expected
     while True:
-        token = int(logits.argmax())
+        token = int(tokenizer.index.mask(logits, expected).argmax())
         yield token
+        expected = left_to_write(expected, tokenizer.piece(token))
         logits = cache.extend(slot, token)
 
 
@@ -38,7 +84,7 @@ class Step:
 
 
 def candidates(
-    cache: KvCache, slot: str, logits: NDArray[np.float32], count: int, ends: Callable[[int], bool]
+    cache: KvCache, slot: str, start: Start, tokenizer: Pieces, count: int, ends: Callable[[int], bool]
 ) -> Iterator[Step]:
     """Up to `count` continuations of `slot`, side by side; each ends with a token that `ends` it.
 
@@ -48,10 +94,12 @@ def candidates(
     """
     slots = [slot]
     said: list[list[int]] = [[]]
-    running = {0: logits}
+    expected = [start.expected]
+    running = {0: start.logits}
     try:
         while running:
             chosen: dict[int, int] = {}
+            running = {number: tokenizer.index.mask(row, expected[number]) for number, row in running.items()}
             for number, row in running.items():
                 token = chosen[number] = int(row.argmax())
                 said[number].append(token)
@@ -64,8 +112,11 @@ def candidates(
                     slots.append(f"{slot}/{number}")
                     cache.fork(slot, slots[number])
                     said.append([*said[0][:-1], token])
+                    expected.append(expected[0])
                     chosen[number] = token
                     yield Step(number, tuple(said[number]))
+            for number, token in chosen.items():
+                expected[number] = left_to_write(expected[number], tokenizer.piece(token))
             going = [number for number, token in chosen.items() if not ends(token)]
             if not going:
                 return
@@ -103,6 +154,6 @@ def entropy(probabilities: NDArray[np.float64]) -> float:
 
 
 def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
-    """`reading`, and how sure the model is of the first token that it would generate."""
+    """`reading`, and how sure the model is of the first token that it would generate (`logits` may be masked)."""
     probabilities = softmax(logits)
     return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.engine.client import ModelInfo
+from policy.engine.messages import ModelInfo
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.llama import Llama, Row, build_info
 from policy.errors import EngineFailed

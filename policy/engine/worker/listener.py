@@ -1,8 +1,8 @@
-"""The worker's door: servers come in over a socket, ask, and go; the last one out puts out the light.
+"""Accept client connections on a socket that only this user can reach. The last client to disconnect ends the process.
 
-An event loop in a thread of its own, so that a cancellation reaches a running evaluation at once, and so that a server
-that died without a word is missed at once. What a client asks for goes to `Turns`, from where the main thread takes
-it; `cancel` and `rank` never wait there.
+The event loop has a thread of its own, so that a cancellation reaches a running evaluation at once, and so does the end
+of a client's process. Requests go to the `Scheduler`, from which the main thread takes them; `cancel` and `rank` act at
+once.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from collections.abc import Callable
 from itertools import count
 
 from policy.engine import protocol
-from policy.engine.endpoint import Place
-from policy.engine.worker.scheduler import Turns
+from policy.engine.endpoint import Endpoint
+from policy.engine.worker.scheduler import Scheduler
 
-# Seconds for the first client to come: whoever started this process may be gone by now.
-PATIENCE = 10.0
-LONGEST_BACKLOG = 1 << 22  # bytes; a client that does not read its answers is let go, for it would make others wait
-_FIRST_FRAME = 1 << 10  # bytes; nobody who has not said the token may send more
+FIRST_CLIENT_TIMEOUT = 10.0  # seconds; the server that started this process may have ended meanwhile
+LONGEST_BACKLOG = 1 << 22  # bytes; a client that does not read its answers is disconnected: others would wait for it
+_FIRST_FRAME = 1 << 10  # bytes, at most, before the client has sent the token
 
 
-class Host:
-    """Lets clients in at `place`, which this process has claimed; `leave` ends the process when nobody is left.
+class Listener:
+    """Accepts connections at `endpoint`, which this process has claimed. `leave` has to end the process.
 
-    The main thread may then be deep in native code, and there is nothing to save. A client that knocks at this moment
-    finds the door shut before it was welcomed, and starts another engine.
+    The main thread may be in native code at that moment, and there is nothing to save. A client that connects at that
+    moment is disconnected without a welcome, and starts another engine.
     """
 
-    def __init__(self, place: Place, turns: Turns, leave: Callable[[], None]) -> None:
-        self._place = place
-        self._turns = turns
+    def __init__(self, endpoint: Endpoint, scheduler: Scheduler, leave: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._scheduler = scheduler
         self._leave = leave
         self._token = ""
         self._names = count(1)
-        self._guests = 0
+        self._connected = 0
 
     def open(self) -> None:
-        """Begin to listen. Raises `OSError` where that is impossible."""
+        """Start to listen. Raises `OSError` where that is impossible."""
         listening = threading.Event()
         failures: list[OSError] = []
         thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listening.set, failures)), name="host", daemon=True
+            target=lambda: asyncio.run(self._serve(listening.set, failures)), name="listener", daemon=True
         )
         thread.start()
         listening.wait()
@@ -54,49 +53,49 @@ class Host:
 
     async def _serve(self, listening: Callable[[], None], failures: list[OSError]) -> None:
         try:
-            server, self._token = await self._place.listen(self._welcome)
+            server, self._token = await self._endpoint.listen(self._accept)
         except OSError as error:
             failures.append(error)
             return
         finally:
             listening()
         async with server:
-            await asyncio.sleep(PATIENCE)
-            if not self._guests:
+            await asyncio.sleep(FIRST_CLIENT_TIMEOUT)
+            if not self._connected:
                 self._leave()
             await server.serve_forever()
 
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
             hello = await protocol.receive(reader, _FIRST_FRAME)
             if hmac.compare_digest(hello["token"], self._token):
-                await self._entertain(Guest(f"{next(self._names)}", writer), reader)
+                await self._receive(ClientConnection(f"{next(self._names)}", writer), reader)
         writer.close()
 
-    async def _entertain(self, guest: Guest, reader: asyncio.StreamReader) -> None:
-        self._guests += 1
-        self._turns.join(guest)
-        guest.send({"event": "welcome", "pid": os.getpid()})
+    async def _receive(self, client: ClientConnection, reader: asyncio.StreamReader) -> None:
+        self._connected += 1
+        self._scheduler.add(client)
+        client.send({"event": "welcome", "pid": os.getpid()})
         try:
             while True:
                 message = await protocol.receive(reader)
                 match message["op"]:
                     case "cancel":
-                        self._turns.cancel(guest, message["id"])
+                        self._scheduler.cancel(client, message["id"])
                     case "rank":
-                        self._turns.rank(guest, message["id"], message["background"])
+                        self._scheduler.rank(client, message["id"], message["background"])
                     case _:
-                        self._turns.put(guest, message)
+                        self._scheduler.put(client, message)
         finally:
-            self._guests -= 1
-            # What the cache holds for its documents is of no use to anybody; the cells are.
-            left = self._turns.leave(guest, {"id": 0, "op": "forget", "prefix": ""})
+            self._connected -= 1
+            # The cache of this client's documents is of no use to others; its cells are.
+            left = self._scheduler.remove(client, {"id": 0, "op": "forget", "prefix": ""})
             if not left:
                 self._leave()
 
 
-class Guest:
-    """A client of `Turns` on the other end of a connection."""
+class ClientConnection:
+    """A connected client, see `scheduler.EngineClient`."""
 
     def __init__(self, name: str, writer: asyncio.StreamWriter) -> None:
         self.name = name
@@ -104,7 +103,7 @@ class Guest:
         self._loop = asyncio.get_running_loop()
 
     def send(self, message: protocol.Message) -> None:
-        """Queue an answer, from whichever thread."""
+        """Queue an answer. Any thread may call this."""
         self._loop.call_soon_threadsafe(self._write, protocol.pack(message))
 
     def _write(self, frame: bytes) -> None:

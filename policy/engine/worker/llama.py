@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,10 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
+from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
+from policy.models.card import metadata_of
+from policy.prompting.healing import PieceIndex
 from policy.prompting.prompt import Role, Vocabulary
 
 if TYPE_CHECKING:
@@ -85,7 +89,7 @@ class Llama:
             raise ModelInvalid(f"llama.cpp could not load {path}: {_last_error() or 'the file may be damaged'}")
         self.vocab: Any = native.llama_model_get_vocab(self._model)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
-        self.metadata = self._read_metadata()
+        self.metadata = {**self._read_metadata(), **metadata_of(path)}
         # atoi is the abort callback: it reads the flag, "0" or "1", without taking the GIL. A Python function would
         # be entered hundreds of times an evaluation, and would wait for whichever thread holds the GIL each time.
         self._abort_flag = ctypes.create_string_buffer(b"0")
@@ -202,6 +206,22 @@ class Llama:
             count = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]
 
+    @cached_property
+    def index(self) -> PieceIndex:
+        """The tokens by their bytes."""
+        return PieceIndex([self.piece(token) for token in range(self.n_vocab)])
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text: the one named `<|endoftext|>` of models of code, else the declared one."""
+        named = self.special("<|endoftext|>")
+        return named if named is not None else int(native.llama_vocab_eos(self.vocab))
+
+    def special(self, name: str) -> int | None:
+        """The marker token called `name`; None where this vocabulary has none."""
+        tokens = self._tokenize(name, special=True)
+        return tokens[0] if len(tokens) == 1 and not self.piece(tokens[0]) else None
+
     def ends_text(self, token: int) -> bool:
         """Whether a model that emits `token` has said all it has to say."""
         return bool(native.llama_vocab_is_eog(self.vocab, token))
@@ -221,15 +241,14 @@ class Llama:
         ids.update({role: token for role, token in declared.items() if token != native.LLAMA_TOKEN_NULL})
         for role, names in _DECISION_TOKENS.items():
             for name in names:
-                tokens = self._tokenize(name, special=True)
-                if len(tokens) == 1 and not self.piece(tokens[0]):  # one token, and a control token
-                    ids[role] = tokens[0]
+                if (token := self.special(name)) is not None:
+                    ids[role] = token
         # A checkpoint converted without its added-token names still has the two rows behind StarCoder's vocabulary.
         if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
                     ids.setdefault(role, token)
-        return Vocabulary(ids)
+        return Vocabulary(ids | named_tokens(self.metadata, self.n_vocab))
 
     def _read_metadata(self) -> dict[str, str]:
         buffer = ctypes.create_string_buffer(4096)

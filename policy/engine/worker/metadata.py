@@ -1,9 +1,14 @@
-"""What a model's metadata and vocabulary say of how to prompt it: its layout, its budgets."""
+"""What a model's metadata and vocabulary say of how to prompt it: its layout, its budgets, names of its tokens.
+
+The metadata are those of the GGUF file, under those of its card where it has one (`policy.models.card`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from policy.errors import ModelInvalid
-from policy.prompting.prompt import LAYOUTS, Budgets, Layout, Vocabulary
+from policy.prompting.prompt import LAYOUTS, ROLES, Budgets, Layout, Role, Vocabulary
 
 
 def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
@@ -23,7 +28,7 @@ def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
     return LAYOUTS["prefix-only"]
 
 
-def budgets_of(metadata: dict[str, str]) -> Budgets:
+def budgets_of(metadata: Mapping[str, str]) -> Budgets:
     """The budgets a model was trained with (`repoformer.budget.*`), the paper's where it does not say."""
     default = Budgets()
 
@@ -37,3 +42,18 @@ def budgets_of(metadata: dict[str, str]) -> Budgets:
         value("context", default.context),
         value("step_lines", default.step_lines),
     )
+
+
+def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
+    """Token ids that the metadata name for a role (`repoformer.token.ROLE`), out of those that the model does not use.
+
+    Raises `ModelInvalid` for an id that is outside the model's `n_vocab` tokens.
+    """
+    ids: dict[Role, int] = {}
+    for role in ROLES:
+        if text := metadata.get(f"repoformer.token.{role}"):
+            if not text.isdigit() or int(text) >= n_vocab:
+                raise ModelInvalid(f"the metadata name token {text!r} as {role}, and the model has {n_vocab} tokens: "
+                                   "they are of another model")  # fmt: skip
+            ids[role] = int(text)
+    return ids

@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from policy.engine.client import Reading
+from policy.engine.messages import Reading
 
 KEPT = 128  # prompts
 
-Prompt = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(slots=True)
-class Known:
-    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included."""
+class Recalled:
+    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included.
+
+    They follow `base`, the prompt and those of its healed tokens that the model would have written itself, and write
+    `expected` first (`policy.prompting.healing`).
+    """
 
     slot: str
+    base: tuple[int, ...] = ()
+    expected: bytes = b""
     reading: Reading | None = None
     said: list[int] = field(default_factory=list)
 
@@ -30,11 +36,11 @@ class Recall:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._known: OrderedDict[Prompt, Known] = OrderedDict()
+        self._known: OrderedDict[TokenIds, Recalled] = OrderedDict()
 
-    def of(self, slot: str, prompt: Prompt) -> Known:
+    def of(self, slot: str, prompt: TokenIds) -> Recalled:
         """What is known of a prompt, to be added to."""
-        known = self._known.setdefault(prompt, Known(slot))
+        known = self._known.setdefault(prompt, Recalled(slot))
         self._known.move_to_end(prompt)
         if len(self._known) > self._kept:
             self._known.popitem(last=False)

@@ -1,10 +1,10 @@
-"""Whose turn it is: requests of several clients, one at a time.
+"""Which request runs next: requests of several clients, one at a time.
 
-The client that has waited longest since its last turn comes first, so that a window in which somebody types cannot
-starve another; within a client, requests come in their order. A request marked `background` (evaluating ahead) runs
-when nobody waits for anything, and gives way the moment somebody does.
+The client that has waited longest since its last request ran comes first, so that a window in which the user types
+cannot starve another. Each client's requests run in their order. A `background` request (evaluating ahead) runs while
+no other waits, and is aborted the moment one comes.
 
-One thread takes and ends turns; any other may put, cancel and leave.
+One thread takes and finishes requests. Any other may put, cancel and rank them, and add and remove clients.
 """
 
 from __future__ import annotations
@@ -19,130 +19,131 @@ from typing import Protocol
 from policy.engine.protocol import Message
 
 
-class Client(Protocol):
-    """Who asks. `name` is its alone."""
+class EngineClient(Protocol):
+    """A client. `name` is unique."""
 
     name: str
 
     def send(self, message: Message) -> None:
-        """Answer; returns at once, and does nothing where the client is gone."""
+        """Send an answer. Returns at once, and does nothing when the client is gone."""
 
 
 @dataclass(eq=False, slots=True)
-class Turn:
-    """A request on its way. `cancelled`: nobody wants its answer any more."""
+class ScheduledRequest:
+    """A request that waits or runs. `cancelled`: its answer is not wanted any more."""
 
-    client: Client
+    client: EngineClient
     message: Message
     cancelled: bool = False
 
     @property
     def id(self) -> int:
-        """The client's number for it."""
+        """The client's number for the request."""
         number: int = self.message["id"]
         return number
 
     @property
     def background(self) -> bool:
-        """Whether it gives way to everything else."""
+        """Whether the request gives way to all others."""
         return bool(self.message.get("background"))
 
 
 @dataclass(slots=True)
-class _Line:
-    """The requests of one client. Nothing joins the line of one that is `leaving`."""
+class _Queue:
+    """The waiting requests of one client. A client that is `leaving` adds none."""
 
-    client: Client
+    client: EngineClient
     served_at: int = 0
     leaving: bool = False
-    waiting: deque[Turn] = field(default_factory=deque)
+    waiting: deque[ScheduledRequest] = field(default_factory=deque)
 
-    def first(self) -> Turn:
-        """Whoever is next: the first request that is not in the background, if there is one."""
-        return next((turn for turn in self.waiting if not turn.background), self.waiting[0])
+    def first(self) -> ScheduledRequest:
+        """Return the first request that is not in the background, else the first."""
+        return next((request for request in self.waiting if not request.background), self.waiting[0])
 
 
-class Turns:
-    """The requests that wait and the one that runs. `abort(True)` is to stop what runs, `abort(False)` to unsay it."""
+class Scheduler:
+    """The requests that wait, and the one that runs.
+
+    `abort(True)` has to stop what runs, `abort(False)` to take that back.
+    """
 
     def __init__(self, abort: Callable[[bool], None]) -> None:
         self._abort = abort
-        self._news = threading.Condition()
-        self._lines: dict[str, _Line] = {}
-        self._running: Turn | None = None
+        self._changed = threading.Condition()
+        self._queues: dict[str, _Queue] = {}
+        self._running: ScheduledRequest | None = None
         self._clock = count(1)
 
-    def join(self, client: Client) -> None:
-        """A client has come."""
-        with self._news:
-            self._lines[client.name] = _Line(client)
+    def add(self, client: EngineClient) -> None:
+        """Add a client."""
+        with self._changed:
+            self._queues[client.name] = _Queue(client)
 
-    def leave(self, client: Client, farewell: Message) -> int:
-        """A client has gone, and its requests with it; `farewell` is performed in its name.
-
-        Returns how many clients are left.
-        """
-        with self._news:
+    def remove(self, client: EngineClient, last: Message) -> int:
+        """Remove a client and its requests; `last` still runs in its name. Returns the number of clients left."""
+        with self._changed:
             if self._running is not None and self._running.client is client:
                 self._stop(self._running)
-            line = self._lines[client.name]
-            line.leaving, line.waiting = True, deque([Turn(client, farewell)])
-            self._news.notify()
-            return sum(not line.leaving for line in self._lines.values())
+            queue = self._queues[client.name]
+            queue.leaving, queue.waiting = True, deque([ScheduledRequest(client, last)])
+            self._changed.notify()
+            return sum(not queue.leaving for queue in self._queues.values())
 
-    def put(self, client: Client, message: Message) -> None:
-        """A client asks for something."""
-        turn = Turn(client, message)
-        with self._news:
-            line = self._lines[client.name]
-            if line.leaving:
+    def put(self, client: EngineClient, message: Message) -> None:
+        """Add a request."""
+        request = ScheduledRequest(client, message)
+        with self._changed:
+            queue = self._queues[client.name]
+            if queue.leaving:
                 return
-            line.waiting.append(turn)
-            if self._running is not None and self._running.background and not turn.background:
+            queue.waiting.append(request)
+            if self._running is not None and self._running.background and not request.background:
                 self._stop(self._running)
-            self._news.notify()
+            self._changed.notify()
 
-    def cancel(self, client: Client, request: int) -> None:
-        """A client no longer wants what it asked for; a request that has ended is none of it."""
-        with self._news:
-            if (running := self._running) is not None and running.client is client and running.id == request:
+    def cancel(self, client: EngineClient, number: int) -> None:
+        """Cancel the client's request `number`; does nothing when it has ended."""
+        with self._changed:
+            if (running := self._running) is not None and running.client is client and running.id == number:
                 self._stop(running)
             else:
-                for turn in self._lines[client.name].waiting:
-                    turn.cancelled |= turn.id == request
+                for request in self._queues[client.name].waiting:
+                    request.cancelled |= request.id == number
 
-    def rank(self, client: Client, request: int, background: bool) -> None:
-        """Whether somebody waits for a request has changed."""
-        with self._news:
-            running, waiting = self._running, [turn for line in self._lines.values() for turn in line.waiting]
-            for turn in [*waiting, *([running] if running else [])]:
-                if turn.client is client and turn.id == request:
-                    turn.message["background"] = background
-            if running and running.background and any(not turn.background for turn in waiting):
+    def rank(self, client: EngineClient, number: int, background: bool) -> None:
+        """Move the client's request `number` into the background, or out of it."""
+        with self._changed:
+            running = self._running
+            waiting = [request for queue in self._queues.values() for request in queue.waiting]
+            for request in [*waiting, *([running] if running else [])]:
+                if request.client is client and request.id == number:
+                    request.message["background"] = background
+            if running and running.background and any(not request.background for request in waiting):
                 self._stop(running)
 
-    def take(self, timeout: float | None = None) -> Turn | None:
-        """The next turn, which runs until `end`; None if there is none within `timeout` seconds."""
-        with self._news:
-            if not self._news.wait_for(lambda: any(line.waiting for line in self._lines.values()), timeout):
+    def take(self, timeout: float | None = None) -> ScheduledRequest | None:
+        """Return the next request, which runs until `finish`; None if none comes within `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: any(queue.waiting for queue in self._queues.values()), timeout):
                 return None
-            line = min(
-                (line for line in self._lines.values() if line.waiting),
-                key=lambda line: (line.first().background, line.served_at),
+            queue = min(
+                (queue for queue in self._queues.values() if queue.waiting),
+                key=lambda queue: (queue.first().background, queue.served_at),
             )
-            turn = self._running = line.first()
-            line.waiting.remove(turn)
-            line.served_at = next(self._clock)
-            if line.leaving:
-                del self._lines[line.client.name]
-            return turn
+            request = self._running = queue.first()
+            queue.waiting.remove(request)
+            queue.served_at = next(self._clock)
+            if queue.leaving:
+                del self._queues[queue.client.name]
+            return request
 
-    def end(self) -> None:
-        """The turn that was taken is over."""
-        with self._news:
+    def finish(self) -> None:
+        """End the request that was taken."""
+        with self._changed:
             self._running = None
             self._abort(False)
 
-    def _stop(self, turn: Turn) -> None:
-        turn.cancelled = True
+    def _stop(self, request: ScheduledRequest) -> None:
+        request.cancelled = True
         self._abort(True)

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.client import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
-from policy.engine.worker.decoding import candidates, continuation, softmax, with_first
+from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
 from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.metadata import budgets_of, choose_layout
-from policy.engine.worker.recall import Recall
+from policy.engine.worker.recall import Recall, Recalled
+from policy.prompting.healing import left_to_write
 from policy.prompting.prompt import Prompt, PromptBuilder
 
 if TYPE_CHECKING:
@@ -30,7 +32,13 @@ if TYPE_CHECKING:
 
     from indexer.model import Chunk, Cursor
 
+# Tokens after which a model of code has nothing to add to a blank, by their names: many files declare one alone.
+ENDINGS = (
+    "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>", "<|EOT|>",
+    "<fim_pad>", "<file_sep>", "<repo_name>", "<reponame>", "<filename>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>",
+)  # fmt: skip
 RESERVED_TOKENS = 320  # of a sequence: the longest generation, and the markers
+_MEASURED_TOKENS = 128
 WARM_GRAIN = 16  # tokens that an interrupted warming up may lose
 
 
@@ -56,7 +64,7 @@ class Done:
     model_ms: float
 
 
-class Session:
+class CompletionModel:
     """One model with its prompt builder and its KV cache.
 
     `layout`, unless empty, and `budgets`, by name, override what the model's metadata says. Raises `ModelInvalid`
@@ -73,7 +81,8 @@ class Session:
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS))
         self._shrunk = self._builder.budgets != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
-        self._markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
+        markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
+        self._endings = markers | {token for name in ENDINGS if (token := llama.special(name)) is not None}
 
     def info(self) -> ModelInfo:
         """What the server needs to know of the model."""
@@ -95,6 +104,27 @@ class Session:
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
+        _ = self._llama.index  # takes a fraction of a second, which no request should wait for
+
+    def measure(self) -> Speed:
+        """How fast tokens are read and written, by the quicker half of what is tried: other work slows some of it.
+
+        Takes a second or two on a processor.
+        """
+        tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
+        half = min(len(tokens), _MEASURED_TOKENS) // 2
+        reads, writes, others = [], [], Others()
+        try:
+            for end in (half, 2 * half):
+                result = self._cache.evaluate("measured", tokens[:end])
+                reads.append(result.milliseconds / result.evaluated)
+            for _ in range(LINE_TOKENS):
+                started = time.perf_counter()
+                self._cache.extend("measured", tokens[0])
+                writes.append((time.perf_counter() - started) * 1e3)
+        finally:
+            self._cache.forget("measured")
+        return Speed(min(reads), sorted(writes)[LINE_TOKENS // 4], others.share())
 
     def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
         """Evaluate the prompt of an abstention, which has the decision on the way.
@@ -106,14 +136,16 @@ class Session:
         selective = self._builder.layout.selective
         prompt = self._builder.abstain(cursor)
         built = time.perf_counter()
-        known = self._recall.of(slot, prompt.tokens)
+        known = self._recall.of(slot, prompt.whole)
         if known.reading is not None:
             return replace(known.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
-        result = self._cache.evaluate(slot, prompt.tokens, grain)
-        known.said = known.said or [int(result.logits.argmax())]
-        logits = result.before if selective else result.logits
+        result, start = self._evaluate(slot, prompt, grain)
+        first = self._llama.index.mask(start.logits, start.expected)
+        if not known.said:
+            known.base, known.expected, known.said = start.base, start.expected, [int(first.argmax())]
         spent = (time.perf_counter() - built) * 1e3
-        reading = with_first(self._judge(logits, len(prompt.tokens), result.evaluated, spent), result.logits)
+        decision = result.rows[-2] if selective else result.logits
+        reading = with_first(self._judge(decision, len(prompt.whole), result.evaluated, spent), first)
         known.reading = replace(reading, prompt_ms=(built - started) * 1e3)
         return known.reading
 
@@ -128,7 +160,7 @@ class Session:
             return ()
         prompt = self._builder.retrieve(cursor, chunks)
         beside = f"{slot} to come" if self._llama.n_seq > 2 else slot
-        self._cache.evaluate(beside, prompt.tokens, WARM_GRAIN)
+        self._cache.evaluate(beside, prompt.whole, WARM_GRAIN)
         self._cache.rename(beside, slot)
         return used_chunks(prompt, chunks)
 
@@ -147,16 +179,17 @@ class Session:
     def _one(
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
     ) -> Iterator[PromptStats | Piece | Done]:
-        said = self._recall.of(slot, prompt.tokens).said
-        if said:
+        known = self._recall.of(slot, prompt.whole)
+        if known.said:
             yield stats
-        writer = _Writer(self._llama)
+        writer: _Writer | None = None
         spent = _Spent(self._llama)
         count = 0
-        for token in self._said_and_going_on(slot, prompt, said, max_tokens):
+        for token in self._said_and_going_on(slot, prompt, known, max_tokens):
             if isinstance(token, Evaluated):
                 yield replace(stats, evaluated_tokens=token.evaluated, prefill_ms=token.milliseconds)
                 continue
+            writer = writer or _Writer(self._llama, len(known.expected))
             count += 1
             if self._ends(token):
                 yield Done(count, True, spent.milliseconds)
@@ -169,12 +202,12 @@ class Session:
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
         spent = _Spent(self._llama)
-        result = self._cache.evaluate(slot, prompt.tokens)
+        result, start = self._evaluate(slot, prompt)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
         writers: dict[int, _Writer] = {}
         count = min(count, self._llama.n_seq - 1)
-        for step in candidates(self._cache, slot, result.logits, count, self._ends):
-            writer = writers.setdefault(step.candidate, _Writer(self._llama))
+        for step in candidates(self._cache, slot, start, self._llama, count, self._ends):
+            writer = writers.setdefault(step.candidate, _Writer(self._llama, len(start.expected)))
             if writer.tokens >= max_tokens:
                 break
             if text := "".join(writer.write(token) for token in step.tokens if not self._ends(token)):
@@ -182,23 +215,47 @@ class Session:
         tokens = max(writer.tokens for writer in writers.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
-    def _said_and_going_on(self, slot: str, prompt: Prompt, said: list[int], limit: int) -> Iterator[int | Evaluated]:
+    def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
+        """Make `slot` hold a prompt, with as much of its healed word as the model would write itself.
+
+        Raises as `KvCache.evaluate` does.
+        """
+        result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1)
+        start = start_of(prompt, result.rows, self._llama)
+        if len(start.base) < len(prompt.whole):
+            start = replace(start, logits=start.logits.copy())  # a view, which the next evaluation overwrites
+            if not self._cache.cut(slot, len(start.base)):  # recurrent models cannot forget a part
+                self._cache.evaluate(slot, start.base)
+        return result, start
+
+    def _said_and_going_on(self, slot: str, prompt: Prompt, known: Recalled, limit: int) -> Iterator[int | Evaluated]:
         """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
+        said = known.said
         yield from said[:limit]
         left = limit - len(said)
         if left <= 0 or (said and self._ends(said[-1])):
             return
-        if said and self._cache.holds(slot, [*prompt.tokens, *said[:-1]]):
-            logits = self._cache.extend(slot, said[-1])
+        if said and self._cache.holds(slot, [*known.base, *said[:-1]]):
+            start = Start(known.base, self._cache.extend(slot, said[-1]), self._unwritten(known))
         else:
-            result = self._cache.evaluate(slot, prompt.tokens)
+            result, start = self._evaluate(slot, prompt)
+            known.base, known.expected = start.base, start.expected
             yield result
-            logits = result.logits
             for token in said:  # one by one, as it was: see `KvCache.evaluate`
-                logits = self._cache.extend(slot, token)
-        for token in islice(continuation(self._cache, slot, logits), left):
+                start = replace(start, logits=self._cache.extend(slot, token))
+            start = replace(start, expected=self._unwritten(known))
+        for token in islice(continuation(self._cache, slot, start, self._llama), left):
             said.append(token)
             yield token
+
+    def _unwritten(self, known: Recalled) -> bytes:
+        """What of the healed word the tokens that were said have not written yet."""
+        expected = known.expected
+        for token in known.said:
+            if not expected:
+                break
+            expected = left_to_write(expected, self._llama.piece(token))
+        return expected
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
         started = time.perf_counter()
@@ -207,12 +264,12 @@ class Session:
 
     def _ends(self, token: int) -> bool:
         """Whether the model has said all it has to say with `token`."""
-        return token in self._markers or self._llama.ends_text(token)
+        return token in self._endings or self._llama.ends_text(token)
 
     def try_all(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
         """Generate for all `trials` side by side, in an empty cache; see `policy.engine.worker.batch`."""
         self.forget("")
-        return Batch(self._llama, self._builder, self._judge, self._ends, _told).run(trials)
+        return Batch(self._llama, self._builder, self._judge, self._ends, _told, self._llama.end).run(trials)
 
     def _judge(self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float) -> Reading:
         """What the distribution behind the decision's prompt says; what would be generated is not known yet."""
@@ -246,16 +303,23 @@ class _Spent:
 
 
 class _Writer:
-    """Makes text of tokens. A character may be spread over several: what is not whole yet is kept back."""
+    """Makes text of tokens, without the first `skipped` bytes, which the document has already.
 
-    def __init__(self, llama: Llama) -> None:
+    A character may be spread over several tokens: what is not whole yet is kept back.
+    """
+
+    def __init__(self, llama: Llama, skipped: int) -> None:
         self.tokens = 0
         self._llama = llama
+        self._skipped = skipped
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, token: int) -> str:
         self.tokens += 1
-        return self._decoder.decode(self._llama.piece(token))
+        piece = self._llama.piece(token)
+        new = piece[self._skipped :]
+        self._skipped -= len(piece) - len(new)
+        return self._decoder.decode(new)
 
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:
@@ -267,7 +331,7 @@ def _stats(
     prompt: Prompt, chunks: Sequence[Chunk] | None, evaluated: int, prompt_ms: float, prefill_ms: float
 ) -> PromptStats:
     return PromptStats(
-        prompt_tokens=len(prompt.tokens),
+        prompt_tokens=len(prompt.whole),
         evaluated_tokens=evaluated,
         context_tokens=prompt.context_tokens,
         left_trimmed=prompt.left_trimmed,

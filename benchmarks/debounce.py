@@ -1,11 +1,11 @@
 """When to begin: what holding requests back costs and saves, with engines that only wait.
 
-    python -m benchmarks.rhythm FOLDER [--places N] [--seed N]
+    python -m benchmarks.debounce FOLDER [--places N] [--seed N]
 
 The real completer, a recorded trace (`benchmarks.trace`), and an engine that reads and writes by sleeping, one thing at
 a time: so a minute of typing is a minute whatever the machine does, and nothing is claimed of a model but its pace and
 that `RIGHT` of its texts are what is typed next. Prints for each pace, and for how many keys an answer may take before
-requests are held back (`policy.completion.debounce.HOPELESS`), the keys answered in time and the seconds that the
+requests are delayed (`policy.completion.debounce.KEYS_PER_ANSWER`), the keys answered in time and the seconds that the
 engine worked.
 """
 
@@ -24,13 +24,14 @@ from benchmarks.machine import describe
 from benchmarks.screen import Screen, replay, seen
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
-from policy.completion import debounce as rhythm
-from policy.completion.completer import Completer, CompletionSettings, Request
-from policy.engine import PromptStats, Reading
+from policy.completion import debounce
+from policy.completion.request import CompletionSettings, Request
+from policy.completion.service import Completer
+from policy.engine.messages import GenerationRequest, PromptStats, Reading
 
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"
-HOPELESS = (1.5, 3.0, 6.0, 100.0)
+KEYS_PER_ANSWER = (1.5, 3.0, 6.0, 100.0)
 PACES = ((0.02, 0.008), (0.06, 0.02), (0.3, 0.03))  # seconds to read, and for a token (of four characters)
 WIRE = 0.003  # seconds from the key to the completer
 
@@ -81,10 +82,10 @@ class Engine:
 
     warm = read
 
-    def generate(self, _slot: str, cursor: Cursor, *_: object, **__: object) -> Generation:
+    def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
         """The rest of the line, or something that begins like it at best."""
         assert self.place is not None
-        typed = cursor.prefix[len(self.place.prefix) :]
+        typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""
         right = line and self._dice.random() < RIGHT
         return Generation(self, line + "\n" if right else line[: self._dice.choice((0, 0, 2, 5))] + WRONG)
@@ -135,20 +136,21 @@ async def measure(places: Sequence[Place], pace: tuple[float, float]) -> str:
     result, (read, token) = seen(screen.strokes), pace
     wait = result["seen_after"]
     return (
-        f"read {read * 1e3:3.0f} ms, token {token * 1e3:2.0f} ms, held back from {rhythm.HOPELESS:5.1f} keys on: "
+        f"read {read * 1e3:3.0f} ms, token {token * 1e3:2.0f} ms, "
+        f"delayed from {debounce.KEYS_PER_ANSWER:5.1f} keys an answer on: "
         f"in time {result['in_time']:.0%}, seen after p50 {wait['p50_ms']} ms, p95 {wait['p95_ms']} ms, "
         f"busy {engine.busy:.0f} s"
     )
 
 
 async def measure_all(places: Sequence[Place]) -> None:
-    for rhythm.HOPELESS in HOPELESS:
+    for debounce.KEYS_PER_ANSWER in KEYS_PER_ANSWER:
         for line in await asyncio.gather(*(measure(places, pace) for pace in PACES)):
             print(line, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rhythm", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.debounce", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--places", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from indexer.model import Chunk, Cursor, Hit
-from policy.completion.pinned import REGION, Held, Sticky
+from policy.completion.pinned import REGION, LineDecisions, PinnedChunks
 from policy.gating.decision import Decision
 
 DOCUMENT = "file:///w/main.py"
@@ -19,13 +19,13 @@ def at(line: int) -> Cursor:
 
 def offered(stood: str, found: str, *, moved: int = 0) -> str:
     """What is offered of `found` after `stood` stood in the prompt `moved` lines above, by the names of the files."""
-    sticky = Sticky()
-    sticky.stand(DOCUMENT, at(50), hits(stood))
-    return "".join(hit.chunk.path[0] for hit in sticky.choose(DOCUMENT, at(50 + moved), hits(found)))
+    pinned = PinnedChunks()
+    pinned.pin(DOCUMENT, at(50), hits(stood))
+    return "".join(hit.chunk.path[0] for hit in pinned.choose(DOCUMENT, at(50 + moved), hits(found)))
 
 
 def test_the_first_choice_is_the_ranking() -> None:
-    assert Sticky().choose(DOCUMENT, at(0), hits("abc")) == hits("abc")
+    assert PinnedChunks().choose(DOCUMENT, at(0), hits("abc")) == hits("abc")
     assert offered("", "abc") == "abc"
 
 
@@ -46,25 +46,25 @@ def test_another_region_is_another_choice() -> None:
 
 
 def test_a_chunk_that_was_edited_is_another_chunk() -> None:
-    sticky = Sticky()
-    sticky.stand(DOCUMENT, at(1), hits("ab"))
+    pinned = PinnedChunks()
+    pinned.pin(DOCUMENT, at(1), hits("ab"))
     edited = (Hit(Chunk("/w", "a.py", 1, 1, "a = 2\n", "block"), 0.5), *hits("b"))
-    assert sticky.choose(DOCUMENT, at(1), edited) == (*hits("b"), edited[0])
+    assert pinned.choose(DOCUMENT, at(1), edited) == (*hits("b"), edited[0])
 
 
-def test_what_is_forgotten_does_not_stick() -> None:
-    sticky = Sticky()
-    sticky.stand(DOCUMENT, at(1), hits("ab"))
-    sticky.forget(DOCUMENT)
-    assert sticky.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
+def test_what_is_forgotten_is_not_pinned() -> None:
+    pinned = PinnedChunks()
+    pinned.pin(DOCUMENT, at(1), hits("ab"))
+    pinned.forget(DOCUMENT)
+    assert pinned.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
 
 
-def test_where_nothing_is_found_nothing_stands() -> None:
-    sticky = Sticky()
-    sticky.stand(DOCUMENT, at(1), hits("ab"))
-    assert sticky.choose(DOCUMENT, at(1), ()) == ()
-    sticky.stand(DOCUMENT, at(1), ())
-    assert sticky.standing(DOCUMENT, at(1)) == ()
+def test_where_nothing_is_found_nothing_is_pinned() -> None:
+    pinned = PinnedChunks()
+    pinned.pin(DOCUMENT, at(1), hits("ab"))
+    assert pinned.choose(DOCUMENT, at(1), ()) == ()
+    pinned.pin(DOCUMENT, at(1), ())
+    assert pinned.at(DOCUMENT, at(1)) == ()
 
 
 def typed(above: str, line: str, suffix: str = "\n") -> Cursor:
@@ -72,9 +72,9 @@ def typed(above: str, line: str, suffix: str = "\n") -> Cursor:
 
 
 def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
-    held, asked = Held(), Decision(0.7, 0.4, True, "hybrid")
-    held.put(DOCUMENT, typed("import a\n", "x = "), "settings", asked)
-    found = held.find(DOCUMENT, typed("import a\n", "x = a."), "settings")
+    decisions, asked = LineDecisions(), Decision(0.7, 0.4, True, "hybrid")
+    decisions.put(DOCUMENT, typed("import a\n", "x = "), "settings", asked)
+    found = decisions.find(DOCUMENT, typed("import a\n", "x = a."), "settings")
     assert found == Decision(0.7, 0.4, True, "hybrid", held=True)
     for cursor, key in (
         (typed("import a\nx = a.b\n", ""), "settings"),
@@ -82,15 +82,15 @@ def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
         (typed("import a\n", "x = ", ")\n"), "settings"),
         (typed("import a\n", "x = "), "other settings"),
     ):
-        assert held.find(DOCUMENT, cursor, key) is None
-    held.forget(DOCUMENT)
-    assert held.find(DOCUMENT, typed("import a\n", "x = "), "settings") is None
+        assert decisions.find(DOCUMENT, cursor, key) is None
+    decisions.forget(DOCUMENT)
+    assert decisions.find(DOCUMENT, typed("import a\n", "x = "), "settings") is None
 
 
 def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
-    held, said = Held(), Decision(0.3, 0.4, False, "token")
-    held.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
-    held.put(DOCUMENT, typed("", "x = ", ";"), "", said)
+    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
+    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", said)
     for line, holds in (
         ("x = a", True),
         ("x = a.", False),
@@ -98,14 +98,14 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
         ("x = a->b", False),
         ("x = a + b", True),
     ):
-        found = held.find(DOCUMENT, typed("", line, ";"), "")
+        found = decisions.find(DOCUMENT, typed("", line, ";"), "")
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
-    held.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
-    assert held.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "it was asked for behind all of them"
+    decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
+    assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "it was asked for behind all of them"
 
 
 def test_an_abstention_is_asked_for_again_where_a_line_was_deleted_into_and_typed_anew() -> None:
-    held, said = Held(), Decision(0.3, 0.4, False, "token")
-    held.put(DOCUMENT, typed("", "x = a.b"), "", said)
-    assert held.find(DOCUMENT, typed("", "x = a"), ""), "nothing new has begun"
-    assert held.find(DOCUMENT, typed("", "x = f("), "") is None
+    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions.put(DOCUMENT, typed("", "x = a.b"), "", said)
+    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "nothing new has begun"
+    assert decisions.find(DOCUMENT, typed("", "x = f("), "") is None

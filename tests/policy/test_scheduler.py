@@ -1,11 +1,11 @@
-"""Whose turn it is, without a process or a model."""
+"""Which request runs next, without a process or a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from policy.engine.protocol import Message
-from policy.engine.worker.scheduler import Turns
+from policy.engine.worker.scheduler import Scheduler
 
 
 @dataclass(eq=False)
@@ -22,24 +22,24 @@ def ask(number: int, **more: object) -> Message:
 
 
 class Room:
-    """Turns, who is in, and what the abort flag was set to."""
+    """A scheduler, its clients, and what the abort flag was set to."""
 
     def __init__(self, names: str) -> None:
         self.flags: list[bool] = []
-        self.turns = Turns(self.flags.append)
+        self.scheduler = Scheduler(self.flags.append)
         self.windows = [Window(name) for name in names]
         for window in self.windows:
-            self.turns.join(window)
+            self.scheduler.add(window)
 
     def take(self) -> str:
-        turn = self.turns.take(0)
-        return f"{turn.client.name}{turn.id}" + "!" * turn.cancelled if turn else ""
+        request = self.scheduler.take(0)
+        return f"{request.client.name}{request.id}" + "!" * request.cancelled if request else ""
 
     def all(self) -> list[str]:
         taken = []
         while name := self.take():
             taken.append(name)
-            self.turns.end()
+            self.scheduler.finish()
         return taken
 
 
@@ -47,30 +47,30 @@ def test_windows_take_turns() -> None:
     room = Room("ab")
     a, b = room.windows
     for number in (1, 2, 3):
-        room.turns.put(a, ask(number))
-    room.turns.put(b, ask(1))
+        room.scheduler.put(a, ask(number))
+    room.scheduler.put(b, ask(1))
     assert room.all() == ["a1", "b1", "a2", "a3"]
-    room.turns.put(b, ask(2))
-    room.turns.put(a, ask(4))
+    room.scheduler.put(b, ask(2))
+    room.scheduler.put(a, ask(4))
     assert room.all() == ["b2", "a4"], "a was served last"
 
 
 def test_a_cancellation_means_one_request_of_one_window() -> None:
     room = Room("ab")
     a, b = room.windows
-    room.turns.put(a, ask(1))
-    room.turns.put(b, ask(1))
-    room.turns.put(b, ask(2))
+    room.scheduler.put(a, ask(1))
+    room.scheduler.put(b, ask(1))
+    room.scheduler.put(b, ask(2))
     assert room.take() == "a1"
-    room.turns.cancel(b, 1)
+    room.scheduler.cancel(b, 1)
     assert room.flags == [], "what runs is another's"
-    room.turns.cancel(a, 1)
+    room.scheduler.cancel(a, 1)
     assert room.flags == [True]
-    room.turns.end()
+    room.scheduler.finish()
     assert room.flags == [True, False]
     assert room.all() == ["b1!", "b2"]
-    room.turns.cancel(b, 2)
-    room.turns.put(b, ask(3))
+    room.scheduler.cancel(b, 2)
+    room.scheduler.put(b, ask(3))
     assert room.all() == ["b3"], "a cancellation of what has ended does not linger"
 
 
@@ -78,28 +78,28 @@ def test_whoever_leaves_takes_everything_along() -> None:
     room = Room("ab")
     a, b = room.windows
     for number in (1, 2):
-        room.turns.put(a, ask(number))
-    room.turns.put(b, ask(1))
+        room.scheduler.put(a, ask(number))
+    room.scheduler.put(b, ask(1))
     assert room.take() == "a1"
-    assert room.turns.leave(a, ask(0)) == 1
+    assert room.scheduler.remove(a, ask(0)) == 1
     assert room.flags == [True], "what it had running is stopped"
-    room.turns.put(a, ask(3))
-    room.turns.end()
+    room.scheduler.put(a, ask(3))
+    room.scheduler.finish()
     assert room.all() == ["b1", "a0"], "the farewell alone is left"
-    assert room.turns.leave(b, ask(0)) == 0
+    assert room.scheduler.remove(b, ask(0)) == 0
 
 
 def test_the_background_gives_way() -> None:
     room = Room("ab")
     a, b = room.windows
-    room.turns.put(a, ask(1, background=True))
-    room.turns.put(a, ask(2))
+    room.scheduler.put(a, ask(1, background=True))
+    room.scheduler.put(a, ask(2))
     assert room.take() == "a2", "even within a window"
-    room.turns.end()
+    room.scheduler.finish()
     assert room.take() == "a1"
-    room.turns.put(b, ask(1, background=True))
+    room.scheduler.put(b, ask(1, background=True))
     assert room.flags == [False], "nothing gives way to another background request"
-    room.turns.put(b, ask(2))
+    room.scheduler.put(b, ask(2))
     assert room.flags == [False, True]
-    room.turns.end()
+    room.scheduler.finish()
     assert room.all() == ["b2", "b1"]

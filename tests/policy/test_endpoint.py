@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from policy.engine import EngineSettings, protocol
-from policy.engine import connect as joining
-from policy.engine.endpoint import Place, identity, runtime_dir
-from policy.engine.worker.listener import Host
-from policy.engine.worker.scheduler import Turns
+from policy.engine import connect, protocol
+from policy.engine.endpoint import Endpoint, identity, runtime_dir
+from policy.engine.settings import EngineSettings
+from policy.engine.worker.listener import Listener
+from policy.engine.worker.scheduler import Scheduler
 from policy.errors import EngineUnavailable
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX")
@@ -42,16 +42,16 @@ def test_a_link_is_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @posix
 def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="set XDG_RUNTIME_DIR to a shorter folder"):
-        Place(tmp_path / ("x" * 100), "name").check()
+        Endpoint(tmp_path / ("x" * 100), "name").check()
 
 
 def test_one_serves(tmp_path: Path) -> None:
-    place = Place(tmp_path, "engine")
-    held = place.claim()
+    endpoint = Endpoint(tmp_path, "engine")
+    held = endpoint.claim()
     assert held is not None
-    assert place.claim() is None
+    assert endpoint.claim() is None
     os.close(held)  # as the system does for a process that ends
-    again = place.claim()
+    again = endpoint.claim()
     assert again is not None
     os.close(again)
 
@@ -73,22 +73,22 @@ def test_what_makes_an_engine_another(tmp_path: Path) -> None:
 
 
 async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path) -> None:
-    place = Place(tmp_path, "engine")
-    turns = Turns(lambda wanted: None)
+    endpoint = Endpoint(tmp_path, "engine")
+    scheduler = Scheduler(lambda wanted: None)
     left = asyncio.Event()
-    host = Host(place, turns, left.set)
-    server, host._token = await place.listen_on_loopback(host._welcome)
-    (reader, writer), token = await place.connect_to_loopback()
+    listener = Listener(endpoint, scheduler, left.set)
+    server, listener._token = await endpoint.listen_on_loopback(listener._accept)
+    (reader, writer), token = await endpoint.connect_to_loopback()
     writer.write(protocol.pack({"token": token}))
     assert (await protocol.receive(reader))["pid"] == os.getpid()
     for wrong in ({"token": "guessed"}, {"op": "load"}, {"token": "x" * 2000}, ["token"]):
-        (stranger, knocking), _ = await place.connect_to_loopback()
+        (stranger, knocking), _ = await endpoint.connect_to_loopback()
         knocking.write(protocol.pack(wrong))  # type: ignore[arg-type]
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await protocol.receive(stranger)
         knocking.close()
     if sys.platform != "win32":
-        assert place.socket.stat().st_mode & 0o077 == 0
+        assert endpoint.socket.stat().st_mode & 0o077 == 0
     assert not left.is_set()
     writer.close()
     await left.wait()
@@ -96,18 +96,18 @@ async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path
 
 
 async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
-    place = Place(tmp_path, "engine")
-    place.socket.write_text("nonsense")
+    endpoint = Endpoint(tmp_path, "engine")
+    endpoint.socket.write_text("nonsense")
     with pytest.raises(OSError, match="does not say where"):
-        await place.connect_to_loopback()
+        await endpoint.connect_to_loopback()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it listens on a port there")
 async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "PATIENCE", 0.3)
-    place = Place(tmp_path, "engine")
+    monkeypatch.setattr(connect, "TIMEOUT", 0.3)
+    endpoint = Endpoint(tmp_path, "engine")
     gone = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,8 +116,8 @@ async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
         await writer.wait_closed()
         gone.set()
 
-    listener = await asyncio.start_unix_server(silent, place.socket)
+    listener = await asyncio.start_unix_server(silent, endpoint.socket)
     with pytest.raises(EngineUnavailable, match="no engine answered"):
-        await asyncio.wait_for(joining.join(place, {}, lambda _line: None), 20)
+        await asyncio.wait_for(connect.connect(endpoint, {}, lambda _line: None), 20)
     await gone.wait()
     listener.close()

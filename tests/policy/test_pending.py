@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from indexer.model import Cursor
-from policy.completion import pending as flights
-from policy.completion.pending import Flight
+from policy.completion import pending
+from policy.completion.pending import PendingCompletion
 from policy.errors import EngineDied
 
 BEFORE, AFTER = "x = ", "\n"
@@ -23,13 +23,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.said: asyncio.Queue[str] = asyncio.Queue()
-        self.flight: Flight[str] = Flight(at(""), "settings", self.make)
+        self.pending: PendingCompletion[str] = PendingCompletion(at(""), "settings", self.make)
 
-    async def make(self, flight: Flight[str]) -> str:
+    async def make(self, pending: PendingCompletion[str]) -> str:
         text = ""
         while piece := await self.said.get():
             text += piece
-            flight.say(text)
+            pending.report(text)
         return text
 
     async def say(self, *pieces: str) -> None:
@@ -41,10 +41,10 @@ class Engine:
 
 async def test_a_request_that_typed_what_is_being_said_gets_the_same() -> None:
     engine = Engine()
-    first = asyncio.create_task(engine.flight.wait())
+    first = asyncio.create_task(engine.pending.wait())
     await engine.say("fo")
-    assert engine.flight.typed(at("foo"), "settings") == "foo"
-    second = asyncio.create_task(engine.flight.wait("foo"))
+    assert engine.pending.typed(at("foo"), "settings") == "foo"
+    second = asyncio.create_task(engine.pending.wait("foo"))
     first.cancel()
     await engine.say("o(", ")", "")
     assert await second == "foo()"
@@ -56,50 +56,50 @@ async def test_a_request_that_typed_what_is_being_said_gets_the_same() -> None:
 async def test_who_cannot_join(cursor: Cursor, key: str) -> None:
     engine = Engine()
     await engine.say("fo")
-    assert engine.flight.typed(cursor, key) is None
-    await engine.flight.cancelled()
+    assert engine.pending.typed(cursor, key) is None
+    await engine.pending.cancelled()
 
 
 async def test_nobody_joins_before_where_it_began_or_after_its_end() -> None:
     engine = Engine()
-    assert engine.flight.typed(Cursor("/w/main.py", "x =", AFTER, "python"), "settings") is None
-    assert engine.flight.typed(at("anything"), "settings") == "anything", "nothing is said yet"
+    assert engine.pending.typed(Cursor("/w/main.py", "x =", AFTER, "python"), "settings") is None
+    assert engine.pending.typed(at("anything"), "settings") == "anything", "nothing is said yet"
     await engine.say("1", "")
-    assert engine.flight.over
-    assert engine.flight.typed(at(""), "settings") is None
+    assert engine.pending.finished
+    assert engine.pending.typed(at(""), "settings") is None
 
 
 async def test_a_wait_is_over_as_soon_as_something_else_is_said() -> None:
     engine = Engine()
-    waiting = asyncio.create_task(engine.flight.wait("foo"))
+    waiting = asyncio.create_task(engine.pending.wait("foo"))
     await engine.say("f")
     assert not waiting.done()
     await engine.say("ar")
     assert await waiting is None
-    await engine.flight.cancelled()
+    await engine.pending.cancelled()
 
 
 async def test_what_nobody_waits_for_gives_way_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "LINGER", 0.01)
+    monkeypatch.setattr(pending, "LINGER", 0.01)
     engine = Engine()
     for _ in range(2):  # the second one comes in time, and is waited for like the first
-        waiting = asyncio.create_task(engine.flight.wait())
+        waiting = asyncio.create_task(engine.pending.wait())
         await asyncio.sleep(0)
-        assert not engine.flight.urgency.background
+        assert not engine.pending.urgency.background
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert engine.flight.urgency.background
-        assert not engine.flight.over
+        assert engine.pending.urgency.background
+        assert not engine.pending.finished
     await asyncio.sleep(0.1)
-    assert engine.flight.over
+    assert engine.pending.finished
 
 
 async def test_a_failure_reaches_whoever_waits() -> None:
-    async def fail(_flight: Flight[str]) -> str:
+    async def fail(_pending: PendingCompletion[str]) -> str:
         raise ValueError
 
     with pytest.raises(ValueError):
-        await Flight(at(""), "settings", fail).wait()
+        await PendingCompletion(at(""), "settings", fail).wait()
 
 
 async def test_a_bug_that_nobody_waits_for_is_logged_and_what_is_expected_is_not(
@@ -109,9 +109,9 @@ async def test_a_bug_that_nobody_waits_for_is_logged_and_what_is_expected_is_not
         raise error
 
     for error in (EngineDied("it died"), ValueError("a bug")):
-        flight: Flight[str] = Flight(at(""), "settings", lambda _flight, error=error: fail(error))  # type: ignore[misc]
+        pending = PendingCompletion[str](at(""), "settings", lambda _, error=error: fail(error))  # type: ignore[misc]
         for _ in range(3):
             await asyncio.sleep(0)
-        assert flight.over
+        assert pending.finished
     [record] = caplog.records
     assert record.exc_info is not None and isinstance(record.exc_info[1], ValueError)

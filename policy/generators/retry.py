@@ -1,7 +1,7 @@
-"""When a server that failed is asked again: not by a request that somebody waits for, but by a later one.
+"""When to try a failed server again. The request that failed is never retried; a later one is sent.
 
-Each failure doubles the time until then, up to a minute; a random share of it is added or taken away, so that a team's
-editors do not all come back at the same moment. A server that says when it wants to be asked (`Retry-After`) is obeyed.
+Each failure doubles the delay, up to a minute. The delay is randomised, so that a team's editors do not all return at
+the same moment. `Retry-After` is respected.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 FIRST, LONGEST = 1.0, 60.0  # seconds
-LONGEST_OBEYED = 600.0
+LONGEST_RETRY_AFTER = 600.0
 
 
-class Attempts:
-    """Counts failures in a row. `clock` gives seconds, `chance` a number from 0 to 1."""
+class RetrySchedule:
+    """Counts consecutive failures. `clock` gives seconds, `chance` a random number from 0 to 1."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -25,17 +25,17 @@ class Attempts:
         self._not_before = clock()
 
     def allowed(self) -> bool:
-        """Whether it is time to ask."""
+        """Whether a request may go to the server now."""
         return self._clock() >= self._not_before
 
     def failed(self, wanted: float | None = None) -> None:
-        """It could not be used; `wanted` is the number of seconds it asked for."""
+        """Count a failure. `wanted` is the delay in seconds that the server asked for."""
         delay = min(FIRST * 2**self._failures, LONGEST) * (0.5 + self._chance())
         if wanted is not None:
-            delay = max(delay, min(wanted, LONGEST_OBEYED))
+            delay = max(delay, min(wanted, LONGEST_RETRY_AFTER))
         self._failures = min(self._failures + 1, 16)
         self._not_before = self._clock() + delay
 
     def succeeded(self) -> None:
-        """It answers."""
+        """Count an answer."""
         self._failures = 0

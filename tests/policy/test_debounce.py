@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.completion.debounce import LONGEST, Rhythm
+from policy.completion.debounce import LONGEST_DELAY, Debounce
 
 
 class Typist:
@@ -10,53 +10,53 @@ class Typist:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.rhythm = Rhythm(lambda: self.now)
+        self.debounce = Debounce(lambda: self.now)
 
     def keys(self, count: int, interval: float) -> None:
         for _ in range(count):
             self.now += interval
-            self.rhythm.key()
+            self.debounce.key()
 
 
 def test_nothing_is_held_back_before_anything_was_measured() -> None:
     typist = Typist()
-    assert typist.rhythm.delay() == 0
+    assert typist.debounce.delay() == 0
     typist.keys(10, 0.1)
-    assert typist.rhythm.delay() == 0
+    assert typist.debounce.delay() == 0
 
 
 def test_an_answer_that_comes_before_the_next_key_is_not_held_back() -> None:
     typist = Typist()
     typist.keys(10, 0.12)
-    typist.rhythm.answered(0.1)
-    assert typist.rhythm.delay() == 0
+    typist.debounce.answered(0.1)
+    assert typist.debounce.delay() == 0
 
 
 def test_an_answer_that_would_come_too_late_waits_for_a_pause() -> None:
     typist = Typist()
     typist.keys(10, 0.08)
-    typist.rhythm.answered(0.3)
-    assert typist.rhythm.delay() == 0, "it is late, but some keys agree with what is being written"
+    typist.debounce.answered(0.3)
+    assert typist.debounce.delay() == 0, "it is late, but some keys agree with what is being written"
     for _ in range(50):
-        typist.rhythm.answered(3)
-    assert 0.07 < typist.rhythm.delay() < 0.09
+        typist.debounce.answered(3)
+    assert 0.07 < typist.debounce.delay() < 0.09
     typist.keys(50, 0.3)
-    assert typist.rhythm.delay() == LONGEST
+    assert typist.debounce.delay() == LONGEST_DELAY
 
 
-def test_pauses_are_no_rhythm() -> None:
+def test_pauses_are_not_counted() -> None:
     typist = Typist()
     typist.keys(10, 0.1)
     typist.keys(10, 5)
-    typist.rhythm.answered(1)
-    assert 0.09 < typist.rhythm.delay() < 0.11
+    typist.debounce.answered(1)
+    assert 0.09 < typist.debounce.delay() < 0.11
 
 
 def test_an_engine_that_has_become_fast_is_noticed() -> None:
     typist = Typist()
     typist.keys(10, 0.1)
-    typist.rhythm.answered(1.0)
-    assert typist.rhythm.delay() > 0
+    typist.debounce.answered(1.0)
+    assert typist.debounce.delay() > 0
     for _ in range(20):
-        typist.rhythm.answered(0.05)
-    assert typist.rhythm.delay() == 0
+        typist.debounce.answered(0.05)
+    assert typist.debounce.delay() == 0

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from policy.errors import ModelMissing
-from policy.models import locate as models
+from policy.models import locate
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "policy" / "models.py"))  # nothing ships in there
-    monkeypatch.setattr(models, "cache_dir", lambda: tmp_path / "cache" / "models")
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))  # nothing ships in there
+    monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"
 
 
@@ -22,8 +22,8 @@ def test_a_setting_comes_first(tmp_path: Path, cache: Path) -> None:
     (cache / "cached.gguf").touch()
     wanted = tmp_path / "mine.gguf"
     wanted.touch()
-    assert models.resolve(str(wanted)) == models.ModelFile(wanted, "setting")
-    assert models.resolve() == models.ModelFile(cache / "cached.gguf", "cache")
+    assert locate.resolve(str(wanted)) == locate.ModelFile(wanted, "setting")
+    assert locate.resolve() == locate.ModelFile(cache / "cached.gguf", "cache")
 
 
 def test_the_shipped_model_comes_before_the_cache(tmp_path: Path, cache: Path) -> None:
@@ -32,23 +32,23 @@ def test_the_shipped_model_comes_before_the_cache(tmp_path: Path, cache: Path) -
     shipped = tmp_path / "policy" / "model" / "ours.gguf"
     shipped.parent.mkdir(parents=True)
     shipped.touch()
-    assert models.resolve() == models.ModelFile(shipped, "shipped")
-    assert [model.source for model in models.installed()] == ["shipped", "cache"]
+    assert locate.resolve() == locate.ModelFile(shipped, "shipped")
+    assert [model.source for model in locate.installed()] == ["shipped", "cache"]
 
 
 def test_no_model_at_all() -> None:
     with pytest.raises(ModelMissing, match="repoformer-lsp model pull"):
-        models.resolve()
+        locate.resolve()
 
 
 def test_a_setting_that_names_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"no model at .*absent.gguf. Correct the setting"):
-        models.resolve(tmp_path / "absent.gguf")
+        locate.resolve(tmp_path / "absent.gguf")
 
 
 def test_what_was_imported_comes_before_what_was_pulled_and_a_split_model_is_one(cache: Path) -> None:
     (cache / "a--b").mkdir(parents=True)
     for name in ("own.gguf", "a--b/c-00001-of-00002.gguf", "a--b/c-00002-of-00002.gguf"):
         (cache / name).touch()
-    found = [model.path.relative_to(cache).as_posix() for model in models.installed() if model.source == "cache"]
+    found = [model.path.relative_to(cache).as_posix() for model in locate.installed() if model.source == "cache"]
     assert found == ["own.gguf", "a--b/c-00001-of-00002.gguf"]

@@ -1,0 +1,70 @@
+"""Debounce changed paths without timers.
+
+Editors write a file in several steps, so a changed path is processed after a short quiet time. Many changes at once (a
+branch switch, an installation) are processed together after a longer quiet time. Callers pass the time in, so tests
+need no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Set
+from pathlib import Path
+
+from indexer.locations import FileKey
+
+QUIET = 0.02  # seconds without a further change before a few files are looked at
+LATEST = 0.10  # seconds after the first change, even if changes continue
+MANY = 100  # paths from which on the longer times hold
+MANY_QUIET, MANY_LATEST = 0.25, 3.0
+
+
+class Debouncer:
+    """Changed paths, collected until they are due together."""
+
+    def __init__(self, quiet: float = QUIET, latest: float = LATEST) -> None:
+        self._quiet, self._latest = quiet, latest
+        self._paths: dict[str, None] = {}
+        self._first = self._last = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def add(self, path: str, now: float) -> None:
+        """Add a changed path at a time (seconds of a monotonic clock)."""
+        if not self._paths:
+            self._first = now
+        self._last = now
+        self._paths[path] = None
+
+    def due(self) -> float:
+        """Return the time at which the collected paths are due; infinite if there are none."""
+        if not self._paths:
+            return float("inf")
+        many = len(self._paths) >= MANY
+        quiet, latest = (MANY_QUIET, MANY_LATEST) if many else (self._quiet, self._latest)
+        return min(self._last + quiet, self._first + latest)
+
+    def take(self, now: float) -> list[str]:
+        """Remove and return the paths, oldest first, if they are due; else return an empty list."""
+        if now < self.due():
+            return []
+        paths, self._paths = list(self._paths), {}
+        return paths
+
+
+def files_in_deleted(paths: Set[str], keys: Collection[FileKey]) -> list[FileKey]:
+    """Return which files were, at any depth, in a directory among `paths` (absolute, POSIX).
+
+    An event names a deleted directory, not the files in it. Most deleted paths are temporary files, so this compares
+    directories, of which there are fewer than files.
+    """
+    roots = {root: Path(root).as_posix().rstrip("/") for root in {root for root, _ in keys}}
+    directories = {(root, path.rpartition("/")[0]) for root, path in keys}
+    gone = {(root, at) for root, at in directories if not paths.isdisjoint(_upwards(f"{roots[root]}/{at}"))}
+    return [(root, path) for root, path in keys if (root, path.rpartition("/")[0]) in gone] if gone else []
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

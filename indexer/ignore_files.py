@@ -1,0 +1,143 @@
+"""The ignore files that apply to a workspace folder: `.gitignore`, `.repoformerignore` and git's own exclude files.
+
+The strongest comes first: the ignore file nearest to a path, then those of the directories above it, then the
+repository's `info/exclude`, then the user's `core.excludesFile`. Git judges a repository inside the folder (a
+submodule, a clone) by its own ignore files, so a `.gitignore` outside of it does not apply to the files in it. A
+`.repoformerignore` does: the user wrote it for this index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer import git
+from indexer.ignore import Patterns, split_lines
+
+GIT_IGNORE, OWN_IGNORE = ".gitignore", ".repoformerignore"
+IGNORE_FILES = (GIT_IGNORE, OWN_IGNORE)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the ignore files say about a path, and the pattern that says it."""
+
+    ignores: bool
+    source: str
+    line: int
+    pattern: str
+
+
+class IgnoreFiles:
+    """The ignore files of one workspace folder. Reads each of them once: make a new object when one changes.
+
+    `submodules` has the paths of the submodules that are known so far. Git tracks them, so no ignore file of the
+    repository around them leaves them out.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        top = git.top_of(root)
+        settings = git.settings_of(top)
+        self._ignore_case = settings.get("core.ignorecase", "").lower() == "true"
+        lead = root.relative_to(top).as_posix() if top is not None and top != root else ""
+        above = [at for at in root.parents if top is not None and at.is_relative_to(top)]
+        self._above = [self._read(at, lead=root.relative_to(at).as_posix()) for at in above]
+        named = settings.get("core.excludesfile")
+        self._user_file = git.expanded(named) if named else git.config_home() / "git" / "ignore"
+        self._excludes = self._exclude_files(top, lead=lead)
+        self._in_directory: dict[str, tuple[Patterns | None, Patterns | None]] = {}
+        self._repositories: dict[str, list[Patterns]] = {}  # those inside the folder, and their exclude files
+        self._plain_directories: set[str] = set()
+        inside = f"{lead}/" if lead else ""
+        self.submodules = {
+            path.removeprefix(inside) for path in (git.submodules_of(top) if top else ()) if path.startswith(inside)
+        }
+
+    def decide(self, path: str) -> Decision | None:
+        """Return what the ignore files say about a path relative to the root; None if they do not mention it.
+
+        A directory's path ends in "/". Only the path itself is judged, not the directories that it is in.
+        """
+        for patterns in self._chain(path):
+            decision = patterns.decide(path)
+            if decision is not None:
+                pattern = patterns.deciding(path)
+                line, text = (pattern.line, pattern.text) if pattern else (0, "")
+                return Decision(decision, patterns.source, line, text)
+        return None
+
+    def leads_to_submodule(self, directory: str) -> bool:
+        """Tell whether a directory (path ends in "/") contains a submodule."""
+        return any(f"{path}/".startswith(directory) for path in self.submodules)
+
+    def enter(self, directory: str) -> bool:
+        """Take in a directory (path ends in "/"); False if it is a linked worktree, which is a second copy of files.
+
+        Ask this before asking about what is in the directory.
+        """
+        name = directory[:-1]
+        if name in self._plain_directories:
+            return True
+        at = self.root / name
+        if name not in self._repositories:
+            if not git.is_repository(at):
+                self._plain_directories.add(name)
+                return True
+            self._repositories[name] = self._exclude_files(at, base=name)
+            self.submodules |= {f"{directory}{path}" for path in git.submodules_of(at)}
+        return not git.is_linked_worktree(at)
+
+    def _chain(self, path: str) -> Iterator[Patterns]:
+        """Yield the ignore files that apply to a path, the strongest first."""
+        directory = path.rstrip("/").rpartition("/")[0]
+        repository: str | None = None  # the innermost one inside the folder that the path is in
+        while True:
+            own, gits = self._read_inside(directory)
+            if own is not None:
+                yield own
+            if gits is not None and repository is None:
+                yield gits
+            if not directory:
+                break
+            if repository is None and directory in self._repositories:
+                repository = directory
+            directory = directory.rpartition("/")[0]
+        for own, gits in self._above:
+            if own is not None:
+                yield own
+            if gits is not None and repository is None:
+                yield gits
+        yield from self._excludes if repository is None else self._repositories[repository]
+
+    def _read_inside(self, directory: str) -> tuple[Patterns | None, Patterns | None]:
+        known = self._in_directory.get(directory)
+        if known is None:
+            known = self._in_directory[directory] = self._read(self.root / directory, base=directory)
+        return known
+
+    def _read(self, directory: Path, *, base: str = "", lead: str = "") -> tuple[Patterns | None, Patterns | None]:
+        """Return a directory's `.repoformerignore` and `.gitignore`."""
+        own, gits = (
+            read_patterns(directory / name, base=base, lead=lead, ignore_case=self._ignore_case, follow=False)
+            for name in (OWN_IGNORE, GIT_IGNORE)
+        )
+        return own, gits
+
+    def _exclude_files(self, top: Path | None, *, base: str = "", lead: str = "") -> list[Patterns]:
+        """Return a repository's `info/exclude` and the user's exclude file, which are relative to the repository."""
+        files = [self._user_file] if top is None else [git.common_directory(top) / "info" / "exclude", self._user_file]
+        found = (read_patterns(file, base=base, lead=lead, ignore_case=self._ignore_case) for file in files)
+        return [patterns for patterns in found if patterns is not None]
+
+
+def read_patterns(
+    file: Path, *, base: str = "", lead: str = "", ignore_case: bool = False, follow: bool = True
+) -> Patterns | None:
+    """Read an ignore file; None if there is none, it cannot be read, or it has no pattern."""
+    data = git.read_regular(file, follow=follow)
+    if not data:
+        return None
+    patterns = Patterns(str(file), split_lines(data), base=base, lead=lead, ignore_case=ignore_case)
+    return patterns if patterns.patterns else None

@@ -1,0 +1,79 @@
+"""Which workspace folder a path belongs to, so that each file has one identity.
+
+A folder may be opened through a symbolic link and a document by its real path, or the reverse. So paths are compared
+as real paths: where they lead to once all links are followed. Folders keep the name they were opened by, which is what
+people see. Of nested folders, the innermost one has the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+FileKey = tuple[str, str]  # a folder's name, and a path in it (POSIX, relative)
+
+
+class Locations:
+    """The workspace folders at one time; immutable. Follows links when made, so make it off the event loop."""
+
+    def __init__(self, roots: Iterable[str] = ()) -> None:
+        real_of = {root: os.path.realpath(root) for root in roots}
+        by_real = {real: root for root, real in reversed(real_of.items())}  # of two names the first one counts
+        inner_first = sorted(by_real, key=lambda real: (-len(real), real))
+        self.roots: Mapping[str, str] = MappingProxyType({by_real[real]: real for real in inner_first})
+        spellings = {**{real: real for real in by_real}, **real_of}
+        self._spellings = sorted(spellings.items(), key=lambda item: -len(item[0]))
+        self._inner = {root: self._inner_prefixes(real) for root, real in self.roots.items()}
+
+    def real_document(self, path: str) -> str:
+        """Return where an absolute path leads to, with all links followed."""
+        return os.path.realpath(path)
+
+    def real_entry(self, path: str) -> str:
+        """Return the real path of a directory entry, which may itself be a link, and need not exist any more.
+
+        Only the part before the workspace folder is replaced if the path is in one, because what is in the folder may
+        have been another kind of thing before.
+        """
+        for spelled, real in self._spellings:
+            if (relative := _relative(path, spelled)) is not None:
+                return os.path.join(real, relative) if relative else real  # noqa: PTH118
+        directory, name = os.path.split(path)
+        return os.path.join(os.path.realpath(directory), name)  # noqa: PTH118
+
+    def key(self, real: str) -> FileKey | None:
+        """Return the innermost folder that a real path is in, and its path there; None if it is in no folder."""
+        for root, real_root in self.roots.items():
+            if relative := _relative(real, real_root):
+                return root, Path(relative).as_posix()
+        return None
+
+    def real(self, key: FileKey) -> str:
+        """Return a file's real path."""
+        root, path = key
+        return str(Path(self.roots[root], path))
+
+    def has(self, key: FileKey) -> bool:
+        """Tell whether a file is in a folder of the workspace, and in no folder inside that one."""
+        root, path = key
+        return root in self.roots and not path.startswith(self._inner[root])
+
+    def inner(self, root: str) -> tuple[str, ...]:
+        """Return the folders inside a folder, as the prefixes that the paths of their files have in it ("pkg/")."""
+        return self._inner[root]
+
+    def _inner_prefixes(self, real: str) -> tuple[str, ...]:
+        relatives = (_relative(other, real) for other in self.roots.values())
+        return tuple(f"{Path(relative).as_posix()}/" for relative in relatives if relative)
+
+
+def _relative(path: str, directory: str) -> str | None:
+    """Return a path relative to a directory that it is in, "" for the directory itself, else None."""
+    if not path.startswith(directory):
+        return None
+    rest = path[len(directory) :]
+    if not rest or directory.endswith(os.sep):
+        return rest
+    return rest.lstrip(os.sep) if rest[0] == os.sep else None

@@ -1,0 +1,46 @@
+"""How far a download is, on a terminal or in a log: one line that is rewritten, or a line for each tenth."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+_WIDTH = 30
+_REDRAW_SECONDS = 0.1
+
+
+class Bar:
+    """Writes to `out` how many bytes are there, out of how many. `close` ends the line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._rewrites = out.isatty()
+        self._began = self._drawn = time.monotonic()
+        self._first: int | None = None
+        self._tenth = 0
+        self._open = False
+
+    def show(self, done: int, total: int) -> None:
+        """Take down how far it is; a call costs next to nothing."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now
+            self._tenth = done * 10 // total
+        rate = (done - self._first) / max(now - self._began, 1e-3)
+        text = f"{done * 100 // total:3}%  {done / 1e6:,.0f} of {total / 1e6:,.0f} MB  {rate / 1e6:,.1f} MB/s"
+        if self._rewrites:
+            if now - self._drawn >= _REDRAW_SECONDS or done == total:
+                full = done * _WIDTH // total
+                self._out.write(f"\r[{'#' * full}{'.' * (_WIDTH - full)}] {text}\x1b[K")
+                self._out.flush()
+                self._drawn, self._open = now, True
+        elif done * 10 // total > self._tenth:
+            self._tenth = done * 10 // total
+            self._out.write(text + "\n")
+            self._out.flush()
+
+    def close(self) -> None:
+        """Leave the line, so that what is written next has one of its own."""
+        if self._open:
+            self._out.write("\n")
+            self._open = False

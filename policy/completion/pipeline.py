@@ -1,0 +1,160 @@
+"""The way of one request, from the cursor to the text: plan, read, decide, retrieve, generate, shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from indexer.model import Cursor, Hit, Retriever
+from policy.completion.attempt import Attempt, Search
+from policy.completion.clock import Clock
+from policy.completion.pending import PendingCompletion
+from policy.completion.pinned import LineDecisions, PinnedChunks
+from policy.completion.plan import plan
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.shape import Shaper
+from policy.engine.supervisor import Supervisor
+from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
+from policy.gating.evidence import evidence
+from policy.gating.gate import AS_SAID, Known, Scope, gates_of
+from policy.generators import GeneratorProvider
+
+# By trigger: how many times `patience` a generation may take. A user who invokes a completion waits for it.
+PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
+
+
+class Pipeline:
+    """Makes completions with one model, and with whatever `retriever` returns at the time of a request.
+
+    The model decides whether to retrieve. It also generates, unless `provider` has another model for that.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        retriever: Callable[[], Retriever | None],
+        provider: GeneratorProvider,
+    ) -> None:
+        self.supervisor = supervisor
+        self.retriever = retriever
+        self.provider = provider
+        self.pinned = PinnedChunks()
+        self._line_decisions = LineDecisions()
+
+    async def run(
+        self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]
+    ) -> Completion:
+        """Make the completion of `request`; `pending` learns of its text as it grows. Raises `RepoformerError`."""
+        document, cursor = request.document, request.cursor
+        automatic = request.trigger == "automatic"
+        candidates = 1 if automatic else settings.candidates
+        with clock.measure("engine"):
+            engine = await self.supervisor.engine()
+        search = Search(self.retriever() if settings.policy != "never" else None, cursor, settings.chunks, clock)
+        attempt = Attempt(
+            engine,
+            self.provider,
+            document,
+            cursor,
+            clock,
+            patience=settings.patience * PATIENCE_FACTORS[request.trigger],
+            urgency=pending.urgency,
+            report=pending.report,
+        )
+        # The model has evaluated the chunks of an earlier request. Better ones are searched for after the answer.
+        pinned = self.pinned.at(document, cursor) if automatic and self.works_ahead(request, settings) else ()
+        planned = plan(
+            settings.policy,
+            self._line_decisions.find(document, cursor, settings) if automatic else None,
+            pinned,
+            model_decides=self._model_decides,
+            separate=attempt.separate,
+        )
+        try:
+            if planned.search:
+                search.start()
+            if planned.read:
+                attempt.start_reading()
+            if planned.generate is not None:
+                attempt.start_generating(planned.generate, settings.block_tokens, candidates)
+            await asyncio.sleep(0)  # let them send their requests
+            with clock.measure("shape"):  # while the engine works
+                # An automatic completion does not wait for a block: the line comes first.
+                shaper = Shaper(cursor, multiline=settings.multiline, bodies=not automatic)
+                shaper.prepare()
+            if (decision := planned.decision) is None:
+                with clock.measure("decision"):
+                    decision = await self._decide(attempt, search, pinned, cursor, settings, shaper.scope)
+                if not pending.urgency.background:  # a completion made ahead is about another line than the cursor's
+                    self._line_decisions.put(document, cursor, settings, decision)
+            hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
+            limit = settings.block_tokens if shaper.grows else settings.line_tokens
+            generated = await attempt.generate(shaper, hits, limit, candidates)
+        finally:
+            search.cancel()
+            await attempt.end()
+        if decision.retrieve and self.pinned.at(document, cursor) == hits:
+            self.pinned.pin(document, cursor, generated.whole_hits)  # from here on only those that fit
+        text, *others = generated.texts or ("",)
+        return Completion(
+            text,
+            decision,
+            generated.hits,
+            clock.finish(),
+            attempt.stats(),
+            attempt.model,
+            reason=generated.reason,
+            trimmed=attempt.trimmed,
+            others=tuple(others),
+            parsed=shaper.parsed,
+        )
+
+    async def _decide(
+        self,
+        attempt: Attempt,
+        search: Search,
+        pinned: Sequence[Hit],
+        cursor: Cursor,
+        settings: CompletionSettings,
+        kind: Scope,
+    ) -> Decision:
+        """Decide by the model's gate, or by the similarity of the best chunk for a model that has none."""
+        if self._model_decides:
+            info = self.supervisor.info
+            reading = await attempt.read()
+            if reading.p_cc is not None and settings.selection == "greedy":
+                return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
+            gates = gates_of(info.metadata if info and not self.provider.decides else {})
+            gate = gates[0] if settings.selection == "threshold" else gates[-1]
+            # Retrieving would use the pinned chunks, so they are the evidence: no keystroke waits for a search.
+            found = evidence(cursor, pinned or await search.hits()) if gate.asks_retrieval else None
+            known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
+            if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
+                return decision
+        # The similarity is known within milliseconds, before the model evaluates anything.
+        best = max((hit.score for hit in await search.hits()), default=0.0)
+        return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
+
+    async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        """Return the chunks to offer to the prompt."""
+        if pinned and not search.started:
+            return pinned
+        hits = self.pinned.choose(request.document, request.cursor, await search.hits())
+        # Pinned before the model has evaluated them: the next keystroke would otherwise choose others again.
+        self.pinned.pin(request.document, request.cursor, hits)
+        return hits
+
+    def works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
+        """Whether idle work may follow `request`. A server's users pay for what it generates, so not there."""
+        return settings.ahead and request.ahead and self.provider.local
+
+    def forget(self, document: str) -> None:
+        """Drop what is kept for a closed document."""
+        self.pinned.forget(document)
+        self._line_decisions.forget(document)
+
+    @property
+    def _model_decides(self) -> bool:
+        """Whether there is a model that says whether to retrieve."""
+        info = self.supervisor.info
+        return info is None or info.selective or self.provider.decides

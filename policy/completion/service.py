@@ -1,0 +1,155 @@
+"""Answers requests: from an earlier completion, from one in progress, or from a new one that `pipeline` makes.
+
+A completion is made separately from the request that started it (`pending`), so that the next request can join it.
+Between requests the engine works ahead (`idle`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from indexer.model import Cursor, Retriever
+from policy.completion.attempt import slot
+from policy.completion.clock import Clock
+from policy.completion.debounce import Debounce
+from policy.completion.idle import IdleWork
+from policy.completion.pending import PendingCompletion
+from policy.completion.pipeline import Pipeline
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.reuse import Reuse
+from policy.completion.shape import inside_word
+from policy.engine.supervisor import Supervisor
+from policy.errors import GaveWay, RepoformerError
+from policy.generators import GeneratorProvider, SameModel
+
+
+class Completer:
+    """Completes code. See `Pipeline` for the parameters."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        retriever: Callable[[], Retriever | None],
+        settings: CompletionSettings | None = None,
+        provider: GeneratorProvider | None = None,
+    ) -> None:
+        self.supervisor = supervisor
+        self.settings = settings or CompletionSettings()
+        self._provider: GeneratorProvider = provider or SameModel()
+        self._pipeline = Pipeline(supervisor, retriever, self._provider)
+        self._idle = IdleWork(self._pipeline, awaited=self._awaited, look_ahead=self.look_ahead)
+        self._reuse: Reuse[Completion] = Reuse()
+        self._debounce = Debounce()
+        self._pending: dict[str, PendingCompletion[Completion]] = {}
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer `request`. Cancel the task when the answer is not wanted any more.
+
+        Raises `RepoformerError` when no engine can answer, or it fails. An invoked request is never answered from an
+        earlier one: another file may have changed.
+        """
+        settings = request.apply(self.settings)
+        clock = Clock()
+        if automatic := request.trigger == "automatic":
+            self._debounce.key()
+            if known := self._reuse.find(request.document, request.cursor, settings):
+                text, origin = known
+                if not self._idle.running:
+                    self._idle.start_after(request, settings, replace(origin, text=text))
+                return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
+        self._idle.cancel()
+        if automatic and (joined := await self._join(request, settings)):
+            self._idle.start_after(request, settings, joined)
+            return replace(joined, timings_ms=clock.finish())
+        if inside_word(request.cursor):
+            return Completion("", reason="the cursor is inside a word", timings_ms=clock.finish())
+        if automatic and (delay := self._debounce.delay()):
+            with clock.measure("pause"):
+                self._idle.start_warming(request.document, request.cursor, self.settings)
+                await asyncio.sleep(delay)
+        completion = await self._start(request, settings, clock).wait()
+        assert completion is not None, "wait() without typed text returns the completion or raises"
+        if automatic:
+            spent = completion.timings_ms
+            not_answering = spent.get("pause", 0.0) + spent.get("engine", 0.0)  # delayed; the model was loaded
+            self._debounce.answered((spent["total"] - not_answering) / 1e3)
+            self._idle.start_after(request, settings, completion)
+        return completion
+
+    async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
+        """Wait for the pending completion of the document; None where its text differs from what was typed since."""
+        pending = self._pending.get(request.document)
+        typed = pending.typed(request.cursor, settings) if pending else None
+        if pending is None or typed is None:
+            return None
+        try:
+            if await pending.wait(typed) is None:
+                return None
+        except GaveWay:  # it was cancelled in the background just before
+            return None
+        if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
+            return None  # all of its text was typed
+        text, origin = known
+        return replace(origin, text=text, stats={**origin.stats, "joined": 1})
+
+    def _start(
+        self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
+    ) -> PendingCompletion[Completion]:
+        """Start a completion. It replaces the document's pending one, and those that no request waits for."""
+        for document, pending in self._pending.items():
+            if document == request.document or not pending.awaited:
+                pending.cancel()
+
+        async def make(pending: PendingCompletion[Completion]) -> Completion:
+            completion = await self._pipeline.run(request, settings, clock, pending)
+            reusable = replace(completion, others=())
+            self._reuse.put(request.document, request.cursor, settings, completion.text, reusable)
+            return completion
+
+        pending = PendingCompletion(request.cursor, settings, make, background=background)
+        self._pending[request.document] = pending
+        return pending
+
+    def look_ahead(self, request: Request) -> None:
+        """Make the completion of a request that is likely to come, in the background, unless it is made already."""
+        settings = request.apply(self.settings)
+        if not self._pipeline.works_ahead(request, settings) or inside_word(request.cursor):
+            return
+        pending = self._pending.get(request.document)
+        in_progress = pending and (pending.awaited or pending.typed(request.cursor, settings) is not None)
+        if not in_progress and not self._reuse.find(request.document, request.cursor, settings):
+            self._start(request, settings, Clock(), background=True)
+
+    async def warm(self, document: str, cursor: Cursor) -> None:
+        """Evaluate the prompts of a request at `cursor`, while no request waits."""
+        await self._idle.warm(document, cursor, self.settings)
+
+    async def forget(self, document: str) -> None:
+        """Drop what is kept for a closed document, in the KV cache too."""
+        self._idle.cancel()
+        self._reuse.forget(document)
+        self._pipeline.forget(document)
+        if pending := self._pending.pop(document, None):
+            await pending.cancelled()
+        with contextlib.suppress(RepoformerError):
+            await self._provider.forget(slot(document, ""))
+        if self.supervisor.state == "ready":
+            with contextlib.suppress(RepoformerError):
+                await (await self.supervisor.engine()).forget(slot(document, ""))
+
+    async def warm_up(self) -> None:
+        """Load everything that a request needs. Raises what `complete` raises."""
+        await asyncio.gather(self.supervisor.engine(), self._provider.warm_up())
+
+    async def close(self) -> None:
+        """Stop all work and leave the engines."""
+        self._idle.cancel()
+        await asyncio.gather(*(pending.cancelled() for pending in self._pending.values()))
+        await asyncio.gather(self._provider.close(), self.supervisor.close())
+
+    def _awaited(self) -> bool:
+        """Whether a request waits for a completion."""
+        return any(pending.awaited for pending in self._pending.values())

@@ -1,0 +1,130 @@
+"""How fast this machine runs a model: measured once, remembered, and compared with what typing allows.
+
+What counts is a line of 12 tokens behind a keystroke with a warm cache: a few prompt tokens to read, then the writing.
+A busy machine measures too slow, by a factor on two cores. So the share of the processors that other work took is
+measured with it: where that is large, nothing is concluded. A figure that rules a model out holds for a week only, and
+`doctor` measures again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import platformdirs
+import psutil
+
+from policy.engine.settings import EngineSettings
+
+LIMIT_SECONDS = 0.6
+LINE_TOKENS = 12
+TYPED_TOKENS = 4  # prompt tokens that a keystroke adds, or changes
+_DISTURBS = 0.25
+_HOLDS_SECONDS = 7 * 24 * 3600
+# How time a token grows with the bytes of the weights: measured on the 135M, the 0.5B and the 1.5B (two cores, AVX2).
+_READING_GROWS, _WRITING_GROWS = 1.0, 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Milliseconds to read a token of a prompt, and to write a token.
+
+    `others` is the share of the processors that other processes took meanwhile, from 0 to 1.
+    """
+
+    read_ms: float
+    write_ms: float
+    others: float = 0.0
+
+    @property
+    def line_seconds(self) -> float:
+        """Seconds for a line of 12 tokens behind a keystroke, with a warm cache."""
+        return (TYPED_TOKENS * self.read_ms + LINE_TOKENS * self.write_ms) / 1e3
+
+    @property
+    def will_do(self) -> bool:
+        """Whether that is quick enough to type with."""
+        return self.line_seconds <= LIMIT_SECONDS
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether it says something of the machine, and not of what else runs on it."""
+        return self.others <= _DISTURBS
+
+    def of_size(self, size: int, other: int) -> Speed:
+        """What to expect of a model of `other` bytes, where this is the speed of one of `size` bytes."""
+        ratio = other / max(size, 1)
+        return Speed(self.read_ms * ratio**_READING_GROWS, self.write_ms * ratio**_WRITING_GROWS)
+
+
+class Others:
+    """How much of the processors the other processes take, from when this is made."""
+
+    def __init__(self) -> None:
+        self._began, self._process = time.monotonic(), psutil.Process()
+        self._before = self._taken()
+
+    def _taken(self) -> float:
+        """Seconds of all processors that others have taken since the machine was started."""
+        times, own = psutil.cpu_times(), self._process.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # guest times are part of user and nice
+        counted = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return float(counted - idle - own.user - own.system)
+
+    def share(self) -> float:
+        """From 0 to 1."""
+        whole = (time.monotonic() - self._began) * (psutil.cpu_count() or 1)
+        return min(max((self._taken() - self._before) / max(whole, 1e-3), 0.0), 1.0)
+
+
+class Speeds:
+    """What was measured on this machine, in a file of the user's cache. A file that cannot be used counts as empty."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "speed.json")
+
+    def of(self, model: Path, settings: EngineSettings | None = None) -> Speed | None:
+        """The speed of a model file, None where it was not measured or has to be measured again."""
+        try:
+            found = self._all()[_key(model, settings or EngineSettings())]
+            speed = Speed(float(found["read_ms"]), float(found["write_ms"]))
+            fresh = time.time() - float(found["at"]) < _HOLDS_SECONDS
+        except (KeyError, TypeError, ValueError, OSError):
+            return None
+        return speed if fresh or speed.will_do else None
+
+    def remember(self, model: Path, speed: Speed, settings: EngineSettings | None = None) -> None:
+        """Keep what was measured undisturbed; a file that cannot be written is not worth a failure."""
+        if not speed.undisturbed:
+            return
+        with contextlib.suppress(OSError):
+            values = self._all() | {_key(model, settings or EngineSettings()): {**asdict(speed), "at": time.time()}}
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            written = self._file.with_suffix(".new")
+            written.write_text(json.dumps(values), "utf-8")
+            written.replace(self._file)
+
+    def _all(self) -> dict[str, dict[str, float]]:
+        try:
+            values = json.loads(self._file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+
+def _key(model: Path, settings: EngineSettings) -> str:
+    """This machine, this build, this file, and what of the settings makes it faster or slower. Raises `OSError`."""
+    status = model.stat()
+    build = ""
+    with contextlib.suppress(PackageNotFoundError):
+        build = version("llama-cpp-python")
+    parts = [platform.node(), platform.processor(), build, model.resolve(), status.st_size, status.st_mtime_ns]
+    parts += [settings.threads, settings.gpu_layers, settings.extra_buffers]
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

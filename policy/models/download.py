@@ -1,0 +1,126 @@
+"""Fetching over HTTP into a file: resumed where it stopped, retried where a connection breaks, never trusted.
+
+`assembly.py` checks what arrives by its hash. Here an answer only has to be what was asked for: a proxy that answers
+with a page of its own, or a server that ignores a range, is found out before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import truststore
+
+from policy.errors import ModelMissing
+from policy.models.index_settings import IndexSettings
+from policy.models.lock import Stopped
+from policy.models.sources import Origin
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0
+ATTEMPTS = 4
+PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before each further one
+
+
+def client_for(settings: IndexSettings) -> httpx.Client:
+    """An HTTP client that trusts what the system and pip trust, and uses the proxies that both are told of."""
+    trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for file in {settings.certificates, os.environ.get("REQUESTS_CA_BUNDLE", "")}:
+        if file and Path(file).is_file():
+            trusted.load_verify_locations(file)
+    return httpx.Client(
+        verify=trusted,
+        proxy=settings.proxy or None,
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+        headers={"User-Agent": "repoformer-lsp"},
+    )
+
+
+def download(
+    client: httpx.Client, origin: Origin, target: Path, stop: threading.Event, on_share: Callable[[float], None]
+) -> None:
+    """Complete `target` with what `origin` names; `on_share` is told which share of it is there, from 0 to 1.
+
+    Raises `ModelMissing` where the server has no such thing or cannot be reached, `Stopped`, and `OSError` of the disk.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            _once(client, origin, target, stop, on_share)
+            return
+        except httpx.TransportError as error:
+            if attempt == ATTEMPTS - 1 or isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol):
+                raise unreachable(origin.host, error) from error
+            if stop.wait(PAUSE_SECONDS * 2**attempt):
+                raise Stopped from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise unreachable(origin.host, error) from error
+
+
+def unreachable(host: str, error: Exception) -> ModelMissing:
+    """The failure to show for what httpx raised."""
+    detail = str(error) or type(error).__name__
+    return ModelMissing(f"{host} cannot be reached, or the connection breaks off ({detail})")
+
+
+def _once(
+    client: httpx.Client, origin: Origin, target: Path, stop: threading.Event, on_share: Callable[[float], None]
+) -> None:
+    begun = target.stat().st_size if target.is_file() else 0
+    if origin.size is not None and begun >= origin.size:
+        if begun == origin.size:
+            on_share(1.0)
+            return
+        target.unlink()
+        begun = 0
+    start = origin.first + begun
+    partial = origin.first > 0 or origin.size != origin.total
+    headers = {"Accept-Encoding": "identity"}
+    if partial and origin.size is not None:
+        headers["Range"] = f"bytes={start}-{origin.first + origin.size - 1}"
+    elif begun:
+        headers["Range"] = f"bytes={start}-"
+    with client.stream("GET", origin.url, headers=headers, follow_redirects=True) as response:
+        if response.status_code == 416:  # what is there is no beginning of what is served now
+            target.unlink(missing_ok=True)
+            raise httpx.ReadError("the server has no such range")
+        begun = _checked(response, origin, start, begun, partial=partial)
+        expected = origin.size or begun + int(response.headers.get("content-length", 0))
+        with target.open("r+b" if begun else "wb") as sink:
+            sink.seek(begun)
+            for block in response.iter_bytes():
+                if stop.is_set():
+                    raise Stopped
+                sink.write(block)
+                begun += len(block)
+                on_share(min(begun / expected, 1.0) if expected else 0.0)
+    if origin.size is not None and begun != origin.size:
+        raise httpx.ReadError(f"{begun:,} of {origin.size:,} bytes came")
+    on_share(1.0)
+
+
+def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *, partial: bool) -> int:
+    """How many bytes of the target count, once the answer is known to be what was asked for."""
+    status, kind = response.status_code, response.headers.get("content-type", "").partition(";")[0]
+    if status >= 500 or status == 429:
+        raise httpx.ReadError(f"status {status}")
+    if status not in {200, 206}:
+        raise ModelMissing(f"{origin.host} answered with status {status}")
+    if kind in {"text/html", "application/xhtml+xml"}:
+        raise ModelMissing(
+            f"{origin.host} answered with a page ({kind}) and not with the file: a proxy or a sign-in page may answer "
+            "in its place"
+        )
+    if status == 200:
+        if partial:
+            raise ModelMissing(f"{origin.host} sends whole files only, no ranges of them")
+        return 0  # all of it, from its beginning
+    sent = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
+    if sent is None or int(sent[1]) != start:
+        raise ModelMissing(f"{origin.host} answered with another range than was asked for")
+    if origin.total is not None and sent[2] not in {"*", str(origin.total)}:
+        raise ModelMissing(f"{origin.host} has another file of that name ({int(sent[2]):,} bytes)")
+    return begun

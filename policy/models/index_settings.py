@@ -1,0 +1,99 @@
+"""Which package index this machine uses, as pip and uv are told: by their environment variables and their files.
+
+Where neither is told anything it is PyPI. Only addresses that HTTP reaches count; an index that needs a keyring does
+not. pip is asked itself (`pip config list`), because where its files are differs by system and installation.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PYPI = "https://pypi.org/simple"
+_PIP_SECTIONS = ("global", "install", "download", ":env:")  # the later ones override the earlier ones
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """`addresses` of package indexes, the first to ask first; a file of `certificates` to trust beside the system's.
+
+    `proxy` is the address of a proxy that pip was told of; empty where the environment says what there is to say.
+    """
+
+    addresses: tuple[str, ...] = (PYPI,)
+    certificates: str = ""
+    proxy: str = ""
+
+
+def read_index_settings() -> IndexSettings:
+    """What applies to this user. Takes a fraction of a second, to start pip."""
+    pip, uv, env = _pip_settings(), _uv_settings(), os.environ
+    main = env.get("PIP_INDEX_URL") or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL")
+    main = main or pip.get("index-url") or uv.get("index-url") or PYPI
+    more = [env.get(name, "") for name in ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")]
+    more += [pip.get("extra-index-url", ""), uv.get("extra-index-url", "")]
+    # uv lets an index have a name: "name=https://…". A folder (file://) is no index that HTTP reaches.
+    addresses = re.findall(r"(?:(?<=\s)|(?<==))https?://\S+", " " + " ".join([main, *more]))
+    return IndexSettings(tuple(dict.fromkeys(addresses)) or (PYPI,), pip.get("cert", ""), pip.get("proxy", ""))
+
+
+def _pip_settings() -> Mapping[str, str]:
+    """What pip is configured with, by option; nothing where there is no pip."""
+    commands = [[sys.executable, "-m", "pip"]]
+    if found := shutil.which("pip"):
+        commands.append([found])
+    for command in commands:
+        try:
+            done = subprocess.run([*command, "config", "list"], capture_output=True, text=True, check=False,
+                                  stdin=subprocess.DEVNULL, timeout=30, cwd=sys.prefix)  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return _parsed(done.stdout)
+    return {}
+
+
+def _parsed(listing: str) -> dict[str, str]:
+    """The lines of `pip config list`: `section.option='value'`."""
+    by_section: dict[str, dict[str, str]] = {}
+    for line in listing.splitlines():
+        name, found, value = line.partition("=")
+        section, dot, option = name.rpartition(".")
+        if found and dot:
+            try:
+                by_section.setdefault(section, {})[option] = str(ast.literal_eval(value))
+            except (ValueError, SyntaxError):
+                continue
+    return {option: value for section in _PIP_SECTIONS for option, value in by_section.get(section, {}).items()}
+
+
+def _uv_settings() -> Mapping[str, str]:
+    """The indexes in uv's files for the user and the system, by the names that pip has for them."""
+    for folder in (os.environ.get("XDG_CONFIG_HOME") or "~/.config", os.environ.get("APPDATA") or "/etc"):
+        if values := _toml(Path(folder, "uv", "uv.toml").expanduser()):
+            listed = [entry for entry in values.get("index", []) if isinstance(entry, dict) and "url" in entry]
+            default = [str(entry["url"]) for entry in listed if entry.get("default")]
+            others = [str(entry["url"]) for entry in listed if not entry.get("default")]
+            others += map(str, values.get("extra-index-url", []))
+            main = default[0] if default else str(values.get("index-url", ""))
+            return {"index-url": main, "extra-index-url": " ".join(others)}
+    return {}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; nothing where it cannot be read, or Python cannot read TOML (before 3.11)."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        with contextlib.suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+            return tomllib.loads(path.read_text("utf-8"))
+    return {}

@@ -1,0 +1,67 @@
+"""What a card adds to a model file: the worker reads it as the file's own metadata."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policy.engine.worker.metadata import budgets_of, choose_layout, named_tokens
+from policy.errors import ModelInvalid
+from policy.gating.gate import gates_of
+from policy.models.card import Card, all_cards
+from policy.prompting.prompt import ROLES, Vocabulary
+from tests.standin_index import make_card
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from policy.models import card
+card.FOLDER = Path(sys.argv[1])
+from policy.engine.settings import EngineSettings
+from policy.engine.worker.llama import Llama
+from policy.engine.worker.session import Session
+llama = Llama(Path(sys.argv[2]), EngineSettings(context_size=2048, gpu_layers=0))
+info = Session(llama, "", {}).info()
+print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabulary().ids["cc"],
+                  info.metadata["repoformer.gate.token.offset"], info.metadata["general.architecture"]]))
+"""
+
+
+def loaded(cards: Path, model: Path) -> str:
+    """What a worker that has these cards says of a model."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(cards), str(model)], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_the_worker_adds_a_card_to_the_metadata(marked_model: Path, tmp_path: Path) -> None:
+    make_card(
+        tmp_path, marked_model.read_bytes(), **{
+            "repoformer.layout": "repoformer-spm-tail", "repoformer.budget.left": "200", "repoformer.token.cc": "7",
+            "repoformer.gate.token.offset": "0.5",
+        },
+    )  # fmt: skip
+    assert loaded(tmp_path, marked_model) == '["repoformer-spm-tail", 200, true, 7, "0.5", "llama"]'
+
+
+def test_a_token_of_another_vocabulary_is_refused() -> None:
+    assert named_tokens({"repoformer.token.eof": "271"}, 272) == {"eof": 271}
+    for wrong in ("272", "-1", "eof"):
+        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens: they are of another model"):
+            named_tokens({"repoformer.token.eof": wrong}, 272)
+
+
+@pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.name)
+def test_the_cards_that_ship_say_what_can_be_read(card: Card) -> None:
+    vocabulary = Vocabulary({role: number for number, role in enumerate(ROLES)})
+    assert choose_layout(card.metadata["repoformer.layout"], vocabulary).name == card.metadata["repoformer.layout"]
+    budgets = budgets_of(card.metadata)
+    assert [str(budgets.left), str(budgets.right), str(budgets.context)] == [
+        card.metadata[f"repoformer.budget.{name}"] for name in ("left", "right", "context")
+    ]
+    read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
+    said = {key for key in card.metadata if key.startswith("repoformer.gate.")}
+    assert said <= read, "the rest is ignored without a word"

@@ -1,0 +1,120 @@
+"""Which model is fast enough for this machine: what is measured, what is remembered, what is concluded."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speed, Speeds
+from policy.models import card as cards
+from policy.models import choice, locate
+from tests.standin_index import make_card, tiny_content
+
+FAST, SLOW = Speed(1.0, 20.0), Speed(10.0, 80.0)
+
+
+@pytest.fixture
+def speeds(tmp_path: Path) -> Speeds:
+    return Speeds(tmp_path / "cache" / "speed.json")
+
+
+@pytest.fixture
+def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two pinned models, both pulled, beside the one that ships."""
+    monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
+    monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "models")
+    (tmp_path / "models").mkdir()
+    found = []
+    for name, size in (("small", 200_000), ("large", 400_000)):
+        card = make_card(tmp_path / "cards", tiny_content(size), name)
+        found.append(tmp_path / "models" / card.file)
+        found[-1].write_bytes(tiny_content(size))
+    return found[0], found[1]
+
+
+def test_a_line_is_what_counts() -> None:
+    assert FAST.line_seconds == pytest.approx(0.244)
+    assert FAST.will_do and not SLOW.will_do
+    assert FAST.of_size(100, 100) == FAST
+    assert FAST.of_size(100, 500).line_seconds > 2 * FAST.line_seconds
+
+
+def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
+    small, large = small_and_large
+
+    def used() -> Path:
+        found = choice.used(speeds)
+        assert found is not None
+        return found.model.path
+
+    assert used() == large, "what was not measured may be used"
+    speeds.remember(large, SLOW)
+    assert used() == small
+    speeds.remember(small, SLOW)
+    assert choice.candidates(speeds)[-1].model.path == used(), "the last one is used whatever it measures"
+    speeds.remember(large, FAST)
+    assert used() == large
+
+
+def test_what_a_busy_machine_measures_rules_nothing_out(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
+    speeds.remember(small_and_large[1], Speed(10.0, 80.0, others=0.8))
+    assert speeds.of(small_and_large[1]) is None
+
+
+def test_what_is_remembered_is_of_this_file_and_these_settings(speeds: Speeds, tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    speeds.remember(model, FAST)
+    assert speeds.of(model) == FAST
+    assert speeds.of(model, EngineSettings(threads=1)) is None
+    os.utime(model, (1, 1))
+    assert speeds.of(model) is None
+
+
+def test_a_verdict_against_a_model_is_forgotten_after_a_week(
+    speeds: Speeds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, slow = tmp_path / "quick.gguf", tmp_path / "slow.gguf"
+    for model, speed in ((quick, FAST), (slow, SLOW)):
+        model.write_bytes(b"GGUF")
+        speeds.remember(model, speed)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
+    assert speeds.of(quick) == FAST
+    assert speeds.of(slow) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"x": 1}'])
+def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "speed.json"
+    file.write_text(content)
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    assert Speeds(file).of(model) is None
+    Speeds(file).remember(model, FAST)
+    assert Speeds(file).of(model) == FAST
+
+
+def test_the_next_better_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
+    small, large = small_and_large
+    assert choice.better(small, FAST) is None, "it is installed"
+    large.unlink()
+    found = choice.better(small, FAST)
+    assert found is not None and found.card.name == "large"
+    assert found.speed == FAST.of_size(small.stat().st_size, found.card.size)
+    assert "model pull large" in choice.described(small, FAST)
+    assert "too slow for typing" in choice.described(small, SLOW)
+    assert "large" not in choice.described(small, Speed(1.0, 1.0, others=0.9))
+
+
+def test_no_model_is_offered_that_memory_has_no_room_for(
+    small_and_large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = small_and_large
+    large.unlink()
+    monkeypatch.setattr(choice, "available_memory", lambda: 400_000)
+    assert choice.better(small, FAST) is None
