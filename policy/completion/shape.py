@@ -18,7 +18,7 @@ from policy.completion.shaping.clean import Clean, Cleaner
 from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
 from policy.completion.shaping.fit import Fit
 from policy.completion.shaping.indentation import at_cursor, in_style, style_of
-from policy.completion.shaping.region import indent, region
+from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
 from policy.completion.shaping.scan import closers_in, scan, surplus
 
@@ -60,7 +60,7 @@ class Shaper:
         # What is open counts from the line that may have opened it: the cursor's, or the last one with text.
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
-        self._fit = Fit(near, cursor.language, self._line)
+        self._fit = Fit(near, Region(cursor.prefix, cursor.suffix), cursor.language, self._line)
         outside = scan(near.left[:base], cursor.language).stack
         self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
         self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)

@@ -17,6 +17,7 @@ from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Scan, Stack, scan
 
+LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _PARSES = 16  # heads that are parsed at most
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
@@ -25,9 +26,10 @@ SYNTAX_ERROR = "it would add a syntax error"
 
 
 class Fit:
-    """Which texts fit at one cursor. `stack` is what is open there."""
+    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`."""
 
-    def __init__(self, region: Region, language: str, line: str) -> None:
+    def __init__(self, region: Region, file: Region, language: str, line: str) -> None:
+        self._file = file
         self._language = language
         self.parsed = grammar_of(language) is not None
         self.stack: Stack = scan(region.left, language).stack
@@ -35,6 +37,7 @@ class Fit:
         self._right = Right(line, region.right, self._whole, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
+        self._file_check: ParseCheck | None = None
 
     def prepare(self) -> None:
         """Do what takes time and does not depend on the text."""
@@ -77,13 +80,27 @@ class Fit:
                 assert self._check is not None
                 errors = self._check.errors(head)
                 parses += 1
-                if self._check.adds_none(errors, head):
+                if self._check.adds_none(errors, head) and (
+                    len(errors) <= self._check.elsewhere or self._file_agrees(head)
+                ):
                     return head, ""
                 reason = reason or SYNTAX_ERROR
                 limit = min(_before_first_error(errors, head), len(head) - 1)
                 if parses == _PARSES:
                     break
         return "", reason
+
+    def _file_agrees(self, text: str) -> bool:
+        """Whether the whole file has no more errors with `text`, where the region has some with and without it.
+
+        How a parser recovers from an error depends on what is far away. That takes a parse of the file, but only for
+        code that stays unfinished.
+        """
+        if self._file_check is None:
+            if max(len(self._file.left), len(self._file.right)) > LARGEST or self._region == self._file:
+                return True
+            self._file_check = ParseCheck(self._file, self._language)
+        return len(self._file_check.errors(text)) <= len(self._file_check.before)
 
     def _heads(self, text: str) -> Iterator[str]:
         """`text`, then its heads, longest first; none that ends in a string or comment of its own."""

@@ -20,6 +20,7 @@ _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
+_RAW = {"rust": (('r#"', '"#'),), "lua": (("[[", "]]"),), "cpp": (('R"(', ')"'),)}
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -126,8 +127,14 @@ def _outside_literals(prefix: str, start: int, language: str) -> int:
     for opening, close in syntax.blocks.items():
         if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
             start = prefix.rfind("\n", 0, begin) + 1
+    for opening, close in _RAW.get(language, ()):
+        if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
+            start = prefix.rfind("\n", 0, begin) + 1
     for opening, quote in syntax.quotes.items():
-        if quote.lines and opening == quote.close and len(opening) == 3 and prefix.count(opening, 0, start) % 2:
+        plain = (
+            opening == quote.close and quote.lines and (len(opening) == 3 or (opening == "`" and language != "bash"))
+        )
+        if plain and prefix.count(opening, 0, start) % 2:
             start = prefix.rfind("\n", 0, prefix.rfind(opening, 0, start)) + 1
     return start
 
