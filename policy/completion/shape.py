@@ -16,7 +16,7 @@ from indexer.model import Cursor
 from policy.completion.shaping.blocks import opens_block
 from policy.completion.shaping.clean import Clean, Cleaner
 from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
-from policy.completion.shaping.fit import Fit
+from policy.completion.shaping.fit import UNBALANCED, Fit
 from policy.completion.shaping.indentation import at_cursor, in_style, style_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
@@ -106,13 +106,12 @@ class Shaper:
             return Shaped("", "the model wrote no text, but markers or control characters")
         whole = self._until_the_end(clean, complete=complete)
         if not whole.strip():
-            at_end = not self._ending(clean.text).offset
-            return Shaped("", "the model goes on in the next line" if at_end else "the model did not end its statement")
+            return Shaped("", self._why_nothing(clean.text))
         said = self._without_repetition(self._indented(whole))
         if not said.strip():
             return Shaped("", "the model repeated what it had said or what is above")
         shown, reason = self._fit.longest(said)
-        return Shaped(shown, "" if shown else f"{reason or NOTHING}")
+        return Shaped(shown, "" if shown else reason or NOTHING)
 
     def _prepared(self, text: str, *, streaming: bool = False) -> Clean:
         """`text` without what no person wrote, indented in the document's style."""
@@ -160,6 +159,11 @@ class Shaper:
             shown = shown if ending.certain else shown[: max(0, shown.rfind("\n"))]
             shown = whole_statements(shown, self._language, self._fit.stack)
         return shown
+
+    def _why_nothing(self, text: str) -> str:
+        if self._ending(text).offset:
+            return "the model did not end its statement"
+        return "the model goes on in the next line" if text.startswith("\n") else UNBALANCED
 
     # -- what of it is shown --------------------------------------------------------------------------------------
 
