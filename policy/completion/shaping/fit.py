@@ -83,7 +83,8 @@ class Fit:
                 assert self._check is not None
                 errors = self._check.errors(head)
                 parses += 1
-                if len(errors) <= self._check.elsewhere:
+                opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
+                if len(errors) <= self._check.elsewhere and (not opens or self._file_agrees(head)):
                     return head, ""
                 if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
                     unfinished = head
