@@ -78,8 +78,8 @@ class Completion:
     inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
     says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
     the cursor, "context" when chunks were cut or left out. `parsed` says whether the language has a grammar by which
-    the syntax of the text was checked; brackets and quotes always are. `withheld` says why the text was not sent to the server that
-    was to generate.
+    the syntax of the text was checked; brackets and quotes always are. `withheld` says why the text was not sent to the
+    server that was to generate.
     """
 
     text: str
