@@ -106,7 +106,8 @@ def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_ope
         "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
         "<|im_end|>", "<|cursor|>", "<|eot_id|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<fim-middle>",
         "<file_sep>", "<PRE>", "<SUF>", "<MID>", " <EOT>", "▁<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>",
-        "<｜end▁of▁sentence｜>", "<cc>", "<eof>", "[PREFIX]", "[SUFFIX]", "[MIDDLE]", "</s>", "<s>", "<end_of_turn>", "[/INST]",
+        "<｜end▁of▁sentence｜>", "<cc>", "<eof>", "[PREFIX]", "[SUFFIX]", "[MIDDLE]", "</s>", "<s>", "<end_of_turn>",
+        "[/INST]",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("language", ["python", "yaml"])
