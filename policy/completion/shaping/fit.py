@@ -84,7 +84,7 @@ class Fit:
                 errors = self._check.errors(head)
                 parses += 1
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
-                if len(errors) <= self._check.elsewhere and (not opens or self._file_agrees(head)):
+                if len(errors) <= self._check.elsewhere and (not (errors or opens) or self._file_agrees(head)):
                     return head, ""
                 if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
                     unfinished = head
