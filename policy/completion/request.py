@@ -77,8 +77,9 @@ class Completion:
     that found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the time inside
     llama.cpp, which the other stages include. `stats` has token counts. Both are for this request alone: a reused
     answer has no stages and a count `reused`, a joined one has a count `joined`. `trimmed` names what did not fit into
-    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `withheld` says why the
-    text was not sent to the server that would have generated.
+    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `parsed` says whether a
+    grammar for the language checked the syntax of the text; brackets and quotes are always checked. `withheld` says why
+    the text was not sent to the server that would have generated.
     """
 
     text: str
@@ -90,4 +91,5 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    parsed: bool = True
     withheld: str = ""

@@ -19,18 +19,18 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 
+from policy.engine import libraries
 from policy.engine.protocol import MAX_FRAME_BYTES
 from policy.errors import EngineUnavailable
 
 _NAME_LENGTH = 16  # characters of an engine's name
 _MAX_UNIX_PATH = 103  # bytes, the limit of macOS; Linux allows 107
 # Environment variables that native code reads. An engine that was started with other values is a different engine.
-_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "ROCR_", "VK_")
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -101,15 +101,11 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """Return a hash of what the worker runs: our modules, llama.cpp's version, the cards.
+    """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, the cards.
 
-    It is computed at the first call.
-
-    The cards are included because they say how the worker prompts a model.
+    It is computed at the first call. The cards are included because they say how the worker prompts a model.
     """
-    digest = hashlib.sha256()
-    with contextlib.suppress(PackageNotFoundError):
-        digest.update(version("llama-cpp-python").encode())
+    digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
         folder = Path(__file__).parents[2] / package
         for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):

@@ -30,7 +30,7 @@ class EngineSettings:
     ggml repacks weights for this CPU. That is faster, but crashes if the build assumes instructions that the machine
     does not allow (AMX under some hypervisors). `embedding` is for a model that turns texts into vectors and does not
     complete code. A model that was not used for `idle_minutes` is unloaded until the next request; with 0 it stays
-    loaded as long as a client is connected.
+    loaded. `library` is the file of a llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -45,6 +45,7 @@ class EngineSettings:
     extra_buffers: bool = True
     embedding: bool = False
     idle_minutes: float = 30.0
+    library: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for the worker's load message."""

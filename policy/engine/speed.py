@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 import psutil
 
+from policy.engine import libraries
 from policy.engine.settings import EngineSettings
 
 LIMIT_SECONDS = 0.6
@@ -124,14 +125,12 @@ class Speeds:
 
 
 def _key(model: Path, settings: EngineSettings) -> str:
-    """Return a key of the machine, the build, the file, and the settings that affect the speed.
+    """Return a key of the machine, the library, the file, and the settings that affect the speed.
 
     Raises `OSError`.
     """
     status = model.stat()
-    build = ""
-    with contextlib.suppress(PackageNotFoundError):
-        build = version("llama-cpp-python")
-    parts = [platform.node(), platform.processor(), build, model.resolve(), status.st_size, status.st_mtime_ns]
+    library = settings.library or os.environ.get(libraries.ENVIRONMENT) or libraries.versions()
+    parts = [platform.node(), platform.processor(), library, model.resolve(), status.st_size, status.st_mtime_ns]
     parts += [settings.threads, settings.gpu_layers, settings.extra_buffers]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

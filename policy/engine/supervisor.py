@@ -24,6 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from policy.engine import libraries
 from policy.engine.client import Engine
 from policy.engine.endpoint import identity
 from policy.engine.messages import ModelInfo
@@ -241,7 +242,8 @@ class Supervisor:
 
         If any of them changes, all settings are tried again.
         """
-        builds = [_version_of(package) for package in ("llama-cpp-python", "repoformer-lsp")]
+        library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
+        builds = [library, _version_of("repoformer-lsp")]
         parts = [platform.node(), platform.machine(), platform.processor(), *builds, repr(self._asked)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

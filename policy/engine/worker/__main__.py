@@ -160,7 +160,7 @@ class Worker:
             if (message := self._load_message) is None:
                 raise EngineFailed("no model is loaded")
             path, settings = Path(message["model"]), EngineSettings.from_json(message["settings"])
-            if path.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
+            if path.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
                 check_fits(path)
             longest = None if settings.embedding else partial(longest_sequence, message["budgets"])
             llama = Llama(path, settings, longest)
