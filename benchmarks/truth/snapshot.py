@@ -61,7 +61,7 @@ def verdict(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
         f"{drop.figure} fell by {-drop.difference.value:.2f} points, more than {BAND:g}"
         for drop in difference.drops(BAND)
     ]
-    if (share := len(difference.moved) / (2 * difference.blanks)) > CHANGED:
+    if (share := len(difference.changed) / (2 * difference.blanks)) > CHANGED:
         said.append(f"{share:.0%} of the completions changed, more than {CHANGED:.0%}")
     if lost := (*difference.only_before, *difference.only_after):
         said.append(f"{len(lost)} blanks are in one of the two only, {lost[0]} for one")
@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = evaluate(Path(folder), model)
         if (HERE / record.RESULTS).exists():
-            print("\n".join(comparing.lines(comparing.compare(table.read(HERE / record.RESULTS), rows))))
+            print("\n".join(comparing.report_lines(comparing.compare(table.read(HERE / record.RESULTS), rows))))
         # Times are no part of it: they would change each time.
         table.rewrite(HERE / record.RESULTS, [replace(row, retrieval_ms=0.0) for row in rows])
         shutil.copy(Path(folder, record.RUN), HERE / record.RUN)

@@ -1,9 +1,9 @@
-"""How near a completion is to the truth: exact match, edit similarity, identifier F1.
+"""Compare a completion with the truth: exact match, edit similarity, identifier F1.
 
-The paper's definitions (section 5.1) on texts brought into RepoCoder's shape first: lines stripped, blank lines left
-out. That makes a wrong indentation invisible, in exchange for figures that can be set beside the published ones. The
-edit distance is Myers' bit-parallel algorithm (JACM 46, 1999) on Python's long integers: exact, no dependency, and
-fast enough that scoring never shows beside generating.
+The definitions are the paper's (section 5.1), applied to texts in RepoCoder's form: lines stripped, blank lines
+removed. This ignores wrong indentation but makes the figures comparable with published ones. The edit distance is
+Myers' bit-parallel algorithm (JACM 46, 1999) on Python's long integers: exact, without a dependency, and much faster
+than generation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`em` 0 or 1; `es` and `f1` (of identifiers) in 0–100."""
+    """`em` is 0 or 1. `es` and `f1` (of identifiers) are in 0–100."""
 
     em: int
     es: float
@@ -28,29 +28,29 @@ class Score:
 
 
 def score(predicted: str, truth: str, path: str = "") -> Score:
-    """Compare a post-processed prediction with the truth; `path` tells the language."""
+    """Compare a cut prediction with the truth. The ending of `path` selects the language."""
     left, right = canonical(predicted), canonical(truth)
     return Score(int(left == right), edit_similarity(left, right), identifier_f1(predicted, truth, path))
 
 
 def canonical(text: str) -> str:
-    """The stripped lines of `text` that are not blank (RepoCoder's `compute_EM`, `compute_ES`)."""
+    """Return the stripped non-blank lines of `text` (RepoCoder's `compute_EM`, `compute_ES`)."""
     return "\n".join(line for line in map(str.strip, text.splitlines()) if line)
 
 
 def edit_similarity(predicted: str, truth: str) -> float:
-    """ES = 1 − Levenshtein / the longer length, times 100; two empty texts are equal."""
+    """Return 100 × (1 − Levenshtein distance / the greater length). Two empty texts have 100."""
     longest = max(len(predicted), len(truth))
     return 100.0 * (1.0 - distance(predicted, truth) / longest) if longest else 100.0
 
 
 def distance(left: str, right: str) -> int:
-    """Levenshtein distance in characters: insertions, deletions, substitutions, each of cost 1."""
+    """Return the Levenshtein distance in characters: insertions, deletions and substitutions, each of cost 1."""
     if len(left) < len(right):
         left, right = right, left
     if not right:
         return len(left)
-    # Column by column of the dynamic programme, a bit a row: whether the value rises (`up`) or falls (`down`) by one.
+    # The columns of the dynamic programme, one bit per row: whether the value rises (`up`) or falls (`down`) by one.
     rows = len(right)
     places: dict[str, int] = {}
     for row, character in enumerate(right):
@@ -74,7 +74,7 @@ def distance(left: str, right: str) -> int:
 
 
 def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
-    """F1 of the identifiers as multisets, in 0–100 (CrossCodeEval, section 3.3); without any on both sides, 100."""
+    """Return the F1 of the identifiers as multisets in 0–100 (CrossCodeEval, section 3.3), 100 if both have none."""
     mine, theirs = identifiers(predicted, path), identifiers(truth, path)
     if not mine and not theirs:
         return 100.0
@@ -84,9 +84,9 @@ def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
 
 @lru_cache(maxsize=4096)
 def identifiers(text: str, path: str = "") -> Counter[str]:
-    """Names in `text`: leaves of its syntax tree that are identifiers, without a grammar all words.
+    """Count the names in `text`: identifier leaves of its syntax tree, or all words if the language has no grammar.
 
-    A fragment need not parse: tree-sitter still finds the leaves. Words in strings and comments are none.
+    A fragment does not have to parse: tree-sitter still finds the leaves. Words in strings and comments do not count.
     """
     language = language_of(path)
     parser = parser_for(language.id) if language else None

