@@ -39,9 +39,10 @@ test: setup lint types ## check style and types, then run every test, in real ed
 editors: setup ## only the tests in real editors (on Debian, which they are installed from)
 	$(BIN)/python -m pytest tests/editors
 
-lint: setup ## check style and formatting
+lint: setup ## check style, formatting and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md benchmarks docs editors examples indexer lsp_server policy tests
 
 types: setup ## check types
 	$(BIN)/mypy

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.engine [MODEL]`: what llama.cpp makes of this machine, on the processor and on the GPU.
+"""`python -m benchmarks.engine [MODEL]`: measure llama.cpp on this machine's processor and GPU.
 
-Both in one run: how fast a prompt is read and a completion written, how long a decision takes for a new place and for
-the keystroke after it, and how long the model takes to load. Prompts are cut out of this repository's own sources. On a
-build without a GPU the second half says so. `make gpu` compiles llama.cpp for CUDA first.
+One run measures both: the speed of reading a prompt and of generating, the time of a decision at a new position and
+after a keystroke, and the loading time. Prompts come from this repository's sources. A build without GPU support
+reports that instead. `make gpu` compiles llama.cpp for CUDA first.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from policy.engine.supervisor import Supervisor
 from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
-TOKENS = 64  # of each generation
-KEYS = 8  # typed at each place
+TOKENS = 64  # per generation
+KEYS = 8  # per place
 
 
 def places(count: int) -> list[tuple[Cursor, str]]:
-    """Cursors in the middle of this project's longest modules, and what stands behind each."""
+    """Return cursors in the middle of this project's longest modules, each with the text that follows."""
     files = sorted(ROOT.glob("policy/**/*.py"), key=lambda path: -path.stat().st_size)[:count]
     chosen = []
     for path in files:
@@ -38,7 +38,7 @@ def places(count: int) -> list[tuple[Cursor, str]]:
 
 
 async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[ModelInfo, dict[str, list[float]]]:
-    """What was loaded, and figures by name: tokens a second, or milliseconds."""
+    """Return information about the loaded model, and figures by name in tokens per second or milliseconds."""
     started = time.perf_counter()
     supervisor = Supervisor(model, settings)
     engine = await supervisor.engine()
@@ -59,7 +59,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
-    """Tokens a second between the first and the last piece; None where the model ended after a few."""
+    """Return tokens per second between the first and the last piece, or None if the model ended early."""
     generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
@@ -69,7 +69,7 @@ async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of them do not exceed."""
+    """Return the value that a share of the values does not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     for name, layers in (("processor", 0), ("GPU", ALL_LAYERS)):
         info, figures = asyncio.run(measure(model, EngineSettings(gpu_layers=layers), options.places))
         if layers and not info.gpu_offload:
-            print("GPU: this build of llama.cpp cannot use one; `make gpu` compiles one that can")
+            print("GPU: this build of llama.cpp cannot use a GPU; run `make gpu` to compile one that can")
             return
         for what, values in figures.items():
             print(f"{name:10} {what:32} p50 {percentile(values, 0.5):9.1f}  p95 {percentile(values, 0.95):9.1f}")

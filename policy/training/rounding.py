@@ -1,9 +1,9 @@
 """Quantisation-aware training: the model learns with the rounded weights that serving uses.
 
-Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, entry 9). Here the forward
-and backward pass of each step use the weights as the exported file will have them, and the update applies to the exact
-weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within a step,
-so they are rounded once per step, which takes about a second.
+Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, entry 9). Here the
+forward and backward pass of each step use the weights as the exported file will have them, and the update applies to
+the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within
+a step, so they are rounded once per step, which takes about a second.
 
 The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The embedding, which is also
 the output, has eight bits in the file, and norms stay exact.

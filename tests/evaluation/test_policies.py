@@ -13,7 +13,7 @@ from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
 from policy.gating.gate import AS_SAID
 
-RUN = {"data": "made up", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
+RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
 
 
 def synthetic_rows(count: int, p_cc: str, seed: int = 0) -> list[Row]:

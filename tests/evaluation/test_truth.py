@@ -25,7 +25,7 @@ def test_the_included_model_matches_its_snapshot(tmp_path: Path, capsys: pytest.
     with capsys.disabled():
         print("\n" + "\n".join(comparing.report_lines(comparing.compare(BEFORE, after))))
     assert not differing, f"the snapshot has another {', '.join(differing)}. {snapshot.REMAKE}"
-    if worse := snapshot.verdict(BEFORE, after):
+    if worse := snapshot.failures(BEFORE, after):
         pytest.fail(f"{'; '.join(worse)}. {snapshot.REMAKE}")
 
 
@@ -43,11 +43,11 @@ def test_the_snapshot_belongs_to_this_truth_set() -> None:
 
 
 def test_a_drop_many_changes_and_missing_blanks_are_reported() -> None:
-    assert snapshot.verdict(BEFORE, BEFORE) == []
+    assert snapshot.failures(BEFORE, BEFORE) == []
     worse = [replace(row, es_with=row.es_with - 2 * snapshot.BAND) for row in BEFORE]
-    assert "es_with fell by 6.00 points, more than 3" in snapshot.verdict(BEFORE, worse)[0]
+    assert "es_with fell by 6.00 points, more than 3" in snapshot.failures(BEFORE, worse)[0]
     slightly = [replace(row, es_with=row.es_with - snapshot.BAND / 2) for row in BEFORE]
-    assert snapshot.verdict(BEFORE, slightly) == []
+    assert snapshot.failures(BEFORE, slightly) == []
     others = [replace(row, without=row.without + "!", with_=row.with_ + "!") for row in BEFORE]
-    assert snapshot.verdict(BEFORE, others) == ["100% of the completions changed, more than 50%"]
-    assert "1 blanks are in one of the two only" in snapshot.verdict(BEFORE, BEFORE[1:])[0]
+    assert snapshot.failures(BEFORE, others) == ["100% of the completions changed, more than 50%"]
+    assert "1 blanks are only in one of the two" in snapshot.failures(BEFORE, BEFORE[1:])[0]
