@@ -40,17 +40,17 @@ MODULES = {module_name(path): path for path in SOURCES}
 # Metaphors, translated idioms and vague words that the prose of this project does not use. Underscores count as spaces,
 # so that the list covers identifiers too.
 BANNED = (
-    "afresh", "anew", "as a rule", "at leisure", "be had", "be it", "begins again", "behind the cursor", "beside it",
-    "by and large", "came along", "came out of", "come along", "comes along", "comes out of", "ever other", "everybody",
-    "foretell", "foretells", "for people", "gave way", "get in the way",
-    "gets in the way", "give way", "gives way", "go on", "goes its way", "goes on", "going on", "gone on", "had of it",
-    "hang on", "hangs on", "has to say", "in its place", "in one go", "in sight", "is told", "lest", "made up",
-    "makes of it", "nobody", "now and then", "of its own accord", "of late", "on its way", "on the way",
+    "afresh", "anew", "as a rule", "at leisure", "be had", "be it", "begins again", "behind the cursor",
+    "beside it", "by and large", "came along", "came out of", "come along", "comes along", "comes out of",
+    "ever other", "everybody", "for people", "foretell", "foretells", "gave way", "get in the way",
+    "gets in the way", "give way", "gives way", "go on", "goes its way", "goes on", "going on", "gone on",
+    "had of it", "hang on", "hangs on", "has to say", "in its place", "in one go", "in sight", "is told", "lest",
+    "made up", "makes of it", "nobody", "now and then", "of its own accord", "of late", "on its way", "on the way",
     "once and for all", "out of a", "puts out the light", "say of itself", "says of itself", "seldom",
     "side by side", "so many", "somebody", "stand beside", "stand nowhere", "stand there", "stands", "take it back",
     "taken back", "takes back", "that are there", "that is there", "the door", "the house", "the light",
-    "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands", "whatever it",
-    "whoever", "worth its time",
+    "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
+    "whatever it", "whoever", "worth its time",
 )  # fmt: skip
 # Files and folders that are free of them.
 PLAIN = (
