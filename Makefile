@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  ?= .
+SECONDS ?= 300
 
 # llama.cpp is compiled for the machine it is built on. Some virtual machines announce AMX but do not let a process
 # use its tiles; what ggml compiles for them then dies with SIGILL at the first evaluation. So AMX is left out wherever
@@ -16,7 +17,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test editors lint types truth bench gpu clean
+.PHONY: help setup demo test editors lint types truth bench fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -52,6 +53,10 @@ truth: setup ## evaluate the model that ships on the truth set, and keep the res
 
 bench: setup ## measure the index on the folders in BENCH (default: this repository)
 	$(BIN)/python -m benchmarks.index $(BENCH)
+
+fuzz: setup ## fuzz what reads input from outside, for SECONDS (default: 300), guided by coverage where atheris is there
+	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[fuzz]'
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 # pip would take the wheel of an earlier build out of its cache, which has no CUDA in it.
 gpu: ## compile llama.cpp for an NVIDIA GPU, in an environment of its own, and measure there

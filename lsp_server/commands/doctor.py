@@ -22,6 +22,7 @@ import psutil
 from lsp_server import log as logs
 from lsp_server.choosing import AUTO, measure
 from lsp_server.core import cache_dir, supervisor_of
+from lsp_server.report import to_json
 from lsp_server.settings import Settings
 from policy.engine.memory import available_memory, size_of
 from policy.engine.settings import EngineSettings, default_threads
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
                 if finding.advice:
                     print(f"    {finding.advice}")
     if options.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        print(to_json([asdict(finding) for finding in findings]))
     return 1 if any(finding.state == "problem" for finding in findings) else 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from indexer import watching
+from indexer.scans import MISSING
 from indexer.settings import IndexSettings
 from indexer.watching import TreeEvents, Watcher
 from indexer.workspace import WorkspaceIndex
@@ -182,7 +183,7 @@ def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
     write(there / "a.py")
     index = open_index(missing, there)
     assert index._watcher.problem(str(there)) == ""
-    assert index._watcher.problem(str(missing)) == watching.MISSING
+    assert index._watcher.problem(str(missing)) == MISSING
     write(there / "b.py")
     until(lambda: files(index) == {"a.py", "b.py"})
     assert len(warnings(caplog)) == 1

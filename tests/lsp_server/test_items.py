@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from lsprotocol import types
 
+from indexer.model import Cursor
+from lsp_server.features.completion import entry
 from lsp_server.items import item, selection_of, sides
+from lsp_server.session import Record
 from lsp_server.text import Document, Encoding, Place, units
+from policy.completion.request import Completion, Request
 
 ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 
@@ -92,3 +96,33 @@ def test_an_entry_that_is_not_at_the_cursor_is_left_alone(info: types.SelectedCo
     selection = selection_of(document, place, info, "utf-16")
     assert selection is None
     assert sides(document, place, selection) == ("x.pri", "\nabc")
+
+
+@pytest.mark.parametrize("length", [1_000, 20_000, 10_000_000])
+@pytest.mark.parametrize("letter", ["a", "é", " ", "a.b(c), "])
+def test_an_item_at_the_end_of_a_very_long_line_does_not_repeat_it(letter: str, length: int) -> None:
+    document, place = at_cursor(letter * (length // len(letter)) + "‸")
+    made = item(document, place, None, "x", "utf-16")
+    assert made.insert_text == "x" and made.range.start == made.range.end
+    assert accept(document, made, "utf-16") == document.text + "x"
+
+
+@pytest.mark.parametrize("length", [1_000, 20_000, 10_000_000])
+@pytest.mark.parametrize("letter", ["a", "é", " ", "a.b(c), "])
+def test_an_entry_at_the_end_of_a_very_long_line_is_short(letter: str, length: int) -> None:
+    document, place = at_cursor(letter * (length // len(letter)) + "nam‸")
+    request = Request(Cursor("/a.py", *document.split_at(place), "python"), document.uri)
+    record = Record(1, document.uri, (0, 0), request, Completion("e_of"))
+    made = entry(document, place, record, "utf-16")
+    shown = f"{made.label}{made.filter_text}{made.text_edit}{made.documentation}"
+    assert len(shown) < 2_000 and made.text_edit is not None and made.text_edit.new_text.endswith("e_of")
+
+
+@pytest.mark.parametrize(("before", "word"), [("", ""), ("a.nam", "nam"), ("x = ", ""), ("é_1", "é_1"), ("(", "")])
+def test_an_entry_replaces_the_word_at_the_cursor(before: str, word: str) -> None:
+    document, place = at_cursor(f"{before}‸")
+    request = Request(Cursor("/a.py", before, "", "python"), document.uri)
+    made = entry(document, place, Record(1, document.uri, (0, 0), request, Completion("Z")), "utf-16")
+    assert isinstance(made.text_edit, types.TextEdit)
+    assert made.text_edit.new_text == f"{word}Z"
+    assert made.text_edit.range.start.character == len(before) - len(word)

@@ -37,6 +37,7 @@ RIGHT = {
     "serverUrl": "https://models.example/v1",
     "serverPrompt": "qwen",
     "serverDecides": True,
+    "serverTimeout": 60,
     "unloadAfterMinutes": 5,
     "onBattery": "invoked",
     "include": ["generated/"],
@@ -78,7 +79,7 @@ def test_every_setting_can_be_set() -> None:
         ("threads", float("inf"), "a whole number"),
         ("threads", -1, "a whole number"),
         ("gpuLayers", -2, "a whole number from -1"),
-        ("tensorSplit", [1, -1], "a list of numbers, none below 0"),
+        ("tensorSplit", [1, -1], "a list of numbers from 0 to 1e+06"),
         ("model", 7, "a text"),
     ],
 )

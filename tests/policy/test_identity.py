@@ -47,7 +47,7 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
 
 
 async def test_a_text_does_not_depend_on_what_was_there() -> None:
-    model = locate.resolve("").path
+    model = locate.shipped()[0].path
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid

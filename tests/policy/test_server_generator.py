@@ -47,11 +47,13 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are given half a second."""
-    monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(Editor, "patience", 0.5)
 
 
 class Editor:
     """A completer that a stand-in writes for; `told` is what would be shown."""
+
+    patience = 10.0  # seconds that the server is waited for
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
@@ -60,7 +62,8 @@ class Editor:
         self.now = 0.0
         retry = RetrySchedule(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
-        self.provider = Server(wire.Wire(url, key), "coder", prompts, self.tell, retry=retry, **more)
+        connection = wire.Wire(url, key, patience=self.patience)
+        self.provider = Server(connection, "coder", prompts, self.tell, retry=retry, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0

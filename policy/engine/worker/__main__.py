@@ -80,8 +80,14 @@ class Worker:
     def _perform(self, request: ScheduledRequest) -> protocol.Message:
         message = request.message
         if message["op"] == "load":
-            self._order = message
-            return asdict(self._loaded().info())
+            before = self._order
+            if self._session is None:
+                self._order = message
+            try:
+                return asdict(self._loaded().info())
+            except BaseException:
+                self._order = before  # one that cannot be followed is not followed again after an unloading
+                raise
         for name in ("slot", "prefix"):
             if name in message:
                 message[name] = f"{request.client.name}/{message[name]}"

@@ -46,6 +46,15 @@ local function doctor()
   vim.fn.jobstart(require('repoformer.doctor').command(), { term = true })
 end
 
+local function model()
+  local clients = vim.lsp.get_clients({ name = 'repoformer' })
+  if #clients == 0 then
+    vim.notify('repoformer: no server runs')
+    return
+  end
+  clients[1]:request('workspace/executeCommand', { command = 'repoformer.getModel', arguments = {} })
+end
+
 local settings = require('repoformer.settings')
 
 ---@type table<string, { run: fun(argument?: string), arguments?: string[] }>
@@ -73,6 +82,7 @@ local actions = {
     end,
     arguments = { 'selective', 'always', 'never' },
   },
+  model = { run = model },
   log = { run = log },
   doctor = { run = doctor },
   restart = {
