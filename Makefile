@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  ?= .
+TESTS  ?= tests
 SECONDS ?= 300
 
 # llama.cpp is compiled for the machine it is built on. Some virtual machines announce AMX but do not let a process
@@ -17,7 +18,7 @@ CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
 CMAKE_ARGS ?= $(if $(KNOWS_AMX),-DCMAKE_C_FLAGS='$(AMX_OFF)' -DCMAKE_CXX_FLAGS='$(AMX_OFF)')
 
-.PHONY: help setup demo test editors lint types truth bench fuzz gpu clean
+.PHONY: help setup demo test editors lint types coverage truth bench fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -40,13 +41,17 @@ test: setup lint types ## check style and types, then run every test, in real ed
 editors: setup ## only the tests in real editors (on Debian, which they are installed from)
 	$(BIN)/python -m pytest tests/editors
 
-lint: setup ## check style, formatting and spelling
+lint: setup ## check style, formatting and spelling, of the editors' clients too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell *.md benchmarks docs editors examples indexer lsp_server policy tests
+	$(BIN)/codespell *.md benchmarks docs editors examples fuzz indexer lsp_server policy tests
+	editors/lint.sh
 
-types: setup ## check types
+types: setup ## check types, of tests and benchmarks too
 	$(BIN)/mypy
+
+coverage: setup ## run the tests in TESTS (default: all of them) and show which lines and branches they reach
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 truth: setup ## evaluate the model that ships on the truth set, and keep the results that CI compares with
 	$(BIN)/python -m benchmarks.truth.snapshot

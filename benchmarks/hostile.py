@@ -113,7 +113,10 @@ class Hostile:
     def _sync(self) -> bytes:
         """A document's life, in no order and with positions that are nowhere."""
         uri, pick = self._random.choice(URIS), self._random
-        position = lambda: {"line": pick.choice(NUMBERS), "character": pick.choice(NUMBERS)}  # noqa: E731
+
+        def position() -> dict[str, Any]:
+            return {"line": pick.choice(NUMBERS), "character": pick.choice(NUMBERS)}
+
         document = {
             "uri": uri,
             "version": pick.choice([*NUMBERS, None]),

@@ -181,7 +181,7 @@ def test_banned_phrases_are_found(text: str, found: list[str]) -> None:
 
 def test_architecture_names_what_exists() -> None:
     """The modules in the code map are those there are: `code` in the first column of a table below a package's name."""
-    package, missing, named = "", [], set[str]()
+    package, missing, named = "", list[str](), set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):
             package = heading.group(1)

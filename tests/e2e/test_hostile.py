@@ -115,13 +115,14 @@ def test_names_that_are_not_utf8_are_searched_and_shown(tmp_path: Path, home: di
     root = tmp_path / "w"
     root.mkdir()
     Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.py")).write_text("def area_of_circle(radius):\n    return radius\n")
+    commands: list[list[str | bytes | Path]] = [
+        ["search", root, "--query", "area_of_circle(radius)"],
+        ["search", root, "--query", "area_of_circle(radius)", "--json"],
+        ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py"],
+        ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py", "--json"],
+    ]
     for encoding in ("utf-8", "ascii"):
-        for arguments in (
-            ["search", root, "--query", "area_of_circle(radius)"],
-            ["search", root, "--query", "area_of_circle(radius)", "--json"],
-            ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py"],
-            ["index", root, "--why-not", os.fsencode(root) + b"/caf\xe9.py", "--json"],
-        ):
+        for arguments in commands:
             env = {**os.environ, **home, "PYTHONIOENCODING": encoding}
             done = subprocess.run(
                 [sys.executable, "-m", "lsp_server.cli", *arguments], env=env, stdout=subprocess.PIPE, check=True

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from masked import row
 
 from policy.evaluation import figures, policies, report
+from policy.evaluation.latency import TimedRequest
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
 from policy.gating.gate import AS_SAID
+from tests.evaluation.masked import row
 
 RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
 
@@ -33,8 +35,8 @@ def synthetic_rows(count: int, p_cc: str, seed: int = 0) -> list[Row]:
 
 
 def policy(rows: list[Row], name: str, part: str = "served") -> figures.PolicyFigures:
-    found = figures.compute(rows, [AS_SAID])
-    return next(each for each in getattr(found, part) if each.name == name)
+    every: Sequence[figures.PolicyFigures] = getattr(figures.compute(rows, [AS_SAID]), part)
+    return next(each for each in every if each.name == name)
 
 
 def test_a_perfect_decision_equals_the_oracle() -> None:
@@ -159,9 +161,9 @@ def test_a_report_is_one_file_that_contains_every_plot(tmp_path: object) -> None
 
 
 def test_latency_is_compared_request_by_request() -> None:
-    def timed(task: str, policy: str, total: float) -> figures.TimedRequest:
+    def timed(task: str, policy: str, total: float) -> TimedRequest:
         waited = total / 4 if policy == "always" else 0.0
-        return figures.TimedRequest(task, policy, policy == "always", total / 2 - waited, waited, total / 2, total)
+        return TimedRequest(task, policy, policy == "always", total / 2 - waited, waited, total / 2, total)
 
     times = [timed(task, policy, total) for task in "abc" for policy, total in (("never", 50.0), ("always", 100.0))]
     found = {time.policy: time for time in figures.latencies([*times, timed("d", "never", 1e9)])}

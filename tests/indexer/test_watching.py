@@ -140,9 +140,11 @@ def test_only_directories_that_are_indexed_are_watched(tmp_path: Path, open_inde
 def test_beyond_the_limit_of_watches_a_folder_is_compared(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from inotify_simple import INotify
+
     from indexer import inotify
 
-    class Limited(inotify.INotify):  # type: ignore[misc]
+    class Limited(INotify):  # type: ignore[misc]
         """The system's limit, of 20 watches."""
 
         watches: set[int]

@@ -24,6 +24,7 @@ def at_cursor(marked: str) -> tuple[Document, Place]:
 
 def accept(document: Document, made: types.InlineCompletionItem, encoding: Encoding) -> str:
     """What an editor makes of the document when the item is accepted."""
+    assert made.range is not None
     start = document.locate((made.range.start.line, made.range.start.character), encoding)
     end = document.locate((made.range.end.line, made.range.end.character), encoding)
     left, right = document.split_at(start)[0], document.split_at(end)[1]
@@ -49,6 +50,7 @@ def test_accepting_an_item_inserts_the_text_at_the_cursor(
     document, place = at_cursor(marked)
     made = item(document, place, None, text, encoding)
     assert accept(document, made, encoding) == expect
+    assert made.range is not None
     assert made.range.start.line == made.range.end.line == place.line
 
 
@@ -57,6 +59,7 @@ def test_at_the_end_of_a_line_the_range_reaches_back_to_its_start(encoding: Enco
     document, place = at_cursor("a = 1\n'😀' + ‸\nb")
     made = item(document, place, None, "c", encoding)
     assert made.insert_text == "'😀' + c"
+    assert made.range is not None
     assert (made.range.start.character, made.range.end.character) == (0, units("'😀' + ", encoding))
     assert made.filter_text is None
 
@@ -64,7 +67,8 @@ def test_at_the_end_of_a_line_the_range_reaches_back_to_its_start(encoding: Enco
 def test_in_mid_line_the_range_is_empty() -> None:
     document, place = at_cursor("f(‸)")
     made = item(document, place, None, "x", "utf-16")
-    assert (made.insert_text, made.range.start, made.range.end) == ("x", types.Position(0, 2), types.Position(0, 2))
+    assert made.insert_text == "x"
+    assert made.range == types.Range(types.Position(0, 2), types.Position(0, 2))
 
 
 def selected(start: int, end: int, text: str, line: int = 0) -> types.SelectedCompletionInfo:
@@ -103,6 +107,7 @@ def test_an_entry_that_is_not_at_the_cursor_is_left_alone(info: types.SelectedCo
 def test_an_item_at_the_end_of_a_very_long_line_does_not_repeat_it(letter: str, length: int) -> None:
     document, place = at_cursor(letter * (length // len(letter)) + "‸")
     made = item(document, place, None, "x", "utf-16")
+    assert made.range is not None
     assert made.insert_text == "x" and made.range.start == made.range.end
     assert accept(document, made, "utf-16") == document.text + "x"
 

@@ -156,13 +156,14 @@ def test_lock_files_are_removed(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
+NO_TOKENS: tuple[object, ...] = (None, 5, [], "é", "\ud800", "wrong")
 FRAMES = [
     b"", b"\0", b"\0\0\0\0", b"\0\0\0\1x", b"\xff\xff\xff\xff", protocol.LENGTH.pack(1 << 27) + b"x",
     protocol.LENGTH.pack(200_000) + b"[" * 200_000, protocol.LENGTH.pack(2) + b"[]",
     protocol.LENGTH.pack(2) + b"\xff\xfe",
-    *(protocol.pack({"token": token}) for token in (None, 5, [], "é", "\ud800", "wrong")), protocol.pack({}),
+    *(protocol.pack({"token": token}) for token in NO_TOKENS), protocol.pack({}),
 ]  # fmt: skip
-REQUESTS = [
+REQUESTS: list[dict[str, object]] = [
     {}, {"op": 5, "id": 1}, {"op": "read"}, {"op": "read", "id": "x"}, {"op": "cancel", "id": []},
     {"op": "rank", "id": 1.5},
     {"op": "rank", "id": 1, "background": "yes"}, {"id": 1}, {"op": None, "id": None}, {"op": "cancel", "id": {"a": 1}},
