@@ -375,6 +375,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         threads=settings.threads,
         context_size=settings.context_size,
         idle_minutes=settings.unload_after_minutes,
+        library=settings.llama_library,
     )
 
 

@@ -258,6 +258,13 @@ class Settings:
         "Number format of the KV cache; smaller ones save memory.",
     )
 
+    llama_library: str = _setting(
+        _ENGINE.library,
+        _Text(),
+        "A llama.cpp library (`libllama.so`, `llama.dll`) to load. Empty: the installed one.",
+        scope="machine",  # a workspace must not say what native code runs
+    )
+
     unload_after_minutes: int = _setting(
         int(_ENGINE.idle_minutes),
         _Integer(0, 10_080),

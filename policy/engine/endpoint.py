@@ -19,18 +19,18 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 
+from policy.engine import libraries
 from policy.engine.protocol import LONGEST_FRAME
 from policy.errors import EngineUnavailable
 
 _NAME_LENGTH = 16  # characters of an engine's name
 _LONGEST_UNIX_PATH = 103  # bytes, on macOS; Linux has four more
 # What native code reads from its environment: an engine that was started with other values is another engine.
-_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "ROCR_", "VK_")
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -102,9 +102,7 @@ def _program() -> str:
 
     Cards count because they say how the worker prompts a model.
     """
-    digest = hashlib.sha256()
-    with contextlib.suppress(PackageNotFoundError):
-        digest.update(version("llama-cpp-python").encode())
+    digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
         folder = Path(__file__).parents[2] / package
         for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):

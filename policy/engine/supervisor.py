@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from policy.engine import libraries
 from policy.engine.client import Engine
 from policy.engine.endpoint import identity
 from policy.engine.messages import ModelInfo
@@ -236,7 +237,8 @@ class Supervisor:
 
     def _key(self) -> str:
         """This machine, the installed versions, what was asked for: a change of any of them is worth a new try."""
-        builds = [_version_of(package) for package in ("llama-cpp-python", "repoformer-lsp")]
+        library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
+        builds = [library, _version_of("repoformer-lsp")]
         parts = [platform.node(), platform.machine(), platform.processor(), *builds, repr(self._asked)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

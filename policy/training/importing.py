@@ -13,11 +13,11 @@ from policy.models.gguf import check_generator
 from policy.models.locate import cache_dir
 
 from .convert import import_folder
-from .export import TYPES as QUANTISED
-from .export import quantise
 from .manifest import TrainingError
+from .quantising import TYPES as QUANTISED
+from .quantising import quantise
 
-TYPES = ("F32", *QUANTISED)
+TYPES = ("F32", "F16", *QUANTISED)
 DEFAULT = "Q8_0"
 _DECISION_TOKENS = {"<cfc_info>", "<end_rc>"}
 

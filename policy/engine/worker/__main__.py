@@ -156,7 +156,7 @@ class Worker:
             if (order := self._order) is None:
                 raise EngineFailed("no model is loaded")
             model, settings = Path(order["model"]), EngineSettings.from_json(order["settings"])
-            if model.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
+            if model.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
                 check_fits(model)
             longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
             llama = Llama(model, settings, longest)
