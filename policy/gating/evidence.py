@@ -1,9 +1,9 @@
 """What retrieval says of itself before anything is generated: the half of a decision that the model cannot know.
 
 Most of it is whether the code just before the cursor goes on in what was found: where it stands there too, a model that
-reads it knows what came next. The similarity of whole chunks does not say that (`docs/LOG.md`). Beside it stands
-whether the chunks define a name that the cursor's lines use. Computed from the hits alone, in microseconds; the same
-function serves evaluation, fitting and any gate that looks at it.
+reads it knows what came next. The similarity of whole chunks does not say that (`docs/experiments.md`, entry 23).
+Beside it stands whether the chunks define a name that the cursor's lines use. Computed from the hits alone, in
+microseconds; the same function serves evaluation, fitting and any gate that looks at it.
 """
 
 from __future__ import annotations
