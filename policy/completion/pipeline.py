@@ -16,7 +16,7 @@ from policy.completion.shape import Shaper
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
-from policy.gating.gate import AS_SAID, Gate, Known, Scope, carried, evidence_gate, gates_of
+from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_gate, gate_from_metadata, gates_of
 from policy.generators import GeneratorProvider, SameModel
 
 # By trigger: the factor for `patience`. A user who invokes a completion is ready to wait for it.
@@ -130,7 +130,7 @@ class Pipeline:
         """
         info = self.supervisor.info
         if first := self._first_gate(settings, provider):
-            known = Known(kind, evidence=evidence(cursor, pinned or await search.hits()))
+            known = GateInputs(kind, evidence=evidence(cursor, pinned or await search.hits()))
             decision = by_gate(first, known, settings.threshold)
             assert decision is not None, "the gate needs only evidence"
             if (
@@ -146,9 +146,9 @@ class Pipeline:
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
             gates = gates_of(info.metadata if info and not provider.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
-            found = evidence(cursor, pinned or await search.hits()) if gate.asks_retrieval else None
-            known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
-            if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
+            found = evidence(cursor, pinned or await search.hits()) if gate.needs_evidence else None
+            known = GateInputs(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
+            if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
         # The search takes milliseconds, and the model evaluates nothing before the decision.
         best = max((hit.score for hit in await search.hits()), default=0.0)
@@ -180,7 +180,7 @@ class Pipeline:
         info = self.supervisor.info
         if info is None or info.selective or provider.decides:
             return True
-        return carried(info.metadata, "hybrid") is not None
+        return gate_from_metadata(info.metadata, "hybrid") is not None
 
     def _first_gate(self, settings: CompletionSettings, provider: GeneratorProvider) -> Gate | None:
         """Return the gate that decides before the model reads. Return None if `<cc>` or a server should decide."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from policy.gating.gate import Gate, Known
+from policy.gating.gate import Gate, GateInputs
 
 Policy = Literal["selective", "always", "never"]
 SelectionRule = Literal["threshold", "token", "greedy"]
@@ -48,7 +48,7 @@ def by_policy(policy: Policy) -> Decision | None:
     return Decision(1.0 if policy == "always" else 0.0, 0.5, policy == "always", "policy")
 
 
-def by_gate(gate: Gate, known: Known, threshold: float | None = None) -> Decision | None:
+def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> Decision | None:
     """Retrieve if the gate's probability is above `threshold` (None: the gate's own threshold).
 
     Return None if a value that the gate needs is unknown.

@@ -28,7 +28,7 @@ _KEY = "repoformer.gate"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class GateInputs:
     """The values that a gate can use. None means that a value is unknown.
 
     `p_cc` is P(`<cc>`) in [0, 1]. `first_p` (probability) and `first_entropy` (nats) are those of the first token
@@ -78,11 +78,11 @@ class Gate:
     sure_above: float = 1.0
 
     @property
-    def asks_retrieval(self) -> bool:
+    def needs_evidence(self) -> bool:
         """Whether the gate uses the hits of a search."""
         return not OF_RETRIEVAL.isdisjoint(self.weights)
 
-    def probability(self, known: Known) -> float | None:
+    def probability(self, known: GateInputs) -> float | None:
         """Return the probability that retrieval helps, or None if a feature of the gate is unknown."""
         total = self.offset
         for feature, weight in self.weights.items():
@@ -109,10 +109,10 @@ class Gate:
         return {f"{_KEY}.{self.name}.{key}": float(value) for key, value in numbers.items()}
 
 
-AS_SAID = Gate("token", {"token": 1.0})
+UNCALIBRATED = Gate("token", {"token": 1.0})
 
 
-def carried(metadata: Mapping[str, str], name: Name) -> Gate | None:
+def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
     """Return the gate `name` from a model's metadata, or None if it is absent or invalid."""
     start = f"{_KEY}.{name}."
     try:
@@ -131,12 +131,12 @@ def carried(metadata: Mapping[str, str], name: Name) -> Gate | None:
 
 def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
     """Return the gate that decides before the model reads, if the metadata contain one."""
-    return carried(metadata, "evidence")
+    return gate_from_metadata(metadata, "evidence")
 
 
 def gates_of(metadata: Mapping[str, str]) -> list[Gate]:
     """Return the gates that a model can be served with, the default first. The last uses only P(`<cc>`)."""
-    hybrid, token = carried(metadata, "hybrid"), carried(metadata, "token") or AS_SAID
+    hybrid, token = gate_from_metadata(metadata, "hybrid"), gate_from_metadata(metadata, "token") or UNCALIBRATED
     return [hybrid, token] if hybrid else [token]
 
 
