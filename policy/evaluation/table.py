@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known, Scope
+from policy.gating.gate import Gate, GateInputs, Scope
 
 from .task import EvaluationError
 
@@ -111,12 +111,12 @@ class Row:
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 
     @property
-    def known(self) -> Known:
+    def known(self) -> GateInputs:
         """The features that a gate can use."""
         found = None
         if self.second is not None and self.names is not None and self.overlap is not None:
             found = Evidence(self.score, self.second, self.names, self.overlap)
-        return Known(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
+        return GateInputs(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
 
 
 COLUMNS = tuple(field.name.rstrip("_") for field in fields(Row))

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from policy.evaluation.statistics import auc, calibration_error
-from policy.gating.gate import Known
+from policy.gating.gate import GateInputs
 from policy.prompting.prompt import Budgets
 
 from . import base as bases
@@ -202,7 +202,7 @@ def run(
     lora.restore(model, torch.load(out / BEST, map_location="cpu", weights_only=True, mmap=True))
     with rounded(model, rounding):
         p = p_retrieve(model, builder, valid, compute)
-    known = [Known("block" if entry.label.kind == "function" else "line", value)
+    known = [GateInputs("block" if entry.label.kind == "function" else "line", value)
              for entry, value in zip(valid, p, strict=True)]  # fmt: skip
     gate = fit_gate("token", ["token"], known, [entry.label.gain for entry in valid], MAX_RETRIEVAL_SHARE)
     counts = {"train": count, "valid": len(valid)}

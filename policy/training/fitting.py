@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.gating.gate import Feature, Gate, Known, Name
+from policy.gating.gate import Feature, Gate, GateInputs, Name
 
 MAX_RETRIEVAL_SHARE = 0.6  # largest share of requests for which a default threshold may retrieve
 
@@ -32,7 +32,7 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], max_share: f
 
 
 def fit_gate(
-    name: Name, features: Sequence[Feature], known: Sequence[Known], gains: Sequence[float], max_share: float
+    name: Name, features: Sequence[Feature], known: Sequence[GateInputs], gains: Sequence[float], max_share: float
 ) -> Gate:
     """Fit a logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share
     `max_share`.
@@ -53,7 +53,7 @@ def fit_gate(
     return Gate(name, dict(zip(features, weights.tolist(), strict=True)), offset, *limits)
 
 
-def values_of(known: Sequence[Known], features: Sequence[Feature]) -> NDArray[np.float64]:
+def values_of(known: Sequence[GateInputs], features: Sequence[Feature]) -> NDArray[np.float64]:
     """Return the feature values (blanks, features). NaN where a blank lacks a feature."""
     found = [[each.value(feature) for feature in features] for each in known]
     return np.array([[np.nan if value is None else value for value in row] for row in found], float)

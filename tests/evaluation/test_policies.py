@@ -12,7 +12,7 @@ from policy.evaluation import figures, policies, report
 from policy.evaluation.latency import TimedRequest
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
-from policy.gating.gate import AS_SAID
+from policy.gating.gate import UNCALIBRATED
 from tests.evaluation.masked import row
 
 RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
@@ -35,13 +35,13 @@ def synthetic_rows(count: int, p_cc: str, seed: int = 0) -> list[Row]:
 
 
 def policy(rows: list[Row], name: str, part: str = "served") -> figures.PolicyFigures:
-    every: Sequence[figures.PolicyFigures] = getattr(figures.compute(rows, [AS_SAID]), part)
+    every: Sequence[figures.PolicyFigures] = getattr(figures.compute(rows, [UNCALIBRATED]), part)
     return next(each for each in every if each.name == name)
 
 
 def test_a_perfect_decision_equals_the_oracle() -> None:
     rows = synthetic_rows(300, "knows")
-    found = figures.compute(rows, [replace(AS_SAID, line=0.5, block=0.5)])
+    found = figures.compute(rows, [replace(UNCALIBRATED, line=0.5, block=0.5)])
     selective = next(each for each in found.served if each.name == "selective, threshold")
     oracle = next(each for each in found.served if each.name == "oracle")
     assert selective.es.value == pytest.approx(oracle.es.value)
@@ -52,7 +52,7 @@ def test_a_perfect_decision_equals_the_oracle() -> None:
 
 
 def test_a_constant_decision_carries_no_information() -> None:
-    found = figures.compute(synthetic_rows(300, "constant"), [AS_SAID])
+    found = figures.compute(synthetic_rows(300, "constant"), [UNCALIBRATED])
     assert found.signals[0].auc.value == 0.5
     assert not found.signals[0].informative
     output = "\n".join(report.findings(found, ()))
@@ -63,14 +63,14 @@ def test_a_constant_decision_carries_no_information() -> None:
 
 
 def test_a_random_decision_is_not_better_than_chance() -> None:
-    found = figures.compute(synthetic_rows(300, "noise"), [AS_SAID])
+    found = figures.compute(synthetic_rows(300, "noise"), [UNCALIBRATED])
     assert found.signals[0].auc.low < 0.5 < found.signals[0].auc.high
     assert "not shown to be better than chance" in "\n".join(report.findings(found, ()))
 
 
 def test_a_model_without_the_token_uses_trial_retrieval() -> None:
     rows = [row(number, score=number / 40, es_with=float(number % 2)) for number in range(40)]
-    found = figures.compute(rows, [AS_SAID])
+    found = figures.compute(rows, [UNCALIBRATED])
     assert found.primary == "trial retrieval"
     assert not any(each.name.startswith("selective") for each in found.served)
     assert "makes no decision of its own" in "\n".join(report.findings(found, ()))
@@ -79,14 +79,14 @@ def test_a_model_without_the_token_uses_trial_retrieval() -> None:
 def test_blanks_whose_tests_could_not_run_do_not_count() -> None:
     outcomes = [("pass", "pass"), ("exit status 1", "pass"), ("not run: x", "pass"), ("pass", "not run: x"), ("", "")]
     rows = [row(number, tests_without=without, tests_with=with_) for number, (without, with_) in enumerate(outcomes)]
-    found = figures.compute(rows, [AS_SAID])
+    found = figures.compute(rows, [UNCALIBRATED])
     assert (found.tests[0], found.tests[1].value, found.tests[2].value) == (2, 50.0, 100.0)
     assert found.untested == 2
 
 
 def test_help_harm_and_no_change_are_counted() -> None:
     rows = [row(number, es_without=50.0, es_with=50.0 + gain) for number, gain in enumerate([10, 20, -5, 0, 0])]
-    found = figures.compute(rows, [AS_SAID])
+    found = figures.compute(rows, [UNCALIBRATED])
     assert (found.helped, found.harmed, found.unchanged) == (0.4, 0.2, 0.4)
     assert found.gain.value == 5.0
 
@@ -94,7 +94,7 @@ def test_help_harm_and_no_change_are_counted() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.99, 1.0])
 def test_every_policy_keeps_its_budget(share: float) -> None:
     table = Table.of(synthetic_rows(97, "noise"))
-    choices = {choice.name: choice for choice in policies.at_budget(table, share, [AS_SAID])}
+    choices = {choice.name: choice for choice in policies.at_budget(table, share, [UNCALIBRATED])}
     for name in ("selective", "trial retrieval", "trial generation", "random"):
         assert choices[name].share == pytest.approx(share)
     assert choices["oracle"].share <= share + 1e-9
@@ -104,7 +104,7 @@ def test_every_policy_keeps_its_budget(share: float) -> None:
 
 def test_thresholds_depend_on_the_kind_of_blank() -> None:
     rows = [row(0, kind="line", p_cc=0.18), row(1, kind="function", p_cc=0.18)]
-    chosen = {choice.name: choice for choice in policies.as_served(Table.of(rows), [AS_SAID])}
+    chosen = {choice.name: choice for choice in policies.as_served(Table.of(rows), [UNCALIBRATED])}
     assert chosen["selective, threshold"].weights.tolist() == [0, 1]
 
 
@@ -145,7 +145,9 @@ def test_the_best_threshold_abstains_if_retrieval_only_harms() -> None:
 
 def test_a_report_is_one_file_that_contains_every_plot(tmp_path: object) -> None:
     rows = synthetic_rows(60, "knows")
-    found = figures.compute(rows, [replace(AS_SAID, name="hybrid", weights={"token": 1.0, "block": 0.1}), AS_SAID])
+    found = figures.compute(
+        rows, [replace(UNCALIBRATED, name="hybrid", weights={"token": 1.0, "block": 0.1}), UNCALIBRATED]
+    )
     from pathlib import Path
 
     out = Path(str(tmp_path))

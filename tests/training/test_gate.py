@@ -13,7 +13,7 @@ import pytest
 from policy.evaluation import record, table
 from policy.evaluation.table import Row
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known
+from policy.gating.gate import Gate, GateInputs
 from policy.training import cli, gate, manifest
 from tests.evaluation.masked import row
 
@@ -48,7 +48,7 @@ def test_gates_are_compared_by_their_features(tmp_path: Path) -> None:
     assert low < 0.5 < high, "noise is not mistaken for a decision"
     assert manifest.read(tmp_path / "gate")["gates"] == metrics
     fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
-    needed, not_needed = (Known("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
+    needed, not_needed = (GateInputs("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
     assert (fitted.probability(needed) or 0) > fitted.line > (fitted.probability(not_needed) or 1)
 
 
