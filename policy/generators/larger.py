@@ -17,7 +17,7 @@ from policy.generators import Generator, Reader
 
 
 class Larger:
-    """Generates with the model of `supervisor`. `report` gets each new problem once, as text, and "" when it is solved."""
+    """Generate with the model of `supervisor`. `report` gets each new problem once, and "" when it is solved."""
 
     decides = False
     local = True
