@@ -205,10 +205,16 @@ def test_a_folder_with_other_files_is_left_alone(run: Run, folder: Path) -> None
 
 OUTPUTS = {
     "disk": ["ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"],
-    "certificate": ["error: Failed to fetch: `https://pypi.org/simple/x/`", "  invalid peer certificate: UnknownIssuer"],
+    "certificate": [
+        "error: Failed to fetch: `https://pypi.org/simple/x/`",
+        "  invalid peer certificate: UnknownIssuer",
+    ],
     "network": ["error: Request failed after 3 retries", "  Caused by: error sending request for url", "  dns error"],
     "venv": ["The virtual environment was not created successfully because ensurepip is not available."],
-    "package": ["  × No solution found when resolving dependencies:", "Because x was not found in the package registry"],
+    "package": [
+        "  × No solution found when resolving dependencies:",
+        "Because x was not found in the package registry",
+    ],
     "build": ["CMake Error: CMAKE_C_COMPILER not set", "ERROR: Failed building wheel for llama-cpp-python"],
     "busy": ["error: failed to remove file `repoformer-lsp.exe`: Access is denied. (os error 5)"],
     "other": ["", "Segmentation fault", ""],

@@ -11,10 +11,11 @@ import { LanguageClient, State, type LanguageClientOptions } from "vscode-langua
 import { Acceptance } from "./acceptance";
 import { CrashHandler } from "./crashes";
 import { takeUp, tellFocus } from "./focus";
+import { installServer } from "./install";
 import { setKey, storedKey } from "./key";
 import { SELECTOR } from "./languages";
 import * as pausing from "./pausing";
-import { findServer, installServer, offerInstallation } from "./server";
+import { findServer, offerInstallation } from "./server";
 import { STATUS, StatusBar, type Status } from "./statusBar";
 import { WhyDocuments } from "./why";
 
