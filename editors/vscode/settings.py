@@ -26,8 +26,8 @@ OWN: dict[str, dict[str, Any]] = {
         "type": "string",
         "default": "repoformer-lsp",
         "scope": "machine",
-        "markdownDescription": "What *Install the Server and a Model* installs: the name of a package, with or without a "
-        "version, a wheel, an address, or the folder of a clone.",
+        "markdownDescription": "What *Install the Server and a Model* installs: the name of a package, with or without "
+        "a version, a wheel, an address, or the folder of a clone.",
     },
 }
 

@@ -75,6 +75,17 @@ local actions = {
   },
   log = { run = log },
   doctor = { run = doctor },
+  install = {
+    run = function(what)
+      local install = require('repoformer.install')
+      if what == 'cancel' then
+        install.cancel()
+      else
+        install.run()
+      end
+    end,
+    arguments = { 'cancel' },
+  },
   restart = {
     run = function()
       require('repoformer.restart').now()

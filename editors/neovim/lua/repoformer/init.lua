@@ -3,14 +3,14 @@
 local M = {}
 
 ---@class repoformer.Options
----@field cmd? string[] How to start the server
+---@field cmd? string[] How to start the server; nil: what `:Repoformer install` installed, else what is on the PATH
+---@field package? string What `:Repoformer install` installs: a package, a wheel, an address or a folder
 ---@field filetypes? string[] Where to start it; nil: every language that it knows
 ---@field settings? table The server's settings, as in `{ policy = 'always', threads = 4 }`
 ---@field keys? table<string, string|false> Keys in insert mode by what they do; false: no key
 
 ---@type repoformer.Options
 local defaults = {
-  cmd = { 'repoformer-lsp' },
   settings = {},
   keys = {
     accept = '<Tab>',
@@ -101,18 +101,19 @@ end
 function M.setup(options)
   local chosen = vim.tbl_deep_extend('force', defaults, options or {})
   map_keys(chosen.keys)
+  require('repoformer.install').package = chosen.package or require('repoformer.install').package
+  local cmd = chosen.cmd or require('repoformer.server').command()
   local settings = next(chosen.settings) and chosen.settings or vim.empty_dict()
   vim.lsp.config('repoformer', {
-    cmd = chosen.cmd,
+    cmd = cmd,
     filetypes = chosen.filetypes,
     settings = { repoformer = settings },
   })
-  if vim.fn.executable(chosen.cmd[1]) == 0 then
+  if vim.fn.executable(cmd[1]) == 0 then
     -- Neovim itself would say so again with every file that is opened.
     vim.notify(
-      ('repoformer: there is no program `%s`. Install it (`uv tool install .` in a clone of repoformer-lsp), '):format(
-        chosen.cmd[1]
-      ) .. "or name it: setup{ cmd = { '/path/to/repoformer-lsp' } }",
+      chosen.cmd and ('repoformer: there is no program `%s`; correct `cmd` of `setup`'):format(cmd[1])
+        or 'repoformer: the server is not installed yet; `:Repoformer install` installs it and a model',
       vim.log.levels.WARN
     )
     return

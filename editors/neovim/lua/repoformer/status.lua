@@ -22,7 +22,8 @@ local signs = {
   stopped = '✗',
 }
 
-local function changed()
+--- Draw the status lines again, and tell those that follow the status.
+function M.redraw()
   vim.schedule(function()
     vim.cmd.redrawstatus({ bang = true })
     vim.api.nvim_exec_autocmds('User', { pattern = 'RepoformerStatus', modeline = false })
@@ -33,7 +34,7 @@ end
 ---@param status repoformer.Status
 function M.update(client_id, status)
   statuses[client_id] = status
-  changed()
+  M.redraw()
 end
 
 --- The server's process has ended. Neovim itself says so where that was not meant to happen.
@@ -45,7 +46,7 @@ function M.ended(client_id, code, signal, again)
     statuses[client_id] =
       { state = 'stopped', message = ('the server has ended %s; `:Repoformer restart` starts it again'):format(how) }
   end
-  changed()
+  M.redraw()
 end
 
 --- Forget servers that have ended: another one is started in their place.
@@ -55,7 +56,7 @@ function M.forget()
       statuses[id] = nil
     end
   end
-  changed()
+  M.redraw()
 end
 
 --- The status that counts for a buffer, and its client's id; nil where no server was started.
@@ -85,6 +86,11 @@ end
 --- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty where there is no server.
 ---@return string
 function M.line()
+  local progress = require('repoformer.install').progress
+  if progress then
+    local percent = type(progress.percent) == 'number' and (' %d%%%%'):format(progress.percent) or ''
+    return ('repoformer ↓%s'):format(percent)
+  end
   local status = M.of(0)
   if not status then
     return ''
