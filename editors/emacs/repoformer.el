@@ -53,9 +53,22 @@
   :group 'tools
   :prefix "repoformer-")
 
-(defcustom repoformer-program '("repoformer-lsp")
-  "How to start the server: the program and its arguments."
+(defcustom repoformer-program nil
+  "How to start the server: the program and its arguments.
+Nil means the one that `repoformer-install' has installed, or else
+repoformer-lsp on the PATH."
   :type '(repeat string))
+
+(defcustom repoformer-package "repoformer-lsp"
+  "What `repoformer-install' installs.
+It is the name of a package, a wheel, an address, or the folder of a clone."
+  :type 'string
+  :risky t)
+
+(defcustom repoformer-directory (locate-user-emacs-file "repoformer/")
+  "Directory into which `repoformer-install' installs the server."
+  :type 'directory
+  :risky t)
 
 (defcustom repoformer-settings nil
   "Settings of the server, a property list such as (:policy \"always\" :threads 4).
@@ -190,6 +203,33 @@ this session.  A buffer of the project is asked, for directory-local variables."
 (defvar repoformer--told nil
   "Whether it was said that the program is missing.")
 
+(defvar-local repoformer--wanted nil
+  "Whether `repoformer-ensure' was called here while there was no server.")
+
+(defconst repoformer--source-directory
+  (file-name-directory (or load-file-name buffer-file-name default-directory))
+  "Directory of this file.")
+
+(defun repoformer--environment ()
+  "The directory of the server for `repoformer-install'."
+  (expand-file-name "server" repoformer-directory))
+
+(defun repoformer--command ()
+  "The server's program and its arguments."
+  (let* ((environment (repoformer--environment))
+         (own (expand-file-name (if (eq system-type 'windows-nt)
+                                    "Scripts/repoformer-lsp.exe"
+                                  "bin/repoformer-lsp")
+                                environment)))
+    (cond
+     (repoformer-program)
+     ;; The installation writes this file last: without it the environment is
+     ;; incomplete.
+     ((and (file-exists-p (expand-file-name "repoformer-lsp.installed" environment))
+           (file-executable-p own))
+      (list own))
+     (t (list "repoformer-lsp")))))
+
 (defun repoformer--serves-p ()
   "Whether `repoformer-modes' has the current buffer's mode."
   (apply #'derived-mode-p
@@ -205,19 +245,23 @@ not in `repoformer-modes' nothing happens."
    ((not (repoformer--serves-p))
     (when (called-interactively-p 'interactive)
       (user-error "`%s' is not in `repoformer-modes'" major-mode)))
-   ((executable-find (car repoformer-program))
+   ((executable-find (car (repoformer--command)))
+    (setq repoformer--wanted nil)
     (setq-local eglot-server-programs
                 (cons (cons repoformer-modes
-                            (cons 'repoformer-server repoformer-program))
+                            (cons 'repoformer-server (repoformer--command)))
                       eglot-server-programs))
     (eglot-ensure))
-   ((not repoformer--told)
-    (setq repoformer--told t)
-    (display-warning
-     'repoformer
-     (format-message "There is no program `%s': run `%s' in a clone of %s, or set `%s'."
-                     (car repoformer-program) "uv tool install ." "repoformer-lsp"
-                     'repoformer-program)))))
+   (t
+    (setq repoformer--wanted t)
+    (unless repoformer--told
+      (setq repoformer--told t)
+      (display-warning
+       'repoformer
+       (if repoformer-program
+           (format-message "There is no program `%s'; correct `%s'."
+                           (car repoformer-program) 'repoformer-program)
+         "The server is not installed yet; `M-x repoformer-install' installs it and a model."))))))
 
 (defun repoformer--stay-out (manage &rest args)
   "Call MANAGE, Eglot's function that takes over a buffer, with ARGS.
@@ -618,6 +662,7 @@ Eglot turns it on in the buffers that the server manages."
     "---"
     ["Log" repoformer-log]
     ["Doctor" repoformer-doctor]
+    ["Install the server and a model" repoformer-install]
     ["Restart" eglot-reconnect]))
 
 (defun repoformer-menu (event)
@@ -701,8 +746,143 @@ See `repoformer-settings'."
   "Check this machine."
   (interactive)
   (compilation-start (mapconcat #'shell-quote-argument
-                                (append repoformer-program '("doctor")) " ")
+                                (append (repoformer--command) '("doctor")) " ")
                      nil (lambda (_mode) "*repoformer-doctor*")))
+
+;;;; Installing
+
+(defconst repoformer--get-python
+  (concat "Install Python 3.10 or later from python.org or your system's packages,"
+          " or uv from docs.astral.sh/uv, then run `M-x repoformer-install' again.")
+  "What to do where nothing can run the installation.")
+
+(defvar repoformer--installation nil
+  "The process that installs the server, or nil.")
+
+(defvar repoformer--progress ""
+  "What the mode line shows while the server is being installed.")
+
+(defun repoformer--python ()
+  "A command for a Python script, or nil.
+Any Python will do; where there is none, uv gets one."
+  (or (cl-loop for name in (if (eq system-type 'windows-nt) '("py" "python") '("python3" "python"))
+               when (executable-find name) return (list it))
+      (cl-loop for name in '("uv" "~/.local/bin/uv" "~/.cargo/bin/uv")
+               when (executable-find name)
+               return (list it "run" "--no-project" "--python" ">=3.10"))))
+
+;;;###autoload
+(defun repoformer-install ()
+  "Install the server and a model, and start the server.
+They go into `repoformer-directory', and change no other Python.  After a
+failure the same command goes on where it stopped."
+  (interactive)
+  (when (process-live-p repoformer--installation)
+    (user-error "The server is being installed"))
+  (let ((python (or (repoformer--python)
+                    (user-error "There is no Python on this machine.  %s" repoformer--get-python)))
+        (log (get-buffer-create "*repoformer-install*"))
+        (default-directory (expand-file-name "~/"))
+        (process-environment (cons "PYTHONIOENCODING=utf-8" process-environment))
+        (outcome nil)
+        (rest ""))
+    (with-current-buffer log
+      (setq buffer-read-only nil)
+      (erase-buffer))
+    (add-to-list 'global-mode-string 'repoformer--progress t)
+    (put 'repoformer--progress 'risky-local-variable t)
+    (repoformer--show-progress '(:message "Starting the installation"))
+    (setq repoformer--installation
+          (make-process
+           :name "repoformer-install"
+           :command (append python
+                            (list (expand-file-name "install.py" repoformer--source-directory)
+                                  (expand-file-name (repoformer--environment))
+                                  "--package" repoformer-package
+                                  "--setting" "`repoformer-package'"
+                                  "--again" "run `M-x repoformer-install' again"))
+           :connection-type 'pipe
+           :coding 'utf-8
+           :noquery t
+           :stderr (make-pipe-process
+                    :name "repoformer-install-log" :buffer log :noquery t :coding 'utf-8
+                    :sentinel #'ignore)
+           :filter (lambda (_process text)
+                     (let ((lines (split-string (concat rest text) "\n")))
+                       (setq rest (car (last lines)))
+                       (dolist (line (butlast lines))
+                         (when-let* ((told (ignore-errors
+                                             (json-parse-string line :object-type 'plist
+                                                                :null-object nil))))
+                           (if (or (plist-get told :program) (plist-get told :error))
+                               (setq outcome told)
+                             (repoformer--show-progress told))))))
+           :sentinel (lambda (process _event)
+                       (unless (process-live-p process)
+                         (setq repoformer--installation nil)
+                         (repoformer--show-progress nil)
+                         (repoformer--installed outcome (car python))))))))
+
+(defun repoformer-cancel-installation ()
+  "End the installation of the server; what it has downloaded is kept."
+  (interactive)
+  (unless (process-live-p repoformer--installation)
+    (user-error "Nothing is being installed"))
+  (set-process-sentinel repoformer--installation #'ignore)
+  (delete-process repoformer--installation)
+  (repoformer--show-progress nil)
+  (message "repoformer: the installation is cancelled; `M-x repoformer-install' goes on with it"))
+
+(defun repoformer--show-progress (told)
+  "Show TOLD, a line of the installation, in the echo area and the mode line.
+Nil means that the installation has ended."
+  (let ((percent (plist-get told :percent)))
+    (setq repoformer--progress
+          (cond ((null told) "")
+                (percent (format " repoformer:installing %d%%%%" percent))
+                (t " repoformer:installing")))
+    (force-mode-line-update t)
+    (when (and told (not (active-minibuffer-window)))
+      (let (message-log-max)
+        (message "repoformer: %s%s" (plist-get told :message)
+                 (if percent (format " %d%%" percent) ""))))))
+
+(defun repoformer--installed (outcome python)
+  "Start the server, or tell why there is none.
+OUTCOME is what the installation told last, PYTHON what has run it."
+  (let ((warning (plist-get outcome :warning)))
+    (cond
+     ((plist-get outcome :program)
+      (repoformer--start-again)
+      (if (equal warning "")
+          (message "repoformer: %s Open a file and type." (plist-get outcome :message))
+        (display-warning 'repoformer (concat (plist-get outcome :message) " " warning))))
+     (outcome
+      (display-warning 'repoformer
+                       (concat (plist-get outcome :error) " " (plist-get outcome :advice)
+                               "\nThe buffer *repoformer-install* has the log.")
+                       :error))
+     (t
+      (display-warning 'repoformer
+                       (format "%s cannot run the installation; the buffer *repoformer-install* says why.  %s"
+                               python repoformer--get-python)
+                       :error)))))
+
+(defun repoformer--start-again ()
+  "Start the installed server in the buffers that have or want one."
+  (let (servers)
+    (dolist (buffer (buffer-list))
+      (with-current-buffer buffer
+        (when-let* ((server (and (bound-and-true-p repoformer-mode) (repoformer--server))))
+          (setq repoformer--wanted t)
+          (cl-pushnew server servers))))
+    (dolist (server servers)
+      (eglot-shutdown server nil 5))
+    (dolist (buffer (buffer-list))
+      (with-current-buffer buffer
+        (when repoformer--wanted
+          (kill-local-variable 'eglot-server-programs)
+          (repoformer-ensure))))))
 
 ;;;; Why
 

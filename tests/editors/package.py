@@ -64,6 +64,22 @@ def package(folder: Path, content: bytes) -> Iterator[Package]:
         yield Package(wheel, card, state)
 
 
+def put_uv(folder: Path) -> Path:
+    """Write a stand-in for uv that hands everything to pip, which takes seconds less than pip in a new environment.
+
+    Returns the program; `told` beside it has its arguments.
+    """
+    folder.mkdir()
+    program = folder / "uv"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {folder}/told\n'
+        'if [ "$1" = venv ]; then exec "$3" -m venv --without-pip "$4"; fi\n'
+        f'shift 3; python=$1; shift; exec {sys.executable} -m pip --python "$python" install "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
 def _wheel(folder: Path, cards: Path) -> Path:
     path, about = folder / WHEEL, "repoformer_lsp-0.1.dist-info"
     program = PROGRAM.format(cards=str(cards), repository=str(REPOSITORY), python=sys.executable)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.editors.conftest import REPOSITORY
-from tests.editors.package import WHEEL, Package, package
+from tests.editors.package import WHEEL, Package, package, put_uv
 from tests.standin_index import hub_path
 
 EDITORS = REPOSITORY / "editors"
@@ -29,6 +29,14 @@ Run = Callable[..., "list[dict[str, Any]]"]
 def served(tmp_path: Path, interim: Path) -> Iterator[Package]:
     with package(tmp_path, interim.read_bytes()) as state:
         yield state
+
+
+@pytest.fixture
+def uv(home: dict[str, str], tmp_path: Path) -> Path:
+    """uv comes first where there is one."""
+    program = put_uv(tmp_path / "uv")
+    home["PATH"] = f"{program.parent}{os.pathsep}{home['PATH']}"
+    return program
 
 
 @pytest.fixture
@@ -94,24 +102,16 @@ def test_server_and_model(run: Run, folder: Path, served: Package, home: dict[st
     assert not [path for path, _ in served.index.asked if path == hub_path(served.card)], "the model is kept"
 
 
-def test_with_uv(run: Run, tmp_path: Path, folder: Path, home: dict[str, str], served: Package) -> None:
-    """uv comes first where there is one; this one hands what it is told to pip."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "uv").write_text(
-        f"#!/bin/sh\necho \"$@\" >> {programs}/told\nshift\n"
-        'if [ "$1" = --python ]; then exec "$2" -m venv "$3"; fi\n'
-        'shift 2; python=$1; shift; exec "$python" -m pip install "$@"\n'
-    )  # fmt: skip
-    (programs / "uv").chmod(0o755)
-    told = run("--package", str(served.wheel), "--model", "", PATH=f"{programs}{os.pathsep}{home['PATH']}")
+def test_with_uv(run: Run, folder: Path, served: Package, uv: Path) -> None:
+    told = run("--package", str(served.wheel), "--model", "")
     assert told[-1]["program"]
-    python = folder / "bin" / "python"
-    assert (programs / "told").read_text().splitlines() == [
-        f"venv --python {sys.executable} {folder}", f"pip install --python {python} --upgrade {served.wheel}"
-    ]  # fmt: skip
+    assert (uv.parent / "told").read_text().splitlines() == [
+        f"venv --python {sys.executable} {folder}",
+        f"pip install --python {folder / 'bin' / 'python'} --upgrade {served.wheel}",
+    ]
 
 
+@pytest.mark.usefixtures("uv")
 def test_without_a_model_the_server_is_used_all_the_same(run: Run, served: Package) -> None:
     served.index.files.pop(hub_path(served.card))
     told = run()
@@ -142,6 +142,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
     assert told[-1]["program"], "one that is new enough is found beside it"
 
 
+@pytest.mark.usefixtures("uv")
 def test_index_out_of_reach(run: Run, folder: Path) -> None:
     failed = run(status=1, PIP_INDEX_URL="http://127.0.0.1:9/simple")[-1]
     assert (failed["kind"], failed["error"]) == ("network", "The package index could not be reached.")
@@ -149,6 +150,7 @@ def test_index_out_of_reach(run: Run, folder: Path) -> None:
     assert run()[-1]["program"], "once the network is back"
 
 
+@pytest.mark.usefixtures("uv")
 def test_proxy_refuses(run: Run) -> None:
     proxy = "http://me:secret@127.0.0.1:9"
     failed = run(status=1, PIP_INDEX_URL="https://index.invalid/simple", HTTPS_PROXY=proxy)[-1]
@@ -156,6 +158,7 @@ def test_proxy_refuses(run: Run) -> None:
     assert "secret" not in json.dumps(failed)
 
 
+@pytest.mark.usefixtures("uv")
 def test_no_such_package(run: Run, tmp_path: Path) -> None:
     for name in ("no-such-server", str(tmp_path / "no.whl")):
         failed = run("--package", name, "--setting", "the setting `x`", status=1)[-1]
@@ -163,6 +166,7 @@ def test_no_such_package(run: Run, tmp_path: Path) -> None:
         assert name in failed["error"] and "Correct the setting `x`" in failed["advice"]
 
 
+@pytest.mark.usefixtures("uv")
 def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Package) -> None:
     """The network breaks in the middle of the server; the editor is closed in the middle of the model."""
     served.index.broken_at[f"/files/{WHEEL}"] = 100
@@ -185,6 +189,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
     assert told[-1]["warning"] == ""
 
 
+@pytest.mark.usefixtures("uv")
 def test_two_at_a_time(run: Run, begin: Any, served: Package) -> None:
     served.index.stall_at[hub_path(served.card)] = 1 << 20
     with begin() as process:

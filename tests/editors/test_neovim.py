@@ -14,7 +14,7 @@ import pytest
 
 from tests.editors.conftest import REPOSITORY
 from tests.editors.editors import EDITORS, Stopwatch, install
-from tests.editors.package import WHEEL, Package, package
+from tests.editors.package import WHEEL, Package, package, put_uv
 from tests.editors.terminal import terminal
 from tests.editors.wire import Wire
 from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
@@ -627,7 +627,7 @@ def test_on_screen(
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
     """What an installation gets; `home` is told of it."""
     with package(tmp_path, interim.read_bytes()) as state:
-        home.update(state.environment)
+        home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state
 
 

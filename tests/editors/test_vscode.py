@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FrameLocator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from tests.editors.conftest import REPOSITORY
@@ -175,6 +175,15 @@ class Code:
             return text in " ".join(words)
 
         self.until(shown, f"{selector} never shows {text!r}")
+
+    @property
+    def preview_frame(self) -> FrameLocator:
+        """The Markdown preview."""
+        return self.page.frame_locator("iframe.webview.ready").last.frame_locator("#active-frame")
+
+    def preview(self, text: str) -> None:
+        """Wait until the Markdown preview shows a text."""
+        self.preview_frame.locator(f"body:has-text('{text}')").wait_for()
 
     def text(self, file: Path) -> str:
         """The file's text after saving it: what the editor has."""
@@ -395,16 +404,12 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        document = ".editor-instance .view-line"
         for said in ("Why this completion", "other files were read", "fitted into the prompt"):
-            code.shows(document, said)
+            code.preview(said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
-        place = code.page.locator(".detected-link:has-text('shapes.py')").last.bounding_box()
-        assert place is not None
-        code.page.keyboard.down("Control")
-        code.page.mouse.click(place["x"] + 20, place["y"] + place["height"] / 2)
-        code.page.keyboard.up("Control")
+        code.preview_frame.locator("a:has-text('shapes.py')").first.click()
         code.page.wait_for_selector(".tab.active[data-resource-name='shapes.py']")
+        code.shows(".part.statusbar", "Ln 4, Col 1")
 
 
 def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
@@ -441,7 +446,7 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.press("Backspace")
         code.wait_ghost()
         code.menu("Why this completion?")
-        code.shows(".editor-instance .view-line", "Why this completion")
+        code.preview("Why this completion")
 
 
 def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
@@ -472,7 +477,7 @@ def test_several_folders(start: Callable[..., Any], folder: Path, tmp_path: Path
         code.type("radius = 2.0\nshade = crown_area(")
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        code.shows(".editor-instance .view-line", "trees.py:1-2")
+        code.preview("trees.py:1-2")
 
 
 def test_server_killed(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -664,6 +669,7 @@ def test_nothing_to_install_with(start: Callable[..., Any], home: dict[str, str]
     for name in ("sh", "dirname"):
         (programs / name).symlink_to(shutil.which(name) or name)
     home["PATH"] = str(programs)
+    Path(home["HOME"], ".profile").write_text(f"PATH={programs}\n")  # VS Code asks a login shell
     with start(**{"repoformer.server.command": []}) as code:
         code.page.click(".notification-toast a:has-text('Install')")
         code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")

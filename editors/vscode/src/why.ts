@@ -1,4 +1,4 @@
-/** *Why this completion*: the server's account (`repoformer/why`) as a document whose chunks are links. */
+/** *Why this completion*: the server's report (`repoformer/why`) as a Markdown preview whose chunks are links. */
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
@@ -26,29 +26,21 @@ interface Report {
     reason: string;
 }
 
-export class WhyDocuments
-    implements vscode.TextDocumentContentProvider, vscode.DocumentLinkProvider, vscode.Disposable
-{
+export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.Disposable {
     private readonly changed = new vscode.EventEmitter<vscode.Uri>();
     readonly onDidChange = this.changed.event;
     private text = "";
-    private links: vscode.DocumentLink[] = [];
     private readonly registered: vscode.Disposable;
 
     constructor(private readonly client: () => LanguageClient | undefined) {
         this.registered = vscode.Disposable.from(
             this.changed,
             vscode.workspace.registerTextDocumentContentProvider(SCHEME, this),
-            vscode.languages.registerDocumentLinkProvider({ scheme: SCHEME }, this),
         );
     }
 
     provideTextDocumentContent(): string {
         return this.text;
-    }
-
-    provideDocumentLinks(): vscode.DocumentLink[] {
-        return this.links;
     }
 
     async show(): Promise<void> {
@@ -65,35 +57,26 @@ export class WhyDocuments
             return;
         }
         this.write(report);
-        const document = vscode.Uri.from({ scheme: SCHEME, path: "/Why this completion" });
+        const document = vscode.Uri.from({ scheme: SCHEME, path: "/Why this completion.md" });
         this.changed.fire(document);
-        const opened = await vscode.workspace.openTextDocument(document);
-        await vscode.languages.setTextDocumentLanguage(opened, "markdown");
-        await vscode.window.showTextDocument(opened, { viewColumn: vscode.ViewColumn.Beside, preview: true });
+        await vscode.commands.executeCommand("markdown.showPreviewToSide", document);
     }
 
     private write(report: Report): void {
         const lines: string[] = [];
-        this.links = [];
         const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
         lines.push("# Why this completion", "", `${place}, by ${report.model || "no model"}`, "", verdict(report), "");
         if (report.text) {
-            lines.push("```", ...report.text.split("\n"), "```", "");
+            const fence = "`".repeat(1 + Math.max(2, ...(report.text.match(/`+/g) ?? []).map((run) => run.length)));
+            lines.push(fence, ...report.text.split("\n"), fence, "");
         } else {
             lines.push(`Nothing was suggested: ${report.reason}.`, "");
         }
         lines.push("## Code that was put before the model", "");
         for (const chunk of report.chunks) {
-            const name = `${chunk.path}:${chunk.start_line}-${chunk.end_line}`;
-            const line = `- ${chunk.score.toFixed(3)}  ${name}`;
-            const from = line.length - name.length;
-            const link = new vscode.DocumentLink(
-                new vscode.Range(lines.length, from, lines.length, line.length),
-                vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` }),
-            );
-            link.tooltip = "Open this code";
-            this.links.push(link);
-            lines.push(line);
+            const name = `${chunk.path}:${chunk.start_line}-${chunk.end_line}`.replace(/[\\[\]`*_<>&]/g, "\\$&");
+            const place = vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` });
+            lines.push(`- ${chunk.score.toFixed(3)} [${name}](<${place.toString()}>)`);
         }
         if (report.chunks.length === 0) {
             lines.push("None.");
