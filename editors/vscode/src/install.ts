@@ -1,7 +1,7 @@
 /**
- * Install the server and a model: run `install.py`, which does it the same way for every editor, and show how far it is.
+ * Install the server and a model: run `install.py`, which is the same for every editor, and show its progress.
  *
- * Any Python runs the script; where there is none, uv does, which gets one.
+ * Any Python runs the script; if there is none, uv downloads one.
  */
 
 import * as childProcess from "node:child_process";
@@ -24,7 +24,7 @@ interface Told {
     kind?: string;
 }
 
-/** Install after asking, and again after a failure if that is wanted. Returns whether the server is there. */
+/** Ask, then install; after a failure offer to try again. Returns whether the server is installed. */
 export async function installServer(context: vscode.ExtensionContext, output: vscode.LogOutputChannel): Promise<boolean> {
     await offerAgain(context);
     const folder = environment(context);
@@ -70,7 +70,7 @@ async function install(context: vscode.ExtensionContext, output: vscode.LogOutpu
     return false;
 }
 
-/** What runs a Python script here; empty where nothing does. */
+/** The command for a Python script; empty if there is none. */
 async function command(): Promise<string[]> {
     const python = await findProgram(WINDOWS ? ["py.exe", "python.exe"] : ["python3", "python"]);
     if (python) {

@@ -1,4 +1,4 @@
-/** The languages that the server is started for; others would only cost it time. */
+/** The languages that the server gets documents of. */
 export const LANGUAGES = [
     "c",
     "clojure",
@@ -44,7 +44,7 @@ export const LANGUAGES = [
     "zig",
 ];
 
-/** The documents that the server gets. */
+/** The documents that the server gets, as a selector. */
 export const SELECTOR = LANGUAGES.flatMap((language) => [
     { scheme: "file", language },
     { scheme: "untitled", language },

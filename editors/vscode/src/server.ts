@@ -1,4 +1,4 @@
-/** Which program to start: the setting, else what this extension has installed, else what is on the PATH. */
+/** Find the server: in the settings, else in the environment of this extension, else on the PATH. */
 
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -41,7 +41,7 @@ export async function findProgram(names: string[], more: string[] = []): Promise
     return undefined;
 }
 
-/** Offer the installation where there is no server. After "Don't Ask Again" this happens only when `asked` for. */
+/** Offer to install the server. After "Don't Ask Again", do so only if the user `asked` for a server. */
 export async function offerInstallation(context: vscode.ExtensionContext, asked = false): Promise<void> {
     if (context.globalState.get<boolean>(SILENT) && !asked) {
         return;

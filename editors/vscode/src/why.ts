@@ -64,7 +64,7 @@ export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.
 
     private write(report: Report): void {
         const lines: string[] = [];
-        const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
+        const place = escaped(`${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`);
         lines.push("# Why this completion", "", `${place}, by ${report.model || "no model"}`, "", verdict(report), "");
         if (report.text) {
             const fence = "`".repeat(1 + Math.max(2, ...(report.text.match(/`+/g) ?? []).map((run) => run.length)));
@@ -72,9 +72,9 @@ export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.
         } else {
             lines.push(`Nothing was suggested: ${report.reason}.`, "");
         }
-        lines.push("## Code that was put before the model", "");
+        lines.push("## Code from other files in the prompt", "");
         for (const chunk of report.chunks) {
-            const name = `${chunk.path}:${chunk.start_line}-${chunk.end_line}`.replace(/[\\[\]`*_<>&]/g, "\\$&");
+            const name = escaped(`${chunk.path}:${chunk.start_line}-${chunk.end_line}`);
             const place = vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` });
             lines.push(`- ${chunk.score.toFixed(3)} [${name}](<${place.toString()}>)`);
         }
@@ -93,6 +93,11 @@ export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.
     }
 }
 
+/** Text that Markdown shows as it is. */
+function escaped(text: string): string {
+    return text.replace(/[\\[\]`*_<>&]/g, "\\$&");
+}
+
 function verdict({ decision }: Report): string {
     if (!decision) {
         return "No decision was made.";
@@ -109,7 +114,7 @@ function verdict({ decision }: Report): string {
 
 const PARTS: Record<string, string> = {
     left: "text before the cursor",
-    right: "text behind the cursor",
+    right: "text after the cursor",
     context: "code of other files",
 };
 

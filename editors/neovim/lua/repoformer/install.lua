@@ -1,6 +1,6 @@
---- `:Repoformer install`: run `install.py`, which installs the server and a model, and show how far it is.
+--- `:Repoformer install`: run `install.py`, which installs the server and a model, and show its progress.
 ---
---- Any Python runs the script; where there is none, uv does, which gets one.
+--- Any Python runs the script; if there is none, uv downloads one.
 
 local M = {}
 
@@ -14,7 +14,7 @@ M.package = 'repoformer-lsp'
 local running
 local cancelled = false
 
---- The last line that was told, and how much is done, for the status line; nil while nothing is installed.
+--- The last progress, for the status line; nil while no installation runs.
 ---@type { message: string, percent?: integer }?
 M.progress = nil
 
@@ -24,7 +24,7 @@ local function tell(text, level)
   vim.notify('repoformer: ' .. text, level or vim.log.levels.INFO)
 end
 
---- What runs a Python script here; empty where nothing does.
+--- The command for a Python script; empty if there is none.
 ---@return string[]
 local function python()
   local windows = vim.fn.has('win32') == 1
@@ -75,11 +75,12 @@ local function finish(outcome, written, program)
   elseif outcome.error then
     tell(('%s %s'):format(outcome.error, outcome.advice), vim.log.levels.ERROR)
   else
-    tell(('%s cannot run the installation: %s. %s'):format(program, written[#written] or '', GET_PYTHON), vim.log.levels.ERROR)
+    local text = '%s cannot run the installation: %s. %s'
+    tell(text:format(program, written[#written] or '', GET_PYTHON), vim.log.levels.ERROR)
   end
 end
 
---- The lines of the installation that runs or ran last, for a person to read.
+--- The log of the last installation.
 ---@type string[]
 M.log = {}
 

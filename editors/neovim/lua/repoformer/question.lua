@@ -60,8 +60,9 @@ function M.follow(client_id)
         downloads[token] = value.title
       end
       if downloads[token] then
+        local progress = { message = downloads[token], percent = value.percentage }
         local ended = value.kind == 'end'
-        require('repoformer.install').show(not ended and { message = downloads[token], percent = value.percentage } or nil)
+        require('repoformer.install').show(not ended and progress or nil)
         downloads[token] = not ended and downloads[token] or nil
       end
     end,

@@ -1,4 +1,4 @@
---- What each server last said of itself (`repoformer/status`), and the one line that a status line shows of it.
+--- The last `repoformer/status` of each server, and its text for a status line.
 
 local M = {}
 
@@ -37,7 +37,7 @@ function M.update(client_id, status)
   M.redraw()
 end
 
---- The server's process has ended. Neovim itself says so where that was not meant to happen.
+--- Note that the server's process has ended. Neovim itself reports unexpected ends.
 function M.ended(client_id, code, signal, again)
   if (code == 0 and signal == 0) or again then
     statuses[client_id] = nil
@@ -49,7 +49,7 @@ function M.ended(client_id, code, signal, again)
   M.redraw()
 end
 
---- Forget servers that have ended: another one is started in their place.
+--- Remove servers that have ended, before another one starts.
 function M.forget()
   for id, status in pairs(statuses) do
     if status.state == 'stopped' then
@@ -59,7 +59,7 @@ function M.forget()
   M.redraw()
 end
 
---- The status that counts for a buffer, and its client's id; nil where no server was started.
+--- The status for a buffer, and its client's id; nil if no server was started.
 ---@param buf? integer
 ---@return repoformer.Status?, integer?
 function M.of(buf)
@@ -83,7 +83,7 @@ function M.off_here(buf)
   return false
 end
 
---- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty where there is no server.
+--- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty if there is no server.
 ---@return string
 function M.line()
   local progress = require('repoformer.install').progress
