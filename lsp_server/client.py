@@ -42,6 +42,7 @@ class Client:
     """Notifications and requests of the server, in the order in which they came."""
     answers: dict[str, Any] = field(default_factory=dict)
     """What to answer to requests of the server, by method, other than null; settings are answered anyway."""
+    name: str = "repoformer-lsp's own client"
 
     def __post_init__(self) -> None:
         self.capabilities: Message = {}
@@ -136,7 +137,7 @@ class Client:
         }
         params = {
             "processId": process_id,
-            "clientInfo": {"name": "repoformer-lsp's own client"},
+            "clientInfo": {"name": self.name},
             "rootUri": None,
             "workspaceFolders": [{"uri": root.as_uri(), "name": root.name} for root in roots],
             "initializationOptions": options,
@@ -217,8 +218,8 @@ class Client:
 
     async def _receive(self, message: Message) -> None:
         if "method" not in message:
-            future = self._waiting.pop(message["id"])
-            if future.done():
+            future = self._waiting.pop(message.get("id", -1), None)
+            if future is None or future.done():
                 return
             if error := message.get("error"):
                 future.set_exception(RefusedError(error["code"], error["message"]))

@@ -23,11 +23,13 @@ class HandlerContext(Protocol):
     """The server of one client, as a handler sees it.
 
     `session` holds the client's documents, settings and requests. `log_handler` forwards log lines to the client once
-    it is attached. The other members are those of `pygls.lsp.server.LanguageServer`, but for `ask` and `register`.
+    it is attached. `client_name` is what the client calls itself. The other members are those of
+    `pygls.lsp.server.LanguageServer`, but for `ask` and `register`.
     """
 
     session: Session
     log_handler: ClientHandler
+    client_name: str
 
     @property
     def client_capabilities(self) -> types.ClientCapabilities:

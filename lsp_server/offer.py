@@ -78,7 +78,10 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
     get = f"Download {card.title} ({card.megabytes})"
     text = f"{card.title} completes better than the model that ships, and this machine is fast enough for it."
     answer = await person.choose(
-        text, [get, LATER, NEVER], f"{text} To get it ({card.megabytes}): repoformer-lsp model pull {card.name}"
+        text,
+        [get, LATER, NEVER],
+        f"{text} To get it ({card.megabytes}), run the command `repoformer.getModel` (in Neovim `:Repoformer model`), "
+        f"or `repoformer-lsp model pull {card.name}` and restart the editor.",
     )
     if answer == NEVER:
         answers.remember(never=True)

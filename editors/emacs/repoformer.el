@@ -665,6 +665,7 @@ Eglot turns it on in the buffers that the server manages."
     ["Log" repoformer-log]
     ["Doctor" repoformer-doctor]
     ["Install the server and a model" repoformer-install]
+    ["Download a better model" repoformer-get-model]
     ["Restart" eglot-reconnect]))
 
 (defun repoformer-menu (event)
@@ -824,6 +825,14 @@ failure the same command goes on where it stopped."
                          (setq repoformer--installation nil)
                          (repoformer--show-progress nil)
                          (repoformer--installed outcome (car python))))))))
+
+(defun repoformer-get-model ()
+  "Download a better model if this machine is fast enough for it, and use it."
+  (interactive)
+  (jsonrpc-async-request (repoformer--server-or-lose) :workspace/executeCommand
+                         '(:command "repoformer.getModel" :arguments [])
+                         :success-fn #'ignore :error-fn #'ignore
+                         :timeout nil))
 
 (defun repoformer-cancel-installation ()
   "End the installation of the server; what it has downloaded is kept."

@@ -40,7 +40,8 @@ class Request:
     """A completion wanted at `cursor`. `document` (usually the URI) names the slots of the KV cache.
 
     A value that is not None overrides the settings, except `threshold`, the calibrated one of the workspace, which a
-    threshold set by the user overrides. `ahead` False: do no idle work for this request.
+    threshold set by the user overrides. `ahead` False: do no idle work for this request. `private` says why the text
+    must not leave this machine; it is empty where it may.
     """
 
     cursor: Cursor
@@ -50,6 +51,7 @@ class Request:
     multiline: bool | None = None
     threshold: float | None = None
     ahead: bool = True
+    private: str = ""
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
         """Return `settings` with what this request overrides."""
@@ -75,7 +77,8 @@ class Completion:
     found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the part of them spent
     inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
     says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
-    the cursor, "context" when chunks were cut or left out.
+    the cursor, "context" when chunks were cut or left out. `withheld` says why the text was not sent to the server that
+    was to generate.
     """
 
     text: str
@@ -87,3 +90,4 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    withheld: str = ""

@@ -16,7 +16,7 @@ from policy.gating.gate import Gate, Known
 
 Policy = Literal["selective", "always", "never"]
 SelectionRule = Literal["threshold", "token", "greedy"]
-DecisionSource = Literal["hybrid", "token", "similarity", "policy"]
+DecisionSource = Literal["evidence", "hybrid", "token", "similarity", "policy"]
 
 # Trial retrieval's threshold, on the Jaccard similarity of the best chunk: it retrieves for about half of the cursors.
 SIMILARITY = 0.25
@@ -26,7 +26,7 @@ SIMILARITY = 0.25
 class Decision:
     """Whether to retrieve, and why.
 
-    `p_retrieve` is in [0, 1]: what the gate says for "hybrid" and "token", the best chunk's similarity for
+    `p_retrieve` is in [0, 1]: what the gate says for "evidence", "hybrid" and "token", the best chunk's similarity for
     "similarity", 1 or 0 for "policy". It is compared with `threshold`, except under greedy selection. `held`: it was
     made earlier on this line (`policy.completion.pinned.LineDecisions`).
     """

@@ -17,7 +17,7 @@ from typing import Literal, cast, get_args
 
 from policy.gating.evidence import Evidence
 
-Name = Literal["hybrid", "token"]
+Name = Literal["evidence", "hybrid", "token"]
 Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]
 Scope = Literal["line", "block"]
 
@@ -63,17 +63,23 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and the P over which to retrieve."""
+    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and the P over which to retrieve.
+
+    A gate on evidence has two more borders: up to `sure_below` it abstains and from `sure_above` on it retrieves
+    without asking the model. In between the gate `hybrid` decides, where there is one.
+    """
 
     name: Name
     weights: Mapping[Feature, float]
     offset: float = 0.0
     line: float = PAPER["line"]
     block: float = PAPER["block"]
+    sure_below: float = 1.0
+    sure_above: float = 1.0
 
     @property
     def asks_retrieval(self) -> bool:
-        """Whether it wants to know what was found."""
+        """Whether it looks at what retrieval found."""
         return not OF_RETRIEVAL.isdisjoint(self.weights)
 
     def probability(self, known: Known) -> float | None:
@@ -86,6 +92,10 @@ class Gate:
             total += weight * value
         return 0.5 * (1 + math.tanh(0.5 * total))  # the logistic function, without overflow
 
+    def is_sure(self, p: float) -> bool:
+        """Whether a probability `p` of this gate needs no second opinion."""
+        return p <= self.sure_below or p >= self.sure_above
+
     def threshold(self, kind: Scope) -> float:
         """That of a completion of `kind`."""
         return self.line if kind == "line" else self.block
@@ -94,6 +104,8 @@ class Gate:
         """Keys and values by which a GGUF file carries it."""
         numbers: dict[str, float] = {"offset": self.offset, "threshold.line": self.line, "threshold.block": self.block}
         numbers |= {str(feature): weight for feature, weight in self.weights.items()}
+        if self.name == "evidence":
+            numbers |= {"sure.below": self.sure_below, "sure.above": self.sure_above}
         return {f"{_KEY}.{self.name}.{key}": float(value) for key, value in numbers.items()}
 
 
@@ -106,13 +118,20 @@ def carried(metadata: Mapping[str, str], name: Name) -> Gate | None:
     try:
         numbers = {key.removeprefix(start): float(text) for key, text in metadata.items() if key.startswith(start)}
         offset, line, block = (numbers.pop(key) for key in ("offset", "threshold.line", "threshold.block"))
+        below, above = numbers.pop("sure.below", 1.0), numbers.pop("sure.above", 1.0)
     except (KeyError, ValueError):
         return None
-    if not numbers or not numbers.keys() <= set(FEATURES):
+    allowed = set(FEATURES) if name != "evidence" else {*OF_RETRIEVAL, "block"}
+    if not numbers or not numbers.keys() <= allowed:
         return None
-    if not all(map(math.isfinite, (*numbers.values(), offset, line, block))):
+    if not all(map(math.isfinite, (*numbers.values(), offset, line, block, below, above))):
         return None
-    return Gate(name, cast("dict[Feature, float]", numbers), offset, line, block)
+    return Gate(name, cast("dict[Feature, float]", numbers), offset, line, block, below, above)
+
+
+def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
+    """The gate that decides before the model reads, if the metadata carry one."""
+    return carried(metadata, "evidence")
 
 
 def gates_of(metadata: Mapping[str, str]) -> list[Gate]:

@@ -54,17 +54,18 @@ def used(speeds: Speeds) -> Candidate | None:
     return next((each for each in found if each.fits), found[-1] if found else None)
 
 
-def better(model: Path, speed: Speed) -> Better | None:
-    """The next larger pinned model that is not installed, with the speed to expect by that of `model`.
-
-    None where there is none, or not enough memory for it. Whether it is quick enough is for the caller to say.
-    """
+def next_larger(model: Path) -> Card | None:
+    """The smallest pinned model that is larger than `model` and not installed, where memory has room for it."""
     size = size_of(model)
     have = {each.path.name for each in installed()}
-    for card in all_cards():
-        if card.size > size and card.file not in have:
-            return Better(card, speed.of_size(size, card.size)) if card.size * _ROOM < available_memory() else None
-    return None
+    card = next((card for card in all_cards() if card.size > size and card.file not in have), None)
+    return card if card is not None and card.size * _ROOM < available_memory() else None
+
+
+def better(model: Path, speed: Speed) -> Better | None:
+    """The next larger model, with the speed to expect by that of `model`: the caller says whether it will do."""
+    card = next_larger(model)
+    return Better(card, speed.of_size(size_of(model), card.size)) if card is not None else None
 
 
 def described(model: Path, speed: Speed) -> str:

@@ -53,16 +53,20 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "models")
 
 
+def shipped() -> list[ModelFile]:
+    """Return the models in the package: one, or none in a checkout without weights."""
+    paths = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
+    return [ModelFile(path, "shipped") for path in paths if not is_later_shard(path)]
+
+
 def installed() -> list[ModelFile]:
     """Models that are there without being named, in the order in which they are preferred."""
     folder = cache_dir()
     pulled = [path for path in (folder / card.file for card in reversed(all_cards())) if of_file(path)]
-    shipped = sorted(Path(__file__).parent.with_name("model").glob("*.gguf"))
     cached = [path for path in (*sorted(folder.glob("*.gguf")), *sorted(folder.glob("*/*.gguf"))) if path not in pulled]
-    found = [ModelFile(path, "pulled") for path in pulled]
-    found += [ModelFile(path, "shipped") for path in shipped]
-    found += [ModelFile(path, "cache") for path in cached]
-    return [model for model in found if not is_later_shard(model.path)]
+    found = [ModelFile(path, "pulled") for path in pulled] + shipped()
+    found += [ModelFile(path, "cache") for path in cached if not is_later_shard(path)]
+    return found
 
 
 def resolve(setting: str | Path = "") -> ModelFile:

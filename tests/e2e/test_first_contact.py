@@ -61,11 +61,12 @@ async def start(home: dict[str, str], tmp_path: Path, served: Index, card: Card)
     clients: list[Client] = []
     (tmp_path / "workspace").mkdir()
 
-    async def start(answer: str | None = None, *, asks: bool = True) -> Client:
+    async def start(answer: str | None = None, *, asks: bool = True, name: str = "") -> Client:
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cards"), "serve"]
         client = await Client.spawn(command, env={**home, **served.environment})
         clients.append(client)
         client.answers[ASKED] = {"title": answer} if answer else None
+        client.name = name or client.name
         await client.initialize([tmp_path / "workspace"], capabilities=CAN_ASK if asks else None)
         return client
 
@@ -128,6 +129,19 @@ async def test_a_no_is_remembered(start: Open, home: dict[str, str], card: Card,
 async def test_a_client_that_cannot_ask_is_told_the_command(start: Open, card: Card) -> None:
     client = await start(asks=False)
     assert f"repoformer-lsp model pull {card.name}" in await shown(client, "Tiny Coder completes better")
+    assert not [message for message in client.received if message["method"] == ASKED]
+
+
+async def test_neovim_whose_question_takes_the_keyboard_has_a_command(
+    start: Open, home: dict[str, str], card: Card
+) -> None:
+    client = await start(name="Neovim")
+    assert ":Repoformer model" in await shown(client, "Tiny Coder completes better")
+    await client.request("workspace/executeCommand", {"command": "repoformer.getModel", "arguments": []})
+    await shown(client, "Tiny Coder completes from now on")
+    assert pulled(home, card).stat().st_size == card.size
+    await client.request("workspace/executeCommand", {"command": "repoformer.getModel", "arguments": []})
+    await shown(client, "There is no better model for this machine that is not installed yet")
     assert not [message for message in client.received if message["method"] == ASKED]
 
 

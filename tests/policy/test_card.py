@@ -22,9 +22,9 @@ from policy.models import card
 card.FOLDER = Path(sys.argv[1])
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.llama import Llama
-from policy.engine.worker.session import Session
+from policy.engine.worker.session import CompletionModel
 llama = Llama(Path(sys.argv[2]), EngineSettings(context_size=2048, gpu_layers=0))
-info = Session(llama, "", {}).info()
+info = CompletionModel(llama, "", {}).info()
 print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabulary().ids["cc"],
                   info.metadata["repoformer.gate.token.offset"], info.metadata["general.architecture"]]))
 """

@@ -8,7 +8,7 @@ import pytest
 
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_policy, by_similarity
 from policy.gating.evidence import Evidence
-from policy.gating.gate import AS_SAID, Gate, Known, gates_of
+from policy.gating.gate import AS_SAID, Gate, Known, evidence_gate, gates_of
 
 HYBRID = Gate("hybrid", {"token": 0.5, "score": 4.0, "block": -1.0}, -1.0, 0.4, 0.3)
 TOKEN = Gate("token", {"token": 0.5}, -1.0, 0.31, 0.2)
@@ -58,6 +58,18 @@ def test_a_hybrid_gate_weighs_what_was_found_against_what_the_model_asks_for() -
     assert HYBRID.asks_retrieval and not TOKEN.asks_retrieval
     assert by_gate(HYBRID, Known("line", 0.5)) is None, "nobody knows what was found"
     assert by_gate(TOKEN, Known("line")) is None, "the model has no such token"
+
+
+def test_a_gate_on_evidence_says_where_it_is_sure() -> None:
+    gate = Gate("evidence", {"score": 10.0}, -5.0, sure_below=0.2, sure_above=0.8)
+    assert [gate.is_sure(p) for p in (0.0, 0.2, 0.21, 0.79, 0.8, 1.0)] == [True, True, False, False, True, True]
+    assert evidence_gate(carried(gate)) == gate
+    assert evidence_gate(carried(HYBRID)) is None
+    assert Gate("evidence", {"score": 1.0}).is_sure(0.5), "without borders the gate decides alone"
+
+
+def test_a_gate_on_evidence_never_asks_the_model() -> None:
+    assert evidence_gate(carried(Gate("evidence", {"score": 1.0, "top": 1.0}))) is None
 
 
 def test_gates_travel_in_the_models_metadata() -> None:

@@ -14,6 +14,7 @@ from policy.completion.request import Completion, CompletionSettings, Request, T
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
+from tests.marked import mark
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,3 +117,27 @@ async def test_a_line_is_not_asked_for_again_unless_somebody_asks(supervisor: Su
     assert call[0].decision is not None and call[1].decision is not None
     assert call[0].decision.held is (threshold == 0.0), "an argument begins: an abstention is asked for again"
     assert call[1].decision.held
+
+
+EVIDENCE = {"score": 10.0, "offset": 2.5, "threshold.line": 0.5, "threshold.block": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("borders", "source"), [({}, "evidence"), ({"sure.below": 0.0, "sure.above": 1.0}, "token")], ids=["sure", "unsure"]
+)
+async def test_a_gate_on_evidence_decides_before_the_model_reads(
+    borders: dict[str, float], source: str, model: Path, tmp_path: Path
+) -> None:
+    marked = tmp_path / "model.gguf"
+    gate = {f"repoformer.gate.evidence.{key}": str(value) for key, value in {**EVIDENCE, **borders}.items()}
+    mark(model, marked, "repoformer-spm", gate)
+    supervisor = Supervisor(marked, EngineSettings(context_size=2048, threads=2))
+    snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
+    completer = Completer(supervisor, lambda: snapshot, CompletionSettings(line_tokens=4, patience=60, ahead=False))
+    completion = await completer.complete(Request(Cursor("/w/main.py", PREFIX, SUFFIX, "python"), "file:///w/main.py"))
+    assert completion.decision is not None and completion.decision.source == source
+    if source == "evidence":
+        assert completion.decision.retrieve
+        # The prompt with the chunk is all that the model reads.
+        assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
+    await supervisor.close()

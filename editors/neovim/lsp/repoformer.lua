@@ -52,7 +52,7 @@ return {
   capabilities = { textDocument = { inlineCompletion = { dynamicRegistration = false } } },
   on_init = function(client)
     require('repoformer.ghost').adopt(client)
-    require('repoformer.question').follow(client.id)
+    require('repoformer.progress').follow(client.id)
   end,
   on_attach = function(client, buf)
     require('repoformer.ghost').attach(client, buf)
@@ -62,9 +62,6 @@ return {
     require('repoformer.status').ended(client_id, code, signal, again)
   end,
   handlers = {
-    ['window/showMessageRequest'] = function(...)
-      return require('repoformer.question').ask(...)
-    end,
     ['repoformer/status'] = function(_, status, context)
       require('repoformer.status').update(context.client_id, status)
     end,

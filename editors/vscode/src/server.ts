@@ -31,7 +31,7 @@ export async function findServer(context: vscode.ExtensionContext): Promise<Serv
 /** The first of these programs that is in a folder of the PATH, or of `more`. */
 export async function findProgram(names: string[], more: string[] = []): Promise<string | undefined> {
     for (const name of names) {
-        for (const folder of [...(process.env["PATH"] ?? "").split(path.delimiter), ...more]) {
+        for (const folder of [...(process.env.PATH ?? "").split(path.delimiter), ...more]) {
             const candidate = path.join(folder, name);
             if (folder && (await isProgram(candidate))) {
                 return candidate;
@@ -81,5 +81,5 @@ async function isProgram(candidate: string): Promise<boolean> {
 }
 
 function expandHome(word: string): string {
-    return word.startsWith("~/") ? path.join(process.env["HOME"] ?? "~", word.slice(2)) : word;
+    return word.startsWith("~/") ? path.join(process.env.HOME ?? "~", word.slice(2)) : word;
 }

@@ -21,7 +21,7 @@ from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
-from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
@@ -94,7 +94,7 @@ class CompletionModel:
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
-            gpu_offload=build_info()["gpu_offload"],
+            gpu_offload=self._llama.gpu_offload,
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
 

@@ -10,7 +10,10 @@ local function log_directory()
     return vim.fs.joinpath(vim.env.LOCALAPPDATA, 'repoformer-lsp', 'Logs')
   end
   local state = vim.env.XDG_STATE_HOME
-  return vim.fs.joinpath(state and state ~= '' and state or vim.fs.joinpath(vim.env.HOME, '.local', 'state'), 'repoformer-lsp', 'log')
+  if not state or state == '' then
+    state = vim.fs.joinpath(vim.env.HOME, '.local', 'state')
+  end
+  return vim.fs.joinpath(state, 'repoformer-lsp', 'log')
 end
 
 local function log()
@@ -46,6 +49,15 @@ local function doctor()
   vim.fn.jobstart(require('repoformer.doctor').command(), { term = true })
 end
 
+local function model()
+  local clients = vim.lsp.get_clients({ name = 'repoformer' })
+  if #clients == 0 then
+    vim.notify('repoformer: no server runs')
+    return
+  end
+  clients[1]:request('workspace/executeCommand', { command = 'repoformer.getModel', arguments = {} })
+end
+
 local settings = require('repoformer.settings')
 
 ---@type table<string, { run: fun(argument?: string), arguments?: string[] }>
@@ -73,6 +85,7 @@ local actions = {
     end,
     arguments = { 'selective', 'always', 'never' },
   },
+  model = { run = model },
   log = { run = log },
   doctor = { run = doctor },
   install = {

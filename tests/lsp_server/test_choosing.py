@@ -1,0 +1,85 @@
+"""`model: "auto"`: which engine is started where models are too large, too slow, or not models at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lsp_server.choosing import choose
+from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speed, Speeds
+from policy.errors import GaveWay, ModelInvalid, ModelTooLarge, RepoformerError
+from policy.models import card as cards
+from policy.models import locate
+from policy.models.locate import ModelFile
+from tests.standin_index import make_card, tiny_content
+
+FAST, SLOW, BUSY = Speed(1.0, 20.0), Speed(10.0, 80.0), Speed(10.0, 80.0, others=0.9)
+Outcome = Speed | RepoformerError
+
+
+class StandinSupervisor:
+    """An engine whose model measures as told, or that cannot be loaded."""
+
+    def __init__(self, model: Path, outcome: Outcome) -> None:
+        self.model = model
+        self.closed = False
+        self._outcome = outcome
+
+    async def engine(self) -> StandinSupervisor:
+        if isinstance(self._outcome, RepoformerError) and not isinstance(self._outcome, GaveWay):
+            raise self._outcome
+        return self
+
+    async def measure(self) -> Speed:
+        if isinstance(self._outcome, RepoformerError):
+            raise self._outcome
+        return self._outcome
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "used", "told"),
+    [
+        (FAST, FAST, "large.gguf", ""),
+        (SLOW, FAST, "small.gguf", ""),
+        (SLOW, SLOW, "ours.gguf", ""),
+        (BUSY, FAST, "large.gguf", ""),
+        (GaveWay("a request came"), FAST, "large.gguf", ""),
+        (ModelTooLarge("large.gguf takes 9 GB."), FAST, "small.gguf", "large.gguf takes 9 GB. A smaller model is used"),
+        (ModelInvalid("It is damaged."), SLOW, "ours.gguf", "It is damaged. A smaller model is used"),
+    ],
+)
+async def test_the_best_model_that_this_machine_can_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: Outcome, small: Outcome, used: str, told: str
+) -> None:
+    monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))
+    monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache")
+    shipped = tmp_path / "policy" / "model" / "ours.gguf"
+    outcomes: dict[str, Outcome] = {"large.gguf": large, "small.gguf": small, shipped.name: SLOW}
+    for folder in (shipped.parent, tmp_path / "cache"):
+        folder.mkdir(parents=True)
+    shipped.write_bytes(tiny_content(0))
+    for name, size in (("small", 200_000), ("large", 400_000)):
+        card = make_card(tmp_path / "cards", tiny_content(size), name)
+        (tmp_path / "cache" / card.file).write_bytes(tiny_content(size))
+    made: list[StandinSupervisor] = []
+
+    async def make(model: ModelFile) -> StandinSupervisor:
+        made.append(StandinSupervisor(model.path, outcomes[model.path.name]))
+        return made[-1]
+
+    said: list[str] = []
+    for again in (False, True):  # what was measured is remembered: the same comes out
+        made.clear()
+        speeds = Speeds(tmp_path / "speed.json")
+        chosen = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]
+        assert chosen.model.name == used
+        assert [supervisor.closed for supervisor in made] == [True] * (len(made) - 1) + [False]
+        if again and large is SLOW:
+            assert "large.gguf" not in [supervisor.model.name for supervisor in made]
+    assert all(line.startswith(told) for line in said) and bool(said) == bool(told)
