@@ -177,13 +177,13 @@ class Code:
         self.until(shown, f"{selector} never shows {text!r}")
 
     @property
-    def preview_frame(self) -> FrameLocator:
-        """The Markdown preview."""
+    def page_frame(self) -> FrameLocator:
+        """The page that is rendered in a frame of its own."""
         return self.page.frame_locator("iframe.webview.ready").last.frame_locator("#active-frame")
 
-    def preview(self, text: str) -> None:
-        """Wait until the Markdown preview shows a text."""
-        self.preview_frame.locator(f"body:has-text('{text}')").wait_for()
+    def page_shows(self, text: str) -> None:
+        """Wait until the rendered page shows a text."""
+        self.page_frame.locator(f"body:has-text('{text}')").wait_for()
 
     def text(self, file: Path) -> str:
         """The file's text after saving it: what the editor has."""
@@ -405,11 +405,11 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
         for said in ("Why this completion", "other files were read", "fitted into the prompt"):
-            code.preview(said)
+            code.page_shows(said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
-        code.preview_frame.locator("a:has-text('shapes.py')").first.click()
+        code.page_frame.locator("a:has-text('shapes.py')").first.click()
         code.page.wait_for_selector(".tab.active[data-resource-name='shapes.py']")
-        code.shows(".part.statusbar", "Ln 4, Col 1")
+        code.shows(".part.statusbar", "Ln 1, Col 1")
 
 
 def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.press("Backspace")
         code.wait_ghost()
         code.menu("Why this completion?")
-        code.preview("Why this completion")
+        code.page_shows("Why this completion")
 
 
 def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
@@ -477,7 +477,7 @@ def test_several_folders(start: Callable[..., Any], folder: Path, tmp_path: Path
         code.type("radius = 2.0\nshade = crown_area(")
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        code.preview("trees.py:1-2")
+        code.page_shows("trees.py:1-2")
 
 
 def test_server_killed(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -611,7 +611,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         keep_picture(code, keep, tmp_path, "vscode-walkthrough.png")
         page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
-        keep_picture(code, keep, tmp_path, "vscode-asking.png")
+        page.screenshot(path=tmp_path / "asking.png")
         assert not list(tmp_path.rglob("pyvenv.cfg")), "not before the person has agreed"
         served.index.stall_at[hub_path(served.card)] = 60 << 20
         page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
@@ -623,14 +623,14 @@ def test_from_nothing_to_ghost_text_by_clicks(
         served.index.go_on.set()
         page.wait_for_selector(".notification-toast:has-text('The server is installed. Open a file and type.')")
         code.wait_status("ready")
-        keep_picture(code, keep, tmp_path, "vscode-installed.png")
+        page.screenshot(path=tmp_path / "installed.png")
         page.click(".explorer-viewlet .monaco-list-row:has-text('beds.py')")
         page.wait_for_selector(".tab.active[data-resource-name='beds.py']")
         page.click(".editor-instance .view-line >> nth=-1")
         code.press("Control+End")
         code.type(AREA)
         code.wait_ghost()
-        keep_picture(code, keep, tmp_path, "vscode-first.png")
+        page.screenshot(path=tmp_path / "first.png")
     assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
 
 

@@ -16,7 +16,7 @@ import { SELECTOR } from "./languages";
 import * as pausing from "./pausing";
 import { findServer, offerInstallation } from "./server";
 import { STATUS, StatusBar, type Status } from "./statusBar";
-import { WhyDocuments } from "./why";
+import { WhyPage } from "./why";
 
 let client: LanguageClient | undefined;
 let output: vscode.LogOutputChannel;
@@ -30,7 +30,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     output = vscode.window.createOutputChannel("Repoformer", { log: true });
     bar = new StatusBar();
     acceptance = new Acceptance(() => client);
-    const why = new WhyDocuments(() => client);
+    const why = new WhyPage(() => client);
     const commands: Record<string, () => unknown> = {
         menu: () => showMenu(),
         why: () => why.show(),

@@ -1,9 +1,9 @@
-/** *Why this completion*: the server's report (`repoformer/why`) as a Markdown preview whose chunks are links. */
+/** *Why this completion*: the server's report (`repoformer/why`) as a page whose links open the code. */
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 
-const SCHEME = "repoformer-why";
+const OPEN = "repoformer.openCode"; // not in the manifest: only the links of the page run it
 
 interface Chunk {
     path: string;
@@ -26,22 +26,11 @@ interface Report {
     reason: string;
 }
 
-export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.Disposable {
-    private readonly changed = new vscode.EventEmitter<vscode.Uri>();
-    readonly onDidChange = this.changed.event;
-    private text = "";
-    private readonly registered: vscode.Disposable;
+export class WhyPage implements vscode.Disposable {
+    private panel: vscode.WebviewPanel | undefined;
+    private readonly opening = vscode.commands.registerCommand(OPEN, open);
 
-    constructor(private readonly client: () => LanguageClient | undefined) {
-        this.registered = vscode.Disposable.from(
-            this.changed,
-            vscode.workspace.registerTextDocumentContentProvider(SCHEME, this),
-        );
-    }
-
-    provideTextDocumentContent(): string {
-        return this.text;
-    }
+    constructor(private readonly client: () => LanguageClient | undefined) {}
 
     async show(): Promise<void> {
         const client = this.client();
@@ -56,53 +45,66 @@ export class WhyDocuments implements vscode.TextDocumentContentProvider, vscode.
             void vscode.window.showInformationMessage("Nothing was completed in this file yet.");
             return;
         }
-        this.write(report);
-        const document = vscode.Uri.from({ scheme: SCHEME, path: "/Why this completion.md" });
-        this.changed.fire(document);
-        await vscode.commands.executeCommand("markdown.showPreviewToSide", document);
-    }
-
-    private write(report: Report): void {
-        const lines: string[] = [];
-        const place = escaped(`${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`);
-        lines.push("# Why this completion", "", `${place}, by ${report.model || "no model"}`, "", verdict(report), "");
-        if (report.text) {
-            const fence = "`".repeat(1 + Math.max(2, ...(report.text.match(/`+/g) ?? []).map((run) => run.length)));
-            lines.push(fence, ...report.text.split("\n"), fence, "");
+        const place = { viewColumn: vscode.ViewColumn.Beside, preserveFocus: true };
+        if (this.panel) {
+            this.panel.reveal(undefined, true);
         } else {
-            lines.push(`Nothing was suggested: ${report.reason}.`, "");
+            const options = { enableCommandUris: [OPEN] };
+            this.panel = vscode.window.createWebviewPanel("repoformer.why", "Why this completion", place, options);
+            this.panel.onDidDispose(() => (this.panel = undefined));
         }
-        lines.push("## Code from other files in the prompt", "");
-        for (const chunk of report.chunks) {
-            const name = escaped(`${chunk.path}:${chunk.start_line}-${chunk.end_line}`);
-            const place = vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` });
-            lines.push(`- ${chunk.score.toFixed(3)} [${name}](<${place.toString()}>)`);
-        }
-        if (report.chunks.length === 0) {
-            lines.push("None.");
-        }
-        lines.push("", trimmed(report));
-        lines.push("", "## Time", "", ...figures(report.timings_ms, " ms"));
-        lines.push("", "## Tokens", "", "What was not evaluated was in the cache.", "");
-        lines.push(...figures(report.stats, ""), "");
-        this.text = lines.join("\n");
+        this.panel.webview.html = page(report);
     }
 
     dispose(): void {
-        this.registered.dispose();
+        this.opening.dispose();
+        this.panel?.dispose();
     }
 }
 
-/** Text that Markdown shows as it is. */
+/** Open a file at a line, counted from 1, beside the page. */
+async function open(uri: string, line: number): Promise<void> {
+    const selection = new vscode.Range(line - 1, 0, line - 1, 0);
+    await vscode.window.showTextDocument(vscode.Uri.parse(uri), { viewColumn: vscode.ViewColumn.One, selection });
+}
+
+function page(report: Report): string {
+    const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
+    const chunks = report.chunks.map((chunk) => {
+        const link = `command:${OPEN}?${encodeURIComponent(JSON.stringify([chunk.uri, chunk.start_line]))}`;
+        const name = escaped(`${chunk.path}:${chunk.start_line}-${chunk.end_line}`);
+        return `${chunk.score.toFixed(3)} <a href="${link}" title="Open this code">${name}</a>`;
+    });
+    const text = report.text
+        ? `<pre>${escaped(report.text)}</pre>`
+        : `<p>Nothing was suggested: ${escaped(report.reason)}.</p>`;
+    return `<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>pre { padding: 1em; overflow-x: auto; background: var(--vscode-textCodeBlock-background);
+font-family: var(--vscode-editor-font-family); font-size: var(--vscode-editor-font-size) }</style></head><body>
+<h1>Why this completion</h1><p>${escaped(place)}, by ${escaped(report.model || "no model")}</p>
+<p>${verdict(report)}</p>${text}
+<h2>Code from other files in the prompt</h2>${chunks.length ? list(chunks) : "<p>None.</p>"}
+<p>${escaped(trimmed(report))}</p>
+<h2>Time</h2>${list(figures(report.timings_ms, " ms"))}
+<h2>Tokens</h2><p>What was not evaluated was in the cache.</p>${list(figures(report.stats, ""))}
+</body></html>`;
+}
+
+function list(entries: string[]): string {
+    return `<ul>${entries.map((entry) => `<li>${entry}</li>`).join("")}</ul>`;
+}
+
+/** Text that HTML shows as it is. */
 function escaped(text: string): string {
-    return text.replace(/[\\[\]`*_<>&]/g, "\\$&");
+    return text.replace(/[&<>"]/g, (each) => `&#${each.charCodeAt(0)};`);
 }
 
 function verdict({ decision }: Report): string {
     if (!decision) {
         return "No decision was made.";
     }
-    const outcome = decision.retrieve ? "**other files were read**" : "**this file was enough**";
+    const outcome = decision.retrieve ? "<b>other files were read</b>" : "<b>this file was enough</b>";
     if (decision.source === "policy") {
         return `By the policy, without asking the model: ${outcome}.`;
     }
@@ -125,5 +127,5 @@ function trimmed({ trimmed }: Report): string {
 }
 
 function figures(values: Record<string, number>, unit: string): string[] {
-    return Object.entries(values).map(([name, value]) => `- ${name.replaceAll("_", " ")}: ${value}${unit}`);
+    return Object.entries(values).map(([name, value]) => `${escaped(name.replaceAll("_", " "))}: ${value}${unit}`);
 }
