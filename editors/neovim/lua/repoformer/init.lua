@@ -44,8 +44,8 @@ local function before(key, name)
   return key
 end
 
---- Map `key` to `does` if `wanted` returns true, else to its earlier mapping. Both are mappings, because an expression is
---- evaluated under |textlock|, and the earlier mapping may edit the text.
+--- Map `key` to `does` if `wanted` returns true, else to its earlier mapping. Both are mappings, because Neovim
+--- evaluates an expression under |textlock|, and the earlier mapping may edit the text.
 ---@param key string|false
 ---@param action string Its name in `keys`
 ---@param wanted fun(): boolean

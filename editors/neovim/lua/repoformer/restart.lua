@@ -1,7 +1,7 @@
 --- Restart the server, on request and after a crash.
 ---
---- After a crash this happens at once. Neovim stops tracking a buffer that is edited while it has no client, and does not
---- start again for a later client.
+--- After a crash this happens at once. Neovim stops tracking a buffer that is edited while it has no client, and does
+--- not start again for a later client.
 
 local M = {}
 
