@@ -241,8 +241,8 @@ the project."
 ;;;###autoload
 (defun repoformer-ensure ()
   "Start the server for the current buffer's project, unless there is one.
-For hooks of major modes, such as `prog-mode-hook'.  It does nothing in modes that
-are not in `repoformer-modes'."
+For hooks of major modes, such as `prog-mode-hook'.  It does nothing in modes
+that are not in `repoformer-modes'."
   (interactive)
   (cond
    ((not (repoformer--serves-p))
@@ -426,7 +426,7 @@ many items to move on at once."
 
 (defun repoformer--tell-focus (&optional window)
   "Tell the server that the buffer of WINDOW is in front, and where point is.
-The server evaluates the prompt there.  WINDOW is the selected one where it is nil."
+The server evaluates the prompt there.  A nil WINDOW is the selected one."
   (when (memq window (list nil (selected-window)))
     (with-current-buffer (window-buffer window)
       (when-let* ((repoformer-mode)
@@ -559,8 +559,8 @@ After a pause in the typing there is one suggestion; request the others now."
   (repoformer--ask (current-buffer) 1))
 
 (defun repoformer--unless-indenting (command)
-  "COMMAND, unless TAB indents.
-It does if the line is blank and the suggestion begins with an indentation."
+  "COMMAND, or nil if TAB has to indent.
+That is where the line is blank and the suggestion begins with an indentation."
   (let ((rest (repoformer--rest)))
     (unless (and rest
                  (string-match-p "\\`[ \t]" rest)
