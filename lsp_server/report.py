@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def completion_report(completion: Completion) -> dict[str, Any]:
     """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`,
-    `withheld` (why the text was not sent to the server that was to write).
+    `withheld` (why the text was not sent to the server that was to write), `parsed`.
+
+    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked.
     """
     decision = completion.decision
     return {
@@ -28,6 +30,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "trimmed": list(completion.trimmed),
         "model": completion.model,
         "reason": completion.reason,
+        "parsed": completion.parsed,
         "withheld": completion.withheld,
     }
 

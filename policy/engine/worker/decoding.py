@@ -1,7 +1,7 @@
-"""Greedy decoding: from the logits behind a prompt to tokens, one after another, in one stream or several.
+"""Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
 
-Both functions are iterators that evaluate nothing before it is asked for: whoever stops iterating frees the engine.
-Beside them, what logits say of themselves.
+Both functions are iterators that evaluate only when the next token is requested, so a caller that stops iterating frees
+the engine. The module also has functions for probabilities.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from policy.prompting.prompt import Prompt
 
-FORK = 0.1  # the least probability of a token that another candidate begins with
+FORK = 0.1  # the minimum probability of the first token of another candidate
 
 
 class Pieces(Protocol):
-    """What decoding needs to know of a vocabulary: the bytes of a token, and the tokens by their bytes."""
+    """The interface of a vocabulary that decoding needs."""
 
     @property
     def index(self) -> PieceIndex:
@@ -33,16 +33,16 @@ class Pieces(Protocol):
         ...
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; nothing for a marker."""
+        """Return the bytes of a token, which are empty for a marker."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a generation starts: logits, shape (n_vocab,), and the bytes that its first tokens have to write.
+    """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to generate.
 
-    `base` are the tokens that were evaluated as a prompt. `expected` is what is left of the healed word
-    (`policy.prompting.healing`); the logits are not masked.
+    `base` has the tokens that were evaluated as a prompt. `expected` is the rest of the healed word
+    (`policy.prompting.healing`). The logits are not masked.
     """
 
     base: tuple[int, ...]
@@ -51,10 +51,11 @@ class Start:
 
 
 def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pieces) -> Start:
-    """Where a generation starts whose prompt and healed tokens were evaluated together.
+    """Return the start of a generation after its prompt and healed tokens were evaluated together.
 
-    `rows` are the logits behind the last tokens, at least one row before the healed ones. As long as the model would
-    write the healed tokens itself they count as written; the generation starts where it would write another one.
+    `rows` has the logits after the last tokens, with at least one row before the healed ones. Healed tokens that the
+    model would generate itself count as generated. The generation starts at the first one where it would generate
+    another token.
     """
     expected = prompt.healed_text.encode("utf-8", "replace")
     for number, token in enumerate(prompt.healed):
@@ -66,7 +67,7 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
 
 
 def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[int]:
-    """The likeliest token behind `slot`, then the likeliest behind that, without end."""
+    """Yield the most probable token after `slot`, then the most probable one after that, without end."""
     logits, expected = start.logits, start.expected
     while True:
         token = int(tokenizer.index.mask(logits, expected).argmax())
@@ -77,7 +78,7 @@ def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A token of one of several candidates. The first token of a later one comes with all that stands before it."""
+    """One token of a candidate. The first step of a later candidate has all its tokens so far."""
 
     candidate: int
     tokens: tuple[int, ...]
@@ -86,14 +87,15 @@ class Step:
 def candidates(
     cache: KvCache, slot: str, start: Start, tokenizer: Pieces, count: int, ends: Callable[[int], bool]
 ) -> Iterator[Step]:
-    """Up to `count` continuations of `slot`, side by side; each ends with a token that `ends` it.
+    """Yield up to `count` continuations of `slot` in parallel. Each ends with a token for which `ends` returns True.
 
-    Candidate 0 is the greedy one. Wherever another token than the likeliest is likely as well, another candidate
-    branches off it and goes on greedily, until there are enough. The others are evaluated in one batch, the greedy one
-    by itself, as it always is: a row in a batch is summed in another way, and might say something else.
+    Candidate 0 is the greedy one. Where another token than the most probable one is also probable, another candidate
+    branches off and continues greedily, until there are `count`. The other candidates are evaluated in one batch, and
+    the greedy one separately, as without candidates: in a batch, sums are rounded differently, which might change its
+    text.
     """
     slots = [slot]
-    said: list[list[int]] = [[]]
+    generated: list[list[int]] = [[]]
     expected = [start.expected]
     running = {0: start.logits}
     try:
@@ -102,7 +104,7 @@ def candidates(
             running = {number: tokenizer.index.mask(row, expected[number]) for number, row in running.items()}
             for number, row in running.items():
                 token = chosen[number] = int(row.argmax())
-                said[number].append(token)
+                generated[number].append(token)
                 yield Step(number, (token,))
             if 0 in running:
                 for token in _alternatives(running[0], count - len(slots)):
@@ -111,10 +113,10 @@ def candidates(
                     number = len(slots)
                     slots.append(f"{slot}/{number}")
                     cache.fork(slot, slots[number])
-                    said.append([*said[0][:-1], token])
+                    generated.append([*generated[0][:-1], token])
                     expected.append(expected[0])
                     chosen[number] = token
-                    yield Step(number, tuple(said[number]))
+                    yield Step(number, tuple(generated[number]))
             for number, token in chosen.items():
                 expected[number] = left_to_write(expected[number], tokenizer.piece(token))
             going = [number for number, token in chosen.items() if not ends(token)]
@@ -131,7 +133,7 @@ def candidates(
 
 
 def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
-    """Up to `count` tokens, other than the likeliest, that are likely enough to be meant; best first."""
+    """Return up to `count` tokens, other than the most probable one, with sufficient probability, best first."""
     if count <= 0:
         return []
     shifted = np.exp(logits - logits.max())
@@ -141,19 +143,22 @@ def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities over the whole vocabulary, in double precision: P(<cc>) is compared with a threshold."""
+    """Return the probabilities of the whole vocabulary.
+
+    They have double precision, because P(<cc>) is compared with a threshold.
+    """
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     result: NDArray[np.float64] = shifted / shifted.sum()
     return result
 
 
 def entropy(probabilities: NDArray[np.float64]) -> float:
-    """Shannon entropy in nats."""
+    """Return the Shannon entropy in nats."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
 
 
 def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
-    """`reading`, and how sure the model is of the first token that it would generate (`logits` may be masked)."""
+    """Return `reading` with the probability and the entropy of the first token to generate. `logits` may be masked."""
     probabilities = softmax(logits)
     return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))
