@@ -1,4 +1,4 @@
-"""A completion and how it came about as plain JSON values: one shape for the command line and for `repoformer/why`."""
+"""Convert a completion to JSON values, for the command line and for `repoformer/why`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`,
-    `withheld` (why the text was not sent to the server that was to write), `parsed`.
+    """Return the fields of `completion` as JSON values, with `hits` as `chunks`. See `Completion` for their meaning.
 
-    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked.
+    `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
+    grammar, whose texts are only checked for brackets and quotes.
     """
     decision = completion.decision
     return {
@@ -36,7 +36,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:
-    """Where a chunk stands (lines are one-based and inclusive) and how well it fits."""
+    """Return the location of a chunk (lines count from 1, inclusive) and its score."""
     chunk = hit.chunk
     return {
         "path": shown_path(chunk.path),
@@ -47,6 +47,6 @@ def hit_report(hit: Hit) -> dict[str, Any]:
 
 
 def to_json(value: object) -> str:
-    """JSON for standard output: characters as they are where its encoding has them all, escaped elsewhere."""
+    """Return JSON for standard output. Non-ASCII characters are escaped unless its encoding is UTF-8."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, indent=2, ensure_ascii=not unicode)
