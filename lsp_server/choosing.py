@@ -39,14 +39,14 @@ async def choose(
         try:
             supervisor = await make(candidate.model)
         except ModelError as error:
-            tell(f"{error} A smaller model is used in its place.")
+            tell(f"{error} A smaller model is used instead.")
             continue
         try:
             await supervisor.engine()
             speed = candidate.speed or await measure(supervisor, speeds, settings)
         except (ModelError, EngineError) as error:
             await supervisor.close()
-            tell(f"{error} A smaller model is used in its place.")
+            tell(f"{error} A smaller model is used instead.")
             continue
         except BaseException:
             await supervisor.close()

@@ -58,7 +58,7 @@ def share_interpreter() -> None:
     """Shorten the waits of the event loop, which shares its interpreter with the index's threads.
 
     Threads switch five times as often as by default. The objects that exist now stay until the end, so the garbage
-    collector is told to skip them. They took most of the time of the longest collections, which stopped all threads for
+    collector can skip them. They took most of the time of the longest collections, which stopped all threads for
     80 to 130 ms while many files were indexed.
     """
     sys.setswitchinterval(0.001)  # seconds
