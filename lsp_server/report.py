@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`."""
+    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`.
+
+    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked.
+    """
     decision = completion.decision
     return {
         "text": completion.text,
@@ -22,6 +25,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "trimmed": list(completion.trimmed),
         "model": completion.model,
         "reason": completion.reason,
+        "parsed": completion.parsed,
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.clock import Clock
-from policy.completion.shape import Shaper
+from policy.completion.shape import NOTHING, Shaper
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
@@ -58,11 +58,15 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The texts to show, best first, and the chunks in their prompt: `hits` as they were cut, `whole_hits` uncut."""
+    """The texts to show, best first, and the chunks in their prompt: `hits` as they were cut, `whole_hits` uncut.
+
+    Where there are no texts, `reason` says why.
+    """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
     whole_hits: tuple[Hit, ...] = ()
+    reason: str = ""
 
 
 class Attempt:
@@ -146,8 +150,10 @@ class Attempt:
         self.model = generation.model
         self._stats["generated_tokens"] = generation.tokens
         self._clock.add("model", generation.model_ms)
-        distinct = tuple(dict.fromkeys(filter(None, shown)))
-        return self._generated(distinct, hits, generation.prompt) if generation.prompt else Generated(distinct)
+        distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
+        reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
+        generated = Generated(distinct, reason=reason)
+        return self._with_chunks(generated, hits, generation.prompt) if generation.prompt else generated
 
     async def end(self) -> None:
         """Cancel what still runs."""
@@ -167,9 +173,9 @@ class Attempt:
         """Whether it has taken too long: there is something to show, or there will be nothing in time."""
         if seconds > 2 * self._patience:
             return True
-        return seconds > self._patience and bool(shaper.finish(text, complete=False))
+        return seconds > self._patience and bool(shaper.finish(text, complete=False).text)
 
-    def _generated(self, texts: tuple[str, ...], hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
+    def _with_chunks(self, generated: Generated, hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
         self._count(prompt)
         self._stats["context_tokens"] = prompt.context_tokens
         used = [(hits[used.index], used.end_line) for used in prompt.chunks]
@@ -177,7 +183,7 @@ class Attempt:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in used)
-        return Generated(texts, cut, tuple(hit for hit, _ in used))
+        return replace(generated, hits=cut, whole_hits=tuple(hit for hit, _ in used))
 
     def _generation(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
         branch = slot(self._document, "retrieved" if chunks else "plain")

@@ -81,6 +81,7 @@ class Pipeline:
             with clock.measure("shape"):  # while the engine works
                 # An automatic completion does not wait for a block: the line comes first.
                 shaper = Shaper(cursor, multiline=settings.multiline, bodies=not automatic)
+                shaper.prepare()
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, search, pinned, cursor, settings, shaper.scope)
@@ -102,9 +103,10 @@ class Pipeline:
             clock.finish(),
             attempt.stats(),
             attempt.model,
-            reason="" if text else "the model had nothing to add",
+            reason=generated.reason,
             trimmed=attempt.trimmed,
             others=tuple(others),
+            parsed=shaper.parsed,
         )
 
     async def _decide(

@@ -75,7 +75,8 @@ class Completion:
     found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the part of them spent
     inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
     says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
-    the cursor, "context" when chunks were cut or left out.
+    the cursor, "context" when chunks were cut or left out. `parsed` says whether the language has a grammar by which
+    the syntax of the text was checked; brackets and quotes always are.
     """
 
     text: str
@@ -87,3 +88,4 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    parsed: bool = True
