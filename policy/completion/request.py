@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit
+from policy.engine.messages import Surprise
 from policy.gating.decision import Decision, Policy, SelectionRule
+from policy.gating.keep import Estimate, Keep, Suggest, rest_of
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -20,7 +22,7 @@ class CompletionSettings:
     after twice as long in any case, because the user does not see a completion that comes later. An invoked request
     gets five times as long, and up to `candidates` texts. `ahead`: while idle, generate the completion that would
     follow the last one, and evaluate better chunks than the pinned ones; without it each request that retrieves waits
-    for a search.
+    for a search. `suggest` says how sure an automatic completion must be to be shown (`policy.gating.keep`).
     """
 
     policy: Policy = "selective"
@@ -33,6 +35,7 @@ class CompletionSettings:
     patience: float = 0.6
     candidates: int = 3
     ahead: bool = True
+    suggest: Suggest = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Request:
     """A completion wanted at `cursor`. `document` (usually the URI) names the slots of the KV cache.
 
     A value that is not None overrides the settings, except `threshold`, the calibrated one of the workspace, which a
-    threshold set by the user overrides. `ahead` False: do no idle work for this request.
+    threshold set by the user overrides. `ahead` False: do no idle work for this request. `shift` (log-odds) moves the
+    least probability at which its completion is shown, by what was learned of the workspace.
     """
 
     cursor: Cursor
@@ -50,6 +54,7 @@ class Request:
     multiline: bool | None = None
     threshold: float | None = None
     ahead: bool = True
+    shift: float = 0.0
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
         """Return `settings` with what this request overrides."""
@@ -76,7 +81,9 @@ class Completion:
     inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
     says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
     the cursor, "context" when chunks were cut or left out. `parsed` says whether the language has a grammar by which
-    the syntax of the text was checked; brackets and quotes always are.
+    the syntax of the text was checked; brackets and quotes always are. `surprises` are of the tokens of the text,
+    `shortened` says whether the model has written more of the first line, `keep` is the estimate that the model's
+    metadata carry, and `estimate` what it says here; without it every text is shown.
     """
 
     text: str
@@ -89,3 +96,12 @@ class Completion:
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     parsed: bool = True
+    surprises: tuple[Surprise, ...] = ()
+    shortened: bool = False
+    keep: Keep | None = None
+    estimate: Estimate | None = None
+
+    def rest(self, text: str) -> Completion:
+        """Return this completion once its text was typed up to `text`, its end."""
+        typed = len(self.text) - len(text)
+        return replace(self, text=text, surprises=rest_of(self.surprises, typed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import Budgets
@@ -103,12 +104,16 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What came of a `Trial`. `surprises` are -ln P of each generated token, the ending one included, in nats."""
+    """What came of a `Trial`. `surprises` are -ln P of each generated token, the ending one included, in nats.
+
+    `ends` are the lengths of the text after each of those tokens, in characters.
+    """
 
     text: str
     tokens: int
     ended: bool
     surprises: tuple[float, ...]
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,13 @@ class Tried:
     prompt: PromptStats
     completed: Completed
     truth: Truth | None = None
+
+
+class Surprise(NamedTuple):
+    """-ln P of a generated token, in nats, and how many characters the text has after it."""
+
+    end: int
+    nats: float
 
 
 @dataclass(frozen=True, slots=True)

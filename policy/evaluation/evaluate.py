@@ -118,6 +118,8 @@ async def evaluate(options: Options) -> Result:
                 tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
             )  # fmt: skip
             await both.close()
+            every = rows
+            rows = [row for row in every if not row.quiet]
             if not rows:
                 raise EvaluationError(_nothing(record.read_problems(out), interrupt.asked))
             by_id = {row.id: row for row in rows}

@@ -25,6 +25,7 @@ from policy.gating.evidence import evidence
 from . import record, table
 from .cutting import cut, stop_for
 from .retrieval import Retrieval
+from .shown import shown_of
 from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
@@ -174,6 +175,8 @@ def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading,
         nll_without=plain.truth.nats if plain.truth else None,
         nll_with=rich.truth.nats if rich.truth else None,
         truth_tokens=plain.truth.tokens if plain.truth else None,
+        shown_without=shown_of(task, plain.completed, ()),
+        shown_with=shown_of(task, rich.completed, [hits[used.index] for used in rich.prompt.chunks] if hits else ()),
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
         chunks=len(rich.prompt.chunks) if hits else 0,

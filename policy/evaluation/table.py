@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from policy.gating.evidence import Evidence
 from policy.gating.gate import Gate, Known, Scope
 
+from . import shown
+from .shown import Shown
 from .task import EvaluationError
 
 # What a row's tests say: that they pass, or (at the beginning of it) that they could not be run.
 PASS, NOT_RUN = "pass", "not run"
 HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # least fall of the cost of the truth that counts as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
+_SHOWN = frozenset({"shown_without", "shown_with"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,9 @@ class Row:
     the cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
     `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
     the tokens generated without context, `worst` the largest; `nll_without` and `nll_with` what the `truth_tokens`
-    tokens of the truth cost (nats, the ending token included). Counts are of tokens. `tests_*` are "" where no tests
-    were asked for, else "pass" or why not; "not run: …" where they could not be run.
+    tokens of the truth cost (nats, the ending token included). Counts are of tokens. `shown_*` is what an editor would
+    show of a completion (`shown.Shown`). `tests_*` are "" where no tests were asked for, else "pass" or why not;
+    "not run: …" where they could not be run.
 
     What has a default may be missing in files of earlier versions, and is None then.
     """
@@ -80,8 +84,15 @@ class Row:
     nll_without: float | None = None
     nll_with: float | None = None
     truth_tokens: int | None = None
+    shown_without: Shown | None = None
+    shown_with: Shown | None = None
     tests_without: str = ""
     tests_with: str = ""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to be suggested there: what is shown counts, similarity to nothing says nothing."""
+        return self.kind == "quiet"
 
     @property
     def gain(self) -> float:
@@ -182,6 +193,8 @@ def rewrite(file: Path, rows: Iterable[Row]) -> None:
 def _cell(name: str, value: object) -> object:
     if name in _TEXTS:
         return json.dumps(value)
+    if isinstance(value, Shown):
+        return json.dumps(value.to_json())
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -192,6 +205,8 @@ def _cell(name: str, value: object) -> object:
 def _value(name: str, kind: str, cell: str) -> Any:
     if name in _TEXTS:
         return json.loads(cell)
+    if name in _SHOWN:
+        return shown.from_json(json.loads(cell)) if cell else None
     if kind.endswith(" | None"):
         kind = kind.removesuffix(" | None")
         if not cell:

@@ -1,14 +1,15 @@
 """Greedy decoding: from the logits behind a prompt to tokens, one after another, in one stream or several.
 
-Both functions are iterators that evaluate nothing before it is asked for: whoever stops iterating frees the engine.
-Beside them, what logits say of themselves.
+Both functions are iterators that evaluate nothing before it is asked for: the engine is free once iteration stops.
+Each token comes with its surprise, -ln P in nats. That costs a sum over the vocabulary, a small part of the time of an
+evaluation. Beside them, what logits say of themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -65,14 +66,28 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
     return Start((*prompt.tokens, *prompt.healed), rows[-1])
 
 
-def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[int]:
+class Chosen(NamedTuple):
+    """A generated token and its surprise, -ln P in nats, among the tokens that may come there."""
+
+    token: int
+    surprise: float
+
+
+def likeliest(logits: NDArray[np.float32]) -> Chosen:
+    """The arg-max and its surprise."""
+    token = int(logits.argmax())
+    top = float(logits[token])
+    return Chosen(token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64))))
+
+
+def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
     """The likeliest token behind `slot`, then the likeliest behind that, without end."""
     logits, expected = start.logits, start.expected
     while True:
-        token = int(tokenizer.index.mask(logits, expected).argmax())
-        yield token
-        expected = left_to_write(expected, tokenizer.piece(token))
-        logits = cache.extend(slot, token)
+        chosen = likeliest(tokenizer.index.mask(logits, expected))
+        yield chosen
+        expected = left_to_write(expected, tokenizer.piece(chosen.token))
+        logits = cache.extend(slot, chosen.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ class Step:
     """A token of one of several candidates. The first token of a later one comes with all that stands before it."""
 
     candidate: int
-    tokens: tuple[int, ...]
+    chosen: tuple[Chosen, ...]
 
 
 def candidates(
@@ -93,7 +108,7 @@ def candidates(
     by itself, as it always is: a row in a batch is summed in another way, and might say something else.
     """
     slots = [slot]
-    said: list[list[int]] = [[]]
+    said: list[list[Chosen]] = [[]]
     expected = [start.expected]
     running = {0: start.logits}
     try:
@@ -101,19 +116,20 @@ def candidates(
             chosen: dict[int, int] = {}
             running = {number: tokenizer.index.mask(row, expected[number]) for number, row in running.items()}
             for number, row in running.items():
-                token = chosen[number] = int(row.argmax())
-                said[number].append(token)
-                yield Step(number, (token,))
+                best = likeliest(row)
+                chosen[number] = best.token
+                said[number].append(best)
+                yield Step(number, (best,))
             if 0 in running:
-                for token in _alternatives(running[0], count - len(slots)):
-                    if ends(token):
+                for other in _alternatives(running[0], count - len(slots)):
+                    if ends(other.token):
                         continue
                     number = len(slots)
                     slots.append(f"{slot}/{number}")
                     cache.fork(slot, slots[number])
-                    said.append([*said[0][:-1], token])
+                    said.append([*said[0][:-1], other])
                     expected.append(expected[0])
-                    chosen[number] = token
+                    chosen[number] = other.token
                     yield Step(number, tuple(said[number]))
             for number, token in chosen.items():
                 expected[number] = left_to_write(expected[number], tokenizer.piece(token))
@@ -126,18 +142,21 @@ def candidates(
             if 0 in going:
                 running = {0: cache.extend(slot, chosen[0]), **running}
     finally:
-        for other in slots[1:]:
-            cache.forget(other)
+        for branch in slots[1:]:
+            cache.forget(branch)
 
 
-def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
+def _alternatives(logits: NDArray[np.float32], count: int) -> list[Chosen]:
     """Up to `count` tokens, other than the likeliest, that are likely enough to be meant; best first."""
     if count <= 0:
         return []
     shifted = np.exp(logits - logits.max())
     best = np.argpartition(-shifted, count + 1)[: count + 1]
     ranked = sorted(best, key=lambda token: -shifted[token])[1:]
-    return [int(token) for token in ranked if shifted[token] >= FORK * shifted.sum()]
+    total = shifted.sum()
+    return [
+        Chosen(int(token), -float(np.log(shifted[token] / total))) for token in ranked if shifted[token] >= FORK * total
+    ]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from policy.engine.messages import Reading
+from policy.engine.worker.decoding import Chosen
 
 KEPT = 128  # prompts
 
@@ -18,7 +19,7 @@ TokenIds = tuple[int, ...]
 
 @dataclass(slots=True)
 class Recalled:
-    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included.
+    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included, with surprises.
 
     They follow `base`, the prompt and those of its healed tokens that the model would have written itself, and write
     `expected` first (`policy.prompting.healing`).
@@ -28,7 +29,7 @@ class Recalled:
     base: tuple[int, ...] = ()
     expected: bytes = b""
     reading: Reading | None = None
-    said: list[int] = field(default_factory=list)
+    said: list[Chosen] = field(default_factory=list)
 
 
 class Recall:

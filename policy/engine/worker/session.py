@@ -20,7 +20,16 @@ from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried
 from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
-from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
+from policy.engine.worker.decoding import (
+    Chosen,
+    Start,
+    candidates,
+    continuation,
+    likeliest,
+    softmax,
+    start_of,
+    with_first,
+)
 from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
@@ -46,13 +55,15 @@ WARM_GRAIN = 16  # tokens that an interrupted warming up may lose
 class Piece:
     """Some text of a generation, or of one of its candidates, and how many tokens that has so far.
 
-    `model_ms`: milliseconds inside llama.cpp, since the generation began.
+    `model_ms`: milliseconds inside llama.cpp, since the generation began. `surprises`: -ln P, in nats, of the
+    candidate's tokens since its last piece.
     """
 
     text: str
     tokens: int
     model_ms: float
     candidate: int = 0
+    surprises: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ class CompletionModel:
         result, start = self._evaluate(slot, prompt, grain)
         first = self._llama.index.mask(start.logits, start.expected)
         if not known.said:
-            known.base, known.expected, known.said = start.base, start.expected, [int(first.argmax())]
+            known.base, known.expected, known.said = start.base, start.expected, [likeliest(first)]
         spent = (time.perf_counter() - built) * 1e3
         decision = result.rows[-2] if selective else result.logits
         reading = with_first(self._judge(decision, len(prompt.whole), result.evaluated, spent), first)
@@ -185,17 +196,17 @@ class CompletionModel:
         writer: _Writer | None = None
         spent = _Spent(self._llama)
         count = 0
-        for token in self._said_and_going_on(slot, prompt, known, max_tokens):
-            if isinstance(token, Evaluated):
-                yield replace(stats, evaluated_tokens=token.evaluated, prefill_ms=token.milliseconds)
+        for step in self._said_and_going_on(slot, prompt, known, max_tokens):
+            if isinstance(step, Evaluated):
+                yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
             writer = writer or _Writer(self._llama, len(known.expected))
             count += 1
-            if self._ends(token):
+            if self._ends(step.token):
                 yield Done(count, True, spent.milliseconds)
                 return
-            if text := writer.write(token):
-                yield Piece(text, count, spent.milliseconds)
+            if text := writer.write(step):
+                yield Piece(text, count, spent.milliseconds, surprises=writer.take_surprises())
         yield Done(count, False, spent.milliseconds)
 
     def _several(
@@ -210,8 +221,8 @@ class CompletionModel:
             writer = writers.setdefault(step.candidate, _Writer(self._llama, len(start.expected)))
             if writer.tokens >= max_tokens:
                 break
-            if text := "".join(writer.write(token) for token in step.tokens if not self._ends(token)):
-                yield Piece(text, writer.tokens, spent.milliseconds, step.candidate)
+            if text := "".join(writer.write(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
+                yield Piece(text, writer.tokens, spent.milliseconds, step.candidate, writer.take_surprises())
         tokens = max(writer.tokens for writer in writers.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
@@ -228,33 +239,36 @@ class CompletionModel:
                 self._cache.evaluate(slot, start.base)
         return result, start
 
-    def _said_and_going_on(self, slot: str, prompt: Prompt, known: Recalled, limit: int) -> Iterator[int | Evaluated]:
+    def _said_and_going_on(
+        self, slot: str, prompt: Prompt, known: Recalled, limit: int
+    ) -> Iterator[Chosen | Evaluated]:
         """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
         said = known.said
         yield from said[:limit]
         left = limit - len(said)
-        if left <= 0 or (said and self._ends(said[-1])):
+        tokens = [chosen.token for chosen in said]
+        if left <= 0 or (tokens and self._ends(tokens[-1])):
             return
-        if said and self._cache.holds(slot, [*known.base, *said[:-1]]):
-            start = Start(known.base, self._cache.extend(slot, said[-1]), self._unwritten(known))
+        if tokens and self._cache.holds(slot, [*known.base, *tokens[:-1]]):
+            start = Start(known.base, self._cache.extend(slot, tokens[-1]), self._unwritten(known))
         else:
             result, start = self._evaluate(slot, prompt)
             known.base, known.expected = start.base, start.expected
             yield result
-            for token in said:  # one by one, as it was: see `KvCache.evaluate`
+            for token in tokens:  # one by one, as it was: see `KvCache.evaluate`
                 start = replace(start, logits=self._cache.extend(slot, token))
             start = replace(start, expected=self._unwritten(known))
-        for token in islice(continuation(self._cache, slot, start, self._llama), left):
-            said.append(token)
-            yield token
+        for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
+            said.append(chosen)
+            yield chosen
 
     def _unwritten(self, known: Recalled) -> bytes:
         """What of the healed word the tokens that were said have not written yet."""
         expected = known.expected
-        for token in known.said:
+        for chosen in known.said:
             if not expected:
                 break
-            expected = left_to_write(expected, self._llama.piece(token))
+            expected = left_to_write(expected, self._llama.piece(chosen.token))
         return expected
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
@@ -312,14 +326,21 @@ class _Writer:
         self.tokens = 0
         self._llama = llama
         self._skipped = skipped
+        self._surprises: list[float] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, token: int) -> str:
+    def write(self, chosen: Chosen) -> str:
         self.tokens += 1
-        piece = self._llama.piece(token)
+        self._surprises.append(round(chosen.surprise, 5))
+        piece = self._llama.piece(chosen.token)
         new = piece[self._skipped :]
         self._skipped -= len(piece) - len(new)
         return self._decoder.decode(new)
+
+    def take_surprises(self) -> tuple[float, ...]:
+        """-ln P of the tokens since the last call."""
+        taken, self._surprises = tuple(self._surprises), []
+        return taken
 
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:
