@@ -298,7 +298,13 @@ def _tried(values: protocol.Message) -> Tried:
     return Tried(
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
-        Completed(**{name: tuple(v) if isinstance(v, list) else v for name, v in values["completed"].items()}),
+        Completed(
+            **{
+                **values["completed"],
+                "surprises": tuple(values["completed"]["surprises"]),
+                "ends": tuple(values["completed"]["ends"]),
+            }
+        ),
         Truth(**values["truth"]) if values["truth"] else None,
     )
 

@@ -17,6 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
+from policy.gating.keep import carried
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
@@ -32,6 +33,7 @@ from . import (
     report,
     resample,
     runner,
+    showing,
     table,
     typist,
     unittests,
@@ -128,15 +130,19 @@ async def evaluate(options: Options) -> Result:
             typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.asked)
             if options.tests:
                 rows = _test(options, out, data, rows, lambda: interrupt.asked)
+                every = [*rows, *(row for row in every if row.quiet)]
     finally:
         await both.close()
         await serving.close()
     gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    writing = both.generators[0].info
+    writes = writing.metadata if writing else {}
     found = figures.compute(rows, gates, timed)
+    shown = showing.compute(every, gates, carried(writes))
     run = {**record.read_run(out), "typing": typing}
     problems = record.read_problems(out)
-    report.write(out, rows, found, run, problems)
-    said = tuple(report.findings(found, problems))
+    report.write(out, rows, found, run, problems, shown)
+    said = (*report.findings(found, problems), *report.shown_findings(shown))
     return Result(out, tuple(rows), said, deciding.model.name, description["model"]["sha256"], gates, interrupt.asked)
 
 
@@ -314,7 +320,8 @@ def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped:
             row = replace(row, tests_without=without, tests_with=with_)
         tested.append(row)
         bar(number + 1, len(rows))
-    table.rewrite(out / record.RESULTS, tested)
+    quiet = [row for row in table.read(out / record.RESULTS) if row.quiet]
+    table.rewrite(out / record.RESULTS, [*tested, *quiet])
     return tested
 
 

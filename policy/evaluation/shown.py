@@ -8,9 +8,9 @@ compared on results alone.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 from indexer.languages import parser_for
@@ -67,8 +67,10 @@ def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
     )
     truth = task.truth + cursor.suffix
     right = bool(task.truth.strip()) and _line(text + cursor.suffix) == _line(truth)
-    kept = len(os.path.commonprefix([text, truth])) if task.truth else 0
-    return Shown(text, right, kept, _breaks(cursor, text), values or {})
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(text, truth, strict=False))
+    kept = sum(1 for _ in same) if task.truth else 0
+    named = {str(name): value for name, value in (values or {}).items()}
+    return Shown(text, right, kept, _breaks(cursor, text), named)
 
 
 def _line(text: str) -> str:

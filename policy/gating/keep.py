@@ -71,8 +71,8 @@ class Keep:
         """Keys and values by which a GGUF file or a card carries it."""
         numbers: dict[str, float] = {
             "offset": self.offset, "threshold.balanced": self.balanced, "threshold.careful": self.careful,
-            **self.weights,
         }  # fmt: skip
+        numbers |= {str(feature): weight for feature, weight in self.weights.items()}
         return {_KEY + name: f"{value:.6g}" for name, value in numbers.items()}
 
 

@@ -74,7 +74,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
     """The rows of all of these runs; a blank that more than one of them drew counts once."""
-    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS)]
+    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
 
