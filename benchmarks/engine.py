@@ -1,8 +1,9 @@
-"""`python -m benchmarks.engine [MODEL]`: what llama.cpp makes of this machine, on the processor and on the GPU.
+"""`python -m benchmarks.engine [MODEL...]`: how fast each installed llama.cpp library runs a model on this machine.
 
-Both in one run: how fast a prompt is read and a completion written, how long a decision takes for a new place and for
-the keystroke after it, and how long the model takes to load. Prompts are cut out of this repository's own sources. On a
-build without a GPU the second half says so. `make gpu` compiles llama.cpp for CUDA first.
+Each library on the processor and, where it can use one, on the GPU: how fast a prompt is read and a completion written,
+how long a decision takes for a new place and for the keystroke after it, and how long the model takes to load. Prompts
+are cut out of this repository's own sources. The libraries take turns, `--rounds` times, so that what else the machine
+does meets all of them. `make native` compiles a library for this machine, `make gpu` one for CUDA.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.machine import describe
 from indexer.model import Cursor
 from policy.engine.client import Engine
+from policy.engine.libraries import Candidate, candidates
+from policy.engine.memory import size_of
 from policy.engine.messages import GenerationRequest, ModelInfo
 from policy.engine.settings import ALL_LAYERS, EngineSettings
 from policy.engine.supervisor import Supervisor
@@ -73,21 +77,46 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
+async def compare(model: Path, libraries: Sequence[Candidate], count: int, rounds: int) -> None:
+    """Print the figures of every library, on the processor and on the GPU."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for _round in range(rounds):
+        for library in libraries:
+            settings = EngineSettings(gpu_layers=0, library=str(library.path))
+            info, figures = await measure(model, settings, count)
+            measured = {"processor": figures}
+            if info.gpu_offload:
+                _info, measured["GPU"] = await measure(model, replace(settings, gpu_layers=ALL_LAYERS), count)
+            for device, figures in measured.items():
+                kept = found.setdefault(f"{library.origin}, {device}", {})
+                for what, values in figures.items():
+                    kept.setdefault(what, []).extend(values)
+    for name, kept in found.items():
+        print(f"\n{name}")
+        for what, values in kept.items():
+            p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
+            print(f"  {what:32} p50 {p50:9.1f}  p95 {p95:9.1f}  best {best(what, values):9.1f}")
+
+
+def best(what: str, values: list[float]) -> float:
+    """The fastest of them: the highest rate, or the shortest time."""
+    return max(values) if what.endswith("/s") else min(values)
+
+
 def main() -> None:
-    """Measure without and with the GPU."""
+    """Measure each model with each library."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("model", nargs="?", default="", help="a GGUF file; the default model otherwise")
+    parser.add_argument(
+        "models", nargs="*", default=[""], metavar="MODEL", help="GGUF files; the default model otherwise"
+    )
     parser.add_argument("--places", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    model = locate.resolve(options.model).path
-    print(f"{describe()}\n{model.name}, {model.stat().st_size / 1e6:.0f} MB")
-    for name, layers in (("processor", 0), ("GPU", ALL_LAYERS)):
-        info, figures = asyncio.run(measure(model, EngineSettings(gpu_layers=layers), options.places))
-        if layers and not info.gpu_offload:
-            print("GPU: this build of llama.cpp cannot use one; `make gpu` compiles one that can")
-            return
-        for what, values in figures.items():
-            print(f"{name:10} {what:32} p50 {percentile(values, 0.5):9.1f}  p95 {percentile(values, 0.95):9.1f}")
+    print(describe())
+    for name in options.models:
+        model = locate.resolve(name).path
+        print(f"\n{model.name}, {size_of(model) / 1e6:.0f} MB")
+        asyncio.run(compare(model, candidates(), options.places, options.rounds))
 
 
 if __name__ == "__main__":

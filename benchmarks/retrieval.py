@@ -102,7 +102,7 @@ def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset
     parser = parser_for(language_id)
     if parser is None:
         return frozenset()
-    found = set()
+    found: set[str] = set()
     source = text.encode()
     todo = [parser.parse(source).root_node]
     while todo:
@@ -233,7 +233,10 @@ def _measure_vectors(model: Path, snapshot: Snapshot, blanks: Sequence[Blank]) -
         return [recall(blank, retriever.search(blank.cursor, TOP)) for blank in blanks]
 
 
-def interval(values: Sequence[Sequence[float]], statistic: Callable[[Sequence[Sequence[float]]], float]) -> list[float]:
+Pairs = Sequence[tuple[float, float]]  # of a repository: the recalls of a blank by one method, and by the paper's
+
+
+def interval(values: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float]) -> list[float]:
     """Return the 95% interval of a statistic of repositories' values, by resampling repositories."""
     rng = random.Random(0)
     drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(1_000))
@@ -243,7 +246,7 @@ def interval(values: Sequence[Sequence[float]], statistic: Callable[[Sequence[Se
 def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     """Return each method's mean recall and its gain over the paper's, both with intervals."""
     methods = {}
-    names = [method.name for method in (*METHODS, *BY_VECTORS)]
+    names = [*(method.name for method in METHODS), *(method.name for method in BY_VECTORS)]
     for name in [name for name in names if all(name in of for of in results.values())]:
         pairs = [list(zip(of[name], of[PAPER.name], strict=True)) for of in results.values() if of[PAPER.name]]
         gain = _gain(pairs)
@@ -262,7 +265,7 @@ def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str,
     }
 
 
-def _gain(pairs: Sequence[Sequence[tuple[float, float]]]) -> float:
+def _gain(pairs: Sequence[Pairs]) -> float:
     mine = fmean(value for repository in pairs for value, _ in repository)
     return mine / max(fmean(value for repository in pairs for _, value in repository), 1e-9) - 1
 

@@ -12,6 +12,7 @@ line numbers meaningful to people and the code below free of special cases.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_DEPTH = 48  # below this nesting a long run of lines is cut blindly
 HEADER_COLUMNS = 160
 PARSED_LENGTH = 2_000_000  # characters; a longer file was not written by hand and would hold up those behind it
+# Children of an error node from which on a text is not taken for code: a query takes time with the square of them.
+MOST_ERRORS = 2_000
 _WORD = re.compile(r"\w")
 
 
@@ -57,6 +60,8 @@ class _Definition:
 
 # The rows of a chunk, its kind and its header.
 _Piece: TypeAlias = tuple[int, int, ChunkKind, str]
+# A named child of a node and its rows, half-open.
+_Child: TypeAlias = "tuple[tree_sitter.Node, int, int]"
 # The rows of a scope still to cut: definitions in it, kind, header of its first part, header of the others, node.
 _Scope: TypeAlias = "tuple[int, int, Sequence[_Definition], ChunkKind, str, str, tree_sitter.Node]"
 
@@ -96,6 +101,8 @@ def spans(text: str, language: Language | None, chunking: Chunking) -> list[Span
         return windows(count, chunking.window_lines, chunking.window_stride)
     source = text.encode("utf-8", "replace")
     tree = parser.parse(source)
+    if _is_beyond_repair(tree.root_node):
+        return windows(count, chunking.window_lines, chunking.window_stride)
     return _Cutter(source, text.split("\n"), count, tree.root_node, language, chunking).spans()
 
 
@@ -119,6 +126,7 @@ class _Cutter:
         self._chunking = chunking
         self._imports: list[tuple[int, int]] = []
         self._symbols: dict[int, list[str]] = {}
+        self._children: dict[int, list[_Child]] = {}  # by the id of their parent
         self._definitions = self._outline(language.id)
 
     def spans(self) -> list[Span]:
@@ -249,7 +257,7 @@ class _Cutter:
         if end - start <= limit:
             yield start, end, kind, header
             return
-        borders = _borders(node, start, end, limit)
+        borders = self._borders(node, start, end, limit)
         at = start
         while end - at > limit:
             cut, what = _best_border(borders, at, limit), kind
@@ -258,6 +266,36 @@ class _Cutter:
             yield at, cut, what, header if at == start else inner
             at = cut
         yield at, end, kind, header if at == start else inner
+
+    def _borders(self, node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
+        """Map each row at which a statement begins to its depth, looking only into nodes that may need a cut."""
+        borders: dict[int, int] = {}
+        level = [node]
+        for depth in range(MAX_DEPTH):
+            below = []
+            for parent in level:
+                for child, first, after in self._children_between(parent, start, end):
+                    if first > start and first > parent.start_point.row:
+                        borders.setdefault(first, depth)
+                    if after - first > limit // 3:
+                        below.append(child)
+            if not below:
+                break
+            level = below
+        return borders
+
+    def _children_between(self, parent: tree_sitter.Node, start: int, end: int) -> Sequence[_Child]:
+        """Return the named children of a node that reach into some rows; a file's root is asked for each of its parts.
+
+        They are in the order of their rows, so they are found without looking at the others.
+        """
+        children = self._children.get(parent.id)
+        if children is None:
+            children = [(child, child.start_point.row, _end_row(child)) for child in parent.named_children]
+            self._children[parent.id] = children
+        low = bisect_right(children, start, key=lambda child: child[2])
+        high = bisect_left(children, end, low, key=lambda child: child[1])
+        return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         """Join neighbours of one scope while they stay small; lines without a word go with what precedes them."""
@@ -302,25 +340,15 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
     return top
 
 
-def _borders(node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
-    """Map each row at which a statement begins to its depth, looking only into nodes that may need a cut."""
-    borders: dict[int, int] = {}
-    level = [node]
-    for depth in range(MAX_DEPTH):
-        below = []
-        for parent in level:
-            for child in parent.named_children:
-                first, after = child.start_point.row, _end_row(child)
-                if after <= start or first >= end:
-                    continue
-                if first > start and first > parent.start_point.row:
-                    borders.setdefault(first, depth)
-                if after - first > limit // 3:
-                    below.append(child)
-        if not below:
-            break
-        level = below
-    return borders
+def _is_beyond_repair(root: tree_sitter.Node) -> bool:
+    """Tell whether the parser has given a large part of a text up."""
+    todo = [root] if root.has_error else []
+    while todo:
+        node = todo.pop()
+        if node.is_error and node.child_count > MOST_ERRORS:
+            return True
+        todo.extend(child for child in node.children if child.has_error)
+    return False
 
 
 def _best_border(borders: dict[int, int], at: int, limit: int) -> int | None:

@@ -31,7 +31,7 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
     lines = text.split("\n")
     offsets = [0, *accumulate(len(line.encode("utf-8", "replace")) + 1 for line in lines)]
     words, counts, symbols, table = [], [], [], []
-    for cut, withheld in zip(cuts, _withheld(cuts, text, lines), strict=True):
+    for cut, withheld in zip(cuts, _withheld(cuts, text, lines, language.id if language else ""), strict=True):
         body = "\n".join(lines[cut.start_line - 1 : cut.end_line])
         counted = word_counts(body)
         pairs = sorted((key(word), min(count, 255)) for word, count in counted.items())
@@ -58,9 +58,9 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
     )
 
 
-def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str]) -> list[bool]:
+def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str], language: str) -> list[bool]:
     """Tell of each chunk whether a secret reaches into its lines or is shown by its header."""
-    found = list(secret_spans(text))
+    found = list(secret_spans(text, language))
     if not found:
         return [False] * len(cuts)
     ends = list(accumulate(len(line) + 1 for line in lines))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from inotify_simple import INotify, flags
 
-from indexer.watching import MISSING
+from indexer.scans import MISSING
 
 LIMIT = "the limit of watched folders is reached (fs.inotify.max_user_watches)"
 _MASK = (

@@ -1,7 +1,8 @@
 """The language table: one row a language says everything the project knows about it.
 
-A row names the file endings, the line comment (prompts show retrieved code as comments), the LSP ids, and where the
-grammar comes from. What a function, a class or an import looks like is a tree-sitter query in `queries`.
+A row names the file endings, the line comment (prompts show retrieved code as comments), the language ids (those of
+LSP, and what Vim, Emacs, Helix and Sublime Text send), and where the grammar comes from. What a function, a class or an
+import looks like is a tree-sitter query in `queries`.
 Adding a language is one row and, if it has a grammar, one query. Grammars load on first use: a process that never
 meets Scala never loads it. A row without a grammar still gets the paper's line windows and a comment prefix.
 """
@@ -43,58 +44,74 @@ class Language:
 
 _ROWS = (
     Language("python", (".py", ".pyi", ".pyw"), "# ", "tree_sitter_python:language", "python",
-             filenames=("SConstruct", "SConscript", "wscript", "Snakefile")),
+             filenames=("SConstruct", "SConscript", "wscript", "Snakefile"), lsp_ids=("python3", "py")),
     Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language",
              "ecmascript javascript",
-             lsp_ids=("javascriptreact",)),
+             lsp_ids=("javascriptreact", "js", "jsx", "javascript.jsx")),
     Language("typescript", (".ts", ".mts", ".cts"), "// ", "tree_sitter_typescript:language_typescript",
-             "ecmascript typescript"),
+             "ecmascript typescript", lsp_ids=("ts",)),
     Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx",
              "ecmascript typescript",
-             lsp_ids=("typescriptreact",)),
+             lsp_ids=("typescriptreact", "typescript.tsx")),
     Language("java", (".java",), "// ", "tree_sitter_java:language", "java"),
-    Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp"),
-    Language("go", (".go",), "// ", "tree_sitter_go:language", "go"),
-    Language("rust", (".rs",), "// ", "tree_sitter_rust:language", "rust"),
+    Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp",
+             lsp_ids=("cs", "c-sharp", "c#")),
+    Language("go", (".go",), "// ", "tree_sitter_go:language", "go",
+             lsp_ids=("golang",)),
+    Language("rust", (".rs",), "// ", "tree_sitter_rust:language", "rust",
+             lsp_ids=("rs", "rustic")),
     Language("c", (".c",), "// ", "tree_sitter_c:language", "c"),
     # A header may be C or C++: the C++ grammar reads both.
     Language("cpp", (".cpp", ".cc", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".inl", ".cu",
-                     ".cuh"), "// ", "tree_sitter_cpp:language", "cpp", lsp_ids=("cuda-cpp",)),
+                     ".cuh"), "// ", "tree_sitter_cpp:language", "cpp", lsp_ids=("cuda-cpp", "c++", "cxx", "cuda")),
     Language("ruby", (".rb", ".rake", ".gemspec", ".ru"), "# ", "tree_sitter_ruby:language", "ruby",
-             filenames=("Rakefile", "Gemfile", "Vagrantfile", "Podfile", "Fastfile", "Brewfile", "Guardfile")),
+             filenames=("Rakefile", "Gemfile", "Vagrantfile", "Podfile", "Fastfile", "Brewfile", "Guardfile"),
+             lsp_ids=("rb", "enh-ruby")),
     Language("php", (".php", ".phtml"), "// ", "tree_sitter_php:language_php", "php"),
-    Language("kotlin", (".kt", ".kts"), "// ", "tree_sitter_kotlin:language", "kotlin"),
+    Language("kotlin", (".kt", ".kts"), "// ", "tree_sitter_kotlin:language", "kotlin",
+             lsp_ids=("kt",)),
     Language("swift", (".swift",), "// ", "tree_sitter_swift:language", "swift"),
     Language("scala", (".scala", ".sc", ".sbt"), "// ", "tree_sitter_scala:language", "scala"),
     Language("lua", (".lua",), "-- ", "tree_sitter_lua:language", "lua"),
     Language("bash", (".sh", ".bash", ".zsh", ".ksh"), "# ", "tree_sitter_bash:language", "bash",
-             filenames=(".bashrc", ".zshrc", ".profile"), lsp_ids=("shellscript",)),
+             filenames=(".bashrc", ".zshrc", ".profile"),
+             lsp_ids=("shellscript", "sh", "zsh", "ksh", "dash", "shell", "shell-script", "shell script")),
     Language("clojure", (".clj", ".cljs", ".cljc"), "; "),
     Language("dart", (".dart",), "// "),
     Language("elixir", (".ex", ".exs"), "# "),
     Language("erlang", (".erl", ".hrl"), "% "),
-    Language("fsharp", (".fs", ".fsx"), "// "),
+    Language("fsharp", (".fs", ".fsx"), "// ",
+             lsp_ids=("f#",)),
     Language("graphql", (".graphql", ".gql"), "# "),
     Language("groovy", (".groovy", ".gradle"), "// ", filenames=("Jenkinsfile",)),
     Language("haskell", (".hs",), "-- "),
     Language("julia", (".jl",), "# "),
     Language("nim", (".nim",), "# "),
-    Language("objective-c", (".m", ".mm"), "// "),
-    Language("ocaml", (".ml", ".mli"), "// "),
-    Language("perl", (".pl", ".pm"), "# "),
-    Language("powershell", (".ps1", ".psm1"), "# "),
-    Language("proto", (".proto",), "// ", lsp_ids=("proto3",)),
-    Language("r", (".r",), "# "),
+    Language("objective-c", (".m", ".mm"), "// ",
+             lsp_ids=("objc", "objcpp", "objective-cpp", "objectivec", "objective-c++")),
+    Language("ocaml", (".ml", ".mli"), "// ",
+             lsp_ids=("ocaml.interface", "tuareg")),
+    Language("perl", (".pl", ".pm"), "# ",
+             lsp_ids=("cperl",)),
+    Language("powershell", (".ps1", ".psm1"), "# ",
+             lsp_ids=("ps1",)),
+    Language("proto", (".proto",), "// ", lsp_ids=("proto3", "protobuf")),
+    Language("r", (".r",), "# ",
+             lsp_ids=("rsplus", "ess-r")),
     Language("solidity", (".sol",), "// "),
     Language("sql", (".sql",), "-- "),
     Language("svelte", (".svelte",), "// "),
-    Language("terraform", (".tf",), "# "),
-    Language("cython", (".pyx", ".pxd", ".pxi"), "# "),
+    Language("terraform", (".tf",), "# ",
+             lsp_ids=("tf", "hcl", "terraform-vars")),
+    Language("cython", (".pyx", ".pxd", ".pxi"), "# ",
+             lsp_ids=("pyrex",)),
     Language("vue", (".vue",), "// "),
     Language("zig", (".zig",), "// "),
     Language("cmake", (".cmake",), "# ", filenames=("CMakeLists.txt",)),
-    Language("makefile", (".mk",), "# ", filenames=("Makefile", "GNUmakefile")),
-    Language("dockerfile", (".dockerfile",), "# ", filenames=("Dockerfile", "Containerfile")),
+    Language("makefile", (".mk",), "# ", filenames=("Makefile", "GNUmakefile"),
+             lsp_ids=("make", "makefile-gmake", "makefile-bsdmake")),
+    Language("dockerfile", (".dockerfile",), "# ", filenames=("Dockerfile", "Containerfile"),
+             lsp_ids=("docker",)),
 )  # fmt: skip
 
 SHEBANG_LENGTH = 256  # bytes that are read of a file to know its interpreter
@@ -131,7 +148,7 @@ def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Langu
     The client's language id (`lsp_id`) counts more than the file's ending: the user may have set that `.inc` is PHP.
     The first line of `text` counts if the name has no ending.
     """
-    if known := _BY_LSP_ID.get(lsp_id):
+    if known := _BY_LSP_ID.get(lsp_id.lower()):
         return known
     pure = PurePath(path)
     if known := _BY_FILENAME.get(pure.name.lower()) or _BY_EXTENSION.get(pure.suffix.lower()):

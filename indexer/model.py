@@ -7,11 +7,22 @@ workspace folder.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 ChunkKind = Literal["imports", "function", "class", "block", "window"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shown_path(path: str) -> str:
+    """Return a path as text that can be encoded, for prompts, JSON and people.
+
+    Python holds the bytes of a file name that are not UTF-8 as surrogates; each becomes the replacement character.
+    """
+    return path if path.isascii() else _SURROGATE.sub("\ufffd", path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
+from indexer.locations import Locations
 from indexer.machine_written import is_minified, says_generated
 from indexer.rules import Reason, Rules
 from indexer.settings import IndexSettings
@@ -34,17 +35,23 @@ def read(file: Path, max_bytes: int) -> bytes | Reason:
 
 def decode(data: bytes) -> str | Reason:
     """Turn a file's bytes into text that is worth indexing."""
+    text = text_of(data)
+    return text if isinstance(text, Reason) else check_text(text)
+
+
+def text_of(data: bytes) -> str | Reason:
+    """Turn a file's bytes into text, whatever it is worth; a reason where they are none."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
-    if not encoding:
-        if b"\0" in data:
-            return Reason("binary", "it holds a NUL byte")
-        try:
-            return check_text(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
-                return Reason("binary", "it holds control characters and is not UTF-8")
-            return check_text(data.decode("latin-1"))
-    return check_text(data.decode(encoding, "replace"))
+    if encoding:
+        return data.decode(encoding, "replace")
+    if b"\0" in data:
+        return Reason("binary", "it holds a NUL byte")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
+            return Reason("binary", "it holds control characters and is not UTF-8")
+        return data.decode("latin-1")
 
 
 def check_text(text: str) -> str | Reason:
@@ -58,11 +65,12 @@ def check_text(text: str) -> str | Reason:
 
 def why_not(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
     """Return why a file (absolute path) is left out of the index of these folders; None if it belongs in."""
-    inside = [root for root in roots if file.is_relative_to(root)]
-    if not inside:
+    locations = Locations(str(root) for root in roots)
+    key = locations.key(locations.real_entry(str(file)))
+    if key is None:
         return Reason("outside", f"{file} lies in no folder of the workspace")
-    root = max(inside, key=lambda at: len(at.parts))
-    reason = Rules(root, settings).why_not(file.relative_to(root).as_posix())
+    root, path = key
+    reason = Rules(Path(root), settings).why_not(path)
     if reason is not None:
         return reason
     data = read(file, settings.max_file_bytes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -45,7 +45,13 @@ _DIRECTORIES = frozenset((
     ".pytest_cache", ".hypothesis", ".cache", ".gradle", ".idea", ".vs", ".next", ".nuxt", ".svelte-kit",
     ".terraform", ".ssh", ".gnupg", ".aws", ".kube", ".dart_tool", ".ipynb_checkpoints",
 ))  # fmt: skip
+_PRIVATE_DIRECTORIES = frozenset((".ssh", ".gnupg", ".aws", ".kube"))
 _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
+
+
+def printable(text: str) -> str:
+    """Return a text in which the bytes of names that are not UTF-8 are shown as escapes, so that it can be printed."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,9 @@ class Reason:
 
     rule: Rule
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", printable(self.detail))
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.detail}"
@@ -254,3 +263,27 @@ def _no_kind(path: str) -> Reason:
 
 def _link(path: Path) -> Reason:
     return Reason("link", f"{path} is a link; what it points to is indexed where it lies, if that is in the workspace")
+
+
+def why_private(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
+    """Return why the text of a file (absolute path) must stay on this machine; None where it need not.
+
+    These are the rules by which the user, or a name, says that a file is not for others. That a file is of no use in
+    the index, because of its kind or size, says nothing of the kind. A link is judged as what it points to, too.
+    """
+    try:
+        real = file.resolve()
+    except (OSError, RuntimeError):  # links that go round in a circle
+        real = file
+    for place, folders in ((file, roots), (real, [root.resolve() for root in roots])):
+        if _SECRET_NAME.fullmatch(place.name):
+            return Reason("secret", f"a file named {place.name} may hold secrets")
+        if shut := _PRIVATE_DIRECTORIES.intersection(place.parent.parts):
+            return Reason("secret", f"what is in {min(shut)} may be secret")
+        inside = [root for root in folders if place.is_relative_to(root) and place != root]
+        if inside:
+            root = max(inside, key=lambda at: len(at.parts))
+            reason = Rules(root, settings).why_not(place.relative_to(root).as_posix(), buffer="")
+            if reason is not None and reason.rule in ("secret", "exclude", "ignored", "directory"):
+                return reason
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+MISSING = "it is not there"  # why a folder has no events, and has to be looked for from time to time
 SHARE = 10  # a folder without events is compared at most a tenth of the time
 
 

@@ -1,12 +1,14 @@
 r"""Where does a text hold something like a secret? What lies there is not shown to a model.
 
-The rules are those that scanners agree on: token formats that name their issuer, private key blocks, and a literal
-assigned to a name like `password` or `api_key` that is random enough to be one. They err on the side of withholding:
-a chunk too few costs a little quality, a key in a prompt may end up in a file. They are asked of a whole file, since a
-key of many lines is recognised by its first one.
+The rules are those that scanners agree on: token formats that name their issuer, private key blocks, and a value that
+is given to a name like `password` or `api_key` and is random enough to be one. A value has quotes in most languages. It
+has none in shell scripts, Dockerfiles and Makefiles, and within strings and comments (`Password=...;` in a connection
+string). The rules err on the side of withholding: a chunk too few costs a little quality, a key in a prompt may end up
+in a file. They are asked of a whole file, since a key of many lines is recognised by its first one.
 
-A scanner library was weighed and not taken: detect-secrets reads files line by line through some twenty plugin
-objects, about 100 times slower than the search below, which has to run over every file of a workspace.
+A scanner library was weighed and not taken: detect-secrets reads files line by line through some twenty plugin objects,
+about 100 times slower than the search below, which has to run over every file of a workspace. So that the search stays
+fast, each rule begins with a literal that `in` or `find` looks for, and regular expressions only see what is around it.
 """
 
 from __future__ import annotations
@@ -21,45 +23,209 @@ _TOKENS = tuple(
     (literal, re.compile(pattern))
     for literal, pattern in (
         # Up to its end, or as far as a key may reach where that is missing.
-        ("PRIVATE KEY", r"(?s)-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?:.{0,20000}?-----END|.{0,20000})"),
-        ("AKIA", r"\bAKIA[0-9A-Z]{16}\b"),  # AWS
-        ("ASIA", r"\bASIA[0-9A-Z]{16}\b"),
-        ("gh", r"\bgh[pousr]_[A-Za-z0-9]{36}"),  # GitHub
-        ("github_pat_", r"\bgithub_pat_\w{22,}"),
-        ("glpat-", r"\bglpat-[\w-]{20}"),  # GitLab
-        ("xox", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),  # Slack
+        ("PRIVATE KEY", r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?:.{0,20000}?-----END|.{0,20000})"),
+        ("PuTTY-User-Key-File", r"(?s)PuTTY-User-Key-File-\d.{0,20000}?Private-MAC|PuTTY-User-Key-File-\d.{0,20000}"),
+        ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
+        *(
+            (start, rf"(?<![A-Z0-9]){start}[A-Z0-9]{{16,17}}(?![A-Z0-9])")  # AWS
+            for start in ("AKIA", "ASIA", "ABIA", "ACCA", "A3T")
+        ),
+        ("AccountKey=", r"AccountKey=[A-Za-z0-9+/=]{40,}"),  # Azure
+        ("SharedAccessKey=", r"SharedAccessKey=[A-Za-z0-9+/=]{40,}"),
+        ("sig=", r"[?&]sig=[A-Za-z0-9%+/=]{40,}"),
         ("AIza", r"\bAIza[\w-]{35}"),  # Google
+        ("GOCSPX-", r"\bGOCSPX-[\w-]{20,}"),
+        ("ya29.", r"\bya29\.[\w-]{20,}"),
+        *((f"gh{kind}_", rf"\bgh{kind}_[A-Za-z0-9]{{36}}") for kind in "pousr"),  # GitHub
+        ("github_pat_", r"\bgithub_pat_\w{22,}"),
+        *(
+            (f"gl{kind}-", rf"\bgl{kind}-[\w-]{{16,}}")  # GitLab
+            for kind in ("pat", "dt", "ft", "rt", "soat", "ptt", "agent", "oas", "imt", "cbt", "ffct")
+        ),
+        ("GR1348941", r"\bGR1348941[\w-]{20,}"),
+        ("xox", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),  # Slack
+        ("xapp-", r"\bxapp-[A-Za-z0-9-]{20,}"),
+        ("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/-]{20,}"),
+        ("/api/webhooks/", r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{30,}"),
         ("k_live_", r"\b[rs]k_live_[A-Za-z0-9]{16,}"),  # Stripe
-        ("sk-", r"\bsk-(?:ant-|proj-)?[\w-]{32,}"),  # model providers
-        ("npm_", r"\bnpm_[A-Za-z0-9]{36}\b"),  # package registries
-        ("pypi-AgEI", r"pypi-AgEI[\w-]{50,}"),
+        ("k_test_", r"\b[rs]k_test_[A-Za-z0-9]{16,}"),
+        ("whsec_", r"\bwhsec_[A-Za-z0-9+/=]{24,}"),
+        ("sk-", r"\bsk-(?:ant-|proj-|or-)?[\w-]{32,}"),  # model providers
+        ("T3BlbkFJ", r"[\w-]{0,100}T3BlbkFJ[\w-]+"),
+        ("hf_", r"\bhf_[A-Za-z0-9]{30,}"),
+        ("gsk_", r"\bgsk_[A-Za-z0-9]{40,}"),
+        ("npm_", r"\bnpm_[A-Za-z0-9]{36}"),  # package registries
+        ("_auth", r"_auth(?:Token)?\s*=\s*[^\s$\"']{8,}"),
+        ("pypi-AgE", r"pypi-AgE[\w-]{50,}"),
+        ("oy2", r"\boy2[a-z0-9]{43}\b"),
         ("SG.", r"\bSG\.[\w-]{22}\.[\w-]{43}"),  # SendGrid
-        ("eyJ", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),  # JSON web token
-        ("://", r"""://[^/\s:@'"{}$<>%]{1,64}:[^/\s:@'"{}$<>%]{6,64}@"""),  # a URL with a password
+        ("-us", r"\b[0-9a-f]{32}-us\d{1,2}\b"),  # Mailchimp
+        ("key-", r"\bkey-[0-9a-z]{32}\b"),  # Mailgun
+        ("wilio", r"\b(?:AC|SK)[a-z0-9]{32}\b"),
+        ("rtifactory", r"(?<![\w+/=])AP[\dA-F][A-Za-z0-9]{8,}(?![\w+/=])(?=[\s\"'&;,]|$)"),
+        ("AKC", r"(?<![\w+/=])AKC[A-Za-z0-9]{10,}"),  # Artifactory
+        ("sq0", r"\bsq0(?:csp|atp)-[\w-]{22,}"),  # Square
+        ("EAAA", r"\bEAAA[\w-]{60}\b"),
+        ("shp", r"\bshp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}"),  # Shopify
+        ("iscord", r"(?<![\w.-])[MNO][A-Za-z\d_-]{23,25}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])"),
+        (":AA", r"\b\d{8,10}:AA[\w-]{33}\b"),  # Telegram
+        ("_v1_", r"\bdo[opr]_v1_[a-f0-9]{64}"),  # DigitalOcean
+        ("dapi", r"\bdapi[a-f0-9]{32}"),  # Databricks
+        ("hvs.", r"\bhv[sb]\.[\w-]{24,}"),  # Vault
+        ("dp.", r"\bdp\.(?:pt|st|ct|scim|audit)\.[A-Za-z0-9]{40,}"),  # Doppler
+        ("glsa_", r"\bgl(?:c|sa)_[A-Za-z0-9+/=_]{32,}"),  # Grafana
+        ("NRAK-", r"\bNRAK-[A-Z0-9]{27}"),  # New Relic
+        ("sntry", r"\bsntry[su]_[A-Za-z0-9+/=_]{40,}"),  # Sentry
+        ("ATATT3", r"\bATATT3[\w=-]{20,}"),  # Atlassian
+        ("ATBB", r"\bATBB\w{20,}"),
+        ("lin_api_", r"\blin_api_[A-Za-z0-9]{40}"),
+        ("PMAK-", r"\bPMAK-[a-f0-9]{24}-[a-f0-9]{34}"),
+        # JSON web token; its header is short, and without a limit each "eyJ" of a long run would be a start of its own.
+        ("eyJ", r"\beyJ[\w+/=-]{10,1000}\.e[\w+/=-]{10,}(?:\.[\w+/=-]*)?"),
+        ("://", r"""://[^/\s:@'"{}$<>%]{0,64}:[^/\s:@'"{}$<>]{4,128}@"""),  # a URL with a password
     )
 )
-_LITERAL = re.compile(r"""["']([^"'\s]{6,200})["']""")
-_ASSIGNED_TO = re.compile(
-    r"""(?:pass(?:word|wd|phrase)?|pwd|secret|token|api_?-?key|access_?-?key|auth_?-?key|private_?-?key|credentials?)
-    [\w\]\["'-]{0,24}\s{0,4}(?:(?::[^=\n]{0,24}=|:?=)[\s(\\]{0,24}|(?:=>|:)\s{0,4})[bru]{0,2}$""",
+# What the names below contain, in lower case, and the names.
+_STEMS = ("pass", "pwd", "secret", "token", "credential", "bearer", "key", "auth", "connection")
+_NAME = re.compile(
+    r"""pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|bearer|connection_?string|apikey
+    |(?:api|access|auth|private|account|signing|encryption|decryption|master|shared|service|storage|session|client
+      |webhook|deploy|license|subscription|secret|admin)[_. -]?key
+    |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
-_PLACEHOLDER = re.compile(r"[{}<>$%*]|x{4,}|\.\.\.|example|changeme|placeholder|your[_-]|test|dummy|sample", re.I)
+_AROUND = 20  # characters before and behind a stem, in which its name lies
+_REACH = 400  # characters behind a name, in which its value lies
+# What may come between a name and its value, and the value: with quotes, in any language.
+_QUOTED = re.compile(
+    r"""[\w.\]\["'-]{0,24}\s{0,4}
+    (?: (?::[^=\n]{0,24}=|[:?+!=]?={1,3})[\s(\\]{0,24}  # assigned, compared
+      | (?:=>|->|:|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{0,4}  # the value of a key, a default
+      | \(\s{0,4}                                       # set_password("...")
+      | (?<=\s)(?!`)                                    # #define PASSWORD "...", WITH PASSWORD '...'
+    )[bBruUfL@$]{0,2}(["'`])(\S{6,200}?)\1""",
+    re.VERBOSE,
+)
+# A declaration with the type behind the name: `var password string = "..."`.
+_TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
+_VALUE = r"""([^\s"'`;&|()<>\[\]\\,]{6,200})"""
+# Without quotes, in these languages ("" is text of no known language).
+_BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
+_BARE = re.compile(rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))\s{{0,8}}|[ \t]{{1,8}}){_VALUE}""")
+# Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a string of many lines), an
+# option of a command, and within a string or a comment.
+_DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
+_LINE_BEFORE, _LINE = (
+    re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Z0-9_]*$"),
+    re.compile(rf"[A-Z0-9_]*={_VALUE}[ \t]*(?:\n|\Z)"),
+)
+_OPTION_BEFORE = re.compile(r"(?<![\w-])--?[\w-]*$")
+_OPTION = re.compile(rf"""[\w-]{{0,12}}["']?[=,\s]\s?["']?{_VALUE}""")
+_WITHIN = re.compile(rf"""[\w-]{{0,24}}\s{{0,2}}[:=]\s{{0,2}}{_VALUE}""")
+_AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
+_COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
+# AWS's secret keys have no format of their own but their length.
+_AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
+# Where the name is not just before the value.
+_IN_CONTEXT = tuple(
+    (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE))
+    for literals, pattern in (
+        (
+            ("identified", "IDENTIFIED", "Identified"),
+            r"""identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?["']([^"'\n]{4,200})""",
+        ),
+        (
+            ("variable",),
+            rf"""variable\s+"[^"\n]*(?:{_NAME.pattern})[^"\n]*"\s*
+            \{{[^{{}}]{{0,400}}?default\s*=\s*"([^"\n]{{6,200}})""",
+        ),
+        (
+            ("uthorization",),
+            r"""authorization["']?\s*[:=,]\s*["']?(?:bearer|basic|token|apikey)\s+([\w.+/=~-]{8,})""",
+        ),
+        (("curl", "--user", "wget"), r"""(?<!\S)(?:-u|--user)[=\s]\s*["']?[\w.@+-]+:([^\s"'@$]{6,})"""),
+        (("mysql", "mariadb"), r"""\b(?:mysql|mariadb)[\w-]*\b[^\n]{0,120}?\s-p([^\s"'$]{6,})"""),
+        (("sshpass",), r"""sshpass\s+-p\s*["']?([^\s"'$]{6,})"""),
+    )
+)
+
+_PLACEHOLDER = re.compile(
+    r"(?:^|:)\*|\*$|\$\{|\$\(|^\$\w+$|^\$env:|\{\{|^\{[\w.]*\}$|^<[^<>]+>$|^%\w+%?$|%\(|\*{3,}|x{4,}|\.\.\."
+    r"|example|change_?me"
+    r"|placeholder|your[_-]|dummy|sample|redacted|^test|test$|[_-]test|test[_-]|^\W+$",
+    re.IGNORECASE,
+)
+_PATH = re.compile(r"(?:[~.]{0,2}/[\w./@-]+|[\w-]+(?:/[\w-]+)*\.(?:pem|key|txt|json|ya?ml|py|js|ts|go|sh|env|crt|cfg))")
+_CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+|[a-z_]+=\w+")  # `settings.PASSWORD`, `verbose=True`
 
 
-def secret_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where (start, end) a text seems to hold a key, a token or a password literal, in no order."""
+def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
+    """Yield where (start, end) a text seems to hold a key, a token or a password, in no order.
+
+    `language` is an id of `indexer.languages`, "" for none.
+    """
     for literal, pattern in _TOKENS:
-        if literal in text:
-            yield from (match.span() for match in pattern.finditer(text))
-    for match in _LITERAL.finditer(text):
-        if _random(match[1]) and _ASSIGNED_TO.search(text, max(match.start() - 80, 0), match.start()):
+        if (first := text.find(literal)) >= 0:
+            yield from (match.span() for match in pattern.finditer(text, max(first - _REACH, 0)))
+    for literals, pattern in _IN_CONTEXT:
+        if any(literal in text for literal in literals):
+            yield from (m.span(1) for m in pattern.finditer(text) if not _PLACEHOLDER.search(m[1]))
+    for start, end in _names(text):
+        yield from _values(text, start, end, language)
+
+
+def _names(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the names are that a secret may be given to."""
+    lower = text.lower()
+    if len(lower) != len(text):  # a few characters have a lower case of two
+        lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
+    seen = -1
+    stems = set[int]()
+    for stem in _STEMS:
+        at = lower.find(stem)
+        while at >= 0:
+            stems.add(at)
+            at = lower.find(stem, at + len(stem))
+    for at in sorted(stems):
+        for match in _NAME.finditer(text, max(at - _AROUND, 0), at + _AROUND):
+            if match.end() > max(at, seen):
+                seen = match.end()
+                yield match.span()
+
+
+def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
+    """Yield the values that are given to a name and are random enough."""
+    reach = end + _REACH
+    match = _QUOTED.match(text, end, reach) or _TYPED.match(text, end, reach)
+    if match and _random(match[2]):
+        yield match.span(2)
+    if _AWS_NAME.search(text, start, end) and (match := _AWS_SECRET.match(text, end, reach)) and _random(match[1]):
+        yield match.span(1)
+    line = max(text.rfind("\n", max(start - _REACH, 0), start) + 1, start - _REACH, 0)
+    before = text[line:start]
+    candidates = [_BARE] if language in _BARE_LANGUAGES else []
+    if _DEFAULT_BEFORE.search(before):
+        candidates.append(_DEFAULT)
+    if _OPTION_BEFORE.search(before):
+        candidates.append(_OPTION)
+    if text[start:end].isupper() and _LINE_BEFORE.search(before):
+        candidates.append(_LINE)
+    if any(before.count(quote) % 2 for quote in "\"'`") or _COMMENT.search(before):
+        candidates.append(_WITHIN)
+    for pattern in candidates:
+        if (match := pattern.match(text, end, reach)) and _bare_random(match[1]):
             yield match.span(1)
+
+
+def _bare_random(value: str) -> bool:
+    """Tell a password without quotes from a name, a path or a call."""
+    value = value.rstrip(".:")
+    return len(value) >= 6 and not _PATH.fullmatch(value) and not _CODE.fullmatch(value) and _random(value)
 
 
 def _random(literal: str) -> bool:
     """Tell a password from a word: `"user_password"` is a field's name, `"kX9#mQ2p"` is not."""
-    if literal.isalpha() or re.fullmatch(r"[a-z_]+\d?", literal):
+    if literal.isalpha() or re.fullmatch(r"[a-z_]+\d?", literal) or re.fullmatch(r"[A-Z_]+\d?", literal):
         return False
     kinds = sum(bool(re.search(kind, literal)) for kind in ("[a-z]", "[A-Z]", r"\d", r"[^\w.\-/:]"))
     if kinds < 2 or not re.search(r"\d|[^\w.\-/:]", literal) or _PLACEHOLDER.search(literal):

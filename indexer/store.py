@@ -24,7 +24,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 2  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
+SCHEMA = 3  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
 KEPT_DAYS = 30
 _UNUSED_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
 
@@ -35,6 +35,10 @@ CREATE TABLE IF NOT EXISTS file (
     path BLOB PRIMARY KEY, mtime_ns INTEGER, size INTEGER, digest BLOB, reason TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
+"""
+# `used` is when a file last had the content, not when it was written: content is deleted by its age.
+_USED_UNTIL_NOW = """
+UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path = ?) AND digest != ?
 """
 
 
@@ -83,8 +87,11 @@ class Store:
         ]
         contents = [(o.digest, now, o.record) for o in outcomes if o.record is not None]
 
+        left = [(now, os.fsencode(o.path), o.digest) for o in outcomes]
+
         def write(connection: sqlite3.Connection) -> None:
             with connection:
+                connection.executemany(_USED_UNTIL_NOW, left)
                 connection.executemany("DELETE FROM file WHERE path = ?", gone)
                 connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", files)
                 connection.executemany("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", contents)
@@ -94,9 +101,11 @@ class Store:
     def forget(self, paths: Iterable[str]) -> None:
         """Forget files that are not in the workspace any more."""
         rows = [(os.fsencode(path),) for path in paths]
+        left = [(int(time.time()), path, b"") for (path,) in rows]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
+                connection.executemany(_USED_UNTIL_NOW, left)
                 connection.executemany("DELETE FROM file WHERE path = ?", rows)
 
         self._run(write)
@@ -109,6 +118,8 @@ class Store:
             since = int(time.time()) - (0 if too_large else _UNUSED_SECONDS)
             unused = "DELETE FROM content WHERE used <= ? AND digest NOT IN (SELECT digest FROM file)"
             with connection:
+                in_use = "UPDATE content SET used = ? WHERE digest IN (SELECT digest FROM file)"
+                connection.execute(in_use, (int(time.time()),))
                 removed = connection.execute(unused, (since,)).rowcount
             if too_large and removed:
                 self._interruptible = True

@@ -19,7 +19,8 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-MISSING = "it is not there"
+from indexer.scans import MISSING
+
 _NETWORK = frozenset(("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "9p", "vboxsf", "prl_fs", "afs", "ceph",
                       "lustre", "gpfs", "glusterfs", "webdav", "ncpfs", "drvfs"))  # fmt: skip
 _NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gvfs", "fuse.gluster", "fuse.ceph", "fuse.vmhgfs",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
+LONGEST_LINE = 2_000  # characters; no person reads further along a line, and a key must not wait for the words there
 _KNOWN_LIMIT = 1 << 20
 _known: dict[str, int] = {}
 
@@ -59,19 +60,22 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last `count` lines of a text; a line still being written counts."""
+    """Return the last `count` lines of a text; a line still being written counts.
+
+    Very long lines are cut at the far end: no more than `LONGEST_LINE` characters a line are returned.
+    """
     return _lines(text, count, from_end=True)
 
 
 def first_lines(text: str, count: int) -> str:
-    """Return the first `count` lines of a text."""
+    """Return the first `count` lines of a text, cut as `last_lines` are."""
     return _lines(text, count, from_end=False)
 
 
 def _lines(text: str, count: int, *, from_end: bool) -> str:
     """Walk to the border instead of splitting: the text may be a whole file and the caller is a keystroke."""
-    if count <= 0:
-        return ""
+    reach = max(count, 0) * LONGEST_LINE
+    text = text[max(0, len(text) - reach) :] if from_end else text[:reach]
     at = len(text) if from_end else -1
     for _ in range(count):
         at = text.rfind("\n", 0, at) if from_end else text.find("\n", at + 1)

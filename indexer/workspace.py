@@ -28,14 +28,14 @@ from indexer.jobs import JobThread
 from indexer.locations import FileKey, Locations
 from indexer.pool import Pool
 from indexer.read_queue import ReadQueue
-from indexer.rules import Entry, Reason
-from indexer.scans import ScanSchedule
+from indexer.rules import Entry, Reason, printable
+from indexer.scans import MISSING, ScanSchedule
 from indexer.segment import Segment
 from indexer.segment_list import SMALL, Merge, SegmentList
 from indexer.settings import IndexSettings
 from indexer.snapshot import Snapshot
 from indexer.store import delete_old_indexes
-from indexer.watching import MISSING, Watcher
+from indexer.watching import Watcher
 from indexer.worker import Outcome, Task
 
 _log = logging.getLogger(__name__)
@@ -513,6 +513,7 @@ class WorkspaceIndex:
 
     def _warn_once(self, message: str) -> None:
         """Log a message the first time."""
+        message = printable(message)
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("%s", message)

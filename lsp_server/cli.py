@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure that was explained, 2 for a wrong command line."""
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks, a file's name for one, is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
         return run(options)

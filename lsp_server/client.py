@@ -218,8 +218,8 @@ class Client:
 
     async def _receive(self, message: Message) -> None:
         if "method" not in message:
-            future = self._waiting.pop(message["id"])
-            if future.done():
+            future = self._waiting.pop(message.get("id", -1), None)
+            if future is None or future.done():
                 return
             if error := message.get("error"):
                 future.set_exception(RefusedError(error["code"], error["message"]))

@@ -13,11 +13,13 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import platformdirs
 
+from indexer.rules import why_private
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.choosing import AUTO, better, choose
@@ -54,8 +56,8 @@ def cache_dir() -> Path:
 class Observer(Protocol):
     """Who wants to know what the core does. Called on the event loop."""
 
-    def engine_changed(self, state: EngineState, model: str) -> None:
-        """The worker starts, serves, or has failed."""
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
+        """The worker starts, serves, or has failed because of `problem`."""
 
     def indexing(self, progress: Progress) -> None:
         """The index advances."""
@@ -156,7 +158,12 @@ class Core:
         while True:
             completer = await self._completer_now()
             try:
-                return await completer.complete(replace(request, threshold=await self._calibrated(request, completer)))
+                asked = replace(
+                    request,
+                    threshold=await self._calibrated(request, completer),
+                    private=await self._private(request),
+                )
+                return await completer.complete(asked)
             except EngineError:
                 if completer is self._completer:
                     raise
@@ -176,6 +183,15 @@ class Core:
         path = Path(request.cursor.path)
         holding = [folder for folder in self._roots if path.is_relative_to(folder)]
         return max(holding, key=lambda folder: len(folder.parts), default=None)
+
+    async def _private(self, request: Request) -> str:
+        """Why the request's text must not leave this machine; asked only where it might."""
+        if self._settings.generator != "openai" or not request.cursor.path:
+            return ""
+        include, exclude = _index_part(self._settings)
+        rules = IndexSettings(include=include, exclude=exclude)
+        reason = await asyncio.to_thread(why_private, Path(request.cursor.path), self._roots, rules)
+        return reason.detail if reason else ""
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
         """The threshold that the request's workspace was calibrated to with this model."""
@@ -245,7 +261,7 @@ class Core:
                 settings,
                 layout=settings.layout,
                 notice=self._observer.notice,
-                on_state=lambda state: self._observer.engine_changed(state, locate.name_of(model.path)),
+                on_state=partial(self._engine_changed, locate.name_of(model.path)),
             )
 
         if settings.model in AUTO:
@@ -279,13 +295,23 @@ class Core:
         if self._settings.model in AUTO:
             await self._close_completer()
 
+    def _engine_changed(self, model: str, state: EngineState, problem: str) -> None:
+        self._observer.engine_changed(state, model, problem)
+
     async def _provider(self) -> GeneratorProvider:
         """Who writes, by the settings; the local model where what is set cannot be used at all."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
+        if settings.generator == "gguf" and not settings.generator_model:
+            tell("Set `generatorModel` to the GGUF file that is to write. The local model completes in its place.")
+            return SameModel()
         if settings.generator == "gguf":
             try:
                 model = locate.resolve(settings.generator_model)
+                if model.path.resolve() == locate.resolve(settings.model).path.resolve():
+                    tell(f"{model.path.name} decides already: set `generatorModel` to a larger model, or `generator` "
+                         "to \"self\".")  # fmt: skip
+                    return SameModel()
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model completes in its place.")
@@ -295,7 +321,7 @@ class Core:
             from policy.generators.wire import Wire
 
             prompts = TextPrompts(settings.server_prompt, replace(Budgets(), **_budgets(settings)))
-            wire = Wire(settings.server_url, self._server_key)
+            wire = Wire(settings.server_url, self._server_key, patience=settings.server_timeout)
             return Server(wire, settings.generator_model, prompts, tell, decides=settings.server_decides)
         return SameModel()
 
@@ -320,7 +346,7 @@ async def supervisor_of(
     *,
     layout: str = "",
     notice: Callable[[str], None],
-    on_state: Callable[[EngineState], None] = lambda _state: None,
+    on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
 ) -> Supervisor:
     """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)
@@ -352,7 +378,7 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
 
 def _engine_part(settings: Settings) -> tuple[object, ...]:
     """What the engine and the generator were made with: a change of it takes others."""
-    server = settings.server_url, settings.server_prompt, settings.server_decides
+    server = settings.server_url, settings.server_prompt, settings.server_decides, settings.server_timeout
     generator = settings.generator, settings.generator_model, server
     return settings.model, settings.layout, _budgets(settings), _engine_settings(settings), generator
 
@@ -367,6 +393,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         threads=settings.threads,
         context_size=settings.context_size,
         idle_minutes=settings.unload_after_minutes,
+        library=settings.llama_library,
     )
 
 

@@ -2,7 +2,8 @@
 
 Three editors were tried (VS Code, Neovim 0.12, Emacs with eglot). At the end of a line the range reaches from the
 line's start to the cursor and the text begins with what is typed there: typing through the suggestion then works in
-all of them. In mid-line the range is empty, because Neovim draws a longer one over the text behind the cursor. No
+all of them. In mid-line the range is empty, because Neovim draws a longer one over the text behind the cursor. It is
+empty at the end of a very long line, too, because the item would repeat the line. No
 snippets: with a range, Neovim doubles the prefix. While a popup menu is open and an entry is selected, the item must
 extend that entry over the entry's own range, or VS Code does not show it.
 """
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from lsprotocol import types
 
 from lsp_server.text import Document, Encoding, Place
+
+LONGEST_REPEATED = 400  # characters of a line that an item repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def item(
     before, after = document.around(place)
     if selection is not None:
         start, end, insert = selection.start, selection.end, selection.text + text
-    elif after:
+    elif after or len(before) > LONGEST_REPEATED:
         start, end, insert = place, place, text
     else:
         start, end, insert = Place(place.line, 0), place, before + text

@@ -22,7 +22,7 @@ async def watch(pid: int, gone: Callable[[], None], interval: float = INTERVAL_S
     """
     try:
         process = psutil.Process(pid)
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # or it is no process id at all
         return
     while _alive(process):  # noqa: ASYNC110  # an operating system has no event for another process's end
         await asyncio.sleep(interval)

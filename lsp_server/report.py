@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from indexer.model import shown_path
 
 if TYPE_CHECKING:
     from indexer.model import Hit
@@ -12,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`.
+    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`,
+    `withheld` (why the text was not sent to the server that was to write), `parsed`.
 
     `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked. `estimate`
     says how likely the text is kept, and from which probability on it is shown; null where the model has no such
@@ -30,6 +35,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "reason": completion.reason,
         "parsed": completion.parsed,
         "estimate": _estimate(completion.estimate),
+        "withheld": completion.withheld,
     }
 
 
@@ -43,8 +49,14 @@ def hit_report(hit: Hit) -> dict[str, Any]:
     """Where a chunk stands (lines are one-based and inclusive) and how well it fits."""
     chunk = hit.chunk
     return {
-        "path": chunk.path,
+        "path": shown_path(chunk.path),
         "start_line": chunk.start_line,
         "end_line": chunk.end_line,
         "score": round(hit.score, 4),
     }
+
+
+def to_json(value: object) -> str:
+    """JSON for standard output: characters as they are where its encoding has them all, escaped elsewhere."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, indent=2, ensure_ascii=not unicode)

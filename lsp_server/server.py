@@ -1,7 +1,8 @@
 """The language server: which handler answers which message, and how the session speaks to its client.
 
-pygls reads, writes and dispatches. Three things of it are replaced: its copies of the documents (`lsp_server.text`
-says why), its way to exit (`lsp_server.transport` does), and its popups about internal errors, which go into the log.
+pygls writes and dispatches. Replaced are its reading (`lsp_server.framing` and `lsp_server.protocol` say why), its
+copies of the documents (`lsp_server.text`), its way to exit (`lsp_server.transport`), and its popups about internal
+errors, which go into the log.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol, default_converter
 
 from lsp_server.features import (
     acceptance,
@@ -30,6 +30,7 @@ from lsp_server.features import (
 from lsp_server.log import ClientHandler
 from lsp_server.notices import Severity
 from lsp_server.progress import ProgressBars
+from lsp_server.protocol import Protocol, plain_converter
 from lsp_server.session import Session
 from lsp_server.status import Status
 
@@ -55,11 +56,9 @@ _HANDLERS: dict[str, Callable[..., object]] = {
     why.METHOD: why.why,
 }
 _OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}
-_REPLACED = (
-    types.EXIT,
-    types.TEXT_DOCUMENT_DID_OPEN,
-    types.TEXT_DOCUMENT_DID_CHANGE,
-    types.TEXT_DOCUMENT_DID_CLOSE,
+# What pygls does by itself with other messages would keep documents and notebooks that nothing reads.
+_BUILT_IN = frozenset(
+    {types.INITIALIZE, types.INITIALIZED, types.SHUTDOWN, types.SET_TRACE, types.WORKSPACE_EXECUTE_COMMAND}
 )
 _MESSAGE_TYPES = {
     "error": types.MessageType.Error,
@@ -68,29 +67,20 @@ _MESSAGE_TYPES = {
 }
 
 
-class _Protocol(LanguageServerProtocol):
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        """Answer a request whose parameters make no sense; pygls itself leaves it without an answer for ever."""
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                self._send_response(data["id"], error=error.to_response_error())
-            raise
-
-
 class RepoformerServer(LanguageServer):
     """A server for one client. Make it on a running event loop; `defaults` count where the client sets nothing."""
+
+    protocol: Protocol
 
     def __init__(self, defaults: Mapping[str, object] | None = None) -> None:
         super().__init__(
             "repoformer-lsp",
             version("repoformer-lsp"),
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
-            protocol_cls=_Protocol,
-            converter_factory=default_converter,
+            protocol_cls=Protocol,
+            converter_factory=plain_converter,
         )
-        for method in _REPLACED:
+        for method in self.protocol.fm.builtin_features.keys() - _BUILT_IN:
             del self.protocol.fm.builtin_features[method]
         for method, handler in _HANDLERS.items():
             self.feature(method, _OPTIONS.get(method))(handler)
@@ -99,6 +89,7 @@ class RepoformerServer(LanguageServer):
         model.register(self)
         self.client_name = ""
         self.session = Session(self, defaults or {})
+        self.protocol.begun = lambda: self.session.begun
         self._bars = ProgressBars(self)
         self.log_handler = ClientHandler(self._forward_log)
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pygls.uris import to_fs_path
-
 from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.model import Cursor
 from lsp_server import log as logs
@@ -30,6 +28,7 @@ from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
 from lsp_server.text import Document, Encoding, Place, Position
+from lsp_server.uris import local_path
 from policy.completion.request import Completion, Request, Trigger
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
 
@@ -77,6 +76,7 @@ class Session:
     """One client's state. `stopped` is set once the connection is to end."""
 
     def __init__(self, client: ClientOutput, defaults: Mapping[str, object]) -> None:
+        self.begun = False  # whether the client has said who it is
         self.stopped = asyncio.Event()
         self.exit_status = 1  # unless the client asks to shut down first
         self.encoding: Encoding = "utf-16"
@@ -92,6 +92,7 @@ class Session:
         self._core = Core(self)
         self._documents: dict[str, Document] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
+        self._ahead: dict[str, asyncio.Task[None]] = {}  # what reads ahead, by document
         self._numbers = itertools.count(1)
         self._records: dict[str, Record] = {}
         self._outcomes = Outcomes(self._learn)
@@ -111,6 +112,7 @@ class Session:
         self.set_roots(roots)
         if client_process is not None:
             self._spawn(parent.watch(client_process, self._orphaned))
+        self.begun = True
 
     def start(self) -> None:
         """The settings are known: index the workspace and load the model, both in the background."""
@@ -175,10 +177,11 @@ class Session:
         log.warning("the client's process is gone; stopping")
         self.stop()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
@@ -208,7 +211,11 @@ class Session:
 
     def set_server_key(self, key: str) -> None:
         """The editor knows the key of the server that generates. It is no setting: settings are files, and shared."""
-        self._spawn(self._core.set_server_key(key))
+        self._spawn(self._use_key(key))
+
+    async def _use_key(self, key: str) -> None:
+        await self._core.set_server_key(key)
+        await self._warm_up()  # so that the state shown is not that of an engine that was closed for it
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 
@@ -238,18 +245,21 @@ class Session:
     def put(self, document: Document) -> None:
         """Take over a document's new version."""
         self._documents[document.uri] = document
-        if path := to_fs_path(document.uri):
-            self._core.set_buffer(Path(path), document.text, document.language_id)
+        if path := local_path(document.uri):
+            self._core.set_buffer(path, document.text, document.language_id)
 
     def drop(self, uri: str) -> None:
-        """A document was closed; its file counts again."""
+        """A document was closed: what was asked for in it is cancelled, and its file counts again."""
         document = self._documents.pop(uri, None)
         self._records.pop(uri, None)
         self._outcomes.forget(uri)
+        for tasks in (self._running, self._ahead):
+            if task := tasks.pop(uri, None):
+                task.cancel()
         if document is None:
             return
-        if path := to_fs_path(uri):
-            self._core.set_buffer(Path(path), None)
+        if path := local_path(uri):
+            self._core.set_buffer(path, None)
         self._spawn(self._core.forget(uri))
 
     # -- completions --------------------------------------------------------------------------------------------------
@@ -295,7 +305,11 @@ class Session:
         last = len(document.lines) - 1
         place = document.locate(position, self.encoding) if position else Place(last, len(document.lines[last]))
         if not self._saving("smaller", "invoked"):
-            self._spawn(self._core.read_ahead(_request(document, document.split_at(place), "automatic")))
+            if before := self._ahead.get(uri):
+                before.cancel()
+            request = _request(document, document.split_at(place), "automatic")
+            self._ahead[uri] = task = self._spawn(self._core.read_ahead(request))
+            task.add_done_callback(lambda done: self._ahead.pop(uri) if self._ahead.get(uri) is done else None)
 
     def offers(self, document: Document) -> bool:
         """Whether completions are wanted in a document."""
@@ -322,6 +336,10 @@ class Session:
         except Exception as error:  # a bug, too, ends here: an editor that gets errors shows them
             self._failed(error)
             return None
+        if "engine" in completion.timings_ms:  # it was asked, and has answered
+            self._engine_works()
+        if document.uri not in self._documents:  # closed while it answered
+            return None
         position = document.position(place, self.encoding)
         record = Record(next(self._numbers), document.uri, position, request, completion)
         self._records.pop(document.uri, None)  # so that the newest stands last
@@ -343,7 +361,7 @@ class Session:
             if record.number == number:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
-                if fate == "accepted" and candidate < len(texts) and not self._saving("smaller", "invoked"):
+                if fate == "accepted" and 0 <= candidate < len(texts) and not self._saving("smaller", "invoked"):
                     self._core.look_ahead(record.request.after(texts[candidate]))
                 return
 
@@ -358,14 +376,19 @@ class Session:
 
     # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
 
-    def engine_changed(self, state: EngineState, model: str) -> None:
-        """The worker starts, serves or has failed."""
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
+        """The worker starts, serves, or has failed because of `problem`."""
         self._client.show_progress("model", None if state == "starting" else 1.0)
-        if state == "ready":
+        self._update(engine=state, model=model, problem=problem)
+        if problem:
+            self._notices.tell("engine", problem)
+        elif state == "ready":
             self._notices.settle("engine")
-            self._update(loaded=True, problem="", model=model)
-        else:
-            self._update(loaded=False, model=model)
+
+    def _engine_works(self) -> None:
+        """A request was answered: whatever was wrong before is over, a model that did not load again for one."""
+        self._notices.settle("engine")
+        self._update(engine="ready", problem="")
 
     def indexing(self, progress: Progress) -> None:
         """The index advances."""
@@ -383,6 +406,7 @@ class Session:
             log.info("%s", problem)
         else:
             log.info("the generator is there again")
+            self._notices.settle("generator")
         self._update(replaced=problem)
 
     def notice(self, text: str) -> None:
@@ -412,6 +436,6 @@ class Session:
 
 
 def _request(document: Document, sides: tuple[str, str], trigger: Trigger) -> Request:
-    path = to_fs_path(document.uri) or ""  # empty for a buffer that was never saved
+    path = str(local_path(document.uri) or "")  # empty for a buffer that was never saved
     language = language_of(path, document.language_id, sides[0][:SHEBANG_LENGTH] + sides[1][:SHEBANG_LENGTH])
     return Request(Cursor(path, *sides, language.id if language else ""), document.uri, trigger)

@@ -18,11 +18,13 @@ from typing import Any, Literal, Protocol, get_args
 from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
 from policy.gating.keep import Suggest
+from policy.generators.retry import READ_SECONDS
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS
 
 SECTION = "repoformer"
 _ENGINE = EngineSettings()
+_LARGEST_SHARE = 1e6
 
 
 class SettingKind(Protocol):
@@ -97,7 +99,7 @@ class _Number:
 @dataclass(frozen=True)
 class _Text:
     def read(self, value: object) -> object:
-        if not isinstance(value, str):
+        if not _is_text(value):
             raise ValueError("a text")
         return value
 
@@ -108,7 +110,7 @@ class _Text:
 @dataclass(frozen=True)
 class _Texts:
     def read(self, value: object) -> object:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, list) or not all(map(_is_text, value)):
             raise ValueError("a list of texts")
         return tuple(value)
 
@@ -122,14 +124,15 @@ class _Shares:
 
     def read(self, value: object) -> object:
         numbers = isinstance(value, list) and all(
-            isinstance(item, int | float) and not isinstance(item, bool) and item >= 0 for item in value
+            isinstance(item, int | float) and not isinstance(item, bool) and 0 <= item <= _LARGEST_SHARE
+            for item in value
         )
         if not numbers:
-            raise ValueError("a list of numbers, none below 0")
+            raise ValueError(f"a list of numbers from 0 to {_LARGEST_SHARE:g}")
         return tuple(map(float, value))  # type: ignore[call-overload]
 
     def schema(self) -> dict[str, object]:
-        return {"type": "array", "items": {"type": "number", "minimum": 0}}
+        return {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": _LARGEST_SHARE}}
 
 
 def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
@@ -236,6 +239,13 @@ class Settings:
         False, _Switch(), "The server's model is a Repoformer and says when to retrieve, by its `logprobs`."
     )
 
+    server_timeout: float = _setting(
+        READ_SECONDS,
+        _Number(0.5, 600),
+        "Seconds to wait for the server's first token, and for each further one, until the local model writes. A large "
+        "model on a CPU may need many.",
+    )
+
     # The machine
     context_size: int = _setting(
         _ENGINE.context_size,
@@ -259,6 +269,13 @@ class Settings:
         _ENGINE.kv_cache_type,
         _Choice(get_args(KvCacheType)),
         "Number format of the KV cache; smaller ones save memory.",
+    )
+
+    llama_library: str = _setting(
+        _ENGINE.library,
+        _Text(),
+        "A llama.cpp library (`libllama.so`, `llama.dll`) to load. Empty: the installed one.",
+        scope="machine",  # a workspace must not say what native code runs
     )
 
     unload_after_minutes: int = _setting(
@@ -342,6 +359,20 @@ def _property(each: Field[Any]) -> dict[str, object]:
     return schema
 
 
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that a file or a header can have: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except RecursionError:
+        return "…"
     return text if len(text) <= 60 else text[:57] + "…"

@@ -6,7 +6,10 @@ A pure function of a few facts, so that the state never depends on the order in 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from policy.engine.supervisor import EngineState
 
 ServerState = Literal["starting", "indexing", "ready", "generating", "off", "error"]
 
@@ -15,14 +18,15 @@ ServerState = Literal["starting", "indexing", "ready", "generating", "off", "err
 class Facts:
     """What the state follows from.
 
-    `indexed` is the share of the workspace that is indexed, None before it began. `resting`: nothing is completed
-    unless it is asked for, to save power. `replaced` says why the local model writes in place of another.
+    `engine` is what was last heard of it, and `problem` what was last wrong with it or with the model. `indexed` is the
+    share of the workspace that is indexed, None before it began. `resting`: nothing is completed unless it is asked
+    for, to save power. `replaced` says why the local model writes in place of another.
     """
 
     enabled: bool = True
     problem: str = ""
     model: str = ""
-    loaded: bool = False
+    engine: EngineState = "stopped"
     indexed: float | None = None
     generating: int = 0
     policy: str = "selective"
@@ -53,9 +57,9 @@ def status_of(facts: Facts) -> Status:
 
     if not facts.enabled:
         return status("off", "switched off in the settings")
-    if facts.problem:
-        return status("error", facts.problem)
-    if not facts.loaded:
+    if facts.problem or facts.engine == "failed":
+        return status("error", facts.problem or "the model could not be loaded")
+    if facts.engine != "ready":
         return status("starting", "loading the model")
     if facts.generating:
         return status("generating", "completing")

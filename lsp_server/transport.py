@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pygls.io_ import run_async
+from lsp_server.framing import Frames
 
 if TYPE_CHECKING:
     from pygls.io_ import Writer
@@ -90,38 +90,28 @@ async def serve_tcp(make_server: Callable[[], RepoformerServer], host: str, port
 async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer: Writer | asyncio.StreamWriter) -> int:
     """Run one connection until the client asks to exit, hangs up, or is found dead."""
     server.protocol.set_writer(writer)
-    messages = asyncio.create_task(
-        run_async(threading.Event(), _InTurn(reader), server.protocol, error_handler=server.report_server_error)
-    )
+    messages = asyncio.create_task(_receive(server, Frames(reader)))
     stopped = asyncio.create_task(server.session.stopped.wait())
     await asyncio.wait({messages, stopped}, return_when=asyncio.FIRST_COMPLETED)
     for task in (messages, stopped):
         task.cancel()
     for result in await asyncio.gather(messages, stopped, return_exceptions=True):
-        if isinstance(result, Exception) and not isinstance(result, asyncio.IncompleteReadError | ConnectionError):
+        if isinstance(result, Exception) and not isinstance(result, ConnectionError):
             log.error("the connection ended: %s", type(result).__name__)
     await server.session.close()
     server.log_handler.detach()
     return server.session.exit_status
 
 
-class _InTurn:
-    """A reader that lets what one message began take its first step before it gives the next one.
+async def _receive(server: RepoformerServer, frames: Frames) -> None:
+    """Handle messages in the order in which they come.
 
-    Requests run in tasks. Where an edit arrives together with the request before it, that request would see the edit.
+    What one began takes its first step before the next one is handled: requests run in tasks, and where an edit
+    arrives together with the request before it, that request would see the edit.
     """
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-
-    async def readline(self) -> bytes:
-        """A header line; a message begins with one."""
+    while (body := await frames.next()) is not None:
+        server.protocol.receive(body)
         await asyncio.sleep(0)
-        return await self._reader.readline()
-
-    async def readexactly(self, n: int) -> bytes:
-        """A message's body."""
-        return await self._reader.readexactly(n)
 
 
 @contextlib.contextmanager

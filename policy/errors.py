@@ -64,7 +64,14 @@ class OutOfMemory(EngineUnavailable):
 
 
 class EngineDied(EngineError):
-    """The worker died while it worked on this request."""
+    """The worker died while it worked on this request.
+
+    `crashed`: its own code crashed, as far as is known; nothing from outside ended it.
+    """
+
+    def __init__(self, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 class EngineFailed(EngineError):

@@ -53,9 +53,10 @@ def bigcode(size: int) -> Any:
 
 def llama(size: int) -> Any:
     """A Llama with grouped heads and an output of its own."""
+    rope: dict[str, Any] = {"rope_theta": 5_000.0}  # which `LlamaConfig` takes, though its signature has it not
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, rope_theta=5_000.0,
+            num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, **rope,
         )
     )  # fmt: skip

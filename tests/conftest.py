@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from policy.engine.libraries import ENVIRONMENT, PACKAGES
 from policy.training import wheel
 from tests.marked import mark
 
@@ -23,6 +25,16 @@ def runtime() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
         yield Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def library() -> Iterator[None]:
+    """The prebuilt llama.cpp, even where one was compiled: its figures differ in the last digits."""
+    prebuilt = next((file for package in PACKAGES if package.prebuilt and (file := package.file())), None)
+    with pytest.MonkeyPatch.context() as patch:
+        if prebuilt and ENVIRONMENT not in os.environ:
+            patch.setenv(ENVIRONMENT, str(prebuilt))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,17 @@ def test_the_protocol_stays_in_the_server() -> None:
     assert {path.split("/")[0] for path in importers("pygls", "lsprotocol")} == {"lsp_server"}
 
 
-def test_llama_cpp_is_imported_in_one_module() -> None:
-    assert importers("llama_cpp") == {"policy/engine/worker/llama.py"}
+def test_packages_with_llama_cpp_are_not_imported() -> None:
+    """Their libraries are loaded by path, in the worker process; their Python code would load others."""
+    assert importers("llama_cpp", "xllamacpp", "llama_cpp_py_sync") == set()
+    # Those who evaluate, quantise or label use an engine of their own.
+    own = ("policy/engine/worker/", "policy/training/", "policy/evaluation/")
+    users = {
+        name(path)
+        for path in SOURCES
+        if {"policy.engine.worker.llama", "policy.engine.worker.native"} & {*imports(path)}
+    }
+    assert all(path.startswith(own) for path in users), users
 
 
 def test_torch_stays_in_the_extras() -> None:
@@ -110,7 +119,8 @@ def test_serving_loads_nothing_heavy(module: str) -> None:
     """The server's process never loads native model code, nor anything of training."""
     program = (
         f"import sys, {module}; "
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'llama_cpp', 'torch', 'transformers', 'gguf'}))"
+        "names = {*sys.modules, *(name.split('.')[0] for name in sys.modules)}; "
+        "print(sorted(names & {'policy.engine.worker.native', 'torch', 'transformers', 'gguf'}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
@@ -124,7 +134,7 @@ def test_every_module_says_its_idea() -> None:
 
 def test_architecture_names_what_exists() -> None:
     """The modules in the code map are those there are: `code` in the first column of a table below a package's name."""
-    package, missing, named = "", [], set[str]()
+    package, missing, named = "", list[str](), set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):
             package = heading.group(1)

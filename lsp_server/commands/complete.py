@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from indexer.languages import language_of
-from indexer.model import Cursor
-from lsp_server.report import completion_report
+from indexer.model import Cursor, shown_path
+from indexer.reading import text_of
+from indexer.rules import Reason
+from lsp_server.report import completion_report, to_json
 from lsp_server.settings import DEFAULTS, read_settings
 from lsp_server.text import Document
 from policy.errors import RepoformerError
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Print one completion."""
     completion = asyncio.run(_complete(options))
     if options.json:
-        print(json.dumps(completion_report(completion), indent=2, ensure_ascii=False))
+        print(to_json(completion_report(completion)))
     else:
         _print(completion)
     return 0
@@ -77,11 +78,11 @@ async def _complete(options: argparse.Namespace) -> Completion:
 
 def _cursor(path: Path, line: int, column: int) -> Cursor:
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        text = text_of(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if "\0" in text:
-        raise UsageError(f"{path} is a binary file; there is nothing to complete in it")
+    if isinstance(text, Reason):
+        raise UsageError(f"{path} is a binary file ({text.detail}); there is nothing to complete in it")
     document = Document.of(path.as_uri(), text)
     place = document.locate((line - 1, column - 1), "utf-32")
     if place.note or place.column != column - 1:
@@ -118,14 +119,14 @@ def _print(completion: Completion) -> None:
         print(f"kept with probability {estimate.p:.3f}, {verb} (from {estimate.threshold:.3f})", file=sys.stderr)
     for hit in completion.hits:
         chunk = hit.chunk
-        print(f"  {chunk.path}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)
+        print(f"  {shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)
     print("  ".join(f"{stage} {ms:.0f} ms" for stage, ms in completion.timings_ms.items()), file=sys.stderr)
 
 
 class _Quiet:
     """Watches the core and says only what a person should know."""
 
-    def engine_changed(self, state: EngineState, model: str) -> None:
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
         """Nothing to do: the command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,8 +22,11 @@ import psutil
 from lsp_server import log as logs
 from lsp_server.choosing import AUTO, measure
 from lsp_server.core import cache_dir, supervisor_of
+from lsp_server.report import to_json
 from lsp_server.settings import Settings
+from policy.engine.libraries import ENVIRONMENT
 from policy.engine.memory import available_memory, size_of
+from policy.engine.process import describe_exit
 from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, RepoformerError
@@ -36,18 +39,25 @@ if TYPE_CHECKING:
 CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 _FEW_WATCHES = 100_000
-_BUILD = "uv tool install --reinstall --no-cache ."  # a cached wheel would be what is here already
+_REPAIR = (
+    "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
+)
+_COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # a cached wheel would be what is here already
 _LITTLE_SPACE = 1_000_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `advice` says what to do, and is empty where nothing needs doing."""
+    """What one check found; `advice` says what to do, and is empty where nothing needs doing.
+
+    `details` has the same for programs.
+    """
 
     check: str
     state: CheckResult
     found: str
     advice: str = ""
+    details: dict[str, object] = field(default_factory=dict)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -82,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
                 if finding.advice:
                     print(f"    {finding.advice}")
     if options.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        print(to_json([asdict(finding) for finding in findings]))
     return 1 if any(finding.state == "problem" for finding in findings) else 0
 
 
@@ -98,7 +108,13 @@ def _python() -> Iterator[Finding]:
 
 def _build() -> Iterator[Finding]:
     """Ask a process of its own: native code that crashes here would take the answer with it."""
-    code = "import json; from policy.engine.worker.llama import build_info; print(json.dumps(build_info()))"
+    code = (
+        "import json\n"
+        "from policy.engine.worker.llama import build_info\n"
+        "from policy.errors import EngineFailed\n"
+        "try:\n    print(json.dumps(build_info()))\n"
+        "except EngineFailed as error:\n    print(json.dumps({'error': str(error)}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -109,15 +125,15 @@ def _build() -> Iterator[Finding]:
     try:
         info = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        yield Finding(
-            "llama.cpp",
-            "problem",
-            f"cannot be loaded: {last}",
-            f"Build it again, in the folder it was installed from: {_BUILD}",
-        )
+        info = {"error": describe_exit(done.returncode, done.stderr.strip().splitlines()[-1:])}
+    if problem := info.get("error"):
+        advice = f"Correct {ENVIRONMENT}, or remove it." if os.environ.get(ENVIRONMENT) else _REPAIR
+        yield Finding("llama.cpp", "problem", f"cannot be used: {problem}", advice)
         return
-    yield Finding("llama.cpp", "ok", f"llama-cpp-python {version('llama-cpp-python')}; {info['system'].strip()}")
+    found = f"{info['version']}, API of {info['build']}, from {info['origin']}: {info['path']}; {info['system']}"
+    # A library that was not taken, although it comes first, is usually one that somebody compiled for a purpose.
+    skipped = f"Not used: {'; '.join(info['skipped'])}" if info["skipped"] else ""
+    yield Finding("llama.cpp", "note" if skipped else "ok", found, skipped, info)
     if info["gpu_offload"]:
         yield Finding("GPU", "ok", "this build can use it")
     elif shutil.which("nvidia-smi"):
@@ -125,7 +141,7 @@ def _build() -> Iterator[Finding]:
             "GPU",
             "note",
             "there is one, but this build of llama.cpp cannot use it",
-            f"Build it again, in the folder it was installed from: CMAKE_ARGS=-DGGML_CUDA=on {_BUILD}",
+            f"Compile one that can, in the folder of the clone: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}",
         )
     else:
         yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")

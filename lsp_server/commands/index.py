@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from indexer.reading import why_not
 from indexer.settings import IndexSettings
+from lsp_server.report import to_json
 from policy.errors import RepoformerError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
             "seconds": round(seconds, 3),
         }
     if options.json:
-        print(json.dumps(figures, indent=2, ensure_ascii=False))
+        print(to_json(figures))
     else:
         print(f"{snapshot.files:,} files, {snapshot.chunks:,} chunks in {seconds:.1f} s")
     return 0
@@ -71,7 +71,7 @@ def _why_not(options: argparse.Namespace) -> int:
             "rule": reason.rule if reason else None,
             "detail": reason.detail if reason else None,
         }
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(to_json(answer))
     else:
         print(f"{file} is indexed" if reason is None else f"{file} is not indexed: {reason}")
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.model import Cursor
+from indexer.model import Cursor, shown_path
 from lsp_server.commands.index import indexed
-from lsp_server.report import hit_report
+from lsp_server.report import hit_report, to_json
 from policy.errors import ModelMissing
 
 if TYPE_CHECKING:
@@ -49,13 +48,13 @@ def run(options: argparse.Namespace) -> int:
         else:
             hits = index.snapshot.query(options.query, options.k)
     if options.json:
-        print(json.dumps([_row(hit) for hit in hits], indent=2, ensure_ascii=False))
+        print(to_json([_row(hit) for hit in hits]))
         return 0
     for hit in hits:
         chunk = hit.chunk
         # The score is one of shared words; by meaning the order is another.
         score = f"{hit.score:.3f}  " if options.embedding is None else ""
-        print(f"{score}{chunk.path}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
+        print(f"{score}{shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:
         print("nothing found")
     return 0

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lsp_server.text import Document, Encoding
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
-_WORD = re.compile(r"\w*$")
+_WORD = re.compile(r"\w*")
 _LABEL_CHARACTERS = 60
+_LONGEST_WORD = 200  # characters; nothing that is longer is a name
+_DOCUMENTED = 200  # characters of the line before the cursor that the documentation shows
 
 
 def register(ls: HandlerContext) -> None:
@@ -47,8 +49,7 @@ async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.
 def entry(document: Document, place: Place, record: Record, encoding: Encoding) -> types.CompletionItem:
     """The suggestion as an entry that replaces the word at the cursor, by which editors choose what to show."""
     before, _ = document.around(place)
-    found = _WORD.search(before)
-    word = found[0] if found else ""
+    word = _word(before)
     line, column = document.position(place, encoding)
     start = document.position(Place(place.line, place.column - len(word)), encoding)
     text = word + record.completion.text
@@ -59,7 +60,8 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
         kind=types.CompletionItemKind.Text,
         detail="repoformer",
         documentation=types.MarkupContent(
-            types.MarkupKind.Markdown, f"```{document.language_id}\n{before.lstrip()}{record.completion.text}\n```"
+            types.MarkupKind.Markdown,
+            f"```{document.language_id}\n{before.lstrip()[-_DOCUMENTED:]}{record.completion.text}\n```",
         ),
         filter_text=text,
         sort_text=" ",  # before everything that begins with a letter
@@ -68,3 +70,9 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
         text_edit=types.TextEdit(types.Range(types.Position(*start), types.Position(line, column)), text),
         command=acceptance.command(record.number),
     )
+
+
+def _word(before: str) -> str:
+    """The word at the end of a line; matched backwards, since a search would look for it from every character."""
+    found = _WORD.match(before[: -_LONGEST_WORD - 1 : -1])
+    return found[0][::-1] if found else ""

@@ -24,7 +24,7 @@ def initialize(ls: HandlerContext, params: types.InitializeParams) -> None:
     ls.client_name = client.name if client else ""
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
     ls.session.begin(
-        encoding=_ENCODINGS[ls.workspace.position_encoding],
+        encoding=_ENCODINGS.get(ls.workspace.position_encoding, "utf-16"),
         roots=workspace.roots_of(params),
         options=params.initialization_options,
         client_process=params.process_id,

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def member(value: object, name: str) -> object:
-    """A member of what pygls makes of such parameters: an object of its own, or a dictionary. None where it lacks."""
-    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    """A member of a JSON object; None where `value` is none, or lacks it."""
+    return value.get(name) if isinstance(value, dict) else None

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
-from pygls.uris import to_fs_path
+
+from lsp_server.uris import local_path
 
 if TYPE_CHECKING:
     from lsp_server.context import HandlerContext
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
     """The workspace folders on this machine; older clients name one root, as a URI or as a path."""
-    if params.workspace_folders is not None:
+    if params.workspace_folders:  # some clients send an empty list beside the root
         uris = [folder.uri for folder in params.workspace_folders]
     elif params.root_uri:
         uris = [params.root_uri]
@@ -48,8 +49,8 @@ def _paths(uris: Iterable[str]) -> tuple[Path, ...]:
     """Local paths; folders elsewhere (a virtual file system) cannot be read and are left out."""
     paths = []
     for uri in uris:
-        if path := to_fs_path(uri):
-            paths.append(Path(path))
+        if path := local_path(uri):
+            paths.append(path)
         else:
             log.info("not a local folder or file, so not indexed: %s", uri)
     return tuple(paths)

@@ -17,7 +17,7 @@ from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
 from policy.gating.gate import AS_SAID, Gate, Known, Scope, carried, evidence_gate, gates_of
-from policy.generators import GeneratorProvider
+from policy.generators import GeneratorProvider, SameModel
 
 # By trigger: how many times `patience` a generation may take. A user who invokes a completion waits for it.
 PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
@@ -51,9 +51,11 @@ class Pipeline:
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
         search = Search(self.retriever() if settings.policy != "never" else None, cursor, settings.chunks, clock)
+        withheld = "" if self.provider.local else request.private or self.provider.withholds(cursor)
+        provider = SameModel() if withheld else self.provider
         attempt = Attempt(
             engine,
-            self.provider,
+            provider,
             document,
             cursor,
             clock,
@@ -67,7 +69,7 @@ class Pipeline:
             settings.policy,
             self._line_decisions.find(document, cursor, settings) if automatic else None,
             pinned,
-            model_decides=self._model_decides and self._first_gate(settings) is None,
+            model_decides=self._model_decides(provider) and self._first_gate(settings, provider) is None,
             separate=attempt.separate,
         )
         try:
@@ -84,7 +86,7 @@ class Pipeline:
                 shaper.prepare()
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
-                    decision = await self._decide(attempt, search, pinned, cursor, settings, shaper.scope)
+                    decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
                 if not pending.urgency.background:  # a completion made ahead is about another line than the cursor's
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
@@ -110,11 +112,13 @@ class Pipeline:
             surprises=generated.surprises,
             shortened=generated.shortened,
             keep=generated.keep,
+            withheld=withheld,
         )
 
     async def _decide(
         self,
         attempt: Attempt,
+        provider: GeneratorProvider,
         search: Search,
         pinned: Sequence[Hit],
         cursor: Cursor,
@@ -128,18 +132,22 @@ class Pipeline:
         keystroke waits for a search.
         """
         info = self.supervisor.info
-        if first := self._first_gate(settings):
+        if first := self._first_gate(settings, provider):
             known = Known(kind, evidence=evidence(cursor, pinned or await search.hits()))
             decision = by_gate(first, known, settings.threshold)
             assert decision is not None, "a gate on evidence lacks nothing"
-            if not self._model_decides or settings.threshold is not None or first.is_sure(decision.p_retrieve):
+            if (
+                not self._model_decides(provider)
+                or settings.threshold is not None
+                or first.is_sure(decision.p_retrieve)
+            ):
                 return decision
             attempt.start_reading()
-        if self._model_decides:
+        if self._model_decides(provider):
             reading = await attempt.read()
             if reading.p_cc is not None and settings.selection == "greedy":
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
-            gates = gates_of(info.metadata if info and not self.provider.decides else {})
+            gates = gates_of(info.metadata if info and not provider.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
             found = evidence(cursor, pinned or await search.hits()) if gate.asks_retrieval else None
             known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
@@ -167,17 +175,16 @@ class Pipeline:
         self.pinned.forget(document)
         self._line_decisions.forget(document)
 
-    @property
-    def _model_decides(self) -> bool:
+    def _model_decides(self, provider: GeneratorProvider) -> bool:
         """Whether there is a model that says whether to retrieve, or a gate that looks at how sure it is."""
         info = self.supervisor.info
-        if info is None or info.selective or self.provider.decides:
+        if info is None or info.selective or provider.decides:
             return True
         return carried(info.metadata, "hybrid") is not None
 
-    def _first_gate(self, settings: CompletionSettings) -> Gate | None:
+    def _first_gate(self, settings: CompletionSettings, provider: GeneratorProvider) -> Gate | None:
         """Return the gate that decides before the model reads; None where the token or a server is to decide."""
         info = self.supervisor.info
-        if info is None or self.provider.decides or settings.selection != "threshold":
+        if info is None or provider.decides or settings.selection != "threshold":
             return None
         return evidence_gate(info.metadata)

@@ -43,8 +43,9 @@ class Request:
     """A completion wanted at `cursor`. `document` (usually the URI) names the slots of the KV cache.
 
     A value that is not None overrides the settings, except `threshold`, the calibrated one of the workspace, which a
-    threshold set by the user overrides. `ahead` False: do no idle work for this request. `shift` (log-odds) moves the
-    least probability at which its completion is shown, by what was learned of the workspace.
+    threshold set by the user overrides. `ahead` False: do no idle work for this request. `private` says why the text
+    must not leave this machine; it is empty where it may. `shift` (log-odds) moves the least probability at which its
+    completion is shown, by what was learned of the workspace.
     """
 
     cursor: Cursor
@@ -55,6 +56,7 @@ class Request:
     threshold: float | None = None
     ahead: bool = True
     shift: float = 0.0
+    private: str = ""
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
         """Return `settings` with what this request overrides."""
@@ -81,9 +83,10 @@ class Completion:
     inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
     says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
     the cursor, "context" when chunks were cut or left out. `parsed` says whether the language has a grammar by which
-    the syntax of the text was checked; brackets and quotes always are. `surprises` are of the tokens of the text,
-    `shortened` says whether the model has written more of the first line, `keep` is the estimate that the model's
-    metadata carry, and `estimate` what it says here; without it every text is shown.
+    the syntax of the text was checked; brackets and quotes always are. `withheld` says why the text was not sent to the
+    server that was to generate. `surprises` are of the tokens of the text, `shortened` says whether the model has
+    written more of the first line, `keep` is the estimate that the model's metadata carry, and `estimate` what it says
+    here; without it every text is shown.
     """
 
     text: str
@@ -96,6 +99,7 @@ class Completion:
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     parsed: bool = True
+    withheld: str = ""
     surprises: tuple[Surprise, ...] = ()
     shortened: bool = False
     keep: Keep | None = None

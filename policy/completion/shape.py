@@ -9,14 +9,14 @@ shown. `Shaper.decided` answers while text streams in, so that the engine is fre
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from indexer.model import Cursor
 from policy.completion.shaping.blocks import opens_block
 from policy.completion.shaping.clean import Clean, Cleaner
 from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
-from policy.completion.shaping.fit import Fit
+from policy.completion.shaping.fit import UNBALANCED, Fit
 from policy.completion.shaping.indentation import at_cursor, in_style, style_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
@@ -90,7 +90,7 @@ class Shaper:
 
     def decided(self, text: str) -> bool:
         """Whether `text`, the completion so far, fixes what will be shown."""
-        clean = self._cleaner.clean(text)
+        clean = self._prepared(text, streaming=True)
         if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True
         if "\n" not in clean.text and not closers_in(clean.text):
@@ -101,18 +101,22 @@ class Shaper:
         """What to show of `text`. `complete`: the model ended it, rather than a limit of tokens."""
         if not text.strip():
             return Shaped("", NOTHING)
-        clean = self._cleaner.clean(text)
+        clean = self._prepared(text)
         if not clean.text.strip():
             return Shaped("", "the model wrote no text, but markers or control characters")
         whole = self._until_the_end(clean, complete=complete)
         if not whole.strip():
-            at_end = not self._ending(clean.text).offset
-            return Shaped("", "the model goes on in the next line" if at_end else "the model did not end its statement")
+            return Shaped("", self._why_nothing(clean.text))
         said = self._without_repetition(self._indented(whole))
         if not said.strip():
             return Shaped("", "the model repeated what it had said or what is above")
         shown, reason = self._fit.longest(said)
-        return Shaped(shown, "" if shown else f"{reason or NOTHING}")
+        return Shaped(shown, "" if shown else reason or NOTHING)
+
+    def _prepared(self, text: str, *, streaming: bool = False) -> Clean:
+        """`text` without what no person wrote, indented in the document's style."""
+        clean = self._cleaner.clean(text, streaming=streaming)
+        return replace(clean, text=in_style(clean.text, self._style, self._start.indent // max(1, len(self._style))))
 
     # -- where it ends --------------------------------------------------------------------------------------------
 
@@ -156,11 +160,14 @@ class Shaper:
             shown = whole_statements(shown, self._language, self._fit.stack)
         return shown
 
+    def _why_nothing(self, text: str) -> str:
+        if self._ending(text).offset:
+            return "the model did not end its statement"
+        return "the model goes on in the next line" if text.startswith("\n") else UNBALANCED
+
     # -- what of it is shown --------------------------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
-        level = self._start.indent // max(1, len(self._style))
-        text = in_style(text, self._style, level)
         # A blank line is indented as the line above, or deeper where a block was opened (by how much, who knows).
         block = self.scope == "block"
         wanted = max(len(self._line), self._start.indent + block)

@@ -106,6 +106,7 @@ class Engine:
         self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._death: str | None = None
+        self._crashed = False
         self._closing = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._receiving = asyncio.create_task(self._receive())
@@ -220,7 +221,7 @@ class Engine:
     ) -> AsyncGenerator[protocol.Message]:
         urgency = urgency or Urgency()
         if self._death is not None:
-            raise EngineDied(self._death)
+            raise EngineDied(self._death, crashed=self._crashed)
         self._next_id += 1
         request = self._next_id
         events: asyncio.Queue[protocol.Message] = asyncio.Queue()
@@ -238,7 +239,10 @@ class Engine:
                 event = await events.get()
                 over = event["event"] in {"done", "cancelled", "error"}
                 if event["event"] == "error":
-                    raise _error(event)
+                    error = _error(event)
+                    if isinstance(error, EngineDied):
+                        error.crashed = self._crashed
+                    raise error
                 if event["event"] == "cancelled":
                     raise GaveWay("it gave way to a request that somebody waits for")
                 yield event
@@ -253,7 +257,7 @@ class Engine:
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
-        with contextlib.suppress(ConnectionError):  # `_receive` learns why, and tells everybody
+        with contextlib.suppress(OSError):  # `_receive` learns why, and ends every call
             await self._writer.drain()
 
     def _write(self, message: protocol.Message) -> None:
@@ -262,12 +266,25 @@ class Engine:
         self._writer.write(protocol.pack(message))
 
     async def _receive(self) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        """Pass events on to the calls that wait for them, until the connection ends. Then no call may wait on."""
+        try:
             while True:
-                event = await protocol.receive(self._reader)
+                event = protocol.checked_event(await protocol.receive(self._reader))
                 if waiting := self._pending.get(event["id"]):
                     waiting.put_nowait(event)
-        self._death = "the engine was left" if self._closing else await self._reason()
+        except (asyncio.IncompleteReadError, OSError):  # Windows has errors of its own for a broken connection
+            death = "the engine was left" if self._closing else await self._reason()
+        except ValueError as error:
+            death = f"the engine (process {self.pid}) sent what is no message ({error})"
+        except BaseException:
+            self._end("the engine is not listened to any more")
+            raise
+        self._end(death)
+
+    def _end(self, death: str) -> None:
+        """End the connection: every call that waits, and every later one, raises `EngineDied`."""
+        self._death = death
+        self._crashed = self._process is not None and self._process.crashed
         self._writer.close()
         for waiting in self._pending.values():
             waiting.put_nowait({"event": "error", "kind": EngineDied.__name__, "message": self._death})

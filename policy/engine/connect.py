@@ -33,12 +33,12 @@ async def connect(
     waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
         # The listener may be stopped, or another program may have got the port of an engine that has ended.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError):
             streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
         # A process that exits with 0 found that another one serves, or that no client came in time.
         if process is not None and process.ended.done() and process.ended.result() != 0:
-            raise EngineDied(process.reason())
+            raise EngineDied(process.reason(), crashed=process.crashed)
         if process is None or process.ended.done():
             process = launch(endpoint, environment, log)
         await asyncio.sleep(RETRY_INTERVAL)
@@ -50,7 +50,10 @@ async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
     (reader, writer), token = await endpoint.connect()
     try:
         writer.write(protocol.pack({"token": token}))
-        return (reader, writer), (await protocol.receive(reader))["pid"]
+        welcome = await protocol.receive(reader)
+        if not isinstance(pid := welcome.get("pid"), int):
+            raise ValueError("not a welcome")
+        return (reader, writer), pid
     except BaseException:
         writer.close()
         raise

@@ -16,20 +16,21 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 
+from policy.engine import libraries
+from policy.engine.protocol import LONGEST_FRAME
 from policy.errors import EngineUnavailable
 
-LONGEST_FRAME = 1 << 26  # bytes; what a reader buffers before it makes its peer wait
+_NAME_LENGTH = 16  # characters of an engine's name
 _LONGEST_UNIX_PATH = 103  # bytes, on macOS; Linux has four more
 # What native code reads from its environment: an engine that was started with other values is another engine.
-_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "ROCR_", "VK_")
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -44,8 +45,26 @@ def runtime_dir() -> Path:
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base, f"repoformer-lsp-{os.getuid()}")
+    return _own_folder(next(filter(_fits, _candidates()), next(_candidates())))
+
+
+def _candidates() -> Iterator[Path]:
+    """Folders for sockets, the best one first: a path of the user's choice may be too long for one."""
+    name = f"repoformer-lsp-{os.getuid()}"
+    bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
+    for base in bases:
+        if base and os.access(base, os.W_OK):
+            yield Path(base, name)
+    yield Path(tempfile.gettempdir(), name)
+
+
+def _fits(folder: Path) -> bool:
+    """Whether the path of a socket in a folder is short enough for the operating system."""
+    return len(os.fsencode(folder / f"{'0' * _NAME_LENGTH}.sock")) <= _LONGEST_UNIX_PATH
+
+
+def _own_folder(folder: Path) -> Path:
+    """Make a folder unless it is there. Raises `EngineUnavailable` where others than this user may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -74,7 +93,7 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
         file = (str(model),)
     set_by_user = sorted(item for item in environment.items() if item[0].startswith(_ENVIRONMENT))
     parts = [sys.executable, _program(), *map(repr, file), *map(repr, parameters), repr(set_by_user)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_NAME_LENGTH]
 
 
 @cache
@@ -83,9 +102,7 @@ def _program() -> str:
 
     Cards count because they say how the worker prompts a model.
     """
-    digest = hashlib.sha256()
-    with contextlib.suppress(PackageNotFoundError):
-        digest.update(version("llama-cpp-python").encode())
+    digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
         folder = Path(__file__).parents[2] / package
         for path in sorted([*folder.rglob("*.py"), *folder.glob("models/cards/*.json")]):
@@ -103,11 +120,17 @@ class Endpoint:
 
     def claim(self) -> int | None:
         """Take the lock until this process ends. Returns its descriptor, or None if another process has it."""
-        descriptor = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if not _lock(descriptor):
-            os.close(descriptor)
-            return None
+        descriptor = _hold(self._lock)
+        if descriptor is not None:
+            self._remove_leftovers()
         return descriptor
+
+    def _remove_leftovers(self) -> None:
+        """Remove what engines left that were killed: the files of every name whose lock is free."""
+        for lock in self.folder.glob("*.lock"):
+            if lock != self._lock and (descriptor := _hold(lock)) is not None:
+                Endpoint(self.folder, lock.stem).leave()
+                os.close(descriptor)
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
         """Accept connections, after `claim`. Returns the token that clients have to send."""
@@ -125,8 +148,14 @@ class Endpoint:
             return await asyncio.open_unix_connection(self.socket, limit=LONGEST_FRAME), ""
 
     def leave(self) -> None:
-        """Remove the socket, so that no server tries to connect; the lock is kept until the process ends."""
-        self.socket.unlink(missing_ok=True)
+        """Remove the files of this endpoint, whose lock this process holds until it ends."""
+        for file in (self.socket, self._lock):
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                file.unlink(missing_ok=True)
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / f"{self.name}.lock"
 
     @property
     def socket(self) -> Path:
@@ -162,7 +191,21 @@ class Endpoint:
             raise OSError(f"{self.socket} does not say where to connect") from error
 
 
-def _lock(descriptor: int) -> bool:
+def _hold(lock: Path) -> int | None:
+    """Lock a file that is made for it; None where another process holds it. Returns the descriptor that does."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        if not _locked(descriptor):
+            os.close(descriptor)
+            return None
+        # The one who held it may have removed the file since it was opened: then the lock is on nothing.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
     if sys.platform == "win32":
         import msvcrt
 

@@ -20,6 +20,12 @@ from policy.engine.endpoint import Endpoint
 from policy.errors import EngineUnavailable
 
 STDERR_LINES = 20
+_CRASHES = {
+    getattr(signal, name)
+    for name in ("SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
+    if hasattr(signal, name)
+}
+_FIRST_WINDOWS_EXCEPTION, _CONTROL_C = 0xC0000000, 0xC000013A
 # GNU OpenMP's threads spin at every barrier, for milliseconds, and an evaluation has hundreds of them. On two cores
 # that other programs use as well (a build, a test run) that made a token take 120-1,800 ms; with a short spin and
 # then a sleep it took 55 ms. On an idle machine the short spin costs about a tenth (19 ms for 17).
@@ -42,6 +48,11 @@ class Process:
     def reason(self) -> str:
         """How it ended, in words."""
         return describe_exit(self.ended.result(), tuple(self._last))
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it has ended because its own code crashed."""
+        return self.ended.done() and is_crash(self.ended.result())
 
     def _watch(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         assert process.stderr is not None
@@ -80,6 +91,13 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
 def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
     """What a worker finds in its environment."""
     return {**PATIENT_THREADS, **os.environ, **changes}
+
+
+def is_crash(code: int) -> bool:
+    """Whether an exit code is that of code that crashed. A kill is none: another program, or the system, wanted it."""
+    if code < 0:
+        return -code in _CRASHES
+    return code >= _FIRST_WINDOWS_EXCEPTION and code != _CONTROL_C
 
 
 def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:

@@ -23,6 +23,7 @@ from indexer.model import Chunk, Cursor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LONGEST_FRAME = 1 << 26  # bytes; also what a reader buffers before it makes its peer wait
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 
@@ -33,14 +34,34 @@ def pack(message: Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-async def receive(reader: asyncio.StreamReader, longest: int | None = None) -> Message:
+async def receive(reader: asyncio.StreamReader, longest: int = LONGEST_FRAME) -> Message:
     """The next message. Raises `IncompleteReadError` at the end, `ValueError` for what is no message, or too long."""
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-    if longest is not None and length > longest:
+    if length > longest:
         raise ValueError(f"a frame of {length} bytes")
-    message = json.loads(await reader.readexactly(length))
+    try:
+        message = json.loads(await reader.readexactly(length))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(message, dict):
         raise ValueError("not an object")
+    return message
+
+
+def checked_request(message: Message) -> Message:
+    """Return `message` if it has what every request has. Raises `ValueError`."""
+    number, background = message.get("id"), message.get("background", False)
+    if not isinstance(message.get("op"), str) or not isinstance(background, bool):
+        raise ValueError("not a request")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError("a request without a number")
+    return {**message, "background": background}
+
+
+def checked_event(message: Message) -> Message:
+    """Return `message` if it has what every event has. Raises `ValueError`."""
+    if not isinstance(message.get("event"), str) or not isinstance(message.get("id"), int):
+        raise ValueError("not an event")
     return message
 
 

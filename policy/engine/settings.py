@@ -30,7 +30,8 @@ class EngineSettings:
     `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
     instructions that the machine does not allow (AMX under some hypervisors).
     `embedding` is for a model that turns texts into vectors instead of completing code.
-    A model that was not used for `idle_minutes` is unloaded until it is; 0 keeps it for as long as somebody is there.
+    A model that was not used for `idle_minutes` is unloaded until the next request; 0 keeps it loaded.
+    `library` is the file of a llama.cpp library; "" uses the one that is installed, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -45,6 +46,7 @@ class EngineSettings:
     extra_buffers: bool = True
     embedding: bool = False
     idle_minutes: float = 30.0
+    library: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the worker's load message."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 import psutil
 
+from policy.engine import libraries
 from policy.engine.settings import EngineSettings
 
 LIMIT_SECONDS = 0.6
@@ -120,11 +121,9 @@ class Speeds:
 
 
 def _key(model: Path, settings: EngineSettings) -> str:
-    """This machine, this build, this file, and what of the settings makes it faster or slower. Raises `OSError`."""
+    """This machine, this library, this file, and what of the settings makes it faster or slower. Raises `OSError`."""
     status = model.stat()
-    build = ""
-    with contextlib.suppress(PackageNotFoundError):
-        build = version("llama-cpp-python")
-    parts = [platform.node(), platform.processor(), build, model.resolve(), status.st_size, status.st_mtime_ns]
+    library = settings.library or os.environ.get(libraries.ENVIRONMENT) or libraries.versions()
+    parts = [platform.node(), platform.processor(), library, model.resolve(), status.st_size, status.st_mtime_ns]
     parts += [settings.threads, settings.gpu_layers, settings.extra_buffers]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

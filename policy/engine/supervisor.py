@@ -3,10 +3,11 @@
 The worker may serve other servers too. Each server has a supervisor that takes the same steps, so they connect to the
 same engine again after each step.
 
-A worker that dies while it loads a model or at its first evaluation had settings that do not work on this machine
-(weights repacked for instructions that are not allowed, a driver that crashes). The next one gets safer settings, see
-`policy.engine.settings.fallbacks`. The settings that worked are remembered per machine and build, so that the next
-start is quick, and reported once. A worker that dies later is restarted with the same settings. A GPU that runs out of
+A worker that crashes while it loads a model or at its first evaluation had settings that do not work on this machine
+(weights repacked for instructions that are not allowed, a faulty driver). The next one gets safer settings, see
+`policy.engine.settings.fallbacks`. The settings that worked are remembered for a week, per machine and build, so that
+the next start is quick, and reported once. A worker that is killed, or that dies later, is restarted with the same
+settings. A GPU that runs out of
 memory gets fewer layers; that is not remembered, because the free memory changes.
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from policy.engine import libraries
 from policy.engine.client import Engine
 from policy.engine.endpoint import identity
 from policy.engine.messages import ModelInfo
@@ -37,6 +39,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds: a worker that ran this long resets the back-off
 MAX_STARTS = 6
 RETRY_AFTER = 60.0  # seconds
+REMEMBERED = 7 * 24 * 3600.0  # seconds for which parameters that crashed are not tried again
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)
 
 
@@ -44,8 +47,8 @@ class Supervisor:
     """One model on one worker, replaced as often as it takes.
 
     `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
-    change of state. `memory` is the file that remembers what worked (None: nothing is remembered). `apart`, unless
-    it is empty, names an engine that is shared with no supervisor of another name.
+    change of state, with the reason where it has failed. `memory` is the file that remembers what worked (None: nothing
+    is remembered). `apart`, unless it is empty, names an engine that is shared with no supervisor of another name.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Supervisor:
         apart: str = "",
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[str], None] = lambda _text: None,
-        on_state: Callable[[EngineState], None] = lambda _state: None,
+        on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
     ) -> None:
         self.model = model.absolute()
         self.info: ModelInfo | None = None
@@ -134,7 +137,7 @@ class Supervisor:
             return await self._start_with_fallbacks()
         except RepoformerError as error:
             self._failure, self._failed_at = error, time.monotonic()
-            self._set_state("failed")
+            self._set_state("failed", str(error))
             self._log(f"engine unavailable: {error}")
             raise
         finally:
@@ -155,7 +158,8 @@ class Supervisor:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
                 self._back_off()
-                level = min(level + 1, len(self._fallbacks) - 1)
+                if error.crashed:  # one that was killed may well start the next time
+                    level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:
                     raise
@@ -168,9 +172,8 @@ class Supervisor:
             else:
                 self._adopt(engine, level, out_of_memory=out_of_memory)
                 return engine
-        raise EngineUnavailable(
-            f"{last}. {MAX_STARTS} attempts failed, the last with the safest parameters: run `repoformer-lsp doctor`"
-        )
+        safest = ", the last with the safest parameters" if last.crashed else ""
+        raise EngineUnavailable(f"{last}. {MAX_STARTS} attempts failed{safest}: run `repoformer-lsp doctor`")
 
     async def _connect(self, settings: EngineSettings) -> Engine:
         """The engine that runs our model with `settings`, shared with every server that wants the same."""
@@ -225,42 +228,52 @@ class Supervisor:
     def _back_off(self) -> None:
         self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
 
-    def _set_state(self, state: EngineState) -> None:
+    def _set_state(self, state: EngineState, problem: str = "") -> None:
         if state != self.state:
             self.state = state
-            self._on_state(state)
+            self._on_state(state, problem)
 
     # -- what worked on this machine ------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        """This machine, this build, what was asked for: a change of any of them is worth a new try."""
-        try:
-            build = version("llama-cpp-python")
-        except PackageNotFoundError:
-            build = ""
-        parts = [platform.node(), platform.machine(), platform.processor(), build, repr(self._asked)]
+        """This machine, the installed versions, what was asked for: a change of any of them is worth a new try."""
+        library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
+        builds = [library, _version_of("repoformer-lsp")]
+        parts = [platform.node(), platform.machine(), platform.processor(), *builds, repr(self._asked)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
-    def _levels(self) -> dict[str, int]:
+    def _levels(self) -> dict[str, tuple[int, float]]:
+        """By key, the level and when it was found to be needed (seconds since the epoch); old ones do not count."""
         if self._memory is None:
             return {}
         try:
-            levels = json.loads(self._memory.read_text("utf-8"))
-            return {key: value for key, value in levels.items() if isinstance(value, int)}
+            rows = json.loads(self._memory.read_text("utf-8")).items()
         except (OSError, ValueError, AttributeError):
             return {}
+        now, levels = time.time(), {}
+        for key, row in rows:
+            match row:
+                case [int(level), int() | float() as at] if level >= 0 and 0 <= now - at < REMEMBERED:
+                    levels[key] = level, float(at)
+        return levels
 
     def _remembered_level(self) -> int:
-        return self._levels().get(self._key(), 0)
+        level, _ = self._levels().get(self._key(), (0, 0.0))
+        return level
 
     def _remember_level(self, level: int) -> None:
-        self._write_levels({**self._levels(), self._key(): level})
-
-    def _write_levels(self, levels: dict[str, int]) -> None:
         if self._memory is None:
             return
+        levels = {**self._levels(), self._key(): (level, time.time())}
         try:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             self._memory.write_text(json.dumps(levels), "utf-8")
         except OSError as error:
             self._log(f"could not remember the engine's parameters in {self._memory}: {error}")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -17,6 +17,7 @@ from typing import Any
 
 import platformdirs
 
+from policy.engine import libraries
 from policy.engine.messages import ModelInfo
 from policy.gating import calibration
 
@@ -84,7 +85,7 @@ def device() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "repoformer_lsp": version("repoformer-lsp"),
-        "llama_cpp_python": version("llama-cpp-python"),
+        "llama_cpp": libraries.versions(),
     }
 
 

@@ -261,8 +261,8 @@ def _about(figures: Figures, run: Mapping[str, Any]) -> tuple[tuple[str, ...], .
         ("machine", f"{device.get('processor', '?')}, {device.get('cores', '?')} cores, {device.get('system', '?')}"),
         (
             "software",
-            f"repoformer-lsp {device.get('repoformer_lsp', '?')}, llama-cpp-python "
-            f"{device.get('llama_cpp_python', '?')}, Python {device.get('python', '?')}",
+            f"repoformer-lsp {device.get('repoformer_lsp', '?')}, {device.get('llama_cpp', '?')}, "
+            f"Python {device.get('python', '?')}",
         ),
     ]
     if generator := run.get("generator"):

@@ -8,18 +8,21 @@ values are kept, so that each calibration can be undone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from policy.models.shards import sha256, shards_of
 
 KEPT = 10
+LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Calibration:
 def workspace_of(path: Path, workspaces: Iterable[Path]) -> Path | None:
     """The innermost of `workspaces` that holds `path` and was calibrated; None where there is none."""
     known = _known()
-    holding = [folder for folder in workspaces if path.is_relative_to(folder) and _key(folder) in known]
+    real = path.resolve()  # the workspace and the document may each be opened through a link
+    holding = [folder for folder in workspaces if real.is_relative_to(folder.resolve()) and _key(folder) in known]
     return max(holding, key=lambda folder: len(folder.parts), default=None)
 
 
@@ -53,17 +57,19 @@ def fingerprint(model: Path) -> str:
 
 def store(workspace: Path, calibration: Calibration) -> None:
     """Use a calibration from now on. Raises `OSError` where it cannot be written."""
-    history = [*_known().get(_key(workspace), ()), calibration]
-    _save({**_known(), _key(workspace): history[-KEPT:]})
+    with _locked():
+        history = [*_known().get(_key(workspace), ()), calibration]
+        _save(workspace, history[-KEPT:])
 
 
 def undo(workspace: Path) -> tuple[Calibration | None, Calibration | None]:
     """Take the last calibration of a workspace back; returns it, and the one that holds now."""
-    history = _known().get(_key(workspace), ())
-    if not history:
-        return None, None
-    *rest, taken = history
-    _save({**_known(), _key(workspace): rest})
+    with _locked():
+        history = _known().get(_key(workspace), ())
+        if not history:
+            return None, None
+        *rest, taken = history
+        _save(workspace, rest)
     return taken, rest[-1] if rest else None
 
 
@@ -86,17 +92,49 @@ def _known() -> Mapping[str, Sequence[Calibration]]:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, _changed: int, _size: int) -> Mapping[str, Sequence[Calibration]]:
+    found = {key: _history(value) for key, value in _entries(path).items()}
+    return {key: history for key, history in found.items() if history is not None}
+
+
+def _entries(path: Path) -> dict[str, object]:
+    """Return what the file has for each workspace, as it is: another version may have written some of it."""
     try:
-        told = json.loads(path.read_text("utf-8"))
-        return {key: tuple(Calibration(**each) for each in history) for key, history in told.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        entries = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return entries if isinstance(entries, dict) else {}
 
 
-def _save(every: Mapping[str, Sequence[Calibration]]) -> None:
+def _history(value: object) -> tuple[Calibration, ...] | None:
+    """Read one workspace's calibrations; None if this version cannot read them."""
+    try:
+        history = tuple(Calibration(**each) for each in value)  # type: ignore[attr-defined]
+    except TypeError:
+        return None
+    return history if all(isinstance(each.threshold, int | float) for each in history) else None
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Let no other process write meanwhile. Raises `OSError` if the file cannot be written."""
+    file().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(file().with_suffix(".lock"), timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise OSError(f"{file()} is being written by another process") from error
+
+
+def _save(workspace: Path, history: Sequence[Calibration]) -> None:
+    """Replace one workspace's calibrations; what the file has of others stays, readable or not."""
     target = file()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    entries = _entries(target)
+    if not entries and target.exists() and target.stat().st_size:
+        target.replace(target.with_suffix(".damaged"))  # for the user to repair
+    entries[_key(workspace)] = [asdict(each) for each in history]
+    if not history:
+        del entries[_key(workspace)]
     temporary = target.with_suffix(f".{os.getpid()}.new")
-    told = {key: [asdict(each) for each in history] for key, history in every.items() if history}
-    temporary.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    temporary.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     temporary.replace(target)
+    _read.cache_clear()  # two versions written within the clock's resolution may have the same size

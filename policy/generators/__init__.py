@@ -165,6 +165,10 @@ class GeneratorProvider(Protocol):
         """Return the reader to use now."""
         ...
 
+    def withholds(self, cursor: Cursor) -> str:
+        """Why the local model has to write at `cursor`, because the text there must not leave this machine; or ""."""
+        ...
+
     async def warm_up(self) -> None:
         """Load what a request needs. Failures are reported, not raised."""
 
@@ -188,6 +192,10 @@ class SameModel:
     def reader(self, local: Engine) -> Reader:
         """Return `local`."""
         return local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Nothing: this is the local model."""
+        return ""
 
     async def warm_up(self) -> None:
         """Do nothing: the engine is loaded anyway."""

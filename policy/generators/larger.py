@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from indexer.model import Cursor
 from policy.engine.client import Engine
 from policy.engine.supervisor import Supervisor
 from policy.errors import RepoformerError
@@ -29,6 +30,7 @@ class Larger:
     def generator(self, local: Engine) -> Generator:
         """The larger model if it is loaded; else it is being loaded now, and `local` writes meanwhile."""
         if engine := self._supervisor.running:
+            self._tell("")  # it may have come back by itself
             return engine
         if self._loading is None:
             self._loading = asyncio.create_task(self.warm_up())
@@ -37,6 +39,10 @@ class Larger:
     def reader(self, local: Engine) -> Reader:
         """The Repoformer."""
         return local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Nothing: the larger model is on this machine, too."""
+        return ""
 
     async def warm_up(self) -> None:
         """Load the model."""

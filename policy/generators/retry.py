@@ -1,4 +1,4 @@
-"""When to try a failed server again. The request that failed is never retried; a later one is sent.
+"""How long a server is waited for, and when to try a failed one again: a later request is sent, never the same one.
 
 Each failure doubles the delay, up to a minute. The delay is randomised, so that a team's editors do not all return at
 the same moment. `Retry-After` is respected.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 FIRST, LONGEST = 1.0, 60.0  # seconds
+READ_SECONDS = 10.0  # for each token, the first one too: a 7B on a CPU takes that long to read a prompt
 LONGEST_RETRY_AFTER = 600.0
 
 

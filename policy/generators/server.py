@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from indexer.model import Chunk, Cursor
+from indexer.secrets import secret_spans
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
@@ -24,6 +25,7 @@ from policy.generators import DelegatedGeneration, Generator, Reader, RunningGen
 from policy.generators.retry import RetrySchedule
 from policy.generators.text import TextPrompt, TextPrompts
 from policy.generators.wire import Event, Wire
+from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
 MOST_LOGPROBS = 20  # what vLLM gives unless it is told otherwise; <cc> is among them or improbable
@@ -57,6 +59,12 @@ class Server:
     def reader(self, local: Engine) -> Reader:
         """The server, where it decides."""
         return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
+
+    def withholds(self, cursor: Cursor) -> str:
+        """Whether a prompt at `cursor` would hold something like a secret; chunks never do."""
+        near = truncate(cursor, self._prompts.budgets)
+        secret = any(True for text in (near.prefix, near.suffix) for _ in secret_spans(text))
+        return "the text around the cursor holds something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:
         """There is nothing to get ready: the first request tells whether the server is there."""
@@ -206,12 +214,16 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
         self._fallback = fallback
 
     async def __aiter__(self) -> AsyncGenerator[str]:
+        told = False
         try:
             async with contextlib.aclosing(aiter(self._generation)) as pieces:
                 async for piece in pieces:
-                    if self._generation.tokens == 1:
+                    if not told:
                         self._server.works()
+                        told = True
                     yield piece
+            if not told:  # an empty answer is one, too
+                self._server.works()
             return
         except ServerUnavailable as error:
             self._server.fails(error)

@@ -21,6 +21,9 @@ from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Rol
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
+MOST_PIECES = 50_000  # distinct ones that are kept from prompt to prompt; a prompt has a few thousand
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """How models of one family are prompted: a layout, and what their markers are called."""
@@ -68,12 +71,18 @@ class TextPrompts:
     """Lays out prompts for a family of models (a name of `FAMILIES`)."""
 
     def __init__(self, family: str, budgets: Budgets) -> None:
+        self.budgets = budgets
         self._family = FAMILIES[family]
         self._apart = family == SUFFIX
+        self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
+        self._forget_pieces()
+
+    def _forget_pieces(self) -> None:
+        """Number pieces from the beginning; the builder's caches hold the old numbers, so it begins again, too."""
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
-        self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
-        self._builder = PromptBuilder(LAYOUTS[self._family.layout], Vocabulary(self._roles), self, budgets, heal=False)
+        layout = LAYOUTS[self._family.layout]
+        self._builder = PromptBuilder(layout, Vocabulary(self._roles), self, self.budgets, heal=False)
 
     @property
     def selective(self) -> bool:
@@ -87,13 +96,19 @@ class TextPrompts:
 
     def decide(self, cursor: Cursor) -> TextPrompt:
         """What is read before deciding."""
+        self._make_room()
         return self._text_prompt(self._builder.decide(cursor))
 
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
         """What is completed, without (None) or with cross-file context."""
+        self._make_room()
         return self._text_prompt(
             self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
         )
+
+    def _make_room(self) -> None:
+        if len(self._pieces) > MOST_PIECES:
+            self._forget_pieces()
 
     def encode(self, text: str) -> list[int]:
         """Numbers for the pieces of `text` (`policy.prompting.prompt.Tokenizer`)."""

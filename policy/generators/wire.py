@@ -18,19 +18,22 @@ import httpx
 import truststore
 
 from policy.errors import ServerUnavailable
+from policy.generators.retry import READ_SECONDS
 
 KEY = "REPOFORMER_API_KEY"  # the variable of the environment that holds it
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 4.0  # between two events, and for the first: the prompt has to be read, on a machine that others use
 LONGEST_LINE = 1 << 20  # bytes
 
 Event = Mapping[str, Any]
 
 
 class Wire:
-    """A connection to one server. `key` is sent as a bearer token, unless it is empty."""
+    """A connection to one server. `key` is sent as a bearer token, unless it is empty.
 
-    def __init__(self, url: str, key: str) -> None:
+    `patience` is how many seconds an event is waited for, the first one too.
+    """
+
+    def __init__(self, url: str, key: str, *, patience: float = READ_SECONDS) -> None:
         self.url = url.rstrip("/")
         scheme, host, self.host = _parts(self.url)
         self._refusal = ""
@@ -38,9 +41,12 @@ class Wire:
             self._refusal = f"The setting `serverUrl` is no http(s) address: {self.url!r}."
         elif key and scheme == "http" and not _is_here(host):
             self._refusal = f"The key is not sent to {self.host} without encryption: use https in `serverUrl`."
+        elif not (key.isascii() and key.isprintable()):
+            self._refusal = f"The key of {self.host} holds characters that no key can have: set {KEY} to the right one."
+        self._patience = patience
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
             # The certificates that the system trusts, a company's own included. There is no setting to trust others.
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=not _is_here(host),  # no proxy between us and this machine
@@ -56,7 +62,7 @@ class Wire:
         try:
             async with contextlib.aclosing(await self._send(path, body)) as response:
                 self._check(response)
-                async with contextlib.aclosing(_events(response)) as events:
+                async with contextlib.aclosing(_events(response, self._patience)) as events:
                     async for event in events:
                         yield event
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -138,7 +144,7 @@ def _is_here(host: str) -> bool:
     return False
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[Event]:
+async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[Event]:
     """What comes in a stream of events, until its end is said; or one object, from a server that does not stream.
 
     Raises `ValueError` for what is neither, and `httpx.HTTPError` where it breaks off or falls silent.
@@ -158,7 +164,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[Event]:
             if data == b"[DONE]":
                 return
             yield _event(data)
-        elif time.monotonic() - heard > READ_SECONDS:  # it sends comments, to seem alive
+        elif time.monotonic() - heard > patience:  # it sends comments, to seem alive
             raise httpx.ReadTimeout("comments")
     raise httpx.RemoteProtocolError("no end")
 

@@ -22,7 +22,7 @@ from pathlib import PurePath
 from typing import Literal, Protocol
 
 from indexer.languages import LANGUAGES
-from indexer.model import Chunk, Cursor
+from indexer.model import Chunk, Cursor, shown_path
 from policy.prompting.healing import split_last_word
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
@@ -293,8 +293,8 @@ class PromptBuilder:
             "R": lambda: right,
             "CC": lambda: context,
             "ANCHOR": lambda: self._encode_cached(anchor_of(cursor.prefix)),
-            "REPO": lambda: self._encode_cached(f"{PurePath(_root(chunks)).name}\n"),
-            "PATH": lambda: self._encode_cached(f"{_relative(cursor.path, _root(chunks))}\n"),
+            "REPO": lambda: self._encode_cached(f"{shown_path(PurePath(_root(chunks)).name)}\n"),
+            "PATH": lambda: self._encode_cached(f"{shown_path(_relative(cursor.path, _root(chunks)))}\n"),
         }
         tokens: list[int] = []
         for part in parts:
@@ -441,7 +441,7 @@ class _Commented:
 
     def chunk(self, comment: str, chunk: Chunk) -> str:
         body = "\n".join(comment + line for line in _body(chunk).splitlines())
-        return f"{comment}{CHUNK_PREAMBLE}\n{comment}{chunk.path}\n{body}\n\n"
+        return f"{comment}{CHUNK_PREAMBLE}\n{comment}{shown_path(chunk.path)}\n{body}\n\n"
 
 
 class _Plain:
@@ -453,7 +453,7 @@ class _Plain:
         return ""
 
     def chunk(self, comment: str, chunk: Chunk) -> str:
-        return f"{comment}{chunk.path}\n{_body(chunk).rstrip()}\n\n"
+        return f"{comment}{shown_path(chunk.path)}\n{_body(chunk).rstrip()}\n\n"
 
 
 class _Files:
@@ -465,7 +465,7 @@ class _Files:
         return ""
 
     def chunk(self, comment: str, chunk: Chunk) -> str:
-        return f"{chunk.path}\n{_body(chunk).rstrip()}\n"
+        return f"{shown_path(chunk.path)}\n{_body(chunk).rstrip()}\n"
 
 
 def _body(chunk: Chunk) -> str:

@@ -1,8 +1,7 @@
 """Step 6, `train export`: from a run's checkpoint to GGUF files that the server loads and that say what they are.
 
 The file carries all that serving must know: the layout and the budgets it was trained with, the gates that were
-fitted, the markers under their names, the base and its licence, and the hash of the run's manifest. Quantised by
-llama.cpp itself.
+fitted, the markers under their names, the base and its licence, and the hash of the run's manifest.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from policy.errors import EngineFailed
 from policy.gating.gate import Gate
 from policy.models.shards import sha256
 from policy.prompting.prompt import Role
@@ -22,9 +20,11 @@ from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
 from .manifest import TrainingError
+from .quantising import TYPES as QUANTISED
+from .quantising import quantise
 from .splitting import remove_parts, split
 
-TYPES: Mapping[str, int] = {"F16": 1, "Q8_0": 7, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}  # llama_ftype
+TYPES = ("F16", *QUANTISED)
 _FIM_KEYS: Mapping[Role, str] = {
     "prefix": "tokenizer.ggml.fim_pre_token_id",
     "suffix": "tokenizer.ggml.fim_suf_token_id",
@@ -36,7 +36,7 @@ def run(
     out: Path,
     trained: Path,
     base: Path,
-    types: Sequence[str] = tuple(TYPES),
+    types: Sequence[str] = TYPES,
     name: str = "repoformer-smollm2-135m",
     evaluated: Sequence[Path] = (),
     part_bytes: int = 0,
@@ -146,16 +146,3 @@ def _base_name(base: Path) -> str:
     base = bases.unpack(base)
     own = {} if base.is_dir() else bases.gguf_fields(base)
     return str(own["general.base_model.0.name"]) if "repoformer.layout" in own else base.stem
-
-
-def quantise(source: Path, target: Path, type_: str) -> None:
-    """Quantise a GGUF with llama.cpp's own quantiser. Raises `TrainingError` when it refuses."""
-    from policy.engine.worker import llama  # native code: not for those who only import this module
-
-    temporary = target.with_suffix(".part")
-    try:
-        llama.quantise(source, temporary, TYPES[type_])
-    except EngineFailed as error:
-        temporary.unlink(missing_ok=True)
-        raise TrainingError(f"{source.name} could not be quantised to {type_}: {error}") from error
-    temporary.replace(target)

@@ -1,8 +1,8 @@
 """`repoformer-lsp model import`: a Hugging Face checkpoint becomes a GGUF that the server finds.
 
 The released Repoformers are StarCoder with two added tokens; where those are in the vocabulary the file says in which
-order its prompts are laid out, so that it decides without any setting. Converted in F16 and then quantised by
-llama.cpp itself; what is half written is never found under the name that counts.
+order its prompts are laid out, so that it decides without any setting. The checkpoint is converted in F16 and then
+quantised; a file that is half written never has the name that is looked for.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from policy.models.gguf import check_generator
 from policy.models.locate import cache_dir
 
 from .convert import import_folder
-from .export import TYPES as QUANTISED
-from .export import quantise
 from .manifest import TrainingError
+from .quantising import TYPES as QUANTISED
+from .quantising import quantise
 
-TYPES = ("F32", *QUANTISED)
+TYPES = ("F32", "F16", *QUANTISED)
 DEFAULT = "Q8_0"
 _DECIDING = {"<cfc_info>", "<end_rc>"}
 

@@ -62,7 +62,7 @@ async def start(home: dict[str, str]) -> AsyncIterator[Start]:
         cwd: Path | None = None,
         **initialize: Any,
     ) -> Client:
-        command = [SERVER, *(["--model", model] if model else [])]
+        command: list[str | Path] = [SERVER, "--model", model] if model else [SERVER]
         client = await Client.spawn(command, settings=settings, env=home | (env or {}), cwd=cwd)
         clients.append(client)
         # The machine may be busy with other tests.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -240,8 +242,7 @@ async def test_settings_count_from_the_next_request_on(start: Start, workspace: 
     for settings, retrieves in (({"policy": "never"}, False), (ALWAYS, True)):
         client.settings = settings
         client.notify("workspace/didChangeConfiguration", {"settings": None})
-        policy = settings["policy"]
-        await client.seen("repoformer/status", lambda status, policy=policy: status["policy"] == policy)
+        await client.seen("repoformer/status", partial(has_policy, settings["policy"]))
         await client.complete(place.uri, place.cursor)
         assert (await client.why(place.uri))["decision"]["retrieve"] is retrieves
 
@@ -323,7 +324,11 @@ async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, w
     assert begun
     for token in begun:
         ended = {"token": token, "value": {"kind": "end"}}
-        await client.seen("$/progress", lambda params, ended=ended: params == ended)
+        await client.seen("$/progress", partial(operator.eq, ended))
+
+
+def has_policy(policy: str, status: Message) -> bool:
+    return bool(status["policy"] == policy)
 
 
 async def retrieved(

@@ -31,8 +31,8 @@ THREE = ‸
 SITECUSTOMIZE = """
 import os, signal, sys
 
-def patched(module):
-    load, decode, repacked = module.llama_model_load_from_file, module.llama_decode, []
+def patched(library):
+    load, decode, repacked = library.llama_model_load_from_file, library.llama_decode, []
     def llama_model_load_from_file(path, params):
         repacked[:] = [params.use_extra_bufts]
         return load(path, params)
@@ -40,13 +40,11 @@ def patched(module):
         if repacked == [True]:
             os.kill(os.getpid(), signal.SIGILL)
         return decode(context, batch)
-    module.llama_model_load_from_file, module.llama_decode = llama_model_load_from_file, llama_decode
+    library.llama_model_load_from_file, library.llama_decode = llama_model_load_from_file, llama_decode
 
 if "policy.engine.worker" in sys.orig_argv:
-    import llama_cpp, llama_cpp.llama_cpp
-    patched(llama_cpp.llama_cpp)
-    llama_cpp.llama_model_load_from_file = llama_cpp.llama_cpp.llama_model_load_from_file
-    llama_cpp.llama_decode = llama_cpp.llama_cpp.llama_decode
+    from policy.engine.worker import native
+    patched(native.load())
 """
 
 

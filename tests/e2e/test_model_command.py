@@ -54,7 +54,7 @@ def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.Fix
 def run(start: Command) -> Pull:
     """Run it to its end; the exit status must be `status`."""
 
-    def run(*words: object, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str | Path, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         with start(*words, **env) as process:
             out, err = process.communicate(timeout=120)
         assert process.returncode == status, err

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lsp_server.client import Client, RefusedError
+from lsp_server.text import Encoding
 from tests.e2e.driving import SERVER, Start, Workspace, all_gone, family_of, logged, shown
 
 Write = Callable[[str], Workspace]
@@ -250,7 +251,8 @@ async def test_over_tcp_each_connection_is_a_session(home: dict[str, str], works
     assert process.stderr is not None
     assert b"listening on" in await process.stderr.readline()
     one, two = [await Client.connect("localhost", port) for _ in range(2)]
-    for client, encoding in ((one, "utf-8"), (two, "utf-32")):
+    encodings: tuple[tuple[Client, Encoding], ...] = ((one, "utf-8"), (two, "utf-32"))
+    for client, encoding in encodings:
         answer = await client.initialize([place.root], encodings=[encoding])
         assert answer["capabilities"]["positionEncoding"] == encoding
     family = family_of(process.pid)

@@ -100,7 +100,7 @@ def _page(screen: str) -> str:
 def _spans(line: str, style: dict[str, str]) -> str:
     """A line with escape sequences as HTML; `style` is what holds at its beginning, and then at its end."""
     parts = _SGR.split(line)
-    out = []
+    out: list[str] = []
     for codes, text in zip(["", *parts[1::2]], parts[0::2], strict=True):
         if codes or out:
             _apply(style, [int(code or 0) for code in re.split("[;:]", codes)])

@@ -281,7 +281,14 @@ def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> Non
     states = [status["state"] for status in wire.received("repoformer/status")]
     assert "off" in states and states[-1] == "ready", "the server follows"
     sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-5:]]
-    changes = [{"enabled": False}, {}, {"disabledLanguages": ["python"]}, {}, {"policy": "never"}]
+    changes: list[dict[str, object]]
+    changes = [
+        {"enabled": False},
+        {},
+        {"disabledLanguages": ["python"]},
+        {},
+        {"policy": "never"},
+    ]
     assert sent == [SETTINGS | change for change in changes]
 
 

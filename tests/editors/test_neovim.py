@@ -126,7 +126,7 @@ class Neovim:
         marks: list[Any] = self.api.exec_lua(lua)
         return marks
 
-    def until(self, holds: Callable[[], Any], what: str) -> Any:
+    def until(self, holds: Callable[..., Any], what: str) -> Any:
         end = time.monotonic() + SECONDS
         while not (value := holds()):
             assert time.monotonic() < end, f"{what}; buffer:\n{self.text}\nmessages: {self.messages()}"
@@ -312,7 +312,8 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
     neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "it does not ask by itself")
     neovim.until(lambda: len(wire.sent("textDocument/didShowCompletion")) > shows, "not shown again")
     assert neovim.wait_ghost() == first
-    count, found = 0, []
+    count = 0
+    found: list[str] = []
     while count == 0 or len(found) < count:
         shown = len(wire.sent("textDocument/didShowCompletion"))
         neovim.keys("<M-]>")

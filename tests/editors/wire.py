@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.protocol import default_converter
 
 from lsp_server.features.documents import _change
-from lsp_server.text import Document
+from lsp_server.text import Document, Encoding
 
 Message = dict[str, Any]
 SERVER = Path(sys.executable).with_name("repoformer-lsp")
@@ -78,16 +78,17 @@ class Wire:
         told = self.sent("textDocument/didFocus")
         return told[-1]["textDocument"]["uri"] if told else None
 
-    def encoding(self) -> str:
+    def encoding(self) -> Encoding:
         """The position encoding that the two agreed on."""
         for _, message in self.messages("server"):
             if "positionEncoding" in ((message.get("result") or {}).get("capabilities") or {}):
-                return message["result"]["capabilities"]["positionEncoding"]
+                agreed: Encoding = message["result"]["capabilities"]["positionEncoding"]
+                return agreed
         raise AssertionError("no server has answered `initialize`")
 
     def text(self, file: Path) -> str:
         """The server's copy of an open file: what was opened, and every change applied by the server's own code."""
-        converter = default_converter()
+        converter = default_converter()  # type: ignore[no-untyped-call]
         document = None
         for _, message in self.messages("editor"):
             params = message.get("params") or {}

@@ -30,7 +30,7 @@ def price_of(order):
 
 def unpack(text: str, folder: Path) -> list[tuple[str, str, str, str]]:
     """Write the files into `folder`, markers taken out; returns (path, prefix, truth, suffix) of each blank."""
-    found = []
+    found: list[tuple[str, str, str, str]] = []
     for part in text.lstrip("\n").split("#- ")[1:]:
         path, _, source = part.partition("\n")
         file = folder / path

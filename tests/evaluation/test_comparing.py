@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from masked import row
 
 from policy.evaluation import comparing, table
 from policy.evaluation.task import EvaluationError
+from tests.evaluation.masked import row
 
 ROWS = [
     row(number, without=f"a\n«{number}» \u2028,\"'", es_without=50.0, p_cc=0.25, names=number, scope="block")

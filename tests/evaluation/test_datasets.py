@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from policy.evaluation import crosscode, repoeval, resample
 from policy.evaluation.task import Data, EvaluationError, Task, spread
+from tests.evaluation.masked import SHOP, repoeval_row, unpack, write_jsonl
 
 
 def load_repoeval(tmp_path: Path, rows: list[Any], name: str = "line_level.test.jsonl") -> Data:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from masked import row
 
 from policy.evaluation import figures, policies, report
+from policy.evaluation.latency import Timed
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
 from policy.gating.gate import AS_SAID
+from tests.evaluation.masked import row
 
 RUN = {"data": "made up", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
 
@@ -33,8 +35,8 @@ def made_up(count: int, p_cc: str, seed: int = 0) -> list[Row]:
 
 
 def placed(rows: list[Row], name: str, part: str = "served") -> figures.Placed:
-    found = figures.compute(rows, [AS_SAID])
-    return next(each for each in getattr(found, part) if each.name == name)
+    every: Sequence[figures.Placed] = getattr(figures.compute(rows, [AS_SAID]), part)
+    return next(each for each in every if each.name == name)
 
 
 def test_a_model_that_knows_is_as_good_as_the_oracle() -> None:
@@ -159,9 +161,9 @@ def test_a_report_is_one_file_with_every_plot_in_it(tmp_path: object) -> None:
 
 
 def test_latency_is_compared_request_by_request() -> None:
-    def timed(task: str, policy: str, total: float) -> figures.Timed:
+    def timed(task: str, policy: str, total: float) -> Timed:
         waited = total / 4 if policy == "always" else 0.0
-        return figures.Timed(task, policy, policy == "always", total / 2 - waited, waited, total / 2, total)
+        return Timed(task, policy, policy == "always", total / 2 - waited, waited, total / 2, total)
 
     times = [timed(task, policy, total) for task in "abc" for policy, total in (("never", 50.0), ("always", 100.0))]
     found = {time.policy: time for time in figures.latencies([*times, timed("d", "never", 1e9)])}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-from masked import SHOP, repoeval_row, unpack, write_jsonl
 
 from indexer.model import Chunk, Cursor
 from policy.errors import EngineError, ModelError
@@ -20,6 +19,7 @@ from policy.evaluation.statistics import Estimate
 from policy.evaluation.task import EvaluationError, Repository, Task
 from policy.gating import calibration
 from policy.gating.gate import Gate
+from tests.evaluation.masked import SHOP, repoeval_row, unpack, write_jsonl
 from tests.marked import mark
 
 TINY = ["--left", "64", "--right", "24", "--context", "64", "--tokens", "8"]

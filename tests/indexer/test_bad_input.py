@@ -5,21 +5,29 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from indexer import worker
+from indexer.chunking import Chunking
+from indexer.extract import extract
+from indexer.rules import Reason
 from indexer.settings import IndexSettings
-from indexer.store import KEPT_DAYS, delete_old_indexes
+from indexer.store import KEPT_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
+# A longer run than that of the suite: KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
+KILLS = int(os.environ.get("KILLS", "5"))
 Open = Callable[..., WorkspaceIndex]
 
 
@@ -194,14 +202,21 @@ def test_kill_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, op
         f"cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
         "index.start(); print('started', flush=True); index.wait_idle(); index.close()\n"
     )
-    for delay in (0.1, 0.35, 0.6, 0.9):
+    draw = random.Random(0)
+    for _ in range(KILLS):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(delay)
+        time.sleep(draw.uniform(0.0, 1.2))
         process.kill()
         process.wait()
         process.stdout.close()
+        if KILLS > 10:  # in a long run each next start is looked at, and begins from nothing now and then
+            index = open_index()
+            assert len(paths(index)) == 151
+            index.close()
+            if draw.random() < 0.5:
+                shutil.rmtree(tmp_path / "cache")
     assert len(paths(open_index())) == 151
 
 
@@ -229,6 +244,31 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
         os.utime(file, (now - age * 86_400, now - age * 86_400))
     assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["d.sqlite3", "b.sqlite3"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
+
+
+def test_content_is_kept_by_when_it_was_last_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch that was there for a month and was left yesterday is there again without parsing."""
+    now = [1_000 * 86_400]
+    monkeypatch.setattr("indexer.store.time.time", lambda: now[0])
+    record = extract("x = 1\n", None, Chunking(), root="/ws", path="a.py").to_bytes()
+    old, new = (worker.Outcome("/ws", "a.py", digest, 1, 1, record) for digest in (b"old", b"new"))
+
+    def kept(store: Store) -> set[bytes]:
+        assert store._connection is not None
+        return {digest for (digest,) in store._connection.execute("SELECT digest FROM content")}
+
+    store = Store(tmp_path, "/ws", Chunking())
+    store.save([old, replace(old, path="b.py", digest=b"gone"), replace(old, path="c.py", digest=b"forgotten")])
+    now[0] += 30 * 86_400
+    store.save([new, worker.Outcome("/ws", "b.py", reason=Reason("missing", ""))])
+    store.forget(["c.py"])
+    now[0] += 86_400
+    store.compact()
+    assert kept(store) == {b"old", b"new", b"gone", b"forgotten"}
+    now[0] += 20 * 86_400
+    store.compact()
+    assert kept(store) == {b"new"}
+    store.close()
 
 
 def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ SMALL = Chunking(max_lines=8, merge_lines=3)
 
 
 def check_cuts(language: str, marked: str, chunking: Chunking = SMALL) -> None:
-    lines, expected = [], []
+    lines: list[str] = []
+    expected: list[tuple[int, str]] = []
     for line in marked.strip("\n").split("\n"):
         if line.startswith("┄"):
             expected.append((len(lines) + 1, line[1:].strip()))

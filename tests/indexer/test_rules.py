@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,12 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         reason = why_not(root / path, [root], IndexSettings())
         assert reason is not None
         assert reason.rule == "link"
+
+
+def test_a_reason_can_be_printed_whatever_the_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.py")
+    for path in (name, f"{name}/x.py", f"pkg/{name}"):
+        reason = why_not(tmp_path / path, [tmp_path], IndexSettings())
+        assert reason is not None
+        assert "\\xe9" in str(reason)
+        str(reason).encode("utf-8")

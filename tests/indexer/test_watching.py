@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from indexer import watching
+from indexer.scans import MISSING
 from indexer.settings import IndexSettings
 from indexer.watching import TreeEvents, Watcher
 from indexer.workspace import WorkspaceIndex
@@ -139,9 +140,11 @@ def test_only_directories_that_are_indexed_are_watched(tmp_path: Path, open_inde
 def test_beyond_the_limit_of_watches_a_folder_is_compared(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from inotify_simple import INotify
+
     from indexer import inotify
 
-    class Limited(inotify.INotify):  # type: ignore[misc]
+    class Limited(INotify):  # type: ignore[misc]
         """The system's limit, of 20 watches."""
 
         watches: set[int]
@@ -182,7 +185,7 @@ def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
     write(there / "a.py")
     index = open_index(missing, there)
     assert index._watcher.problem(str(there)) == ""
-    assert index._watcher.problem(str(missing)) == watching.MISSING
+    assert index._watcher.problem(str(missing)) == MISSING
     write(there / "b.py")
     until(lambda: files(index) == {"a.py", "b.py"})
     assert len(warnings(caplog)) == 1

@@ -17,14 +17,15 @@ from lsp_server import parent
 from lsp_server.notices import Notices, Severity
 from lsp_server.status import Facts, status_of
 
-READY = Facts(loaded=True, indexed=1.0, model="m")
+READY = Facts(engine="ready", indexed=1.0, model="m")
 
 
 @pytest.mark.parametrize(
     ("facts", "state", "percent"),
     [
         (Facts(), "starting", None),
-        (replace(READY, loaded=False, generating=1), "starting", None),
+        (replace(READY, engine="starting", generating=1), "starting", None),
+        (replace(READY, engine="failed"), "error", None),
         (READY, "ready", None),
         (replace(READY, indexed=0.427), "indexing", 42),
         (replace(READY, indexed=None), "ready", None),

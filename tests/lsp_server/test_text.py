@@ -124,3 +124,31 @@ def test_half_a_surrogate_pair_is_replaced_and_positions_hold() -> None:
     assert document.text == "a\ufffdb"
     assert [document.locate((0, 2), encoding).column for encoding in ("utf-16", "utf-32")] == [2, 2]
     assert document.apply([Change("\ude00", (0, 0), (0, 0))], 1, "utf-16").text == "\ufffda\ufffdb"
+
+
+# Ten million characters: what took time with the square of them would not end before the time limit of a test.
+HUGE = 10_000_000
+
+
+@pytest.mark.parametrize("text", ["a", "é", "😀", "word ", "\r", "eyJ-"])
+def test_a_huge_line_is_opened_edited_and_looked_at_in_linear_time(text: str) -> None:
+    document = Document.of("file:///a", text * (HUGE // len(text)))
+    last = len(document.lines) - 1
+    end = document.position(Place(last, len(document.lines[last])), "utf-16")
+    edited = document.apply([Change("x", end, end)], 1, "utf-16")
+    assert edited.text == document.text + "x"
+    assert edited.locate(end, "utf-16") == Place(last, len(document.lines[last]))
+
+
+def test_a_change_of_every_line_costs_no_copy_of_the_lines_each() -> None:
+    count = 300_000
+    document = Document.of("file:///a", "x = 1\n" * count)
+    edited = document.apply([Change("y", (line, 0), (line, 1)) for line in range(count)], 1, "utf-16")
+    assert edited.text == "y = 1\n" * count
+
+
+@given(text=st.text(st.characters(exclude_categories=()), max_size=30))
+def test_half_a_pair_anywhere_leaves_text_that_can_be_encoded(text: str) -> None:
+    assert len(Document.of("file:///a", text).text.encode("utf-16-le")) // 2 == units(
+        Document.of("file:///a", text).text, "utf-16"
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,54 @@ def test_a_damaged_file_of_thresholds_counts_as_none(tmp_path: Path, stored: Pat
     stored.write_text(text)
     assert calibration.threshold_for(tmp_path, "ab12") is None
     assert calibration.workspace_of(tmp_path / "a.py", [tmp_path]) is None
+
+
+def calibrated(threshold: float) -> Calibration:
+    return Calibration(threshold, "m.gguf", "ab12", 50, "2026-01-01")
+
+
+@pytest.mark.parametrize("other", ['[{"threshold": 1}]', "3", '[{"threshold": 0.3, "version": 2}]', "null"])
+def test_an_entry_that_cannot_be_read_is_kept_and_costs_no_other_one(tmp_path: Path, stored: Path, other: str) -> None:
+    calibration.store(tmp_path / "a", calibrated(0.2))
+    entries = json.loads(stored.read_text()) | {"/elsewhere": json.loads(other)}
+    stored.write_text(json.dumps(entries))
+    assert calibration.threshold_for(tmp_path / "a", "ab12") == 0.2
+    calibration.store(tmp_path / "b", calibrated(0.4))
+    assert [calibration.threshold_for(tmp_path / name, "ab12") for name in "ab"] == [0.2, 0.4]
+    calibration.undo(tmp_path / "a")
+    assert [calibration.threshold_for(tmp_path / name, "ab12") for name in "ab"] == [None, 0.4]
+    assert json.loads(stored.read_text())["/elsewhere"] == json.loads(other)
+
+
+def test_a_file_that_is_no_json_is_set_aside(tmp_path: Path, stored: Path) -> None:
+    stored.parent.mkdir()
+    stored.write_text('{"/elsewhere": [')
+    calibration.store(tmp_path, calibrated(0.2))
+    assert calibration.threshold_for(tmp_path, "ab12") == 0.2
+    assert stored.with_suffix(".damaged").read_text() == '{"/elsewhere": ['
+
+
+def test_processes_that_store_at_once_lose_nothing(tmp_path: Path, stored: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from policy.gating import calibration as c\n"
+        "c.file = lambda: Path(sys.argv[1])\n"
+        "for n in range(20): c.store(Path(sys.argv[2], str(n)), c.Calibration(0.5, 'm', 'ab12', 1, ''))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    arguments = [[str(stored), str(tmp_path / str(number))] for number in range(3)]
+    running = [subprocess.Popen([sys.executable, "-c", program, *each], cwd=root) for each in arguments]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(json.loads(stored.read_text())) == 60
+
+
+@pytest.mark.usefixtures("stored")
+def test_links_make_no_other_workspace(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    calibration.store(tmp_path / "link", calibrated(0.2))
+    for opened, document in (("link", "real"), ("real", "link"), ("link", "link")):
+        workspace = tmp_path / opened
+        assert calibration.workspace_of(tmp_path / document / "a.py", [workspace]) == workspace
 
 
 def test_every_part_of_a_model_makes_it_the_model_that_it_is(tmp_path: Path) -> None:

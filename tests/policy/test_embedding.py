@@ -26,7 +26,8 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed]:
 
 
 def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / lengths
 
 
 def test_each_text_has_a_vector_of_its_own_whoever_shares_its_batch(embed: Embed) -> None:

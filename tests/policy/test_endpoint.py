@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from dataclasses import replace
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from policy.engine import connect, protocol
+from policy.engine.client import Engine
 from policy.engine.endpoint import Endpoint, identity, runtime_dir
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.listener import Listener
 from policy.engine.worker.scheduler import Scheduler
-from policy.errors import EngineUnavailable
+from policy.errors import EngineDied, EngineUnavailable
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX")
 
@@ -121,3 +123,120 @@ async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
         await asyncio.wait_for(connect.connect(endpoint, {}, lambda _line: None), 20)
     await gone.wait()
     listener.close()
+
+
+@posix
+def test_a_path_too_long_for_a_socket_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    folder = runtime_dir()
+    assert deep not in folder.parents and folder.stat().st_mode & 0o777 == 0o700
+    Endpoint(folder, "0" * 16).check()
+
+
+@posix
+def test_lock_files_are_removed(tmp_path: Path) -> None:
+    killed, other = Endpoint(tmp_path, "killed"), Endpoint(tmp_path, "other")
+    held = killed.claim()
+    assert held is not None
+    killed.socket.touch()
+    os.close(held)  # as the system does for a process that is killed
+    serving = Endpoint(tmp_path, "serving").claim()
+    assert serving is not None
+    mine = other.claim()
+    assert mine is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other.lock", "serving.lock"]
+    other.leave()
+    assert [file.name for file in tmp_path.iterdir()] == ["serving.lock"]
+    again = Endpoint(tmp_path, "other").claim()
+    assert again is not None, "a lock on a file that was removed holds nobody up"
+    for descriptor in (serving, mine, again):
+        os.close(descriptor)
+
+
+NO_TOKENS: tuple[object, ...] = (None, 5, [], "é", "\ud800", "wrong")
+FRAMES = [
+    b"", b"\0", b"\0\0\0\0", b"\0\0\0\1x", b"\xff\xff\xff\xff", protocol.LENGTH.pack(1 << 27) + b"x",
+    protocol.LENGTH.pack(200_000) + b"[" * 200_000, protocol.LENGTH.pack(2) + b"[]",
+    protocol.LENGTH.pack(2) + b"\xff\xfe",
+    *(protocol.pack({"token": token}) for token in NO_TOKENS), protocol.pack({}),
+]  # fmt: skip
+REQUESTS: list[dict[str, object]] = [
+    {}, {"op": 5, "id": 1}, {"op": "read"}, {"op": "read", "id": "x"}, {"op": "cancel", "id": []},
+    {"op": "rank", "id": 1.5},
+    {"op": "rank", "id": 1, "background": "yes"}, {"id": 1}, {"op": None, "id": None}, {"op": "cancel", "id": {"a": 1}},
+]  # fmt: skip
+
+
+async def test_malformed_frames_disturb_no_other_client(tmp_path: Path) -> None:
+    endpoint, left = Endpoint(tmp_path, "engine"), asyncio.Event()
+    scheduler = Scheduler(lambda wanted: None)
+    listener = Listener(endpoint, scheduler, left.set)
+    server, listener._token = await endpoint.listen_on_loopback(listener._accept)
+    async with server:
+        (reader, writer), token = await endpoint.connect_to_loopback()
+        writer.write(protocol.pack({"token": token}))
+        assert (await protocol.receive(reader))["event"] == "welcome"
+        hello = protocol.pack({"token": token})
+        hostile = [*FRAMES, *(hello + frame for frame in FRAMES[1:9]), *(hello + protocol.pack(r) for r in REQUESTS)]
+        for number, frames in enumerate(hostile):
+            (other, sending), _ = await endpoint.connect_to_loopback()
+            sending.write(frames)
+            if not frames or frames.endswith(b"\0"):  # a part of a frame
+                sending.write_eof()
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(other.read(), 60)  # until it is disconnected
+            sending.close()
+            writer.write(protocol.pack({"op": "read", "id": number}))
+            while (taken := scheduler.take(0)) is None or taken.message["op"] == "forget":
+                if taken is not None:
+                    scheduler.finish()
+                await asyncio.sleep(0.01)
+            assert taken.id == number
+            scheduler.finish()
+        assert not left.is_set()
+        writer.close()
+
+
+async def test_a_client_that_says_nothing_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policy.engine.worker.listener.FIRST_FRAME_TIMEOUT", 0.05)
+    endpoint = Endpoint(tmp_path, "engine")
+    listener = Listener(endpoint, Scheduler(lambda wanted: None), lambda: None)
+    server, listener._token = await endpoint.listen_on_loopback(listener._accept)
+    async with server:
+        (reader, writer), _ = await endpoint.connect_to_loopback()
+        writer.write(b"\0\0")
+        assert await asyncio.wait_for(reader.read(), 60) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\0\0\0\1x",
+        b"\xff\xff\xff\xff",
+        protocol.LENGTH.pack(2) + b"[]",
+        protocol.LENGTH.pack(200_000) + b"[" * 200_000,
+        protocol.pack({}),
+        protocol.pack({"id": 1}),
+        protocol.pack({"id": [], "event": "done"}),
+        protocol.pack({"id": None, "event": None}),
+    ],
+)
+async def test_a_malformed_frame_ends_every_call(frame: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await protocol.receive(reader)
+        writer.write(frame)
+        await reader.read()  # until the client has gone
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        streams = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        engine = Engine(streams, 1, None)
+        for _ in range(2):  # one that waits, and a later one
+            with pytest.raises(EngineDied, match="what is no message"):
+                await asyncio.wait_for(engine.forget("x"), 60)
+        assert "what is no message" in await engine.ended
+        await engine.close()

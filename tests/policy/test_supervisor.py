@@ -61,7 +61,8 @@ async def test_settings_that_llama_cpp_refuses_are_told_with_its_reason(model: P
 CROWDED_GPU = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
-    import llama_cpp.llama_cpp as native
+    from policy.engine.worker.native import load as open_library
+    native = open_library()
     load, log_set = native.llama_model_load_from_file, native.llama_log_set
     logs = []
     def remembering_log_set(callback, data):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.generators.text import FAMILIES, TextPrompts
+from policy.generators.text import FAMILIES, MOST_PIECES, TextPrompts
 from policy.prompting.prompt import Budgets
 
 CURSOR = Cursor("/w/main.py", "x = area(", ")\n", "python")
@@ -80,3 +80,12 @@ def test_budgets_hold() -> None:
     )
     assert prompt.prompt.left_tokens <= 100 and prompt.prompt.right_tokens <= 20
     assert left.endswith(prompt.text) and prompt.suffix and left.startswith(prompt.suffix)
+
+
+def test_pieces_are_not_kept_for_ever() -> None:
+    prompts = TextPrompts("qwen", Budgets())
+    for number in range(300):
+        names = " ".join(f"v{number}x{other}q{number * other}" for other in range(300))
+        written = prompts.generate(Cursor("/w/a.py", names, "", "python"), None).text
+        assert names[-50:] in written
+        assert len(prompts._pieces) < 2 * MOST_PIECES

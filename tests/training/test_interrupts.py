@@ -104,7 +104,9 @@ def test_a_gpu_without_memory_gets_smaller_pieces_and_the_same_gradient(work: Pa
         return [parameter.grad.clone() for parameter in loaded.model.parameters() if parameter.grad is not None]
 
     whole = gradients()
-    hook = loaded.model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    inner = loaded.model.base_model
+    assert isinstance(inner, torch.nn.Module)
+    hook = inner.register_forward_pre_hook(refuse, with_kwargs=True)
     pieces = gradients()
     hook.remove()
     assert max(seen) > 600 >= seen[-1]

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.llama import Llama, Row
 from policy.gating.gate import gates_of
 from policy.models import locate
+from policy.models.shards import sha256
 from policy.prompting.prompt import LAYOUTS, PromptBuilder
 from policy.training import (
     adapt,
@@ -57,6 +59,11 @@ def test_a_stopped_run_ends_like_one_that_was_not(work: Path, adapted: Path) -> 
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
+def gradient_of(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def test_micro_batches_do_not_change_the_gradient(work: Path) -> None:
     from policy.training.loss import Weights, backward
 
@@ -67,7 +74,7 @@ def test_micro_batches_do_not_change_the_gradient(work: Path) -> None:
     for tokens in (100, 4000):
         loaded.model.zero_grad(set_to_none=True)
         losses = backward(loaded.model, batch, Weights(left=0.5), Compute(micro_tokens=tokens))
-        gradients.append((losses.middle, [parameter.grad.clone() for parameter in loaded.model.parameters()]))
+        gradients.append((losses.middle, [gradient_of(parameter).clone() for parameter in loaded.model.parameters()]))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     for few, many in zip(gradients[0][1], gradients[1][1], strict=True):
         assert torch.allclose(few, many, rtol=1e-3, atol=1e-6)
@@ -92,13 +99,15 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
     assert losses.middle == pytest.approx(
         (sum(plain) + sum(retrieved)) / sum(len(each.tokens) - each.middle for pair in pairs for each in pair), rel=1e-5
     )
+    model: Any = loaded.model
+    output = model.get_output_embeddings()
     expected = []
     for (example, _), gain in zip(pairs, gains, strict=True):
         hidden = hidden_states(loaded.model, [example.tokens[: example.decision]], "cpu")[0, -1].detach()
-        logits = torch.log_softmax(hidden @ loaded.model.get_output_embeddings().weight.detach().T, 0)
+        logits = torch.log_softmax(hidden @ output.weight.detach().T, 0)
         expected.append(-float(logits[cc if gain > least else example.tokens[example.decision]]))
     assert losses.decision == pytest.approx(np.mean(expected), rel=1e-4)
-    assert all(parameter.grad.isfinite().all() for parameter in loaded.model.parameters())
+    assert all(gradient_of(parameter).isfinite().all() for parameter in loaded.model.parameters())
 
 
 def test_a_decision_to_retrieve_can_weigh_more_than_one_to_abstain(work: Path, adapted: Path) -> None:
@@ -113,7 +122,7 @@ def test_a_decision_to_retrieve_can_weigh_more_than_one_to_abstain(work: Path, a
         batch = [builder.build_judged(blank, positive=positive)[0] for blank in data]
         loaded.model.zero_grad(set_to_none=True)
         backward(loaded.model, batch, Weights(decision=1.0, verdicts=verdicts), Compute())
-        return loaded.model.model.layers[0].mlp.up_proj.weight.grad.clone()
+        return gradient_of(loaded.model.get_parameter("model.layers.0.mlp.up_proj.weight")).clone()
 
     assert torch.allclose(gradient(True, {cc: 3.0}), 3 * gradient(True, {}), rtol=1e-3, atol=1e-7)
     assert torch.equal(gradient(False, {cc: 3.0}), gradient(False, {}))
@@ -305,8 +314,8 @@ def test_merged_weights_are_what_was_trained(work: Path, adapted: Path) -> None:
             parameter.data += 0.05 * torch.randn_like(parameter)
     state = lora.state_of(tuned)
     merged.load_state_dict(state["model"])
-    hidden = [hidden_states(model, [[5, 9, 40, 77]], "cpu") for model in (tuned, merged)]
-    assert torch.allclose(*hidden, atol=1e-5)
+    one, other = (hidden_states(model, [[5, 9, 40, 77]], "cpu") for model in (tuned, merged))
+    assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
@@ -334,11 +343,11 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
 
 
 def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None:
-    def logits(path: Path) -> np.ndarray:
+    def logits(path: Path) -> NDArray[np.float32]:
         llama = Llama(path, EngineSettings(context_size=64, threads=1))
         try:
             assert llama.decode([Row(5, 0, 0, True)]) == "ok"
-            return llama.logits().copy()
+            return np.array(llama.logits(), dtype=np.float32)
         finally:
             llama.close()
 
@@ -347,7 +356,7 @@ def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None
     assert len(parts) > 1
     files = manifest.read(work / "parts")["files"]
     assert {path.name for path in parts} <= set(files)
-    assert all(files[path.name]["sha256"] == manifest.sha256([path]) for path in parts)
+    assert all(files[path.name]["sha256"] == sha256([path]) for path in parts)
     assert locate.name_of(parts[0]) == whole.stem
     assert np.array_equal(logits(parts[0]), logits(whole))
 

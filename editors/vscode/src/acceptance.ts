@@ -24,7 +24,8 @@ export class Acceptance {
     /** Items on their way to VS Code, which shows the first of them. */
     offer<T extends Items | undefined>(document: vscode.TextDocument, items: T): T {
         const given: Given[] = [];
-        for (const item of items === undefined ? [] : Array.isArray(items) ? items : items.items) {
+        const all: Items = items ?? [];
+        for (const item of "items" in all ? all.items : all) {
             beginBehindPairs(document, item);
             if (typeof item.insertText === "string") {
                 given.push({ item, text: item.insertText });

@@ -44,8 +44,7 @@ export const LANGUAGES = [
     "zig",
 ];
 
-/** The documents that the server gets. */
-export const SELECTOR = LANGUAGES.flatMap((language) => [
-    { scheme: "file", language },
-    { scheme: "untitled", language },
-]);
+/** The documents that the server gets; each cell of a notebook is one. */
+export const SELECTOR = LANGUAGES.flatMap((language) =>
+    ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme, language })),
+);

@@ -21,7 +21,7 @@ export async function findServer(context: vscode.ExtensionContext): Promise<Serv
     if (set.length > 0) {
         return { command: set.map(expandHome), source: "setting" };
     }
-    for (const folder of (process.env["PATH"] ?? "").split(path.delimiter)) {
+    for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
         const candidate = path.join(folder, PROGRAM);
         if (folder && (await isProgram(candidate))) {
             return { command: [candidate], source: "PATH" };
@@ -141,5 +141,5 @@ async function isProgram(candidate: string): Promise<boolean> {
 }
 
 function expandHome(word: string): string {
-    return word.startsWith("~/") ? path.join(process.env["HOME"] ?? "~", word.slice(2)) : word;
+    return word.startsWith("~/") ? path.join(process.env.HOME ?? "~", word.slice(2)) : word;
 }

@@ -57,7 +57,7 @@ export class StatusBar implements vscode.Disposable {
         this.item.accessibilityInformation = { label: `Repoformer: ${off ?? message}` };
         const tooltip = [`**Repoformer**: ${off ?? message}`];
         if (model) {
-            tooltip.push(`Model ${model}; other files are read: ${policy}`);
+            tooltip.push(`Model ${model}; other files are read: ${policy ?? "unknown"}`);
         }
         this.item.tooltip = new vscode.MarkdownString(tooltip.join("\n\n"));
         const failed = state === "error" ? "statusBarItem.warningBackground" : undefined;

@@ -23,6 +23,8 @@ _MARKER = re.compile(
     r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST)\]"  # Codestral
     r"|</?s>"
 )
+_STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
+_MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
 _MARKER_BEGUN = re.compile(r"<(?:\|[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
 # Control characters but tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
 # replacement character and the byte order mark.
@@ -45,12 +47,15 @@ class Cleaner:
         self._language = language
         self._stack = stack
         self._about_markers = any(
-            match.group() not in ("</s>", "<s>") for side in (left, right) for match in _MARKER.finditer(side)
+            match.group() not in _STRIKES for side in (left, right) for match in _MARKER.finditer(side)
         )
         self._struck = left.rfind("<s>") > left.rfind("</s>")
 
-    def clean(self, text: str) -> Clean:
-        """`text` up to what no person wrote, its lines ended by `\\n`."""
+    def clean(self, text: str, *, streaming: bool = False) -> Clean:
+        """`text` up to what no person wrote, its lines ended by `\n`.
+
+        While it is `streaming`, what may yet turn out to be a marker, or not to be one, is left out.
+        """
         cut = len(text) > LONGEST
         text = text[:LONGEST]
         if "\r" in text:
@@ -59,20 +64,21 @@ class Cleaner:
         if broken:
             text = text[: broken.start()]
         for marker in _MARKER.finditer(text):
-            if not self._meant(text, marker):
+            if not self._can_be_meant(text, marker):
                 return Clean(text[: marker.start()], ended=True)
-        if (begun := _MARKER_BEGUN.search(text)) and not self._in_literal(text[: begun.start()]):
-            return Clean(text[: begun.start()], broken=True)
+            if marker.group() not in _STRIKES and not text[marker.end() :].strip():  # the model's own end
+                return Clean(text[: marker.start()], ended=not streaming)
+        if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
+            return Clean(text[: begun.start()], broken=not streaming)
         return Clean(text, broken=bool(broken) or cut)
 
-    def _meant(self, text: str, marker: re.Match[str]) -> bool:
-        """Whether a person would write this marker here."""
-        if marker.group() == "</s>" and (self._struck or "<s>" in text[: marker.start()]):
-            return True
-        if marker.group() == "<s>" and "</s>" in text[marker.end() :]:
-            return True
-        at_the_end = not text[marker.end() :].strip()
-        return self._about_markers and not at_the_end and self._in_literal(text[: marker.start()])
+    def _can_be_meant(self, text: str, marker: re.Match[str]) -> bool:
+        """Whether a person could write this marker here."""
+        if marker.group() in _STRIKES:
+            before = text[: marker.start()]
+            struck = before.rfind("<s>") > before.rfind("</s>") or (self._struck and "</s>" not in before)
+            return self._language in _MARKUP and struck == (marker.group() == "</s>")
+        return self._about_markers and self._in_literal(text[: marker.start()])
 
     def _in_literal(self, text: str) -> bool:
         return scan(text, self._language, self._stack).literal

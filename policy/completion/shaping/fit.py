@@ -15,10 +15,11 @@ from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.parsing import ParseCheck, Span
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
-from policy.completion.shaping.scan import Scan, Stack, scan
+from policy.completion.shaping.scan import Scan, Stack, scan, states
 
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
-_PARSES = 16  # heads that are parsed at most
+_STATES = 40  # states in which the right side is read at most
+_PARSES = 12  # heads that are parsed at most
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
 REPEATED = "it would repeat what is right of the cursor or below"
@@ -65,11 +66,13 @@ class Fit:
 
     def longest(self, text: str) -> tuple[str, str]:
         """The longest head of `text` that fits, and if that is empty the reason."""
-        reason, parses, limit = "", 0, len(text)
-        for head in self._heads(text):
+        reason, unfinished, parses, limit = "", "", 0, len(text)
+        for head, state in self._heads(text):
             if len(head) > limit:
                 continue
-            if not self.balanced(head):
+            if len(self._scans) > _STATES:
+                break
+            if state.extra or not self._as_balanced(state.stack, state.unclosed):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
@@ -80,15 +83,18 @@ class Fit:
                 assert self._check is not None
                 errors = self._check.errors(head)
                 parses += 1
-                if self._check.adds_none(errors, head) and (
-                    len(errors) <= self._check.elsewhere or self._file_agrees(head)
-                ):
+                opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
+                if len(errors) <= self._check.elsewhere and (not (errors or opens) or self._file_agrees(head)):
                     return head, ""
+                if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
+                    unfinished = head
+                    if not self._right.rest.strip():
+                        break
                 reason = reason or SYNTAX_ERROR
                 limit = min(_before_first_error(errors, head), len(head) - 1)
                 if parses == _PARSES:
                     break
-        return "", reason
+        return unfinished, "" if unfinished else reason
 
     def _file_agrees(self, text: str) -> bool:
         """Whether the whole file has no more errors with `text`, where the region has some with and without it.
@@ -102,19 +108,26 @@ class Fit:
             self._file_check = ParseCheck(self._file, self._language)
         return len(self._file_check.errors(text)) <= len(self._file_check.before)
 
-    def _heads(self, text: str) -> Iterator[str]:
-        """`text`, then its heads, longest first; none that ends in a string or comment of its own."""
+    def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
+        """`text`, then its heads, longest first, with the states behind them; none ends in a string of its own."""
+        if not text.strip():
+            return
         rest = self._right.rest
-        if text.strip():
-            yield text if rest.strip() and not rest[0].isspace() else text.rstrip()
-        own = len(self.stack)
-        for end in reversed([match.end() for match in _TOKEN.finditer(text)]):
-            if end == len(text):
-                continue
-            head = text[:end]
-            done = scan(head, self._language, self.stack)
-            if not done.literal or (len(done.stack) <= own and done.stack == self.stack[: len(done.stack)]):
-                yield head
+        whole = text if rest.strip() and not rest[0].isspace() else text.rstrip()
+        yield whole, scan(whole, self._language, self.stack)
+        changes = list(states(text, self._language, self.stack))
+        at_once = Scan(self.stack, 0, 0)
+        for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
+            while changes and changes[-1][1] > end:
+                inside = changes[-1][0] < end
+                changes.pop()
+                if inside:
+                    break
+            else:
+                state = changes[-1][2] if changes else at_once
+                own = state.literal and state.stack != self.stack[: len(state.stack)]
+                if not own:
+                    yield text[:end], state
 
     def _as_balanced(self, stack: Stack, unclosed: int) -> bool:
         with_text, without = self._rest(stack), self._rest(self.stack)
@@ -138,7 +151,7 @@ def _with_closers(region: Region, language: str, stack: Stack) -> Region:
 
 
 def _before_first_error(errors: list[Span], head: str) -> int:
-    """The longest head, in characters, that has no error inside: each that contains the first error has it, too."""
+    """How long a head can be, in characters, if it is not to contain the first error: those that do have it, too."""
     data = head.encode("utf-8", "replace")
     ends = [end for start, end in errors if start >= 0 and end < len(data)]
-    return len(data[: min(ends)].decode("utf-8", "ignore")) - 1 if ends else len(head)
+    return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(head)

@@ -30,19 +30,17 @@ def in_style(text: str, style: str, level: int) -> str:
     head, *lines = text.split("\n")
     blanks = [line[: indent(line)] for line in lines if line.strip()]
     if style == "\t" and any(" " in blank for blank in blanks):
-        unit = _unit([len(blank) for blank in blanks if blank and "\t" not in blank], level)
+        unit = _unit(next((len(blank) for blank in blanks if " " in blank and "\t" not in blank), 0), level)
         lines = [_with_tabs(line, unit) for line in lines]
     elif style.startswith(" ") and any("\t" in blank for blank in blanks):
         lines = [line[: indent(line)].replace("\t", style) + line[indent(line) :] for line in lines]
     return "\n".join([head, *lines])
 
 
-def _unit(widths: list[int], level: int) -> int:
-    """How many blanks a level has in a text whose lines have `widths`, the first at most one level deeper."""
-    if not widths:
-        return 4
-    fitting = [unit for unit in (4, 2, 8, 3) if all(width % unit == 0 for width in widths)] or [4]
-    return min(fitting, key=lambda unit: abs(widths[0] // unit - level - 1))
+def _unit(width: int, level: int) -> int:
+    """How many blanks a level has in a text whose first indented line has `width`, at most one level below `level`."""
+    fitting = [unit for unit in (4, 2, 8, 3) if width and width % unit == 0] or [4]
+    return min(fitting, key=lambda unit: abs(width // unit - level - 1))
 
 
 def _with_tabs(line: str, unit: int) -> str:

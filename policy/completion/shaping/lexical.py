@@ -124,7 +124,7 @@ def _any(texts: Mapping[str, object] | list[str]) -> str:
 
 def _inside(quote: Quote) -> re.Pattern[str]:
     parts = [
-        r"\{\{" if quote.hole == "{" else "",
+        r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a bracket in the text, `}` closes nothing
         re.escape(quote.hole),
         r"\\." if quote.escape else "",
         re.escape(quote.close),

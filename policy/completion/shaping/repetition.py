@@ -96,7 +96,8 @@ class Right:
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
         """Whether the first `size` characters of `rest` come twice if `before` and they are put before it."""
         overlap = rest[:size]
-        if re.match(r"\w\w", before[-1:] + overlap) or re.match(r"\w\w", rest[size - 1 : size + 1]):
+        one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
+        if re.match(r"\w\w", before[-1:] + overlap) or one_word:
             return False  # a part of a word
         if set(overlap) <= _CLOSING_SIGNS or (set(overlap) <= _OPENING_SIGNS and overlap != rest):
             return False  # brackets are counted

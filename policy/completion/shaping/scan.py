@@ -7,12 +7,14 @@ cursor. A state is the stack of what is open, innermost last; the right side's r
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT, OPENERS, Syntax, syntax_of
 
 Stack = tuple[str, ...]
 
+_DEEPEST = 64
 _LETTERS = string.ascii_letters + string.digits + "_"
 _FORMATTED = frozenset({"f", "fr", "rf", "t", "tr", "rt"})
 
@@ -66,6 +68,16 @@ def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
         if len(reader.opened) < floor or reader.extra:
             return reader.begin
     return None
+
+
+def states(text: str, language: str, stack: Stack) -> Iterator[tuple[int, int, Scan]]:
+    """The offsets of each thing in `text` that changes the state, with the state behind it.
+
+    Ends where something closes nothing, which no later text mends, or where too much is open to be meant.
+    """
+    reader = _Reader(text, language, stack)
+    while not reader.extra and len(reader.opened) < len(stack) + _DEEPEST and reader.step():
+        yield reader.begin, reader.position, Scan(tuple(reader.opened), reader.extra, reader.unclosed)
 
 
 class _Reader:
@@ -142,6 +154,8 @@ class _Reader:
             self.position = self.begin
         elif value == quote.hole:
             self.opened.append(value)
+        elif value == "}":
+            self.extra += 1
         return True
 
     def _close(self, closer: str) -> None:

@@ -80,8 +80,14 @@ class Worker:
     def _perform(self, request: ScheduledRequest) -> protocol.Message:
         message = request.message
         if message["op"] == "load":
-            self._order = message
-            return asdict(self._loaded().info())
+            before = self._order
+            if self._session is None:
+                self._order = message
+            try:
+                return asdict(self._loaded().info())
+            except BaseException:
+                self._order = before  # one that cannot be followed is not followed again after an unloading
+                raise
         for name in ("slot", "prefix"):
             if name in message:
                 message[name] = f"{request.client.name}/{message[name]}"
@@ -150,7 +156,7 @@ class Worker:
             if (order := self._order) is None:
                 raise EngineFailed("no model is loaded")
             model, settings = Path(order["model"]), EngineSettings.from_json(order["settings"])
-            if model.is_file() and not (settings.gpu_layers and build_info()["gpu_offload"]):
+            if model.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
                 check_fits(model)
             longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
             llama = Llama(model, settings, longest)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from policy.engine.messages import ModelInfo
 from policy.engine.worker.cache import Aborted
-from policy.engine.worker.llama import Llama, Row, build_info
+from policy.engine.worker.llama import Llama, Row
 from policy.errors import EngineFailed
 from policy.prompting.prompt import Budgets
 
@@ -35,7 +35,7 @@ class Embedder:
             shrunk=False,
             budgets=Budgets(),
             context_size=self._llama.longest_text,
-            gpu_offload=build_info()["gpu_offload"],
+            gpu_offload=self._llama.gpu_offload,
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
 

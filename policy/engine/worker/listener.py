@@ -20,6 +20,7 @@ from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
 
 FIRST_CLIENT_TIMEOUT = 10.0  # seconds; the server that started this process may have ended meanwhile
+FIRST_FRAME_TIMEOUT = 10.0  # seconds, for a client that has connected to say the token
 LONGEST_BACKLOG = 1 << 22  # bytes; a client that does not read its answers is disconnected: others would wait for it
 _FIRST_FRAME = 1 << 10  # bytes, at most, before the client has sent the token
 
@@ -66,11 +67,20 @@ class Listener:
             await server.serve_forever()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
-            hello = await protocol.receive(reader, _FIRST_FRAME)
-            if hmac.compare_digest(hello["token"], self._token):
-                await self._receive(ClientConnection(f"{next(self._names)}", writer), reader)
-        writer.close()
+        # A client whose frames make no sense is disconnected: where the next one begins is anybody's guess.
+        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, OSError, ValueError):
+            try:
+                hello = await asyncio.wait_for(protocol.receive(reader, _FIRST_FRAME), FIRST_FRAME_TIMEOUT)
+                if self._knows(hello.get("token")):
+                    await self._receive(ClientConnection(f"{next(self._names)}", writer), reader)
+            finally:
+                writer.close()
+
+    def _knows(self, token: object) -> bool:
+        """Whether this is the token that a client has to know."""
+        if not isinstance(token, str):
+            return False
+        return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token.encode())
 
     async def _receive(self, client: ClientConnection, reader: asyncio.StreamReader) -> None:
         self._connected += 1
@@ -78,7 +88,7 @@ class Listener:
         client.send({"event": "welcome", "pid": os.getpid()})
         try:
             while True:
-                message = await protocol.receive(reader)
+                message = protocol.checked_request(await protocol.receive(reader))
                 match message["op"]:
                     case "cancel":
                         self._scheduler.cancel(client, message["id"])

@@ -1,8 +1,8 @@
-"""The one module that imports llama.cpp: a model, its vocabulary, its context.
+"""The one module that calls llama.cpp: a model, its vocabulary, its context.
 
-It goes through the low-level API of llama-cpp-python, because the high-level class hides what this project is made
-of: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation. Only the
-worker process imports this module; whatever native code does, it does there.
+It calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this project
+needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation. Only the
+worker process imports this module, so a crash in native code ends only that process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import llama_cpp.llama_cpp as native
 import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
+from policy.engine.worker import capi, native
 from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.models.card import metadata_of
@@ -36,8 +36,17 @@ LEAST_SEQUENCES = 2  # the branches of one document
 MOST_SEQUENCES = 16
 _GRAIN = 256  # cells; llama.cpp rounds the share of a sequence up to that
 
-_GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
-_FLASH = {"auto": -1, "off": 0, "on": 1}
+_GGML_TYPES = {
+    "f32": capi.GGML_TYPE_F32,
+    "f16": capi.GGML_TYPE_F16,
+    "q4_0": capi.GGML_TYPE_Q4_0,
+    "q8_0": capi.GGML_TYPE_Q8_0,
+}
+_FLASH = {
+    "auto": capi.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "off": capi.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "on": capi.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+}
 # The released Repoformer tokenizers and the paper name the same two tokens differently; ours uses the paper's names.
 _DECISION_TOKENS: dict[Role, tuple[str, ...]] = {"cc": ("<cc>", "<cfc_info>"), "eof": ("<eof>", "<end_rc>")}
 _STARCODER_VOCABULARY = 49_152
@@ -75,25 +84,24 @@ class Llama:
     ) -> None:
         if not path.is_file():
             raise ModelMissing(f"no model at {path}: run `repoformer-lsp model list` to see what there is")
-        native.llama_log_set(_log_callback, ctypes.c_void_p(None))
-        native.llama_backend_init()
+        self._native = _started(settings.library)
         self._keep_alive: list[Any] = []
         self._context: Any = None
         _errors.clear()
-        self._model = native.llama_model_load_from_file(str(path).encode(), self._model_params(settings))
+        self._model = self._native.llama_model_load_from_file(str(path).encode(), self._model_params(settings))
         if not self._model:
             if _no_memory():
                 raise OutOfMemory(
                     f"no memory for {path.name}: choose a smaller model, or lower `gpuLayers` ({_last_error()})"
                 )
             raise ModelInvalid(f"llama.cpp could not load {path}: {_last_error() or 'the file may be damaged'}")
-        self.vocab: Any = native.llama_model_get_vocab(self._model)
-        self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
+        self.vocab: Any = self._native.llama_model_get_vocab(self._model)
+        self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
         # atoi is the abort callback: it reads the flag, "0" or "1", without taking the GIL. A Python function would
         # be entered hundreds of times an evaluation, and would wait for whichever thread holds the GIL each time.
         self._abort_flag = ctypes.create_string_buffer(b"0")
-        self._context = native.llama_init_from_model(self._model, self._context_params(settings, longest))
+        self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
             self.close()
             reason = _last_error() or "it gave no reason"
@@ -103,44 +111,44 @@ class Llama:
                     f"or choose a smaller model ({reason})"
                 )
             raise EngineFailed(f"llama.cpp refuses these settings: {reason}")
-        native.llama_set_abort_callback(
+        self._native.llama_set_abort_callback(
             self._context,
-            ctypes.cast(_atoi(), native.ggml_abort_callback),
+            ctypes.cast(_atoi(), ctypes.c_void_p),
             ctypes.cast(self._abort_flag, ctypes.c_void_p),
         )
-        self._memory: Any = native.llama_get_memory(self._context)
-        self.n_ctx: int = native.llama_n_ctx(self._context)
-        self.n_ctx_seq: int = native.llama_n_ctx_seq(self._context)  # most cells that one sequence can have
-        self.n_batch: int = native.llama_n_batch(self._context)
-        self.n_ubatch: int = native.llama_n_ubatch(self._context)
-        self.n_seq: int = native.llama_n_seq_max(self._context)
-        self._batch = native.llama_batch_init(self.n_batch, 0, 1)
+        self._memory: Any = self._native.llama_get_memory(self._context)
+        self.n_ctx: int = self._native.llama_n_ctx(self._context)
+        self.n_ctx_seq: int = self._native.llama_n_ctx_seq(self._context)  # most cells that one sequence can have
+        self.n_batch: int = self._native.llama_n_batch(self._context)
+        self.n_ubatch: int = self._native.llama_n_ubatch(self._context)
+        self.n_seq: int = self._native.llama_n_seq_max(self._context)
+        self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
         self._views: dict[int, NDArray[np.float32]] = {}  # of logits, by their address, of which there are few
         self.busy = 0.0  # seconds inside `llama_decode` so far
 
     def close(self) -> None:
         """Free everything. The object is unusable afterwards."""
         if self._context:
-            native.llama_batch_free(self._batch)
-            native.llama_free(self._context)
+            self._native.llama_batch_free(self._batch)
+            self._native.llama_free(self._context)
             self._context = None
         if self._model:
-            native.llama_model_free(self._model)
+            self._native.llama_model_free(self._model)
             self._model = None
 
     def _model_params(self, settings: EngineSettings) -> Any:
-        params = native.llama_model_default_params()
+        params = self._native.llama_model_default_params()
         params.n_gpu_layers = settings.gpu_layers
         params.main_gpu = settings.main_gpu
         params.use_extra_bufts = settings.extra_buffers
         if settings.tensor_split:
-            shares = (ctypes.c_float * native.llama_max_devices())(*settings.tensor_split)
+            shares = (ctypes.c_float * self._native.llama_max_devices())(*settings.tensor_split)
             self._keep_alive.append(shares)
             params.tensor_split = shares
         return params
 
     def _context_params(self, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None) -> Any:
-        params = native.llama_context_default_params()
+        params = self._native.llama_context_default_params()
         params.n_ctx = settings.context_size
         params.n_batch = min(settings.context_size, 2048)
         params.n_ubatch = settings.micro_batch
@@ -149,7 +157,7 @@ class Llama:
             params.n_ubatch = params.n_batch
             params.embeddings = True
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
-            params.pooling_type = native.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else native.LLAMA_POOLING_TYPE_MEAN
+            params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
             params.n_seq_max = settings.sequences or MOST_SEQUENCES
             params.kv_unified = True  # a batch of texts is done with at once
         else:
@@ -166,8 +174,7 @@ class Llama:
         params.no_perf = True
         return params
 
-    @staticmethod
-    def _flash_attention(settings: EngineSettings) -> FlashAttention:
+    def _flash_attention(self, settings: EngineSettings) -> FlashAttention:
         """What "auto" means: flash attention on a GPU, or where a quantised KV cache cannot do without it.
 
         On a processor it is slower at the lengths of a completion (512 tokens: 152 tokens/s for 191), and its kernels
@@ -175,7 +182,7 @@ class Llama:
         """
         if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
             return "on" if settings.flash_attention == "auto" else settings.flash_attention
-        return "auto" if settings.gpu_layers and native.llama_supports_gpu_offload() else "off"
+        return "auto" if settings.gpu_layers and self._native.llama_supports_gpu_offload() else "off"
 
     # -- vocabulary -----------------------------------------------------------------------------------------------
 
@@ -190,32 +197,36 @@ class Llama:
     def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
-        buffer = (native.llama_token * room)()
-        count = native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
+        buffer = (ctypes.c_int32 * room)()
+        count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
         if count < 0:  # byte fallback can need more tokens than there are bytes
-            buffer = (native.llama_token * -count)()
-            count = native.llama_tokenize(self.vocab, data, len(data), buffer, -count, ends, special)
+            buffer = (ctypes.c_int32 * -count)()
+            count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, -count, ends, special)
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; nothing for control tokens. A character may be spread over several tokens."""
         buffer = ctypes.create_string_buffer(256)
-        count = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        count = self._native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
-            count = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            count = self._native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token of the vocabulary, by its id; as `piece`."""
+        return [self.piece(token) for token in range(self.n_vocab)]
 
     @cached_property
     def index(self) -> PieceIndex:
         """The tokens by their bytes."""
-        return PieceIndex([self.piece(token) for token in range(self.n_vocab)])
+        return PieceIndex(self.pieces())
 
     @property
     def end(self) -> int:
         """The token that ends a text: the one named `<|endoftext|>` of models of code, else the declared one."""
         named = self.special("<|endoftext|>")
-        return named if named is not None else int(native.llama_vocab_eos(self.vocab))
+        return named if named is not None else int(self._native.llama_vocab_eos(self.vocab))
 
     def special(self, name: str) -> int | None:
         """The marker token called `name`; None where this vocabulary has none."""
@@ -224,21 +235,21 @@ class Llama:
 
     def ends_text(self, token: int) -> bool:
         """Whether a model that emits `token` has said all it has to say."""
-        return bool(native.llama_vocab_is_eog(self.vocab, token))
+        return bool(self._native.llama_vocab_is_eog(self.vocab, token))
 
     def vocabulary(self) -> Vocabulary:
         """The ids of the markers of a prompt, as far as this model has them."""
         ids: dict[Role, int] = {}
-        if native.llama_vocab_get_add_bos(self.vocab):
-            ids["bos"] = native.llama_vocab_bos(self.vocab)
+        if self._native.llama_vocab_get_add_bos(self.vocab):
+            ids["bos"] = self._native.llama_vocab_bos(self.vocab)
         declared: dict[Role, int] = {
-            "prefix": native.llama_vocab_fim_pre(self.vocab),
-            "suffix": native.llama_vocab_fim_suf(self.vocab),
-            "middle": native.llama_vocab_fim_mid(self.vocab),
-            "repo": native.llama_vocab_fim_rep(self.vocab),
-            "file_sep": native.llama_vocab_fim_sep(self.vocab),
+            "prefix": self._native.llama_vocab_fim_pre(self.vocab),
+            "suffix": self._native.llama_vocab_fim_suf(self.vocab),
+            "middle": self._native.llama_vocab_fim_mid(self.vocab),
+            "repo": self._native.llama_vocab_fim_rep(self.vocab),
+            "file_sep": self._native.llama_vocab_fim_sep(self.vocab),
         }
-        ids.update({role: token for role, token in declared.items() if token != native.LLAMA_TOKEN_NULL})
+        ids.update({role: token for role, token in declared.items() if token != capi.LLAMA_TOKEN_NULL})
         for role, names in _DECISION_TOKENS.items():
             for name in names:
                 if (token := self.special(name)) is not None:
@@ -253,11 +264,11 @@ class Llama:
     def _read_metadata(self) -> dict[str, str]:
         buffer = ctypes.create_string_buffer(4096)
         result: dict[str, str] = {}
-        for index in range(native.llama_model_meta_count(self._model)):
-            if native.llama_model_meta_key_by_index(self._model, index, buffer, len(buffer)) < 0:
+        for index in range(self._native.llama_model_meta_count(self._model)):
+            if self._native.llama_model_meta_key_by_index(self._model, index, buffer, len(buffer)) < 0:
                 continue
             key = buffer.value.decode("utf-8", "replace")
-            if native.llama_model_meta_val_str_by_index(self._model, index, buffer, len(buffer)) >= 0:
+            if self._native.llama_model_meta_val_str_by_index(self._model, index, buffer, len(buffer)) >= 0:
                 result[key] = buffer.value.decode("utf-8", "replace")
         return result
 
@@ -278,7 +289,7 @@ class Llama:
             batch.seq_id[i][0] = row.seq
             batch.logits[i] = row.logits
         started = time.perf_counter()
-        code = native.llama_decode(self._context, batch)
+        code = self._native.llama_decode(self._context, batch)
         self.busy += time.perf_counter() - started
         if code == 0:
             return "ok"
@@ -290,7 +301,7 @@ class Llama:
 
     def logits(self, row: int = -1) -> NDArray[np.float32]:
         """Logits, shape (n_vocab,), of row `row` of the last batch. A view that the next `decode` overwrites."""
-        pointer = native.llama_get_logits_ith(self._context, row)
+        pointer = self._native.llama_get_logits_ith(self._context, row)
         if not pointer:
             raise EngineFailed(f"row {row} of the last evaluation kept no logits")
         address = ctypes.addressof(pointer.contents)
@@ -300,20 +311,25 @@ class Llama:
 
     def embedding(self, seq: int) -> NDArray[np.float32]:
         """The vector of what the last `decode` evaluated of `seq`, shape (dimensions,). A view, as of `logits`."""
-        pointer = native.llama_get_embeddings_seq(self._context, seq)
+        pointer = self._native.llama_get_embeddings_seq(self._context, seq)
         if not pointer:
             raise EngineFailed("the model made no vector of the text: it is no embedding model")
-        return np.ctypeslib.as_array(pointer, shape=(native.llama_model_n_embd(self._model),))
+        return np.ctypeslib.as_array(pointer, shape=(self._native.llama_model_n_embd(self._model),))
 
     def clear(self) -> None:
         """Forget everything that was evaluated."""
         if self._memory:  # an encoder has none
-            native.llama_memory_clear(self._memory, False)
+            self._native.llama_memory_clear(self._memory, False)
+
+    @property
+    def gpu_offload(self) -> bool:
+        """Whether the library can run layers on a GPU."""
+        return bool(self._native.llama_supports_gpu_offload())
 
     @property
     def longest_text(self) -> int:
         """How many tokens of one text the model was trained to take in, and this context can."""
-        return min(self.n_batch, self.n_ctx, int(native.llama_model_n_ctx_train(self._model)))
+        return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
         """Make a running `decode` stop within one operation of its graph (or let the next ones run again)."""
@@ -323,11 +339,11 @@ class Llama:
 
     def end_of(self, seq: int) -> int:
         """Number of positions that sequence `seq` holds."""
-        return int(native.llama_memory_seq_pos_max(self._memory, seq)) + 1
+        return int(self._native.llama_memory_seq_pos_max(self._memory, seq)) + 1
 
     def truncate(self, seq: int, length: int) -> bool:
         """Keep the first `length` positions of `seq`. False where the model's memory cannot forget a part."""
-        return bool(native.llama_memory_seq_rm(self._memory, seq, length, -1))
+        return bool(self._native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
     def copy(self, source: int, target: int, length: int) -> int:
         """Let sequence `target`, which is empty, hold the first `length` positions of `source`: a copy of its cells.
@@ -335,31 +351,38 @@ class Llama:
         llama.cpp copies all of a sequence, with its next evaluation; what is too much is cut off. Returns how many
         positions `target` holds then: none, where the model's memory cannot forget a part.
         """
-        native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
+        self._native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
         if self.truncate(target, length):
             return length
         self.truncate(target, 0)
         return 0
 
 
-def quantise(source: Path, target: Path, file_type: int) -> None:
-    """Write the GGUF `source` as `target`, quantised to `file_type` (`llama_ftype`). Raises `EngineFailed`."""
-    native.llama_log_set(_log_callback, ctypes.c_void_p(None))
-    native.llama_backend_init()
-    parameters = native.llama_model_quantize_default_params()
-    parameters.ftype = file_type
-    if code := native.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-        raise EngineFailed(f"llama.cpp refused (code {code}): {_last_error() or 'it gave no reason'}")
+def build_info(library: str = "") -> dict[str, Any]:
+    """Which llama.cpp library is loaded and what it can do. `library` is the setting `llamaLibrary`.
 
-
-def build_info() -> dict[str, Any]:
-    """What this build of llama.cpp can do, for `repoformer-lsp doctor`."""
-    info = native.llama_print_system_info()
+    Raises `EngineFailed` where none can be loaded.
+    """
+    loaded = native.load(library)
+    info = loaded.llama_print_system_info()
     return {
-        "gpu_offload": bool(native.llama_supports_gpu_offload()),
-        "mmap": bool(native.llama_supports_mmap()),
-        "system": info.decode("utf-8", "replace") if info else "",
+        "path": str(loaded.candidate.path),
+        "origin": loaded.candidate.origin,
+        "version": loaded.version,
+        "build": loaded.build,
+        "skipped": loaded.skipped,
+        "gpu_offload": bool(loaded.llama_supports_gpu_offload()),
+        "mmap": bool(loaded.llama_supports_mmap()),
+        "system": info.decode("utf-8", "replace").strip() if info else "",
     }
+
+
+def _started(library: str) -> native.Native:
+    """The library, told where to log."""
+    loaded = native.load(library)
+    loaded.llama_log_set(_log_callback, None)
+    loaded.llama_backend_init()
+    return loaded
 
 
 def _atoi() -> Any:
@@ -370,13 +393,12 @@ def _atoi() -> Any:
 _errors: list[str] = []
 # What its backends say: ggml's own buffers, CUDA and HIP, Vulkan.
 _COMPLAINTS = re.compile(r"out of memory|(failed|unable) to allocate|ErrorOutOf\w*Memory", re.IGNORECASE)
-_ERROR = 4  # ggml_log_level; 5 continues the line before
 
 
-@native.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
+@capi.ggml_log_callback  # type: ignore[untyped-decorator]
 def _log_callback(level: int, text: bytes, _user_data: Any) -> None:
     """Keep llama.cpp's errors for our messages; what else it has to say is not for people."""
-    if level == _ERROR and (message := text.decode("utf-8", "replace").strip()):
+    if level == capi.GGML_LOG_LEVEL_ERROR and (message := text.decode("utf-8", "replace").strip()):
         _errors.append(message)
         del _errors[:-8]
 

@@ -30,7 +30,7 @@ from policy.engine.worker.decoding import (
     start_of,
     with_first,
 )
-from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
@@ -105,7 +105,7 @@ class CompletionModel:
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
-            gpu_offload=build_info()["gpu_offload"],
+            gpu_offload=self._llama.gpu_offload,
             metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
         )
 

@@ -10,7 +10,10 @@ local function log_directory()
     return vim.fs.joinpath(vim.env.LOCALAPPDATA, 'repoformer-lsp', 'Logs')
   end
   local state = vim.env.XDG_STATE_HOME
-  return vim.fs.joinpath(state and state ~= '' and state or vim.fs.joinpath(vim.env.HOME, '.local', 'state'), 'repoformer-lsp', 'log')
+  if not state or state == '' then
+    state = vim.fs.joinpath(vim.env.HOME, '.local', 'state')
+  end
+  return vim.fs.joinpath(state, 'repoformer-lsp', 'log')
 end
 
 local function log()

@@ -25,10 +25,8 @@ end
 
 --- The id that the server knows a buffer's language by.
 local function language_of(buf)
-  for _, client in ipairs(clients()) do
-    return client.get_language_id(buf, vim.bo[buf].filetype)
-  end
-  return vim.bo[buf].filetype
+  local client = clients()[1]
+  return client and client.get_language_id(buf, vim.bo[buf].filetype) or vim.bo[buf].filetype
 end
 
 ---@param scope 'all'|'language'

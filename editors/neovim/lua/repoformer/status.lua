@@ -62,7 +62,8 @@ end
 ---@param buf? integer
 ---@return repoformer.Status?, integer?
 function M.of(buf)
-  for _, client in ipairs(vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })) do
+  local client = vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })[1]
+  if client then
     return statuses[client.id] or { state = 'starting', message = 'starting' }, client.id
   end
   for id, status in pairs(statuses) do
@@ -74,12 +75,13 @@ end
 
 --- Whether completions are switched off for the buffer's language.
 function M.off_here(buf)
-  for _, client in ipairs(vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })) do
-    local ours = (client.settings or {}).repoformer or {}
-    local language = client.get_language_id(buf or 0, vim.bo[buf or 0].filetype)
-    return vim.list_contains(ours.disabledLanguages or {}, language)
+  local client = vim.lsp.get_clients({ bufnr = buf or 0, name = 'repoformer' })[1]
+  if not client then
+    return false
   end
-  return false
+  local ours = (client.settings or {}).repoformer or {}
+  local language = client.get_language_id(buf or 0, vim.bo[buf or 0].filetype)
+  return vim.list_contains(ours.disabledLanguages or {}, language)
 end
 
 --- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty where there is no server.

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Lint the clients: TypeScript with eslint and its compiler (from npm), Lua with luacheck (from Debian's package lua-check; elsewhere
+# `luarocks install luacheck` or `brew install luacheck`). Where a linter cannot be had, the last line says what was
+# not linted; with CI set, that is a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+missing=()
+
+if command -v npm > /dev/null; then
+    cd editors/vscode
+    # npm writes this file when it is done, so it is as old as what is installed.
+    if [ package-lock.json -nt node_modules/.package-lock.json ]; then
+        npm ci --no-audit --no-fund --loglevel=error
+    fi
+    npm run --silent lint
+    npm run --silent check
+    cd ../..
+else
+    missing+=("TypeScript (there is no npm)")
+fi
+
+if ! command -v luacheck > /dev/null && command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends lua-check > /dev/null
+fi
+if command -v luacheck > /dev/null; then
+    luacheck --quiet editors/neovim
+else
+    missing+=("Lua (there is no luacheck)")
+fi
+
+for each in ${missing[@]+"${missing[@]}"}; do echo "NOT LINTED: $each"; done
+[ ${#missing[@]} = 0 ] || [ -z "${CI:-}" ]

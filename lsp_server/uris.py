@@ -1,0 +1,31 @@
+"""From a document's URI to its place on this machine.
+
+pygls has this too, but takes names that are not UTF-8 for others, and raises for some URIs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+_DRIVE = re.compile(r"/[A-Za-z]:(?=/|$)")
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a `file` URI; None for other schemes, and for what no file can be called."""
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme != "file" or not parts.path:
+            return None
+        name = os.fsdecode(unquote_to_bytes(parts.path))
+        host = os.fsdecode(unquote_to_bytes(parts.netloc))
+        if host and host != "localhost":
+            name = f"//{host}{name}"
+        elif _DRIVE.match(name):
+            name = name[1].lower() + name[2:]
+        os.fsencode(name)
+    except ValueError:  # a host that is none, half a surrogate pair
+        return None
+    return None if "\0" in name else Path(name)

@@ -1,0 +1,57 @@
+"""Which instructions this machine's CPU has, asked of the system and not of the CPU.
+
+The check runs before a prebuilt library is loaded, because code with an instruction that the CPU does not have ends
+the process with SIGILL and says nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+X86_64 = frozenset({"x86_64", "amd64"})
+ARM64 = frozenset({"aarch64", "arm64"})
+
+_CPUINFO = Path("/proc/cpuinfo")
+_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # winnt.h
+
+
+def machine() -> str:
+    """The machine's architecture as Python names it, in lower case: "x86_64", "arm64"."""
+    return platform.machine().lower()
+
+
+def missing(needed: Collection[str]) -> list[str]:
+    """The instruction sets of `needed`, in Linux's names, that this CPU lacks; none where the system does not say."""
+    if not needed or (present := _instructions()) is None:
+        return []
+    return sorted(set(needed) - present)
+
+
+def instructions_of(cpuinfo: str) -> set[str] | None:
+    """The instruction sets that a `/proc/cpuinfo` lists for its first CPU; None where it lists none."""
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() in {"flags", "features"}:
+            return set(value.split())
+    return None
+
+
+def _instructions() -> set[str] | None:
+    try:
+        if sys.platform == "win32":
+            import ctypes
+
+            # Windows has no call for the others. Every CPU with AVX2 has them (Intel Haswell, AMD Excavator).
+            has_avx2 = ctypes.windll.kernel32.IsProcessorFeaturePresent(_PF_AVX2_INSTRUCTIONS_AVAILABLE)
+            return {"avx2", "bmi2", "f16c", "fma"} if has_avx2 else {"sse4_2"}
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+            return set(done.stdout.lower().split())
+        return instructions_of(_CPUINFO.read_text("utf-8", "replace"))
+    except (OSError, subprocess.SubprocessError):
+        return None

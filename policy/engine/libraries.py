@@ -1,0 +1,123 @@
+"""Which llama.cpp library the engine uses: the one that is named, one that was compiled here, or the prebuilt one.
+
+Nothing is loaded here: `policy.engine.worker.native` loads a candidate in the worker process. A library that is named
+is the only candidate, so that a mistake in its name shows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from policy.engine import cpu
+from policy.errors import EngineFailed
+
+ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
+COMPILE = "pip install 'repoformer-lsp[native]'"
+# What ggml's default build for x86-64 uses; seen in the code of both prebuilt libraries.
+_AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Python package that brings a llama.cpp library. `files` are its possible names, relative to `module`."""
+
+    name: str
+    module: str
+    files: tuple[str, ...]
+    prebuilt: bool = True
+
+    def version(self) -> str:
+        """The version that is installed, or ""."""
+        try:
+            return version(self.name)
+        except PackageNotFoundError:
+            return ""
+
+    def file(self) -> Path | None:
+        """The library, where it is installed. Imports nothing of the package."""
+        try:
+            spec = find_spec(self.module)
+        except (ImportError, ValueError):
+            return None
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for name in self.files:
+                if (path := Path(folder, name)).is_file():
+                    return path
+        return None
+
+
+# In the order in which they are tried. On Windows, xllamacpp's library exports nothing of llama.cpp.
+PACKAGES = (
+    Package("llama-cpp-python", "llama_cpp", ("lib/libllama.so", "lib/libllama.dylib", "lib/llama.dll"), False),
+    Package("xllamacpp", "xllamacpp", ("xllamacpp.abi3.so",)),
+    Package("llama-cpp-py-sync", "llama_cpp_py_sync", ("llama.dll", "libllama.dylib", "libllama.so")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A library to try. `origin` says where it comes from; `needs` are instruction sets, see `cpu.missing`."""
+
+    path: Path
+    origin: str
+    named: bool = False
+    needs: frozenset[str] = field(default=frozenset())
+
+    def __str__(self) -> str:
+        return f"{self.path} (from {self.origin})"
+
+
+def candidates(setting: str = "") -> list[Candidate]:
+    """The libraries to try, in this order; at least one. `setting` is the value of `llamaLibrary`.
+
+    Raises `EngineFailed` that says what to do where there is none.
+    """
+    named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
+    for origin, text in named.items():
+        if text:
+            path = Path(text).expanduser().absolute()
+            if not path.is_file():
+                raise EngineFailed(f"{origin} names {path}, which is no file: correct it, or remove it")
+            return [Candidate(path, origin, named=True)]
+    if found := list(_installed()):
+        return found
+    raise EngineFailed(_nothing())
+
+
+def versions() -> str:
+    """The packages with a library that are installed, with their versions: what an upgrade changes."""
+    return ", ".join(f"{package.name} {version}" for package in PACKAGES if (version := package.version()))
+
+
+def _installed() -> Iterator[Candidate]:
+    for package in PACKAGES:
+        if path := package.file():
+            needs = _AVX2 if package.prebuilt and cpu.machine() in cpu.X86_64 else frozenset[str]()
+            yield Candidate(path, f"{package.name} {package.version()}".rstrip(), needs=needs)
+
+
+def _nothing() -> str:
+    """Why there is no library, and what to do."""
+    broken = [package for package in PACKAGES if package.version()]
+    if broken:
+        package = broken[0]
+        requirement = f"{package.name}=={package.version()}"
+        return (
+            f"{package.name} {package.version()} is installed without its library: install it again with "
+            f"`pip install --force-reinstall --no-deps {requirement}`"
+        )
+    system = f"{sys.platform} on {cpu.machine()}"
+    if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")):
+        system += " with musl"
+    return (
+        f"no llama.cpp library is installed for this Python ({system}). There are prebuilt ones for Linux with glibc "
+        f"(x86_64, aarch64), macOS 13 or newer and Windows (x86_64). Elsewhere `{COMPILE}` compiles one, for which a "
+        "C++ compiler and CMake are needed; or set `llamaLibrary` to a library that you have built"
+    )

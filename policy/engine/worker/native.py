@@ -1,0 +1,222 @@
+"""Loads a llama.cpp library, and proves that it has the structs that we pass to it.
+
+C does not notice when a caller's struct is another than the callee's: fields would be read from the wrong place. So a
+library is used only if its version is one whose headers we have (`capi.LAYOUTS`), and if what it returns agrees with
+them: every field's default value and, on x86-64, which bytes of a struct it writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policy.engine import cpu
+from policy.engine.libraries import COMPILE, Candidate, candidates
+from policy.engine.worker import capi
+from policy.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROOM = 1024  # bytes; more than any struct of any build, so that a larger one does no harm
+_SUPPORTED = " or ".join(f"{layout.version} (b{layout.build})" for layout in capi.LAYOUTS)
+_loaded: dict[str, Native] = {}
+
+
+class Native:
+    """The functions of `capi.FUNCTIONS`, under their names in C. `layout` has the structs to pass to them.
+
+    `skipped` says why libraries that come before this one in the order are not used.
+    """
+
+    def __init__(self, candidate: Candidate) -> None:
+        """Raises `EngineFailed` where the library cannot be used here."""
+        if lacking := cpu.missing(candidate.needs):
+            raise EngineFailed(
+                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs: "
+                f"`{COMPILE}` compiles one for this CPU (needs a C++ compiler and CMake)"
+            )
+        self.candidate = candidate
+        self.skipped: list[str] = []
+        library = _open(candidate)
+        self.version = _version(library, candidate)
+        self.layout = _layout(self.version, candidate)
+        self._bind(library)
+        for complaint in self._disagreements(library):
+            raise EngineFailed(
+                f"{candidate} says that it is llama.cpp {self.version}, but has other structs ({complaint}): use a "
+                f"library of llama.cpp {_SUPPORTED}"
+            )
+
+    def quantise(self, rows: NDArray[np.float32], type_: int, row_bytes: int) -> NDArray[np.uint8]:
+        """Quantise rows of weights, shape (rows, columns), to `type_` (`ggml_type`): shape (rows, `row_bytes`).
+
+        Raises `EngineFailed` where llama.cpp makes rows of another size.
+        """
+        rows = np.ascontiguousarray(rows, np.float32)
+        result = np.empty((len(rows), row_bytes), np.uint8)
+        written = self._quantize_chunk(type_, rows.ctypes.data, result.ctypes.data, 0, *rows.shape, None)
+        if written != result.nbytes:
+            raise EngineFailed(f"llama.cpp wrote {written} bytes for {result.nbytes}")
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for type checkers, who cannot see what `_bind` sets.
+        raise AttributeError(name)
+
+    @property
+    def build(self) -> str:
+        """The llama.cpp build whose headers are used: "b11413"."""
+        return f"b{self.layout.build}"
+
+    def _bind(self, library: ctypes.CDLL) -> None:
+        structs = {name: getattr(self.layout, name.removeprefix("llama_")) for name in _structs()}
+        for name, (result, parameters) in capi.FUNCTIONS.items():
+            try:
+                function = library[name]
+            except AttributeError:
+                raise EngineFailed(f"{self.candidate} has no `{name}`: use another build of llama.cpp") from None
+            function.restype = structs.get(result, result)
+            function.argtypes = [structs.get(each, each) for each in parameters]
+            setattr(self, name, function)
+        self._quantize_chunk = _from_ggml(library, self.candidate, "ggml_quantize_chunk")
+        self._quantize_chunk.restype = ctypes.c_size_t
+        self._quantize_chunk.argtypes = [
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 2,
+            *[ctypes.c_int64] * 3,
+            ctypes.c_void_p,
+        ]
+
+    def _disagreements(self, library: ctypes.CDLL) -> Iterator[str]:
+        """What speaks against the layout, in words."""
+        for name in capi.DEFAULTS:
+            struct = getattr(self.layout, name.removeprefix("llama_"))
+            function = f"{name.removesuffix('_params')}_default_params"
+            # On x86-64 the address of a returned struct is an ordinary first argument; elsewhere it is not.
+            if cpu.machine() in cpu.X86_64 and (complaint := _size(library, function, struct)):
+                yield f"`{name}`: {complaint}"
+            values = _returned(library, function, struct)
+            for field, _type in struct._fields_:
+                value, expected = getattr(values, field) or 0, capi.DEFAULTS[name].get(field, 0)
+                if value != expected:
+                    yield f"`{name}.{field}` is {value} by default and not {expected}"
+        batch = self.llama_batch_init(1, 0, 1)
+        arrays = [batch.token, batch.pos, batch.n_seq_id, batch.seq_id, batch.logits]
+        if batch.n_tokens or batch.embd or not all(arrays) or not batch.seq_id[0] or batch.seq_id[1]:
+            yield "`llama_batch` does not hold the arrays it should"
+        else:
+            self.llama_batch_free(batch)
+
+
+def load(setting: str = "") -> Native:
+    """The first library that can be used, loaded once for each process. `setting` is the value of `llamaLibrary`.
+
+    Raises `EngineFailed` where none can be used; its message has the reason for each.
+    """
+    if (native := _loaded.get(setting)) is None:
+        skipped: list[str] = []
+        for candidate in candidates(setting):
+            try:
+                native = _loaded[setting] = Native(candidate)
+            except EngineFailed as error:
+                skipped.append(str(error))
+            else:
+                native.skipped = skipped
+                return native
+        raise EngineFailed("; ".join(skipped))
+    return native
+
+
+def _structs() -> set[str]:
+    return {"llama_batch", *capi.DEFAULTS}
+
+
+def _open(candidate: Candidate) -> ctypes.CDLL:
+    if sys.platform == "win32":
+        # CUDA's and ROCm's libraries are where their installers put them; ggml's lie beside the library.
+        homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
+        for folder in (candidate.path.parent, *homes):
+            if folder.is_dir():
+                os.add_dll_directory(str(folder))
+    try:
+        return ctypes.CDLL(str(candidate.path))
+    except OSError as error:
+        raise EngineFailed(f"{candidate} cannot be loaded: {advice(str(error))}") from error
+
+
+def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
+    """A function of ggml, which is part of the library, or of one that it has loaded; Windows does not look there."""
+    try:
+        return library[name]
+    except AttributeError:
+        beside = candidate.path.with_name("ggml-base.dll")
+        try:
+            return ctypes.CDLL(str(beside))[name]
+        except (OSError, AttributeError):
+            raise EngineFailed(f"{candidate} has no `{name}`: use another build of llama.cpp") from None
+
+
+def advice(reason: str) -> str:
+    """The loader's own words, and what to do about them."""
+    if match := re.search(r"version `(GLIBC\w*)_([\d.]+)' not found", reason):
+        library = "C library" if match[1] == "GLIBC" else "C++ library"
+        return f"it needs {match[1]} {match[2]}, and the system's {library} is older. `{COMPILE}` compiles one for it"
+    if "libgomp" in reason:
+        return (
+            "the system has no OpenMP library (libgomp.so.1). Install it: `apt install libgomp1` on Debian and Ubuntu, "
+            "`dnf install libgomp` on Fedora"
+        )
+    if re.search(r"ELF class|ELF header|file too short|incompatible architecture|not a mach-o|WinError 193", reason):
+        return f"it is no library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
+    if "ld-linux" in reason or "musl" in reason:
+        return f"it was built for glibc, which this system does not have ({reason}). `{COMPILE}` compiles one for it"
+    return reason
+
+
+def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
+    try:
+        function = library["llama_version"]
+    except AttributeError:
+        raise EngineFailed(
+            f"{candidate} is no llama.cpp library, or an older one than {_SUPPORTED}: it has no `llama_version`"
+        ) from None
+    function.restype = ctypes.c_char_p
+    return str(function().decode("utf-8", "replace"))
+
+
+def _layout(version: str, candidate: Candidate) -> capi.Layout:
+    for layout in capi.LAYOUTS:
+        if version.partition("-")[0] == layout.version:  # "0.6.0-dev"
+            return layout
+    raise EngineFailed(f"{candidate} is llama.cpp {version}; this release knows {_SUPPORTED}")
+
+
+def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
+    class Roomy(ctypes.Structure):
+        _fields_ = (("value", struct), ("room", ctypes.c_ubyte * _ROOM))
+
+    return ctypes.CFUNCTYPE(Roomy)((function, library))().value
+
+
+def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
+    """What is wrong about the bytes that the function writes; "" if it writes every field and nothing behind them."""
+    written = [False] * _ROOM
+    into = ctypes.CFUNCTYPE(None, ctypes.c_void_p)((function, library))
+    for filler in (0x5A, 0xA5):  # a byte that is written may have the value of one of them
+        buffer = (ctypes.c_ubyte * _ROOM)(*[filler] * _ROOM)
+        into(ctypes.addressof(buffer))
+        written = [before or byte != filler for before, byte in zip(written, buffer, strict=True)]
+    for name, _type in struct._fields_:
+        field = getattr(struct, name)
+        if not all(written[field.offset : field.offset + field.size]):
+            return f"`{name}` is not at offset {field.offset}"
+    size = ctypes.sizeof(struct)
+    return f"it has more than {size} bytes" if any(written[size:]) else ""

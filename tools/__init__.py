@@ -1,0 +1,1 @@
+"""Commands for working on the project: releases, generated pages."""

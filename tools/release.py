@@ -1,0 +1,231 @@
+"""Make and check a release: one version everywhere, notes out of the changelog, assets with their hashes.
+
+`release.yml` calls this for all that is more than moving files. It needs the standard library alone.
+
+    python tools/release.py version                 print the version
+    python tools/release.py bump 0.2.0              set it, and give the unreleased changes its heading
+    python tools/release.py check [--tag v0.2.0]    exit 1 unless all versions are equal and the changelog has this one
+    python tools/release.py notes                   print the changelog's section of the version
+    python tools/release.py contents DIST           exit 1 unless wheel and sdist in DIST hold what they must
+    python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, with SHA256SUMS
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = Path("policy", "model")
+PACKAGES = ("indexer", "lsp_server", "policy")
+LARGEST = 100_000_000
+"""Bytes: what PyPI takes for one file."""
+
+UNRELEASED = "## Unreleased"
+_NUMBER = r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?"
+_LOCK = "editors/vscode/package-lock.json"
+# A file, and where the version is in it: a pattern whose groups are what is before and behind the number.
+_PLACES: tuple[tuple[str, str], ...] = (
+    ("pyproject.toml", rf'(?m)^(version = "){_NUMBER}(")$'),
+    ("editors/vscode/package.json", rf'(?m)^(  "version": "){_NUMBER}(",)$'),
+    (_LOCK, rf'\A(\{{\n  "name": "repoformer-lsp",\n  "version": "){_NUMBER}(")'),
+    (_LOCK, rf'(\n    "": \{{\n      "name": "repoformer-lsp",\n      "version": "){_NUMBER}(")'),
+    ("editors/emacs/repoformer.el", rf"(?m)^(;; Version: ){_NUMBER}()$"),
+)
+
+
+class ReleaseError(Exception):
+    """What keeps a release from being made; the message says what to do."""
+
+
+def versions(root: Path = ROOT) -> list[tuple[str, str]]:
+    """(file, version) of each place that has one; the first is the source, `pyproject.toml`.
+
+    Raises `ReleaseError` where a file has no version, or several.
+    """
+    found = []
+    for name, pattern in _PLACES:
+        matches = list(re.finditer(pattern, (root / name).read_text("utf-8")))
+        if len(matches) != 1:
+            raise ReleaseError(f"{name} has {len(matches)} versions of the form {pattern}, expected one")
+        (match,) = matches
+        found.append((name, match.group(0)[len(match.group(1)) : len(match.group(0)) - len(match.group(2))]))
+    return found
+
+
+def version(root: Path = ROOT) -> str:
+    """The version of `pyproject.toml`."""
+    return versions(root)[0][1]
+
+
+def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> None:
+    """Write `new` everywhere. The unreleased changes get a heading with it and the date, under an empty section.
+
+    Raises `ReleaseError` for what is no version, and where nothing is unreleased.
+    """
+    if not re.fullmatch(_NUMBER, new):
+        raise ReleaseError(f"{new} is no version: expected MAJOR.MINOR.PATCH, or that with a1, b1 or rc1 behind it")
+    if not notes("Unreleased", root):
+        raise ReleaseError(f"CHANGELOG.md has nothing under {UNRELEASED!r}: write what changes for people first")
+    for name, pattern in _PLACES:
+        file = root / name
+        file.write_bytes(re.sub(pattern, rf"\g<1>{new}\g<2>", file.read_bytes().decode()).encode())
+    log = root / "CHANGELOG.md"
+    heading = f"{UNRELEASED}\n\n## {new} ({today or datetime.date.today():%Y-%m-%d})"
+    log.write_bytes(log.read_text("utf-8").replace(UNRELEASED, heading, 1).encode())
+
+
+def check(tag: str = "", root: Path = ROOT) -> None:
+    """Raise `ReleaseError` unless all versions are one and, for a tag, it names that one and the changelog has it."""
+    (_, source), *others = versions(root)
+    different = [f"{name} says {other}" for name, other in others if other != source]
+    if different:
+        raise ReleaseError(
+            f"pyproject.toml says {source}, but {' and '.join(different)}: run `python tools/release.py bump VERSION`"
+        )
+    if tag and tag != f"v{source}":
+        raise ReleaseError(f"the tag is {tag}, and pyproject.toml says {source}: expected the tag v{source}")
+    if tag and not notes(source, root):
+        raise ReleaseError(f"CHANGELOG.md has no section {source!r}: run `python tools/release.py bump {source}`")
+
+
+def notes(of: str, root: Path = ROOT) -> str:
+    """The changelog's section of a version, without its heading; empty where there is none."""
+    sections = re.split(r"(?m)^## ", (root / "CHANGELOG.md").read_text("utf-8"))
+    for section in sections[1:]:
+        heading, _, body = section.partition("\n")
+        if heading.split(" ")[0] == of:
+            return body.strip()
+    return ""
+
+
+def contents(dist: Path, root: Path = ROOT) -> list[str]:
+    """What the wheel and the sdist in `dist` are, a line each.
+
+    Raises `ReleaseError` where one is missing or too large, lacks a file that is in the repository, holds a file that
+    it should not, or where a part of the model is not the one that the manifest names.
+    """
+    wheel, sdist = (_only(dist, pattern) for pattern in ("*.whl", "*.tar.gz"))
+    with zipfile.ZipFile(wheel) as archive:
+        files = {member.filename: member.file_size for member in archive.infolist() if not member.is_dir()}
+        hashes = {PurePosixPath(name).name: _sha256(archive.read(name)) for name in files if name.endswith(".gguf")}
+    wanted = {
+        path.relative_to(root).as_posix()
+        for package in PACKAGES
+        for path in (root / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    information = f"repoformer_lsp-{version(root)}.dist-info/"
+    held = {name for name in files if not name.startswith(information)}
+    if held != wanted:
+        raise ReleaseError(f"{wheel.name} differs from the repository in {', '.join(sorted(held ^ wanted))}")
+    missing = {f"{information}licenses/{name}" for name in ("LICENSE", "NOTICE")} - files.keys()
+    if missing:
+        raise ReleaseError(f"{wheel.name} lacks {', '.join(sorted(missing))}")
+    if hashes != model_hashes(root):
+        raise ReleaseError(
+            f"the model in {wheel.name} is not the one that {(MODEL / 'manifest.json').as_posix()} names"
+        )
+    with tarfile.open(sdist) as tar:
+        lacking = wanted - {member.name.partition("/")[2] for member in tar.getmembers()}
+    if lacking:
+        raise ReleaseError(f"{sdist.name} lacks {', '.join(sorted(lacking))}")
+    for file in (wheel, sdist):
+        if file.stat().st_size >= LARGEST:
+            raise ReleaseError(f"{file.name} has {file.stat().st_size:,} bytes; PyPI takes {LARGEST:,}")
+    return [f"{file.name}: {file.stat().st_size / 1e6:.1f} MB" for file in (wheel, sdist)]
+
+
+def model_hashes(root: Path = ROOT) -> dict[str, str]:
+    """SHA-256 by file name of the model's parts that come with the package, as its manifest has them."""
+    manifest = json.loads((root / MODEL / "manifest.json").read_text("utf-8"))
+    shipped = {path.name for path in (root / MODEL).glob("*.gguf")}
+    return {name: of["sha256"] for name, of in manifest["files"].items() if name in shipped}
+
+
+def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
+    """Copy what is released to `out`: all of `dist`, the model's parts with their card and manifest, `SHA256SUMS`.
+
+    Raises `ReleaseError` where a part of the model is not the one that its manifest names.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    named = {path.name: path for path in sorted(dist.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    named |= {path.name: path for path in sorted((root / MODEL).glob("*.gguf"))}
+    named |= {f"repoformer-model-{name}": root / MODEL / name for name in ("README.md", "manifest.json")}
+    copies = [Path(shutil.copyfile(path, out / name)) for name, path in named.items()]
+    sums = {path.name: _sha256_of(path) for path in copies}
+    if wrong := [name for name, digest in model_hashes(root).items() if sums.get(name) != digest]:
+        raise ReleaseError(f"{', '.join(wrong)}: not the file that the model's manifest names")
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # on Windows too without a carriage return
+    return [*copies, out / "SHA256SUMS"]
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise ReleaseError(f"{folder} has {len(found)} files {pattern}, expected one: empty it and build again")
+    return found[0]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 1, with the reason on stderr, where a check fails."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("version")
+    commands.add_parser("bump").add_argument("version")
+    commands.add_parser("check").add_argument("--tag", default="")
+    commands.add_parser("notes")
+    commands.add_parser("contents").add_argument("dist", type=Path)
+    copying = commands.add_parser("assets")
+    copying.add_argument("dist", type=Path)
+    copying.add_argument("out", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        for line in _run(options):
+            print(line)
+    except ReleaseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> Iterable[str]:
+    if options.command == "version":
+        return [version()]
+    if options.command == "bump":
+        bump(options.version)
+    if options.command == "check":
+        check(options.tag)
+    if options.command == "notes":
+        return [notes(version()) or notes("Unreleased")]
+    if options.command == "contents":
+        return contents(options.dist)
+    if options.command == "assets":
+        return [str(path) for path in assets(options.dist, options.out)]
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
