@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policy.gating.learned import Outcome
 
 if TYPE_CHECKING:
     from indexer.model import Cursor
-    from lsp_server.session import Record
+    from policy.completion.request import Completion, Request
 
 READ = 0.5  # seconds that a suggestion was there before what is typed says something of it
 
@@ -30,44 +31,53 @@ def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
     return "accepted" if typed.startswith(text) else "typed over"
 
 
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """A suggestion that is on the screen since `since` (seconds), and the probability with which it was to be kept."""
+
+    number: int
+    request: Request
+    text: str
+    p: float
+    since: float
+
+
 class Outcomes:
     """Settle each suggestion once. `learn` gets what became of it, and the probability with which it was to be kept."""
 
     def __init__(
-        self, learn: Callable[[Record, Outcome, float], None], clock: Callable[[], float] = time.monotonic
+        self, learn: Callable[[Request, Outcome, float], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._learn = learn
         self._clock = clock
-        self._open: dict[str, tuple[Record, float]] = {}
+        self._open: dict[str, _Offered] = {}
 
-    def offered(self, record: Record) -> None:
+    def offered(self, number: int, request: Request, completion: Completion) -> None:
         """A suggestion is on its way to the screen. It takes the place of the document's one before it."""
-        self._open.pop(record.uri, None)
-        if record.completion.text and record.completion.estimate is not None:
-            self._open[record.uri] = record, self._clock()
+        self._open.pop(request.document, None)
+        if completion.text and (estimate := completion.estimate):
+            self._open[request.document] = _Offered(number, request, completion.text, estimate.p, self._clock())
 
     def accepted(self, number: int) -> None:
         """A suggestion was accepted, or a part of it."""
-        for record, _ in list(self._open.values()):
-            if record.number == number:
-                self._settle(record, "accepted")
+        for offered in list(self._open.values()):
+            if offered.number == number:
+                self._settle(offered, "accepted")
 
-    def requested(self, uri: str, now: Cursor) -> None:
+    def requested(self, request: Request) -> None:
         """The next request of a document came."""
-        if uri not in self._open:
+        if (offered := self._open.get(request.document)) is None:
             return
-        record, since = self._open[uri]
-        became = outcome(record.completion.text, record.request.cursor, now)
-        if became == "accepted" or (became is not None and self._clock() - since >= READ):
-            self._settle(record, became)
+        became = outcome(offered.text, offered.request.cursor, request.cursor)
+        if became == "accepted" or (became is not None and self._clock() - offered.since >= READ):
+            self._settle(offered, became)
         elif became is not None:
-            del self._open[uri]
+            del self._open[request.document]
 
-    def forget(self, uri: str) -> None:
+    def forget(self, document: str) -> None:
         """A document was closed."""
-        self._open.pop(uri, None)
+        self._open.pop(document, None)
 
-    def _settle(self, record: Record, became: Outcome) -> None:
-        del self._open[record.uri]
-        assert record.completion.estimate is not None, "only suggestions with an estimate are kept"
-        self._learn(record, became, record.completion.estimate.p)
+    def _settle(self, offered: _Offered, became: Outcome) -> None:
+        del self._open[offered.request.document]
+        self._learn(offered.request, became, offered.p)

@@ -326,7 +326,7 @@ class Session:
         request = _request(document, sides, "invoked" if invoked else "automatic")
         if not invoked and self._saving("smaller"):
             request = replace(request, multiline=False, ahead=False)
-        self._outcomes.requested(document.uri, request.cursor)
+        self._outcomes.requested(request)
         try:
             if not self._started.is_set():  # the first request may come before the settings do
                 await self._started.wait()
@@ -344,7 +344,7 @@ class Session:
         record = Record(next(self._numbers), document.uri, position, request, completion)
         self._records.pop(document.uri, None)  # so that the newest stands last
         self._records[document.uri] = record
-        self._outcomes.offered(record)
+        self._outcomes.offered(record.number, request, completion)
         if completion.reason:
             log.debug("no completion: %s", completion.reason)
         return record
@@ -365,8 +365,8 @@ class Session:
                     self._core.look_ahead(record.request.after(texts[candidate]))
                 return
 
-    def _learn(self, record: Record, outcome: Outcome, p: float) -> None:
-        self._spawn(self._core.learn(record.request, outcome, p))
+    def _learn(self, request: Request, outcome: Outcome, p: float) -> None:
+        self._spawn(self._core.learn(request, outcome, p))
 
     def record(self, uri: str | None) -> Record | None:
         """The last completion in a document, or in any."""

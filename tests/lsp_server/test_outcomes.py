@@ -6,7 +6,6 @@ import pytest
 
 from indexer.model import Cursor
 from lsp_server.outcomes import READ, Outcomes, outcome
-from lsp_server.session import Record
 from policy.completion.request import Completion, Request
 from policy.gating.keep import Estimate
 from policy.gating.learned import Outcome
@@ -40,15 +39,15 @@ def session(*events: tuple[float, str], p: float | None = 0.4) -> list[Outcome]:
     found: list[Outcome] = []
     now = 0.0
     estimate = None if p is None else Estimate(p, 0.2)
-    outcomes = Outcomes(lambda _record, became, _p: found.append(became), lambda: now)
+    outcomes = Outcomes(lambda _request, became, _p: found.append(became), lambda: now)
     request = Request(at("x = ‸\ny"), "a")
-    outcomes.offered(Record(7, "a", (0, 4), request, Completion("abc", estimate=estimate)))
+    outcomes.offered(7, request, Completion("abc", estimate=estimate))
     for when, what in events:
         now = when
         if what == "accept":
             outcomes.accepted(7)
         else:
-            outcomes.requested("a", at(what))
+            outcomes.requested(Request(at(what), "a"))
     return found
 
 
