@@ -303,7 +303,7 @@ class Core:
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
         if settings.generator == "gguf" and not settings.generator_model:
-            tell("Set `generatorModel` to the GGUF file that is to write. The local model completes in its place.")
+            tell("Set `generatorModel` to the GGUF file that should generate. The local model is used instead.")
             return SameModel()
         if settings.generator == "gguf":
             try:
@@ -314,7 +314,7 @@ class Core:
                     return SameModel()
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
-                tell(f"{error} The local model completes in its place.")
+                tell(f"{error} The local model is used instead.")
         if settings.generator == "openai":
             # Loaded by those who use it: an HTTP client takes a while.
             from policy.generators.server import Server

