@@ -54,8 +54,8 @@ class Generation:
     If several candidates were requested, `pieces` also gives the number of the candidate; 0 is the greedy one. `model`
     is the name of the generating model. `prompt` is set with the first piece of text. `tokens` is the number of tokens
     generated so far. `ended` says whether the model itself ended the text; otherwise the token limit or the caller did.
-    `model_ms` is the time inside llama.cpp so far, in milliseconds. `surprises` has those of candidate 0, `metadata` are
-    the model's.
+    `model_ms` is the time inside llama.cpp so far, in milliseconds. `surprises` has those of candidate 0, `metadata`
+    those of the model.
     """
 
     def __init__(

@@ -148,6 +148,7 @@ def _make_row(
     surprises = plain.completed.surprises
     first = plain.reading  # of the generator, even if another model decides
     assert first is not None
+    used = [hits[chunk.index] for chunk in retrieved.prompt.chunks] if hits else ()
     found = evidence(task.cursor, hits)
     return Row(
         id=task.id,
@@ -178,7 +179,7 @@ def _make_row(
         nll_with=retrieved.truth.nats if retrieved.truth else None,
         truth_tokens=plain.truth.tokens if plain.truth else None,
         shown_without=shown_of(task, plain.completed, ()),
-        shown_with=shown_of(task, rich.completed, [hits[used.index] for used in rich.prompt.chunks] if hits else ()),
+        shown_with=shown_of(task, retrieved.completed, used),
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
         chunks=len(retrieved.prompt.chunks) if hits else 0,

@@ -17,7 +17,7 @@ from policy.evaluation.resample import draw
 from policy.evaluation.shown import Shown, shown_of
 from policy.evaluation.table import Row
 from policy.evaluation.task import Repository, Task
-from policy.gating.gate import AS_SAID
+from policy.gating.gate import UNCALIBRATED
 from policy.gating.keep import FEATURES, Keep
 from policy.training import keep as fitting
 from policy.training.manifest import TrainingError
@@ -95,7 +95,7 @@ KEEP = Keep({"mean": -4.0}, 4.0, 0.5, 0.95)
 
 
 def test_levels_say_how_much_is_shown_and_how_much_of_it_is_right() -> None:
-    found = showing.compute(results(), [AS_SAID], KEEP)
+    found = showing.compute(results(), [UNCALIBRATED], KEEP)
     assert found is not None
     eager, balanced, _ = found.levels
     assert (found.places, found.quiet_places) == (80, 20)
@@ -107,15 +107,15 @@ def test_levels_say_how_much_is_shown_and_how_much_of_it_is_right() -> None:
 
 
 def test_results_without_shown_texts_have_no_such_figures() -> None:
-    assert showing.compute([row()], [AS_SAID], KEEP) is None
+    assert showing.compute([row()], [UNCALIBRATED], KEEP) is None
 
 
 def test_the_report_has_them(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     rows = results()
     judged = [each for each in rows if not each.quiet]
-    found = showing.compute(rows, [AS_SAID], KEEP)
-    report.write(tmp_path, judged, figures.compute(judged, [AS_SAID]), {}, (), found)
+    found = showing.compute(rows, [UNCALIBRATED], KEEP)
+    report.write(tmp_path, judged, figures.compute(judged, [UNCALIBRATED]), {}, (), found)
     assert "## What is shown" in (tmp_path / "report.md").read_text("utf-8")
     assert (tmp_path / "shown.csv").read_text("utf-8").startswith("shown,precision\n")
     assert (tmp_path / "shown.png").stat().st_size > 0

@@ -1,8 +1,8 @@
 """Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
 
 Both functions are iterators that evaluate only when the next token is requested, so a caller that stops iterating frees
-the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the vocabulary. The module also has
-functions for probabilities.
+the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the vocabulary. The module also
+has functions for probabilities.
 """
 
 from __future__ import annotations
