@@ -17,14 +17,15 @@ from policy.generators import Generator, Reader
 
 
 class Larger:
-    """Generates with the model of `supervisor`. `report` gets each problem as text, and "" when it is solved."""
+    """Generate with the model of `supervisor`. `report` gets each new problem once, and "" when it is solved."""
 
     decides = False
     local = True
 
     def __init__(self, supervisor: Supervisor, report: Callable[[str], None]) -> None:
         self._supervisor = supervisor
-        self._report = report
+        self._notify = report
+        self._reported: str | None = None
         self._loading: asyncio.Task[None] | None = None
 
     def generator(self, local: Engine) -> Generator:
@@ -53,6 +54,11 @@ class Larger:
             self._report(f"{error} The local model is used instead.")
         finally:
             self._loading = None
+
+    def _report(self, problem: str) -> None:
+        if problem != self._reported:
+            self._reported = problem
+            self._notify(problem)
 
     async def forget(self, slots: str) -> None:
         """Free the cache of the slots whose names begin with `slots`."""

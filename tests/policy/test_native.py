@@ -144,7 +144,10 @@ def compiled(folder: Path, source: str) -> Path:
     ("source", "complaint"),
     [
         ("int unrelated;", "is not a llama.cpp library, or is older"),
-        ('const char *llama_version(void) { return "0.9.1"; }', r"is llama\.cpp 0\.9\.1; this release knows 0\.5\.0"),
+        (
+            'const char *llama_version(void) { return "0.9.1"; }',
+            r"is llama\.cpp 0\.9\.1, but this release supports 0\.5\.0",
+        ),
         ('const char *llama_version(void) { return "0.6.0-dev"; }', "has no `llama_backend_init`"),
     ],
 )
