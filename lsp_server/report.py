@@ -12,13 +12,16 @@ from indexer.model import shown_path
 if TYPE_CHECKING:
     from indexer.model import Hit
     from policy.completion.request import Completion
+    from policy.gating.keep import Estimate
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
     """Return the fields of `completion` as JSON values, with `hits` as `chunks`. See `Completion` for their meaning.
 
     `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
-    grammar, whose texts are only checked for brackets and quotes.
+    grammar, whose texts are only checked for brackets and quotes. `estimate` has the probability that the user keeps
+    the text, and the threshold above which it is shown. It is null for a model without estimates, whose texts are all
+    shown.
     """
     decision = completion.decision
     return {
@@ -31,8 +34,15 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "model": completion.model,
         "reason": completion.reason,
         "parsed": completion.parsed,
+        "estimate": _estimate(completion.estimate),
         "withheld": completion.withheld,
     }
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {"p": round(estimate.p, 4), "threshold": round(estimate.threshold, 4), "shown": estimate.shown}
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
+from policy.gating.keep import Suggest
 from policy.generators.retry import READ_SECONDS
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS
@@ -168,6 +169,18 @@ class Settings:
         "auto",
         _Choice(("auto", "never")),
         "Whether a completion may have several lines: where the syntax opens a block, or never.",
+    )
+    suggest: Literal["eager", "balanced", "careful"] = _setting(
+        "balanced",
+        _Choice(get_args(Suggest)),
+        "How likely an automatic suggestion must be correct to be shown: `eager` shows all, `careful` shows few. A "
+        "requested suggestion is always shown.",
+    )
+    learn: bool = _setting(
+        True,
+        _Switch(),
+        "Adapt `suggest` to the workspace, by the number of accepted suggestions. Only counts are stored, on this "
+        "machine. `repoformer-lsp learned` shows and resets them.",
     )
     patience: float = _setting(
         CompletionSettings().patience,

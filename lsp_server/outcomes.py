@@ -1,0 +1,83 @@
+"""Determine the outcome of a suggestion from the text typed after it: accepted, typed over or dismissed.
+
+Editors report only acceptance. The next request in a document shows the other outcomes: its text agrees with the
+suggestion or differs from it, or the cursor is elsewhere. A suggestion that was visible only for a moment is not
+counted, because a user who types fast has not read it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from policy.gating.learned import Outcome
+
+if TYPE_CHECKING:
+    from indexer.model import Cursor
+    from policy.completion.request import Completion, Request
+
+READ = 0.5  # seconds that a suggestion must be visible before typing over it counts
+
+
+def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
+    """Return the outcome of `text`, suggested at `before`, if the cursor is at `now`. None: not yet known."""
+    if not now.prefix.startswith(before.prefix) or not now.suffix.endswith(before.suffix.lstrip()):
+        return "dismissed"
+    typed = now.prefix[len(before.prefix) :]
+    if not typed or (text.startswith(typed) and typed != text):
+        return None
+    return "accepted" if typed.startswith(text) else "typed over"
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """A suggestion that is visible since `since` (seconds), and its estimated probability `p` to be kept."""
+
+    number: int
+    request: Request
+    text: str
+    p: float
+    since: float
+
+
+class Outcomes:
+    """Determines each outcome once. `learn` receives the request, the outcome, and the estimated probability."""
+
+    def __init__(
+        self, learn: Callable[[Request, Outcome, float], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._learn = learn
+        self._clock = clock
+        self._open: dict[str, _Offered] = {}
+
+    def offered(self, number: int, request: Request, completion: Completion) -> None:
+        """Store a suggestion that is sent to the editor. It replaces the document's earlier one."""
+        self._open.pop(request.document, None)
+        if completion.text and (estimate := completion.estimate):
+            self._open[request.document] = _Offered(number, request, completion.text, estimate.p, self._clock())
+
+    def accepted(self, number: int) -> None:
+        """Record that the user accepted a suggestion or a part of it."""
+        for offered in list(self._open.values()):
+            if offered.number == number:
+                self._settle(offered, "accepted")
+
+    def requested(self, request: Request) -> None:
+        """Determine the outcome of the document's suggestion from its next request."""
+        if (offered := self._open.get(request.document)) is None:
+            return
+        became = outcome(offered.text, offered.request.cursor, request.cursor)
+        if became == "accepted" or (became is not None and self._clock() - offered.since >= READ):
+            self._settle(offered, became)
+        elif became is not None:
+            del self._open[request.document]
+
+    def forget(self, document: str) -> None:
+        """Delete the suggestion of a closed document."""
+        self._open.pop(document, None)
+
+    def _settle(self, offered: _Offered, became: Outcome) -> None:
+        del self._open[offered.request.document]
+        self._learn(offered.request, became, offered.p)
