@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -34,7 +35,9 @@ def lisp(text: str | Path) -> str:
     return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
 
 
-LENIENT = "(setq repoformer-settings '({}))\n".format(" ".join(f":{name} {value}" for name, value in SETTINGS.items()))
+LENIENT = "(setq repoformer-settings '({}))\n".format(
+    " ".join(f":{name} {json.dumps(value)}" for name, value in SETTINGS.items())
+)
 
 
 def configuration(program: Path) -> str:

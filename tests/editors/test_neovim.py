@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def title(nvim: Path) -> str:
 
 
 def init_lua(program: Path, options: str) -> str:
-    settings = "{" + ", ".join(f"{name} = {value}" for name, value in SETTINGS.items()) + "}"
+    settings = "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in SETTINGS.items()) + "}"
     return INIT % {"plugin": str(PLUGIN), "cmd": f"{{ {str(program)!r} }}", "settings": settings, "options": options}
 
 

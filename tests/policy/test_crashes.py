@@ -31,7 +31,8 @@ def test_only_signals_of_crashing_code_are_crashes() -> None:
 DYING = """
 import os, sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
-    import llama_cpp.llama_cpp as native
+    from policy.engine.worker.native import load as open_library
+    native = open_library()
     load = native.llama_model_load_from_file
     def dying_load(path, params):
         try:
