@@ -41,7 +41,7 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
         items = await client.complete(place.uri, place.cursor)
         while items[0]["insertText"] != "THREE = 33":  # until it is time to ask again
             items = await client.complete(place.uri, place.cursor)
-        await logged(client, "is there again")
+        await logged(client, "is available again")
         assert shown(client) == [told]
     lines = [sent["params"]["message"] for sent in client.received if sent["method"] == "window/logMessage"]
     assert not [line for line in lines if "secret store" in line]
