@@ -42,7 +42,7 @@ def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
     found: list[Line] = []
     position = 0
     for content in text.split("\n"):
-        literal = bool(stack) and Scan(stack, 0, 0).literal
+        literal = bool(stack) and Scan(stack).literal
         done = scan(content + "\n", language, stack, words=True)
         end = position + len(content)
         found.append(Line(position, end, content, done, literal))
@@ -108,14 +108,8 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
 def whole_statements(text: str, language: str, stack: Stack) -> str:
     """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block."""
     while text.strip():
-        done = scan(text, language, stack).stack
-        if all(bracket == "{" for bracket in done[_shared(stack, done) :]):
+        done = scan(text, language, stack)
+        if all(bracket == "{" for bracket in done.stack[done.kept :]):
             return text
         text = text[: max(0, text.rfind("\n"))]
     return ""
-
-
-def _shared(one: Stack, other: Stack) -> int:
-    """How many entries two stacks have in common, from the outermost on."""
-    differing = (number for number, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-    return next(differing, min(len(one), len(other)))

@@ -19,6 +19,7 @@ from policy.completion.shaping.scan import Scan, Stack, scan, states
 
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
+_BEYOND = 40_000  # characters below the region that are searched for closing brackets
 _PARSES = 12  # heads that are parsed at most
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
@@ -50,14 +51,16 @@ class Fit:
     def closable(self) -> int:
         """How many of the innermost things that are open at the cursor are not closed by what is right of it."""
         count = 0
-        while count < len(self.stack) and self._as_balanced(self.stack[: len(self.stack) - count - 1], 0):
+        while count < len(self.stack):
+            size = len(self.stack) - count - 1
+            if not self._balances(Scan(self.stack[:size], kept=size)):
+                break
             count += 1
         return count
 
     def balanced(self, text: str) -> bool:
         """Whether brackets and quotes are at least as balanced with `text` as without."""
-        done = scan(text, self._language, self.stack)
-        return not done.extra and self._as_balanced(done.stack, done.unclosed)
+        return self._balances(scan(text, self._language, self.stack))
 
     def _whole(self, text: str) -> bool:
         """Whether `text` opens nothing that it does not close."""
@@ -72,7 +75,7 @@ class Fit:
                 continue
             if len(self._scans) > _STATES:
                 break
-            if state.extra or not self._as_balanced(state.stack, state.unclosed):
+            if not self._balances(state):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
@@ -116,7 +119,7 @@ class Fit:
         whole = text if rest.strip() and not rest[0].isspace() else text.rstrip()
         yield whole, scan(whole, self._language, self.stack)
         changes = list(states(text, self._language, self.stack))
-        at_once = Scan(self.stack, 0, 0)
+        at_once = scan("", self._language, self.stack)
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
                 inside = changes[-1][0] < end
@@ -129,9 +132,20 @@ class Fit:
                 if not own:
                     yield text[:end], state
 
-    def _as_balanced(self, stack: Stack, unclosed: int) -> bool:
-        with_text, without = self._rest(stack), self._rest(self.stack)
-        return with_text.extra <= without.extra and with_text.missing + unclosed <= without.missing
+    def _balances(self, state: Scan) -> bool:
+        """Whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
+
+        That is more than a count: each bracket of the text has its own partner, in the text or on either side, and
+        what has none left or right of the cursor had none before.
+        """
+        if state.strays or state.unclosed:
+            return False
+        with_text, without = self._rest(state.stack), self._rest(self.stack)
+        return (
+            set(with_text.strays) <= set(without.strays)
+            and with_text.missing <= without.missing
+            and not any(entry >= state.kept for entry in with_text.cut_off)
+        )
 
     def _rest(self, stack: Stack) -> Scan:
         """The right side, read with `stack` open."""
@@ -141,12 +155,21 @@ class Fit:
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """`region` with what closes the headers at its beginning, where that is too far below to be in it."""
-    if not region.cut:
+    """`region` with what closes it, where that is too far below to be in it.
+
+    The headers at its beginning are taken to be closed. Of what the lines near the cursor open, what is never closed
+    below stays open: the text may close it.
+    """
+    if not region.beyond:
         return region
     outer = len(scan(region.left[: region.outer], language).stack)
-    still_open = scan(region.right, language, stack).stack[:outer]
-    closers = [OPENERS[entry] for entry in reversed(still_open) if entry in OPENERS]
+    still_open = scan(region.right, language, stack).stack
+    never_closed = len(still_open)
+    if never_closed > outer:
+        near = scan(region.right[: region.near], language, stack).stack
+        never_closed = scan(region.beyond, language, near).kept if len(region.beyond) <= _BEYOND else 0
+    closed = [*still_open[:outer], *still_open[max(outer, never_closed) :]]
+    closers = [OPENERS[entry] for entry in reversed(closed) if entry in OPENERS]
     return replace(region, right=region.right + "".join(closer + "\n" for closer in closers))
 
 

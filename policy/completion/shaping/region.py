@@ -28,20 +28,22 @@ _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-
 class Region:
     """What is looked at: `left` and `right` of the cursor, each ending or beginning there.
 
-    `outer` characters of `left` are kept only for what they open. `cut`: not all of the right side is in `right`.
+    `outer` characters of `left` are kept only for what they open. `near` characters of `right` are the text next to
+    the cursor, the others close what encloses it; `beyond` is what follows the near text.
     """
 
     left: str
     right: str
     outer: int = 0
-    cut: bool = False
+    near: int = 0
+    beyond: str = ""
 
 
 def region(prefix: str, suffix: str, language: str, near: int = NEAR) -> Region:
     """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one."""
     headers, kept = _left(prefix, language, near)
-    right = _right(suffix, near)
-    return Region(headers + kept, right, len(headers), right != suffix)
+    end, closing = _right(suffix, near)
+    return Region(headers + kept, suffix[:end] + closing, len(headers), end, suffix[end:])
 
 
 def indent(line: str) -> int:
@@ -84,10 +86,11 @@ def _headers(above: list[str], least: int) -> list[str]:
     return headers
 
 
-def _right(suffix: str, near: int) -> str:
+def _right(suffix: str, near: int) -> tuple[int, str]:
+    """Where the near lines end in `suffix`, and what closes what encloses them."""
     if len(suffix) <= 2 * near:
-        return suffix
-    end = _border(suffix, near, 2 * near) or 2 * near
+        return len(suffix), ""
+    border = end = _border(suffix, near, 2 * near) or 2 * near
     kept = suffix[:end]
     last = next((line for line in reversed(kept.split("\n")) if line.strip()), "")
     least = indent(last) + (not _CLOSES.match(last))
@@ -96,7 +99,7 @@ def _right(suffix: str, near: int) -> str:
         least, end = len(line.group(1)), line.end()
         if closer := _CLOSES.match(line.group()):
             closing.append(closer.group() + "\n")
-    return kept + "".join(closing)
+    return border, "".join(closing)
 
 
 @cache
