@@ -21,6 +21,7 @@ LARGEST = 200_000  # characters on a side of the cursor: a larger file is never 
 _STATES = 40  # states in which the right side is read at most
 _BEYOND = 40_000  # characters below the region that are searched for closing brackets
 _PARSES = 12  # heads that are parsed at most
+_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that can be one sign together
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
 REPEATED = "it would repeat what is right of the cursor or below"
@@ -36,6 +37,7 @@ class Fit:
         self.parsed = grammar_of(language) is not None
         self.stack: Stack = scan(region.left, language).stack
         self._region = region = _with_closers(region, language, self.stack)
+        self._line = line
         self._right = Right(line, region.right, self._whole, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
@@ -75,7 +77,7 @@ class Fit:
                 continue
             if len(self._scans) > _STATES:
                 break
-            if not self._balances(state):
+            if not self._balances(state) or not self._joins(head):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
@@ -122,10 +124,9 @@ class Fit:
         at_once = scan("", self._language, self.stack)
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
-                inside = changes[-1][0] < end
-                changes.pop()
-                if inside:
+                if changes[-1][0] < end:  # inside of it
                     break
+                changes.pop()
             else:
                 state = changes[-1][2] if changes else at_once
                 own = state.literal and state.stack != self.stack[: len(state.stack)]
@@ -146,6 +147,16 @@ class Fit:
             and with_text.missing <= without.missing
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
+
+    def _joins(self, text: str) -> bool:
+        """Whether `text` stays balanced where a sign at its border is read as one with its neighbour: `"` and `""`."""
+        right = self._region.right
+        if not _JOINS.match(self._line[-1:] + text[:1]) and not _JOINS.match(text[-1:] + right[:1]):
+            return True
+        before = scan(self._region.left[: len(self._region.left) - len(self._line)], self._language).stack
+        without = scan(self._line + right, self._language, before)
+        with_text = scan(self._line + text + right, self._language, before)
+        return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
         """The right side, read with `stack` open."""

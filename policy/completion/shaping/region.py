@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from policy.completion.shaping.lexical import syntax_of
+from policy.completion.shaping.scan import scan
 
 NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
@@ -21,6 +22,8 @@ _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
 _RAW = {"rust": (('r#"', '"#'),), "lua": (("[[", "]]"),), "cpp": (('R"(', ')"'),)}
+_PLAIN_STRINGS = frozenset({"bash", "php", "ruby", "rust"})  # a string with plain quotes can have several lines
+_LONGEST_SCAN = 60_000  # characters
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -133,6 +136,11 @@ def _outside_literals(prefix: str, start: int, language: str) -> int:
     for opening, close in _RAW.get(language, ()):
         if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
             start = prefix.rfind("\n", 0, begin) + 1
+    if language in _PLAIN_STRINGS and start <= _LONGEST_SCAN:
+        read = scan(prefix[:start], language)
+        if read.literal and read.since is not None:
+            return prefix.rfind("\n", 0, read.since) + 1
+        return start
     for opening, quote in syntax.quotes.items():
         plain = (
             opening == quote.close and quote.lines and (len(opening) == 3 or (opening == "`" and language != "bash"))

@@ -35,6 +35,7 @@ class Scan:
     `strays` are the offsets of brackets that close nothing. `unclosed` counts brackets and strings that something
     around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of
     them that were open before the text, as indexes in that stack; its outermost `kept` entries are open all the time.
+    `since` is the offset of what opens the innermost entry of `stack`, where the text contains it.
     """
 
     stack: Stack
@@ -43,6 +44,7 @@ class Scan:
     tokens: tuple[Token, ...] = ()
     cut_off: frozenset[int] = frozenset()
     kept: int = 0
+    since: int | None = None
 
     @property
     def extra(self) -> int:
@@ -95,6 +97,7 @@ class _Reader:
         self.syntax = syntax_of(language)
         self.text = text
         self.opened = list(stack)
+        self._offsets: list[int | None] = [None] * len(stack)  # of what opens each entry of `opened`
         self.tokens: list[Token] = []
         self.strays: list[int] = []
         self._cut_off: list[int] = []
@@ -110,6 +113,7 @@ class _Reader:
             tuple(self.tokens),
             frozenset(self._cut_off),
             self._kept,
+            self._offsets[-1] if self._offsets else None,
         )
 
     def step(self, *, words: bool = False) -> bool:
@@ -135,13 +139,13 @@ class _Reader:
         if words and kind in ("open", "close", "word", "sign"):
             self.tokens.append(Token(self.begin, self.position, value))
         if kind == "open" or kind == "block":
-            self.opened.append(value)
+            self._open(value)
         elif kind == "close":
             self._close(value)
         elif kind == "line":
-            self.opened.append(LINE_COMMENT)
+            self._open(LINE_COMMENT)
         elif kind == "quote":
-            self.opened.append(_with_prefix(value, text[max(0, self.begin - 3) : self.begin], syntax))
+            self._open(_with_prefix(value, text[max(0, self.begin - 3) : self.begin], syntax))
         elif kind == "end" and len(self.opened) > 1:
             self._end_line()
         return True
@@ -154,8 +158,8 @@ class _Reader:
             end = text.find(close, self.position)
             inner = text.find(top, self.position, end if end >= 0 else len(text)) if syntax.nested else -1
             if inner >= 0:
-                self.opened.append(top)
                 self.begin, self.position = inner, inner + len(top)
+                self._open(top)
                 return True
             if end < 0:
                 return False
@@ -174,10 +178,14 @@ class _Reader:
             self._drop(len(self.opened) - 1, cut_off=1)
             self.position = self.begin
         elif value == quote.hole:
-            self.opened.append(value)
+            self._open(value)
         elif value == "}":
             self.strays.append(self.begin)
         return True
+
+    def _open(self, entry: str) -> None:
+        self.opened.append(entry)
+        self._offsets.append(self.begin)
 
     def _close(self, closer: str) -> None:
         """Close the innermost bracket that `closer` fits; those inside of it are then never closed."""
@@ -194,7 +202,7 @@ class _Reader:
         """Keep the outermost `size` entries of what is open; the innermost `cut_off` of the others were cut off."""
         self._unclosed += cut_off
         self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
-        del self.opened[size:]
+        del self.opened[size:], self._offsets[size:]
         self._kept = min(self._kept, size)
 
     def _end_line(self) -> None:
