@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from indexer.languages import grammar_of
+from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.parsing import ParseCheck, Span
 from policy.completion.shaping.region import Region
@@ -29,10 +30,17 @@ SYNTAX_ERROR = "it would add a syntax error"
 
 
 class Fit:
-    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`."""
+    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`.
 
-    def __init__(self, region: Region, file: Region, language: str, line: str) -> None:
+    `files` keeps the tree of the file, whose name there is `document`.
+    """
+
+    def __init__(
+        self, region: Region, file: Region, language: str, line: str, files: ParsedFiles, document: str
+    ) -> None:
         self._file = file
+        self._files = files
+        self._document = document
         self._language = language
         self.parsed = grammar_of(language) is not None
         self.stack: Stack = scan(region.left, language).stack
@@ -48,6 +56,8 @@ class Fit:
         self._rest(self.stack)
         if self.parsed and self._check is None:
             self._check = ParseCheck(self._region, self._language)
+            if not self._files.slow(self._document):
+                self._parse_file()
 
     @property
     def closable(self) -> int:
@@ -107,11 +117,16 @@ class Fit:
         How a parser recovers from an error depends on what is far away. That takes a parse of the file, but only for
         code that stays unfinished.
         """
-        if self._file_check is None:
-            if max(len(self._file.left), len(self._file.right)) > LARGEST or self._region == self._file:
-                return True
-            self._file_check = ParseCheck(self._file, self._language)
-        return len(self._file_check.errors(text)) <= len(self._file_check.before)
+        self._parse_file()
+        return self._file_check is None or len(self._file_check.errors(text)) <= len(self._file_check.before)
+
+    def _parse_file(self) -> None:
+        """Parse the whole file, if the region is not all of it and it is not too large."""
+        left, right = self._file.left, self._file.right
+        whole = self._region.left == left and self._region.right == right
+        if self._file_check is None and not whole and max(len(left), len(right)) <= LARGEST:
+            tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
+            self._file_check = ParseCheck(self._file, self._language, tree)
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
         """`text`, then its heads, longest first, with the states behind them; none ends in a string of its own."""

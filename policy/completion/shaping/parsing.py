@@ -27,19 +27,19 @@ _NAMES = frozenset({"identifier", "command_name"})
 
 
 class ParseCheck:
-    """The errors of one region with different texts at the cursor.
+    """The errors of one region with different texts at the cursor. `tree` is the region's tree, if that is known.
 
     `before` are the errors without a text, `elsewhere` how many of them lie apart from the cursor's line.
     """
 
-    def __init__(self, region: Region, language: str) -> None:
+    def __init__(self, region: Region, language: str, tree: tree_sitter.Tree | None = None) -> None:
         parser = parser_for(language)
         assert parser is not None, f"no grammar for {language!r}"
         self._parser = parser
         self._stray = _STRAY.get(language)
         self._left = region.left.encode("utf-8", "replace")
         self._right = region.right.encode("utf-8", "replace")
-        self._tree = parser.parse(self._left + self._right)
+        self._tree = tree or parser.parse(self._left + self._right)
         self._at = (self._left.count(b"\n"), len(self._left) - self._left.rfind(b"\n") - 1)
         self.before = self._errors(self._tree, self._left + self._right)
         line_start = self._left.rfind(b"\n") + 1
