@@ -74,7 +74,7 @@ class Shaper:
         outside = scan(near.left[:base], cursor.language).stack
         self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
         self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
-        self._style = style_of(near.left + near.right)
+        self._style = style_of(near.left + near.right) or style_of(self._line + ".")
         self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal
         self.scope: Scope = "line"
         if self._multiline and self._opens_block():

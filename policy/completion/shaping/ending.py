@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from policy.completion.shaping.blocks import closes_block, closing_words, depth, opens_block
+from policy.completion.shaping.blocks import closes_block, closing_words, open_after, opens_block
 from policy.completion.shaping.region import indent
 from policy.completion.shaping.scan import Scan, Stack, scan
 
@@ -84,23 +84,23 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
         tokens = line.scan.tokens
         finished = line is not lines[-1]
         if line.start > start.line and line.text.strip():
-            if indented and brackets <= 0 and not line.literal and indent(line.text) <= start.indent:
+            if indented and not brackets and not line.literal and indent(line.text) <= start.indent:
                 if closes_block(tokens, language):
                     return Ending(line.end - cursor, finished, True)
                 return Ending(last_end, finished or not closing_words(language), True)
             shown += 1
             if shown > max_lines:
                 return Ending(last_end, True, False)
-        brackets += depth(tokens)
+        brackets = open_after(tokens, brackets)
         opens = opens_block(tokens, language)
         if opens and not bodies and finished and line.end >= cursor and balanced(text[: line.end - cursor]):
             return Ending(line.end - cursor, True, True)
-        if brackets <= 0:
+        if not brackets:
             indented = indented or opens
         if line.end < cursor or not finished or not line.text.strip():
             continue
         last_end = line.end - cursor
-        if brackets <= 0 and not indented and not line.scan.literal:
+        if not brackets and not indented and not line.scan.literal:
             return Ending(last_end, True, True)
     return Ending(len(text), False, False)
 

@@ -46,7 +46,7 @@ class Fit:
         self.stack: Stack = scan(region.left, language).stack
         self._region = region = _with_closers(region, language, self.stack)
         self._line = line
-        self._right = Right(line, region.right, self._whole, parsed=self.parsed)
+        self._right = Right(line, region.right, self._whole, self._literal, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
         self._file_check: ParseCheck | None = None
@@ -78,6 +78,10 @@ class Fit:
         """Whether `text` opens nothing that it does not close."""
         done = scan(text, self._language, self.stack)
         return len(done.stack) <= len(self.stack) and not done.unclosed
+
+    def _literal(self, text: str) -> bool:
+        """Whether `text` ends in a string or a comment."""
+        return scan(text, self._language, self.stack).literal
 
     def longest(self, text: str) -> tuple[str, str]:
         """The longest head of `text` that fits, and if that is empty the reason."""
@@ -152,7 +156,8 @@ class Fit:
         """Whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
 
         That is more than a count: each bracket of the text has its own partner, in the text or on either side, and
-        what has none left or right of the cursor had none before.
+        what has none left or right of the cursor had none before. A bracket right of it that closes something still
+        does: where the text closes `${` itself, `}` is a part of the string.
         """
         if state.strays or state.unclosed:
             return False
@@ -160,6 +165,7 @@ class Fit:
         return (
             set(with_text.strays) <= set(without.strays)
             and with_text.missing <= without.missing
+            and with_text.closers >= without.closers
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
 

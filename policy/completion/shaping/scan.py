@@ -35,6 +35,7 @@ class Scan:
     `strays` are the offsets of brackets that close nothing. `unclosed` counts brackets and strings that something
     around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of
     them that were open before the text, as indexes in that stack; its outermost `kept` entries are open all the time.
+    `closers` are the offsets of brackets that close something.
     `since` is the offset of what opens the innermost entry of `stack`, where the text contains it.
     """
 
@@ -45,6 +46,7 @@ class Scan:
     cut_off: frozenset[int] = frozenset()
     kept: int = 0
     since: int | None = None
+    closers: frozenset[int] = frozenset()
 
     @property
     def extra(self) -> int:
@@ -101,6 +103,7 @@ class _Reader:
         self.tokens: list[Token] = []
         self.strays: list[int] = []
         self._cut_off: list[int] = []
+        self._closers: list[int] = []
         self._kept = len(stack)  # how many entries of `stack` are open all the time
         self._unclosed = self.begin = self.position = 0
 
@@ -114,6 +117,7 @@ class _Reader:
             frozenset(self._cut_off),
             self._kept,
             self._offsets[-1] if self._offsets else None,
+            frozenset(self._closers),
         )
 
     def step(self, *, words: bool = False) -> bool:
@@ -194,6 +198,7 @@ class _Reader:
                 break  # what is outside of the string around this
             if OPENERS[entry] == closer:
                 self._drop(len(self.opened) - depth - 1, cut_off=depth)
+                self._closers.append(self.begin)
                 return
         if closer not in self.syntax.loose:
             self.strays.append(self.begin)
