@@ -49,7 +49,9 @@ class Cleaner:
         self._language = language
         self._stack = stack
         self._about_markers = any(
-            match.group() not in _STRIKES and match.group()[0] != "`" for side in (left, right) for match in _MARKER.finditer(side)
+            match.group() not in _STRIKES and match.group()[0] != "`"
+            for side in (left, right)
+            for match in _MARKER.finditer(side)
         )
         self._struck = left.rfind("<s>") > left.rfind("</s>")
 
@@ -69,7 +71,9 @@ class Cleaner:
             if not self._can_be_meant(text, marker):
                 begun = streaming and marker.group()[0] == "`" and marker.end() == len(text)
                 return Clean(text[: marker.start()], ended=not begun)
-            if marker.group() not in _STRIKES and not text[marker.end() :].strip():  # the model's own end
+            if (
+                marker.group() not in _STRIKES and marker.group()[0] != "`" and not text[marker.end() :].strip()
+            ):  # the model's own end
                 return Clean(text[: marker.start()], ended=not streaming)
         if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
             return Clean(text[: begun.start()], broken=not streaming)

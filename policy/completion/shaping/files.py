@@ -1,7 +1,8 @@
 """The syntax trees of whole files, by document, for what the region around the cursor cannot tell.
 
-Between two completions a document changes little. Tree-sitter then parses only what changed, so that the tree is ready
-while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of its text.
+Between two completions a document changes little. Tree-sitter then parses only what changed. How it recovers from an
+error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
+that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of its text.
 """
 
 from __future__ import annotations
@@ -67,9 +68,8 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
     parser = parser_for(language)
     assert parser is not None, f"no grammar for {language!r}"
     started = time.thread_time()
-    if old is None:
-        tree = parser.parse(data)
-    else:
+    tree = None
+    if old is not None and not old.tree.root_node.has_error:
         start = _common_prefix(old.data, data)
         kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # behind the change
         old_end, new_end = len(old.data) - kept, len(data) - kept
@@ -83,6 +83,8 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
             new_end_point=_point(data, new_end),
         )
         tree = parser.parse(data, edited)
+    if tree is None or tree.root_node.has_error:
+        tree = parser.parse(data)
     return _Parsed(language, data, tree, time.thread_time() - started)
 
 

@@ -103,7 +103,11 @@ class Fit:
                 errors = self._check.errors(head)
                 parses += 1
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
-                if len(errors) <= self._check.elsewhere and (not (errors or opens) or self._file_agrees(head)):
+                if opens and not self._balances_below(state):
+                    reason = reason or UNBALANCED
+                    continue
+                uncertain = errors or opens or self._broken_without
+                if len(errors) <= self._check.elsewhere and (not uncertain or self._file_agrees(head)):
                     return head, ""
                 if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
                     unfinished = head
@@ -122,7 +126,15 @@ class Fit:
         code that stays unfinished.
         """
         self._parse_file()
-        return self._file_check is None or len(self._file_check.errors(text)) <= len(self._file_check.before)
+        if self._file_check is None:
+            return self._check is None or not self._check.before or self._check.agrees_from_scratch(text)
+        return len(self._file_check.errors(text)) <= len(self._file_check.before)
+
+    @property
+    def _broken_without(self) -> bool:
+        """Whether there are errors without a text, as far as that is known."""
+        check = self._file_check or self._check
+        return check is not None and bool(check.before)
 
     def _parse_file(self) -> None:
         """Parse the whole file, if the region is not all of it and it is not too large."""
@@ -168,6 +180,15 @@ class Fit:
             and with_text.closers >= without.closers
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
+
+    def _balances_below(self, state: Scan) -> bool:
+        """Whether brackets and quotes are as balanced in all that is below the cursor, not only in the region."""
+        region = self._region
+        if not region.beyond or len(region.beyond) > _BEYOND:
+            return True
+        below = region.right[: region.near] + region.beyond
+        with_text, without = (scan(below, self._language, stack) for stack in (state.stack, self.stack))
+        return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _joins(self, text: str) -> bool:
         """Whether `text` stays balanced where a sign at its border is read as one with its neighbour: `"` and `""`."""

@@ -66,6 +66,14 @@ class ParseCheck:
         found = self._errors(self._parser.parse(whole, tree), whole)
         return [(start - at, end - at) for start, end in found]
 
+    def agrees_from_scratch(self, text: str) -> bool:
+        """Whether a parse from scratch finds no more errors with `text` than without.
+
+        How a parser recovers from an error depends on the tree it begins with.
+        """
+        whole = self._left + text.encode("utf-8", "replace") + self._right
+        return len(self._errors(self._parser.parse(whole), whole)) <= len(self.before)
+
     def adds_none(self, errors: list[Span], text: str) -> bool:
         """Whether `errors`, those with `text` at the cursor, are no more than there are without it.
 
