@@ -107,7 +107,8 @@ NOTHING = ""
         ("csharp", 'class A { string S = @"‸"; }\n', 'C:\\dir\\"; }\n', "C:\\dir\\"),
         ("swift", 'let s = """\n  a ‸\n  """\n', '\\(b) "c"\n  """\n', '\\(b) "c"'),
         # a block is written below one that is closed
-        ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n\t‸\n\treturn nil\n}\n",
+        ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n"
+         "\t‸\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}"),
         # more words and lines that are below already

@@ -69,8 +69,8 @@ class Cleaner:
             text = text[: broken.start()]
         for marker in _MARKER.finditer(text):
             if not self._can_be_meant(text, marker):
-                begun = streaming and marker.group()[0] == "`" and marker.end() == len(text)
-                return Clean(text[: marker.start()], ended=not begun)
+                fence_begun = streaming and marker.group()[0] == "`" and marker.end() == len(text)
+                return Clean(text[: marker.start()], ended=not fence_begun)
             if (
                 marker.group() not in _STRIKES and marker.group()[0] != "`" and not text[marker.end() :].strip()
             ):  # the model's own end

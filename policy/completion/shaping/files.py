@@ -2,7 +2,8 @@
 
 Between two completions a document changes little. Tree-sitter then parses only what changed. How it recovers from an
 error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
-that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of its text.
+that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of
+its text.
 """
 
 from __future__ import annotations

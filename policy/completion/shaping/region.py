@@ -22,7 +22,7 @@ _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
 _RAW = {"rust": (('r#"', '"#'),), "lua": (("[[", "]]"),), "cpp": (('R"(', ')"'),)}
-_PLAIN_STRINGS = frozenset({"bash", "php", "ruby", "rust"})  # a string with plain quotes can have several lines
+_PLAIN_STRINGS = frozenset({"bash", "php", "ruby"})  # a string with plain quotes can have several lines
 _LONGEST_SCAN = 60_000  # characters
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
