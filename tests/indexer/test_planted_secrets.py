@@ -1,4 +1,4 @@
-"""Five hundred secrets in the ways in which they get into source: none of them can reach a prompt."""
+"""Five hundred secrets, in the forms in which they get into source. None of them may reach a prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from indexer.snapshot import Snapshot
 
-# `@` is the secret. A name is chosen for each `NAME` (upper case) and `name` (lower case).
+# `@` is replaced by the secret, and `NAME` (upper case) and `name` (lower case) by a name.
 KINDS = {
     "deploy.sh": ("export NAME=@", "NAME='@'", "NAME=@ psql", "./run --name=@ x", 'NAME="${NAME:-@}"', "# name: @",
                   "local name=@", "curl -u admin:@ https://x.org", "mysql -u root -p@ db", "echo NAME=@ >> .env"),
@@ -42,7 +42,7 @@ LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
 
 def secret(draw: random.Random) -> str:
-    """Return a password, or a key as some service makes them."""
+    """Return a password, or a key in the format of a service."""
 
     def some(alphabet: str, length: int) -> str:
         while True:

@@ -89,7 +89,7 @@ def test_other_languages(language: str, source: str, said: str, shown: str) -> N
     assert shaped(source, said, language) == shown
 
 
-def test_one_line_only_when_asked() -> None:
+def test_one_line_if_set() -> None:
     assert shaped("def f(x‸", "):\n    return x\n", multiline=False) == "):"
 
 
@@ -122,9 +122,7 @@ def test_scope(source: str, scope: str) -> None:
         ("javascript", "f(x => {‸", "\n  return x;\n});\ng();\n", "\n  return x;\n});"),
     ],
 )
-def test_without_bodies_a_line_that_is_begun_ends_where_it_opens_a_block(
-    language: str, source: str, said: str, shown: str
-) -> None:
+def test_without_bodies_a_line_ends_where_it_opens_a_block(language: str, source: str, said: str, shown: str) -> None:
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("", prefix, suffix, language), bodies=False)
     assert shaper.decided(said)

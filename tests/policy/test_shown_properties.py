@@ -1,4 +1,4 @@
-"""Whatever span is cut out of a valid file, and whatever is written there: accepting it leaves the file no worse."""
+"""Cut any span from a valid file and generate any text there: accepting the completion leaves the file no worse."""
 
 from __future__ import annotations
 
