@@ -56,8 +56,8 @@ BANNED = (
 PLAIN = (
     "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks", "docs/editors/other.md",
     "docs/editors/protocol.md", "docs/evaluation.md", "docs/experiments.md", "docs/generators.md",
-    "docs/retrieval.md", "docs/serving.md", "docs/settings.md", "docs/training.md", "examples/demo.py",
-    "examples/workspace/README.md", "indexer",
+    "docs/retrieval.md", "docs/serving.md", "docs/settings.md", "docs/training.md",
+    "examples/demo.py", "examples/workspace/README.md", "indexer",
     "lsp_server", "policy/__init__.py", "policy/completion/__init__.py",
     "policy/completion/attempt.py", "policy/completion/clock.py", "policy/completion/debounce.py",
     "policy/completion/idle.py", "policy/completion/pending.py", "policy/completion/pinned.py",
