@@ -95,6 +95,7 @@ _NAME = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _AROUND = 20  # characters before and behind a stem, in which its name lies
+FARTHEST = 21_000  # characters, at most, from the text that says what a secret is to the end of the secret
 _REACH = 400  # characters behind a name, in which its value lies
 # What may come between a name and its value, and the value: with quotes, in any language.
 _QUOTED = re.compile(
