@@ -1,4 +1,4 @@
-"""No secret that is planted in source reaches a prompt: as a chunk never, as the cursor's own text only a local model."""
+"""No secret that is planted in source reaches a prompt: chunks have none, and a server is sent none."""
 
 from __future__ import annotations
 
