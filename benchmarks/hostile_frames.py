@@ -76,7 +76,8 @@ class MalformedFrames:
         body = self._random.choice(
             [
                 b"", b"null", b"5", b'"x"', b"[]", b"{", b"NaN", b"{}", b"\xff\xfe", b"9" * 9_999, b"[" * depth,
-                b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b'{"token":5}', b'{"token":"\\ud800"}',
+                b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth,
+                b'{"token":5}', b'{"token":"\\ud800"}',
             ]
         )  # fmt: skip
         return struct.pack(">I", len(body)) + body

@@ -33,6 +33,7 @@ SWITCH_EVERY = 5  # rounds
 SETTLING = 120.0  # seconds for which two servers may differ, while they index and start engines
 GROWTH = 1.15  # most memory of a server at the end, relative to that after the first tenth
 KEYS = 80  # of a trace
+PAUSE = 0.03  # seconds between two keys, the mean
 _SOURCE = Path(__file__).parent.parent  # what is typed is this project's own code
 _PROBE = "from branch import compute\n\n\ndef probed(total):\n    return compute_{number}("
 
@@ -43,7 +44,8 @@ def write_branch(root: Path, files: int, branch: int) -> None:
         file = root / f"package{number // 100}" / f"module{number}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(
-            f"def compute_{number}(total, branch={branch}):\n    scaled = total * {number + branch}\n    return scaled\n"
+            f"def compute_{number}(total, branch={branch}):\n    scaled = total * {number + branch}\n"
+            "    return scaled\n"
         )
 
 
@@ -53,9 +55,10 @@ class Window:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.keys = self.answered = 0
+        self._draw = random.Random(0)
 
     async def type(self, place: Place, file: Path) -> None:
-        """Type a trace without pauses, each key with a request that the next one may cancel; save and close the file."""
+        """Type a trace fast, each key with a request that the next one may cancel; save and close the file."""
         uri, version, typed = file.as_uri(), 1, ""
         self.client.open(uri, place.prefix + place.suffix, place.language)
         line, column = place.prefix.count("\n"), len(place.prefix.rpartition("\n")[2])
@@ -67,7 +70,7 @@ class Window:
             typed = state
             answers.append(self.client.ask_completion(uri, _after(line, column, typed), invoked=False)[1])
             self.keys += 1
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(self._draw.expovariate(1 / PAUSE))
         results = await asyncio.gather(*answers, return_exceptions=True)
         self.answered += sum(not isinstance(result, BaseException) for result in results)
         await asyncio.to_thread(file.write_text, place.prefix + typed + place.suffix, "utf-8")
@@ -75,13 +78,13 @@ class Window:
         self.client.received.clear()
 
     async def probe(self, file: Path, text: str) -> tuple[list[str], list[Any]]:
-        """Return the completion at the end of a text, and the chunks it was made with."""
+        """Return the completion at the end of a text, and the chunks it was made with, with their scores."""
         uri = file.as_uri()
         self.client.open(uri, text)
         items = await self.client.complete(uri, (text.count("\n"), len(text.rpartition("\n")[2])))
         why = await self.client.request("repoformer/why", {"textDocument": {"uri": uri}}) or {}
         self.client.close_document(uri)
-        return [item["insertText"] for item in items], [chunk["path"] for chunk in why.get("chunks", [])]
+        return [item["insertText"] for item in items], why.get("chunks", [])
 
     def memory(self) -> int:
         """Return the resident set of the server in bytes, without its engine and its workers."""
@@ -214,9 +217,8 @@ async def _main(scale: float, model: Path | None) -> int:
     rounds, files = max(1, round(ROUNDS * scale)), max(100, round(FILES * scale))
     print(f"{describe()}; {rounds} rounds, {files:,} files, scale {scale}")
     with tempfile.TemporaryDirectory(prefix="soak-") as made:
-        folder = Path(made).resolve()
-        model = model or write_tiny_llama(folder / "tiny.gguf")
-        soak = Soak(folder, model, rounds, files)
+        folder = Path(made)
+        soak = Soak(folder, model or write_tiny_llama(folder / "tiny.gguf"), rounds, files)
         await soak.run()
     print("\n".join(soak.problems) or "no wrong answer, no growth of memory, nothing left")
     return 1 if soak.problems else 0
