@@ -46,9 +46,10 @@ test: setup lint types ## check style and types, then run every test, in real ed
 editors: setup ## only the tests in real editors (on Debian, which they are installed from)
 	$(BIN)/python -m pytest tests/editors
 
-lint: setup ## check style and formatting, of the editors' clients too
+lint: setup ## check style, formatting and spelling, of the editors' clients too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md benchmarks docs editors examples fuzz indexer lsp_server policy tests
 	editors/lint.sh
 
 types: setup ## check types, of tests and benchmarks too

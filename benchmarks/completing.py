@@ -1,8 +1,8 @@
-"""`python -m benchmarks.completing WORKSPACE…`: completions through the real server, by the server's own clock.
+"""`python -m benchmarks.completing WORKSPACE…`: measure completions through the real server, with the server's timings.
 
-In files of each workspace, at cursors inside statements: the *first* request at a place evaluates the whole prompt,
-each *keystroke* after it only what is new, or nothing where it types through what was suggested. Prints p50, p95 and
-the greatest time for each, how many retrieved, and the tokens evaluated.
+Requests are sent at cursors within statements. The *first* request at a place evaluates the whole prompt. Each
+*keystroke* after it evaluates only new tokens, or none if it types a suggested text. The benchmark prints p50, p95 and
+maximum for each, how many requests retrieved, and the evaluated tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOADING_SECONDS = 600
 
 
 def cursors(root: Path, count: int, seed: int = 0) -> list[tuple[Path, int, int]]:
-    """`count` places (file, line, column) eight characters into a line of code, at most one a file."""
+    """Return up to `count` places (file, line, column), eight characters into a line of code, at most one per file."""
     chosen = random.Random(seed)
     files = sorted(path for path in root.rglob("*.py") if 4_000 < path.stat().st_size < 200_000)
     places = []
@@ -36,7 +36,7 @@ def cursors(root: Path, count: int, seed: int = 0) -> list[tuple[Path, int, int]
 
 
 async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str, Any]]]:
-    """Reports (`repoformer/why`) of first requests and of keystrokes."""
+    """Return the reports (`repoformer/why`) of first requests and of keystrokes."""
     command = [sys.executable, "-m", "lsp_server.cli", *(["--model", model] if model else [])]
     client = await Client.spawn(command)
     await client.initialize([root], encodings=["utf-32"])
@@ -59,8 +59,8 @@ async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str
     return reports
 
 
-def told(reports: list[dict[str, Any]]) -> str:
-    """One line about some requests."""
+def summary(reports: list[dict[str, Any]]) -> str:
+    """Summarise some requests in one line."""
     times = sorted(report["timings_ms"]["total"] for report in reports)
     tokens = sorted(report["stats"].get("evaluated_tokens", 0) for report in reports)
     retrieved = sum(bool(report["decision"] and report["decision"]["retrieve"]) for report in reports)
@@ -81,7 +81,7 @@ def main() -> None:
     for root in options.workspaces:
         reports = asyncio.run(measure(root.resolve(), options.cursors, options.model))
         for kind, those in reports.items():
-            print(f"{root.name:16} {kind:10} {told(those)}", flush=True)
+            print(f"{root.name:16} {kind:10} {summary(those)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""When to begin: what holding requests back costs and saves, with engines that only wait.
+"""Measure when to start a request: the cost and benefit of delaying requests, with simulated engines.
 
     python -m benchmarks.debounce FOLDER [--places N] [--seed N]
 
-The real completer, a recorded trace (`benchmarks.trace`), and an engine that reads and writes by sleeping, one thing at
-a time: so a minute of typing is a minute whatever the machine does, and nothing is claimed of a model but its pace and
-that `RIGHT` of its texts are what is typed next. Prints for each pace, and for how many keys an answer may take before
-requests are delayed (`policy.completion.debounce.KEYS_PER_ANSWER`), the keys answered in time and the seconds that the
-engine worked.
+The benchmark uses the real completer, a recorded trace (`benchmarks.trace`), and an engine that reads and writes by
+sleeping, one request at a time. The result therefore does not depend on the machine. The only assumptions about a model
+are its speed and that a share `RIGHT` of its texts is correct. For each speed, and for each number of keys that an
+answer may take before requests are delayed (`policy.completion.debounce.KEYS_PER_ANSWER`), it prints the keys answered
+in time and the seconds that the engine worked.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"
 KEYS_PER_ANSWER = (1.5, 3.0, 6.0, 100.0)
-PACES = ((0.02, 0.008), (0.06, 0.02), (0.3, 0.03))  # seconds to read, and for a token (of four characters)
-WIRE = 0.003  # seconds from the key to the completer
+PACES = (
+    (0.02, 0.008),
+    (0.06, 0.02),
+    (0.3, 0.03),
+)  # seconds to read a prompt and to generate a token (of four characters)
+WIRE = 0.003  # seconds from a key to the completer
 
 
 class Generation:
-    """Writes a text it was given."""
+    """A generation of a given text."""
 
     model = "none"
     model_ms = 0.0
@@ -50,7 +54,7 @@ class Generation:
         self.ended = False
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Four characters after the other."""
+        """Yield four characters at a time."""
         async with self._engine.turn:
             for start in range(0, len(self._text), 4):
                 await self._engine.work(self._engine.pace[1])
@@ -60,7 +64,7 @@ class Generation:
 
 
 class Engine:
-    """Knows the place, and is right now and then."""
+    """A simulated engine that knows the text of the place and writes it correctly with probability `RIGHT`."""
 
     def __init__(self, pace: tuple[float, float]) -> None:
         self.pace = pace
@@ -70,12 +74,12 @@ class Engine:
         self._dice = random.Random(0)
 
     async def work(self, seconds: float) -> None:
-        """Do nothing for as long as it would take."""
+        """Sleep for the time that the work would take."""
         self.busy += seconds
         await asyncio.sleep(seconds)
 
     async def read(self, *_: object) -> Reading:
-        """It never retrieves."""
+        """Return a reading whose decision is to abstain."""
         async with self.turn:
             await self.work(self.pace[0])
         return Reading(0.0, False, 0.5, 1.0, 300, 3, 0.0, 0.0)
@@ -83,7 +87,7 @@ class Engine:
     warm = read
 
     def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
-        """The rest of the line, or something that begins like it at best."""
+        """Generate the rest of the line, or a text that begins like it at best."""
         assert self.place is not None
         typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""
@@ -92,30 +96,30 @@ class Engine:
 
 
 class Typing:
-    """Asks as editors do: the older request is cancelled for the newer one."""
+    """Send requests as editors do: cancel the previous request, then send the new one."""
 
     def __init__(self, engine: Engine, completer: Completer, screen: Screen) -> None:
         self._engine = engine
         self._completer = completer
         self._screen = screen
-        self._asked: asyncio.Task[None] | None = None
+        self._request: asyncio.Task[None] | None = None
 
     async def enter(self, place: Place) -> None:
-        """Begin somewhere."""
+        """Start typing at a place."""
         self._engine.place = place
 
     def key(self, place: Place, typed: str) -> None:
-        """Ask anew."""
-        if self._asked:
-            self._asked.cancel()
-        self._asked = asyncio.create_task(self._ask(place, typed))
+        """Cancel the previous request and send a new one."""
+        if self._request:
+            self._request.cancel()
+        self._request = asyncio.create_task(self._send(place, typed))
 
     async def leave(self, place: Place) -> None:
-        """Ask no more."""
-        if self._asked:
-            self._asked.cancel()
+        """Cancel the last request."""
+        if self._request:
+            self._request.cancel()
 
-    async def _ask(self, place: Place, typed: str) -> None:
+    async def _send(self, place: Place, typed: str) -> None:
         await asyncio.sleep(WIRE)
         cursor = Cursor(str(place.path), place.prefix + typed, place.suffix, place.language)
         self._screen.show((await self._completer.complete(Request(cursor, str(place.path)))).text)
@@ -137,8 +141,8 @@ async def measure(places: Sequence[Place], pace: tuple[float, float]) -> str:
     wait = result["seen_after"]
     return (
         f"read {read * 1e3:3.0f} ms, token {token * 1e3:2.0f} ms, "
-        f"delayed from {debounce.KEYS_PER_ANSWER:5.1f} keys an answer on: "
-        f"in time {result['in_time']:.0%}, seen after p50 {wait['p50_ms']} ms, p95 {wait['p95_ms']} ms, "
+        f"delayed from {debounce.KEYS_PER_ANSWER:5.1f} keys per answer: "
+        f"in time {result['in_time']:.0%}, visible after p50 {wait['p50_ms']} ms, p95 {wait['p95_ms']} ms, "
         f"busy {engine.busy:.0f} s"
     )
 

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.engine [MODEL...]`: how fast each installed llama.cpp library runs a model on this machine.
+"""`python -m benchmarks.engine [MODEL...]`: measure how fast each installed llama.cpp library runs a model.
 
-Each library on the processor and, where it can use one, on the GPU: how fast a prompt is read and a completion written,
-how long a decision takes for a new place and for the keystroke after it, and how long the model takes to load. Prompts
-are cut out of this repository's own sources. The libraries take turns, `--rounds` times, so that what else the machine
-does meets all of them. `make native` compiles a library for this machine, `make gpu` one for CUDA.
+Each library runs on the processor and, if it supports one, on the GPU. The benchmark measures the speed of reading a
+prompt and of generating, the time of a decision at a new position and after a keystroke, and the loading time. Prompts
+come from this repository's sources. The libraries alternate for `--rounds` rounds, so that other load on the machine
+affects all of them. `make native` compiles a library for this machine, `make gpu` one for CUDA.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from policy.engine.supervisor import Supervisor
 from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
-TOKENS = 64  # of each generation
-KEYS = 8  # typed at each place
+TOKENS = 64  # per generation
+KEYS = 8  # per place
 
 
 def places(count: int) -> list[tuple[Cursor, str]]:
-    """Cursors in the middle of this project's longest modules, and what stands behind each."""
+    """Return cursors in the middle of this project's longest modules, each with the text that follows."""
     files = sorted(ROOT.glob("policy/**/*.py"), key=lambda path: -path.stat().st_size)[:count]
     chosen = []
     for path in files:
@@ -42,7 +42,7 @@ def places(count: int) -> list[tuple[Cursor, str]]:
 
 
 async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[ModelInfo, dict[str, list[float]]]:
-    """What was loaded, and figures by name: tokens a second, or milliseconds."""
+    """Return information about the loaded model, and figures by name in tokens per second or milliseconds."""
     started = time.perf_counter()
     supervisor = Supervisor(model, settings)
     engine = await supervisor.engine()
@@ -63,7 +63,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
-    """Tokens a second between the first and the last piece; None where the model ended after a few."""
+    """Return tokens per second between the first and the last piece, or None if the model ended early."""
     generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
@@ -73,7 +73,7 @@ async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of them do not exceed."""
+    """Return the value that a share of the values does not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 

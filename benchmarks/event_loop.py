@@ -1,8 +1,8 @@
-"""What an event loop feels of work beside it: the gaps in its beat, and how much of them is the machine's own noise.
+"""Measure the delays that work in other threads causes in an event loop, and the noise of the machine itself.
 
-A gap has two causes. Another thread of the process kept Python's lock: that is ours. Or the system gave the core to
-somebody else: that is the machine, and Linux says of each thread how long it waited for a core. A second process that
-does nothing but beat, at the same time, shows what nobody could have done better.
+A delay has two causes. If another thread of the process held Python's lock, our code is the cause. If the system gave
+the core to another process, the machine is the cause; Linux reports for each thread how long it waited for a core. A
+second process that only measures its own delays shows the unavoidable part.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ print(longest, over)
 
 
 class _Core:
-    """How long the calling thread has waited for a core so far, in ms; 0.0 where the system does not say."""
+    """The time that the calling thread has waited for a core so far, in ms. 0.0 if the system does not report it."""
 
     def __init__(self) -> None:
         file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
@@ -51,9 +51,10 @@ class _Core:
 
 
 async def with_beat(work: Awaitable[object]) -> dict[str, Any]:
-    """Await some work while the loop beats each millisecond beside it; return its gaps in ms beyond that.
+    """Await some work while the event loop wakes up every millisecond, and return its delays in ms.
 
-    `own` is a gap less what the loop's thread waited for a core meanwhile. `idle` is a process that did nothing.
+    `own` is a delay without the time that the loop's thread waited for a core. `idle` is a process that does nothing
+    else.
     """
     gaps, own = array("d"), array("d")
     core = _Core()
@@ -78,8 +79,8 @@ async def with_beat(work: Awaitable[object]) -> dict[str, Any]:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         core.close()
-        said, _ = await idle.communicate(b"")  # its input ends, and so does it
-    longest, over = said.split()
+        output, _ = await idle.communicate(b"")  # the process ends when its input ends
+    longest, over = output.split()
     return {
         "longest_ms": round(max(gaps), 1),
         "p99_ms": round(float(np.percentile(gaps, 99)), 2),

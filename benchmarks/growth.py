@@ -1,10 +1,10 @@
-"""How the index grows: a workspace of so many million lines, its size in memory and on the disk, and its queries.
+"""Measure how the index grows with the workspace: memory, disk, and query time for a number of million lines.
 
     python -m benchmarks.growth PATH… --lines MILLIONS --in FOLDER [--json]
 
-The workspace is made in FOLDER: real files as far as they go, then copies in which half of the longer words are others
-in each copy, so that the vocabulary grows with the text as that of real code does. It and its saved index stay there:
-a second run starts warm, which is how the figures of a workspace that takes minutes to index are taken at leisure.
+The workspace is created in FOLDER: from real files first, then from copies in which half of the longer words are
+renamed, so that the vocabulary grows with the text as in real code. The workspace and its saved index remain there, so
+a second run starts warm and can measure queries without indexing again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WORD = re.compile(r"\b[A-Za-z_]\w{5,}\b")
 
 
 def copied(text: str, copy: int) -> str:
-    """Return a text in which each longer word is another one in every second copy or so; copy 0 is the text itself."""
+    """Return `text` with about half of its longer words renamed for this copy. Copy 0 is the text itself."""
 
     def other(match: re.Match[str]) -> str:
         word = match[0]
@@ -55,7 +55,7 @@ def copied(text: str, copy: int) -> str:
 
 
 def sources(paths: Sequence[Path]) -> list[Path]:
-    """List what the index would read of some folders, in an order that mixes them, the same every time."""
+    """List the files that the index would read, in a fixed mixed order."""
     settings = IndexSettings()
     found = sorted(path / entry.path for path in paths for entry in Rules(path, settings).walk())
     random.Random(0).shuffle(found)
@@ -69,7 +69,7 @@ def texts(files: Sequence[Path]) -> Iterator[tuple[int, Path, str]]:
 
 
 def make_workspace(paths: Sequence[Path], lines: int, folder: Path) -> None:
-    """Write files into `folder` until they have so many lines."""
+    """Write files into `folder` until they have `lines` lines."""
     written = 0
     for number, (copy, file, text) in enumerate(texts(sources(paths))):
         if written >= lines:
@@ -112,13 +112,16 @@ async def measure(paths: Sequence[Path], millions: float, folder: Path) -> dict[
 
 
 def table(result: dict[str, Any]) -> str:
-    """Write the figures for people."""
+    """Format the figures as text."""
     rows = [
         ("machine", result["machine"]),
         ("workspace", f"{result['lines']:,} lines, {result['files']:,} files, {result['chunks']:,} chunks"),
-        (f"{result['start']} start, to all verified", f"{result['seconds']} s; {result['cache_mb']} MB on the disk"),
+        (
+            f"{result['start']} start, until all files are verified",
+            f"{result['seconds']} s; {result['cache_mb']} MB on the disk",
+        ),
         ("  memory of the server's process", f"{result['server_peak_mb']} MB"),
-        ("  longest block of the event loop", loop_row(result["event_loop"])),
+        ("  longest delay of the event loop", loop_row(result["event_loop"])),
         ("query, exact top 10", spread(result["query"])),
         ("search at a cursor", spread(result["search"])),
     ]
@@ -132,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--in", dest="folder", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    importlib.import_module("lsp_server.server")  # what a server has in memory besides
+    importlib.import_module("lsp_server.server")  # so that memory includes what a server loads
     share_interpreter()
     paths = [path.absolute() for path in options.paths]
     result = asyncio.run(measure(paths, options.lines, options.folder.absolute()))

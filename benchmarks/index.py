@@ -1,12 +1,12 @@
-"""How fast the index is: first and warm start, freshness, queries, and what the server's event loop feels of it.
+"""Measure the index: first and warm start, freshness, queries, and the delays of the server's event loop.
 
     python -m benchmarks.index PATH… [--json] [--windows] [--queries N] [--workers N]
 
-The measuring process plays the server: it has loaded what the server loads, and an asyncio loop beats each millisecond
-in its main thread while the index works beside it (`benchmarks.event_loop`). Every warm start
-runs in a new process. Answers are compared with brute force over word sets that are cut anew from the chunks' text,
-without keys or postings. With `--windows` the same workspace is also indexed by the paper's windows. Where `rg` is
-installed, the time in which it counts the words of the same tree is the yardstick for the disk.
+The measuring process represents the server: it loads the same modules, and an asyncio loop runs in its main thread
+while the index works (`benchmarks.event_loop`). Every warm start runs in a new process. Results are compared with brute
+force over the word sets of the chunks' texts, without keys or postings. With `--windows`, the workspace is also indexed
+with the paper's windows. If `rg` is installed, the time in which it counts the words of the same files gives a
+reference for the disk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
-    """Time calls: by the clock, and by the processor's time, which tells how busy the machine was besides."""
+    """Time calls by the clock and by processor time. The difference shows how busy the machine was."""
     clock, processor = [], []
     for call in calls:
         started, used = time.perf_counter(), time.thread_time()
@@ -61,7 +61,7 @@ def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
 
 
 def lines_of(snapshot: Snapshot) -> int:
-    """Count the lines that are indexed."""
+    """Count the indexed lines."""
     return sum(
         document.text.count(b"\n")
         for masked in snapshot.segments
@@ -80,7 +80,7 @@ def start_and_wait(paths: Sequence[Path], settings: IndexSettings, cache: Path |
 
 
 class Memory:
-    """The most memory this process held (MB), by its own account."""
+    """The peak memory of this process in MB."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -90,7 +90,7 @@ class Memory:
         return float(self._process.memory_info().rss) / 1e6
 
     def peak(self) -> float:
-        """Return the high-water mark since the process began."""
+        """Return the peak since the process started."""
         status = Path("/proc/self/status")
         if status.exists():
             line = next(at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
@@ -126,7 +126,9 @@ async def measure_first(
 
 
 def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
-    """Start a new process on the saved index: seconds from its first import to queries, and until all is verified."""
+    """Start a new process on the saved index. Return the seconds until the first query and until all files are
+    verified.
+    """
     code = f"""
 import sys, time
 started = time.perf_counter()
@@ -152,7 +154,7 @@ index.close()
 
 
 def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
-    """Save a file of some 100 lines again and again; time from the end of the save to a query that finds it."""
+    """Save a file of about 100 lines repeatedly. Return the time from a save to a query that finds the change."""
     file = root / "benchmark_saved_file.py"
     times = []
     try:
@@ -164,7 +166,7 @@ def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
             saved = time.perf_counter()
             while not any(hit.chunk.path == file.name for hit in index.snapshot.query(f"{mark}_1 {mark}_2", 3)):
                 if time.perf_counter() - saved > 30:
-                    raise SystemExit("a saved file was not seen within 30 s")
+                    raise SystemExit("a saved file was not found within 30 s")
                 time.sleep(0.001)
             times.append(time.perf_counter() - saved)
     finally:
@@ -173,7 +175,7 @@ def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
 
 
 def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor]:
-    """Put cursors into the indexed files, each with at least `lines` lines before it; the same ones every time."""
+    """Return fixed random cursors in the indexed files, each with at least `lines` lines before it."""
     rng = random.Random(0)
     documents = [d for masked in snapshot.segments for d in masked.segment.documents if d.text.count(b"\n") > lines]
     documents.sort(key=lambda document: (document.root, document.path))
@@ -193,12 +195,12 @@ def measure_queries(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, 
 
 
 def measure_searches(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
-    """Time the search a completion request makes, all of it."""
+    """Time the complete search of a completion request."""
     return timed(partial(snapshot.search, cursor, 10) for cursor in cursors)
 
 
 def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, int]:
-    """Answer each query by comparing it with every chunk's word set; count queries whose ten best scores differ."""
+    """Compare each query with the word sets of all chunks. Count the queries whose ten best scores differ."""
     vocabulary: dict[str, int] = {}
     numbers: list[int] = []
     starts, sizes, paths = [], [], []
@@ -232,8 +234,8 @@ def size_mb(folder: Path) -> int:
     return round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6)
 
 
-def yardstick(paths: Sequence[Path]) -> float | None:
-    """Return the seconds in which ripgrep counts the words of the same trees; None where it is not installed."""
+def ripgrep_seconds(paths: Sequence[Path]) -> float | None:
+    """Return the seconds in which ripgrep counts the words of the same files, or None if it is not installed."""
     program = shutil.which("rg")
     if program is None:
         return None
@@ -265,7 +267,7 @@ async def measure(paths: Sequence[Path], options: argparse.Namespace) -> dict[st
             "query": measure_queries(windows.snapshot, cursors),
         }
         windows.close()
-    result["ripgrep_words_s"] = yardstick(paths)
+    result["ripgrep_words_s"] = ripgrep_seconds(paths)
     return result
 
 
@@ -283,21 +285,21 @@ def loop_row(loop: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Write the figures for people."""
+    """Format the figures as text."""
     first, saved, query = result["first"], result["saved_file"], result["query"]
     rows = [
         ("machine", f"{result['machine']}; {result['workers']} worker(s)"),
         ("workspace", f"{first['lines']:,} lines, {first['files']:,} files, {first['chunks']:,} chunks"),
-        ("load of the machine meanwhile", f"{first['load_average']:.1f}"),
+        ("load of the machine", f"{first['load_average']:.1f}"),
         (
             "first index",
             f"{first['seconds']} s (CPU: server {first['server_cpu_s']}, workers {first['workers_cpu_s']})",
         ),
         ("  memory of the server's process", f"{first['server_peak_mb']} MB ({first['server_before_mb']} before)"),
-        ("  longest block of the event loop", loop_row(first["event_loop"])),
-        ("warm start, to the first query", f"{result['warm']['first_query_s']} s"),
-        ("warm start, to all verified", f"{result['warm']['verified_s']} s; {result['cache_mb']} MB on the disk"),
-        ("saved file seen by a query", f"p50 {saved['p50_ms']} ms, p95 {saved['p95_ms']} ms"),
+        ("  longest delay of the event loop", loop_row(first["event_loop"])),
+        ("warm start, until the first query", f"{result['warm']['first_query_s']} s"),
+        ("warm start, until all verified", f"{result['warm']['verified_s']} s; {result['cache_mb']} MB on the disk"),
+        ("saved change found by a query", f"p50 {saved['p50_ms']} ms, p95 {saved['p95_ms']} ms"),
         ("query, exact top 10", spread(query)),
         ("search at a cursor", spread(result["search"])),
     ]
@@ -317,10 +319,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--workers", type=int, default=0, help="parsing processes (default: as the server)")
-    parser.add_argument("--windows", action="store_true", help="also index by the paper's fixed windows")
+    parser.add_argument("--windows", action="store_true", help="also index with the paper's fixed windows")
     parser.add_argument("--no-brute-force", action="store_true")
     options = parser.parse_args(arguments)
-    importlib.import_module("lsp_server.server")  # what a server has in memory besides
+    importlib.import_module("lsp_server.server")  # so that memory includes what a server loads
     share_interpreter()
     result = asyncio.run(measure([path.absolute() for path in options.paths], options))
     print(json.dumps(result) if options.json else table(result))

@@ -1,10 +1,11 @@
-"""A stand-in for llama.vim in front of a `llama-server`: what it asks for and when, what it keeps, what it shows.
+"""A Python model of llama.vim with a `llama-server`: its requests, its cache and what it shows.
 
-Written after llama.vim of November 2025. One job at a time; while it runs, a key makes a timer that tries again in
-100 ms. A first request may generate for 250 ms, the one after it (behind what is shown, made ahead) for a second. Up
-to 250 answers are kept by their context and hold for the next 128 characters typed. Chunks of the files that were
-visited and saved are put before every prompt, at most 16 of 32 lines, each taken in while nobody types. Two things are
-in its favour: requests go over one open connection where llama.vim starts a `curl` for each, and drawing costs nothing.
+Modelled after llama.vim of November 2025. It runs one request at a time; a key during a request sets a timer that tries
+again after 100 ms. A first request may generate for 250 ms, and the request ahead (after the visible text) for a
+second. Up to 250 answers are cached by their context and stay usable for the next 128 typed characters. Chunks of
+visited and saved files precede every prompt: at most 16 chunks of 32 lines, each read while the user is idle. The model
+favours llama.vim in two respects: requests use one open connection, where llama.vim starts a `curl` process for each,
+and drawing takes no time.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ import httpx
 
 RETRY, LOOK_BACK, KEPT = 0.1, 128, 250
 PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000
-MOST_RIGHT = 8  # characters right of the cursor, above which nothing is asked for
-RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32  # chunks, and lines of one; lines around a cursor; lines moved
+MOST_RIGHT = 8  # maximum characters after the cursor in its line for a request
+RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32  # chunks; lines per chunk; lines around a cursor; moved lines
 RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds
-# What `llama-server --fim-qwen-1.5b-default` and its like are short for.
+# The options that `llama-server --fim-qwen-1.5b-default` and similar presets set.
 SERVER = ("--ubatch-size", "1024", "--batch-size", "1024", "--ctx-size", "0", "--cache-reuse", "256")
 
 
 @contextlib.asynccontextmanager
 async def llama_server(program: Path, model: Path, port: int) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a `llama-server` with its own threads and settings; a client that speaks to it once it is ready."""
+    """Run a `llama-server` with its default threads and yield a client when it is ready."""
     process = await asyncio.create_subprocess_exec(
         program,
         *("--model", model, "--port", str(port), *SERVER),
@@ -47,7 +48,7 @@ async def llama_server(program: Path, model: Path, port: int) -> AsyncIterator[h
                     if (await client.get("/health")).is_success:
                         break
                 if process.returncode is not None:
-                    raise SystemExit(f"{program} ended at once (status {process.returncode})")
+                    raise SystemExit(f"{program} exited immediately (status {process.returncode})")
                 await asyncio.sleep(0.1)
             yield client
     finally:
@@ -58,7 +59,7 @@ async def llama_server(program: Path, model: Path, port: int) -> AsyncIterator[h
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The text around a cursor as it is sent."""
+    """The text around a cursor in a request."""
 
     prefix: str
     middle: str
@@ -66,7 +67,7 @@ class Local:
     indent: int
 
     def contexts(self) -> list[str]:
-        """What an answer is kept by: the context, also with up to three lines fewer at its top."""
+        """Return the cache keys of an answer: its context, also with up to three fewer lines at the top."""
         prefix, keys = self.prefix, [self.prefix]
         for _ in range(3):
             prefix = prefix.partition("\n")[2]
@@ -82,7 +83,7 @@ def _key(before: str, suffix: str) -> str:
 
 @dataclass
 class LlamaVim:
-    """`show` gets each text that comes on the screen; `answers` collects the server's timings, one for each request."""
+    """`show` receives each visible text. `answers` collects the server's timings, one per request."""
 
     server: httpx.AsyncClient
     show: Callable[[str], None]
@@ -102,29 +103,29 @@ class LlamaVim:
         self._ring: list[tuple[str, str]] = []
         self._queue: list[tuple[str, str]] = []
         self._picked_at = -9999
-        self._rounds = asyncio.create_task(self._take_in())
+        self._rounds = asyncio.create_task(self._read_chunks())
 
-    # -- what an editor tells -----------------------------------------------------------------------------------------
+    # -- events of the editor -----------------------------------------------------------------------------------------
 
     def enter(self, file: str, before: str, after: str) -> None:
-        """A file is opened, with a cursor in it."""
+        """Open a file with the cursor in it."""
         self._file, self._before, self._after, self._typing = file, before, after, False
         asyncio.get_running_loop().call_later(0.1, self._pick_here)
 
     def key(self, before: str, after: str) -> None:
-        """The text has changed by a key."""
+        """Handle a change of the text by a key."""
         self._before, self._after, self._typing, self._moved = before, after, True, time.monotonic()
         self._shown = ""
-        self._look()
-        self._ask()
+        self._show_cached()
+        self._request_completion()
 
     def save_and_leave(self) -> None:
-        """Nothing is typed here any more."""
+        """Stop typing and collect a chunk from the file."""
         self._typing = False
         self._pick_here()
 
     async def close(self) -> None:
-        """Stop asking. Raises what a request had failed with."""
+        """Cancel all requests. Raises the error of a failed request."""
         if self._timer:
             self._timer.cancel()
         for task in filter(None, (self._rounds, self._job)):
@@ -132,7 +133,7 @@ class LlamaVim:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    # -- asking -------------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def _local(self, before: str, after: str, ahead: str = "") -> Local:
         *above, left = (before + ahead).split("\n")
@@ -148,13 +149,13 @@ class LlamaVim:
             len(left) - len(left.lstrip()),
         )
 
-    def _ask(self, ahead: str = "", at: tuple[str, str] | None = None) -> None:
-        """Ask for a completion here, or of what stands `at` a place behind a text that is shown."""
+    def _request_completion(self, ahead: str = "", at: tuple[str, str] | None = None) -> None:
+        """Request a completion at the cursor, or after a visible text `ahead` at the position `at`."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
         if self._job is not None:
-            self._timer = asyncio.get_running_loop().call_later(RETRY, self._ask, ahead, at)
+            self._timer = asyncio.get_running_loop().call_later(RETRY, self._request_completion, ahead, at)
             return
         before, after = at or (self._before, self._after)
         local = self._local(before, after, ahead)
@@ -192,7 +193,7 @@ class LlamaVim:
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         if not self._shown:
-            self._look()
+            self._show_cached()
         self._job = None
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -204,8 +205,8 @@ class LlamaVim:
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Show what is kept for the cursor, if there is anything, and ask for what would follow it."""
+    def _show_cached(self) -> None:
+        """Show the cached text for the cursor, if there is one, and request the text after it."""
         if not self._typing:
             return
         local = self._local(self._before, self._after)
@@ -217,13 +218,13 @@ class LlamaVim:
                 if earlier and earlier.startswith(written[-count:]) and len(earlier) - count > len(best):
                     best = earlier[count:]
             content = best or None
-        if content is not None and (text := self._worth_showing(content)):
+        if content is not None and (text := self._trimmed(content)):
             self._shown = text
             self.show(text)
-            self._ask(text, (self._before, self._after))
+            self._request_completion(text, (self._before, self._after))
 
-    def _worth_showing(self, content: str) -> str:
-        """An answer as it is shown: nothing that is blank or repeats what stands there."""
+    def _trimmed(self, content: str) -> str:
+        """Return an answer as it is shown, or "" if it is blank or repeats existing text."""
         left, (right, *below) = self._before.rpartition("\n")[2], self._after.split("\n")
         text = content.rstrip("\n")
         if not (left + right).strip():
@@ -263,8 +264,8 @@ class LlamaVim:
             place[:] = [each for each in place if _similarity(each[1], chunk) <= 0.9]
         self._queue = [*self._queue, (self._file, chunk)][-RING:]
 
-    async def _take_in(self) -> None:
-        """Once a second, while nobody types: one more chunk, which the server reads at once."""
+    async def _read_chunks(self) -> None:
+        """Once per second while the user is idle, add one chunk, which the server then reads."""
         while True:
             await asyncio.sleep(RING_EVERY)
             if self._queue and not (self._typing and time.monotonic() - self._moved < RING_IDLE):

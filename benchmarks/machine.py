@@ -1,4 +1,4 @@
-"""The machine a figure was measured on: without it a time says nothing."""
+"""Describe the machine of a measurement. A time is meaningless without it."""
 
 from __future__ import annotations
 

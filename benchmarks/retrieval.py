@@ -1,12 +1,12 @@
-"""Retrieval quality without a model: which names a completion needs does the retrieved text bring?
+"""Measure retrieval quality without a model: which of the names that a completion needs are in the retrieved text?
 
     python -m benchmarks.retrieval REPOSITORY… [--json] [--blanks N] [--jobs N]
 
-Blanks (1 to 10 lines, Poisson(3) as in the paper's training data) are cut out of real repositories. *Missing* are the
-identifiers of a blank that stand nowhere else in its file: neither L nor R can give them. *Missing-identifier recall*
-is the share of them that stands in the retrieved text, rendered as in the prompt (paths, comment signs) and cut at a
-budget of 512 tokens; the mean over blanks, 95% intervals by resampling whole repositories. No model is asked, so it is
-exact, quick, and says nothing about how well a model uses what it gets.
+Blanks (1 to 10 lines, Poisson(3) as in the paper's training data) are removed from real repositories. *Missing*
+identifiers of a blank occur nowhere else in its file, so neither L nor R contains them. *Missing-identifier recall* is
+the share of them in the retrieved text, formatted as in the prompt (paths, comment signs) and cut at a budget of 512
+tokens: the mean over blanks, with 95% intervals from resampling whole repositories. It needs no model, so it is exact
+and fast, but it does not show how well a model uses the text.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NAME_NODES = re.compile(r"(?:.*_)?identifier|constant|name|word|variable_name")
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A cursor where something was cut out, and the identifiers that only other files can give."""
+    """A cursor where text was removed, and its identifiers that only other files contain."""
 
     repository: str
     cursor: Cursor
@@ -57,7 +57,7 @@ class Blank:
 
 
 def tokens(text: str) -> int:
-    """Estimate a code tokenizer's count: within 12% of SmolLM2's on seven repositories of five languages."""
+    """Estimate the token count of code: within 12% of SmolLM2's on seven repositories of five languages."""
     return sum(
         1 if piece.isspace() else 1 + (len(piece) - 1) // (7 if piece[0].isalpha() else 3)
         for piece in _PIECE.findall(text)
@@ -65,7 +65,7 @@ def tokens(text: str) -> int:
 
 
 def rendered(chunks: Iterable[Chunk], comment: str, budget: int = BUDGET) -> str:
-    """Write chunks as the prompt does, as many whole lines as the budget allows."""
+    """Format chunks as in the prompt, with as many whole lines as the budget allows."""
     lines = [f"{comment}Here are some relevant code fragments from other files of the repo:", ""]
     for chunk in chunks:
         lines.append(f"{comment}the below code fragment can be found in:")
@@ -81,14 +81,14 @@ def rendered(chunks: Iterable[Chunk], comment: str, budget: int = BUDGET) -> str
 
 
 def recall(blank: Blank, hits: Sequence[Hit]) -> float:
-    """Return the share of a blank's missing identifiers that the retrieved text brings."""
+    """Return the share of a blank's missing identifiers that are in the retrieved text."""
     language = language_of(blank.cursor.path)
     found = words(rendered((hit.chunk for hit in hits), language.comment if language else "# "))
     return len(blank.missing & found) / len(blank.missing)
 
 
 def files_of(repository: Path) -> dict[str, str]:
-    """Read the files of a repository that an index would hold."""
+    """Read the files of a repository that the index would contain."""
     files = {}
     for entry in Rules(repository, IndexSettings()).walk():
         text = decode((repository / entry.path).read_bytes())
@@ -98,7 +98,7 @@ def files_of(repository: Path) -> dict[str, str]:
 
 
 def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset[str]:
-    """Return the identifiers that the syntax tree has in rows `first` to `last` (zero-based, half-open)."""
+    """Return the identifiers of the syntax tree in rows `first` to `last` (zero-based, half-open)."""
     parser = parser_for(language_id)
     if parser is None:
         return frozenset()
@@ -117,7 +117,7 @@ def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset
 
 
 def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -> list[Blank]:
-    """Cut `count` blanks that miss at least one identifier, at most eight a file, the same ones every time."""
+    """Draw `count` blanks that miss at least one identifier, at most eight per file, always the same ones."""
     rng = random.Random(f"{seed} {name}")
     where: dict[str, int] = {}
     sets = {path: words(text) for path, text in files.items()}
@@ -134,7 +134,7 @@ def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -
         blank = _blank(name, path, files[path], rng)
         if blank is None or taken.get(path, 0) >= 8:
             continue
-        # Every file but this one: the blank's own occurrence does not make a name reachable.
+        # The name must occur in another file. The blank's own occurrence does not count.
         reachable = frozenset(word for word in blank.missing if where[word] > 1)
         taken[path] = taken.get(path, 0) + 1
         blanks.append(Blank(name, blank.cursor, blank.text, blank.missing, reachable))
@@ -144,7 +144,7 @@ def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -
 def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
     lines = text.split("\n")
     first = rng.randrange(3, len(lines) - 1)
-    length = max(1, min(10, sum(rng.random() < 0.1 for _ in range(30))))  # Poisson(3), nearly
+    length = max(1, min(10, sum(rng.random() < 0.1 for _ in range(30))))  # approximately Poisson(3)
     last = min(first + length, len(lines) - 1)
     cut = "\n".join(lines[first:last])
     if not cut.strip():
@@ -160,13 +160,13 @@ def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
 
 
 def aligned(snapshot: Snapshot, hits: Sequence[Hit]) -> list[Hit]:
-    """Fragment alignment (the paper, after RepoCoder): take the window that follows each hit in its file."""
+    """Apply fragment alignment (the paper, after RepoCoder): replace each hit with the window that follows it."""
     return [Hit(snapshot.following(hit.chunk) or hit.chunk, hit.score) for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way of cutting files and of finding chunks; `aligned` is the paper's fragment alignment."""
+    """A way of splitting files and finding chunks. `aligned` is the paper's fragment alignment."""
 
     name: str
     chunking: Chunking
@@ -174,14 +174,14 @@ class Method:
     aligned: bool = False
 
     def hits(self, snapshot: Snapshot, blank: Blank) -> Sequence[Hit]:
-        """Search as a request would."""
+        """Search as a request does."""
         hits = replace(snapshot, retriever=self.retriever).search(blank.cursor, TOP)
         return aligned(snapshot, hits) if self.aligned else hits
 
 
 @dataclass(frozen=True, slots=True)
 class ByVectors:
-    """Cosine of embeddings; making them takes so long that it is measured only when a model is named."""
+    """Cosine of embeddings. Computing them is slow, so this is measured only if a model is given."""
 
     name: str
     chunking: Chunking
@@ -209,7 +209,7 @@ BY_VECTORS = tuple(ByVectors(f"{name}, embedding", _CHUNKINGS[name]) for name in
 
 
 def measure(repository: Path, count: int, embedding: Path | None = None) -> dict[str, list[float]]:
-    """Return each method's recall on the blanks of one repository, and, under "reachable", the most that could be.
+    """Return each method's recall on the blanks of one repository, and the highest possible recall as "reachable".
 
     `embedding` is the GGUF file of an embedding model.
     """
@@ -244,7 +244,7 @@ def interval(values: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], flo
 
 
 def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """Return each method's mean recall and its gain over the paper's, both with intervals."""
+    """Return each method's mean recall and its gain over the paper's method, both with intervals."""
     methods = {}
     names = [*(method.name for method in METHODS), *(method.name for method in BY_VECTORS)]
     for name in [name for name in names if all(name in of for of in results.values())]:
@@ -271,10 +271,10 @@ def _gain(pairs: Sequence[Pairs]) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Write the figures for people."""
+    """Format the figures as text."""
     lines = [
         f"{result['blanks']} blanks of {result['repositories']} repositories, {BUDGET} tokens, top {TOP}; "
-        f"{result['reachable']:.1%} of the missing identifiers stand somewhere in the repository",
+        f"{result['reachable']:.1%} of the missing identifiers occur elsewhere in the repository",
         f"{'':34}{'recall':>8}   95% interval    against the paper's",
     ]
     for name, figures in result["methods"].items():
@@ -288,9 +288,9 @@ def table(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("repositories", nargs="+", type=Path, metavar="REPOSITORY")
-    parser.add_argument("--blanks", type=int, default=100, help="a repository (default 100)")
-    parser.add_argument("--jobs", type=int, default=1, help="repositories measured at once")
-    parser.add_argument("--embedding", type=Path, metavar="GGUF", help="also rank by this embedding model: slow")
+    parser.add_argument("--blanks", type=int, default=100, help="blanks per repository (default: 100)")
+    parser.add_argument("--jobs", type=int, default=1, help="repositories to measure in parallel")
+    parser.add_argument("--embedding", type=Path, metavar="GGUF", help="also rank with this embedding model (slow)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     started = time.perf_counter()

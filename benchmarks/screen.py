@@ -1,10 +1,10 @@
-"""Typing a recorded trace into an editor, and what whoever types gets to see of suggestions.
+"""Type a recorded trace into an editor and measure which suggestions the user sees.
 
-*In time* is the share of keys behind which a suggestion that is not empty was there before the next key was hit;
-*nothing to say* that of the keys behind which the answer was there in time, and was that there is nothing to add.
-*Seen after* is the time from a key until a suggestion stands on the screen, be it for that key or, where there was none
-in time, for a later one: so a key that is never answered costs those who do not answer, and nobody is judged by his
-quick answers alone. *ES* compares the first line of what is shown with what is typed next, up to the line's end.
+*In time* is the share of keys after which a non-empty suggestion was visible before the next key. *Nothing to say* is
+the share of keys after which the answer "nothing to add" arrived in time. *Visible after* is the time from a key until
+a suggestion is visible, for that key or, if there was none in time, for a later one: keys that are never answered
+count, so a system is not measured by its fast answers alone. *ES* compares the first line of the visible text with the
+rest of the typed line.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from benchmarks.trace import Place
 from policy.evaluation.similarity import score
 
 READING = 2.0  # seconds between opening a file and typing in it
-STAYING = 2.0  # seconds for which the last suggestion of a place is waited for
+STAYING = 2.0  # seconds to wait for the last suggestion at a place
 
 
 @dataclass(slots=True)
 class Stroke:
-    """A key that was hit, when something was shown for it, and how similar that is to what is typed next.
+    """A typed key, the time of the first suggestion for it, and the similarity of that suggestion with the following
+    text.
 
-    `blank`: when the answer was that there is nothing to show.
+    `blank` is the time of an answer without a suggestion.
     """
 
     hit: float
@@ -40,12 +41,12 @@ class Stroke:
 
 @dataclass(slots=True)
 class Screen:
-    """What a person sees."""
+    """The suggestions that the user sees."""
 
     strokes: list[Stroke] = field(default_factory=list)
 
     def show(self, text: str) -> None:
-        """A suggestion stands behind the last key, or is known to be an empty one."""
+        """Record that a suggestion, or an empty answer, is visible for the last key."""
         stroke = self.strokes[-1]
         if not text.strip():
             stroke.blank = stroke.blank or time.perf_counter()
@@ -55,20 +56,20 @@ class Screen:
 
 
 class Editor(Protocol):
-    """An editor with one of the systems in it."""
+    """An editor that uses one of the systems."""
 
     async def enter(self, place: Place) -> None:
-        """Open the file, with the cursor at the place."""
+        """Open the file with the cursor at the place."""
 
     def key(self, place: Place, typed: str) -> None:
-        """A key was hit, and now this stands at the place."""
+        """Handle a key, after which `typed` is the text at the place."""
 
     async def leave(self, place: Place) -> None:
         """Close the file."""
 
 
 async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> None:
-    """Type everything."""
+    """Type all places."""
     for place in places:
         await editor.enter(place)
         await asyncio.sleep(READING)
@@ -83,8 +84,8 @@ async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> Non
 
 
 def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
-    """What the person at the keyboard had of it."""
-    judged = [stroke.similarity for stroke in strokes if stroke.shown is not None and stroke.rest]
+    """Return the figures of a trace: shares of keys, the time until a suggestion is visible, and ES."""
+    similarities = [stroke.similarity for stroke in strokes if stroke.shown is not None and stroke.rest]
     waits, next_shown = [], float("inf")
     for stroke in reversed(strokes):
         next_shown = stroke.shown if stroke.shown is not None else next_shown
@@ -95,14 +96,14 @@ def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
     return {
         "keys": len(strokes),
         "in_time": round(len(in_time) / len(strokes), 3),
-        "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # not everybody says so
+        "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # not every system reports empty answers
         "seen_after": spread(waits),
-        "es": round(float(np.mean(judged)), 1) if judged else None,
+        "es": round(float(np.mean(similarities)), 1) if similarities else None,
     }
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float] | None:
-    """p50 and p95 in milliseconds, of values that may be infinite; None of none."""
+    """Return p50 and p95 in milliseconds. Values can be infinite. None if there are none."""
     if not seconds:
         return None
     ranked = sorted(seconds)

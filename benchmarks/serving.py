@@ -1,13 +1,12 @@
-"""How soon a suggestion is there while somebody types: the real server over stdio, and llama.vim on a `llama-server`.
+"""Measure how soon suggestions are visible while a user types: the real server over stdio, and a model of llama.vim.
 
     python -m benchmarks.serving FOLDER [--llama-server PATH] [--places N] [--keys N] [--seed N] [--model FILE]
         [--only NAME…] [--json]
 
-Files of FOLDER are typed into (`benchmarks.trace`), once for each policy of ours, and with `--llama-server` also for
-llama.vim (`benchmarks.llama_vim`), with its own context and with one of 48 + 16 lines; everybody gets the same keys at
-the same moments and the same model file, one after the other. Our server is asked as editors ask it: the older request
-is cancelled, the change sent, the newer one made.
-What the figures mean stands in `benchmarks.screen`.
+Text is typed into files of FOLDER (`benchmarks.trace`), once for each of our policies and, with `--llama-server`, also
+for llama.vim (`benchmarks.llama_vim`), with its own context size and with 48 + 16 lines. All systems get the same keys
+at the same times and the same model file, one after the other. Our server receives requests as editors send them: the
+previous request is cancelled, the change sent, and a new request made. `benchmarks.screen` defines the figures.
 """
 
 from __future__ import annotations
@@ -41,26 +40,26 @@ from policy.models import locate
 LOADING = 600  # seconds
 CANCELLATIONS = 60
 POLICIES = ("never", "always", "selective")
-SMALL = (48, 16)  # lines before and behind the cursor
+SMALL = (48, 16)  # lines before and after the cursor
 
 
-# -- ours -------------------------------------------------------------------------------------------------------------
+# -- our server -----------------------------------------------------------------------------------------------------
 
 
-class Ours:
-    """The server over stdio, asked as editors ask it."""
+class ServerEditor:
+    """The server over stdio, with requests as editors send them."""
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
         self._screen = screen
         self._version = 1
         self._text = ""
-        self._asked: tuple[int, asyncio.Task[None]] | None = None
+        self._request: tuple[int, asyncio.Task[None]] | None = None
         self.requests = self.cancelled = 0
         self.answers: list[tuple[float, dict[str, Any]]] = []
 
     async def enter(self, place: Place) -> None:
-        """Open the file, with the cursor at the place."""
+        """Open the file with the cursor at the place."""
         self._version, self._text = 1, ""
         self._client.open(place.path.as_uri(), place.prefix + place.suffix, place.language)
         at = _position(place.prefix)
@@ -68,10 +67,10 @@ class Ours:
         self._client.notify("textDocument/didFocus", focus)
 
     def key(self, place: Place, typed: str) -> None:
-        """Take the older request back, send the change, and ask."""
+        """Cancel the previous request, send the change, and request a completion."""
         uri = place.path.as_uri()
-        if self._asked is not None and not self._asked[1].done():
-            self._client.cancel(self._asked[0])
+        if self._request is not None and not self._request[1].done():
+            self._client.cancel(self._request[0])
         before = _position(place.prefix + self._text)
         self._version += 1
         if typed.startswith(self._text):
@@ -81,12 +80,12 @@ class Ours:
         self._text = typed
         number, answer = self._client.ask_completion(uri, _position(place.prefix + typed), invoked=False)
         self.requests += 1
-        self._asked = number, asyncio.create_task(self._answered(uri, place.prefix + typed, answer))
+        self._request = number, asyncio.create_task(self._answered(uri, place.prefix + typed, answer))
 
     async def leave(self, place: Place) -> None:
         """Close the file."""
-        if self._asked is not None:
-            await self._asked[1]
+        if self._request is not None:
+            await self._request[1]
         self._client.close_document(place.path.as_uri())
 
     async def _answered(self, uri: str, before: str, answer: Awaitable[list[dict[str, Any]]]) -> None:
@@ -96,15 +95,15 @@ class Ours:
         except RefusedError:
             self.cancelled += 1
             return
-        spent = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         if number == len(self._screen.strokes):
             _, column = _position(before)
-            said = [item["insertText"][column - item["range"]["start"]["character"] :] for item in items]
-            self._screen.show(said[0] if said else "")
-        self.answers.append((spent, await self._client.why(uri)))
+            texts = [item["insertText"][column - item["range"]["start"]["character"] :] for item in items]
+            self._screen.show(texts[0] if texts else "")
+        self.answers.append((seconds, await self._client.why(uri)))
 
     def figures(self) -> dict[str, Any]:
-        """What the requests took."""
+        """Return the figures of the requests."""
         reused = [(spent, why) for spent, why in self.answers if why["stats"].get("reused")]
         joined = [why for _, why in self.answers if why["stats"].get("joined")]
         made = [
@@ -152,16 +151,16 @@ async def our_server(root: Path, model: Path, policy: str) -> AsyncIterator[Clie
         await client.close()
 
 
-async def measure_ours(root: Path, model: Path, policy: str, places: Sequence[Place]) -> dict[str, Any]:
+async def measure_server(root: Path, model: Path, policy: str, places: Sequence[Place]) -> dict[str, Any]:
     screen = Screen()
     async with our_server(root, model, policy) as client:
-        editor = Ours(client, screen)
+        editor = ServerEditor(client, screen)
         await replay(places, editor, screen)
     return seen(screen.strokes) | editor.figures()
 
 
 async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
-    """From a cancellation, at a random moment of reading or of writing, until the engine has done something else."""
+    """Measure the time from a cancellation, at a random moment of reading or generating, until the engine is free."""
     supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
     engine = await supervisor.engine()
     dice = random.Random(0)
@@ -178,7 +177,7 @@ async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place])
             started = time.perf_counter()
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            await engine.forget("nobody")
+            await engine.forget("unused")
             times.append(time.perf_counter() - started)
         found[stage] = spread(times)
     await supervisor.close()
@@ -197,26 +196,26 @@ async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
 # -- llama.vim --------------------------------------------------------------------------------------------------------
 
 
-class Theirs:
-    """llama.vim."""
+class LlamaVimEditor:
+    """The model of llama.vim as an editor."""
 
     def __init__(self, vim: LlamaVim) -> None:
         self._vim = vim
 
     async def enter(self, place: Place) -> None:
-        """Open the file, with the cursor at the place."""
+        """Open the file with the cursor at the place."""
         self._vim.enter(place.path.name, place.prefix, place.suffix)
 
     def key(self, place: Place, typed: str) -> None:
-        """Type."""
+        """Type a key."""
         self._vim.key(place.prefix + typed, place.suffix)
 
     async def leave(self, place: Place) -> None:
-        """Save, and close the file."""
+        """Save and close the file."""
         self._vim.save_and_leave()
 
     def figures(self) -> dict[str, Any]:
-        """What the requests took."""
+        """Return the figures of the requests."""
         answers = self._vim.answers
         return {
             "requests": len(answers),
@@ -225,31 +224,35 @@ class Theirs:
         }
 
 
-async def measure_theirs(program: Path, model: Path, places: Sequence[Place], lines: tuple[int, int]) -> dict[str, Any]:
+async def measure_llama_vim(
+    program: Path, model: Path, places: Sequence[Place], lines: tuple[int, int]
+) -> dict[str, Any]:
     screen = Screen()
     async with llama_server(program, model, _free_port()) as server:
         vim = LlamaVim(server, screen.show, *lines)
-        editor = Theirs(vim)
+        editor = LlamaVimEditor(vim)
         await replay(places, editor, screen)
         await vim.close()
     return seen(screen.strokes) | editor.figures()
 
 
-# -- all of it --------------------------------------------------------------------------------------------------------
+# -- all systems ----------------------------------------------------------------------------------------------------
 
 
 Measure = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 
 def measures(options: argparse.Namespace, model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Measure]:
-    """Everything that can be measured, by name."""
+    """Return all measurements by name."""
     root: Path = options.folder.resolve()
-    found: dict[str, Measure] = {policy: partial(measure_ours, root, model.path, policy, places) for policy in POLICIES}
+    found: dict[str, Measure] = {
+        policy: partial(measure_server, root, model.path, policy, places) for policy in POLICIES
+    }
     found["cancellation"] = partial(measure_cancellation, model, places)
     if options.llama_server:
-        theirs = partial(measure_theirs, options.llama_server, model.path, places)
-        found["llama.vim"] = partial(theirs, (LlamaVim.n_prefix, LlamaVim.n_suffix))
-        found["llama.vim, 48 + 16 lines"] = partial(theirs, SMALL)
+        llama_vim = partial(measure_llama_vim, options.llama_server, model.path, places)
+        found["llama.vim"] = partial(llama_vim, (LlamaVim.n_prefix, LlamaVim.n_suffix))
+        found["llama.vim, 48 + 16 lines"] = partial(llama_vim, SMALL)
     return found
 
 
@@ -260,29 +263,30 @@ def _free_port() -> int:
         return port
 
 
-def told(name: str, result: dict[str, Any]) -> str:
-    """Some lines for people."""
+def summary(name: str, result: dict[str, Any]) -> str:
+    """Format a result as text."""
     if "in_time" not in result:
         return "\n".join(f"{name}, {stage}: {_range(each)}" for stage, each in result.items())
     rows = [
-        f"{name}: in time {result['in_time']:.1%} of {result['keys']} keys, seen after {_range(result['seen_after'])}"
+        f"{name}: in time {result['in_time']:.1%} of {result['keys']} keys, visible after "
+        + _range(result["seen_after"])
     ]
     rows += [
         f"    {title} {_range(result[key]) if isinstance(result[key], dict) else result[key]}"
         for key, title in (
-            ("nothing_to_say", "keys with nothing to say, in time"),
+            ("nothing_to_say", "keys with an empty answer in time"),
             ("es", "ES"),
             ("requests", "requests"),
-            ("cancelled", "share of them that was cancelled"),
-            ("from_cache", "share of the answers that came from the cache"),
-            ("joined", "share of the answers that joined a request before"),
-            ("retrieved", "share of the others that retrieved"),
-            ("held_back", "share of the others that was held back first"),
-            ("made", "an answer that was made"),
-            ("evaluated_tokens", "prompt tokens that it evaluated"),
-            ("own_share", "its share outside llama.cpp"),
-            ("typed_through", "typed through, in the server"),
-            ("typed_through_client", "typed through, for the client"),
+            ("cancelled", "share of cancelled requests"),
+            ("from_cache", "share of answers from the cache"),
+            ("joined", "share of answers that joined an earlier request"),
+            ("retrieved", "share of generated answers that retrieved"),
+            ("held_back", "share of generated answers that were delayed"),
+            ("made", "time of a generated answer"),
+            ("evaluated_tokens", "prompt tokens evaluated"),
+            ("own_share", "time outside llama.cpp"),
+            ("typed_through", "reused answer, in the server"),
+            ("typed_through_client", "reused answer, for the client"),
         )
         if result.get(key) is not None
     ]
@@ -300,12 +304,12 @@ def _range(spread: dict[str, Any] | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="a llama-server to compare with")
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="llama-server to compare with")
     parser.add_argument("--places", type=int, default=6)
-    parser.add_argument("--keys", type=int, default=45, help="about so many a place")
+    parser.add_argument("--keys", type=int, default=45, help="approximate keys per place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="", metavar="FILE")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="such as selective or llama.vim")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measurements to run, such as selective or llama.vim")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     model = locate.resolve(options.model)
@@ -315,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, measure in measures(options, model, places).items():
         if not options.only or name.split(",")[0] in options.only:
             result = asyncio.run(measure())
-            print(json.dumps({name: result}) if options.json else told(name, result), flush=True)
+            print(json.dumps({name: result}) if options.json else summary(name, result), flush=True)
     return 0
 
 

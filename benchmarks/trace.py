@@ -1,9 +1,9 @@
-"""Recorded typing: keys with the moments at which they are hit, made by a seeded script from real files.
+"""Recorded typing: keys with their times, made by a seeded script from real files.
 
-A piece of a file, a few lines long, is taken out and typed again. The hand is fast and uneven (8 keys a second, a
-log-normal rhythm), rests for 0.6 s behind every line and at some words, and hits a wrong key now and then, which it
-notices a little later and takes back. Nobody accepts anything: so the same keys come at the same moments, whatever is
-suggested, and systems can be compared.
+A few lines are removed from a file and typed again. The typing is fast and uneven (8 keys per second with log-normal
+intervals), pauses for 0.6 s after every line and before some words, and has errors that are noticed a little later and
+corrected. No suggestion is accepted, so the same keys come at the same times for every system, which makes systems
+comparable.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from indexer.languages import language_of
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 
-INTERVAL = 1 / 8  # seconds between two keys, the mean
-UNEVENNESS = 0.35  # standard deviation of its logarithm
+INTERVAL = 1 / 8  # mean seconds between two keys
+UNEVENNESS = 0.35  # standard deviation of the interval's logarithm
 PAUSE = 0.6
-THOUGHTFUL = 1 / 6  # share of the words before which a hand rests
-SLIPS = 1 / 40  # share of the letters that become another one first
+THOUGHTFUL = 1 / 6  # share of the words before which the typist pauses
+SLIPS = 1 / 40  # share of the letters that are mistyped first
 _NEIGHBOURS = {"a": "s", "e": "r", "i": "o", "n": "m", "o": "p", "r": "t", "s": "d", "t": "y", "u": "i", "l": "k"}
-_SIZES = range(1_500, 40_000)  # characters of a file that a person works in
-_WIDTHS = range(8, 90)  # characters of a line worth typing, without its indentation
+_SIZES = range(1_500, 40_000)  # characters of a suitable file
+_WIDTHS = range(8, 90)  # characters of a suitable line, without its indentation
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`after` so many seconds behind the key before: `text` is inserted, or with "" a character deleted."""
+    """A key, `after` seconds after the previous one. It inserts `text`, or deletes a character if `text` is empty."""
 
     after: float
     text: str
@@ -40,7 +40,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file without the piece that is typed between `prefix` and `suffix`; `typed` is what comes of the `keys`."""
+    """A file without the text typed between `prefix` and `suffix`. `typed` is the result of the `keys`."""
 
     path: Path
     language: str
@@ -50,11 +50,11 @@ class Place:
     keys: tuple[Key, ...]
 
     def moments(self) -> list[float]:
-        """When each key is hit, in seconds from the beginning."""
+        """Return the time of each key in seconds from the beginning."""
         return list(accumulate(key.after for key in self.keys))
 
     def states(self) -> Iterator[str]:
-        """What has been typed behind each key."""
+        """Yield the typed text after each key."""
         text = ""
         for key in self.keys:
             text = text + key.text if key.text else text[:-1]
@@ -62,7 +62,9 @@ class Place:
 
 
 def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
-    """Type at `places` places in files below `root`, about `keys` keys each; the same ones for the same `seed`."""
+    """Create `places` places in files below `root`, with about `keys` keys each. The result depends only on `seed` and
+    files.
+    """
     dice = random.Random(seed)
     files = sorted(root / entry.path for entry in Rules(root, IndexSettings()).walk())
     dice.shuffle(files)
@@ -89,16 +91,16 @@ def _place(file: Path, language: str, text: str, keys: int, dice: random.Random)
         piece = "\n".join(lines[start:end])
         if end - start < 2 or len(piece.replace(" ", "")) < keys * 2 // 3:
             continue
-        indent = re.match(r"\s*", lines[start])[0]  # type: ignore[index]  # it matches nothing, too
+        indent = re.match(r"\s*", lines[start])[0]  # type: ignore[index]  # it also matches an empty string
         prefix = "".join(line + "\n" for line in lines[:start]) + indent
         suffix = "".join("\n" + line for line in lines[end:])
         typed = piece[len(indent) :]
-        return Place(file, language, prefix, suffix, typed, tuple(_hit(typed, dice)))
+        return Place(file, language, prefix, suffix, typed, tuple(_keys_for(typed, dice)))
     return None
 
 
-def _hit(text: str, dice: random.Random) -> Iterator[Key]:
-    """The keys that a hand hits to type `text`; a line break comes with the indentation, which editors add."""
+def _keys_for(text: str, dice: random.Random) -> Iterator[Key]:
+    """Yield the keys that type `text`. A line break includes the indentation, which editors insert."""
     strokes: Sequence[str] = re.findall(r"\n[ \t]*|.", text)
     gap = 0.0
     for at, stroke in enumerate(strokes):
@@ -106,11 +108,11 @@ def _hit(text: str, dice: random.Random) -> Iterator[Key]:
         rests = before.startswith("\n") or (stroke.isalpha() and before == " " and dice.random() < THOUGHTFUL)
         gap = PAUSE if rests else _interval(dice)
         if stroke in _NEIGHBOURS and dice.random() < SLIPS:
-            further = [other for other in strokes[at + 1 : at + 1 + dice.randrange(3)] if not other.startswith("\n")]
-            for wrong in (_NEIGHBOURS[stroke], *further):
+            more = [other for other in strokes[at + 1 : at + 1 + dice.randrange(3)] if not other.startswith("\n")]
+            for wrong in (_NEIGHBOURS[stroke], *more):
                 yield Key(gap, wrong)
                 gap = _interval(dice)
-            for number in range(1 + len(further)):
+            for number in range(1 + len(more)):
                 yield Key(2 * INTERVAL if number == 0 else _interval(dice), "")
         yield Key(gap, stroke)
 

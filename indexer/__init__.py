@@ -1,5 +1,5 @@
-"""What is in the workspace: files cut into chunks, and the chunks a completion at a cursor is likely to need.
+"""Index a workspace: cut its files into chunks, and find the chunks that a completion at a cursor is likely to need.
 
-Knows nothing of language models or of LSP. Entry points: `indexer.workspace.WorkspaceIndex` (a living workspace) and
-`indexer.snapshot.Snapshot` (an immutable index that answers queries).
+This package knows nothing of language models or of LSP. Entry points: `indexer.workspace.WorkspaceIndex` (an index that
+follows the workspace's changes) and `indexer.snapshot.Snapshot` (an immutable index that answers queries).
 """

@@ -1,7 +1,7 @@
-"""numpy operations that keep Python's lock, done in blocks.
+"""Run numpy operations that hold Python's global lock in blocks, so that other threads can run in between.
 
-Sorting, indexing and comparing arrays let other threads run; `repeat` and `cumsum` do not, for as long as they take,
-and while a workspace of millions of lines is merged that would be long enough for a person typing to feel it.
+numpy releases the lock while it sorts, indexes or compares arrays, but not in `repeat` and `cumsum`. On a workspace of
+millions of lines, one such call would hold the lock long enough to delay a keystroke noticeably.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T", bound=np.generic)
-BLOCK = 1 << 16  # elements: well under a millisecond each
+BLOCK = 1 << 16  # elements; one block takes well under a millisecond
 
 
 def repeat(values: NDArray[T], counts: NDArray[np.integer[Any]]) -> NDArray[T]:
@@ -45,5 +45,5 @@ def cumsum(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def join(arrays: Sequence[NDArray[T]], dtype: type[T]) -> NDArray[T]:
-    """Join arrays; an empty sequence gives an empty array of the type."""
+    """Join arrays. An empty sequence gives an empty array of type `dtype`."""
     return np.concatenate(arrays) if arrays else np.empty(0, dtype)

@@ -1,4 +1,4 @@
-"""The open documents, whose text counts instead of that of their files."""
+"""The open documents. The text of an open document takes precedence over the content of its file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """An open document's text, and the language id that the client gave it."""
+    """The text of an open document, and the language id that the client sent."""
 
     text: str
     lsp_id: str
 
 
 class Buffers:
-    """The open documents by the real paths of their files.
+    """The open documents, by the real paths of their files.
 
-    An editor may have one file open under two names, one of them through a symbolic link. The text that was set last
-    counts, and after one of the two is closed the other's text does.
+    An editor may have one file open under two names, for instance through a symbolic link. The text that was set last
+    counts. When that document is closed, the text of the other one counts again.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Buffers:
         return iter(self._by_file)
 
     def get(self, real: str) -> Buffer | None:
-        """Return the text that counts for a file; None if it is not open."""
+        """Return the open text of a file, or None if the file is not open."""
         named = self._by_file.get(real)
         return None if named is None else next(reversed(named.values()))
 
     def put(self, name: str, real: str, buffer: Buffer) -> set[str]:
-        """Take in a document's text. Returns the files, by their real paths, whose text is another one now."""
+        """Set a document's text, and return the real paths of the files whose text this changes."""
         changed = self.remove(name) if self._real_of.get(name, real) != real else set()
         self._real_of[name] = real
         named = self._by_file.setdefault(real, {})
@@ -43,7 +43,7 @@ class Buffers:
         return changed | {real}
 
     def remove(self, name: str) -> set[str]:
-        """Forget a document. Returns the files, by their real paths, whose text is another one now."""
+        """Remove a document, and return the real paths of the files whose text this changes."""
         real = self._real_of.pop(name, None)
         if real is None:
             return set()

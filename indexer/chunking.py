@@ -1,12 +1,12 @@
-"""Structure-aware chunks: a file cut where its syntax has joints.
+"""Cut a file into chunks along its syntax.
 
-A definition that fits is one chunk. A class that does not gives its head (with the fields) and its members; a function
-that does not is split between statements, each part carrying the lines that name its scope (`Chunk.header`). Small
-neighbours of one scope are merged, and comments and decorators stay with what they document. The chunks partition the
-file: each line is in exactly one, whatever the text, so broken source costs quality and never coverage.
+A definition that fits is one chunk. A class that is too long gives one chunk for its head (with the fields) and further
+chunks for its members. A function that is too long is split between statements, and each part carries the lines that
+name its scope (`Chunk.header`). Small neighbors in one scope are merged, and comments and decorators stay with what
+they document. The chunks partition the file: each line is in exactly one chunk, even in source that does not parse.
 
-The trade-off: cuts are made between lines, not between bytes, so two statements on one line stay together; that keeps
-line numbers meaningful to people and the code below free of special cases.
+The trade-off: cuts are made between lines, not between bytes, so two statements on one line stay together. In return,
+line ranges describe chunks exactly, and the code needs no special cases.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from indexer.windows import Span, windows
 if TYPE_CHECKING:
     import tree_sitter
 
-MAX_DEPTH = 48  # below this nesting a long run of lines is cut blindly
+MAX_DEPTH = 48  # at deeper nesting, long runs are cut into parts of equal length, without regard to syntax
 HEADER_COLUMNS = 160
-PARSED_LENGTH = 2_000_000  # characters; a longer file was not written by hand and would hold up those behind it
-# Children of an error node from which on a text is not taken for code: a query takes time with the square of them.
-MOST_ERRORS = 2_000
+# Characters. Longer files are not written by hand, and would delay the files queued after them.
+PARSED_LENGTH = 2_000_000
+# Children of an error node. A text with more is not treated as code, because the time for a query grows with the
+# square of their number.
+MAX_ERRORS = 2_000
 _WORD = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """How files are cut. `max_lines` is the longest chunk, `merge_lines` the size up to which neighbours are merged.
+    """How to cut files into chunks. All sizes are in lines.
 
-    `window_lines` and `window_stride` are the paper's (20 and 10; 50 and 25 for function completion).
+    `max_lines` is the length of the longest chunk. Neighbors are merged up to `merge_lines`. `window_lines` and
+    `window_stride` are the paper's (20 and 10; 50 and 25 for function completion).
     """
 
     style: Literal["structure", "window"] = "structure"
@@ -48,12 +51,12 @@ class Chunking:
 
 @dataclass(slots=True)
 class _Definition:
-    """A function or class while the file is being cut; rows are zero-based and half-open."""
+    """A function or class, while its file is being cut. Rows are zero-based and half-open."""
 
     start: int
     end: int
     kind: ChunkKind
-    body: int  # the row where the body begins: rows before it are the signature
+    body: int  # the row where the body begins; the rows before it are the signature
     node: tree_sitter.Node
     children: list[_Definition] = field(default_factory=list)
 
@@ -62,7 +65,8 @@ class _Definition:
 _Piece: TypeAlias = tuple[int, int, ChunkKind, str]
 # A named child of a node and its rows, half-open.
 _Child: TypeAlias = "tuple[tree_sitter.Node, int, int]"
-# The rows of a scope still to cut: definitions in it, kind, header of its first part, header of the others, node.
+# A scope still to cut: its rows, the definitions in it, its kind, the header of its first part, the header of the other
+# parts, and its node.
 _Scope: TypeAlias = "tuple[int, int, Sequence[_Definition], ChunkKind, str, str, tree_sitter.Node]"
 
 
@@ -71,7 +75,7 @@ def chunk(
 ) -> list[Chunk]:
     """Cut a file's text into chunks, in the order of their lines.
 
-    A chunk's text has no blank lines at its end; its line range includes them.
+    A chunk's text has no blank lines at its end, but its line range includes them.
     """
     text = text.replace("\r\n", "\n")
     lines = text.split("\n")
@@ -107,7 +111,7 @@ def spans(text: str, language: Language | None, chunking: Chunking) -> list[Span
 
 
 class _Cutter:
-    """Cuts one parsed file. A class only to spare its small methods the same six arguments."""
+    """Cuts one parsed file. A class, so that its methods share their six arguments."""
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class _Cutter:
         self._chunking = chunking
         self._imports: list[tuple[int, int]] = []
         self._symbols: dict[int, list[str]] = {}
-        self._children: dict[int, list[_Child]] = {}  # by the id of their parent
+        self._children: dict[int, list[_Child]] = {}  # by the id of the parent
         self._definitions = self._outline(language.id)
 
     def spans(self) -> list[Span]:
@@ -137,10 +141,10 @@ class _Cutter:
             result.append(Span(start + 1, end, kind, header, tuple(dict.fromkeys(names))))
         return result
 
-    # What the file defines -----------------------------------------------------------------------------------------
+    # Find the definitions ------------------------------------------------------------------------------------------
 
     def _outline(self, language_id: str) -> list[_Definition]:
-        """Run the language's query and nest what it finds by the rows it covers."""
+        """Run the language's query, and nest the definitions that it finds by their rows."""
         import tree_sitter
 
         query = query_of(language_id)
@@ -167,7 +171,8 @@ class _Cutter:
                 node,
             )
             known = found.get(name[0].start_byte)
-            # `export`, decorators and templates match once with and once without the wrapper: the wider one counts.
+            # A definition with `export`, decorators or a template matches twice, with and without that wrapper. The
+            # wider match counts.
             if known is None or node.start_byte < known.node.start_byte or node.end_byte > known.node.end_byte:
                 found[name[0].start_byte] = definition
         return _nest(sorted(found.values(), key=lambda d: (d.start, -d.end)))
@@ -188,7 +193,7 @@ class _Cutter:
             start, before = before.start_point.row, before.prev_sibling
         return start
 
-    # Where it is cut -----------------------------------------------------------------------------------------------
+    # Cut the file --------------------------------------------------------------------------------------------------
 
     def _cut(
         self,
@@ -199,7 +204,10 @@ class _Cutter:
         header: str,
         node: tree_sitter.Node,
     ) -> Iterator[_Piece]:
-        """Yield (start, end, kind, header) for the rows of one scope. Iterative: nesting has no limit here."""
+        """Yield (start, end, kind, header) for the rows of one scope.
+
+        Iterative, so that deep nesting cannot overflow the stack.
+        """
         stack: list[_Scope] = [(start, end, definitions, kind, header, header, node)]
         while stack:
             start, end, definitions, kind, header, inner, node = stack.pop()
@@ -223,7 +231,7 @@ class _Cutter:
             stack.extend(reversed(todo))
 
     def _scope(self, header: str, definition: _Definition) -> str:
-        """Return the header of what lies inside a definition: the outer header and the definition's own line."""
+        """Return the header of the code inside a definition: the outer header, then the definition's own line."""
         row = definition.node.start_point.row
         last = max(min(definition.body, definition.end), row + 1)
         for number in range(row, last):  # a decorated definition begins with its decorators
@@ -239,7 +247,10 @@ class _Cutter:
     def _split(
         self, start: int, end: int, kind: ChunkKind, header: str, inner: str, node: tree_sitter.Node
     ) -> Iterator[_Piece]:
-        """Split rows without definitions of their own: imports from the rest, and long runs between statements."""
+        """Split rows that contain no definition.
+
+        Imports get a chunk of their own, and long runs are cut between statements.
+        """
         if kind == "block" and (imports := [r for r in self._imports if start <= r[0] and r[1] <= end]):
             first, last = imports[0][0], max(r[1] for r in imports)
             parts: tuple[tuple[int, int, ChunkKind], ...]
@@ -268,7 +279,10 @@ class _Cutter:
         yield at, end, kind, header if at == start else inner
 
     def _borders(self, node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
-        """Map each row at which a statement begins to its depth, looking only into nodes that may need a cut."""
+        """Map each row at which a statement begins to the statement's depth.
+
+        Only nodes that are long enough to need a cut are searched.
+        """
         borders: dict[int, int] = {}
         level = [node]
         for depth in range(MAX_DEPTH):
@@ -285,9 +299,10 @@ class _Cutter:
         return borders
 
     def _children_between(self, parent: tree_sitter.Node, start: int, end: int) -> Sequence[_Child]:
-        """Return the named children of a node that reach into some rows; a file's root is asked for each of its parts.
+        """Return the named children of a node that overlap some rows, which are sorted by their rows.
 
-        They are in the order of their rows, so they are found without looking at the others.
+        The children of a node are listed once, because the root is searched for each part of a file. Bisection finds
+        those that overlap.
         """
         children = self._children.get(parent.id)
         if children is None:
@@ -298,14 +313,14 @@ class _Cutter:
         return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-        """Join neighbours of one scope while they stay small; lines without a word go with what precedes them."""
+        """Merge neighbors of one scope while they are small. Lines without a word join the piece before them."""
         limit = self._chunking.merge_lines
         held: _Piece | None = None
         for start, end, kind, header in pieces:
             if held is None:
                 held = (start, end, kind, header)
                 continue
-            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # or closing brackets
+            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # no words: blank, or only brackets
             together = header == held[3] and end - held[0] <= limit and "imports" not in (kind, held[2])
             if blank:
                 held = (held[0], end, held[2], held[3])
@@ -319,13 +334,13 @@ class _Cutter:
 
 
 def _end_row(node: tree_sitter.Node) -> int:
-    """Return the row after a node's last row; some nodes end at column 0 of the line that follows them."""
+    """Return the row after a node's last row. Some nodes end at column 0 of the line that follows them."""
     row, column = node.end_point
     return row if column == 0 and row > node.start_point.row else row + 1
 
 
 def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
-    """Turn definitions sorted by (start, -end) into a forest; one that crosses its parent's end is clipped."""
+    """Turn definitions sorted by (start, -end) into a forest. A definition that ends after its parent is clipped."""
     top: list[_Definition] = []
     open_: list[_Definition] = []
     for definition in definitions:
@@ -341,17 +356,20 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
 
 
 def _is_beyond_repair(root: tree_sitter.Node) -> bool:
-    """Tell whether the parser has given a large part of a text up."""
+    """Return whether the parser gave up on a large part of a text."""
     todo = [root] if root.has_error else []
     while todo:
         node = todo.pop()
-        if node.is_error and node.child_count > MOST_ERRORS:
+        if node.is_error and node.child_count > MAX_ERRORS:
             return True
         todo.extend(child for child in node.children if child.has_error)
     return False
 
 
 def _best_border(borders: dict[int, int], at: int, limit: int) -> int | None:
-    """Choose the cut in (at, at + limit]: the shallowest border that leaves a part of some size, then the latest."""
+    """Return the best row in (at, at + limit] to cut at, or None.
+
+    The part before the cut has at least a third of `limit` lines. Shallow borders are preferred, then late ones.
+    """
     inside = [row for row in range(at + max(limit // 3, 1), at + limit + 1) if row in borders]
     return min(inside, key=lambda row: (borders[row], -row), default=None)

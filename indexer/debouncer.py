@@ -12,14 +12,14 @@ from pathlib import Path
 
 from indexer.locations import FileKey
 
-QUIET = 0.02  # seconds without a further change before a few files are looked at
+QUIET = 0.02  # seconds without a further change before a small number of files is processed
 LATEST = 0.10  # seconds after the first change, even if changes continue
-MANY = 100  # paths from which on the longer times hold
+MANY = 100  # paths; from this many on, the longer times apply
 MANY_QUIET, MANY_LATEST = 0.25, 3.0
 
 
 class Debouncer:
-    """Changed paths, collected until they are due together."""
+    """Collects changed paths until they are due for processing."""
 
     def __init__(self, quiet: float = QUIET, latest: float = LATEST) -> None:
         self._quiet, self._latest = quiet, latest
@@ -37,7 +37,7 @@ class Debouncer:
         self._paths[path] = None
 
     def due(self) -> float:
-        """Return the time at which the collected paths are due; infinite if there are none."""
+        """Return the time at which the collected paths are due, or infinity if there are none."""
         if not self._paths:
             return float("inf")
         many = len(self._paths) >= MANY
@@ -45,7 +45,7 @@ class Debouncer:
         return min(self._last + quiet, self._first + latest)
 
     def take(self, now: float) -> list[str]:
-        """Remove and return the paths, oldest first, if they are due; else return an empty list."""
+        """Remove and return the paths, oldest first, if they are due. Otherwise return an empty list."""
         if now < self.due():
             return []
         paths, self._paths = list(self._paths), {}
@@ -53,10 +53,10 @@ class Debouncer:
 
 
 def files_in_deleted(paths: Set[str], keys: Collection[FileKey]) -> list[FileKey]:
-    """Return which files were, at any depth, in a directory among `paths` (absolute, POSIX).
+    """Return the files of `keys` that were, at any depth, in a directory among `paths` (absolute, POSIX).
 
-    An event names a deleted directory, not the files in it. Most deleted paths are temporary files, so this compares
-    directories, of which there are fewer than files.
+    The event for a deleted directory does not name the files in it. Most deleted paths are temporary files, so this
+    function compares directories, which are fewer than files.
     """
     roots = {root: Path(root).as_posix().rstrip("/") for root in {root for root, _ in keys}}
     directories = {(root, path.rpartition("/")[0]) for root, path in keys}

@@ -1,9 +1,10 @@
-"""A file as the index holds it: its text once, and where the chunks lie in it.
+"""A file as the index stores it: its text once, and the positions of its chunks in it.
 
-Chunks are made only when a query hits them. A million lines are some 90,000 chunks, and as many Python objects with a
-string each would cost more memory than the text itself and make every full garbage collection a pause that a person
-typing feels. So a document is a handful of flat buffers, and so are the `Terms` the inverted index is built from.
-Both travel between processes and into the cache as plain bytes: unpickling somebody's cache file would run its code.
+A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. As many Python
+objects, each with its own string, would cost more memory than the text itself, and would make every full garbage
+collection long enough to delay typing. So a document is a small number of flat buffers, and so are the `Terms` that the
+inverted index is built from. Both travel between processes and into the cache as plain bytes, never as pickles, because
+unpickling a manipulated cache file would run its code.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _HEAD = struct.Struct("<6I")
 
 
 class DamagedRecord(ValueError):
-    """The bytes are not a record that this version wrote."""
+    """The bytes are not a record that this version of the program wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One file's text (UTF-8, LF line ends) and its chunks.
 
-    `spans` is an int32 array of shape (chunks, 6), columns as named above; `names` has a line of JSON a chunk,
-    [header, [symbol, …]], read only when the chunk is asked for.
+    `spans` is an int32 array of shape (chunks, 6); the constants above name its columns. `names` has one line of JSON
+    for each chunk, [header, [symbol, …]], which is parsed only when the chunk is made.
     """
 
     root: str
@@ -51,7 +52,7 @@ class Document:
         return len(self.spans)
 
     def chunk(self, number: int) -> Chunk:
-        """Make the chunk with this number (order of lines, from 0)."""
+        """Make the chunk with this number. Chunks are numbered from 0 in the order of their lines."""
         return self._make(number, self.names.split(b"\n", number + 1)[number])
 
     def chunks(self) -> Iterator[Chunk]:
@@ -67,10 +68,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the inverted index needs of a document's chunks, concatenated in their order.
+    """What the inverted index needs of a document's chunks, concatenated in the order of the chunks.
 
-    `words` and `counts` hold each chunk's distinct words and how often they stand in it (at most 255);
-    `word_ends[i]` is where chunk i ends in them. `symbols`, `symbol_ends`: the names each chunk defines.
+    `words` has each chunk's distinct words, and `counts` how often each word occurs in its chunk (at most 255).
+    `word_ends[i]` is the end of chunk i in both. `symbols` has the names that each chunk defines, and `symbol_ends` the
+    ends of the chunks in it.
     """
 
     words: NDArray[np.uint64]
@@ -82,13 +84,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """A file ready to be indexed."""
+    """What the index stores of one file."""
 
     document: Document
     terms: Terms = field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """Serialise all but root and path, under which the caller files it."""
+        """Serialize everything but root and path, which the caller uses as the key of the record."""
         document, terms = self.document, self.terms
         parts = (
             document.text,
@@ -102,7 +104,7 @@ class Extract:
 
     @classmethod
     def from_bytes(cls, root: str, path: str, record: bytes) -> Extract:
-        """Read what `to_bytes` wrote. Raises DamagedRecord."""
+        """Parse what `to_bytes` wrote. Raises DamagedRecord."""
         try:
             return cls._read(root, path, record)
         except (struct.error, ValueError) as error:

@@ -1,4 +1,4 @@
-"""From a file's text to what the index stores of it: a pure function, so that any process may run it."""
+"""Turn a file's text into what the index stores of it. A pure function, so any process can run it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from indexer.secrets import secret_spans
 from indexer.windows import Span
 from indexer.words import key, word_counts
 
-_MIN_PREFIX = 6  # characters from which on the beginning of a secret is one
+_MIN_PREFIX = 6  # characters; a shorter beginning of a secret gives nothing away
 
 
 def extract(text: str, language: Language | None, chunking: Chunking, *, root: str, path: str) -> Extract:
     """Cut a text into chunks and count their words.
 
-    A chunk that holds something like a secret, or a part of one, is stored, so that every line has a chunk, but marked
-    as withheld: no search returns it.
+    A chunk that contains a part of something like a secret is stored, so that every line has a chunk, but it is marked
+    as withheld and no search returns it.
     """
     text = text.replace("\r\n", "\n")
     cuts = spans(text, language, chunking)
@@ -59,7 +59,7 @@ def extract(text: str, language: Language | None, chunking: Chunking, *, root: s
 
 
 def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str], language: str) -> list[bool]:
-    """Tell of each chunk whether a secret reaches into its lines or is shown by its header."""
+    """Return for each chunk whether a part of a secret is in its lines or in its header."""
     found = list(secret_spans(text, language))
     if not found:
         return [False] * len(cuts)
@@ -75,7 +75,7 @@ def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str], language: s
 
 
 def _header_shows(header: str, secret: str) -> bool:
-    """Tell whether a secret is in a header, one of whose lines may be cut within it."""
+    """Return whether a secret is in a header. A header line is cut at a maximum length, possibly inside the secret."""
     if secret[:_MIN_PREFIX] not in header:
         return False
     beginnings = tuple(secret[:length] for length in range(_MIN_PREFIX, min(len(secret), HEADER_COLUMNS)))

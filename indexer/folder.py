@@ -1,4 +1,4 @@
-"""One workspace folder on the disk: its rules and its saved index."""
+"""One workspace folder on disk: its rules and its saved index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexer.worker import Outcome
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A file as it was when the index was saved; `extract` is None if its content kept it out."""
+    """A file as it was when the index was saved. `extract` is None if the file was left out for its content."""
 
     entry: Entry
     digest: bytes
@@ -24,7 +24,7 @@ class LoadedFile:
 
 
 class Folder:
-    """The rules of a folder and, if there is a cache, its store. `load` to `close` run on the index's disk thread."""
+    """The rules and the store (if there is a cache) of a folder. `load` to `close` run on the index's disk thread."""
 
     def __init__(self, root: Path, settings: IndexSettings, cache_dir: Path | None) -> None:
         self.root = root
@@ -35,15 +35,15 @@ class Folder:
 
     @property
     def store_file(self) -> str:
-        """Where the saved index lies, for the workers to read; "" if there is none."""
+        """Path of the saved index, which the workers read; "" if there is none."""
         store = self._store
         return "" if store is None else str(store.file)
 
     def is_rule(self, path: str) -> bool:
-        """Tell whether a change of this file changes what is indexed."""
+        """Return whether a change of this file changes which files are indexed."""
         return path.rpartition("/")[2] in (*IGNORE_FILES, ".gitmodules") or f"/{path}".endswith("/.git/info/exclude")
 
-    def renew_rules(self) -> None:
+    def reload_rules(self) -> None:
         """Read the ignore files again."""
         self.rules = Rules(self.root, self._settings)
 
@@ -63,10 +63,10 @@ class Folder:
     def scan(
         self, inner: tuple[str, ...], on_directory: Callable[[str], None], stopped: Callable[[], bool]
     ) -> tuple[list[Entry], list[Reason]]:
-        """Return the files that belong into the index, and what could not be read on the way.
+        """Return the files that belong in the index, and the problems met while listing them.
 
-        `inner` are workspace folders inside this one, as the beginnings of paths ("pkg/"); what is in them is theirs.
-        For the other arguments see `Rules.walk`.
+        `inner` has the workspace folders inside this one, as prefixes of relative paths ("pkg/"); files in them are
+        skipped. For the other arguments see `Rules.walk`.
         """
         problems: list[Reason] = []
         walk = self.rules.walk(problems.append, on_directory=on_directory, stopped=stopped)
@@ -74,22 +74,22 @@ class Folder:
         return entries, problems
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
-        """Save what the workers found."""
+        """Save the workers' results."""
         if self._store is not None:
             self._store.save(outcomes)
 
     def forget(self, paths: Sequence[str]) -> None:
-        """Forget files that left the index."""
+        """Delete files from the saved index."""
         if self._store is not None:
             self._store.forget(paths)
 
     def compact(self) -> None:
-        """Drop saved content that nothing uses."""
+        """Delete saved content that no file uses."""
         if self._store is not None:
             self._store.compact()
 
     def interrupt(self) -> None:
-        """End what the store is doing, if that takes long. Any thread may call this."""
+        """Interrupt a long operation of the store. Any thread may call this."""
         if (store := self._store) is not None:
             store.interrupt()
 
@@ -103,5 +103,5 @@ class Folder:
         try:
             extract = Extract.from_bytes(str(self.root), path, record) if record else None
         except DamagedRecord:
-            return None  # it will be read again
+            return None  # the file will be read again
         return LoadedFile(Entry(path, mtime_ns, size), digest, extract)

@@ -1,6 +1,6 @@
-"""What git's own files say about a directory: where repositories begin, linked worktrees, submodules, settings.
+"""Read git's own files about a directory: the tops of repositories, linked worktrees, submodules, settings.
 
-Nothing here runs `git`: it may not be installed, and a scan asks about thousands of directories.
+No function runs `git`: it may not be installed, and a scan asks about thousands of directories.
 """
 
 from __future__ import annotations
@@ -15,26 +15,32 @@ _ESCAPES = {"n": "\n", "t": "\t", "b": "\b"}
 
 
 def is_repository(directory: Path) -> bool:
-    """Tell whether a directory is the top of a repository, a submodule or a linked worktree."""
+    """Return whether a directory is the top of a repository, a submodule or a linked worktree."""
     return os.path.lexists(directory / ".git")
 
 
 def is_linked_worktree(directory: Path) -> bool:
-    """Tell whether a directory was made by `git worktree add`: its `.git` is a file that names a worktree."""
+    """Return whether a directory was made by `git worktree add`.
+
+    The `.git` of such a directory is a file that names a worktree.
+    """
     target = _gitdir_of_file(directory / ".git")
     if target is None:
         return False
-    # A worktree whose repository has moved or is not mounted still says by its path what it is.
+    # If the repository was moved or is not mounted, the path still shows that this is a worktree.
     return target.parent.name == "worktrees" or (target / "commondir").exists()
 
 
 def top_of(directory: Path) -> Path | None:
-    """Return the top of the repository that a directory is in, None if it is in none."""
+    """Return the top directory of the repository that contains a directory, or None."""
     return next((at for at in (directory, *directory.parents) if is_repository(at)), None)
 
 
 def common_directory(top: Path) -> Path:
-    """Return the directory with a repository's settings, shared by its worktrees (`.git` in most repositories)."""
+    """Return the directory with a repository's settings, which all its worktrees share.
+
+    For most repositories it is `.git`.
+    """
     target = _gitdir_of_file(top / ".git")
     if target is None:
         return top / ".git"
@@ -54,7 +60,10 @@ def submodules_of(top: Path) -> frozenset[str]:
 
 
 def settings_of(top: Path | None) -> dict[str, str]:
-    """Return git's settings for a repository (None: outside of any) by lower-case name, such as "core.ignorecase"."""
+    """Return the git settings that apply in a repository, by lower-case name such as "core.ignorecase".
+
+    With `top` None, return the settings that apply outside of repositories.
+    """
     files = [Path("/etc/gitconfig")]
     if (named := os.environ.get("GIT_CONFIG_GLOBAL")) is not None:
         files.append(Path(named))
@@ -66,7 +75,7 @@ def settings_of(top: Path | None) -> dict[str, str]:
 
 
 def config_home() -> Path:
-    """Return the folder of the user's settings, as git looks for it."""
+    """Return the directory of the user's settings that git uses."""
     return expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
 
 
@@ -76,9 +85,9 @@ def expanded(path: str) -> Path:
 
 
 def read_regular(file: Path, *, follow: bool = True) -> bytes | None:
-    """Return the content of a regular file; None if it is anything else, which may block (a pipe), or unreadable.
+    """Return the content of a regular file, or None for anything else (reading a pipe may block) and on errors.
 
-    Git does not follow a symbolic link to an ignore file within the working tree: `follow` is False for those.
+    Git does not follow a symbolic link to an ignore file inside the working tree. `follow` is False for those files.
     """
     try:
         if not stat.S_ISREG((file.stat() if follow else file.lstat()).st_mode):
@@ -89,7 +98,7 @@ def read_regular(file: Path, *, follow: bool = True) -> bytes | None:
 
 
 def _gitdir_of_file(file: Path) -> Path | None:
-    """Return the directory that a `.git` file names; None if it is not such a file."""
+    """Return the directory that a `.git` file names, or None if `file` is no such file."""
     data = read_regular(file) or b""
     if not data.startswith(b"gitdir:"):
         return None
@@ -118,7 +127,7 @@ def _read_config(file: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _value(text: str) -> str:
-    """Return a value without its comment, quotes and escapes."""
+    """Return a configuration value without its comment, quotes and escapes."""
     value, quoted, kept = "", False, 0
     characters = iter(text.strip())
     for character in characters:

@@ -1,12 +1,12 @@
 r"""Match paths against the patterns of one ignore file, exactly as git does.
 
 Git compares bytes, not characters: `na?ve.py` does not match `naïve.py`, whose ï has two bytes. So patterns become
-regular expressions over bytes, and some peculiarities of git's code are kept on purpose (`dir.c` and `wildmatch.c` of
-git 2.39; `tests/indexer/test_ignore_against_git.py` compares with git itself). The `pathspec` library decides
-otherwise about whitelists (`*`, `!*/`), `**/`, POSIX classes and non-ASCII names.
+regular expressions over bytes. They also reproduce some peculiarities of git's code (`dir.c` and `wildmatch.c` of git
+2.39); `tests/indexer/test_ignore_against_git.py` compares the results with git itself. The `pathspec` library differs
+from git for whitelists (`*`, `!*/`), `**/`, POSIX classes and non-ASCII names.
 
-Consecutive patterns with the same sign are combined, because a scan asks about every entry of every directory. A path
-matches only itself: a scan never enters an ignored directory, so nothing asks about the files in one.
+Consecutive patterns with the same sign are combined, because a scan matches every entry of every directory. A pattern
+matches only the path itself, not the files in a directory that it matches: a scan never enters an ignored directory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pattern:
     literal: bytes = b""
 
     def matches(self, path: _Path, flags: re.RegexFlag) -> bool:
-        """Tell whether the pattern matches a path."""
+        """Return whether the pattern matches a path."""
         if self.directories_only and not path.is_directory:
             return False
         return re.match(self.regex, path.name if self.by_name else path.relative, flags) is not None
@@ -72,7 +72,7 @@ class _Path:
 
 
 class _Matcher:
-    """Several patterns, of which it does not matter which one matches."""
+    """Several patterns combined. It tells whether any of them matches, not which one."""
 
     def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
         folds_case = bool(flags & re.IGNORECASE)
@@ -122,7 +122,10 @@ class Patterns:
         self._groups = [_Group(group, self._flags) for group in reversed(groups)]
 
     def decide(self, path: str) -> bool | None:
-        """Tell whether a path (of a directory: with "/" at the end) is ignored; None if no pattern matches it."""
+        """Return whether a path is ignored, or None if no pattern matches it.
+
+        A directory's path ends in "/".
+        """
         relative = self._relative(path)
         if relative is not None:
             for group in self._groups:
@@ -131,7 +134,7 @@ class Patterns:
         return None
 
     def deciding(self, path: str) -> Pattern | None:
-        """Return the pattern that decides about a path: the last one that matches."""
+        """Return the last pattern that matches a path, which is the one that decides."""
         relative = self._relative(path)
         if relative is None:
             return None
@@ -143,7 +146,7 @@ class Patterns:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """Return the lines of an ignore file: only LF ends a line, and one CR before it and a leading BOM are dropped."""
+    """Split an ignore file into lines. Only LF ends a line; a CR before it and a leading BOM are dropped."""
     return [line.removesuffix(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
 
 
@@ -153,7 +156,7 @@ def _union(regexes: Iterable[bytes], flags: re.RegexFlag) -> re.Pattern[bytes] |
 
 
 def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
-    """Parse one line; None for a comment, and for a pattern that can match nothing."""
+    """Parse one line. Return None for a comment and for a pattern that can match nothing."""
     text = _without_trailing_spaces(line.partition(b"\0")[0])
     if not text or text.startswith(b"#"):
         return None
@@ -171,8 +174,8 @@ def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
         pattern, prefix = pattern[1:], max(prefix - 1, 0)
         if not pattern:
             return None
-    # Git compares the part before the first wildcard first, and then matches the rest as a pattern of its own: in
-    # `foo**/bar` the `**` is at the beginning of a pattern, so it does match slashes.
+    # Git first compares the part before the first wildcard, then matches the rest as a separate pattern. So in
+    # `foo**/bar` the `**` begins a pattern and matches slashes.
     start = 0 if by_name else prefix
     tokens = _tokens(pattern[start:], slashes=not by_name)
     if tokens is None:
@@ -193,17 +196,17 @@ def _literal_length(pattern: bytes) -> int:
     return next((at for at, byte in enumerate(pattern) if byte in _GLOB_SPECIAL), len(pattern))
 
 
-# What a pattern consists of: regular expressions of one byte each, and these three.
+# A pattern's tokens are these three, and regular expressions that match one byte.
 _STAR = b"*"  # any bytes but slashes
 _DEEP = b"**"  # any bytes
 _DEEP_SLASH = b"**/"  # nothing, or any bytes up to a slash
 
 
 def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
-    """Split a pattern into tokens; None if it is malformed, in which case it matches nothing.
+    """Split a pattern into tokens. Return None if it is malformed; a malformed pattern matches nothing.
 
-    `slashes` tells whether the pattern is matched against a path. If it is matched against a base name, no star can
-    meet a slash, so `**` means the same as `*`.
+    `slashes` says whether the pattern is matched against a path. In a base name, no star can match a slash, so `**`
+    means the same as `*`.
     """
     tokens: list[bytes] = []
     at = 0
@@ -244,10 +247,11 @@ def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
 
 
 def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
-    """Join tokens so that the time to match is not exponential in the number of stars.
+    """Join tokens into a regular expression whose running time is not exponential in the number of stars.
 
-    For a star that another star follows, the first match of what lies between them is as good as any later one. A
-    lookahead with a back reference (Python 3.10 has no atomic groups) keeps the regular expression from trying more.
+    When another star follows a star, the first match of the tokens between them is as good as any later one. A
+    lookahead with a back reference (Python 3.10 has no atomic groups) keeps the regular expression from trying the
+    later ones.
     """
     parts: list[bytes] = []
     at = 0
@@ -276,14 +280,14 @@ def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
 
 
 def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
-    """Parse a bracket expression whose "[" is before `at`; return its regular expression and where it ends.
+    """Parse a bracket expression whose "[" is before `at`. Return its regular expression and the offset of its end.
 
     Return None if it is malformed.
     """
     negated = pattern[at : at + 1] in (b"!", b"^")
     at += negated
     members: set[int] = set()
-    previous = 0  # the byte that a range may begin with; 0 if none can
+    previous = 0  # the byte that can begin a range; 0 if none can
     first = True
     while first or pattern[at : at + 1] != b"]":
         first = False

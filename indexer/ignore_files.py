@@ -1,9 +1,9 @@
 """The ignore files that apply to a workspace folder: `.gitignore`, `.repoformerignore` and git's own exclude files.
 
-The strongest comes first: the ignore file nearest to a path, then those of the directories above it, then the
-repository's `info/exclude`, then the user's `core.excludesFile`. Git judges a repository inside the folder (a
-submodule, a clone) by its own ignore files, so a `.gitignore` outside of it does not apply to the files in it. A
-`.repoformerignore` does: the user wrote it for this index.
+The first file with a matching pattern decides: the ignore file nearest to a path, then those of the directories above
+it, then the repository's `info/exclude`, then the user's `core.excludesFile`. For a repository inside the folder (a
+submodule, a clone), git uses only the ignore files in that repository, so a `.gitignore` outside of it does not apply
+to its files. A `.repoformerignore` does apply, because the user wrote it for this index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IGNORE_FILES = (GIT_IGNORE, OWN_IGNORE)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the ignore files say about a path, and the pattern that says it."""
+    """What the ignore files say about a path, and the pattern that says so."""
 
     ignores: bool
     source: str
@@ -30,10 +30,10 @@ class Decision:
 
 
 class IgnoreFiles:
-    """The ignore files of one workspace folder. Reads each of them once: make a new object when one changes.
+    """The ignore files of one workspace folder. Each is read once: make a new object when one of them changes.
 
-    `submodules` has the paths of the submodules that are known so far. Git tracks them, so no ignore file of the
-    repository around them leaves them out.
+    `submodules` has the paths of the submodules found so far. Git tracks submodules, so no ignore file of the outer
+    repository leaves them out.
     """
 
     def __init__(self, root: Path) -> None:
@@ -48,7 +48,7 @@ class IgnoreFiles:
         self._user_file = git.expanded(named) if named else git.config_home() / "git" / "ignore"
         self._excludes = self._exclude_files(top, lead=lead)
         self._in_directory: dict[str, tuple[Patterns | None, Patterns | None]] = {}
-        self._repositories: dict[str, list[Patterns]] = {}  # those inside the folder, and their exclude files
+        self._repositories: dict[str, list[Patterns]] = {}  # the exclude files of each repository inside the folder
         self._plain_directories: set[str] = set()
         inside = f"{lead}/" if lead else ""
         self.submodules = {
@@ -56,9 +56,9 @@ class IgnoreFiles:
         }
 
     def decide(self, path: str) -> Decision | None:
-        """Return what the ignore files say about a path relative to the root; None if they do not mention it.
+        """Return what the ignore files say about a path relative to the root, or None if no pattern matches it.
 
-        A directory's path ends in "/". Only the path itself is judged, not the directories that it is in.
+        A directory's path ends in "/". Only the path itself is matched, not its parent directories.
         """
         for patterns in self._chain(path):
             decision = patterns.decide(path)
@@ -69,13 +69,13 @@ class IgnoreFiles:
         return None
 
     def leads_to_submodule(self, directory: str) -> bool:
-        """Tell whether a directory (path ends in "/") contains a submodule."""
+        """Return whether a directory (path ends in "/") contains a submodule."""
         return any(f"{path}/".startswith(directory) for path in self.submodules)
 
     def enter(self, directory: str) -> bool:
-        """Take in a directory (path ends in "/"); False if it is a linked worktree, which is a second copy of files.
+        """Register a directory (path ends in "/"); return False for a linked worktree, which is a second copy of files.
 
-        Ask this before asking about what is in the directory.
+        Call this before calling `decide` for paths in the directory.
         """
         name = directory[:-1]
         if name in self._plain_directories:
@@ -90,9 +90,9 @@ class IgnoreFiles:
         return not git.is_linked_worktree(at)
 
     def _chain(self, path: str) -> Iterator[Patterns]:
-        """Yield the ignore files that apply to a path, the strongest first."""
+        """Yield the ignore files that apply to a path, the one that takes precedence first."""
         directory = path.rstrip("/").rpartition("/")[0]
-        repository: str | None = None  # the innermost one inside the folder that the path is in
+        repository: str | None = None  # the innermost repository (inside the folder) that contains the path
         while True:
             own, gits = self._read_inside(directory)
             if own is not None:
@@ -135,7 +135,7 @@ class IgnoreFiles:
 def read_patterns(
     file: Path, *, base: str = "", lead: str = "", ignore_case: bool = False, follow: bool = True
 ) -> Patterns | None:
-    """Read an ignore file; None if there is none, it cannot be read, or it has no pattern."""
+    """Read an ignore file. Return None if it does not exist, cannot be read, or has no pattern."""
     data = git.read_regular(file, follow=follow)
     if not data:
         return None

@@ -1,8 +1,8 @@
-"""File system events on Linux: one inotify watch for each directory that the index reads, and no other.
+"""File system events on Linux: one inotify watch for each directory that the index reads.
 
-A recursive watch of a workspace would also take a watch for every directory of `node_modules` and of build output,
-and the system has a limit for all programs of a user together. So the scan that lists a directory adds its watch,
-just before listing it: no change between the two is lost.
+A recursive watch of a workspace would also use a watch for every directory of `node_modules` and of build output, and
+Linux limits the number of watches for all programs of a user together. So the scan that lists a directory adds its
+watch, just before listing it, so that no change between the two is missed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MASK = (
     | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
 )  # fmt: skip
 _GONE = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
-_WAKE_MS = 200  # how soon the thread notices that it must end
+_POLL_MS = 200  # the interval at which the thread checks whether to stop
 
 
 class InotifyEvents:
-    """Watches directories below some roots; `on_change` is called on a thread of its own, with absolute paths.
+    """Watches directories below some roots. Calls `on_change` on its own thread, with absolute paths.
 
     Raises OSError if the system has no inotify instance left.
     """
@@ -43,14 +43,14 @@ class InotifyEvents:
         self._thread.start()
 
     def set_roots(self, roots: list[str]) -> None:
-        """Watch below these directories (real paths) only. The watches themselves are added by `watch`."""
+        """Watch only below these directories (real paths). `watch` adds the watches themselves."""
         with self._lock:
             self._problems = {root: self._problems.get(root, "") for root in roots}
             outside = [wd for wd, at in self._directories.items() if not any(_is_below(at, root) for root in roots)]
         self._remove(outside)
 
     def watch(self, root: str, directory: str) -> None:
-        """Watch a directory (real path) of a root, which is about to be listed."""
+        """Watch a directory (real path) of a root. Call this just before listing the directory."""
         problem = self._problems.get(root)
         if problem is None or problem == LIMIT:
             return
@@ -65,11 +65,11 @@ class InotifyEvents:
                 self._problems[root] = ""
 
     def problem(self, root: str) -> str:
-        """Return why the events of a root are not complete, "" if they are."""
+        """Return why the events of a root are incomplete, or "" if they are complete."""
         return self._problems.get(root, "")
 
     def stop(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._stopping.set()
         self._thread.join(1.0)
         with contextlib.suppress(OSError):
@@ -78,7 +78,7 @@ class InotifyEvents:
     def _failed(self, root: str, directory: str, error: OSError | ValueError) -> None:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.ENOMEM):
-            # The watches it has so far are of little use, and other programs need some of the rest.
+            # Watches for only a part of the root are of little use, and other programs need watches too.
             with self._lock:
                 self._problems[root] = LIMIT
                 others = [other for other in self._problems if other != root]
@@ -90,12 +90,13 @@ class InotifyEvents:
             self._remove(wds)
         elif directory == root:
             self._problems[root] = MISSING if number in (errno.ENOENT, errno.ENOTDIR) else str(error)
-        # Else it vanished, in which case its parent has an event, or it cannot be read, in which case it is not listed.
+        # Otherwise the directory was deleted, which gives an event for its parent, or it cannot be read, and so it
+        # cannot be listed either.
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                events = self._inotify.read(timeout=_WAKE_MS)
+                events = self._inotify.read(timeout=_POLL_MS)
             except (OSError, ValueError):
                 return
             paths: dict[str, None] = {}
@@ -105,7 +106,7 @@ class InotifyEvents:
                 self._on_change(list(paths))
 
     def _take(self, wd: int, mask: int, name: str, paths: dict[str, None]) -> None:
-        """Add to `paths` what an event says has changed."""
+        """Add to `paths` the paths that an event says have changed."""
         if mask & flags.Q_OVERFLOW:  # events were lost: any directory may have changed
             paths.update(dict.fromkeys(self._problems))
             return
@@ -126,7 +127,7 @@ class InotifyEvents:
         path = os.path.join(directory, name)  # noqa: PTH118
         paths[path] = None
         if mask & flags.ISDIR and mask & flags.MOVED_FROM:
-            # Its watches would go on under the old names. The scan of where it went adds them again.
+            # The watches would report the old names. The scan of the new directory adds them again.
             with self._lock:
                 moved = [wd for wd, at in self._directories.items() if _is_below(at, path)]
             self._remove(moved)

@@ -1,7 +1,7 @@
-"""A thread that does jobs one after the other, and that the end of the program does not wait for.
+"""A thread that runs jobs one after the other, and that does not delay the end of the program.
 
-`concurrent.futures` would: its threads are joined when the interpreter exits, even if one reads a disk that does not
-answer.
+`concurrent.futures` would delay it: the interpreter joins its threads at exit, even if one of them reads a disk that
+does not respond.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class JobThread:
-    """Does jobs in the order in which they were submitted. A job that raises is logged, and the next one follows."""
+    """Runs jobs in the order in which they were submitted.
+
+    An error that a job raises is logged, and the next job runs.
+    """
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -30,7 +33,7 @@ class JobThread:
         self._jobs.put(job)
 
     def close(self, seconds: float) -> bool:
-        """Let the jobs that are queued end, for some seconds at most; tell whether they did."""
+        """Wait up to `seconds` for the queued jobs; return whether they have all run."""
         self._jobs.put(None)
         with self._lock:
             if self._thread.ident is None:

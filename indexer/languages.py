@@ -1,10 +1,10 @@
-"""The language table: one row a language says everything the project knows about it.
+"""The language table: one row for each language, with everything that the project knows about it.
 
-A row names the file endings, the line comment (prompts show retrieved code as comments), the language ids (those of
-LSP, and what Vim, Emacs, Helix and Sublime Text send), and where the grammar comes from. What a function, a class or an
-import looks like is a tree-sitter query in `queries`.
-Adding a language is one row and, if it has a grammar, one query. Grammars load on first use: a process that never
-meets Scala never loads it. A row without a grammar still gets the paper's line windows and a comment prefix.
+A row names the file extensions, the line comment prefix (prompts show retrieved code as comments), the language ids
+(those of LSP, and those that Vim, Emacs, Helix and Sublime Text send), and the source of the grammar. A tree-sitter
+query in `queries` says what a function, a class or an import looks like. To add a language, add a row and, if the
+language has a grammar, a query. Grammars load on first use, so a process loads only the grammars of the languages it
+reads. Files of a language without a grammar are cut into the paper's line windows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 class Language:
     """One row of the table.
 
-    `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the wheel
-    that brings the tree-sitter grammar, "" where there is none; `query` names one or more files in `queries/`,
-    separated by spaces.
+    `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the package
+    with the tree-sitter grammar, or "". `query` names one or more files in `queries/`, separated by spaces.
     """
 
     id: str
@@ -114,13 +113,13 @@ _ROWS = (
              lsp_ids=("docker",)),
 )  # fmt: skip
 
-SHEBANG_LENGTH = 256  # bytes that are read of a file to know its interpreter
+SHEBANG_LENGTH = 256  # bytes read from the beginning of a file to find its interpreter
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType({row.id: row for row in _ROWS})
 
 _BY_EXTENSION = {ending: row for row in _ROWS for ending in row.extensions}
 _BY_FILENAME = {name.lower(): row for row in _ROWS for name in row.filenames}
-# `Dockerfile.dev` and `Makefile-old` are of the kind of their first part, unless their ending says something else.
+# `Dockerfile.dev` and `Makefile-old` have the language of their first part, unless their extension says otherwise.
 _VARIANT = re.compile(rf"({'|'.join(map(re.escape, _BY_FILENAME))})[.-].+", re.IGNORECASE)
 _OTHER_ENDINGS = frozenset((
     ".md", ".rst", ".txt", ".html", ".json", ".yml", ".yaml", ".toml", ".xml", ".lock", ".log", ".bak", ".orig",
@@ -143,10 +142,10 @@ _BY_LSP_ID = {name: row for row in _ROWS for name in (row.id, *row.lsp_ids)}
 
 
 def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Language | None:
-    """Return the language of a file, or None for text the table does not know.
+    """Return the language of a file, or None if the table has no row for it.
 
-    The client's language id (`lsp_id`) counts more than the file's ending: the user may have set that `.inc` is PHP.
-    The first line of `text` counts if the name has no ending.
+    The client's language id (`lsp_id`) takes precedence over the file's extension, because the user may have configured
+    that `.inc` is PHP. The first line of `text` counts only if the name has no extension.
     """
     if known := _BY_LSP_ID.get(lsp_id.lower()):
         return known
@@ -163,7 +162,7 @@ def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Langu
 
 @cache
 def grammar_of(language_id: str) -> tree_sitter.Language | None:
-    """Load a language's grammar (once a process); None where the table has none or its wheel is not installed."""
+    """Load a language's grammar, once per process. Return None if it has no grammar or its package is not installed."""
     row = LANGUAGES.get(language_id)
     if row is None or not row.grammar:
         return None
@@ -179,10 +178,10 @@ def grammar_of(language_id: str) -> tree_sitter.Language | None:
 
 @cache
 def query_of(language_id: str) -> tree_sitter.Query | None:
-    """Compile a language's query (once a process).
+    """Compile a language's query, once per process. Return None if the language has no grammar.
 
-    Captures: `@function`, `@class` (with `@name`, and `@body` where the field is not called `body`), `@import`, and
-    `@symbol` for other names a file defines.
+    Captures: `@function` and `@class` (with `@name`, and `@body` if the body is not the field `body`), `@import`, and
+    `@symbol` for other names that a file defines.
     """
     grammar = grammar_of(language_id)
     if grammar is None:
@@ -199,7 +198,10 @@ _local = threading.local()
 
 
 def parser_for(language_id: str) -> tree_sitter.Parser | None:
-    """Return this thread's parser for a language (a parser has state, so threads do not share one)."""
+    """Return this thread's parser for a language, or None if the language has no grammar.
+
+    A parser has state, so threads do not share one.
+    """
     parsers: dict[str, tree_sitter.Parser] = _local.__dict__.setdefault("parsers", {})
     if (known := parsers.get(language_id)) is not None:
         return known

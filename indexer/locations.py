@@ -1,8 +1,8 @@
-"""Which workspace folder a path belongs to, so that each file has one identity.
+"""Map paths to workspace folders, so that each file has one identity.
 
-A folder may be opened through a symbolic link and a document by its real path, or the reverse. So paths are compared
-as real paths: where they lead to once all links are followed. Folders keep the name they were opened by, which is what
-people see. Of nested folders, the innermost one has the file.
+A folder may be opened through a symbolic link and a document by its real path, or the reverse. So paths are compared as
+real paths, in which all links are followed. Folders keep the name by which they were opened, and messages show that
+name. With nested folders, a file belongs to the innermost one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ FileKey = tuple[str, str]  # a folder's name, and a path in it (POSIX, relative)
 
 
 class Locations:
-    """The workspace folders at one time; immutable. Follows links when made, so make it off the event loop."""
+    """The workspace folders at one time; immutable.
+
+    The constructor follows links on disk, so do not call it on the event loop.
+    """
 
     def __init__(self, roots: Iterable[str] = ()) -> None:
         real_of = {root: os.path.realpath(root) for root in roots}
-        by_real = {real: root for root, real in reversed(real_of.items())}  # of two names the first one counts
+        by_real = {real: root for root, real in reversed(real_of.items())}  # the first name of a folder counts
         inner_first = sorted(by_real, key=lambda real: (-len(real), real))
         self.roots: Mapping[str, str] = MappingProxyType({by_real[real]: real for real in inner_first})
         spellings = {**{real: real for real in by_real}, **real_of}
@@ -28,14 +31,14 @@ class Locations:
         self._inner = {root: self._inner_prefixes(real) for root, real in self.roots.items()}
 
     def real_document(self, path: str) -> str:
-        """Return where an absolute path leads to, with all links followed."""
+        """Return the real path of an absolute path: all links are followed."""
         return os.path.realpath(path)
 
     def real_entry(self, path: str) -> str:
-        """Return the real path of a directory entry, which may itself be a link, and need not exist any more.
+        """Return the real path of a directory entry, which may itself be a link, and may no longer exist.
 
-        Only the part before the workspace folder is replaced if the path is in one, because what is in the folder may
-        have been another kind of thing before.
+        If the path is in a workspace folder, only the links in the folder's own path are followed: the entries inside
+        the folder may have been of another kind before.
         """
         for spelled, real in self._spellings:
             if (relative := _relative(path, spelled)) is not None:
@@ -44,7 +47,7 @@ class Locations:
         return os.path.join(os.path.realpath(directory), name)  # noqa: PTH118
 
     def key(self, real: str) -> FileKey | None:
-        """Return the innermost folder that a real path is in, and its path there; None if it is in no folder."""
+        """Return the innermost folder that contains a real path, and the path relative to it, or None."""
         for root, real_root in self.roots.items():
             if relative := _relative(real, real_root):
                 return root, Path(relative).as_posix()
@@ -56,12 +59,12 @@ class Locations:
         return str(Path(self.roots[root], path))
 
     def has(self, key: FileKey) -> bool:
-        """Tell whether a file is in a folder of the workspace, and in no folder inside that one."""
+        """Return whether a file belongs to a folder of the workspace, and not to a folder nested in that one."""
         root, path = key
         return root in self.roots and not path.startswith(self._inner[root])
 
     def inner(self, root: str) -> tuple[str, ...]:
-        """Return the folders inside a folder, as the prefixes that the paths of their files have in it ("pkg/")."""
+        """Return the folders nested in a folder, as prefixes of their files' paths relative to it ("pkg/")."""
         return self._inner[root]
 
     def _inner_prefixes(self, real: str) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Locations:
 
 
 def _relative(path: str, directory: str) -> str | None:
-    """Return a path relative to a directory that it is in, "" for the directory itself, else None."""
+    """Return a path relative to a directory, "" for the directory itself, or None for a path outside of it."""
     if not path.startswith(directory):
         return None
     rest = path[len(directory) :]

@@ -1,8 +1,8 @@
-"""Tell whether a tool wrote a text: by what its header comment says, and by the lines of its code.
+"""Detect text that a tool wrote, by its header comment and by the lines of its code.
 
-Only the header counts, because a generator written by hand holds the words "do not edit" in its strings, and talks
-about them in its comments. A long line counts only as far as it is code: a table or an encoded image in one line says
-nothing about the module around it.
+Of the comments, only the header counts: the source of a code generator contains "do not edit" in its strings and in
+later comments. Of a long line, only the code in it counts: a table or an encoded image on one line says nothing about
+the rest of the module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HEADER_LINES, _HEADER_CHARACTERS = 150, 10_000
 _LINE_COMMENTS = ("#", "//", "--", ";", "%", "!", "*", "@rem ", "rem ", "' ")
 _BLOCK_COMMENTS = (("/*", "*/"), ("<!--", "-->"), ("{-", "-}"), ("(*", "*)"), ("--[[", "]]"), ("<#", "#>"),
                    ("=begin", "=end"), ('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))  # fmt: skip
-_PASSED_OVER = re.compile(r"<\?(?:php|xml\b[^>]*\?>)?$|['\"]use \w+['\"];?$|@(?:echo off|file:.*)$", re.IGNORECASE)
+_SKIPPED_LINE = re.compile(r"<\?(?:php|xml\b[^>]*\?>)?$|['\"]use \w+['\"];?$|@(?:echo off|file:.*)$", re.IGNORECASE)
 
 _EDIT = r"do(?:\s+not|n't)\s+(?:edit|modify|change|alter)"
 _ITSELF = r"(?:\s+(?:this|the|it|file|class|code|manually|by|hand|directly))*"
@@ -34,25 +34,26 @@ _SAYS_GENERATED = re.compile(
 
 _SMALL = 2_000  # characters
 _LONG_LINE, _LONGEST_LINE = 250, 20_000  # characters of code; lines written by hand have 30 to 40 on average
-_CODE_LINES = 3  # without so many, a file is data
-# A literal without an end reaches to the end of the line: otherwise each of many quotes would be followed to there.
+_CODE_LINES = 3  # a file with fewer lines of code is data
+# A literal without a closing quote extends to the end of the line. Otherwise the search would scan to there again for
+# each of many quotes.
 _LITERAL = re.compile(
     r""""(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|`(?:[^`\\]|\\.)*`?|\b(?:0x)?\d[\w.]*|[\s,:\[\]{}()+-]+"""
 )
 _STATEMENT = re.compile(
     r";|=>|&&|\|\||\b(?:function|return|var|let|const|typeof|this|if|for|while|def|end|class)\b|[)}]\.|\}[.#@\w*]"
 )
-_DATA = 400  # characters: a line of code has a statement more often
+_DATA = 400  # characters per statement; a line with fewer statements is data
 
 
 def says_generated(text: str) -> str:
-    """Return what a text's header comment says of a tool that generated the text, "" if it says nothing."""
+    """Return the part of a text's header comment that says that a tool generated the text, or ""."""
     match = _SAYS_GENERATED.search("\n".join(_header(text)))
     return " ".join(match[0].split())[:60] if match else ""
 
 
 def is_minified(text: str) -> str:
-    """Return why a text is minified code, or nothing but data; "" if it is neither."""
+    """Return why a text is minified code or contains nothing but data, or "" if it is neither."""
     if len(text) <= _SMALL:
         return ""
     count = total = 0
@@ -68,14 +69,14 @@ def is_minified(text: str) -> str:
             count += 1
             total += length
     if count < _CODE_LINES and (count == 0 or len(text) > 2 * total):
-        return "it is data in long lines, without code around it"
+        return "it contains only data in long lines, and no code"
     if total > _LONG_LINE * count:
-        return f"its lines have {total // count} characters on average"
+        return f"its lines are {total // count} characters long on average"
     return ""
 
 
 def _header(text: str) -> Iterator[str]:
-    """Yield the lines of the comments that a text begins with, without the characters that make them comments."""
+    """Yield the lines of the comments at the beginning of a text, without comment characters."""
     closing = ""
     for number, line in enumerate(text[:_HEADER_CHARACTERS].split("\n")):
         if number >= _HEADER_LINES:
@@ -89,7 +90,7 @@ def _header(text: str) -> Iterator[str]:
                 if rest.strip() and not rest.strip().startswith(("#", "//", ";")):
                     return
             continue
-        if not content or (number == 0 and content.startswith("#!")) or _PASSED_OVER.match(content):
+        if not content or (number == 0 and content.startswith("#!")) or _SKIPPED_LINE.match(content):
             yield ""
             continue
         opened = next((pair for pair in _BLOCK_COMMENTS if content.startswith(pair[0])), None)
@@ -107,5 +108,5 @@ def _header(text: str) -> Iterator[str]:
 
 
 def _bare(line: str) -> str:
-    """Drop what marks or decorates a line of a comment."""
+    """Strip comment characters and decoration from a line of a comment."""
     return re.sub(r"^(?:@?rem\b)?[\s#/*;%!'=|~-]+|[\s#/*=|~-]+$", "", line, flags=re.IGNORECASE)

@@ -1,8 +1,7 @@
-"""The values that leave the indexer: a cursor goes in, hits (chunks with a score) come out.
+"""The values at the interface of the indexer: a cursor goes in, hits (chunks with a score) come out.
 
-They are plain and frozen so that a snapshot can be shared between threads without a lock. Lines are one-based and
-inclusive, as people and compilers count them; texts are `str`; paths in prompts are POSIX and relative to their
-workspace folder.
+They are immutable, so that threads can share a snapshot without a lock. Lines are one-based, and ranges include both
+ends. Texts are `str`. Paths in prompts are POSIX and relative to their workspace folder.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown_path(path: str) -> str:
-    """Return a path as text that can be encoded, for prompts, JSON and people.
+    """Return a path as text that can be encoded, for prompts, JSON and messages.
 
-    Python holds the bytes of a file name that are not UTF-8 as surrogates; each becomes the replacement character.
+    Python represents the bytes of a file name that are not UTF-8 as surrogates. Each becomes the replacement character.
     """
     return path if path.isascii() else _SURROGATE.sub("\ufffd", path)
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a file: what stands left and right of it (the *prefix* and *suffix* of fill-in-the-middle).
+    """A position in a file, as the text before it and the text after it (*prefix* and *suffix* in fill-in-the-middle).
 
     `path` is absolute, or empty for a buffer that was never saved. `language` is an id of `indexer.languages`
-    ("python", "typescript", …), or "" for text without a grammar.
+    ("python", "typescript", …), or "" if the language is unknown.
     """
 
     path: str
@@ -41,10 +40,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of one file that stands for itself.
+    """A piece of one file: `text` is lines `start_line` to `end_line` of the file `path` (relative to `root`).
 
-    `header` names the scope of a part whose own first line does not (the qualified name and signature of the
-    function or class it was cut from), and is empty otherwise. `symbols` are the names defined in the chunk.
+    `header` names the scope (qualified name and signature of the function or class) of a chunk whose first line does
+    not show it; otherwise it is empty. `symbols` are the names that the chunk defines.
     """
 
     root: str
@@ -64,10 +63,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found, and its Jaccard similarity in [0, 1] with the lines before the cursor (the query).
+    """A chunk that a search found, and its Jaccard similarity in [0, 1] to the lines before the cursor (the query).
 
-    Hits come in the order of the retriever's own judgement, which need not be that of `score`: the score is the same
-    measure whichever retriever ranks, so that a threshold on it (trial retrieval) keeps its meaning.
+    The order of hits is the retriever's ranking, which can differ from the order by `score`. The score is the same
+    measure for every retriever, so that a threshold on it (trial retrieval) keeps its meaning.
     """
 
     chunk: Chunk

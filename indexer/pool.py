@@ -1,8 +1,10 @@
-"""The worker processes: batches of tasks go in, outcomes come back by callback, crashes are survived.
+"""The worker processes:
 
-One thread a worker waits on its pipe. A worker that dies or takes too long is replaced, and the tasks it held are
-tried again one at a time, a file that fails again as plain windows, so one file that crashes a grammar costs that file
-its structure and nothing else.
+`Pool` sends them batches of tasks, delivers the outcomes by callback, and replaces dead workers.
+
+For each worker, one thread waits on its pipe. A worker that dies or takes too long is replaced, and its tasks are
+retried one at a time. If a file fails again, it is cut into plain windows. So a file that crashes a grammar loses its
+structure, and no other file is affected.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from indexer.rules import Reason
 from indexer.worker import Outcome, Task, receive, send
 
 _log = logging.getLogger(__name__)
-_BATCH_SECONDS = 60.0  # seconds for a batch; a batch takes a fraction of one
+_BATCH_SECONDS = 60.0  # time limit for a batch, which usually takes less than a second
 
 
 class Pool:
-    """`size` worker processes."""
+    """A pool of `size` worker processes. `on_done` gets the outcomes of each batch, on a thread of the pool."""
 
     def __init__(self, size: int, on_done: Callable[[list[Outcome]], None]) -> None:
         self._on_done = on_done
@@ -38,16 +40,16 @@ class Pool:
         self.size = size
 
     def start(self) -> None:
-        """Start the processes now, so that the first saved file does not wait for an interpreter."""
+        """Start the processes now, so that the first file need not wait until Python has started."""
         for thread in self._threads:
             thread.start()
 
     def submit(self, batch: Sequence[Task]) -> None:
-        """Hand over a batch; `on_done` gets its outcomes, in order, on some other thread."""
+        """Queue a batch. `on_done` gets its outcomes, in order, on another thread."""
         self._batches.put(batch)
 
     def close(self) -> None:
-        """End the workers now, whatever they are doing."""
+        """End the workers immediately, whatever they are doing."""
         self._closing.set()
         for _ in self._threads:
             self._batches.put(None)
@@ -64,20 +66,20 @@ class Pool:
             worker = worker or self._start_worker()
             try:
                 outcomes = worker.perform(batch) if worker else [self._perform_singly(task) for task in batch]
-            except Exception as error:  # it died, or its answer was none: the batch still needs an outcome
+            except Exception as error:  # the worker died or its answer is invalid; the batch still needs outcomes
                 if worker:
                     self._end(worker)
                 worker = None
                 if self._closing.is_set():
                     break
-                _log.info("an index worker failed (%r); its %d files are tried one by one", error, len(batch))
+                _log.info("an index worker failed (%r); retrying its %d files one by one", error, len(batch))
                 outcomes = [self._perform_singly(task) for task in batch]
             self._on_done(outcomes)
         if worker is not None:
             self._end(worker)
 
     def _perform_singly(self, task: Task) -> Outcome:
-        """Try one task in a worker of its own: as it is, and then as windows."""
+        """Run one task in a new worker: first as it is, then with plain windows."""
         for attempt in (task, replace(task, plain=True)):
             worker = None if self._closing.is_set() else self._start_worker()
             if worker is None:
@@ -86,7 +88,7 @@ class Pool:
                 return worker.perform([attempt])[0]
             except Exception:
                 if not attempt.plain:
-                    _log.warning("parsing %s ended its worker; it is indexed as plain text", task.path)
+                    _log.warning("parsing %s ended the worker process; the file is indexed as plain text", task.path)
             finally:
                 self._end(worker)
         return Outcome(
@@ -94,14 +96,14 @@ class Pool:
         )
 
     def _start_worker(self) -> _Worker | None:
-        """Start a worker; None if the system has no room for a process."""
+        """Start a worker. Return None if the system cannot start another process."""
         try:
             worker = _Worker()
         except OSError as error:
-            _log.warning("an index worker could not be started (%s)", error)
+            _log.warning("cannot start an index worker (%s)", error)
             return None
         self._workers.add(worker)
-        if self._closing.is_set():  # `close` may have looked before it was added
+        if self._closing.is_set():  # `close` may have run before this worker was added
             worker.kill()
         return worker
 
@@ -114,8 +116,8 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self) -> None:
-        # Isolated (-I), with this process's own search path: a workspace that happens to be the current directory and
-        # holds a `json.py` must not get to run it.
+        # Isolated (-I), with this process's search path: if the current directory is a workspace with a `json.py`, the
+        # worker must not import that file.
         start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", start],
@@ -138,7 +140,7 @@ class _Worker:
             watch.cancel()
 
     def kill(self) -> None:
-        """End the process; a thread that waits for its answer gets an error."""
+        """End the process. A thread that waits for its answer gets an error."""
         with contextlib.suppress(OSError):
             self._process.kill()
 

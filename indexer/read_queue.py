@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from indexer.locations import FileKey
 
-BATCH_FILES = 48  # in one message to a worker: about 0.2 s of work, so that a saved file is read soon
+BATCH_FILES = 48  # files in one message to a worker: about 0.2 s of work, so that a saved file need not wait long
 BATCH_BYTES = 600_000
 
 
@@ -37,29 +37,32 @@ class ReadQueue:
 
     @property
     def is_long(self) -> bool:
-        """Whether so many files are left that intermediate results are published only at intervals."""
+        """Whether many files are left, so that intermediate results are published only at intervals."""
         return len(self) > 2 * BATCH_FILES
 
     def add_first(self, keys: Iterable[FileKey]) -> None:
-        """Queue files before those that a scan found."""
+        """Queue files ahead of those that a scan found."""
         for key in keys:
             self._backlog.pop(key, None)
             self._urgent[key] = None
 
     def add(self, keys: Iterable[FileKey]) -> None:
-        """Queue files behind all others."""
+        """Queue files after all others."""
         for key in keys:
             if key not in self._urgent:
                 self._backlog[key] = None
 
     def remove_root(self, root: str) -> None:
-        """Remove the files of a workspace folder that no worker reads yet."""
+        """Remove a workspace folder's files, except those that a worker is reading."""
         for source in (self._urgent, self._backlog):
             for key in [key for key in source if key[0] == root]:
                 del source[key]
 
     def take_batch(self, size_of: Callable[[FileKey], int]) -> list[FileKey]:
-        """Return the next batch of files and mark them as in progress; empty if no file can be read now."""
+        """Return the next batch of files and mark them as in progress.
+
+        Return an empty list if no file can be read now.
+        """
         batch: list[FileKey] = []
         size = 0
         for source in (self._urgent, self._backlog):
@@ -77,5 +80,5 @@ class ReadQueue:
         return batch
 
     def finish(self, keys: Iterable[FileKey]) -> None:
-        """Mark files as no longer in progress."""
+        """Remove files from those in progress."""
         self._in_progress.difference_update(keys)

@@ -1,7 +1,7 @@
-"""From a file's bytes to text worth indexing, or the reason why it is none.
+"""Turn a file's bytes into text that is worth indexing, or into the reason why it is not.
 
-A file that is not UTF-8 is read as what its byte order mark says, else as Latin-1: old source is worth having, and a
-wrong accent in a comment costs nothing. What holds a NUL or mostly control characters is binary.
+A file that is not UTF-8 has the encoding that its byte order mark says, else Latin-1: old source is worth indexing, and
+a wrong accent in a comment does no harm. A file that contains a NUL or many control characters is binary.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 
 
 def read(file: Path, max_bytes: int) -> bytes | Reason:
-    """Read a file's bytes, at most `max_bytes`: it may have grown since it was listed."""
+    """Read a file's bytes, or return the reason why it cannot be read.
+
+    A file larger than `max_bytes` gives a reason, even if it was smaller when it was listed.
+    """
     try:
         with file.open("rb") as stream:
             data = stream.read(max_bytes + 1)
     except FileNotFoundError:
-        return Reason("missing", f"{file} vanished")
+        return Reason("missing", f"{file} no longer exists")
     except OSError as error:
         return Reason("unreadable", f"{file}: {error.strerror}")
     if len(data) > max_bytes:
@@ -34,41 +37,44 @@ def read(file: Path, max_bytes: int) -> bytes | Reason:
 
 
 def decode(data: bytes) -> str | Reason:
-    """Turn a file's bytes into text that is worth indexing."""
+    """Decode a file's bytes to text, or return the reason why the text is not worth indexing."""
     text = text_of(data)
     return text if isinstance(text, Reason) else check_text(text)
 
 
 def text_of(data: bytes) -> str | Reason:
-    """Turn a file's bytes into text, whatever it is worth; a reason where they are none."""
+    """Decode a file's bytes to text, or return the reason why they are not text."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
     if encoding:
         return data.decode(encoding, "replace")
     if b"\0" in data:
-        return Reason("binary", "it holds a NUL byte")
+        return Reason("binary", "it contains a NUL byte")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         if len(data) - len(data.translate(None, _CONTROL)) > len(data) // 50:
-            return Reason("binary", "it holds control characters and is not UTF-8")
+            return Reason("binary", "it contains control characters and is not UTF-8")
         return data.decode("latin-1")
 
 
 def check_text(text: str) -> str | Reason:
-    """Return the text, or why it is of no use: a tool wrote it, not a person."""
+    """Return the text, or the reason why it is not worth indexing: a tool wrote it."""
     if how := is_minified(text):
         return Reason("minified", how)
-    if said := says_generated(text):
-        return Reason("generated", f"it says `{said}`")
+    if notice := says_generated(text):
+        return Reason("generated", f"it says `{notice}`")
     return text
 
 
 def why_not(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
-    """Return why a file (absolute path) is left out of the index of these folders; None if it belongs in."""
+    """Return why a file (absolute path) is left out of the index of these folders.
+
+    Return None if the file belongs in the index.
+    """
     locations = Locations(str(root) for root in roots)
     key = locations.key(locations.real_entry(str(file)))
     if key is None:
-        return Reason("outside", f"{file} lies in no folder of the workspace")
+        return Reason("outside", f"{file} is in no workspace folder")
     root, path = key
     reason = Rules(Path(root), settings).why_not(path)
     if reason is not None:

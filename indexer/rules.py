@@ -1,9 +1,10 @@
-"""What of a folder is indexed, and why not the rest: `Rules.why_not` gives the reason as a value.
+"""Decide which files of a folder are indexed. `Rules.why_not` returns the reason for leaving a file out as a value.
 
-In order: what must never be read (keys, credentials, links), the settings' `exclude`, the settings' `include`, ignore
-files (the deepest speaks first), directories that hold other people's or made files, and what no retriever wants (lock
-files, minified files, endings the language table does not know). `walk` asks the same rules of every entry, entering
-only directories that may hold something; `indexer.reading` adds the rules that need a file's content.
+The rules apply in this order: files that must never be read (keys, credentials, links), the setting `exclude`, the
+setting `include`, ignore files (the one in the deepest directory first), directories of installed or generated files,
+and files that no retriever can use (lock files, minified files, extensions that the language table does not know).
+`walk` applies the same rules to every entry, and enters only directories that may contain an indexed file.
+`indexer.reading` adds the rules that depend on a file's content.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
 def printable(text: str) -> str:
-    """Return a text in which the bytes of names that are not UTF-8 are shown as escapes, so that it can be printed."""
+    """Escape the bytes of file names that are not UTF-8, so that the text can be printed."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a file is not in the index: the rule, and what a person needs to know to change it."""
+    """Why a file is not in the index: the rule, and details that help to change it."""
 
     rule: Rule
     detail: str
@@ -70,7 +71,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file that the rules let in: its path (POSIX, relative to the root), time of change and size in bytes."""
+    """A file that the rules accept: its path (POSIX, relative to the root), modification time and size in bytes."""
 
     path: str
     mtime_ns: int
@@ -78,7 +79,7 @@ class Entry:
 
 
 class Rules:
-    """The rules of one root. Ignore files are read when first needed and kept; make new rules when one changes."""
+    """The rules of one root. Each ignore file is read once: make a new object when one of them changes."""
 
     def __init__(self, root: Path, settings: IndexSettings) -> None:
         self.root = root
@@ -86,18 +87,20 @@ class Rules:
         self._exclude = Patterns("the setting `exclude`", settings.exclude)
         self._include = Patterns("the setting `include`", settings.include)
         self._ignore_files = IgnoreFiles(root)
-        # Files without an ending: their time of change and size when they were read, and whether they are scripts.
+        # Files without an extension: modification time and size when they were read, and whether they are scripts.
         self._scripts: dict[str, tuple[tuple[int, int], bool]] = {}
 
     def why_not(self, path: str, *, buffer: str | None = None, lsp_id: str = "") -> Reason | None:
-        """Return why the file at a relative path is left out by its name, place, kind or size; None if it is let in.
+        """Return why the file at a relative path is left out for its name, location, kind or size;
 
-        Reads at most the first line of the file, to know the language of a script without an ending. With `buffer`
-        (the text of an open document, which may never have been saved) the file does not count, nor need it exist.
+        None if it is accepted.
+
+        Reads at most the first line of the file, to find the language of a script without an extension. With `buffer`
+        (the text of an open document, which may never have been saved), the file is not read and need not exist.
         """
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-            return Reason("outside", f"{path} does not lie in {self.root}")
+            return Reason("outside", f"{path} is not in {self.root}")
         blocked_by: Reason | None = None
         for parent in reversed([str(at) for at in pure.parents][:-1]):
             if (self.root / parent).is_symlink():
@@ -119,11 +122,14 @@ class Rules:
         return reason or (_no_kind(path) if language_of(path, lsp_id, buffer) is None else None)
 
     def never_indexes(self, path: str) -> bool:
-        """Tell, from the path alone and at once, that nothing there is ever indexed: what builds and git write."""
+        """Return whether the path alone shows that nothing there is ever indexed, as for build output and git's files.
+
+        Does not access the disk.
+        """
         return not self._include.patterns and not _DIRECTORIES.isdisjoint(path.split("/")[:-1])
 
     def enters(self, directory: str) -> bool:
-        """Tell whether files in a directory (relative path) may belong to the index."""
+        """Return whether a directory (relative path) may contain indexed files."""
         blocked_by: Reason | None = None
         for at in (*reversed([str(parent) for parent in PurePosixPath(directory).parents][:-1]), directory):
             entered, blocked_by = self._directory(f"{at}/", blocked_by)
@@ -138,11 +144,11 @@ class Rules:
         on_directory: Callable[[str], None] = lambda directory: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Entry]:
-        """Yield every file that is let in.
+        """Yield every file that the rules accept.
 
-        `on_directory` is called with each directory (relative path, "" for the root) just before it is listed. A
-        directory that cannot be read is told to `on_problem` and passed over. The walk ends early once `stopped` is
-        true.
+        `on_directory` gets each directory (relative path, "" for the root) just before it is listed. `on_problem` gets
+        the reason when a directory cannot be read, and the walk continues without it. The walk ends early when
+        `stopped` returns true.
         """
         todo: list[tuple[str, Reason | None]] = [("", None)]
         while todo and not stopped():
@@ -165,15 +171,15 @@ class Rules:
                                 if reason is None and self._kind(path, status) is None:
                                     yield Entry(path, status.st_mtime_ns, status.st_size)
                         except OSError:
-                            continue  # it vanished between being listed and being looked at
+                            continue  # the entry was deleted after it was listed
             except OSError as error:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
     def _directory(self, path: str, blocked_by: Reason | None) -> tuple[bool, Reason | None]:
-        """Tell whether to enter a directory (path ends in "/") and why its files are left out, if they are.
+        """Return whether to enter a directory (path ends in "/"), and why its files are left out, if they are.
 
-        The parent directory was entered before. A directory that is left out, or is inside one (`blocked_by`), is
-        entered only for what `include` names in it and for submodules.
+        The parent directory was entered before. A directory that is left out, or that is inside one (`blocked_by`), is
+        entered only if it may contain submodules or files that `include` names.
         """
         if self._exclude.decide(path):
             return False, self._excluded(path)
@@ -188,12 +194,14 @@ class Rules:
         else:
             blocked_by = blocked_by or self._ignored(path)
         if blocked_by is None and name in _DIRECTORIES:
-            blocked_by = Reason("directory", f"{path} holds what tools keep or install (bring it back with `include`)")
+            blocked_by = Reason(
+                "directory", f"{path} contains files that tools generate or install (the setting `include` can add it)"
+            )
         enters = blocked_by is None or self._reaches_include(path)
         return enters or self._ignore_files.leads_to_submodule(path), blocked_by
 
     def _file(self, path: str, size: int, blocked_by: Reason | None) -> Reason | None:
-        """Judge a file whose directory was entered; `blocked_by` as in `_directory`."""
+        """Check a file whose directory was entered. `blocked_by` is as in `_directory`."""
         name = path.rpartition("/")[2]
         if _SECRET_NAME.fullmatch(name):
             return Reason("secret", f"a file named {name} may hold secrets and is never read")
@@ -204,15 +212,15 @@ class Rules:
         if _LOCK_NAME.fullmatch(name):
             return Reason("lock", f"{name} is a lock file")
         if _MINIFIED_NAME.fullmatch(name):
-            return Reason("minified", f"{name} is minified by its name")
+            return Reason("minified", f"the name {name} is that of a minified file")
         if _GENERATED_NAME.fullmatch(name):
-            return Reason("generated", f"{name} is generated by its name")
+            return Reason("generated", f"the name {name} is that of a generated file")
         if size > self._max_bytes:
             return Reason("size", f"{size} bytes, more than max_file_bytes = {self._max_bytes}")
         return None
 
     def _kind(self, path: str, status: os.stat_result) -> Reason | None:
-        """Judge a file by its language: by its name, or by its first line if it is a script without an ending."""
+        """Check a file's language, by its name, or by its first line if it is a script without an extension."""
         if language_of(path) is not None:
             return None
         if PurePosixPath(path).suffix:
@@ -231,10 +239,10 @@ class Rules:
         decision = self._ignore_files.decide(path)
         if decision is None or not decision.ignores:
             return None
-        return Reason("ignored", f"{path} by {decision.source}, line {decision.line}, `{decision.pattern}`")
+        return Reason("ignored", f"{path} matches `{decision.pattern}` in {decision.source}, line {decision.line}")
 
     def _reaches_include(self, directory: str) -> bool:
-        """Tell whether something that `include` names may lie in a directory."""
+        """Return whether a directory may contain something that `include` names."""
         for pattern in self._include.patterns:
             if not pattern.ignores:
                 continue
@@ -258,28 +266,28 @@ def _first_characters(file: Path) -> str:
 
 
 def _no_kind(path: str) -> Reason:
-    return Reason("kind", f"{PurePosixPath(path).name} is of no kind that is indexed")
+    return Reason("kind", f"{PurePosixPath(path).name} is in no language that is indexed")
 
 
 def _link(path: Path) -> Reason:
-    return Reason("link", f"{path} is a link; what it points to is indexed where it lies, if that is in the workspace")
+    return Reason("link", f"{path} is a link; its target is indexed under its own path if that is in the workspace")
 
 
 def why_private(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
-    """Return why the text of a file (absolute path) must stay on this machine; None where it need not.
+    """Return why the text of a file (absolute path) must stay on this machine, or None if it may leave it.
 
-    These are the rules by which the user, or a name, says that a file is not for others. That a file is of no use in
-    the index, because of its kind or size, says nothing of the kind. A link is judged as what it points to, too.
+    The reasons are the rules by which the user, or a file name, marks a file as private. Rules that only say that a
+    file is useless for the index, by kind or size, do not count. For a link, its target counts too.
     """
     try:
         real = file.resolve()
-    except (OSError, RuntimeError):  # links that go round in a circle
+    except (OSError, RuntimeError):  # a cycle of links
         real = file
     for place, folders in ((file, roots), (real, [root.resolve() for root in roots])):
         if _SECRET_NAME.fullmatch(place.name):
-            return Reason("secret", f"a file named {place.name} may hold secrets")
-        if shut := _PRIVATE_DIRECTORIES.intersection(place.parent.parts):
-            return Reason("secret", f"what is in {min(shut)} may be secret")
+            return Reason("secret", f"a file named {place.name} may contain secrets")
+        if private := _PRIVATE_DIRECTORIES.intersection(place.parent.parts):
+            return Reason("secret", f"the files in {min(private)} may be secret")
         inside = [root for root in folders if place.is_relative_to(root) and place != root]
         if inside:
             root = max(inside, key=lambda at: len(at.parts))

@@ -1,16 +1,16 @@
-"""When workspace folders are compared with the disk: one scan a folder at a time, and how often without events."""
+"""The schedule of scans: one scan at a time for each workspace folder, and regular scans of folders without events."""
 
 from __future__ import annotations
 
-MISSING = "it is not there"  # why a folder has no events, and has to be looked for from time to time
-SHARE = 10  # a folder without events is compared at most a tenth of the time
+MISSING = "it does not exist"  # why a folder has no events; the index checks at intervals whether it exists
+SHARE = 10  # scans of a folder without events take at most a tenth of the time
 
 
 class ScanSchedule:
-    """The scans that run, and those that are due. Times are passed in, in seconds of a monotonic clock.
+    """The running scans, and the scans that are due. Times are passed in, in seconds of a monotonic clock.
 
-    A request while a scan runs is kept until that scan ends: the scan may already have passed what changed. So there
-    is never more than one scan of a folder waiting, however slow the disk is.
+    A scan that is requested while another one of the folder runs starts after it, because the running scan may already
+    have passed the change. At most one scan of a folder waits, however slow the disk is.
     """
 
     def __init__(self, poll_seconds: float) -> None:
@@ -20,7 +20,7 @@ class ScanSchedule:
         self._polls: dict[str, float] = {}
 
     def request(self, root: str, now: float) -> bool:
-        """Tell whether to start a scan of a folder now; if one runs, note that another one must follow."""
+        """Return whether to start a scan of a folder now. If one is running, remember that another one must follow."""
         if root in self._started:
             self._again.add(root)
             return False
@@ -29,9 +29,9 @@ class ScanSchedule:
         return True
 
     def finish(self, root: str, now: float, *, has_events: bool) -> bool:
-        """Take down that a scan has ended; tell whether to request another one.
+        """Record the end of a scan, and return whether to request another one.
 
-        A folder whose events are not complete is due again after some time.
+        A folder with incomplete events is due again after some time.
         """
         started = self._started.pop(root, now)
         again = root in self._again
@@ -41,18 +41,18 @@ class ScanSchedule:
         return again
 
     def due(self) -> float:
-        """Return when the next folder is to be compared; infinite if every folder has events."""
+        """Return the time at which the next folder is due, or infinity if every folder has events."""
         return min(self._polls.values(), default=float("inf"))
 
     def take(self, now: float) -> list[str]:
-        """Return the folders that are due, and forget that they were."""
+        """Remove the folders that are due from the schedule, and return them."""
         due = [root for root, at in self._polls.items() if at <= now]
         for root in due:
             del self._polls[root]
         return due
 
     def remove(self, root: str) -> None:
-        """Forget a folder that left the workspace."""
+        """Remove a folder that left the workspace."""
         self._started.pop(root, None)
         self._again.discard(root)
         self._polls.pop(root, None)

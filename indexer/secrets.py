@@ -1,14 +1,14 @@
-r"""Where does a text hold something like a secret? What lies there is not shown to a model.
+r"""Find the parts of a text that look like secrets, so that no model reads them.
 
-The rules are those that scanners agree on: token formats that name their issuer, private key blocks, and a value that
-is given to a name like `password` or `api_key` and is random enough to be one. A value has quotes in most languages. It
-has none in shell scripts, Dockerfiles and Makefiles, and within strings and comments (`Password=...;` in a connection
-string). The rules err on the side of withholding: a chunk too few costs a little quality, a key in a prompt may end up
-in a file. They are asked of a whole file, since a key of many lines is recognised by its first one.
+The rules are those that common scanners use: token formats that name their issuer, private key blocks, and a value that
+is assigned to a name like `password` or `api_key` and is random enough to be a secret. The value has quotes in most
+languages. It has none in shell scripts, Dockerfiles and Makefiles, or inside strings and comments (`Password=...;` in a
+connection string). In doubt, text is withheld: a missing chunk costs a little quality, but a key in a prompt may end up
+in a file. The rules are applied to a whole file, because the first line of a long key is what identifies it.
 
-A scanner library was weighed and not taken: detect-secrets reads files line by line through some twenty plugin objects,
-about 100 times slower than the search below, which has to run over every file of a workspace. So that the search stays
-fast, each rule begins with a literal that `in` or `find` looks for, and regular expressions only see what is around it.
+The library detect-secrets was considered and not used: it passes each line through some twenty plugin objects, which is
+about 100 times slower than this search, and the search has to run over every file of a workspace. To be fast, each rule
+begins with a literal, which `in` or `find` searches for. Regular expressions match only the text around it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-# Each format begins with a literal, which `in` finds some hundred times faster than one pattern of alternatives.
+# The literal of each format. Finding it with `in` is about a hundred times faster than matching one large pattern.
 _TOKENS = tuple(
     (literal, re.compile(pattern))
     for literal, pattern in (
-        # Up to its end, or as far as a key may reach where that is missing.
+        # Up to the end mark, or up to the length of the longest key if there is no end mark.
         ("PRIVATE KEY", r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?:.{0,20000}?-----END|.{0,20000})"),
         ("PuTTY-User-Key-File", r"(?s)PuTTY-User-Key-File-\d.{0,20000}?Private-MAC|PuTTY-User-Key-File-\d.{0,20000}"),
         ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
@@ -80,12 +80,12 @@ _TOKENS = tuple(
         ("ATBB", r"\bATBB\w{20,}"),
         ("lin_api_", r"\blin_api_[A-Za-z0-9]{40}"),
         ("PMAK-", r"\bPMAK-[a-f0-9]{24}-[a-f0-9]{34}"),
-        # JSON web token; its header is short, and without a limit each "eyJ" of a long run would be a start of its own.
+        # JSON web token. Its header is short. Without a limit, the search would scan a long run again for each "eyJ".
         ("eyJ", r"\beyJ[\w+/=-]{10,1000}\.e[\w+/=-]{10,}(?:\.[\w+/=-]*)?"),
         ("://", r"""://[^/\s:@'"{}$<>%]{0,64}:[^/\s:@'"{}$<>]{4,128}@"""),  # a URL with a password
     )
 )
-# What the names below contain, in lower case, and the names.
+# The names of secrets, and parts of which each name contains at least one (in lower case).
 _STEMS = ("pass", "pwd", "secret", "token", "credential", "bearer", "key", "auth", "connection")
 _NAME = re.compile(
     r"""pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|bearer|connection_?string|apikey
@@ -94,27 +94,27 @@ _NAME = re.compile(
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
-_AROUND = 20  # characters before and behind a stem, in which its name lies
 FARTHEST = 21_000  # characters, at most, from the text that says what a secret is to the end of the secret
-_REACH = 400  # characters behind a name, in which its value lies
-# What may come between a name and its value, and the value: with quotes, in any language.
+_AROUND = 20  # characters before and after a stem that are searched for its name
+_REACH = 400  # characters after a name that are searched for its value
+# The text between a name and its value, and the value. In any language, with quotes:
 _QUOTED = re.compile(
     r"""[\w.\]\["'-]{0,24}\s{0,4}
     (?: (?::[^=\n]{0,24}=|[:?+!=]?={1,3})[\s(\\]{0,24}  # assigned, compared
-      | (?:=>|->|:|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{0,4}  # the value of a key, a default
+      | (?:=>|->|:|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{0,4}  # a value in a mapping, a default
       | \(\s{0,4}                                       # set_password("...")
       | (?<=\s)(?!`)                                    # #define PASSWORD "...", WITH PASSWORD '...'
     )[bBruUfL@$]{0,2}(["'`])(\S{6,200}?)\1""",
     re.VERBOSE,
 )
-# A declaration with the type behind the name: `var password string = "..."`.
+# A declaration with the type after the name: `var password string = "..."`.
 _TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
 _VALUE = r"""([^\s"'`;&|()<>\[\]\\,]{6,200})"""
 # Without quotes, in these languages ("" is text of no known language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
 _BARE = re.compile(rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))\s{{0,8}}|[ \t]{{1,8}}){_VALUE}""")
-# Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a string of many lines), an
-# option of a command, and within a string or a comment.
+# Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a multi-line string), an
+# option of a command, and a value inside a string or a comment.
 _DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
 _LINE_BEFORE, _LINE = (
     re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Z0-9_]*$"),
@@ -125,9 +125,9 @@ _OPTION = re.compile(rf"""[\w-]{{0,12}}["']?[=,\s]\s?["']?{_VALUE}""")
 _WITHIN = re.compile(rf"""[\w-]{{0,24}}\s{{0,2}}[:=]\s{{0,2}}{_VALUE}""")
 _AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
-# AWS's secret keys have no format of their own but their length.
+# Only its length distinguishes an AWS secret key.
 _AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
-# Where the name is not just before the value.
+# Secrets whose name is not directly before the value.
 _IN_CONTEXT = tuple(
     (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE))
     for literals, pattern in (
@@ -161,9 +161,9 @@ _CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+|[a-z_]+=\w+")  # 
 
 
 def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
-    """Yield where (start, end) a text seems to hold a key, a token or a password, in no order.
+    """Yield (start, end) of each part of a text that looks like a key, a token or a password, in no particular order.
 
-    `language` is an id of `indexer.languages`, "" for none.
+    `language` is an id of `indexer.languages`, or "".
     """
     for literal, pattern in _TOKENS:
         if (first := text.find(literal)) >= 0:
@@ -176,9 +176,9 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
 
 
 def _names(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where the names are that a secret may be given to."""
+    """Yield the positions of names to which a secret may be assigned."""
     lower = text.lower()
-    if len(lower) != len(text):  # a few characters have a lower case of two
+    if len(lower) != len(text):  # the lower case of a few characters is two characters
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     seen = -1
     stems = set[int]()
@@ -195,7 +195,7 @@ def _names(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
-    """Yield the values that are given to a name and are random enough."""
+    """Yield the positions of the values that are assigned to a name and are random enough to be secrets."""
     reach = end + _REACH
     match = _QUOTED.match(text, end, reach) or _TYPED.match(text, end, reach)
     if match and _random(match[2]):
@@ -219,13 +219,13 @@ def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[in
 
 
 def _bare_random(value: str) -> bool:
-    """Tell a password without quotes from a name, a path or a call."""
+    """Return whether a value without quotes is random, and no name, path or call."""
     value = value.rstrip(".:")
     return len(value) >= 6 and not _PATH.fullmatch(value) and not _CODE.fullmatch(value) and _random(value)
 
 
 def _random(literal: str) -> bool:
-    """Tell a password from a word: `"user_password"` is a field's name, `"kX9#mQ2p"` is not."""
+    """Return whether a value looks random: `"user_password"` is the name of a field, `"kX9#mQ2p"` a password."""
     if literal.isalpha() or re.fullmatch(r"[a-z_]+\d?", literal) or re.fullmatch(r"[A-Z_]+\d?", literal):
         return False
     kinds = sum(bool(re.search(kind, literal)) for kind in ("[a-z]", "[A-Z]", r"\d", r"[^\w.\-/:]"))
@@ -235,5 +235,5 @@ def _random(literal: str) -> bool:
 
 
 def _entropy(text: str) -> float:
-    """Return Shannon's entropy in bits a character."""
+    """Return the Shannon entropy of the characters, in bits per character."""
     return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())

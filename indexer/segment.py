@@ -1,8 +1,9 @@
-"""An immutable piece of the index: documents and the inverted index over their chunks, in flat numpy arrays.
+"""An immutable part of the index: documents and the inverted index over their chunks, in flat numpy arrays.
 
-A change never modifies a segment. It makes a small new one and marks the replaced document's chunks as dead in a mask
-beside the old one (`MaskedSegment`), as search engines do. Small segments are merged later (`indexer.segment_list`). So
-the cost of publishing a saved file depends on the file, not on the workspace, and readers need no lock.
+A change does not modify a segment. It makes a small new segment, and marks the replaced document's chunks as dead in a
+mask beside the old one (`MaskedSegment`), as search engines do. Small segments are merged later
+(`indexer.segment_list`). So the cost of publishing a saved file depends on the size of the file, not of the workspace,
+and readers need no lock.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For each key, ascending, the chunks it stands in (and how often): one run of `chunks` a key, ascending too."""
+    """For each key (ascending), the chunks that contain it (ascending), and how often each does (at most 255).
+
+    The chunks of key number i are a *run* in `chunks` and `counts`, which ends before index `ends[i]`.
+    """
 
     keys: NDArray[np.uint64]
     ends: NDArray[np.int64]
@@ -34,10 +38,10 @@ class Postings:
 
     @classmethod
     def build(cls, keys: NDArray[np.uint64], chunks: NDArray[np.int32], counts: NDArray[np.uint8]) -> Postings:
-        """Sort (key, chunk, count) triples into runs; `chunks` must be ascending where keys are equal.
+        """Sort (key, chunk, count) triples into runs. `chunks` must be ascending among equal keys.
 
-        The stable sort keeps that order, and is the faster one here: it makes use of stretches that are sorted
-        already, as the words of a chunk are, and whole segments that are merged.
+        The sort is stable and so keeps that order. Stable sorting is also faster here, because it uses stretches that
+        are already sorted, such as the words of a chunk or the postings of merged segments.
         """
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
@@ -45,11 +49,11 @@ class Postings:
         return cls(ordered[last], last + 1, chunks[order], counts[order])
 
     def chunks_in(self, runs: Sequence[slice]) -> NDArray[np.int32]:
-        """Return the chunks of some runs, one run after the other."""
+        """Return the chunks of some runs, concatenated."""
         return join([self.chunks[run] for run in runs], np.int32)
 
     def runs(self, keys: NDArray[np.uint64]) -> list[slice]:
-        """Return where the chunks of each key lie; an unknown key gives an empty run."""
+        """Return the run of each key as a slice of `chunks`. An unknown key gives an empty slice."""
         if not len(self.keys):
             return [slice(0, 0)] * len(keys)
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -61,20 +65,21 @@ class Postings:
         ]
 
     def spread(self, runs: Sequence[slice], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return each run's value once for each of its postings."""
+        """Repeat each run's value for each of its postings."""
         return repeat(values, np.array([run.stop - run.start for run in runs], np.int64))
 
     def key_column(self) -> NDArray[np.uint64]:
-        """Return the key of each posting, the inverse of grouping."""
+        """Return the key of each posting."""
         return repeat(self.keys, np.diff(self.ends, prepend=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Documents and their inverted index. Chunk numbers run through all documents of the segment.
+    """Documents and their inverted index. Chunks are numbered through all documents of the segment.
 
-    `first[d]` is the first chunk of document d (one more entry closes the last). `sizes` are distinct words a chunk;
-    `order` has each document's order key, which breaks ties between equal scores and does not depend on the segment.
+    `first[d]` is the number of the first chunk of document d; one more entry marks the end. `sizes` has the number of
+    distinct words of each chunk. `order` has the order key of each document, which breaks ties between equal scores and
+    does not depend on the segment.
     """
 
     documents: tuple[Document, ...]
@@ -87,14 +92,14 @@ class Segment:
 
     @classmethod
     def build(cls, extracts: Sequence[Extract]) -> Segment:
-        """Index extracts; time and memory are linear in their words but for one sort."""
+        """Index extracts. Time and memory are linear in the number of words, except for one sort."""
         documents = tuple(extract.document for extract in extracts)
         terms = [extract.terms for extract in extracts]
         word_lengths = [np.diff(term.word_ends, prepend=0) for term in terms]
         symbol_lengths = [np.diff(term.symbol_ends, prepend=0) for term in terms]
         sizes = join(word_lengths, np.int32)
         numbers = np.arange(len(sizes), dtype=np.int32)
-        # The words of a chunk withheld for a secret lead nowhere, and must not make others look more common.
+        # No search returns a chunk that is withheld, so its words must not make other words look more common.
         shown = join([document.spans[:, WITHHELD] for document in documents], np.int32) == 0
         kept = repeat(shown, sizes)
         symbols = join([term.symbols for term in terms], np.uint64)
@@ -115,7 +120,7 @@ class Segment:
 
     @classmethod
     def merge(cls, segments: Sequence[MaskedSegment]) -> Segment:
-        """Join segments, leaving out their dead chunks, from the postings alone (no text is read again)."""
+        """Merge segments and leave out their dead chunks. This uses only the postings and reads no text."""
         documents: list[Document] = []
         numbers, keep = [], []
         at = 0
@@ -161,7 +166,7 @@ class Segment:
         return len(self.sizes)
 
     def document_of(self, chunk: int) -> int:
-        """Return the number of the document that a chunk belongs to."""
+        """Return the number of the document that contains a chunk."""
         return int(np.searchsorted(self.first, chunk, side="right")) - 1
 
     def chunk(self, number: int) -> Chunk:
@@ -172,10 +177,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class MaskedSegment:
-    """A segment, and masks of what in it is still current.
+    """A segment, and masks that say which parts of it are current.
 
-    `documents` marks those neither replaced nor deleted; `live` marks the chunks that may be returned: those of such
-    a document that were not withheld for a secret.
+    `documents` marks the documents that were neither replaced nor deleted. `live` marks the chunks that a search can
+    return: those of a current document that are not withheld for a secret.
     """
 
     segment: Segment
@@ -184,11 +189,11 @@ class MaskedSegment:
 
     @classmethod
     def of(cls, segment: Segment) -> MaskedSegment:
-        """Start with everything alive but the chunks withheld."""
+        """Make masks in which every document is current, and every chunk live that is not withheld."""
         return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
 
     def without(self, documents: Iterable[int]) -> MaskedSegment:
-        """Mark documents as dead."""
+        """Return the segment with these documents, given by number, marked as dead."""
         alive, live = self.documents.copy(), self.live.copy()
         first = self.segment.first
         for document in documents:
@@ -198,7 +203,7 @@ class MaskedSegment:
 
 
 def order_of(document: Document) -> int:
-    """Return the number that orders a document among equal scores: arbitrary, but the same on every machine."""
+    """Return the number that orders a document among equal scores. It is arbitrary, but equal on every machine."""
     return order_key(document.root, document.path)
 
 

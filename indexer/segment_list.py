@@ -1,8 +1,8 @@
-"""The segments of the index, the segment that holds each file, and the policy that merges segments.
+"""The segments of the index, the segment that contains each file, and the policy that merges segments.
 
 Each change appends a small segment. Segments form tiers by size, and four segments of one tier are merged into one of
-the next tier. So a query searches a dozen segments at most. A large merge takes about a second: it runs on another
-thread, because segments never change, and `adopt` then replaces the merged segments and leaves out the files that
+the next tier. So a query searches about a dozen segments at most. A large merge takes about a second and runs on
+another thread, because segments never change. `adopt` then replaces the merged segments, and leaves out the files that
 changed during the merge.
 """
 
@@ -15,13 +15,13 @@ from indexer.document import Extract
 from indexer.locations import FileKey
 from indexer.segment import MaskedSegment, Segment
 
-TIER = 4  # segments of a tier before they are merged, and the factor between tiers
-SMALL = 4_000  # chunks that are merged at once, in a few milliseconds
+TIER = 4  # the number of segments of a tier that are merged into one, and the factor between the sizes of tiers
+SMALL = 4_000  # chunks; a merge of this size takes a few milliseconds, and runs on the writer's thread
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Segments to merge. `run` uses no shared state, so any thread may call it."""
+    """Segments to merge. `run` uses no shared state, so any thread can call it."""
 
     numbers: tuple[int, ...]
     segments: tuple[MaskedSegment, ...]
@@ -35,26 +35,26 @@ class Merge:
 
 
 class SegmentList:
-    """Segments by number, and the segment and document number of each file. Only the writer's thread uses it."""
+    """Segments by number, and the location of each file in them. Used only on the writer's thread."""
 
     def __init__(self) -> None:
         self._segments: dict[int, MaskedSegment] = {}
         self._where: dict[FileKey, tuple[int, int]] = {}
         self._next = 0
-        self._left: set[int] = set()
+        self._never_merged: set[int] = set()
 
     @property
     def current(self) -> tuple[MaskedSegment, ...]:
-        """All segments, the largest first."""
+        """All segments, largest first."""
         return tuple(sorted(self._segments.values(), key=lambda masked: -len(masked.segment)))
 
     @property
     def files(self) -> Mapping[FileKey, tuple[int, int]]:
-        """The files the index holds."""
+        """The segment and document number of each indexed file."""
         return self._where
 
     def apply(self, extracts: Sequence[Extract], gone: Iterable[FileKey]) -> None:
-        """Take in new or changed files and drop those that are gone, as one change."""
+        """Add new or changed files and remove deleted files, as one change."""
         fresh = {(e.document.root, e.document.path): e for e in extracts}
         dead: dict[int, list[int]] = {}
         for key in (*fresh, *gone):
@@ -70,16 +70,16 @@ class SegmentList:
             self._add(Segment.build(list(fresh.values())))
 
     def include(self, segment: Segment) -> None:
-        """Take in a segment of files, but for those that the index holds already: it knows them better."""
+        """Add a segment, except for files that the index already contains in a newer version."""
         self._add(segment, [n for n, d in enumerate(segment.documents) if (d.root, d.path) in self._where])
 
     def next_merge(self, *, tidy: bool = False) -> Merge | None:
-        """Return what should be merged next, if anything.
+        """Return the next merge to run, or None.
 
-        With `tidy`, when nothing else is to be done, also rewrite a segment half of whose chunks are dead.
+        With `tidy`, if there is nothing else to merge, rewrite a segment more than half of whose documents are dead.
         """
         tiers: dict[int, list[int]] = {}
-        candidates = {number: masked for number, masked in self._segments.items() if number not in self._left}
+        candidates = {number: masked for number, masked in self._segments.items() if number not in self._never_merged}
         for number, masked in candidates.items():
             tiers.setdefault(len(masked.segment).bit_length() // 2, []).append(number)
         for tier in sorted(tiers):
@@ -92,9 +92,9 @@ class SegmentList:
         return None
 
     def adopt(self, merge: Merge, segment: Segment) -> None:
-        """Put a merged segment in place of the segments it was made of.
+        """Replace the segments of a merge by the merged segment.
 
-        A file replaced or deleted since the merge began is dead in it.
+        A file that was replaced or deleted since the merge began is marked as dead.
         """
         alive = [
             (document.root, document.path)
@@ -107,12 +107,12 @@ class SegmentList:
             self._segments.pop(number, None)
         self._add(segment, dead)
 
-    def leave(self, merge: Merge) -> None:
-        """Never try again to merge these segments: the merge failed, and would fail again."""
-        self._left.update(merge.numbers)
+    def exclude_from_merging(self, merge: Merge) -> None:
+        """Exclude these segments from later merges, because their merge failed and would fail again."""
+        self._never_merged.update(merge.numbers)
 
     def _add(self, segment: Segment, dead: Collection[int] = ()) -> None:
-        """Take in a segment but for its `dead` documents, by number."""
+        """Add a segment, except for its `dead` documents (given by number)."""
         if len(dead) == len(segment.documents):
             return
         number, self._next = self._next, self._next + 1

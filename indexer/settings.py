@@ -1,4 +1,4 @@
-"""What a person may set about the index. Each default is the one that was measured (docs/retrieval.md)."""
+"""The settings of the index. docs/retrieval.md has the measurements behind the defaults."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from indexer.retrieval import RetrieverName
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """Settings of a `WorkspaceIndex`; frozen, so that a worker process and the cache can be keyed by them.
+    """Settings of a `WorkspaceIndex`. Immutable, so that they can be a key for worker processes and the cache.
 
-    `include` and `exclude` are patterns as in `.gitignore`, relative to the workspace folder: `exclude` adds to what
-    is left out, `include` brings back what an ignore file leaves out (never what may hold secrets). `max_file_bytes`
-    is the largest file read. `watch` is False for one-shot use. `workers` is the number of parsing processes, 0 for
-    as many as suit the machine. `poll_seconds` is how often the disk is compared where native events are missing.
+    `include` and `exclude` are patterns as in `.gitignore`, relative to the workspace folder: `exclude` leaves more
+    files out, `include` adds files that an ignore file leaves out (but none that may contain secrets). `max_file_bytes`
+    is the size of the largest file that is read. `watch` is False for a single run. `workers` is the number of parsing
+    processes, or 0 to choose it by the machine. `poll_seconds` is the least interval between scans of a folder without
+    native events.
     """
 
     chunking: Chunking = field(default_factory=Chunking)
@@ -31,5 +32,8 @@ class IndexSettings:
     cache_bytes: int = 2_000_000_000
 
     def worker_count(self) -> int:
-        """Return how many processes parse: half of the cores, at most four, so that a person's typing stays first."""
+        """Return the number of parsing processes.
+
+        The default is half of the cores, at most four, so that typing stays responsive.
+        """
         return self.workers or max(1, min(4, (os.cpu_count() or 2) // 2))

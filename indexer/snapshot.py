@@ -1,6 +1,6 @@
 """The index at one moment: immutable, shared between threads without a lock, and itself a `Retriever`.
 
-A request takes whichever snapshot is current and keeps it; the writer meanwhile publishes newer ones.
+A request uses the snapshot that is current when it starts, while the writer publishes newer ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from indexer.retrieval.ranking import Ranked, best
 from indexer.segment import MaskedSegment, Segment, order_key
 from indexer.words import first_lines, jaccard, keys, last_lines, words
 
-NEAR_COPY = 0.98  # share of a chunk's words that stand around the cursor, from which on it adds nothing
+NEAR_COPY = 0.98  # a chunk adds nothing if at least this share of its words is also around the cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the index knew at `version`. `segments` hold the documents of all `roots`.
+    """The state of the index at `version`. `segments` has the documents of all `roots`.
 
-    `real_roots` has the real path of each root, all links followed; empty where they are the same.
+    `real_roots` has the real path of each root (all links followed), or is empty if these are the same paths.
     """
 
     roots: tuple[str, ...] = ()
@@ -57,26 +57,27 @@ class Snapshot:
         retriever: RetrieverName = "proximity",
         query_lines: int = 20,
     ) -> Snapshot:
-        """Index (path, text) pairs in memory: no disk, no threads; paths are relative and POSIX."""
+        """Index (path, text) pairs in memory, without disk or threads. Paths are relative and POSIX."""
         cut = chunking or Chunking()
         extracts = [extract(text, language_of(path), cut, root=root, path=path) for path, text in files]
         return cls((root,), (MaskedSegment.of(Segment.build(extracts)),), retriever=retriever, query_lines=query_lines)
 
     @property
     def files(self) -> int:
-        """How many files the index holds."""
+        """The number of files in the index."""
         return self._counts[0]
 
     @property
     def chunks(self) -> int:
-        """How many chunks a search can return."""
+        """The number of chunks that a search can return."""
         return self._counts[1]
 
     def search(self, cursor: Cursor, k: int) -> tuple[Hit, ...]:
         """Return up to `k` chunks that a completion at the cursor is likely to need, best first.
 
-        Left out are chunks of the cursor's own file, chunks nearly all of whose words stand around the cursor (they
-        add nothing, and make a model repeat what is there), and the second of two with the same text.
+        The result leaves out chunks of the cursor's own file, chunks nearly all of whose words are also around the
+        cursor (they add nothing, and make a model repeat that text), and all but the first of several chunks with the
+        same text.
         """
         query = Query.at(cursor, self.query_lines)
         lines = words(query.lines)
@@ -94,9 +95,9 @@ class Snapshot:
         return tuple(hits.values())
 
     def query(self, text: str, k: int, *, exclude: str = "") -> tuple[Hit, ...]:
-        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first; exact.
+        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first. The result is exact.
 
-        `exclude` is the path of a file that must not answer: absolute, or relative to a root.
+        `exclude` is the path of a file to leave out: absolute, or relative to a root.
         """
         asked = keys(words(text))
         scores = (similarities(masked.segment, asked) for masked in self.segments)
@@ -110,7 +111,7 @@ class Snapshot:
             yield from compress(every, masked.live.tolist())
 
     def following(self, chunk: Chunk) -> Chunk | None:
-        """Return the chunk that comes after one in its file (the paper's fragment alignment), None after the last."""
+        """Return the next chunk in the same file (the paper's fragment alignment), or None after the last one."""
         at = order_key(chunk.root, chunk.path)
         for masked in self.segments:
             segment = masked.segment
@@ -125,12 +126,12 @@ class Snapshot:
         return self.segments[ranked.segment].segment.chunk(ranked.chunk)
 
     def _order_keys(self, path: str) -> Sequence[int]:
-        """Return the places a path may have in the index: one per root that it lies under."""
+        """Return the order keys that a path may have in the index: one for each root that contains it."""
         if not path:
             return ()
         if not Path(path).is_absolute():
             return [order_key(root, PurePath(path).as_posix()) for root in self.roots]
-        # The document and the folder may each be opened through a link, so their real paths are compared.
+        # Both the document and the folder may be opened through a link, so their real paths are compared.
         real = PurePath(os.path.realpath(path))
         real_roots = self.real_roots or self.roots
         return [

@@ -1,11 +1,13 @@
-"""The index on disk: one SQLite file a workspace folder, so that a restart reads only what changed meanwhile.
+"""The index on disk: one SQLite file for each workspace folder, so that a restart reads only files that have changed.
 
-Two tables: what each file contained when last seen (path, time, size, digest), and the record of each content by its
-digest, which files with the same content share and which outlives a switch to another branch and back. Paths are kept
-as the bytes they are to the system: not every name is UTF-8. It is a cache: nothing here is not in the workspace too.
-So writes are not synced to the medium one by one (WAL keeps the file sound through a kill at any moment), a damaged or
-foreign file is thrown away, and when the disk is full the index goes on without. Two servers on one folder write the
-same records under the same keys and wait for each other's short transactions.
+One table has each file as it was last read (path, time, size, digest). The other has the record of each content by its
+digest: files with the same content share a record, and a record survives a switch to another branch and back. Paths are
+stored as bytes, because not every file name is UTF-8.
+
+The store is a cache, and everything in it can be computed again from the workspace. So writes are not synced to disk
+one by one (WAL keeps the file consistent if the process is killed), a damaged or foreign file is deleted, and the index
+works without a store when the disk is full. Two servers on one folder write the same records under the same keys, and
+wait for each other's short transactions.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 3  # raise it whenever a record's bytes, a chunk's borders, or what is withheld as a secret change
-KEPT_DAYS = 30
-_UNUSED_SECONDS = 14 * 86_400  # how long content that no file has any more is kept
+SCHEMA = 3  # increase it when the format of a record, the limits of chunks, or the rules for secrets change
+MAX_AGE_DAYS = 30
+_UNUSED_SECONDS = 14 * 86_400  # how long the store keeps content that no file has
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ CREATE TABLE IF NOT EXISTS file (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
 """
-# `used` is when a file last had the content, not when it was written: content is deleted by its age.
+# `used` is the last time at which a file had the content; it decides when the content is deleted.
 _USED_UNTIL_NOW = """
 UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path = ?) AND digest != ?
 """
@@ -44,7 +46,7 @@ UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path =
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A file as the store knows it; `record` is empty for one that was left out for its content."""
+    """A file in the store. `record` is empty for a file that was left out for its content."""
 
     path: str
     mtime_ns: int
@@ -54,7 +56,7 @@ class Saved:
 
 
 class Store:
-    """The saved index of one folder. Used by one thread at a time; no method raises for what the disk may do."""
+    """The saved index of one folder. Only one thread at a time may use it. No method raises an error of the disk."""
 
     def __init__(self, cache_dir: Path, root: str, chunking: Chunking, *, max_bytes: int = 2_000_000_000) -> None:
         name = blake2b(os.fsencode(f"{root}\0{chunking}"), digest_size=12).hexdigest()
@@ -70,14 +72,14 @@ class Store:
             self._disable(error)
 
     def load(self) -> list[Saved]:
-        """Return every file the store knows."""
+        """Return every file in the store."""
         query = """SELECT path, mtime_ns, size, file.digest, coalesce(record, x'') FROM file
                    LEFT JOIN content USING (digest) WHERE reason != '' OR record IS NOT NULL"""
         rows = self._run(lambda connection: connection.execute(query).fetchall())
         return [Saved(os.fsdecode(path), *row) for path, *row in rows or ()]
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
-        """Note what the workers found, in one transaction: new records, unchanged files, files gone or left out."""
+        """Save the workers' results in one transaction: new records, unchanged files, and files deleted or left out."""
         now = int(time.time())
         gone = [(os.fsencode(o.path),) for o in outcomes if o.reason is not None and o.reason.rule == "missing"]
         files = [
@@ -99,7 +101,7 @@ class Store:
         self._run(write)
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Forget files that are not in the workspace any more."""
+        """Delete files that are no longer in the workspace."""
         rows = [(os.fsencode(path),) for path in paths]
         left = [(int(time.time()), path, b"") for (path,) in rows]
 
@@ -111,7 +113,7 @@ class Store:
         self._run(write)
 
     def compact(self) -> None:
-        """Drop content that nothing has used for long, or all that is unused if the file is too large."""
+        """Delete content that no file has used for long, or all unused content if the database is too large."""
 
         def delete_unused(connection: sqlite3.Connection) -> None:
             too_large = self.file.stat().st_size > self._max_bytes
@@ -131,14 +133,14 @@ class Store:
             self._interruptible = False
 
     def interrupt(self) -> None:
-        """End `compact` early if it is rewriting the file, which may take long. Any thread may call this."""
+        """Interrupt `compact` if it is rewriting the database, which can take long. Any thread may call this."""
         connection = self._connection
         if self._interruptible and connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.interrupt()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -150,11 +152,11 @@ class Store:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise
-            _log.info("the saved index %s is damaged (%s) and is built anew", self.file.name, error)
+            _log.info("the saved index %s is damaged (%s) and is built again", self.file.name, error)
             self._discard()
             self._connect()
         with contextlib.suppress(OSError):
-            os.utime(self.file)  # its age tells `delete_old_indexes` which workspaces are still opened
+            os.utime(self.file)  # `delete_old_indexes` deletes by this time
             self.file.chmod(0o600)
 
     def _connect(self) -> None:
@@ -178,7 +180,7 @@ class Store:
                 self.file.with_name(self.file.name + end).unlink()
 
     def _run(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Run an action on the database; on failure go on without a saved index, having said so once."""
+        """Run an action on the database. On failure, log the problem once and continue without a saved index."""
         if self._connection is None:
             return None
         try:
@@ -197,7 +199,7 @@ class Store:
     def _disable(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            _log.warning("the index is not saved (%s: %s); it will be built anew at the next start", self.file, error)
+            _log.warning("cannot save the index (%s: %s); it will be built again at the next start", self.file, error)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -205,10 +207,10 @@ class Store:
 
 
 def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
-    """Delete saved indexes not opened for 30 days, then the longest unopened until the rest fits in `max_bytes`.
+    """Delete saved indexes that were not opened for 30 days, then the oldest until the rest fits in `max_bytes`.
 
-    Returns what was deleted. A file that another server holds open goes on serving it until it closes. The one that
-    was opened last is in use, and stays however large it is: made anew at each start it would be no smaller.
+    Returns the deleted files. If another server has a deleted file open, it can use the file until it closes it. The
+    index that was opened last is in use, and is kept whatever its size: a new one would be as large.
     """
     now = time.time() if now is None else now
     found = []
@@ -219,7 +221,7 @@ def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: 
     deleted, total = [], 0
     for opened, size, file in sorted(found, reverse=True):
         total += size
-        if opened < now - KEPT_DAYS * 86_400 or (total > max_bytes and total > size):
+        if opened < now - MAX_AGE_DAYS * 86_400 or (total > max_bytes and total > size):
             total -= size
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(OSError):

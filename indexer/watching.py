@@ -1,10 +1,11 @@
-"""File system events for workspace folders, and for each folder whether its events are complete.
+"""File system events for workspace folders, and whether the events of each folder are complete.
 
-Events only say *where* something may have changed; the index looks at the disk itself. So an event too many costs one
-`stat`. Where events are missing (a limit, a network file system, a folder that is not there yet), the reason is known
-for each folder, and the index compares that folder with the disk at intervals.
+Events only say *where* something may have changed, and the index then checks the disk itself. So a superfluous event
+costs one `stat`. If the events of a folder are incomplete (a limit, a network file system, a folder that does not exist
+yet), the reason is known, and the index compares that folder with the disk at intervals.
 
-On Linux, watches are added directory by directory (`indexer.inotify`). macOS and Windows watch a whole tree at once.
+On Linux, watches are added directory by directory (`indexer.inotify`). On macOS and Windows, one watch covers a whole
+tree.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ _NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gvfs", "fuse.gl
 
 
 class Events(Protocol):
-    """Where events come from on one kind of system."""
+    """A source of file system events, one implementation for each kind of system."""
 
     def set_roots(self, roots: list[str]) -> None:
         """Watch these directories (real paths) and no others."""
 
     def watch(self, root: str, directory: str) -> None:
-        """Watch a directory (real path) of a root, which is about to be listed."""
+        """Watch a directory (real path) of a root. Call this just before listing the directory."""
 
     def problem(self, root: str) -> str:
-        """Return why the events of a root are not complete, "" if they are."""
+        """Return why the events of a root are incomplete, or "" if they are complete."""
 
     def stop(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
 
 
 class Watcher:
-    """Watches the folders of a workspace; `on_change` is called on a thread of its own, with absolute paths."""
+    """Watches the folders of a workspace. Calls `on_change` on its own thread, with absolute paths."""
 
     def __init__(self, on_change: Callable[[list[str]], None]) -> None:
         self._on_change = on_change
@@ -59,33 +60,33 @@ class Watcher:
                 self._events = _events(self._on_change)
                 self._no_events = ""
             except (OSError, ImportError) as error:
-                self._no_events = f"the system has no events for it ({error})"
+                self._no_events = f"the system reports no events for it ({error})"
         self._network = {root: network_file_system(root) for root in roots}
         if self._events is not None:
             self._events.set_roots(list(roots))
 
     def watch(self, root: str, directory: str) -> None:
-        """Watch a directory (real path) of a root, which is about to be listed."""
+        """Watch a directory (real path) of a root. Call this just before listing the directory."""
         if self._events is not None:
             self._events.watch(root, directory)
 
     def problem(self, root: str) -> str:
-        """Return why the events of a root are not complete, "" if they are."""
+        """Return why the events of a root are incomplete, or "" if they are complete."""
         if self._events is None:
             return self._no_events or "nothing is watched"
         if kind := self._network.get(root):
-            return f"it is on a network file system ({kind}), which does not tell of changes by other machines"
+            return f"it is on a network file system ({kind}), which does not report changes by other machines"
         return self._events.problem(root)
 
     def stop(self) -> None:
-        """Watch nothing any more; takes well under a second."""
+        """Stop watching. This takes well under a second."""
         if self._events is not None:
             self._events.stop()
             self._events = None
 
 
 class TreeEvents(FileSystemEventHandler):
-    """Events of whole directory trees, as macOS and Windows have them."""
+    """Events for whole directory trees, on macOS and Windows."""
 
     def __init__(self, on_change: Callable[[list[str]], None]) -> None:
         self._on_change = on_change
@@ -103,10 +104,10 @@ class TreeEvents(FileSystemEventHandler):
             self.watch(root, root)
 
     def watch(self, root: str, directory: str) -> None:
-        """Watch a root that could not be watched before, because it was not there; else do nothing."""
+        """Watch a root that could not be watched before because it did not exist. For other directories, do nothing."""
         if directory != root or root not in self._problems or (root in self._watches and not self._problems[root]):
             return
-        if (old := self._watches.pop(root, None)) is not None:  # the root was deleted, and may be there again
+        if (old := self._watches.pop(root, None)) is not None:  # the root was deleted, and may exist again
             self._observer.unschedule(old)
         try:
             self._watches[root] = self._observer.schedule(self, root, recursive=True)
@@ -115,16 +116,16 @@ class TreeEvents(FileSystemEventHandler):
             self._problems[root] = str(error)
 
     def problem(self, root: str) -> str:
-        """Return why the events of a root are not complete, "" if they are."""
+        """Return why the events of a root are incomplete, or "" if they are complete."""
         return self._problems.get(root, "")
 
     def stop(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._observer.stop()
         self._observer.join(timeout=0.5)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Pass on the paths of an event: a rename has two."""
+        """Pass on the paths of an event. A rename has two."""
         if event.event_type in ("opened", "closed_no_write"):
             return
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
@@ -134,7 +135,7 @@ class TreeEvents(FileSystemEventHandler):
 
 
 def network_file_system(directory: str) -> str:
-    """Return the kind of the file system that a directory is on if other machines may change it, else ""."""
+    """Return the type of the network file system that contains a directory, or "" if it is local."""
     try:
         mounts = psutil.disk_partitions(all=True)
     except (OSError, RuntimeError, ValueError):

@@ -1,8 +1,8 @@
-r"""Words and their keys: the alphabet of every retriever.
+r"""Words and their keys, which all retrievers use.
 
-A word is a `\w+` run, case-sensitive, as in the paper's Jaccard. Inside the index a word is a 64-bit key, so that
-worker processes and saved indexes agree without sharing a vocabulary. Two of a million distinct words collide with a
-probability of about 3e-8; that is what "exact" means here.
+A word is a sequence of `\w` characters, case-sensitive, as in the paper's Jaccard similarity. In the index, a word is a
+64-bit hash, so that worker processes and saved indexes agree without a shared vocabulary. Two of a million distinct
+words have the same hash with a probability of about 3e-8, so "exact" results are exact up to that probability.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
-LONGEST_LINE = 2_000  # characters; no person reads further along a line, and a key must not wait for the words there
+MAX_LINE_LENGTH = 2_000  # characters; the rest of a longer line is ignored, so that a keystroke need not wait for it
 _KNOWN_LIMIT = 1 << 20
 _known: dict[str, int] = {}
 
@@ -31,12 +31,12 @@ def words(text: str) -> frozenset[str]:
 
 
 def word_counts(text: str) -> Counter[str]:
-    """Return how often each word of a text stands in it."""
+    """Return how often each word occurs in a text."""
     return Counter(_WORD.findall(text))
 
 
 def key(word: str) -> int:
-    """Return a word's 64-bit key, the same in each process and on each machine."""
+    """Return a word's 64-bit key, which is the same in each process and on each machine."""
     known = _known.get(word)
     if known is None:
         if len(_known) >= _KNOWN_LIMIT:
@@ -47,34 +47,37 @@ def key(word: str) -> int:
 
 
 def keys(distinct: Iterable[str]) -> NDArray[np.uint64]:
-    """Return the keys of distinct words in ascending order (so that equal sets give equal arrays)."""
+    """Return the keys of distinct words in ascending order, so that equal sets give equal arrays."""
     array = np.fromiter(map(key, distinct), dtype=np.uint64)
     array.sort()
     return array
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Return the Jaccard similarity of two sets; 0.0 for two empty ones."""
+    """Return the Jaccard similarity of two sets, or 0.0 for two empty sets."""
     common = len(left & right)
     return common / (len(left) + len(right) - common) if common else 0.0
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last `count` lines of a text; a line still being written counts.
+    """Return the last `count` lines of a text, counting an incomplete last line.
 
-    Very long lines are cut at the far end: no more than `LONGEST_LINE` characters a line are returned.
+    At most `MAX_LINE_LENGTH` characters of each line are returned, those nearest to the end of the text.
     """
     return _lines(text, count, from_end=True)
 
 
 def first_lines(text: str, count: int) -> str:
-    """Return the first `count` lines of a text, cut as `last_lines` are."""
+    """Return the first `count` lines of a text, cut in the same way as by `last_lines`."""
     return _lines(text, count, from_end=False)
 
 
 def _lines(text: str, count: int, *, from_end: bool) -> str:
-    """Walk to the border instead of splitting: the text may be a whole file and the caller is a keystroke."""
-    reach = max(count, 0) * LONGEST_LINE
+    """Return `count` lines from one end of a text.
+
+    Searches for the line breaks instead of splitting the text, which may be a whole file, at each keystroke.
+    """
+    reach = max(count, 0) * MAX_LINE_LENGTH
     text = text[max(0, len(text) - reach) :] if from_end else text[:reach]
     at = len(text) if from_end else -1
     for _ in range(count):

@@ -1,8 +1,8 @@
-"""The process that reads, parses and counts: `python -m indexer.worker`, driven by `indexer.pool` over its pipes.
+"""The process that reads and parses files and counts their words: `python -m indexer.worker`, driven by `indexer.pool`.
 
-A process of its own, started from nothing (not forked: the server has threads), for three reasons: Python's lock would
-make parsing delay keystrokes; a grammar is native code and may crash; and it ends by itself when the server is gone,
-since its input ends. It talks in length-prefixed pickles over a private pipe with the process that started it.
+It is a separate process for three reasons: Python's global lock would make parsing delay keystrokes, a grammar is
+native code and may crash, and the process ends by itself when the server dies, because its input ends. It is not
+forked, because the server has threads. It exchanges length-prefixed pickles with its parent over a private pipe.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A file to make ready: from the disk, or the text of an open buffer.
+    """A file to process: from the disk, or the text of an open buffer.
 
-    `known` is the digest under which the index already has it, so that a touched but unchanged file costs a read.
-    `plain` asks for windows instead of parsing: the grammar crashed on this file before. `store` is the folder's saved
-    index, where the record may still be from before a switch to another branch and back.
+    `known` is the digest of the file in the index; if it is unchanged, the file is not parsed. `plain` asks for windows
+    instead of parsing, because the grammar crashed on this file. `store` is the path of the folder's saved index, which
+    may still contain the record, for instance from before a switch to another branch and back.
     """
 
     root: str
@@ -50,9 +50,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: a record (`Extract.to_bytes`), or nothing new, or the reason for leaving the file out.
+    """The result of a task: a record (`Extract.to_bytes`), no change, or the reason for leaving the file out.
 
-    `mtime_ns` and `size` were taken before reading, so a file that changes meanwhile looks changed afterwards.
+    `mtime_ns` and `size` are from before the file was read, so a file that changes meanwhile counts as changed.
     """
 
     root: str
@@ -65,7 +65,7 @@ class Outcome:
 
 
 def perform(task: Task) -> Outcome:
-    """Carry out one task; never raises for what a file may hold."""
+    """Run one task. Never raises an error because of a file's content."""
     mtime_ns = size = 0
     if task.text is None:
         file = Path(task.root, task.path)
@@ -94,7 +94,7 @@ def perform(task: Task) -> Outcome:
 
 
 def digest_of(data: bytes, task: Task) -> bytes:
-    """Return what a record is filed under: the content and all that shapes its chunks."""
+    """Return the key of a record: a hash of the content and of everything that determines its chunks."""
     language = language_of(task.path, task.lsp_id, data[:SHEBANG_LENGTH].decode("latin-1"))
     shape = f"{language.id if language else ''} {task.chunking} {task.plain}"
     return blake2b(data, digest_size=16, person=blake2b(shape.encode(), digest_size=16).digest()).digest()
@@ -106,7 +106,7 @@ def _reader(store: str) -> sqlite3.Connection:
 
 
 def _saved(store: str, digest: bytes) -> bytes | None:
-    """Look a record up in the saved index; whatever is wrong with it, the file is simply parsed again."""
+    """Return the record from the saved index, or None on any problem; the file is then parsed."""
     if not store:
         return None
     try:
@@ -129,7 +129,7 @@ def send(stream: BinaryIO, message: object) -> None:
 
 
 def receive(stream: BinaryIO) -> Any:
-    """Read one message. Raises EOFError when the other side is gone."""
+    """Read one message. Raises EOFError when the other process has ended."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -141,8 +141,8 @@ def receive(stream: BinaryIO) -> Any:
 
 
 def main() -> None:
-    """Answer batches of tasks until the input ends."""
-    # Whatever a library prints must not land between the messages.
+    """Run batches of tasks until the input ends."""
+    # The output of a library must not get between the messages.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(OSError, AttributeError):

@@ -1,10 +1,10 @@
-"""A living workspace: folders and open buffers go in, immutable snapshots come out.
+"""An index that follows a workspace: folders and open buffers go in, immutable snapshots come out.
 
-One thread, the writer, owns all that changes. Whatever happens (a file event, a keystroke in a buffer, a batch that
-the workers finished, a merge) is an action in its queue. It gathers what belongs together, hands files to the workers,
-puts their results in place and publishes a new `Snapshot` by one assignment. Readers take `snapshot` and never wait;
-the writer itself only moves references and arrays, since reading, parsing and counting happen in other processes, and
-walking the disk, loading, saving and merging on two helper threads (`indexer.jobs`).
+One thread, the writer, owns all mutable state. Everything that happens (a file event, a keystroke in a buffer, a batch
+that the workers finished, a merge) is an action in its queue. The writer groups related changes, sends files to the
+workers, applies their results, and publishes a new `Snapshot` by one assignment. Readers use `snapshot` and never wait.
+The writer itself only moves references and arrays: reading, parsing and counting run in other processes, and two helper
+threads (`indexer.jobs`) scan the disk, load, save and merge.
 """
 
 from __future__ import annotations
@@ -41,27 +41,33 @@ from indexer.worker import Outcome, Task
 _log = logging.getLogger(__name__)
 
 BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; an open buffer changes with each keystroke
-PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are still to come
-CLOSE_SECONDS = 0.8  # how long closing waits for what is still to be saved
-RESCAN_FROM = 1_000  # touched paths in one burst from which on the system may have dropped events
+PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are left to read
+CLOSE_SECONDS = 0.8  # how long `close` waits for results to be saved
+RESCAN_FROM = 1_000  # paths; after this many changes at once, events may be missing, so the folders are scanned
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far indexing has come: `done` of `total` files; `stage` is "ready" when nothing is left to do."""
+    """The progress of indexing: `done` of `total` files.
+
+    `stage` is "ready" when the index is up to date.
+    """
 
     stage: Literal["scan", "read", "ready"]
     done: int
     total: int
 
 
-# A file's time of change, size and digest when it was last read. A tuple of plain values, since there may be 40,000 of
-# them: the garbage collector does not look at such tuples.
+# A file's modification time, size and digest when it was last read. There may be 40,000 of these, and the garbage
+# collector does not track tuples of plain values.
 _Known = tuple[int, int, bytes]
 
 
 class WorkspaceIndex:
-    """The index of some folders, kept up to date from `start` to `close`. Any thread may call any method."""
+    """The index of some folders, updated from `start` to `close`.
+
+    Any thread may call any method.
+    """
 
     def __init__(
         self,
@@ -71,10 +77,10 @@ class WorkspaceIndex:
         cache_dir: Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """Prepare an index; nothing runs before `start`.
+        """Prepare an index. Nothing runs before `start`.
 
-        `cache_dir` is where indexes are saved between runs (None: they are not). `on_progress` is called on the
-        writer's thread and must return at once.
+        `cache_dir` is the directory for saved indexes (None: do not save). `on_progress` is called on the writer's
+        thread and must return immediately.
         """
         self.settings = settings or IndexSettings()
         self._cache_dir = cache_dir
@@ -92,7 +98,7 @@ class WorkspaceIndex:
         self._watcher = Watcher(self.touch)
         self._snapshot = Snapshot(retriever=self.settings.retriever, query_lines=self.settings.query_lines)
 
-        # What follows is the writer's alone.
+        # Only the writer's thread uses the attributes below.
         self._folders: dict[str, Folder] = {}
         self._locations = Locations()
         self._scans = ScanSchedule(self.settings.poll_seconds)
@@ -101,24 +107,24 @@ class WorkspaceIndex:
         self._buffers = Buffers()  # every open document, in the workspace or not
         self._changed_paths, self._changed_buffers = Debouncer(), Debouncer(BUFFER_QUIET, BUFFER_LATEST)
         self._read_queue = ReadQueue()
-        self._pending_batches = 0  # in the workers' hands
-        self._helper_jobs = 0  # jobs on the helper threads whose result is awaited
+        self._pending_batches = 0  # batches that the workers have not finished
+        self._helper_jobs = 0  # jobs on the helper threads that have not returned a result
         self._merging = False
         self._changed = False
         self._published_at = self._progress_at = 0.0
         self._compacted = not self._cache_dir
-        self._files_read = 0  # files since the index was last idle
+        self._files_read = 0  # since the index was last idle
         self._warned: set[str] = set()
 
-    # For everybody ----------------------------------------------------------------------------------------------
+    # Public methods ---------------------------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> Snapshot:
-        """The newest snapshot; empty until the first files are read."""
+        """The newest snapshot. It is empty until the first files are read."""
         return self._snapshot
 
     def start(self) -> None:
-        """Begin to index; returns at once."""
+        """Start indexing, and return immediately."""
         self._writer.start()
         self._pool.start()
         if (cache := self._cache_dir) is not None:
@@ -126,10 +132,10 @@ class WorkspaceIndex:
         self.set_roots(self._roots)
 
     def close(self) -> None:
-        """Stop all that runs, within a second; what was indexed stays saved. May be called twice."""
+        """Stop all threads and processes, within a second. The saved index remains. May be called twice."""
         if self._closing:
             return
-        self._closing = True  # which ends a scan that runs, too
+        self._closing = True  # this also ends a running scan
         end = time.monotonic() + CLOSE_SECONDS
         if self._writer.is_alive():
             self._post(lambda: None)
@@ -140,22 +146,25 @@ class WorkspaceIndex:
             folder.interrupt()
             self._disk.submit(folder.close)
         if not self._disk.close(max(end - time.monotonic(), 0.1)):
-            _log.info("the disk does not answer; some of what was indexed is not saved")
+            _log.info("the disk does not respond; a part of the index is not saved")
         self._merger.close(0.0)
 
     def set_roots(self, roots: Sequence[Path]) -> None:
-        """Index these folders from now on; those that stay are not read again."""
+        """Index these folders from now on. Folders that were indexed before are not read again."""
         wanted = list(dict.fromkeys(str(Path(root).absolute()) for root in roots))
         self._post(lambda: self._change_roots(wanted))
 
     def set_buffer(self, path: str | Path, text: str | None, lsp_id: str = "") -> None:
-        """Let an open document's text stand for the file; None ends that, and the disk counts again."""
+        """Index an open document's text instead of its file. None closes the document: the file counts again."""
         name = str(Path(path).absolute())
         buffer = None if text is None else Buffer(text, lsp_id)
         self._post(lambda: self._change_buffer(name, buffer))
 
     def touch(self, paths: Iterable[str | Path]) -> None:
-        """Say that something may have changed at these absolute paths (files or folders, there or gone)."""
+        """Report that something may have changed at these absolute paths.
+
+        They may be files or directories, and need not exist any more.
+        """
         names = [str(path) for path in paths]
         self._post(lambda: self._touch(names))
 
@@ -164,7 +173,10 @@ class WorkspaceIndex:
         self._post(lambda: self._scan(self._folders))
 
     def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until all that was said so far is indexed and published; False if it took longer than `timeout` s."""
+        """Wait until all changes reported so far are indexed and published.
+
+        Return False if this takes longer than `timeout` seconds.
+        """
         return self._idle.wait(timeout)
 
     # The writer -------------------------------------------------------------------------------------------------
@@ -180,7 +192,7 @@ class WorkspaceIndex:
                 action = self._actions.get(timeout=self._pause())
             except queue.Empty:
                 action = None
-            # A bug in one step must not end the thread that all others rely on.
+            # A bug in one action must not end the writer's thread.
             for step in (
                 action,
                 self._process_changes,
@@ -196,14 +208,14 @@ class WorkspaceIndex:
                     _log.exception("an index update failed")
 
     def _pause(self) -> float | None:
-        """Return how long the writer may sleep if nobody says anything; None for ever."""
+        """Return the seconds until the next scheduled work, or None if nothing is scheduled."""
         due = min(self._changed_paths.due(), self._changed_buffers.due(), self._scans.due())
         if self._changed:
             due = min(due, self._published_at + PUBLISH_EVERY)
         return None if due == float("inf") else max(due - time.monotonic(), 0.0)
 
     def _publish(self) -> None:
-        """Make what changed visible to readers, at once unless much more is about to come."""
+        """Publish a new snapshot if something has changed. While many files are left, do so only at intervals."""
         now = time.monotonic()
         if self._changed and not (self._read_queue.is_long and now < self._published_at + PUBLISH_EVERY):
             self._changed, self._published_at = False, now
@@ -216,7 +228,7 @@ class WorkspaceIndex:
             )
 
     def _update_idle(self) -> None:
-        """Call the index idle if nothing at all is left to do."""
+        """Mark the index as idle if nothing is left to do."""
         waiting = self._changed_paths or self._changed_buffers or self._read_queue or self._changed
         if waiting or self._pending_batches or self._helper_jobs or self._merging:
             return
@@ -224,14 +236,14 @@ class WorkspaceIndex:
             if self._actions.empty() and not self._idle.is_set():
                 self._idle.set()
                 self._files_read = 0
-                if not self._compacted:  # once, when nothing waits for the disk any more
+                if not self._compacted:  # once, when no other job needs the disk
                     self._compacted = True
                     for folder in self._folders.values():
                         self._disk.submit(folder.compact)
                 self._on_progress(Progress("ready", self._snapshot.files, self._snapshot.files))
 
     def _run_on_helper(self, helper: JobThread, work: Callable[[], Callable[[], None]]) -> None:
-        """Do work on a helper thread, and then what it returned on the writer's."""
+        """Run `work` on a helper thread, then run the function that it returns on the writer's thread."""
         self._helper_jobs += 1
 
         def finish(then: Callable[[], None] | None) -> None:
@@ -266,12 +278,12 @@ class WorkspaceIndex:
             self._watcher.set_roots(list(wanted.values()))
         for name in new:
             self._load(name)
-        # A folder inside of another takes files from it or gives them back.
+        # A new or removed folder inside another one changes which folder the open files belong to.
         self._read_queue.add_first(self._open_files())
         self._scan(stay)
 
     def _load(self, root: str) -> None:
-        """Bring back a folder's saved index, then compare it with the disk."""
+        """Load a folder's saved index, then compare it with the disk."""
         folder = self._folders[root]
         self._on_progress(Progress("scan", 0, 0))
 
@@ -301,7 +313,7 @@ class WorkspaceIndex:
                 self._run_on_helper(self._disk, partial(self._scan_now, root, self._folders[root], self._locations))
 
     def _scan_now(self, root: str, folder: Folder, locations: Locations) -> Callable[[], None]:
-        """Compare a folder with the disk, on the disk thread. Watches each directory before it is listed."""
+        """Compare a folder with the disk, on the disk thread. Each directory is watched before it is listed."""
         real = locations.roots[root]
 
         def watch(directory: str) -> None:
@@ -310,8 +322,8 @@ class WorkspaceIndex:
 
         try:
             entries, problems = folder.scan(locations.inner(root), watch, lambda: self._closing)
-        except Exception:  # a bug; what is known of the folder stays, and it is scanned again later
-            _log.exception("%s could not be scanned", root)
+        except Exception:  # a bug; the index keeps the folder's files, and scans it again later
+            _log.exception("cannot scan %s", root)
             return lambda: self._scan_ended(root, folder, has_events=False)
         if not self._closing:
             watch(os.path.join(".git", "info"))  # noqa: PTH118 - whose `exclude` file changes what is indexed
@@ -338,11 +350,11 @@ class WorkspaceIndex:
             self._scan([root])
 
     def _missing_events(self, root: str) -> str:
-        """Return why a folder has to be compared with the disk from time to time, and say it the first time."""
+        """Return why a folder's events are incomplete ("" if they are not), and log a new reason."""
         problem = self._watcher.problem(self._locations.roots[root]) if self.settings.watch else ""
-        if problem and problem != MISSING:  # that it is missing was said when it could not be listed
+        if problem and problem != MISSING:  # a missing folder was reported when listing it failed
             seconds = self.settings.poll_seconds
-            self._warn_once(f"{root} is compared with the disk every {seconds:.0f} s or less often: {problem}")
+            self._warn_once(f"{root} is compared with the disk at intervals of {seconds:.0f} s or more: {problem}")
         return problem
 
     # Changes ----------------------------------------------------------------------------------------------------
@@ -363,7 +375,7 @@ class WorkspaceIndex:
             self._read_queue.add_first(key for real in changed if (key := self._locations.key(real)))
 
     def _process_changes(self) -> None:
-        """Turn paths that are due into files to read, or into a scan where single files do not say it."""
+        """Queue the changed files that are due, and start a scan where single files are not enough."""
         now = time.monotonic()
         buffers = self._changed_buffers.take(now)
         self._read_queue.add_first(key for real in buffers if (key := self._locations.key(real)))
@@ -378,7 +390,7 @@ class WorkspaceIndex:
             root, name = key
             rules = self._folders[root].rules
             if self._folders[root].is_rule(name):
-                self._folders[root].renew_rules()
+                self._folders[root].reload_rules()
                 scan.add(root)
             elif rules.never_indexes(name):
                 continue
@@ -396,17 +408,17 @@ class WorkspaceIndex:
             self._scan(sorted(scan))
 
     def _all_files(self) -> set[FileKey]:
-        """Return the files that the index knows or that are on their way into it."""
+        """Return the files in the index and in the queue."""
         return {*self._known, *self._read_queue}
 
     def _open_files(self) -> set[FileKey]:
-        """Return the files of the workspace that are open documents."""
+        """Return the workspace files that are open documents."""
         return {key for real in self._buffers if (key := self._locations.key(real)) is not None}
 
     # Files ------------------------------------------------------------------------------------------------------
 
     def _submit_batches(self) -> None:
-        """Keep each worker busy with one batch and have one more waiting."""
+        """Keep one batch for each worker in progress, and one more queued."""
         while self._pending_batches <= self._pool.size and (keys := self._read_queue.take_batch(self._size)):
             tasks = []
             for key in keys:
@@ -436,7 +448,7 @@ class WorkspaceIndex:
         return reason or Task(root, path, chunking, most, known=digest, store=self._folders[root].store_file)
 
     def _apply_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Put a batch's results in place."""
+        """Apply the results of a batch to the index."""
         self._pending_batches -= 1
         self._files_read += len(outcomes)
         self._read_queue.finish((outcome.root, outcome.path) for outcome in outcomes)
@@ -451,11 +463,11 @@ class WorkspaceIndex:
             elif outcome.record is not None:
                 extracts.append(Extract.from_bytes(*key, outcome.record))
             elif key not in self._known or self._known[key][2] != outcome.digest:
-                # It has not changed, but the index meanwhile let go of what it has not changed from.
+                # The file is unchanged, but the index removed its chunks in the meantime.
                 self._read_queue.add_first([key])
                 continue
             if outcome.digest:
-                # A buffer's text is not on the disk: it must look changed once the buffer is closed.
+                # The text is a buffer's. When the buffer is closed, the file must count as changed.
                 self._known[key] = (outcome.mtime_ns, outcome.size, outcome.digest)
             else:
                 self._known.pop(key, None)
@@ -473,7 +485,7 @@ class WorkspaceIndex:
             self._on_progress(Progress("read", self._files_read, self._files_read + len(self._read_queue)))
 
     def _remove_files(self, keys: Sequence[FileKey]) -> None:
-        """Take files out of the index, and out of what is saved of the folders that stay."""
+        """Remove files from the index, and from the saved indexes of folders that are still open."""
         keys = [key for key in keys if key in self._known or key in self._segments.files]
         if not keys:
             return
@@ -485,7 +497,7 @@ class WorkspaceIndex:
             self._disk.submit(partial(self._folders[root].forget, [path for at, path in keys if at == root]))
 
     def _merge(self) -> None:
-        """Merge parts where there are many: small ones at once, large ones beside the writer."""
+        """Merge segments where there are many: small ones immediately, large ones on a helper thread."""
         while not self._merging and (merge := self._segments.next_merge(tidy=not self._read_queue)):
             if len(merge) <= SMALL:
                 self._segments.adopt(merge, merge.run())
@@ -498,13 +510,13 @@ class WorkspaceIndex:
         segment: Segment | None = None
         try:
             segment = merge.run()
-        except Exception:  # no memory, for one
-            _log.exception("%d parts of the index are not merged", len(merge.numbers))
+        except Exception:  # for instance not enough memory
+            _log.exception("cannot merge %d segments of the index", len(merge.numbers))
 
         def adopt() -> None:
             self._merging = False
             if segment is None:
-                self._segments.leave(merge)
+                self._segments.exclude_from_merging(merge)
                 return
             self._segments.adopt(merge, segment)
             self._changed = True
@@ -512,7 +524,7 @@ class WorkspaceIndex:
         return adopt
 
     def _warn_once(self, message: str) -> None:
-        """Log a message the first time."""
+        """Log a message, but only once."""
         message = printable(message)
         if message not in self._warned:
             self._warned.add(message)

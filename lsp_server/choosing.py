@@ -68,7 +68,7 @@ async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettin
         except GaveWay:
             continue
         speeds.remember(supervisor.model, speed, settings)
-        log.info("%s: %s", supervisor.model.name, choice.described(supervisor.model, speed))
+        log.info("%s: %s", supervisor.model.name, choice.describe(supervisor.model, speed))
         return speed
     return None
 
@@ -89,5 +89,5 @@ async def better(supervisor: Supervisor, speeds: Speeds, settings: EngineSetting
         except RepoformerError as error:
             log.info("could not measure %s: %s", supervisor.model.name, error)
             return None
-    found = choice.better(supervisor.model, speed) if speed is not None and speed.undisturbed else None
+    found = choice.find_better(supervisor.model, speed) if speed is not None and speed.undisturbed else None
     return found if found and found.speed.will_do else None

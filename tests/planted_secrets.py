@@ -6,7 +6,7 @@ import base64
 import random
 import string
 
-# `@` is the secret. A name is chosen for each `NAME` (upper case) and `name` (lower case).
+# `@` is replaced by the secret, and `NAME` (upper case) and `name` (lower case) by a name.
 KINDS = {
     "deploy.sh": ("export NAME=@", "NAME='@'", "NAME=@ psql", "./run --name=@ x", 'NAME="${NAME:-@}"', "# name: @",
                   "local name=@", "curl -u admin:@ https://x.org", "mysql -u root -p@ db", "echo NAME=@ >> .env"),
@@ -39,7 +39,7 @@ LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
 
 def secret(draw: random.Random) -> str:
-    """Return a password, or a key as some service makes them."""
+    """Return a password, or a key in the format of a service."""
 
     def some(alphabet: str, length: int) -> str:
         while True:

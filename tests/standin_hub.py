@@ -21,8 +21,8 @@ class Hub:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     corrupt: bool = False
-    stall_at: int = 0  # bytes after which a download hangs until `go_on` is set
-    go_on: threading.Event = field(default_factory=threading.Event)
+    stall_at: int = 0  # bytes after which a download hangs until `resume` is set
+    resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     ranges: list[str] = field(default_factory=list)
     claimed_size: int = 0
@@ -83,7 +83,7 @@ def hub() -> Iterator[Hub]:
                 self.wfile.write(content[start : state.stall_at])
                 self.wfile.flush()
                 state.stalled.set()
-                state.go_on.wait(60)
+                state.resume.wait(60)
                 self.close_connection = True
                 return
             self.wfile.write(content[start:])
@@ -104,7 +104,7 @@ def hub() -> Iterator[Hub]:
     try:
         yield state
     finally:
-        state.go_on.set()
+        state.resume.set()
         server.shutdown()
         server.server_close()
         thread.join()

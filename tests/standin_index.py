@@ -31,8 +31,8 @@ class Index:
     speaks_json: bool = True
     page_for_all: bool = False  # a proxy that wants people to sign in
     broken_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which the connection breaks, once
-    stall_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which nothing comes until `go_on`
-    go_on: threading.Event = field(default_factory=threading.Event)
+    stall_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which nothing comes until `resume`
+    resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
@@ -149,11 +149,11 @@ def index() -> Iterator[Index]:
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{whole}")
             self.end_headers()
-            if (limit := state.stall_at.get(self.path)) is not None and not state.go_on.is_set():
+            if (limit := state.stall_at.get(self.path)) is not None and not state.resume.is_set():
                 self.wfile.write(part[:limit])
                 self.wfile.flush()
                 state.stalled.set()
-                state.go_on.wait(60)
+                state.resume.wait(60)
                 self.close_connection = True
             elif (limit := state.broken_at.pop(self.path, None)) is not None:
                 self.wfile.write(part[:limit])
@@ -180,7 +180,7 @@ def index() -> Iterator[Index]:
     try:
         yield state
     finally:
-        state.go_on.set()
+        state.resume.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -37,6 +37,33 @@ def module_name(path: Path) -> str:
 
 MODULES = {module_name(path): path for path in SOURCES}
 
+# Metaphors, translated idioms and vague words that the prose of this project does not use. Underscores count as spaces,
+# so that the list covers identifiers too.
+BANNED = (
+    "afresh", "anew", "as a rule", "at leisure", "be had", "be it", "begins again", "behind the cursor",
+    "beside it", "by and large", "came along", "came out of", "come along", "comes along", "comes out of",
+    "ever other", "everybody", "for people", "foretell", "foretells", "gave way", "get in the way",
+    "gets in the way", "give way", "gives way", "go on", "goes its way", "goes on", "going on", "gone on",
+    "had of it", "hang on", "hangs on", "has to say", "in its place", "in one go", "in sight", "is told", "lest",
+    "made up", "makes of it", "nobody", "now and then", "of its own accord", "of late", "on its way", "on the way",
+    "once and for all", "out of a", "puts out the light", "say of itself", "says of itself", "seldom",
+    "side by side", "so many", "somebody", "stand beside", "stand nowhere", "stand there", "stands", "take it back",
+    "taken back", "takes back", "that are there", "that is there", "the door", "the house", "the light",
+    "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
+    "whatever it", "whoever", "worth its time",
+)  # fmt: skip
+# Files and folders that are free of them.
+PLAIN = (
+    "benchmarks", "docs/evaluation.md", "docs/experiments.md", "docs/generators.md", "docs/retrieval.md",
+    "docs/serving.md", "docs/training.md", "indexer", "policy/__init__.py", "policy/completion/__init__.py",
+    "policy/completion/attempt.py", "policy/completion/clock.py", "policy/completion/debounce.py",
+    "policy/completion/idle.py", "policy/completion/pending.py", "policy/completion/pinned.py",
+    "policy/completion/pipeline.py", "policy/completion/plan.py", "policy/completion/request.py",
+    "policy/completion/reuse.py", "policy/completion/service.py", "policy/engine", "policy/errors.py",
+    "policy/evaluation", "policy/gating", "policy/generators", "policy/models", "policy/prompting", "policy/training",
+    "tests/evaluation", "tests/indexer", "tests/policy", "tests/training",
+)  # fmt: skip
+
 
 def imported_modules(path: Path) -> set[str]:
     """The modules of ours that `path` imports, anywhere in it and under `TYPE_CHECKING` too."""
@@ -130,6 +157,42 @@ def test_every_module_says_its_idea() -> None:
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
         assert ast.get_docstring(tree), f"{name(path)} has no docstring"
+
+
+def plain_files() -> list[Path]:
+    """The Python and Markdown files of `PLAIN`, without the sources of the truth set, which are data."""
+    found = []
+    for path in (ROOT / name for name in PLAIN):
+        files = [path] if path.is_file() else [*path.rglob("*.py"), *path.rglob("*.md")]
+        assert files, f"{name(path)} has no files"
+        found += [file for file in files if "truth/sources" not in name(file)]
+    return sorted(found)
+
+
+def banned_phrases(text: str) -> list[str]:
+    """The banned phrases in `text`, each with its line number."""
+    words = re.compile(r"\b(?:" + "|".join(phrase.replace(" ", r"[\s#*]+") for phrase in BANNED) + r")\b", re.I)
+    spaced = text.replace("_", " ")
+    return [f"line {spaced.count(chr(10), 0, found.start()) + 1}: {found[0]!r}" for found in words.finditer(spaced)]
+
+
+def test_prose_has_no_banned_phrases() -> None:
+    found = {name(path): phrases for path in plain_files() if (phrases := banned_phrases(path.read_text("utf-8")))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# It begins\n# anew.", ["line 2: 'anew'"]),
+        ("Others give\n    way here.", ["line 1: 'give\\n    way'"]),
+        ("def test_what_is_there() -> None: ...", ["line 1: 'what is there'"]),
+        ("Whoever", ["line 1: 'Whoever'"]),
+        ("understands the lesson", []),
+    ],
+)
+def test_banned_phrases_are_found(text: str, found: list[str]) -> None:
+    assert banned_phrases(text) == found
 
 
 def test_architecture_names_what_exists() -> None:

@@ -1,6 +1,6 @@
-"""Draw the truth set anew from its sources (only when these change): `python benchmarks/truth/draw.py`.
+"""Draw the truth set from its sources. Necessary only when these change: `python benchmarks/truth/draw.py`.
 
-The rows are RepoEval's, with the kind of each blank beside them, so that CI goes the same way as any data set.
+The rows have RepoEval's format and also the kind of each blank, so that CI evaluates them like any data set.
 """
 
 from __future__ import annotations

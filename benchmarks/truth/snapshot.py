@@ -1,8 +1,8 @@
-"""The snapshot (`make truth`): what the model that ships makes of the truth set, kept beside it and compared in CI.
+"""The snapshot (`make truth`): the included model's results on the truth set, stored here and compared in CI.
 
-Greedy texts are the same from run to run on one machine. Another processor sums in another order, and where two tokens
-are all but equally likely the text goes on differently. `BAND` and `CHANGED` are wider than that:
-`docs/evaluation.md` has what was measured.
+Greedy texts are the same in every run on one machine. Another processor adds numbers in another order, so where two
+tokens are almost equally likely, the text can change. `BAND` and `CHANGED` allow for that. `docs/evaluation.md` has the
+measurements.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ from policy.models import locate
 HERE = Path(__file__).parent
 ARGUMENTS = (
     *("eval", "--dataset", "repoeval", "--data", str(HERE / "blanks.jsonl"), "--repos", str(HERE / "sources")),
-    # Two workers on any machine, so that the same blanks stand side by side.
+    # Two workers on any machine, so that the same blanks run together.
     *("--tokens", "40", "--latency", "0", "--threads", "2"),
 )
-BAND = 3.0  # points of mean edit similarity, without or with retrieval, that may be lost
-CHANGED = 0.5  # share of the completions that may be other ones
-REMAKE = "If that is meant, run `make truth`, look at what it says, and commit benchmarks/truth."
+BAND = 3.0  # allowed decrease of mean edit similarity in points, without or with retrieval
+CHANGED = 0.5  # allowed share of changed completions
+REMAKE = "If the change is intended, run `make truth`, check its output, and commit benchmarks/truth."
 
 
 def shipped() -> Path | None:
-    """The model that comes with the package."""
+    """Return the included model."""
     return next((model.path for model in locate.installed() if model.source == "shipped"), None)
 
 
 def other_model(model: Path) -> str:
-    """How `model` differs from the one of the snapshot; empty where it is that one."""
+    """Return how `model` differs from the model of the snapshot, or "" if it is the same."""
     before = record.read_run(HERE).get("model", {})
     if before.get("sha256") == (now := calibration.fingerprint(model)):
         return ""
     return (
-        f"The snapshot is of {before.get('file')} (SHA-256 {str(before.get('sha256'))[:12]}…), and {model.name} "
-        f"({now[:12]}…) ships. {REMAKE}"
+        f"The snapshot was made with {before.get('file')} (SHA-256 {str(before.get('sha256'))[:12]}…), and "
+        f"the model is {model.name} ({now[:12]}…). {REMAKE}"
     )
 
 
 def evaluate(out: Path, model: Path) -> list[Row]:
-    """Complete the truth set with `model`; leaves a run in `out` and returns its rows by id."""
+    """Complete the truth set with `model`. The run is stored in `out` and its rows are returned by id."""
     if command([*ARGUMENTS, "--model", str(model), "--out", str(out)]):
         raise EvaluationError("the truth set could not be evaluated")
     return sorted(table.read(out / record.RESULTS), key=lambda row: row.id)
 
 
-def verdict(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
-    """What is worse than a change of processor accounts for; empty where nothing is."""
+def failures(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
+    """Return the differences that exceed the allowed ones. Empty if there are none."""
     difference = comparing.compare(before, after)
-    said = [
+    found = [
         f"{drop.figure} fell by {-drop.difference.value:.2f} points, more than {BAND:g}"
         for drop in difference.drops(BAND)
     ]
-    if (share := len(difference.moved) / (2 * difference.blanks)) > CHANGED:
-        said.append(f"{share:.0%} of the completions changed, more than {CHANGED:.0%}")
+    if (share := len(difference.changed) / (2 * difference.blanks)) > CHANGED:
+        found.append(f"{share:.0%} of the completions changed, more than {CHANGED:.0%}")
     if lost := (*difference.only_before, *difference.only_after):
-        said.append(f"{len(lost)} blanks are in one of the two only, {lost[0]} for one")
-    return said
+        found.append(f"{len(lost)} blanks are only in one of the two, for example {lost[0]}")
+    return found
 
 
 def main() -> None:
-    """Write `results.csv` and `run.json` anew, and say what changed."""
+    """Update `results.csv` and `run.json` and print what changed."""
     model = shipped()
     if model is None:
-        raise SystemExit("no model comes with this package")
+        raise SystemExit("this package includes no model")
     with tempfile.TemporaryDirectory() as folder:
         rows = evaluate(Path(folder), model)
         if (HERE / record.RESULTS).exists():
-            print("\n".join(comparing.lines(comparing.compare(table.read(HERE / record.RESULTS), rows))))
-        # Times are no part of it: they would change each time.
+            print("\n".join(comparing.report_lines(comparing.compare(table.read(HERE / record.RESULTS), rows))))
+        # Times are left out, because they differ in every run.
         table.rewrite(HERE / record.RESULTS, [replace(row, retrieval_ms=0.0) for row in rows])
         shutil.copy(Path(folder, record.RUN), HERE / record.RUN)
 

@@ -1,4 +1,4 @@
-"""Ways to rank chunks for a cursor, by name; `embedding`, which needs a model, stands beside them."""
+"""The rankings of chunks for a cursor, by name. `embedding` is separate, because it needs a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rank(
 ) -> list[Ranked]:
     """Return the `k` best chunks for a query, best first.
 
-    `excluded` are the order keys (`segment.order_key`) of documents that must not answer.
+    `excluded` has the order keys (`segment.order_key`) of documents that must not be in the result.
     """
     if not segments:
         return []

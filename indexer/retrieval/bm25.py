@@ -1,4 +1,4 @@
-"""BM25 over words: counts matter and saturate, rare words matter more, long chunks are held to account.
+"""BM25 over words: it rewards frequent and rare words, and corrects for the length of a chunk.
 
 Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the usual k1 and b.
 """
@@ -31,7 +31,7 @@ def bm25(segments: Sequence[MaskedSegment], query: NDArray[np.uint64]) -> Iterat
         counts = join([postings.counts[run] for run in found], np.uint8).astype(np.float64)
         length = K1 * (1 - B + B * masked.segment.sizes / max(mean, 1.0))
         values = postings.spread(found, rare) * counts * (K1 + 1) / (counts + length[chunks])
-        # numpy's stubs give `bincount` integers, which it has only without weights.
+        # numpy's stubs say that `bincount` returns integers, but with weights it returns floats.
         yield cast("NDArray[np.float64]", np.bincount(chunks, values, minlength=len(masked.segment)))
 
 

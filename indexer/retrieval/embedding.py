@@ -1,10 +1,10 @@
 """Semantic retrieval: cosine similarity of embeddings, for any model that turns texts into vectors.
 
-The model is a function handed in (`Embed`), since the engine that runs GGUF models lies above this package
-(`policy.engine.embedding` makes one of a file). Vectors are kept by the hash of the model and the text they were made
-from, in one SQLite table, so that only new text is ever embedded; a search is one matrix product over all chunks,
-exact. The paper measured UniXcoder this way and found it no better than Jaccard, at a far greater cost: on a CPU an
-embedding of each chunk takes minutes where counting words takes seconds.
+The caller passes the model as a function (`Embed`), because the engine that runs GGUF models is above this package
+(`policy.engine.embedding` makes such a function from a file). One SQLite table keeps the vectors by the hash of the
+model and the text, so that only new text is embedded. A search is exact: one matrix product over all chunks. The paper
+measured UniXcoder in this way and found it no better than Jaccard similarity, at a far higher cost: on a CPU, embedding
+every chunk takes minutes, and counting words takes seconds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from indexer.snapshot import Snapshot
 
-# Texts in, one row a text out (float32, any length of row, the same for each).
+# Takes n texts and returns an array of shape (n, dimensions).
 Embed = Callable[[Sequence[str]], "NDArray[np.float32]"]
 
 BATCH = 32
 
 
 class Vectors:
-    """The vectors of texts under one model, on the disk (`file`) or in memory (None)."""
+    """The vectors of texts under one model, stored in the SQLite database `file`, or in memory if it is None."""
 
     def __init__(self, embed: Embed, model: str, file: Path | None = None) -> None:
         self._embed = embed
@@ -43,7 +43,7 @@ class Vectors:
         self._database.execute("CREATE TABLE IF NOT EXISTS vector (digest BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
 
     def of(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of texts, one row each, embedding those that were never seen."""
+        """Return the unit vectors of texts as rows, shape (len(texts), dimensions). Only new texts are embedded."""
         digests = [self._digest(text) for text in texts]
         known = {digest: value for digest in set(digests) if (value := self._read(digest)) is not None}
         fresh = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
@@ -61,7 +61,7 @@ class Vectors:
         return np.stack([known[digest] for digest in digests]) if digests else np.empty((0, 0), np.float32)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self._database.close()
 
     def _read(self, digest: bytes) -> NDArray[np.float32] | None:
@@ -74,7 +74,7 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRetriever:
-    """A `Retriever` over the chunks of one snapshot; `matrix` has a unit row a chunk."""
+    """A `Retriever` over the chunks of one snapshot. Each row of `matrix` is the unit vector of a chunk."""
 
     chunks: tuple[Chunk, ...]
     matrix: NDArray[np.float32] = field(repr=False)
@@ -83,12 +83,15 @@ class EmbeddingRetriever:
 
     @classmethod
     def of(cls, snapshot: Snapshot, vectors: Vectors) -> EmbeddingRetriever:
-        """Embed what is new in a snapshot. Slow the first time: not for a thread that serves requests."""
+        """Embed the new chunks of a snapshot.
+
+        The first call is slow, so do not call this on a thread that serves requests.
+        """
         chunks = tuple(snapshot.all_chunks())
         return cls(chunks, vectors.of([_text(chunk) for chunk in chunks]), vectors, snapshot.query_lines)
 
     def search(self, cursor: Cursor, k: int) -> tuple[Hit, ...]:
-        """Return the `k` chunks nearest to the lines before the cursor; `Hit.score` is their Jaccard similarity."""
+        """Return the `k` chunks nearest to the lines before the cursor. `Hit.score` is their Jaccard similarity."""
         lines = Query.at(cursor, self.query_lines).lines
         if not self.chunks or not lines.strip():
             return ()

@@ -1,7 +1,7 @@
-"""Exact Jaccard similarity of word sets (Repoformer, section 3; RepoCoder), through the inverted index.
+"""Exact Jaccard similarity of word sets (Repoformer, section 3; RepoCoder), computed from the inverted index.
 
-Counting how many query words each chunk holds is one `bincount` over the postings of those words; the union follows
-from the sizes. No candidate is skipped, so the result is that of comparing with every chunk.
+One `bincount` over the postings of the query's words counts how many of them each chunk contains. The size of the union
+follows from the sizes of the sets. No chunk is skipped, so the result equals a comparison with every chunk.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def shared_words(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return for each chunk how many of the query's distinct words stand in it."""
+    """Return for each chunk how many of the query's distinct words it contains, shape (chunks,)."""
     postings = segment.words
     return np.bincount(postings.chunks_in(postings.runs(query)), minlength=len(segment))
 
 
 def similarities(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Return the Jaccard similarity of each chunk's word set with the query's (distinct keys)."""
+    """Return the Jaccard similarity of each chunk's words to the query's (distinct keys), shape (chunks,)."""
     shared = shared_words(segment, query)
     result: NDArray[np.float64] = shared / np.maximum(segment.sizes - shared + len(query), 1)
     return result

@@ -1,8 +1,9 @@
-"""Weighted n-gram match, the lexical term of CodeBLEU (Ren et al. 2020, arXiv 2009.10297): order counts too.
+"""Weighted n-gram match, the lexical term of CodeBLEU (Ren et al. 2020, arXiv 2009.10297), which respects word order.
 
-BLEU of a chunk against the lines before the cursor, n from 1 to 4, where among single words a keyword of the language
-weighs five times another word (1 against 0.2, as published). The paper measured it as an alternative to Jaccard and saw
-no gain. Comparing sequences has no inverted index, so it ranks the candidates that Jaccard finds first.
+It is the BLEU of a chunk against the lines before the cursor, with n from 1 to 4. Among single words, a keyword of the
+language weighs five times as much as another word (1 and 0.2, as published). The paper compared it with Jaccard
+similarity and found no gain. An inverted index cannot compare sequences, so this ranks only the candidates that Jaccard
+similarity finds first.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def tokenize(text: str) -> list[str]:
-    """Split code into words and signs."""
+    """Split code into words and single punctuation characters."""
     return _TOKEN.findall(text)
 
 
 @cache
 def keywords(language_id: str) -> frozenset[str]:
-    """Return a language's keywords: the words that its grammar knows by themselves."""
+    """Return a language's keywords: the alphabetic words that occur literally in its grammar."""
     grammar = grammar_of(language_id)
     if grammar is None:
         return frozenset()
@@ -34,7 +35,7 @@ def keywords(language_id: str) -> frozenset[str]:
 
 
 def weighted_ngram_match(candidate: list[str], reference: list[str], language_id: str) -> float:
-    """Return the weighted BLEU in [0, 1] of a candidate's tokens against a reference's."""
+    """Return the weighted BLEU, in [0, 1], of a candidate's tokens against a reference's."""
     if not candidate or not reference:
         return 0.0
     total = 0.0

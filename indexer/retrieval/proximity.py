@@ -1,9 +1,9 @@
-"""The default: rare words near the cursor, on both sides of it.
+"""Rank chunks by rare words near the cursor, on both sides of it. This is the default.
 
-A chunk's score is the sum over the query's words that stand in it of (how near the cursor) × (how rare in the
-workspace), divided by the root of the chunk's size. Against the paper's plain sets of the last twenty lines this
-finds what belongs *between* the lines before and after the cursor rather than a copy of the lines before it;
-docs/retrieval.md has the figures and what else was tried.
+A chunk's score is the sum, over the query's words in it, of (nearness to the cursor) × (rarity in the workspace),
+divided by the square root of the chunk's size. The paper compares plain sets of the last twenty lines, and so often
+finds a copy of the lines before the cursor. This ranking finds what belongs *between* the lines before and after the
+cursor. docs/retrieval.md has the figures and the alternatives.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from indexer.retrieval.query import Query
     from indexer.segment import MaskedSegment
 
-SMOOTHING = 5.0  # words: keeps a chunk of one line from winning by being short
+SMOOTHING = 5.0  # words added to a chunk's size, so that a chunk of one line does not rank first for being short
 
 
 def proximity(segments: Sequence[MaskedSegment], query: Query) -> Iterator[NDArray[np.float64]]:
-    """Yield, for each segment, the scores of its chunks at a cursor."""
+    """Yield, for each segment, the scores of its chunks for a query, shape (chunks,)."""
     words, nearness = query.weighted_keys
     runs = [masked.segment.words.runs(words) for masked in segments]
     weights = nearness * rarity(segments, runs)

@@ -1,8 +1,8 @@
-"""What is looked for: the words around the cursor, and how much each of them says.
+"""The query for a search: the words around the cursor, and the weight of each.
 
-A word counts for less the further its line is from the cursor, halved every few lines, on both sides: the line being
-written says most about what comes next, and code elsewhere that matches both what stands before the gap and what
-stands after it has, in between, what belongs into the gap.
+A word weighs less the further its line is from the cursor, on both sides: the weight halves every few lines. The line
+being written says most about what comes next. Code elsewhere that matches both the lines before the gap and the lines
+after it often contains, in between, what belongs in the gap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from indexer.model import Cursor
 
 _WORD = re.compile(r"\w+")
-HALF_LINES = 3.0  # the distance in lines at which a word counts half
+HALF_LINES = 3.0  # the distance in lines at which a word's weight is half
 LINES_AFTER = 8
 
 
@@ -37,7 +37,7 @@ class Query:
 
     @classmethod
     def at(cls, cursor: Cursor, lines: int) -> Query:
-        """Make the query of a cursor: `lines` lines before it and a few after it."""
+        """Make the query for a cursor, from `lines` lines before it and a few lines after it."""
         before = last_lines(cursor.prefix, lines)
         after = first_lines(cursor.suffix.lstrip("\n"), LINES_AFTER)
         weights: dict[str, float] = {}
@@ -49,11 +49,11 @@ class Query:
 
     @cached_property
     def line_keys(self) -> NDArray[np.uint64]:
-        """The distinct words of the lines before the cursor."""
+        """Keys of the distinct words in the lines before the cursor."""
         return keys(words(self.lines))
 
     @cached_property
     def weighted_keys(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-        """The words around the cursor and their weights."""
+        """Keys of the words around the cursor, and their weights."""
         pairs = sorted((key(word), weight) for word, weight in self.weights.items())
         return np.array([at for at, _ in pairs], np.uint64), np.array([weight for _, weight in pairs], np.float64)

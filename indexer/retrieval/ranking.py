@@ -1,10 +1,11 @@
-"""The k best chunks of all segments under some score, in an order that does not depend on how the index is cut up.
+"""Select the k best chunks of all segments, in an order that does not depend on how the index is split into segments.
 
-Equal scores are common (a Jaccard similarity is a ratio of small numbers), so ties are broken by the document's place
-and the line: an index built file by file answers exactly as one built from scratch.
+Equal scores are common (a Jaccard similarity is a ratio of small numbers). The document's order key and the line break
+ties, so an index built file by file gives the same answer as one built at once.
 
-Selecting costs more than scoring if every score is sorted or partitioned. But the k-th highest of the maxima of blocks
-is a floor that at least k chunks reach, found at the cost of one pass; few chunks reach it, and only those are sorted.
+Sorting or partitioning every score would cost more than computing them. Instead, one pass computes the maximum of each
+block of scores. The k-th highest of these maxima is a lower bound that at least k chunks reach. Few chunks reach it,
+and only those are sorted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BLOCK = 64  # chunks
 
 
 class Ranked(NamedTuple):
-    """A chunk (number `chunk` of segment `segment`) and its score."""
+    """Chunk number `chunk` of segment number `segment`, and its score."""
 
     score: float
     segment: int
@@ -36,8 +37,8 @@ def best(
 ) -> list[Ranked]:
     """Return up to `k` live chunks with a score above zero, best first.
 
-    `scores` has an array a segment, one score a chunk, which is changed in place. `excluded` are order keys
-    (`segment.order_key`) of documents that must not answer, such as the cursor's own file.
+    `scores` has one array for each segment, with one score for each chunk; the arrays are modified. `excluded` has the
+    order keys (`segment.order_key`) of documents that must not be in the result, such as the cursor's own file.
     """
     if k <= 0:
         return []
@@ -60,7 +61,7 @@ def best(
 
 
 def _floor(scores: NDArray[np.float64], k: int) -> float:
-    """Return a score that at least `k` chunks reach and not many more do; 0.0 if there is none above zero."""
+    """Return a score that at least `k` chunks reach and few others do, or 0.0 if no score is above zero."""
     if len(scores) <= k:
         return 0.0
     whole = len(scores) - len(scores) % BLOCK

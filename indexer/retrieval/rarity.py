@@ -1,7 +1,7 @@
-"""How rare a word is in the whole index: its inverse document frequency.
+"""The rarity of a word in the whole index: its inverse document frequency.
 
-Only live chunks count, over all segments together. Also counting chunks that were replaced but not yet merged away
-would be cheaper, but an edited index would then rank differently from one built from scratch.
+Only live chunks count, over all segments. Counting replaced chunks too, until they are merged away, would be cheaper,
+but then an edited index would rank differently from one built from scratch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def rarity(segments: Sequence[MaskedSegment], runs: Sequence[Sequence[slice]]) -> NDArray[np.float64]:
-    """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, which n of N live chunks hold.
+    """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, where n of the N live chunks contain it.
 
-    `runs` has, for each segment, where the postings of each word lie in it; there is at least one segment.
+    `runs` has, for each segment, the slices of its postings that belong to each word. There is at least one segment.
     """
     total, holding = 0, np.zeros(len(runs[0]))
     for masked, found in zip(segments, runs, strict=True):

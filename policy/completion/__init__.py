@@ -1,1 +1,1 @@
-"""From a request to the text that is shown: reuse, decide, retrieve, generate, shape."""
+"""From a request to the text to show: reuse, decide, retrieve, generate, shape."""

@@ -1,8 +1,8 @@
-"""What one completion asks of the index (`Search`) and of the models (`Attempt`), and what that took.
+"""The work for one completion: the search of the index (`Search`), the calls of the models (`Attempt`), and their cost.
 
-A search runs in a thread while the model reads. A generation starts before its text is asked for where its prompt is
-known already, and where another model than the one that decides generates: the plain generation then runs beside the
-decision (the paper's online serving model, section 6.3).
+A search runs in a thread while the model reads. A generation starts early if its prompt is already known. If a
+different model generates than decides, the plain generation also starts early, and runs during the decision (the
+paper's online serving model, section 6.3).
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 
 from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.clock import Clock
-from policy.completion.shape import Shaper
+from policy.completion.shape import NOTHING, Shaper
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
+from policy.gating.keep import Keep, aligned, carried, is_shortened
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
 
 class Search:
-    """A search of the index in a thread; it finds nothing where there is no retriever."""
+    """A search of the index in a thread. Without a retriever it finds nothing."""
 
     def __init__(self, retriever: Retriever | None, cursor: Cursor, count: int, clock: Clock) -> None:
         self._retriever = retriever
@@ -33,21 +34,21 @@ class Search:
 
     @property
     def started(self) -> bool:
-        """Whether the search was started."""
+        """Whether the search has started."""
         return self._task is not None
 
     def start(self) -> None:
-        """Start the search unless it was; `hits` waits for the result."""
+        """Start the search, unless it has started. `hits` waits for the result."""
         if self._task is None and self._retriever is not None:
             self._task = asyncio.create_task(self._search(self._retriever))
 
     async def hits(self) -> tuple[Hit, ...]:
-        """Return the hits, best first; start the search if need be."""
+        """Return the hits, best first. Start the search if it has not started."""
         self.start()
         return await self._task if self._task is not None else ()
 
     def cancel(self) -> None:
-        """Drop the result; the thread ends by itself within milliseconds."""
+        """Discard the result. The thread ends by itself within milliseconds."""
         if self._task is not None:
             self._task.cancel()
 
@@ -58,15 +59,23 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The texts to show, best first, and the chunks in their prompt: `hits` as they were cut, `whole_hits` uncut."""
+    """The texts to show (best first), and the chunks in their prompt.
+
+    `hits` has the chunks as they were cut for the prompt, `whole_hits` the uncut chunks. If there are no texts,
+    `reason` says why. `surprises`, `shortened` and `keep` are as in `request.Completion`.
+    """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
     whole_hits: tuple[Hit, ...] = ()
+    reason: str = ""
+    surprises: tuple[Surprise, ...] = ()
+    shortened: bool = False
+    keep: Keep | None = None
 
 
 class Attempt:
-    """The models' part of one completion. `report` gets the whole text so far each time it grows, not shaped."""
+    """The calls of the models for one completion. `report` gets the whole unshaped text each time it grows."""
 
     def __init__(
         self,
@@ -96,18 +105,21 @@ class Attempt:
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     def start_reading(self) -> None:
-        """Ask the model that decides; `read` waits for the answer."""
+        """Start the request for the decision. `read` waits for the answer."""
         self._reading = asyncio.create_task(
             self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
         )
 
     def start_generating(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
-        """Start to generate with `hits`. `generate` takes this generation over if it is called with the same ones."""
+        """Start to generate with `hits`.
+
+        If `generate` is called with the same hits, it continues this generation.
+        """
         chunks = tuple(hit.chunk for hit in hits)
         self._started, self._started_with = StartedGeneration(self._generation(chunks, limit, candidates)), chunks
 
     async def read(self) -> Reading:
-        """Wait for the answer of the model that decides."""
+        """Wait for the model's answer to the request for the decision."""
         assert self._reading is not None, "start_reading was not called"
         reading = await self._reading
         self._count(reading)
@@ -115,7 +127,7 @@ class Attempt:
         return reading
 
     async def generate(self, shaper: Shaper, hits: tuple[Hit, ...], limit: int, candidates: int) -> Generated:
-        """Generate until what to show is decided, or patience is over."""
+        """Generate until the text to show is final, or the time limit is over."""
         chunks = tuple(hit.chunk for hit in hits)
         if self._started is not None and self._started_with != chunks:
             await self._started.cancel()
@@ -130,7 +142,7 @@ class Attempt:
                     began = began or time.monotonic()
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
-                        count += 1  # counted here, because a started generation has the higher of two limits
+                        count += 1  # a generation that started early has the higher limit, so `limit` is checked here
                         self._report(text)
                     if shaper.decided(text):
                         decided.add(number)
@@ -146,11 +158,20 @@ class Attempt:
         self.model = generation.model
         self._stats["generated_tokens"] = generation.tokens
         self._clock.add("model", generation.model_ms)
-        distinct = tuple(dict.fromkeys(filter(None, shown)))
-        return self._generated(distinct, hits, generation.prompt) if generation.prompt else Generated(distinct)
+        distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
+        reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
+        generated = Generated(distinct, reason=reason)
+        if distinct and distinct[0] == shown[0].text:  # the greedy text, which the surprises belong to
+            generated = replace(
+                generated,
+                surprises=aligned(texts[0], distinct[0], generation.surprises),
+                shortened=is_shortened(texts[0], distinct[0]),
+                keep=carried(generation.metadata),
+            )
+        return self._with_chunks(generated, hits, generation.prompt) if generation.prompt else generated
 
     async def end(self) -> None:
-        """Cancel what still runs."""
+        """Cancel what is still running."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait({self._reading})
@@ -160,16 +181,19 @@ class Attempt:
             await self._started.cancel()
 
     def stats(self) -> dict[str, int]:
-        """Return counts of tokens: in the prompt, evaluated, generated, and of the chunks in the prompt."""
+        """Return token counts: in the prompt, evaluated, generated, and in the chunks of the prompt."""
         return dict(self._stats)
 
     def _out_of_patience(self, shaper: Shaper, seconds: float, text: str) -> bool:
-        """Whether it has taken too long: there is something to show, or there will be nothing in time."""
+        """Return whether to stop generating: the time limit is over and there is a text to show.
+
+        After twice the limit, stop in any case.
+        """
         if seconds > 2 * self._patience:
             return True
-        return seconds > self._patience and bool(shaper.finish(text, complete=False))
+        return seconds > self._patience and bool(shaper.finish(text, complete=False).text)
 
-    def _generated(self, texts: tuple[str, ...], hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
+    def _with_chunks(self, generated: Generated, hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
         self._count(prompt)
         self._stats["context_tokens"] = prompt.context_tokens
         used = [(hits[used.index], used.end_line) for used in prompt.chunks]
@@ -177,7 +201,7 @@ class Attempt:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in used)
-        return Generated(texts, cut, tuple(hit for hit, _ in used))
+        return replace(generated, hits=cut, whole_hits=tuple(hit for hit, _ in used))
 
     def _generation(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
         branch = slot(self._document, "retrieved" if chunks else "plain")
@@ -192,5 +216,5 @@ class Attempt:
 
 
 def slot(document: str, branch: str) -> str:
-    """Return the name of a document's branch ("plain", "retrieved"; "" for both) in the KV cache."""
+    """Return the name of a document's branch in the KV cache. `branch` is "plain", "retrieved", or "" for both."""
     return f"{document}#{branch}"

@@ -1,4 +1,4 @@
-"""Time spent by stage."""
+"""Measure the time of each stage of a completion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Milliseconds by stage; the times of a stage that runs twice add up."""
+    """The time of each stage, in milliseconds. The times of a stage that runs twice add up."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -16,7 +16,7 @@ class Clock:
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Count the time inside the block towards `stage`."""
+        """Add the time inside the `with` block to `stage`."""
         started = time.perf_counter()
         try:
             yield
@@ -24,10 +24,10 @@ class Clock:
             self.add(stage, (time.perf_counter() - started) * 1e3)
 
     def add(self, stage: str, milliseconds: float) -> None:
-        """Count time that was measured elsewhere."""
+        """Add milliseconds that were measured elsewhere to `stage`."""
         self._spent[stage] = self._spent.get(stage, 0.0) + milliseconds
 
     def finish(self) -> dict[str, float]:
-        """Return all stages, and the `total` since the clock was made."""
+        """Return the time of each stage, and the `total` since the clock was made."""
         self._spent["total"] = (time.perf_counter() - self._started) * 1e3
         return {stage: round(spent, 3) for stage, spent in self._spent.items()}

@@ -1,9 +1,9 @@
-"""When to start a completion: at once, unless answers are so slow that the next keystroke would cancel nearly all.
+"""Delay the start of a completion if answers are so slow that the next keystroke usually cancels them.
 
 A generation that the next keystroke cancels costs little: the engine is free again within milliseconds, its prompt
-stays evaluated, and about every second keystroke agrees with the text so far and joins it. So a delay pays only where
-an answer takes many keystrokes. A request then waits for about one interval between keystrokes, and the engine
-evaluates its prompt meanwhile. Both the interval and the answer time are measured.
+stays evaluated, and about every second keystroke agrees with the text so far and joins it. So a delay pays only if an
+answer takes many keystrokes. A request then waits for about one interval between keystrokes, while the engine evaluates
+its prompt. Both the interval and the answer time are measured.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONGEST_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, and does not count
-LONGEST_DELAY = 0.12  # seconds
+MAX_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, and does not count
+MAX_DELAY = 0.12  # seconds
 KEYS_PER_ANSWER = 6.0  # a longer answer delays requests; `docs/serving.md` compares other values
-_WEIGHT = 0.2  # of the newest value in a moving average
+_WEIGHT = 0.2  # weight of the newest value in a moving average
 
 
 class Debounce:
-    """Measures how fast the user types and how fast the engine answers. `clock` gives seconds."""
+    """Measures how fast the user types and how fast the engine answers. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,21 +27,21 @@ class Debounce:
         self._answer: float | None = None
 
     def key(self) -> None:
-        """Count a keystroke."""
+        """Record a keystroke."""
         now = self._clock()
-        if (interval := now - self._last_key) < LONGEST_INTERVAL:
+        if (interval := now - self._last_key) < MAX_INTERVAL:
             self._interval = _mean(self._interval, interval)
         self._last_key = now
 
     def answered(self, seconds: float) -> None:
-        """Count an answer of the engine. `seconds` leaves out the delay of its request."""
+        """Record the engine's answer time in seconds, without the delay of its request."""
         self._answer = _mean(self._answer, seconds)
 
     def delay(self) -> float:
         """Return the seconds by which to delay a new request."""
         if self._interval is None or self._answer is None or self._answer <= KEYS_PER_ANSWER * self._interval:
             return 0.0
-        return min(self._interval, LONGEST_DELAY)
+        return min(self._interval, MAX_DELAY)
 
 
 def _mean(mean: float | None, value: float) -> float:

@@ -1,7 +1,7 @@
-"""Work done while no request waits: evaluate prompts, search for better chunks, complete ahead.
+"""Work while no request waits: evaluate prompts, search for better chunks, generate the next completion in advance.
 
-All of it is marked `background` in the engine, where every request interrupts it. One task runs at a time; the next
-request replaces it.
+All of this work has `background` urgency in the engine, so that every request interrupts it. One task runs at a time,
+and the next request replaces it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from policy.completion.request import Completion, CompletionSettings, Request
 from policy.engine.client import Engine
 from policy.errors import RepoformerError
 
-LOOK_AHEAD = 0.15  # seconds without a request, at least, before the completion that would follow is generated
+LOOK_AHEAD = 0.15  # seconds without a request before the next completion is generated in advance
 
 
 class IdleWork:
-    """`awaited` tells whether a request waits for a completion, `look_ahead` starts one in the background."""
+    """Runs idle work after requests.
+
+    `awaited` returns whether a request waits for a completion. `look_ahead` starts a completion in the background.
+    """
 
     def __init__(
         self, pipeline: Pipeline, *, awaited: Callable[[], bool], look_ahead: Callable[[Request], None]
@@ -49,14 +52,17 @@ class IdleWork:
         self._replace(self.warm(document, cursor, settings))
 
     def start_after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
-        """Replace the work in progress by what may follow an answered request: better chunks, the next completion."""
+        """Replace the work in progress by the work that follows an answered request.
+
+        This work is to search for better chunks and to generate the next completion.
+        """
         if self._pipeline.works_ahead(request, settings):
             self._replace(self._after(request, settings, completion))
 
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
         """Evaluate the prompts of a request at `cursor`, until a request waits.
 
-        Both branches are evaluated, as far as the policy allows: the decision may change with every line.
+        Both branches are evaluated, as far as the policy allows them, because each new line can change the decision.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
@@ -81,8 +87,9 @@ class IdleWork:
     ) -> None:
         """Search for the best chunks at `cursor`, have the model evaluate them, then pin them.
 
-        Until they are evaluated the old ones stay pinned, so that no keystroke waits for hundreds of tokens. Chunks
-        that are pinned already are evaluated only if `again`. A server is left alone: it keeps no cache for us.
+        The old chunks stay pinned until the new ones are evaluated, so that no keystroke waits for the evaluation of
+        hundreds of tokens. Chunks that are already pinned are evaluated only if `again`. A server that generates is not
+        asked to evaluate, because this process does not control its cache.
         """
         generator, retriever = self._pipeline.provider.generator(engine), self._pipeline.retriever()
         if retriever is None or not isinstance(generator, Engine):

@@ -2,8 +2,8 @@
 
 While a completion is generated, the user often types the beginning of its text. The newer request then joins the
 pending completion and gets the rest of the text. The generation is cancelled only when the typed text differs from the
-generated text. When no request waits any more, because the editor cancels a request before it sends the next one, the
-generation goes on for a moment in the background.
+generated text. Editors often cancel a request just before they send the next one. So when no request waits any more,
+the generation continues in the background for a moment.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from policy.errors import RepoformerError
 
 log = logging.getLogger(__name__)
 
-LINGER = 0.25  # seconds that a generation goes on in the background after its last request was cancelled
+LINGER = 0.25  # seconds for which a generation continues in the background after its last request was cancelled
 
 T = TypeVar("T")
 
 
 class PendingCompletion(Generic[T]):
-    """One completion (a value of any type `T`) in progress at `cursor`. `key` is what else its text depends on.
+    """One completion (a value of any type `T`) in progress at `cursor`.
 
-    `make` gets this object and calls `report` with the whole text so far each time it grows.
+    `key` is everything else that its text depends on.
+
+    `make` gets this object, and calls `report` with the whole text so far each time it grows.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class PendingCompletion(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether the completion is made, failed or cancelled."""
+        """Whether the completion has succeeded, failed or been cancelled."""
         return self._task.done()
 
     @property
@@ -59,14 +61,14 @@ class PendingCompletion(Generic[T]):
         return self._waiting > 0
 
     def report(self, text: str) -> None:
-        """Take over the whole text so far."""
+        """Store the whole text so far."""
         self._text = text
         self._changed.set()
 
     def typed(self, cursor: Cursor, key: object) -> str | None:
-        """Return the text typed since the start, or None where a request at `cursor` cannot join.
+        """Return the text typed since the start, or None if a request at `cursor` cannot join.
 
-        A request can join while the typed text and the text so far agree as far as both go.
+        A request can join if one of the typed text and the text so far is the beginning of the other.
         """
         began = self.cursor
         if self.finished or key != self._key or cursor.suffix != began.suffix:
@@ -79,7 +81,7 @@ class PendingCompletion(Generic[T]):
     async def wait(self, typed: str = "") -> T | None:
         """Return the completion, or None as soon as its text differs from `typed`.
 
-        Raises what `make` raised. Cancelling the wait does not cancel the completion.
+        Raises the errors of `make`. Cancelling the wait does not cancel the completion.
         """
         self._waiting += 1
         self.urgency.change(background=False)
@@ -99,11 +101,11 @@ class PendingCompletion(Generic[T]):
                 self._end = asyncio.get_running_loop().call_later(LINGER, self.cancel)
 
     def cancel(self) -> None:
-        """Cancel the completion, even while requests wait for it."""
+        """Cancel the completion, even if requests wait for it."""
         self._task.cancel()
 
     async def cancelled(self) -> None:
-        """Cancel the completion and wait until it has ended."""
+        """Cancel the completion, and wait until it has ended."""
         self.cancel()
         await asyncio.wait({self._task})
 
@@ -114,11 +116,11 @@ class PendingCompletion(Generic[T]):
         self._changed.set()
         if self._end is not None:
             self._end.cancel()
-        if not self._waiting:  # a request that waits raises the error itself
+        if not self._waiting:  # otherwise the waiting request raises the error
             log_bug(task)
 
 
 def log_bug(task: asyncio.Task[Any]) -> None:
-    """Log the error of a background task, unless it is an expected one (`RepoformerError`)."""
+    """Log the error of a background task, unless it is an expected failure (`RepoformerError`)."""
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, RepoformerError):
         log.error("internal error in the background", exc_info=error)

@@ -1,15 +1,16 @@
-"""State kept from one keystroke to the next: the chunks in the prompt, and the decision of the cursor's line.
+"""State kept from one keystroke to the next: the chunks in the prompt, and the decision for the cursor's line.
 
 `PinnedChunks` keeps the chunks in the prompt as long as they are good enough. Each letter typed changes the ranking a
-little, and each change of the retrieved text makes the model evaluate that text, and everything after it in the prompt,
-again: hundreds of tokens instead of a few. So the chunks of a region stay, in their order, while the search still finds
-all of them and its best hit is one of them. When they have to change, the chunks that stay come first, where the model
-has evaluated them already. The cost: a chunk that would rank second is not read until the best hit changes or the
-cursor moves to another region.
+little. But when the retrieved text changes, the model has to evaluate that text, and everything after it in the prompt,
+again: hundreds of tokens instead of a few. So the chunks stay in their order while the cursor stays in a region, the
+search still finds all of them, and its best hit is one of them. When they have to change, the chunks that stay come
+first, because the model has already evaluated them. The cost is that a chunk that would rank second is not read until
+the best hit changes or the cursor moves to another region.
 
-`LineDecisions` keeps a decision to the end of its line. A model that is asked at each letter retrieves somewhere on
-nearly every line, and each change of branch costs the evaluation of what the other branch lacks. An abstention is
-reconsidered once a member or an argument begins, because that is where a name from another file may be needed.
+`LineDecisions` keeps a decision to the end of its line. A model that is asked at each letter decides to retrieve
+somewhere on nearly every line, and each change of branch costs the evaluation of the tokens that the other branch
+lacks. An abstention is reconsidered when a member or an argument begins, because a name from another file may be needed
+there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
 from policy.gating.decision import Decision
 
-REGION = 20  # lines above or below the cursor, within which chunks stay pinned
+REGION = 20  # chunks stay pinned while the cursor moves by at most this many lines
 _RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention does not hold after one of these
 
 
@@ -34,7 +35,7 @@ class _Pinned:
 
 
 class PinnedChunks:
-    """The chunks in the prompt of each document, with the scores of the search that found them."""
+    """The chunks in the prompt of each document, with their scores in the search that found them."""
 
     def __init__(self) -> None:
         self._pinned: dict[str, _Pinned] = {}
@@ -45,9 +46,9 @@ class PinnedChunks:
         return pinned.hits if pinned is not None and abs(_line(cursor) - pinned.line) <= REGION else ()
 
     def choose(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """Return the chunks to put into the prompt: the pinned ones while they are good enough, else `hits`.
+        """Return the chunks for the prompt: the pinned chunks if they are good enough, else `hits`.
 
-        `hits` are the search's, best first. Pinned chunks that are among the best of them come first.
+        `hits` is the result of a search, best first. Pinned chunks that are among the best hits come first.
         """
         pinned, found = self.at(document, cursor), {hit.chunk for hit in hits}
         if hits and hits[0].chunk in _chunks(pinned) and found.issuperset(_chunks(pinned)):
@@ -57,11 +58,11 @@ class PinnedChunks:
         return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
 
     def pin(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
-        """Pin `hits`, possibly none, around `cursor`, instead of what was pinned in the document."""
+        """Pin `hits`, possibly none, around `cursor`, and replace what was pinned in the document."""
         self._pinned[document] = _Pinned(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
-        """Drop what is kept for a closed document."""
+        """Delete the state of a closed document."""
         self._pinned.pop(document, None)
 
 
@@ -71,7 +72,7 @@ def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
 
 @dataclass(frozen=True, slots=True)
 class _LineContext:
-    """All text but the cursor's line, by length and hash, and what else a decision depends on."""
+    """What a decision depends on: all text outside the cursor's line, by length and hash, and a key."""
 
     above: tuple[int, int]
     suffix: int
@@ -79,13 +80,14 @@ class _LineContext:
 
 
 class LineDecisions:
-    """The last decision of each document."""
+    """The last decision in each document."""
 
     def __init__(self) -> None:
-        self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}  # the text is the line's, up to the cursor
+        # By document: the context, the text of the line up to the cursor, and the decision.
+        self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
-        """Return the decision that holds at `cursor`. `key` is what else it depends on."""
+        """Return the decision that is valid at `cursor`, or None. `key` is everything else that it depends on."""
         line, asked, decision = self._decisions.get(document, (None, "", None))
         if decision is None or line != _context_of(cursor, key):
             return None
@@ -94,11 +96,11 @@ class LineDecisions:
         return decision if decision.retrieve or not _RECONSIDER_AFTER.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Keep a decision made at `cursor`."""
+        """Store a decision made at `cursor`."""
         self._decisions[document] = _context_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
-        """Drop what is kept for a closed document."""
+        """Delete the state of a closed document."""
         self._decisions.pop(document, None)
 
 

@@ -1,4 +1,4 @@
-"""The way of one request, from the cursor to the text: plan, read, decide, retrieve, generate, shape."""
+"""The steps of one request, from the cursor to the text: plan, read, decide, retrieve, generate, shape."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from policy.completion.shape import Shaper
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
-from policy.gating.gate import AS_SAID, Gate, Known, Scope, carried, evidence_gate, gates_of
+from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_gate, gate_from_metadata, gates_of
 from policy.generators import GeneratorProvider, SameModel
 
-# By trigger: how many times `patience` a generation may take. A user who invokes a completion waits for it.
+# By trigger: the factor for `patience`. A user who invokes a completion is ready to wait for it.
 PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
 
 
 class Pipeline:
-    """Makes completions with one model, and with whatever `retriever` returns at the time of a request.
+    """Makes completions with one model and the current result of `retriever`.
 
     The model decides whether to retrieve. It also generates, unless `provider` has another model for that.
     """
@@ -44,7 +44,7 @@ class Pipeline:
     async def run(
         self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]
     ) -> Completion:
-        """Make the completion of `request`; `pending` learns of its text as it grows. Raises `RepoformerError`."""
+        """Make the completion for `request`, and report its growing text to `pending`. Raises `RepoformerError`."""
         document, cursor = request.document, request.cursor
         automatic = request.trigger == "automatic"
         candidates = 1 if automatic else settings.candidates
@@ -63,7 +63,7 @@ class Pipeline:
             urgency=pending.urgency,
             report=pending.report,
         )
-        # The model has evaluated the chunks of an earlier request. Better ones are searched for after the answer.
+        # The model has already evaluated the pinned chunks. A search for better ones follows after the answer.
         pinned = self.pinned.at(document, cursor) if automatic and self.works_ahead(request, settings) else ()
         planned = plan(
             settings.policy,
@@ -79,14 +79,15 @@ class Pipeline:
                 attempt.start_reading()
             if planned.generate is not None:
                 attempt.start_generating(planned.generate, settings.block_tokens, candidates)
-            await asyncio.sleep(0)  # let them send their requests
-            with clock.measure("shape"):  # while the engine works
-                # An automatic completion does not wait for a block: the line comes first.
+            await asyncio.sleep(0)  # let the started tasks send their requests
+            with clock.measure("shape"):  # meanwhile the engine works
+                # An automatic completion shows the line without waiting for the block that it opens.
                 shaper = Shaper(cursor, multiline=settings.multiline, bodies=not automatic)
+                shaper.prepare()
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
-                if not pending.urgency.background:  # a completion made ahead is about another line than the cursor's
+                if not pending.urgency.background:  # a completion made in advance is for another line than the cursor's
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
@@ -95,7 +96,7 @@ class Pipeline:
             search.cancel()
             await attempt.end()
         if decision.retrieve and self.pinned.at(document, cursor) == hits:
-            self.pinned.pin(document, cursor, generated.whole_hits)  # from here on only those that fit
+            self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fit into the prompt
         text, *others = generated.texts or ("",)
         return Completion(
             text,
@@ -104,9 +105,13 @@ class Pipeline:
             clock.finish(),
             attempt.stats(),
             attempt.model,
-            reason="" if text else "the model had nothing to add",
+            reason=generated.reason,
             trimmed=attempt.trimmed,
             others=tuple(others),
+            parsed=shaper.parsed,
+            surprises=generated.surprises,
+            shortened=generated.shortened,
+            keep=generated.keep,
             withheld=withheld,
         )
 
@@ -120,17 +125,17 @@ class Pipeline:
         settings: CompletionSettings,
         kind: Scope,
     ) -> Decision:
-        """Decide by the gates of the model, or by the similarity of the best chunk for a model that has none.
+        """Decide by the gates of the model, or by the similarity of the best chunk for a model without gates.
 
-        The first gate looks only at what was found, which takes milliseconds: where it is sure, the model reads L once,
-        behind the chunks or without them. Retrieving would use the pinned chunks, so they are the evidence: no
-        keystroke waits for a search.
+        The first gate uses only the hits, which takes milliseconds. If it is sure, the model reads L only once, in the
+        prompt of the branch that was chosen. If chunks are pinned, retrieval would use them, so the evidence comes from
+        them, and no keystroke waits for a search.
         """
         info = self.supervisor.info
         if first := self._first_gate(settings, provider):
-            known = Known(kind, evidence=evidence(cursor, pinned or await search.hits()))
+            known = GateInputs(kind, evidence=evidence(cursor, pinned or await search.hits()))
             decision = by_gate(first, known, settings.threshold)
-            assert decision is not None, "a gate on evidence lacks nothing"
+            assert decision is not None, "the gate needs only evidence"
             if (
                 not self._model_decides(provider)
                 or settings.threshold is not None
@@ -144,41 +149,44 @@ class Pipeline:
                 return by_likeliest(reading.p_cc, cc_is_top=reading.cc_is_top)
             gates = gates_of(info.metadata if info and not provider.decides else {})
             gate = gates[0] if settings.selection == "threshold" else gates[-1]
-            found = evidence(cursor, pinned or await search.hits()) if gate.asks_retrieval else None
-            known = Known(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
-            if decision := by_gate(gate, known, settings.threshold) or by_gate(AS_SAID, known, settings.threshold):
+            found = evidence(cursor, pinned or await search.hits()) if gate.needs_evidence else None
+            known = GateInputs(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
+            if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
-        # The similarity is known within milliseconds, before the model evaluates anything.
+        # The search takes milliseconds, and the model evaluates nothing before the decision.
         best = max((hit.score for hit in await search.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 
     async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
-        """Return the chunks to offer to the prompt."""
+        """Return the chunks for the prompt."""
         if pinned and not search.started:
             return pinned
         hits = self.pinned.choose(request.document, request.cursor, await search.hits())
-        # Pinned before the model has evaluated them: the next keystroke would otherwise choose others again.
+        # Pin them before the model has evaluated them. Otherwise the next keystroke could choose others.
         self.pinned.pin(request.document, request.cursor, hits)
         return hits
 
     def works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
-        """Whether idle work may follow `request`. A server's users pay for what it generates, so not there."""
+        """Return whether idle work may follow `request`.
+
+        There is none with a server that generates, because its users pay for what it generates.
+        """
         return settings.ahead and request.ahead and self.provider.local
 
     def forget(self, document: str) -> None:
-        """Drop what is kept for a closed document."""
+        """Delete the state of a closed document."""
         self.pinned.forget(document)
         self._line_decisions.forget(document)
 
     def _model_decides(self, provider: GeneratorProvider) -> bool:
-        """Whether there is a model that says whether to retrieve, or a gate that looks at how sure it is."""
+        """Whether the model or a server says whether to retrieve, or a gate uses the model's probabilities."""
         info = self.supervisor.info
         if info is None or info.selective or provider.decides:
             return True
-        return carried(info.metadata, "hybrid") is not None
+        return gate_from_metadata(info.metadata, "hybrid") is not None
 
     def _first_gate(self, settings: CompletionSettings, provider: GeneratorProvider) -> Gate | None:
-        """Return the gate that decides before the model reads; None where the token or a server is to decide."""
+        """Return the gate that decides before the model reads. Return None if `<cc>` or a server should decide."""
         info = self.supervisor.info
         if info is None or provider.decides or settings.selection != "threshold":
             return None

@@ -1,4 +1,4 @@
-"""What a completion starts at once, from what is known before the model reads anything."""
+"""Plan which work to start immediately, before the model reads anything."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from policy.gating.decision import Decision, Policy, by_policy
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The work to start at once.
+    """The work to start immediately.
 
-    `decision` is None while the model or the similarity has yet to decide. `search`: search the index. `read`: evaluate
-    the prompt up to the decision. `generate` has the chunks to start a generation with, none for a plain one; None
-    starts no generation.
+    `decision` is None if the model or the similarity has to decide. `search` says whether to search the index, and
+    `read` whether to evaluate the prompt up to the decision. `generate` has the chunks to start a generation with. An
+    empty tuple starts a plain generation, and None starts none.
     """
 
     decision: Decision | None
@@ -28,11 +28,11 @@ def plan(
 ) -> Plan:
     """Plan a completion.
 
-    `held` is the line's earlier decision, `pinned` the chunks in the prompt. `separate`: another model than the one
-    that decides generates, so that the plain generation can run beside the decision (paper, section 6.3).
+    `held` is the line's earlier decision, and `pinned` has the chunks in the prompt. `separate` says that a different
+    model generates than decides, so that the plain generation can run during the decision (paper, section 6.3).
 
-    A search starts unless chunks are pinned or the decision is to abstain: the result is there when the model has read.
-    With pinned chunks it waits until the request has its answer, see `idle`.
+    A search starts now, unless chunks are pinned or the decision is to abstain, so that its result is ready when the
+    model has read the prompt. With pinned chunks, the search runs after the answer (`idle`).
     """
     decision = by_policy(policy) or held
     if decision is None:

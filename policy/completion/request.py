@@ -1,4 +1,4 @@
-"""The values of a completion: what a caller asks for, what can be set, what comes back."""
+"""The values of a completion: the request, the settings, the answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit
+from policy.engine.messages import Surprise
 from policy.gating.decision import Decision, Policy, SelectionRule
+from policy.gating.keep import Estimate, Keep, Suggest, rest_of
 
 Trigger = Literal["automatic", "invoked"]
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionSettings:
-    """What the user can set about completions. None: the model's metadata decides.
+    """The user's settings for completions. None means that the model's metadata decide.
 
-    `line_tokens` and `block_tokens` limit a generation by its scope (the paper: 50, and 256 for functions; a block here
-    has to fit on a screen). `patience` is in seconds. After it a generation ends with the statement it has reached, and
-    after twice as long in any case, because the user does not see a completion that comes later. An invoked request
-    gets five times as long, and up to `candidates` texts. `ahead`: while idle, generate the completion that would
-    follow the last one, and evaluate better chunks than the pinned ones; without it each request that retrieves waits
-    for a search.
+    `line_tokens` and `block_tokens` limit a generation by its scope (the paper uses 50, and 256 for functions; here a
+    block has to fit on a screen). `patience` is in seconds. When it is over, a generation ends after the current
+    statement, and after twice that time in any case, because a later completion is not seen. An invoked request gets
+    five times as long, and up to `candidates` texts. With `ahead`, idle time is used to generate the next completion
+    and to evaluate better chunks than the pinned ones. Without it, each request that retrieves waits for a search.
+    `suggest` says how probable it must be that an automatic completion is kept (`policy.gating.keep`).
     """
 
     policy: Policy = "selective"
@@ -33,15 +35,18 @@ class CompletionSettings:
     patience: float = 0.6
     candidates: int = 3
     ahead: bool = True
+    suggest: Suggest = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A completion wanted at `cursor`. `document` (usually the URI) names the slots of the KV cache.
+    """A request for a completion at `cursor`.
 
-    A value that is not None overrides the settings, except `threshold`, the calibrated one of the workspace, which a
-    threshold set by the user overrides. `ahead` False: do no idle work for this request. `private` says why the text
-    must not leave this machine; it is empty where it may.
+    `document` (usually the URI) is part of the names of its slots in the KV cache. A value that is not None overrides
+    the settings, except `threshold`: it is the calibrated threshold of the workspace, and a threshold set by the user
+    overrides it. If `ahead` is False, no idle work follows this request. `private` says why the text must not leave
+    this machine, and is empty if it may. `shift` (log-odds) is added to the least probability at which its completion
+    is shown; it was learned in the workspace.
     """
 
     cursor: Cursor
@@ -52,9 +57,10 @@ class Request:
     threshold: float | None = None
     ahead: bool = True
     private: str = ""
+    shift: float = 0.0
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
-        """Return `settings` with what this request overrides."""
+        """Return `settings` with the values that this request overrides."""
         if self.policy is not None:
             settings = replace(settings, policy=self.policy)
         if self.multiline is not None:
@@ -64,21 +70,24 @@ class Request:
         return settings
 
     def after(self, text: str) -> Request:
-        """Return the request that would follow if `text` were accepted."""
+        """Return the next request if the user accepts `text`."""
         cursor = replace(self.cursor, prefix=self.cursor.prefix + text)
         return replace(self, cursor=cursor, trigger="automatic")
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer to a request. An empty `text` has a `reason`.
+    """The answer to a request. If `text` is empty, `reason` says why.
 
-    `others` are further candidates, best first. `hits` are the chunks in the prompt, with the scores of the search that
-    found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the part of them spent
-    inside llama.cpp. `stats` counts tokens. Both count this request alone: a reused answer has no stages and `stats`
-    says `reused`, a joined one says `joined`. `trimmed` names what did not fit into the prompt: "left" and "right" of
-    the cursor, "context" when chunks were cut or left out. `withheld` says why the text was not sent to the server that
-    was to generate.
+    `others` has further candidates, best first. `hits` has the chunks in the prompt, with their scores in the search
+    that found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the time inside
+    llama.cpp, which the other stages include. `stats` has token counts. Both are for this request alone: a reused
+    answer has no stages and a count `reused`, a joined one has a count `joined`. `trimmed` names what did not fit into
+    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `parsed` says whether a
+    grammar for the language checked the syntax of the text; brackets and quotes are always checked. `withheld` says why
+    the text was not sent to the server that would have generated. `surprises` are of the tokens of the text.
+    `shortened` says whether the model generated more of the first line. `keep` is the estimate in the model's metadata,
+    and `estimate` its value here. Without it every text is shown.
     """
 
     text: str
@@ -90,4 +99,14 @@ class Completion:
     reason: str = ""
     trimmed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    parsed: bool = True
     withheld: str = ""
+    surprises: tuple[Surprise, ...] = ()
+    shortened: bool = False
+    keep: Keep | None = None
+    estimate: Estimate | None = None
+
+    def rest(self, text: str) -> Completion:
+        """Return this completion after its text was typed, except for `text`, its end."""
+        typed = len(self.text) - len(text)
+        return replace(self, text=text, surprises=rest_of(self.surprises, typed))

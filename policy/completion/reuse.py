@@ -1,9 +1,9 @@
-"""Answer from an earlier completion: when the user types through it, deletes back into it, or asks again.
+"""Answer from an earlier completion: when the user types its text, deletes back into it, or asks again.
 
-A completion answers every cursor between where it was generated and its own end, as long as the text around is the
-same: the typed part is cut off, the rest is the answer, and the engine is not asked. Several are kept for each
-document, because users type, delete and type again. Texts are compared by length and hash, so that a kept completion
-does not keep a copy of the document.
+A completion is valid at every cursor from where it was generated to its own end, as long as the text around is the
+same: the typed part is removed, the rest is the answer, and the engine is not used. Several completions are kept for
+each document, because users type, delete and type again. Documents are compared by length and hash, so that no copy of
+a document is kept.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Generic, TypeVar
 
 from indexer.model import Cursor
 
-KEPT = 16  # completions, of all documents together
-FRESH = 60.0  # seconds; a completion may depend on other files, which change
+MAX_COMPLETIONS = 16  # of all documents together
+MAX_AGE_SECONDS = 60.0  # a completion may depend on other files, which change
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a completion was generated; `key` is what else its text depends on."""
+    """The cursor at which a completion was generated. `key` is everything else that its text depends on."""
 
     document: str
     length: int
@@ -34,15 +34,15 @@ class _Origin:
 
 
 class Reuse(Generic[T]):
-    """The last completions (any value `T`) by the cursor they were generated at."""
+    """The last completions (any value `T`), by the cursor at which they were generated."""
 
-    def __init__(self, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kept: int = MAX_COMPLETIONS, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept = kept
         self._clock = clock
         self._texts: OrderedDict[_Origin, tuple[str, T, float]] = OrderedDict()
 
     def put(self, document: str, cursor: Cursor, key: object, text: str, value: T) -> None:
-        """Keep `text`, possibly empty, as generated at `cursor`."""
+        """Store `text`, possibly empty, as generated at `cursor`."""
         origin = _Origin(document, len(cursor.prefix), hash(cursor.prefix), hash(cursor.suffix), key)
         self._texts[origin] = (text, value, self._clock())
         self._texts.move_to_end(origin)
@@ -50,13 +50,15 @@ class Reuse(Generic[T]):
             self._texts.popitem(last=False)
 
     def find(self, document: str, cursor: Cursor, key: object) -> tuple[str, T] | None:
-        """Return the rest at `cursor` of the newest kept text that fits, and its value; None when none fits.
+        """Return the rest of the newest stored text that is valid at `cursor`, and its value.
 
-        At the end of a text nothing is left, and what comes next is not known: None.
+        Return None if none is valid.
+
+        A text is not valid at its own end, because what follows it is unknown.
         """
         suffix, now = hash(cursor.suffix), self._clock()
         for origin, (text, value, made) in reversed(self._texts.items()):
-            if (origin.document, origin.suffix, origin.key) != (document, suffix, key) or now - made > FRESH:
+            if (origin.document, origin.suffix, origin.key) != (document, suffix, key) or now - made > MAX_AGE_SECONDS:
                 continue
             typed = cursor.prefix[origin.length :]
             if len(cursor.prefix) < origin.length or not text.startswith(typed) or (typed and typed == text):
@@ -66,6 +68,6 @@ class Reuse(Generic[T]):
         return None
 
     def forget(self, document: str) -> None:
-        """Drop what is kept for a closed document."""
+        """Delete the completions of a closed document."""
         for origin in [origin for origin in self._texts if origin.document == document]:
             del self._texts[origin]

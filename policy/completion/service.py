@@ -1,7 +1,7 @@
-"""Answers requests: from an earlier completion, from one in progress, or from a new one that `pipeline` makes.
+"""Answer requests: from an earlier completion, from one in progress, or from a new one that `pipeline` makes.
 
 A completion is made separately from the request that started it (`pending`), so that the next request can join it.
-Between requests the engine works ahead (`idle`).
+Between requests the engine does idle work (`idle`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from policy.completion.reuse import Reuse
 from policy.completion.shape import inside_word
 from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay, RepoformerError
+from policy.gating import keep
 from policy.generators import GeneratorProvider, SameModel
 
 
 class Completer:
-    """Completes code. See `Pipeline` for the parameters."""
+    """Answers completion requests. See `Pipeline` for the parameters."""
 
     def __init__(
         self,
@@ -46,10 +47,10 @@ class Completer:
         self._pending: dict[str, PendingCompletion[Completion]] = {}
 
     async def complete(self, request: Request) -> Completion:
-        """Answer `request`. Cancel the task when the answer is not wanted any more.
+        """Answer `request`. To give up the request, cancel the task.
 
-        Raises `RepoformerError` when no engine can answer, or it fails. An invoked request is never answered from an
-        earlier one: another file may have changed.
+        Raises `RepoformerError` if no engine is available or it fails. An invoked request is never answered from an
+        earlier completion, because another file may have changed.
         """
         settings = request.apply(self.settings)
         clock = Clock()
@@ -57,11 +58,13 @@ class Completer:
             self._debounce.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
                 text, origin = known
+                reused = shown(origin.rest(text), request, settings)
                 if not self._idle.running:
-                    self._idle.start_after(request, settings, replace(origin, text=text))
-                return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
+                    self._idle.start_after(request, settings, reused)
+                return replace(reused, timings_ms=clock.finish(), stats={"reused": 1})
         self._idle.cancel()
         if automatic and (joined := await self._join(request, settings)):
+            joined = shown(joined, request, settings)
             self._idle.start_after(request, settings, joined)
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
@@ -72,15 +75,17 @@ class Completer:
                 await asyncio.sleep(delay)
         completion = await self._start(request, settings, clock).wait()
         assert completion is not None, "wait() without typed text returns the completion or raises"
+        completion = shown(completion, request, settings)
         if automatic:
             spent = completion.timings_ms
-            not_answering = spent.get("pause", 0.0) + spent.get("engine", 0.0)  # delayed; the model was loaded
+            # The delay of the request, and the time to load the model.
+            not_answering = spent.get("pause", 0.0) + spent.get("engine", 0.0)
             self._debounce.answered((spent["total"] - not_answering) / 1e3)
             self._idle.start_after(request, settings, completion)
         return completion
 
     async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
-        """Wait for the pending completion of the document; None where its text differs from what was typed since."""
+        """Wait for the document's pending completion. Return None if its text differs from the text typed since."""
         pending = self._pending.get(request.document)
         typed = pending.typed(request.cursor, settings) if pending else None
         if pending is None or typed is None:
@@ -88,17 +93,17 @@ class Completer:
         try:
             if await pending.wait(typed) is None:
                 return None
-        except GaveWay:  # it was cancelled in the background just before
+        except GaveWay:  # a request interrupted it while it ran in the background
             return None
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
             return None  # all of its text was typed
         text, origin = known
-        return replace(origin, text=text, stats={**origin.stats, "joined": 1})
+        return replace(origin.rest(text), stats={**origin.stats, "joined": 1})
 
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> PendingCompletion[Completion]:
-        """Start a completion. It replaces the document's pending one, and those that no request waits for."""
+        """Start a completion. It replaces the document's pending completion, and those that no request waits for."""
         for document, pending in self._pending.items():
             if document == request.document or not pending.awaited:
                 pending.cancel()
@@ -114,7 +119,7 @@ class Completer:
         return pending
 
     def look_ahead(self, request: Request) -> None:
-        """Make the completion of a request that is likely to come, in the background, unless it is made already."""
+        """Start a likely later request in the background, unless its completion exists."""
         settings = request.apply(self.settings)
         if not self._pipeline.works_ahead(request, settings) or inside_word(request.cursor):
             return
@@ -128,7 +133,7 @@ class Completer:
         await self._idle.warm(document, cursor, self.settings)
 
     async def forget(self, document: str) -> None:
-        """Drop what is kept for a closed document, in the KV cache too."""
+        """Delete the state of a closed document, including its part of the KV cache."""
         self._idle.cancel()
         self._reuse.forget(document)
         self._pipeline.forget(document)
@@ -141,15 +146,36 @@ class Completer:
                 await (await self.supervisor.engine()).forget(slot(document, ""))
 
     async def warm_up(self) -> None:
-        """Load everything that a request needs. Raises what `complete` raises."""
+        """Load everything that a request needs. Raises the same errors as `complete`."""
         await asyncio.gather(self.supervisor.engine(), self._provider.warm_up())
 
     async def close(self) -> None:
-        """Stop all work and leave the engines."""
+        """Stop all work and disconnect from the engines."""
         self._idle.cancel()
         await asyncio.gather(*(pending.cancelled() for pending in self._pending.values()))
         await asyncio.gather(self._provider.close(), self.supervisor.close())
 
     def _awaited(self) -> bool:
-        """Whether a request waits for a completion."""
+        """Return whether a request waits for a completion."""
         return any(pending.awaited for pending in self._pending.values())
+
+
+def shown(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
+    """Return `completion` with the estimate that its text is kept, and without the text where that is too unlikely.
+
+    What is kept for reuse stays whole: the rest of a text is judged again when its beginning was typed. An invoked
+    request is shown every text.
+    """
+    if completion.keep is None or not completion.text:
+        return completion
+    values = keep.features(
+        request.cursor, completion.text, completion.surprises, completion.hits, shortened=completion.shortened
+    )
+    if values is None:
+        return completion
+    estimate = completion.keep.estimate(values, settings.suggest, request.shift)
+    completion = replace(completion, estimate=estimate)
+    if estimate.shown or request.trigger == "invoked":
+        return completion
+    reason = f"not shown: kept with a probability of {estimate.p:.0%}, and {settings.suggest!r} asks for "
+    return replace(completion, text="", others=(), reason=f"{reason}{estimate.threshold:.0%}")

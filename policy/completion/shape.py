@@ -1,50 +1,39 @@
-"""What a person wants to see of what a model says: where a completion ends, and what of it is shown.
+"""What to show of what a generator writes: where a completion ends, and what of it fits at the cursor.
 
-A completion is the rest of the line, and goes on over lines only where the syntax says that something is open: a
-block that the cursor stands in the beginning of, or brackets and blocks that the completion's own first line opens.
-It never repeats what follows the cursor, or itself; it keeps the indentation; and rather than half a statement it
-shows nothing. `Shaper.decided` answers while text streams in, so that the engine is freed as soon as the text is.
+The model's text is cleaned, cut where the completion ends, and indented as the document is. Of what is left, the
+longest head is shown that fits its surroundings (`shaping/fit.py`): with it the file has no bracket or quote out of
+balance, no line twice and no syntax error that it does not have without it. Rather than half a statement nothing is
+shown. `Shaper.decided` answers while text streams in, so that the engine is freed as soon as the outcome is fixed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from indexer.model import Cursor
-from policy.completion.syntax import (
-    CLOSERS,
-    OPENERS,
-    Token,
-    closes_block,
-    closing_words,
-    depth,
-    in_literal,
-    opens_block,
-    tokens,
-    window,
-)
+from policy.completion.shaping.blocks import opens_block
+from policy.completion.shaping.clean import Clean, Cleaner
+from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
+from policy.completion.shaping.fit import UNBALANCED, Fit
+from policy.completion.shaping.indentation import at_cursor, in_style, style_of
+from policy.completion.shaping.region import Region, indent, region
+from policy.completion.shaping.repetition import lines_before_repeating, loop_in
+from policy.completion.shaping.scan import closers_in, scan, surplus
 
 Scope = Literal["line", "block"]
 
 MAX_LINES = 12
-_LOOK_AHEAD = 2_000
-_QUOTES = "\"'`"
-_REPEATED = re.compile(r"(\w.{4,40}?)\1{3,}")
+NOTHING = "the model had nothing to add"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Where a completion ends, as an offset in it.
+class Shaped:
+    """What to show; where that is nothing, `reason` says why."""
 
-    `certain`: more text cannot move it. `whole`: what ends there is a statement, not a part of one.
-    """
-
-    offset: int
-    certain: bool
-    whole: bool
+    text: str
+    reason: str = ""
 
 
 class Shaper:
@@ -53,62 +42,91 @@ class Shaper:
     `scope` says beforehand what there can be: a "block" where one is open at the cursor and has no body yet, else a
     "line" (which grows if it opens something itself). With `multiline` off everything ends at the line. With `bodies`
     off, a line that is begun already ends where it opens a block: the block is the next completion, which is there by
-    the time the line is accepted, and the line need not wait for it.
+    the time the line is accepted, and the line need not wait for it. `parsed` says whether the syntax is checked: the
+    language has a grammar.
     """
 
     def __init__(
         self, cursor: Cursor, *, multiline: bool = True, bodies: bool = True, max_lines: int = MAX_LINES
     ) -> None:
         self._language = cursor.language
-        self._head = window(cursor.prefix)
-        self._suffix = cursor.suffix
         self._max_lines = max_lines
-        self._closing_words = bool(closing_words(cursor.language))
-        self._rest = cursor.suffix.split("\n", 1)[0].rstrip("\r")
-        self._line_start = self._head.rfind("\n") + 1
-        self._line = self._head[self._line_start :]
-        above = self._head[: self._line_start].rstrip()
-        self._previous = above[above.rfind("\n") + 1 :]
+        near = region(cursor.prefix, cursor.suffix, cursor.language)
+        line_start = near.left.rfind("\n") + 1
+        self._line = near.left[line_start:]
+        above = near.left[:line_start].rstrip()
+        self._above = above[above.rfind("\n") + 1 :]
+        blank = not self._line.strip()
         # What is open counts from the line that may have opened it: the cursor's, or the last one with text.
-        self._base = self._line_start if self._line.strip() else max(0, len(above) - len(self._previous))
-        self._base_indent = _indent(self._line if self._line.strip() else self._previous)
-        # Whether this is the inside of a string shows only together with its end.
-        around = tokens(self._head + cursor.suffix[:_LOOK_AHEAD], self._language, self._base)
-        literal = in_literal(around, len(self._head))
-        self._multiline = multiline and not self._rest.strip() and not literal
+        base = max(0, len(above) - len(self._above)) if blank else line_start
+        base_indent = indent(self._above if blank else self._line)
+        self._fit = Fit(near, Region(cursor.prefix, cursor.suffix), cursor.language, self._line)
+        outside = scan(near.left[:base], cursor.language).stack
+        self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
+        self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
+        self._style = style_of(near.left + near.right)
+        self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal
         self.scope: Scope = "line"
-        opening = [token for token in around if token.end <= len(self._head)]
-        if self._multiline and opens_block(opening, self._language):
+        if self._multiline and self._opens_block():
             self.scope = "block"
-        self._bodies = bodies or self.scope == "block" or not self._line.strip()
-        self._known: tuple[str, Ending] | None = None  # what decides is then finished: parsed once for both
+        self._bodies = bodies or self.scope == "block" or blank
+        self._closable: int | None = None
+        self._known: tuple[str, Ending] | None = None  # what decides is then finished: read once for both
 
     @property
     def grows(self) -> bool:
         """Whether the completion can have several lines."""
         return self._multiline
 
+    @property
+    def parsed(self) -> bool:
+        """Whether the language has a grammar, by which the syntax is checked."""
+        return self._fit.parsed
+
+    def prepare(self) -> None:
+        """Do what takes a moment and needs no text, so that it is done while the model is at work."""
+        self._fit.prepare()
+        self._surplus("")
+
     def decided(self, text: str) -> bool:
         """Whether `text`, the completion so far, fixes what will be shown."""
-        if _REPEATED.search(text):
+        clean = self._prepared(text, streaming=True)
+        if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True
-        following = self._suffix.lstrip()[:1]
-        if "\n" not in text and not (following in CLOSERS and following in text):
+        if "\n" not in clean.text and not closers_in(clean.text):
             return False
-        return self._ending(text).certain
+        return self._ending(clean.text).certain
 
-    def finish(self, text: str, *, complete: bool) -> str:
+    def finish(self, text: str, *, complete: bool) -> Shaped:
         """What to show of `text`. `complete`: the model ended it, rather than a limit of tokens."""
-        text, broken, _ = text.partition("\ufffd")  # bytes that are no character: the model has lost its way
-        ending = self._ending(text)
-        complete = complete and not broken
-        shown = text[: ending.offset]
-        if not ending.whole and not (complete and ending.offset == len(text)):
-            shown = self._whole_statements(shown if ending.certain else shown[: max(0, shown.rfind("\n"))])
-        shown = self._without_rest(self._indented(shown.rstrip()))
-        return self._without_following(self._without_repetition(shown))
+        if not text.strip():
+            return Shaped("", NOTHING)
+        clean = self._prepared(text)
+        if not clean.text.strip():
+            return Shaped("", "the model wrote no text, but markers or control characters")
+        whole = self._until_the_end(clean, complete=complete)
+        if not whole.strip():
+            return Shaped("", self._why_nothing(clean.text))
+        said = self._without_repetition(self._indented(whole))
+        if not said.strip():
+            return Shaped("", "the model repeated what it had said or what is above")
+        shown, reason = self._fit.longest(said)
+        return Shaped(shown, "" if shown else reason or NOTHING)
+
+    def _prepared(self, text: str, *, streaming: bool = False) -> Clean:
+        """`text` without what no person wrote, indented in the document's style."""
+        clean = self._cleaner.clean(text, streaming=streaming)
+        return replace(clean, text=in_style(clean.text, self._style, self._start.indent // max(1, len(self._style))))
 
     # -- where it ends --------------------------------------------------------------------------------------------
+
+    @property
+    def _literal(self) -> bool:
+        return bool(self._fit.stack) and scan("", self._language, self._fit.stack).literal
+
+    def _opens_block(self) -> bool:
+        lines = lines_of(self._start.head, self._language, self._start.stack)
+        return opens_block([token for line in lines for token in line.scan.tokens], self._language)
 
     def _ending(self, text: str) -> Ending:
         if self._known is None or self._known[0] != text:
@@ -118,170 +136,55 @@ class Shaper:
     def _find_ending(self, text: str) -> Ending:
         if text.startswith("\n") and (self.scope == "line" or not self._line.strip()):
             return Ending(0, True, True)  # nothing to add where the cursor is
-        found = tokens(self._head + text, self._language, self._base)
-        ending = self._open_ending(text, found) if self._multiline else _first_line(text)
-        closer = self._closer_of_suffix(found)
+        closer = self._surplus(text)
+        ending = first_line(text)
+        if self._multiline:
+            ending = open_ending(
+                self._start, text, max_lines=self._max_lines, bodies=self._bodies, balanced=self._fit.balanced
+            )
         return Ending(closer, True, True) if closer is not None and closer < ending.offset else ending
 
-    def _closer_of_suffix(self, found: Sequence[Token]) -> int | None:
-        """Offset of the bracket that closes what was open at the cursor, where the suffix has that bracket already."""
-        following = self._suffix.lstrip()[:1]
-        if following not in CLOSERS:
-            return None
-        open_here = 0
-        for token in found:
-            if token.start < len(self._head) or token.literal:
-                continue
-            open_here += (token.text in OPENERS) - (token.text in CLOSERS)
-            if open_here < 0:
-                return token.start - len(self._head) if token.text == following else None
-        return None
+    def _surplus(self, text: str) -> int | None:
+        """Where `text` closes what it did not open and what is closed right of the cursor already."""
+        if self._closable is None:
+            self._closable = self._fit.closable
+        return surplus(text, self._language, self._fit.stack, self._closable)
 
-    def _open_ending(self, text: str, found: Sequence[Token]) -> Ending:
-        """The end of the line, or of what was opened since the base line."""
-        whole_text, cursor = self._head + text, len(self._head)
-        lines = _lines(whole_text, self._base)
-        brackets = shown = last_end = 0
-        indented = False  # in a block that ends by its indentation, not by a bracket
-        for (start, end), line in zip(lines, _by_line(found, lines), strict=True):
-            content = whole_text[start:end]
-            finished = end < len(whole_text)
-            if start > self._line_start and content.strip():
-                if indented and brackets <= 0 and _indent(content) <= self._base_indent:
-                    if closes_block(line, self._language):
-                        return Ending(end - cursor, finished, True)
-                    return Ending(last_end, finished or not self._closing_words, True)
-                shown += 1
-                if shown > self._max_lines:
-                    return Ending(last_end, True, False)
-            brackets += depth(line)
-            opens = opens_block(line, self._language)
-            if opens and not self._bodies and finished and end >= cursor:
-                return Ending(end - cursor, True, True)
-            if brackets <= 0:
-                indented = indented or opens
-            if end < cursor or not finished or not content.strip():
-                continue
-            last_end = end - cursor
-            if brackets <= 0 and not indented:
-                return Ending(last_end, True, True)
-        return Ending(len(text), False, False)
+    def _until_the_end(self, clean: Clean, *, complete: bool) -> str:
+        text = clean.text
+        ending = self._ending(text)
+        complete = (complete or clean.ended) and not clean.broken
+        shown = text[: ending.offset]
+        if not ending.whole and not (complete and ending.offset == len(text)):
+            shown = shown if ending.certain else shown[: max(0, shown.rfind("\n"))]
+            shown = whole_statements(shown, self._language, self._fit.stack)
+        return shown
 
-    def _whole_statements(self, text: str) -> str:
-        """The leading lines of `text` that stand for themselves: no bracket is open behind them but a block's."""
-        while text.strip():
-            found = tokens(self._head + text, self._language, len(self._head))
-            if all(bracket == "{" for bracket in _unclosed(found)):
-                return text
-            text = text[: max(0, text.rfind("\n"))]
-        return ""
+    def _why_nothing(self, text: str) -> str:
+        if self._ending(text).offset:
+            return "the model did not end its statement"
+        return "the model goes on in the next line" if text.startswith("\n") else UNBALANCED
 
     # -- what of it is shown --------------------------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
-        """No more blanks than belong at the cursor: the model may not have seen those that are there already."""
-        if not text[:1].isspace() or text.startswith("\n"):
-            return text
-        if self._line.strip():
-            return text.lstrip(" \t") if self._line[-1:].isspace() else text
-        typed = len(self._line)
         # A blank line is indented as the line above, or deeper where a block was opened (by how much, who knows).
-        wanted = max(typed, self._base_indent + (self.scope == "block"))
-        head, *others = text.split("\n")
-        surplus = min(typed + _indent(head) - wanted, _indent(head))
-        if surplus <= 0 or (self.scope == "block" and typed <= self._base_indent):
-            return text
-        return "\n".join([head[surplus:], *(line[surplus:] if _indent(line) >= surplus else line for line in others)])
-
-    def _without_rest(self, text: str) -> str:
-        """`text` less what stands right of the cursor on the same line."""
-        rest = self._rest.strip()
-        if not rest or not text:
-            return text
-        if rest[0] in _QUOTES and rest[0] in text:
-            text = text[: text.index(rest[0])]
-        elif len(rest) >= 3 and rest in text:
-            text = text[: text.index(rest)]
-        elif not set(rest) <= CLOSERS and text.rstrip().endswith(rest):
-            text = text.rstrip()[: -len(rest)]
-        return text.rstrip() if self._rest[:1].isspace() else text
-
-    def _without_following(self, text: str) -> str:
-        """`text` up to the line with which it begins to say what the lines below the cursor say."""
-        following = [line.strip() for line in self._suffix[len(self._rest) :].split("\n") if line.strip()][:2]
-        if not following or not text:
-            return text
-        lines = text.split("\n")
-        for number, line in enumerate(lines):
-            whole = (self._line + line if number == 0 else line).strip()
-            rest = [other.strip() for other in lines[number + 1 :] if other.strip()]
-            if whole == following[0] and (_says_something(whole) or rest[:1] == following[1:2]):
-                return "\n".join(lines[:number]).rstrip()
-        return text
+        block = self.scope == "block"
+        wanted = max(len(self._line), self._start.indent + block)
+        return at_cursor(text, self._line, wanted, deeper=block and len(self._line) <= self._start.indent)
 
     def _without_repetition(self, text: str) -> str:
-        """`text` up to where it starts to say again what it, or the line above the cursor, just said."""
-        if match := _REPEATED.search(text):
-            text = text[: match.start()]
-            text = text[: text.rfind("\n")] if "\n" in text else ""
+        """`text` up to where it begins to say again what it has said, or what is above."""
+        loop = loop_in(text, self._fit.stack)
+        if loop is not None:
+            text = text[: max(0, text.rfind("\n", 0, loop))]
+        if not text.strip():
+            return ""
         lines = text.split("\n")
-        above = [self._previous.strip()] if self._previous.strip() else []
-        said = [*above, (self._line + lines[0]).strip(), *(line.strip() for line in lines[1:])]
-        for number in range(len(above), len(said)):
-            for period in (1, 2, 3):
-                block = said[number : number + period]
-                if number >= period and block == said[number - period : number] and _says_something("".join(block)):
-                    return "\n".join(lines[: number - len(above)]).rstrip()
-        return text
-
-
-def _first_line(text: str) -> Ending:
-    end = text.find("\n")
-    return Ending(len(text), False, False) if end < 0 else Ending(end, True, True)
-
-
-def _unclosed(found: Sequence[Token]) -> list[str]:
-    stack: list[str] = []
-    for token in found:
-        if token.literal:
-            continue
-        if token.text in OPENERS:
-            stack.append("{" if token.text.endswith("{") else token.text)
-        elif token.text in CLOSERS and stack:
-            stack.pop()
-    return stack
+        return "\n".join(lines[: lines_before_repeating(lines, self._line, self._above)])
 
 
 def inside_word(cursor: Cursor) -> bool:
     """Whether a letter stands on either side: nothing is to be completed there."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False
-
-
-def _lines(text: str, start: int) -> list[tuple[int, int]]:
-    """Offsets (start, end) of the lines of `text` from offset `start` on, newlines excluded."""
-    result, position = [], start
-    for line in text[start:].split("\n"):
-        result.append((position, position + len(line)))
-        position += len(line) + 1
-    return result
-
-
-def _by_line(found: Sequence[Token], lines: Sequence[tuple[int, int]]) -> list[list[Token]]:
-    """The tokens that begin on each line."""
-    result: list[list[Token]] = [[] for _ in lines]
-    number = 0
-    for token in found:
-        while number + 1 < len(lines) and token.start >= lines[number + 1][0]:
-            number += 1
-        result[number].append(token)
-    return result
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
-
-
-def _says_something(line: str) -> bool:
-    """Whether a line is more than brackets and filler, which may well come twice."""
-    return len(re.findall(r"\w", line)) >= 4

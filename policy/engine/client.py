@@ -1,8 +1,8 @@
-"""The server's side of one worker process: connect to it, call it, learn how it ended.
+"""The server's side of a worker process: connect to it, call it, find out why it ended.
 
-`Engine` is a typed face on the connection. Cancelling the task that awaits a call cancels the call in native code.
-When the process ends, every waiting call raises `EngineDied` with the reason, and so does every later call: the
-supervisor connects to another worker.
+`Engine` has a typed method for each call. Cancelling the task that awaits a call cancels the call in native code. When
+the process ends, every waiting call and every later call raises `EngineDied` with the reason. The supervisor then
+connects to another worker.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from policy.engine.messages import (
     ModelInfo,
     PromptStats,
     Reading,
+    Surprise,
     Trial,
     Tried,
     Truth,
@@ -44,21 +45,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-EXIT_TIMEOUT = 2.0  # seconds, for a process whose connection is gone to be gone itself
+EXIT_TIMEOUT = 2.0  # seconds to wait for the end of a process whose connection is closed
 
 
 class Generation:
-    """A running generation: iterate over its text; leaving the iteration early frees the engine at once.
+    """A generation in progress. Iterate over it to get its text; leaving the iteration early ends the generation.
 
-    Where several candidates were asked for, `pieces` tells whose text it is; 0 is the greedy one. `model` is the name
-    of the one that writes. `prompt` is there with the first piece of text. `tokens` counts what was generated so far.
-    `ended` tells whether the model itself ended, which the limit of tokens, or leaving early, may have forestalled.
-    `model_ms` are the milliseconds inside llama.cpp so far.
+    If several candidates were requested, `pieces` also gives the number of the candidate; 0 is the greedy one. `model`
+    is the name of the generating model. `prompt` is set with the first piece of text. `tokens` is the number of tokens
+    generated so far. `ended` says whether the model itself ended the text; otherwise the token limit or the caller did.
+    `model_ms` is the time inside llama.cpp so far, in milliseconds. `surprises` has those of candidate 0, `metadata`
+    those of the model.
     """
 
-    def __init__(self, events: AsyncGenerator[protocol.Message], model: str) -> None:
+    def __init__(
+        self, events: AsyncGenerator[protocol.Message], model: str, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._events = events
+        self._length = 0
         self.model = model
+        self.metadata = metadata
+        self.surprises: list[Surprise] = []
         self.prompt: PromptStats | None = None
         self.tokens = 0
         self.model_ms = 0.0
@@ -70,7 +77,7 @@ class Generation:
                 yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Candidate and text."""
+        """Yield the number of a candidate and a piece of its text."""
         async with contextlib.aclosing(self._events) as events:
             async for event in events:
                 match event["event"]:
@@ -78,6 +85,9 @@ class Generation:
                         self.prompt = _prompt_stats(_values(event))
                     case "text":
                         self.tokens, self.model_ms = event["tokens"], event["model_ms"]
+                        if event["candidate"] == 0:
+                            self._length += len(event["text"])
+                            self.surprises += [Surprise(self._length, nats) for nats in event["surprises"]]
                         yield event["candidate"], event["text"]
                     case "done":
                         self.tokens, self.ended, self.model_ms = event["tokens"], event["ended"], event["model_ms"]
@@ -92,6 +102,7 @@ class Engine:
         self._process = process
         self._next_id = 0
         self._model = ""
+        self._metadata: Mapping[str, str] = {}
         self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._death: str | None = None
@@ -102,7 +113,7 @@ class Engine:
 
     @classmethod
     async def connect(cls, name: str, environment: Mapping[str, str], log: Callable[[str], None]) -> Engine:
-        """Connect to the engine called `name` (`policy.engine.endpoint.identity`), started if it does not run yet.
+        """Connect to the engine called `name` (`policy.engine.endpoint.identity`), and start it if it is not running.
 
         Raises `EngineDied` and `EngineUnavailable`.
         """
@@ -115,10 +126,10 @@ class Engine:
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
-        """Load `model`, unless it is, and evaluate a first batch, so that what would crash crashes here.
+        """Load `model`, unless it is loaded, and evaluate a first batch, so that a build that crashes does so here.
 
-        `model` is an absolute path: the worker has a current folder of its own.
-        Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
+        `model` is an absolute path, because the worker has another current directory. Raises `ModelMissing`,
+        `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         self._model = name_of(model)
         answer = await self._call(
@@ -130,10 +141,14 @@ class Engine:
         )
         values = _values(answer)
         self._budgets = Budgets(**values["budgets"])
+        self._metadata = values["metadata"]
         return ModelInfo(**{**values, "budgets": self._budgets})
 
     async def measure(self) -> Speed:
-        """How fast the model runs on this machine; takes a second or two. Raises `GaveWay` for a request meanwhile."""
+        """Return how fast the model runs on this machine. This takes a second or two.
+
+        Raises `GaveWay` if another request arrives meanwhile.
+        """
         return Speed(**_values(await self._call("measure", Urgency(background=True))))
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
@@ -142,16 +157,16 @@ class Engine:
         return Reading(**_values(answer))
 
     async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> tuple[UsedChunk, ...]:
-        """Evaluate ahead what a request at `cursor` needs; returns the chunks that have a place in that prompt.
+        """Evaluate in advance what a request at `cursor` needs. Return the chunks that fit into its prompt.
 
-        Raises `GaveWay` as soon as anybody wants anything.
+        Raises `GaveWay` as soon as any request arrives.
         """
         urgency = Urgency(background=True)
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
-        """Start to generate; the iteration raises the errors."""
+        """Start a generation. Iterating over it raises its errors."""
         events = self._request(
             "generate",
             urgency,
@@ -161,12 +176,13 @@ class Engine:
             max_tokens=request.max_tokens,
             candidates=request.candidates,
         )
-        return Generation(events, self._model)
+        return Generation(events, self._model, self._metadata)
 
     async def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
-        """Run `trials` side by side, which takes the whole cache: each one's place and what came of it, as they end.
+        """Run `trials` in parallel, using the whole cache. Yield the index and the result of each when it ends.
 
-        Raises `EngineFailed` at one that does not fit; those that ended before it count.
+        Raises `EngineFailed` if a trial does not fit into the context. The results of trials that ended before remain
+        valid.
         """
         packed = [
             {
@@ -183,16 +199,16 @@ class Engine:
                     yield event["number"], _tried(event)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A vector for each text, one row each, from an engine that was loaded for `embedding`."""
+        """Return one vector for each text, as rows, from an engine that was loaded with `embedding`."""
         answer = await self._call("embed", texts=list(texts))
         return protocol.vectors_from_json(answer["vectors"])
 
     async def forget(self, prefix: str) -> None:
-        """Give back the cache of every slot whose name begins with `prefix`."""
+        """Free the cache of every slot whose name begins with `prefix`."""
         await self._call("forget", prefix=prefix)
 
     async def close(self) -> None:
-        """Leave. The process ends with its last client."""
+        """Disconnect. The process ends with its last client."""
         self._closing = True
         self._writer.close()
         await asyncio.wait({self._receiving})
@@ -232,7 +248,7 @@ class Engine:
                         error.crashed = self._crashed
                     raise error
                 if event["event"] == "cancelled":
-                    raise GaveWay("it gave way to a request that somebody waits for")
+                    raise GaveWay("a request that a caller waits for interrupted it")
                 yield event
                 if over:
                     return
@@ -245,7 +261,7 @@ class Engine:
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
-        with contextlib.suppress(OSError):  # `_receive` learns why, and ends every call
+        with contextlib.suppress(OSError):  # `_receive` finds the reason and ends every call
             await self._writer.drain()
 
     def _write(self, message: protocol.Message) -> None:
@@ -254,23 +270,23 @@ class Engine:
         self._writer.write(protocol.pack(message))
 
     async def _receive(self) -> None:
-        """Pass events on to the calls that wait for them, until the connection ends. Then no call may wait on."""
+        """Pass events to the calls that wait for them until the connection ends. Then end all waiting calls."""
         try:
             while True:
                 event = protocol.checked_event(await protocol.receive(self._reader))
                 if waiting := self._pending.get(event["id"]):
                     waiting.put_nowait(event)
-        except (asyncio.IncompleteReadError, OSError):  # Windows has errors of its own for a broken connection
-            death = "the engine was left" if self._closing else await self._reason()
+        except (asyncio.IncompleteReadError, OSError):  # Windows raises other errors for a broken connection
+            death = "the connection to the engine was closed" if self._closing else await self._reason()
         except ValueError as error:
-            death = f"the engine (process {self.pid}) sent what is no message ({error})"
+            death = f"the engine (process {self.pid}) sent an invalid message ({error})"
         except BaseException:
-            self._end("the engine is not listened to any more")
+            self._end("the server no longer reads from the engine")
             raise
         self._end(death)
 
     def _end(self, death: str) -> None:
-        """End the connection: every call that waits, and every later one, raises `EngineDied`."""
+        """End the connection. Every waiting call and every later call raises `EngineDied`."""
         self._death = death
         self._crashed = self._process is not None and self._process.crashed
         self._writer.close()
@@ -280,11 +296,11 @@ class Engine:
             self.ended.set_result(self._death)
 
     async def _reason(self) -> str:
-        """Why the connection is gone. Only the server that started a process learns how it ended."""
+        """Return why the connection is closed. Only the server that started the process knows how it ended."""
         if self._process is None:
-            return f"the engine (process {self.pid}), which another server had started, is gone: its log says more"
+            return f"the engine (process {self.pid}) has ended; the log of the server that started it has the reason"
         await asyncio.wait({self._process.ended}, timeout=EXIT_TIMEOUT)
-        return self._process.reason() if self._process.ended.done() else "the engine hung up"
+        return self._process.reason() if self._process.ended.done() else "the engine closed the connection"
 
 
 def _values(event: protocol.Message) -> protocol.Message:
@@ -303,7 +319,13 @@ def _tried(values: protocol.Message) -> Tried:
     return Tried(
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
-        Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+        Completed(
+            **{
+                **values["completed"],
+                "surprises": tuple(values["completed"]["surprises"]),
+                "ends": tuple(values["completed"]["ends"]),
+            }
+        ),
         Truth(**values["truth"]) if values["truth"] else None,
     )
 

@@ -1,7 +1,7 @@
-"""Which instructions this machine's CPU has, asked of the system and not of the CPU.
+"""Find which instruction sets this machine's CPU has, by asking the operating system.
 
-The check runs before a prebuilt library is loaded, because code with an instruction that the CPU does not have ends
-the process with SIGILL and says nothing.
+The check runs before a prebuilt library is loaded, because an instruction that the CPU lacks ends the process with
+SIGILL, without a message.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ _PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # winnt.h
 
 
 def machine() -> str:
-    """The machine's architecture as Python names it, in lower case: "x86_64", "arm64"."""
+    """Return the machine's architecture in lower case, as Python names it: "x86_64", "arm64"."""
     return platform.machine().lower()
 
 
 def missing(needed: Collection[str]) -> list[str]:
-    """The instruction sets of `needed`, in Linux's names, that this CPU lacks; none where the system does not say."""
+    """Return the instruction sets of `needed` (in Linux's names) that this CPU lacks.
+
+    Return none if the system does not say which it has.
+    """
     if not needed or (present := _instructions()) is None:
         return []
     return sorted(set(needed) - present)
 
 
 def instructions_of(cpuinfo: str) -> set[str] | None:
-    """The instruction sets that a `/proc/cpuinfo` lists for its first CPU; None where it lists none."""
+    """Return the instruction sets that a `/proc/cpuinfo` lists for its first CPU, or None if it lists none."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() in {"flags", "features"}:
@@ -45,7 +48,7 @@ def _instructions() -> set[str] | None:
         if sys.platform == "win32":
             import ctypes
 
-            # Windows has no call for the others. Every CPU with AVX2 has them (Intel Haswell, AMD Excavator).
+            # Windows has no function for the others. Every CPU with AVX2 has them (Intel Haswell, AMD Excavator).
             has_avx2 = ctypes.windll.kernel32.IsProcessorFeaturePresent(_PF_AVX2_INSTRUCTIONS_AVAILABLE)
             return {"avx2", "bmi2", "f16c", "fma"} if has_avx2 else {"sse4_2"}
         if sys.platform == "darwin":

@@ -1,8 +1,7 @@
-"""An embedding model as the index wants one: a function from texts to vectors.
+"""Make the index's embedding function, which turns texts into vectors, from a GGUF file.
 
-The model runs where all native code runs, in a worker process of the engine, with its safer parameters and its memory
-of what worked. The index knows nothing of event loops, so the connection lives on a thread of its own, and the function
-blocks whoever calls it.
+Like all native code, the model runs in a worker process of the engine, with fallbacks to safer parameters. The index
+has no event loop, so the connection has its own thread, and the function blocks its caller.
 """
 
 from __future__ import annotations
@@ -33,7 +32,10 @@ def embedding_model(
     memory: Path | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[Embed]:
-    """The function that embeds texts with a GGUF file, one row a text; it raises what `Supervisor.engine` does."""
+    """Return a function that embeds texts with a GGUF file: n texts give an array of shape (n, dimensions).
+
+    The function raises the same errors as `Supervisor.engine`.
+    """
     loop = asyncio.new_event_loop()
     supervisor = Supervisor(model, replace(settings or EngineSettings(), embedding=True), memory=memory, log=log)
 
@@ -52,6 +54,6 @@ def embedding_model(
 
 
 def name_of(model: Path) -> str:
-    """What vectors of a model are filed under: another file of the same name has other vectors."""
+    """Return the key under which vectors of a model are stored. It differs for another file of the same name."""
     status = model.stat()
     return f"{model.name} {status.st_size} {status.st_mtime_ns}"

@@ -1,9 +1,9 @@
 """The endpoint of an engine: one for each combination of model, parameters and program.
 
-An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700; on Windows a port on
-the loopback interface, with a token in a file of the user's profile. The process that holds the lock on a file serves
-there, and the operating system releases the lock however the process ends. So two processes that start at once cannot
-both serve, and the socket of a killed process is known to be stale.
+An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700, or on Windows a port on
+the loopback interface with a token in a file of the user's profile. The process that holds the lock on a file serves
+there, and the operating system releases the lock however the process ends. So two processes that start at the same time
+cannot both serve, and the socket of a killed process is known to be stale.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 import platformdirs
 
 from policy.engine import libraries
-from policy.engine.protocol import LONGEST_FRAME
+from policy.engine.protocol import MAX_FRAME_BYTES
 from policy.errors import EngineUnavailable
 
 _NAME_LENGTH = 16  # characters of an engine's name
-_LONGEST_UNIX_PATH = 103  # bytes, on macOS; Linux has four more
-# What native code reads from its environment: an engine that was started with other values is another engine.
+_MAX_UNIX_PATH = 103  # bytes, the limit of macOS; Linux allows 107
+# Environment variables that native code reads. An engine that was started with other values is a different engine.
 _ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -37,9 +37,9 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def runtime_dir() -> Path:
-    """The folder of sockets and locks, made if need be; nobody but this user may enter it.
+    """Return the folder for sockets and locks, which only this user may enter. Make it if it does not exist.
 
-    Raises `EngineUnavailable` where it is somebody else's: whoever made it could read what is typed.
+    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the user's code.
     """
     if sys.platform == "win32":
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
@@ -49,7 +49,10 @@ def runtime_dir() -> Path:
 
 
 def _candidates() -> Iterator[Path]:
-    """Folders for sockets, the best one first: a path of the user's choice may be too long for one."""
+    """Yield folders for sockets, the best one first.
+
+    The path of a folder that the user set may be too long for a socket.
+    """
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
     for base in bases:
@@ -59,32 +62,32 @@ def _candidates() -> Iterator[Path]:
 
 
 def _fits(folder: Path) -> bool:
-    """Whether the path of a socket in a folder is short enough for the operating system."""
-    return len(os.fsencode(folder / f"{'0' * _NAME_LENGTH}.sock")) <= _LONGEST_UNIX_PATH
+    """Return whether the path of a socket in a folder is short enough for the operating system."""
+    return len(os.fsencode(folder / f"{'0' * _NAME_LENGTH}.sock")) <= _MAX_UNIX_PATH
 
 
 def _own_folder(folder: Path) -> Path:
-    """Make a folder unless it is there. Raises `EngineUnavailable` where others than this user may enter it."""
+    """Make a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
         raise EngineUnavailable(
-            f"{folder} cannot be made ({error.strerror}): set XDG_RUNTIME_DIR to a folder of your own"
+            f"Cannot make {folder} ({error.strerror}). Set XDG_RUNTIME_DIR to a folder of your own"
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise EngineUnavailable(
-            f"{folder} is not yours alone (a folder of yours with mode 0700 is needed): remove it, "
+            f"{folder} must be a folder of yours with mode 0700. Remove it, "
             "or set XDG_RUNTIME_DIR to a folder of your own"
         )
     return folder
 
 
 def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -> str:
-    """A name for the engine that runs `model` with `parameters`: equal names can share one.
+    """Return a name for the engine that runs `model` with `parameters`. Servers with equal names share an engine.
 
-    The model counts by path, size and time of change; the program by its own source, so that an upgrade (or an edit)
-    never speaks to a process that still runs what was there before.
+    The name depends on the model's path, size and modification time, and on the program's source, so that after an
+    upgrade (or an edit) no server connects to a process that runs the old program.
     """
     try:
         status = model.stat()
@@ -98,9 +101,9 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """Return a hash of what the worker runs, as it was at the first call: our modules, llama.cpp's version, the cards.
+    """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, the cards.
 
-    Cards count because they say how the worker prompts a model.
+    It is computed at the first call. The cards are included because they say how the worker prompts a model.
     """
     digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
@@ -119,38 +122,41 @@ class Endpoint:
     name: str
 
     def claim(self) -> int | None:
-        """Take the lock until this process ends. Returns its descriptor, or None if another process has it."""
+        """Take the lock until this process ends. Return its file descriptor, or None if another process has it."""
         descriptor = _hold(self._lock)
         if descriptor is not None:
             self._remove_leftovers()
         return descriptor
 
     def _remove_leftovers(self) -> None:
-        """Remove what engines left that were killed: the files of every name whose lock is free."""
+        """Remove the files of engines that were killed: those of every name whose lock is free."""
         for lock in self.folder.glob("*.lock"):
             if lock != self._lock and (descriptor := _hold(lock)) is not None:
                 Endpoint(self.folder, lock.stem).leave()
                 os.close(descriptor)
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Accept connections, after `claim`. Returns the token that clients have to send."""
+        """Accept connections, after `claim`. Return the token that clients have to send."""
         if sys.platform == "win32":
             return await self.listen_on_loopback(serve)
         else:  # noqa: RET505  # a type checker reads one branch or the other
             self.socket.unlink(missing_ok=True)  # stale, because this process has the lock
-            return await asyncio.start_unix_server(serve, self.socket, limit=LONGEST_FRAME), ""
+            return await asyncio.start_unix_server(serve, self.socket, limit=MAX_FRAME_BYTES), ""
 
     async def connect(self) -> tuple[Streams, str]:
-        """Connect. Returns the token to send, too. Raises `OSError` when no process listens."""
+        """Connect, and return the streams and the token to send. Raises `OSError` if no process listens."""
         if sys.platform == "win32":
             return await self.connect_to_loopback()
         else:  # noqa: RET505
-            return await asyncio.open_unix_connection(self.socket, limit=LONGEST_FRAME), ""
+            return await asyncio.open_unix_connection(self.socket, limit=MAX_FRAME_BYTES), ""
 
     def leave(self) -> None:
-        """Remove the files of this endpoint, whose lock this process holds until it ends."""
+        """Remove the files of this endpoint, so that no server tries to connect.
+
+        The lock is held until the process ends.
+        """
         for file in (self.socket, self._lock):
-            with contextlib.suppress(OSError):  # Windows removes no file that is open
+            with contextlib.suppress(OSError):  # Windows cannot remove an open file
                 file.unlink(missing_ok=True)
 
     @property
@@ -159,22 +165,22 @@ class Endpoint:
 
     @property
     def socket(self) -> Path:
-        """The socket, or the file that says which port it is."""
+        """The path of the socket, or of the file that contains the port."""
         return self.folder / f"{self.name}.sock"
 
     def check(self) -> None:
-        """Raise `EngineUnavailable` when the path is too long for a socket."""
-        if len(os.fsencode(self.socket)) > _LONGEST_UNIX_PATH and sys.platform != "win32":
+        """Raise `EngineUnavailable` if the path is too long for a socket."""
+        if len(os.fsencode(self.socket)) > _MAX_UNIX_PATH and sys.platform != "win32":
             raise EngineUnavailable(
-                f"{self.socket} is too long for the path of a socket: set XDG_RUNTIME_DIR to a shorter folder"
+                f"{self.socket} is too long for the path of a socket. Set XDG_RUNTIME_DIR to a shorter folder"
             )
 
-    # -- where there are no Unix sockets in asyncio --------------------------------------------------------------------
+    # -- platforms where asyncio has no Unix sockets -------------------------------------------------------------------
 
     async def listen_on_loopback(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Listen on a port that the system chooses; port and token go into a file that others cannot read."""
+        """Listen on a port that the system chooses. Write port and token to a file that other users cannot read."""
         token = secrets.token_hex(32)
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=LONGEST_FRAME)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MAX_FRAME_BYTES)
         port = server.sockets[0].getsockname()[1]
         written = self.socket.with_suffix(".new")
         written.touch(0o600)
@@ -183,22 +189,22 @@ class Endpoint:
         return server, token
 
     async def connect_to_loopback(self) -> tuple[Streams, str]:
-        """Connect to the port that the file names."""
+        """Connect to the port in the file."""
         try:
             port, token = self.socket.read_text("ascii").split()
-            return await asyncio.open_connection("127.0.0.1", int(port), limit=LONGEST_FRAME), token
+            return await asyncio.open_connection("127.0.0.1", int(port), limit=MAX_FRAME_BYTES), token
         except ValueError as error:
-            raise OSError(f"{self.socket} does not say where to connect") from error
+            raise OSError(f"{self.socket} contains no port") from error
 
 
 def _hold(lock: Path) -> int | None:
-    """Lock a file that is made for it; None where another process holds it. Returns the descriptor that does."""
+    """Make a file and lock it. Return its descriptor, or None if another process holds the lock."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         if not _locked(descriptor):
             os.close(descriptor)
             return None
-        # The one who held it may have removed the file since it was opened: then the lock is on nothing.
+        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return descriptor

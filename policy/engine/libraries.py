@@ -1,7 +1,7 @@
-"""Which llama.cpp library the engine uses: the one that is named, one that was compiled here, or the prebuilt one.
+"""Find the llama.cpp library for the engine: the one in the settings, one that was compiled here, or the prebuilt one.
 
-Nothing is loaded here: `policy.engine.worker.native` loads a candidate in the worker process. A library that is named
-is the only candidate, so that a mistake in its name shows.
+This module loads no library: `policy.engine.worker.native` loads a candidate in the worker process. If the settings
+name a library, it is the only candidate, so that a mistake in its name is reported.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from policy.errors import EngineFailed
 
 ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
 COMPILE = "pip install 'repoformer-lsp[native]'"
-# What ggml's default build for x86-64 uses; seen in the code of both prebuilt libraries.
+# The instruction sets of ggml's default build for x86-64, as in the code of both prebuilt libraries.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Python package that brings a llama.cpp library. `files` are its possible names, relative to `module`."""
+    """A Python package with a llama.cpp library. `files` are its possible names, relative to `module`."""
 
     name: str
     module: str
@@ -34,14 +34,14 @@ class Package:
     prebuilt: bool = True
 
     def version(self) -> str:
-        """The version that is installed, or ""."""
+        """Return the installed version, or ""."""
         try:
             return version(self.name)
         except PackageNotFoundError:
             return ""
 
     def file(self) -> Path | None:
-        """The library, where it is installed. Imports nothing of the package."""
+        """Return the path of the installed library, or None. Does not import the package."""
         try:
             spec = find_spec(self.module)
         except (ImportError, ValueError):
@@ -53,7 +53,7 @@ class Package:
         return None
 
 
-# In the order in which they are tried. On Windows, xllamacpp's library exports nothing of llama.cpp.
+# In the order in which they are tried. On Windows, xllamacpp's library exports no functions of llama.cpp.
 PACKAGES = (
     Package("llama-cpp-python", "llama_cpp", ("lib/libllama.so", "lib/libllama.dylib", "lib/llama.dll"), False),
     Package("xllamacpp", "xllamacpp", ("xllamacpp.abi3.so",)),
@@ -63,7 +63,10 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A library to try. `origin` says where it comes from; `needs` are instruction sets, see `cpu.missing`."""
+    """A library to try.
+
+    `origin` says where it comes from. `needs` has the instruction sets that it needs, see `cpu.missing`.
+    """
 
     path: Path
     origin: str
@@ -75,16 +78,16 @@ class Candidate:
 
 
 def candidates(setting: str = "") -> list[Candidate]:
-    """The libraries to try, in this order; at least one. `setting` is the value of `llamaLibrary`.
+    """Return the libraries to try, in order, at least one. `setting` is the value of `llamaLibrary`.
 
-    Raises `EngineFailed` that says what to do where there is none.
+    Raises `EngineFailed` if there is none, with a message that says what to do.
     """
     named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
     for origin, text in named.items():
         if text:
             path = Path(text).expanduser().absolute()
             if not path.is_file():
-                raise EngineFailed(f"{origin} names {path}, which is no file: correct it, or remove it")
+                raise EngineFailed(f"{origin} names {path}, which is not a file. Correct it, or remove it")
             return [Candidate(path, origin, named=True)]
     if found := list(_installed()):
         return found
@@ -92,7 +95,7 @@ def candidates(setting: str = "") -> list[Candidate]:
 
 
 def versions() -> str:
-    """The packages with a library that are installed, with their versions: what an upgrade changes."""
+    """Return the installed packages with a library and their versions, which an upgrade changes."""
     return ", ".join(f"{package.name} {version}" for package in PACKAGES if (version := package.version()))
 
 
@@ -104,13 +107,13 @@ def _installed() -> Iterator[Candidate]:
 
 
 def _nothing() -> str:
-    """Why there is no library, and what to do."""
+    """Return why there is no library, and what to do."""
     broken = [package for package in PACKAGES if package.version()]
     if broken:
         package = broken[0]
         requirement = f"{package.name}=={package.version()}"
         return (
-            f"{package.name} {package.version()} is installed without its library: install it again with "
+            f"{package.name} {package.version()} is installed without its library. Install it again with "
             f"`pip install --force-reinstall --no-deps {requirement}`"
         )
     system = f"{sys.platform} on {cpu.machine()}"

@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, asked before it is loaded: a machine that swaps is worse than no completion."""
+"""Check whether a model fits into memory before it is loaded. A machine that swaps is worse than no completion."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psutil
 from policy.errors import ModelTooLarge
 from policy.models.shards import shards_of
 
-# Linux's control groups, in either version: where they are, the files of a group that say what it may use and what it
-# uses, and the part of that which is a cache of files that the kernel gives up.
+# Both versions of Linux's control groups: the root folder, the controller, the files with a group's limit and usage,
+# and the field with the part of the usage that the kernel can free, because it caches files.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file"),
     (Path("/sys/fs/cgroup/memory"), "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -21,26 +21,29 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def check_fits(model: Path, available: int | None = None) -> None:
-    """Raise `ModelTooLarge` where the weights of `model` are larger than `available` bytes (what is free)."""
+    """Raise `ModelTooLarge` if the weights of `model` are larger than `available` bytes (default: free memory)."""
     size, free = size_of(model), available_memory() if available is None else available
     if size > free:
         raise ModelTooLarge(
-            f"{model.name} takes {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Choose a smaller "
-            "model or a quantisation with fewer bits (setting `model`), or close what uses the memory."
+            f"{model.name} needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Choose a smaller "
+            "model or a quantization with fewer bits (setting `model`), or close other programs."
         )
 
 
 def size_of(model: Path) -> int:
-    """Bytes of a model, all parts of it where it is split."""
+    """Return the size of a model in bytes, including all its shards."""
     return sum(part.stat().st_size for part in shards_of(model) if part.is_file())
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping; at most what is left of what this process's control groups may use."""
+    """Return the number of bytes that can be used without swapping.
+
+    It is at most what the control groups of this process leave.
+    """
     free: float = psutil.virtual_memory().available
     for root, controller, limit, usage, reclaimable in _GROUPS:
         inside = root / _group_of(controller).lstrip("/")
-        # A group's limit counts for those inside it; in a container the path may be one that only the host has.
+        # A group's limit also applies to the groups inside it. In a container, the path may exist only on the host.
         for group in dict.fromkeys((inside, *inside.parents, root)):
             if group.is_relative_to(root):
                 free = min(free, _left(group, limit, usage, reclaimable))
@@ -48,7 +51,7 @@ def available_memory() -> int:
 
 
 def _group_of(controller: str) -> str:
-    """The path of this process's control group below the root."""
+    """Return the path of this process's control group, relative to the root."""
     with contextlib.suppress(OSError, ValueError):
         for line in _MEMBERSHIP.read_text().splitlines():
             _, names, path = line.split(":", 2)
@@ -58,10 +61,10 @@ def _group_of(controller: str) -> str:
 
 
 def _left(group: Path, limit: str, usage: str, reclaimable: str) -> float:
-    """Bytes that a group may still use; infinite where it has no limit."""
+    """Return the number of bytes that a group may still use, or infinity if it has no limit."""
     try:
         left = int((group / limit).read_text()) - int((group / usage).read_text())
-    except (OSError, ValueError):  # no such file, or "max"
+    except (OSError, ValueError):  # the file does not exist, or contains "max"
         return math.inf
     with contextlib.suppress(OSError, ValueError):
         rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -1,12 +1,13 @@
-"""The value types of the engine protocol: what a server and a worker process tell each other.
+"""The value types of the protocol between a server and a worker process.
 
-Both sides import this module and `protocol`; neither imports the other's code. Times are milliseconds.
+Both sides import this module and `protocol`, but not each other's code. Times are in milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import Budgets
@@ -14,9 +15,9 @@ from policy.prompting.prompt import Budgets
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the server knows of a loaded model. `metadata` is the GGUF's, without the tokenizer.
+    """Information about a loaded model. `metadata` is the GGUF's, without the tokenizer.
 
-    `shrunk`: the context holds less than what the model reads, so `budgets` are smaller than its own.
+    `shrunk` says that the context is too small for the model's budgets, so that `budgets` are smaller.
     """
 
     name: str
@@ -31,11 +32,12 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is known after reading L and R.
+    """What the model says about the decision after it has read L and R.
 
-    `p_cc` is the full-vocabulary softmax probability of `<cc>` behind `<eof>` (paper, section 3.2); None for a model
-    without that token. `first_p` is the probability of the likeliest first token of a generation without context,
-    `first_entropy` the entropy of all of them in nats; None where nobody knows (a server). Times are milliseconds.
+    `p_cc` is the full-vocabulary softmax probability of `<cc>` after `<eof>` (paper, section 3.2), or None for a model
+    without that token. `first_p` is the probability of the most probable first token of a generation without context,
+    and `first_entropy` the entropy of that distribution in nats; both are None if they are unknown (a server). Times
+    are in milliseconds.
     """
 
     p_cc: float | None
@@ -50,7 +52,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class UsedChunk:
-    """A chunk that stands in the prompt: its place in the list that was offered, and the last line that fitted."""
+    """A chunk in the prompt: its index in the list of offered chunks, and the last line that fitted."""
 
     index: int
     end_line: int
@@ -58,7 +60,7 @@ class UsedChunk:
 
 @dataclass(frozen=True, slots=True)
 class PromptStats:
-    """The prompt that a generation started from. Times are milliseconds."""
+    """Statistics of the prompt of a generation. Times are in milliseconds."""
 
     prompt_tokens: int
     evaluated_tokens: int
@@ -72,10 +74,10 @@ class PromptStats:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When a generation of a batch ends, unless the model ends it.
+    """The limits of a generation in a batch, which the model may also end earlier.
 
-    After `tokens` tokens; with its `lines`-th whole line that is not blank (0: never); or with a whole line, other
-    than the first, that is indented by less than `indent` characters.
+    It ends after `tokens` tokens, with its `lines`-th complete line that is not blank (0: no limit), or with a complete
+    line, other than the first, whose indentation is less than `indent` characters.
     """
 
     tokens: int
@@ -83,7 +85,7 @@ class Stop:
     indent: int = 0
 
     def reached(self, text: str) -> bool:
-        """Whether `text`, the generation so far, is enough."""
+        """Return whether `text`, the generation so far, has reached a limit."""
         first, *others = text.split("\n")
         whole = [line for line in others[:-1] if line.strip()]
         if self.lines and len(whole) + bool(others and first.strip()) >= self.lines:
@@ -93,7 +95,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One generation of a batch: at `cursor`, without (None) or with chunks. `truth`, unless None, is scored too."""
+    """One generation in a batch at `cursor`, with `chunks` or without (None).
+
+    If `truth` is not None, that text is also scored.
+    """
 
     cursor: Cursor
     chunks: Sequence[Chunk] | None
@@ -103,17 +108,22 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What came of a `Trial`. `surprises` are -ln P of each generated token, the ending one included, in nats."""
+    """The generated text of a `Trial`.
+
+    `surprises` has -ln P of each generated token in nats, including the end token. `ends` has the lengths of the text
+    after each of those tokens, in characters.
+    """
 
     text: str
     tokens: int
     ended: bool
     surprises: tuple[float, ...]
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the true text costs behind a prompt: -ln P of all of its tokens, the ending one included, in nats."""
+    """The score of the true text after a prompt: -ln P of each of its tokens in nats, including the end token."""
 
     nats: float
     tokens: int
@@ -121,9 +131,9 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A finished trial: what was known before (`reading`, of a plain one), the prompt, the completion.
+    """A finished trial: the reading (for a trial without chunks), the prompt, and the completion.
 
-    `truth` is what the true text costs, where it was asked for.
+    `truth` is the score of the true text, if it was requested.
     """
 
     reading: Reading | None
@@ -132,11 +142,18 @@ class Tried:
     truth: Truth | None = None
 
 
+class Surprise(NamedTuple):
+    """-ln P of a generated token, in nats, and the length of the text after it, in characters."""
+
+    end: int
+    nats: float
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Text to generate at `cursor`, greedily, without (None) or with cross-file chunks.
+    """A request to generate greedily at `cursor`, with cross-file chunks or without (None).
 
-    `slot` names the sequence of the KV cache. `candidates` is how many texts are wanted; the first is the greedy one.
+    `slot` names the sequence in the KV cache. `candidates` is the number of texts; the first is the greedy one.
     """
 
     slot: str
@@ -147,9 +164,9 @@ class GenerationRequest:
 
 
 class Urgency:
-    """Whether somebody waits for the calls made with it. Those in the background give way to all others.
+    """Whether a caller waits for the requests made with it. All other requests interrupt background requests.
 
-    A change counts at once, for calls that wait or run already too.
+    A change takes effect immediately, also for requests that are waiting or running.
     """
 
     def __init__(self, *, background: bool = False) -> None:
@@ -157,7 +174,7 @@ class Urgency:
         self.followers: set[Callable[[bool], None]] = set()
 
     def change(self, *, background: bool) -> None:
-        """Somebody waits for it now, or nobody any more."""
+        """Move the requests to the background, or back."""
         if background != self.background:
             self.background = background
             for follower in tuple(self.followers):

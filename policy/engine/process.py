@@ -1,7 +1,7 @@
-"""A worker process, as the server sees it that started it: what it prints, how it ended.
+"""A worker process as seen by the server that started it: its output, and how it ended.
 
-The process belongs to nobody: it serves other servers too, and outlives the one that started it. So nothing here ends
-it. Only its parent can learn how a process ended, though, which is why the one that started it watches.
+The process also serves other servers and can outlive the one that started it, so nothing here ends it. Only its parent
+can find out how a process ended, which is why the server that started it watches it.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ _CRASHES = {
     if hasattr(signal, name)
 }
 _FIRST_WINDOWS_EXCEPTION, _CONTROL_C = 0xC0000000, 0xC000013A
-# GNU OpenMP's threads spin at every barrier, for milliseconds, and an evaluation has hundreds of them. On two cores
-# that other programs use as well (a build, a test run) that made a token take 120-1,800 ms; with a short spin and
-# then a sleep it took 55 ms. On an idle machine the short spin costs about a tenth (19 ms for 17).
+# The threads of GNU OpenMP spin for milliseconds at every barrier, and an evaluation has hundreds of barriers. On two
+# cores that other programs also used (a build, a test run), a token took 120-1,800 ms. With a short spin followed by a
+# sleep it took 55 ms. On an idle machine, the short spin makes a token slower by about a tenth (19 ms instead of 17).
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "2000"}
 
 
 class Process:
-    """Started with `launch`. `ended` comes true with the exit code."""
+    """A process started with `launch`. `ended` resolves to the exit code."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Callable[[str], None]) -> None:
         self.pid = process.pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._log = log
         self._last: deque[str] = deque(maxlen=STDERR_LINES)
-        # A thread, not asyncio's own child watching: that would kill the process when this server's loop closes.
+        # A thread, and not asyncio's child watcher, which would kill the process when this server's loop closes.
         threading.Thread(
             target=self._watch, args=(process, asyncio.get_running_loop()), name="engine", daemon=True
         ).start()
 
     def reason(self) -> str:
-        """How it ended, in words."""
+        """Return how the process ended, as text."""
         return describe_exit(self.ended.result(), tuple(self._last))
 
     @property
     def crashed(self) -> bool:
-        """Whether it has ended because its own code crashed."""
+        """Whether the process ended because its own code crashed."""
         return self.ended.done() and is_crash(self.ended.result())
 
     def _watch(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody reads this any more
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits for the result
                     loop.call_soon_threadsafe(self._printed, line.decode("utf-8", "replace").rstrip())
         code = process.wait()
         with contextlib.suppress(RuntimeError):
@@ -70,7 +70,7 @@ class Process:
 
 
 def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[str], None]) -> Process:
-    """Start a worker that serves at `endpoint`. Raises `EngineUnavailable` when it cannot be started at all."""
+    """Start a worker that serves at `endpoint`. Raises `EngineUnavailable` if it cannot be started."""
     try:
         process = subprocess.Popen(
             (sys.executable, "-m", "policy.engine.worker", str(endpoint.folder), endpoint.name),
@@ -78,30 +78,30 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**environment, "PYTHONUNBUFFERED": "1"},
-            cwd=sys.prefix,  # Python imports from the current folder first: not from somebody's workspace
-            # A terminal's Ctrl-C, and an editor that ends its children, mean this server and not the others.
+            cwd=sys.prefix,  # Python imports from the current folder first, which must not be a workspace
+            # Ctrl-C in a terminal, or an editor that ends its children, must end only this server.
             start_new_session=sys.platform != "win32",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows alone has it
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # exists only on Windows
         )
     except OSError as error:
-        raise EngineUnavailable(f"the engine process could not be started: {error}") from error
+        raise EngineUnavailable(f"cannot start the engine process: {error}") from error
     return Process(process, log)
 
 
 def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
-    """What a worker finds in its environment."""
+    """Return the environment for a worker."""
     return {**PATIENT_THREADS, **os.environ, **changes}
 
 
 def is_crash(code: int) -> bool:
-    """Whether an exit code is that of code that crashed. A kill is none: another program, or the system, wanted it."""
+    """Return whether an exit code means a crash. A kill does not count: another program or the system caused it."""
     if code < 0:
         return -code in _CRASHES
     return code >= _FIRST_WINDOWS_EXCEPTION and code != _CONTROL_C
 
 
 def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
-    """Why a process ended, in words: the signal's name, or the code, and the last thing it printed."""
+    """Return why a process ended, as text: the signal's name or the code, and the last line of its output."""
     last = stderr[-1] if stderr else ""
     if code < 0:
         try:
@@ -110,9 +110,9 @@ def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
             name = f"signal {-code}"
         reason = f"the engine was ended by {name}"
         if name == "SIGKILL":
-            reason += " (killed by somebody, or out of memory)"
+            reason += " (killed by a user or because of too little memory)"
         if name == "SIGILL":
-            reason += " (this build of llama.cpp uses an instruction that this machine does not allow)"
+            reason += " (this build of llama.cpp uses an instruction that this machine does not support)"
     else:
         reason = f"the engine ended with exit code {code:#x}" if code > 255 else f"the engine ended with code {code}"
     return f"{reason}: {last}" if last else reason

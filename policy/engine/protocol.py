@@ -1,10 +1,11 @@
-"""How servers and the worker talk: JSON objects, each behind its length in four bytes, big-endian.
+"""The protocol between servers and the worker: JSON objects, each after its length in four bytes, big-endian.
 
-A server begins with `{"token"}` and is answered `{"event": "welcome", "pid"}`. From then on it sends `{"id", "op", …}`,
-and the worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and one last `{"id",
-"event": "done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may come at any time. A request with `"background":
-true` gives way to all others, of any server, and is then answered `cancelled`; `{"op": "rank", "id", "background"}`
-changes that of one that waits or runs. Values are those of `indexer.model` and `messages`, field by field.
+A server begins with `{"token"}`, and the answer is `{"event": "welcome", "pid"}`. From then on it sends `{"id", "op",
+…}`. The worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and then one `{"id", "event":
+"done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may be sent at any time. Any other request of any server
+interrupts a request with `"background": true`, which is then answered with `cancelled`. `{"op": "rank", "id",
+"background"}` changes this for a request that is waiting or running. Values are those of `indexer.model` and
+`messages`, field by field.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from indexer.model import Chunk, Cursor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LONGEST_FRAME = 1 << 26  # bytes; also what a reader buffers before it makes its peer wait
+MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when it is full, the peer has to wait
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 
 
 def pack(message: Message) -> bytes:
-    """A whole frame."""
+    """Return a message as a complete frame."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return LENGTH.pack(len(body)) + body
 
 
-async def receive(reader: asyncio.StreamReader, longest: int = LONGEST_FRAME) -> Message:
-    """The next message. Raises `IncompleteReadError` at the end, `ValueError` for what is no message, or too long."""
+async def receive(reader: asyncio.StreamReader, longest: int = MAX_FRAME_BYTES) -> Message:
+    """Read the next message.
+
+    Raises `IncompleteReadError` at the end of the stream, and `ValueError` if a frame is too long or not a message.
+    """
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > longest:
         raise ValueError(f"a frame of {length} bytes")
@@ -49,7 +53,7 @@ async def receive(reader: asyncio.StreamReader, longest: int = LONGEST_FRAME) ->
 
 
 def checked_request(message: Message) -> Message:
-    """Return `message` if it has what every request has. Raises `ValueError`."""
+    """Return `message` if it has the fields of a request. Raises `ValueError`."""
     number, background = message.get("id"), message.get("background", False)
     if not isinstance(message.get("op"), str) or not isinstance(background, bool):
         raise ValueError("not a request")
@@ -59,38 +63,38 @@ def checked_request(message: Message) -> Message:
 
 
 def checked_event(message: Message) -> Message:
-    """Return `message` if it has what every event has. Raises `ValueError`."""
+    """Return `message` if it has the fields of an event. Raises `ValueError`."""
     if not isinstance(message.get("event"), str) or not isinstance(message.get("id"), int):
         raise ValueError("not an event")
     return message
 
 
 def cursor_to_json(cursor: Cursor) -> Message:
-    """Plain values of `cursor`."""
+    """Return `cursor` as JSON values."""
     return asdict(cursor)
 
 
 def cursor_from_json(values: Message) -> Cursor:
-    """The inverse of `cursor_to_json`."""
+    """Return the cursor with these JSON values."""
     return Cursor(**values)
 
 
 def chunk_to_json(chunk: Chunk) -> Message:
-    """Plain values of `chunk`."""
+    """Return `chunk` as JSON values."""
     return asdict(chunk)
 
 
 def chunk_from_json(values: Message) -> Chunk:
-    """The inverse of `chunk_to_json`."""
+    """Return the chunk with these JSON values."""
     return Chunk(**{**values, "symbols": tuple(values["symbols"])})
 
 
 def vectors_to_json(vectors: NDArray[np.float32]) -> Message:
-    """Rows of numbers, packed: as JSON's decimal numbers they would be several times as long."""
+    """Return rows of numbers in a packed form, which is much shorter than decimal numbers."""
     return {"rows": len(vectors), "data": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
 
 
 def vectors_from_json(values: Message) -> NDArray[np.float32]:
-    """The inverse of `vectors_to_json`."""
+    """Return the rows that `vectors_to_json` packed."""
     vectors = np.frombuffer(base64.b64decode(values["data"]), "<f4").astype(np.float32)
     return vectors.reshape(values["rows"], -1) if values["rows"] else vectors.reshape(0, 0)

@@ -1,4 +1,4 @@
-"""What a person can set about llama.cpp, and how to step back from it when native code crashes."""
+"""The settings for llama.cpp, and safer settings for when native code crashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL_LAYERS = -1
 
 
 def default_threads() -> int:
-    """Physical cores, less one for the editor where there are more than two."""
+    """Return the number of physical cores, less one for the editor if there are more than two."""
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 2
     return cores - 1 if cores > 2 else cores
 
@@ -23,15 +23,14 @@ def default_threads() -> int:
 class EngineSettings:
     """Parameters of the model and its context.
 
-    `gpu_layers` counts layers on the GPU, -1 is all of them; builds without GPU support ignore it. `context_size` is
-    the number of KV cache cells, of which `sequences` get an equal share each: 0 makes as many as can hold the longest
-    prompt of the model, 16 at most and 2 at least. `threads` 0 chooses by the machine. `micro_batch` is how many tokens
-    are evaluated between two looks at the clock: cancelling a prefill keeps the finished ones.
-    `extra_buffers` lets ggml repack weights for this CPU, which is faster, and crashes where the build assumes
-    instructions that the machine does not allow (AMX under some hypervisors).
-    `embedding` is for a model that turns texts into vectors instead of completing code.
-    A model that was not used for `idle_minutes` is unloaded until the next request; 0 keeps it loaded.
-    `library` is the file of a llama.cpp library; "" uses the one that is installed, see `policy.engine.libraries`.
+    `gpu_layers` is the number of layers on the GPU, or -1 for all; builds without GPU support ignore it. `context_size`
+    is the number of cells in the KV cache. `sequences` share them equally; 0 makes as many sequences as can each hold
+    the model's longest prompt, from 2 to 16. `threads` 0 chooses by the machine. `micro_batch` is how many tokens are
+    evaluated between two checks for a cancellation; finished micro-batches stay in the cache. With `extra_buffers`,
+    ggml repacks weights for this CPU. That is faster, but crashes if the build assumes instructions that the machine
+    does not allow (AMX under some hypervisors). `embedding` is for a model that turns texts into vectors and does not
+    complete code. A model that was not used for `idle_minutes` is unloaded until the next request; with 0 it stays
+    loaded. `library` is the file of a llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -49,19 +48,19 @@ class EngineSettings:
     library: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the worker's load message."""
+        """Return JSON values for the worker's load message."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EngineSettings:
-        """The inverse of `to_json`."""
+        """Return the settings with these JSON values."""
         return cls(**{**values, "tensor_split": tuple(values["tensor_split"])})
 
 
 def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
-    """Yield the settings to try one after another when loading or the first decode crashes, `settings` first.
+    """Yield the settings to try one after another if loading or the first decode crashes, beginning with `settings`.
 
-    Without repacked weights, then with half of the model's `layers` on the GPU, then on the CPU alone.
+    The next ones are without repacked weights, then with half of the model's `layers` on the GPU, then without a GPU.
     """
     yield settings
     if settings.extra_buffers:
@@ -75,6 +74,6 @@ def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]
 
 
 def difference(asked: EngineSettings, used: EngineSettings) -> str:
-    """What `used` changes about `asked`, for the one message that says so; empty if nothing."""
+    """Return what `used` changes in `asked`, as text for a message. The text is empty without a change."""
     before, after = asked.to_json(), used.to_json()
     return ", ".join(f"{name} {before[name]} → {after[name]}" for name in before if before[name] != after[name])

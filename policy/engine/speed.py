@@ -1,9 +1,9 @@
-"""How fast this machine runs a model: measured once, remembered, and compared with what typing allows.
+"""How fast this machine runs a model: measured once, stored, and compared with what typing allows.
 
-What counts is a line of 12 tokens behind a keystroke with a warm cache: a few prompt tokens to read, then the writing.
-A busy machine measures too slow, by a factor on two cores. So the share of the processors that other work took is
-measured with it: where that is large, nothing is concluded. A figure that rules a model out holds for a week only, and
-`doctor` measures again.
+The measure is the time for a line of 12 tokens after a keystroke with a warm cache: a few prompt tokens to read, then
+the generation. On a busy machine a measurement is too slow, on two cores by a factor. So the share of the processors
+that other work used is measured too. If it is large, the measurement excludes no model. A speed that excludes a model
+is valid for a week, and `doctor` measures again.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ LINE_TOKENS = 12
 TYPED_TOKENS = 4  # prompt tokens that a keystroke adds, or changes
 _DISTURBS = 0.25
 _HOLDS_SECONDS = 7 * 24 * 3600
-# How time a token grows with the bytes of the weights: measured on the 135M, the 0.5B and the 1.5B (two cores, AVX2).
+# Exponents for the time per token as a function of the bytes of the weights. Measured with the 135M, the 0.5B and the
+# 1.5B (two cores, AVX2).
 _READING_GROWS, _WRITING_GROWS = 1.0, 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds to read a token of a prompt, and to write a token.
+    """Milliseconds per token of the prompt, and per generated token.
 
-    `others` is the share of the processors that other processes took meanwhile, from 0 to 1.
+    `others` is the share of the processors that other processes used meanwhile, in [0, 1].
     """
 
     read_ms: float
@@ -45,54 +46,57 @@ class Speed:
 
     @property
     def line_seconds(self) -> float:
-        """Seconds for a line of 12 tokens behind a keystroke, with a warm cache."""
+        """Seconds for a line of 12 tokens after a keystroke, with a warm cache."""
         return (TYPED_TOKENS * self.read_ms + LINE_TOKENS * self.write_ms) / 1e3
 
     @property
     def will_do(self) -> bool:
-        """Whether that is quick enough to type with."""
+        """Whether the speed is sufficient for typing."""
         return self.line_seconds <= LIMIT_SECONDS
 
     @property
     def undisturbed(self) -> bool:
-        """Whether it says something of the machine, and not of what else runs on it."""
+        """Whether other processes used so little that the speed is that of the machine."""
         return self.others <= _DISTURBS
 
     def of_size(self, size: int, other: int) -> Speed:
-        """What to expect of a model of `other` bytes, where this is the speed of one of `size` bytes."""
+        """Return the expected speed of a model of `other` bytes, if this is the speed of one of `size` bytes."""
         ratio = other / max(size, 1)
         return Speed(self.read_ms * ratio**_READING_GROWS, self.write_ms * ratio**_WRITING_GROWS)
 
 
 class Others:
-    """How much of the processors the other processes take, from when this is made."""
+    """Measures how much of the processors other processes use from now on."""
 
     def __init__(self) -> None:
         self._began, self._process = time.monotonic(), psutil.Process()
         self._before = self._taken()
 
     def _taken(self) -> float:
-        """Seconds of all processors that others have taken since the machine was started."""
+        """Return the processor seconds that other processes have used since the machine was started."""
         times, own = psutil.cpu_times(), self._process.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
-        # guest times are part of user and nice
+        # user and nice include the guest times
         counted = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return float(counted - idle - own.user - own.system)
 
     def share(self) -> float:
-        """From 0 to 1."""
+        """Return the share of the processors, in [0, 1]."""
         whole = (time.monotonic() - self._began) * (psutil.cpu_count() or 1)
         return min(max((self._taken() - self._before) / max(whole, 1e-3), 0.0), 1.0)
 
 
 class Speeds:
-    """What was measured on this machine, in a file of the user's cache. A file that cannot be used counts as empty."""
+    """The speeds measured on this machine, in a file in the user's cache.
+
+    A file that cannot be read counts as empty.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "speed.json")
 
     def of(self, model: Path, settings: EngineSettings | None = None) -> Speed | None:
-        """The speed of a model file, None where it was not measured or has to be measured again."""
+        """Return the speed of a model file, or None if it has to be measured."""
         try:
             found = self._all()[_key(model, settings or EngineSettings())]
             speed = Speed(float(found["read_ms"]), float(found["write_ms"]))
@@ -102,7 +106,7 @@ class Speeds:
         return speed if fresh or speed.will_do else None
 
     def remember(self, model: Path, speed: Speed, settings: EngineSettings | None = None) -> None:
-        """Keep what was measured undisturbed; a file that cannot be written is not worth a failure."""
+        """Store an undisturbed measurement. Errors in writing the file are ignored."""
         if not speed.undisturbed:
             return
         with contextlib.suppress(OSError):
@@ -121,7 +125,10 @@ class Speeds:
 
 
 def _key(model: Path, settings: EngineSettings) -> str:
-    """This machine, this library, this file, and what of the settings makes it faster or slower. Raises `OSError`."""
+    """Return a key of the machine, the library, the file, and the settings that affect the speed.
+
+    Raises `OSError`.
+    """
     status = model.stat()
     library = settings.library or os.environ.get(libraries.ENVIRONMENT) or libraries.versions()
     parts = [platform.node(), platform.processor(), library, model.resolve(), status.st_size, status.st_mtime_ns]

@@ -1,14 +1,13 @@
-"""Keep one worker running: connect to it or start it, restart it with back-off, fall back to safer settings.
+"""Keep one worker running: connect to it or start it, restart it with increasing delays, fall back to safer settings.
 
-The worker may serve other servers too. Each server has a supervisor that takes the same steps, so they connect to the
+The worker may also serve other servers. Each server has a supervisor that takes the same steps, so they connect to the
 same engine again after each step.
 
-A worker that crashes while it loads a model or at its first evaluation had settings that do not work on this machine
-(weights repacked for instructions that are not allowed, a faulty driver). The next one gets safer settings, see
-`policy.engine.settings.fallbacks`. The settings that worked are remembered for a week, per machine and build, so that
-the next start is quick, and reported once. A worker that is killed, or that dies later, is restarted with the same
-settings. A GPU that runs out of
-memory gets fewer layers; that is not remembered, because the free memory changes.
+If a worker crashes while it loads a model or at its first evaluation, its settings do not work on this machine (weights
+repacked for instructions that are not allowed, a driver that crashes). The next worker gets safer settings, see
+`policy.engine.settings.fallbacks`. The settings that worked are stored for a week, per machine and build, so that the
+next start is fast, and reported once. A worker that is killed, or that dies later, is restarted with the same settings.
+If a GPU runs out of memory, it gets fewer layers; that is not stored, because the free memory changes.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ from policy.errors import EngineDied, EngineFailed, EngineUnavailable, ModelTooL
 
 EngineState = Literal["stopped", "starting", "ready", "failed"]
 UNKNOWN_LAYERS = 32
-FIRST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds
-HEALTHY_AFTER = 60.0  # seconds: a worker that ran this long resets the back-off
+FIRST_DELAY, MAX_DELAY = 0.25, 30.0  # seconds
+HEALTHY_AFTER = 60.0  # seconds; a worker that ran this long resets the delay
 MAX_STARTS = 6
 RETRY_AFTER = 60.0  # seconds
-REMEMBERED = 7 * 24 * 3600.0  # seconds for which parameters that crashed are not tried again
+REMEMBERED = 7 * 24 * 3600.0  # seconds until parameters that crashed are tried again
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)
 
 
 class Supervisor:
-    """One model on one worker, replaced as often as it takes.
+    """Runs one model on one worker, and replaces the worker when it ends.
 
-    `log` gets lines for the log; `notice` gets the few sentences a person should see, each once; `on_state` every
-    change of state, with the reason where it has failed. `memory` is the file that remembers what worked (None: nothing
-    is remembered). `apart`, unless it is empty, names an engine that is shared with no supervisor of another name.
+    `log` gets lines for the log, `notice` gets messages for the user (each once), and `on_state` gets every change of
+    state, with the reason if it is a failure. `memory` is the file with the settings that worked (None: store nothing).
+    If `apart` is not empty, the engine is shared only with supervisors with the same `apart`.
     """
 
     def __init__(
@@ -87,10 +86,10 @@ class Supervisor:
         self._closed = False
 
     async def engine(self) -> Engine:
-        """A worker with the model loaded, starting one if there is none.
+        """Return a worker with the model loaded, and start one if there is none.
 
-        Raises `ModelError` when the model cannot be used, and `EngineUnavailable` when workers keep dying. What may
-        pass (too little memory, above all) is tried again a minute later, anything else never.
+        Raises `ModelError` if the model cannot be used, and `EngineUnavailable` if workers die repeatedly. A problem
+        that may disappear (such as too little memory) is retried after a minute; other problems are not.
         """
         if self._engine is not None:
             return self._engine
@@ -102,21 +101,21 @@ class Supervisor:
             raise EngineUnavailable("the engine was shut down")
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
-        # One start serves all who wait for it, and outlives the request that happened to be first.
+        # All requests wait for the same start, which continues if the first of them is cancelled.
         return await asyncio.shield(self._starting)
 
     @property
     def running(self) -> Engine | None:
-        """The worker that serves at the moment, for those who will not wait for one."""
+        """The worker that is running now, for callers that do not wait for one, or None."""
         return self._engine
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker that serves at the moment."""
+        """The process id of the running worker, or None."""
         return self._engine.pid if self._engine else None
 
     async def close(self) -> None:
-        """Leave the worker and stay closed."""
+        """Disconnect from the worker, and start no other one."""
         self._closed = True
         await self._drop()
         self._set_state("stopped")
@@ -144,7 +143,10 @@ class Supervisor:
             self._starting = None
 
     async def _start_with_fallbacks(self) -> Engine:
-        """Start with the remembered settings, then safer ones after each crash; the last may be tried again."""
+        """Start with the stored settings, then with safer ones after each crash.
+
+        The last settings may be tried twice.
+        """
         self._set_state("starting")
         level = min(self._remembered_level(), len(self._fallbacks) - 1)
         last, out_of_memory = EngineDied("never started"), False
@@ -158,7 +160,7 @@ class Supervisor:
                 last = error
                 self._log(f"{error}; it was starting with {settings}")
                 self._back_off()
-                if error.crashed:  # one that was killed may well start the next time
+                if error.crashed:  # after a kill, the same settings may work
                     level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:
@@ -167,16 +169,16 @@ class Supervisor:
                 out_of_memory = True
                 while self._fallbacks[level].gpu_layers == settings.gpu_layers:
                     level += 1
-            except EngineFailed as error:  # it refuses the settings
+            except EngineFailed as error:  # llama.cpp rejects the settings
                 raise EngineUnavailable(str(error)) from error
             else:
                 self._adopt(engine, level, out_of_memory=out_of_memory)
                 return engine
         safest = ", the last with the safest parameters" if last.crashed else ""
-        raise EngineUnavailable(f"{last}. {MAX_STARTS} attempts failed{safest}: run `repoformer-lsp doctor`")
+        raise EngineUnavailable(f"{last}. {MAX_STARTS} attempts failed{safest}. Run `repoformer-lsp doctor`")
 
     async def _connect(self, settings: EngineSettings) -> Engine:
-        """The engine that runs our model with `settings`, shared with every server that wants the same."""
+        """Return the engine that runs the model with `settings`, shared with every server that needs the same."""
         environment = environment_with(self._environment)
         parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
@@ -196,23 +198,23 @@ class Supervisor:
             changed = difference(self._asked, self._fallbacks[level])
             if out_of_memory:
                 self._notice(
-                    f"The GPU has not the memory for {self.model.stem}; less of it runs there now ({changed})."
+                    f"Not enough GPU memory for {self.model.stem}. Running fewer layers on the GPU ({changed})."
                 )
             else:
-                self._notice(f"llama.cpp crashed with its fastest parameters; it runs with safer ones now ({changed}).")
+                self._notice(f"llama.cpp crashed with its fastest parameters. It now runs with safer ones ({changed}).")
                 self._remember_level(level)
         if self.info is not None and self.info.shrunk and not self._told_shrunk:
             self._told_shrunk = True
             left, right, context = self.info.budgets.left, self.info.budgets.right, self.info.budgets.context
             self._notice(
-                f"A context of {self.info.context_size} tokens is too small for what {self.model.stem} reads. Each "
-                f"part is cut in proportion, to {left} tokens left of the cursor, {right} right of it, {context} of "
-                "other files: raise `contextSize`, or lower `leftTokens`, `rightTokens` or `contextTokens`."
+                f"A context of {self.info.context_size} tokens is too small for the prompts of {self.model.stem}. Each "
+                f"part is cut in proportion: {left} tokens before the cursor, {right} after it, {context} of other "
+                "files. Increase `contextSize`, or decrease `leftTokens`, `rightTokens` or `contextTokens`."
             )
         self._set_state("ready")
 
     async def _watch(self, engine: Engine) -> None:
-        """Wait for the worker's end; then start the next one, so that the next request finds it ready."""
+        """Wait for the worker's end, then start the next one, so that it is ready for the next request."""
         reason = await engine.ended
         self._engine = None
         if self._closed:
@@ -226,24 +228,30 @@ class Supervisor:
         self._back_off()
 
     def _back_off(self) -> None:
-        self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
+        self._delay = min(max(self._delay * 2, FIRST_DELAY), MAX_DELAY)
 
     def _set_state(self, state: EngineState, problem: str = "") -> None:
         if state != self.state:
             self.state = state
             self._on_state(state, problem)
 
-    # -- what worked on this machine ------------------------------------------------------------------------------
+    # -- stored settings ------------------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        """This machine, the installed versions, what was asked for: a change of any of them is worth a new try."""
+        """Return a key of the machine, the installed versions and the requested settings.
+
+        If any of them changes, all settings are tried again.
+        """
         library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
         builds = [library, _version_of("repoformer-lsp")]
         parts = [platform.node(), platform.machine(), platform.processor(), *builds, repr(self._asked)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _levels(self) -> dict[str, tuple[int, float]]:
-        """By key, the level and when it was found to be needed (seconds since the epoch); old ones do not count."""
+        """Return the level by key, and when it was found to be needed (seconds since the epoch).
+
+        Expired levels are left out.
+        """
         if self._memory is None:
             return {}
         try:
@@ -269,7 +277,7 @@ class Supervisor:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             self._memory.write_text(json.dumps(levels), "utf-8")
         except OSError as error:
-            self._log(f"could not remember the engine's parameters in {self._memory}: {error}")
+            self._log(f"cannot store the engine's parameters in {self._memory}: {error}")
 
 
 def _version_of(package: str) -> str:

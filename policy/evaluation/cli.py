@@ -1,4 +1,4 @@
-"""`repoformer-lsp eval`, `eval diff`, `calibrate`: flat options; what is slow is imported when it runs."""
+"""The commands `repoformer-lsp eval`, `eval diff` and `calibrate`. Slow modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -41,32 +41,41 @@ def register(subparsers: Subparsers) -> None:
 def _register_eval(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "eval",
-        help="measure what retrieval is worth, and how well the model decides (needs the `eval` extra)",
-        description="Complete blanks with and without code from other files, and report what each policy makes of it.\n"
-        "Interrupt it at any time: what was done so far is reported, and the same command goes on.\n"
+        help="measure how much retrieval helps and how well the model decides (needs the `eval` extra)",
+        description="Complete blanks with and without code from other files, and report the results of each policy.\n"
+        "You can interrupt it at any time: it reports the results so far, and the same command resumes.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _data_options(parser)
     _run_options(parser)
-    parser.add_argument("--latency", type=int, default=20, metavar="N", help="blanks to measure times on (default: 20)")
-    parser.add_argument("--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types out")
-    parser.add_argument("--tests", default="", metavar="COMMAND", help="run this in a copy of a blank's repository")
-    parser.add_argument("--tests-seconds", type=float, default=60.0, metavar="S", help="most time for it (default: 60)")
+    parser.add_argument(
+        "--latency", type=int, default=20, metavar="N", help="blanks for which to measure latency (default: 20)"
+    )
+    parser.add_argument("--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types")
+    parser.add_argument(
+        "--tests", default="", metavar="COMMAND", help="test command to run in a copy of each blank's repository"
+    )
+    parser.add_argument(
+        "--tests-seconds", type=float, default=60.0, metavar="S", help="time limit of the test command (default: 60)"
+    )
     parser.add_argument(
         "--tests-without-isolation",
         action="store_true",
-        help="run generated code even where this machine cannot take the network from it",
+        help="run generated code even if this machine cannot isolate it from the network",
     )
     parser.set_defaults(run=_run_eval)
     actions = parser.add_subparsers(title="actions", metavar="diff", required=False)
-    diff = actions.add_parser("diff", help="what changed between two runs", description=_run_diff.__doc__)
+    diff = actions.add_parser("diff", help="compare the results of two runs", description=_run_diff.__doc__)
     diff.add_argument("before", type=Path, metavar="A", help="a run's folder, or its results.csv")
-    diff.add_argument("after", type=Path, metavar="B", help="another one")
+    diff.add_argument("after", type=Path, metavar="B", help="another run's folder, or its results.csv")
     diff.add_argument("--blanks-shown", type=int, default=20, metavar="N", help="blanks to list (default: 20)")
     diff.add_argument(
-        "--fail-below", type=float, metavar="POINTS", help="exit with 1 if edit similarity fell by more than that"
+        "--fail-below",
+        type=float,
+        metavar="POINTS",
+        help="exit with status 1 if edit similarity fell by more than this",
     )
     diff.set_defaults(run=_run_diff)
 
@@ -74,50 +83,62 @@ def _register_eval(subparsers: Subparsers) -> None:
 def _register_calibrate(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "calibrate",
-        help="find the threshold that suits a workspace, and keep it",
-        description="Evaluate on the workspace's own code, or use the results that are there, and store the threshold "
-        "that trades best. The server uses it for that workspace, until it is taken back with --undo.",
+        help="find and store the best threshold for a workspace",
+        description="Evaluate on the workspace's own code, or use existing results, and store the best threshold. "
+        "The server uses it for that workspace until `calibrate --undo` removes it.",
     )
-    parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR", help="the folder (default: this one)")
-    parser.add_argument("--undo", action="store_true", help="take the last calibration back")
+    parser.add_argument(
+        "--workspace", type=Path, default=Path(), metavar="DIR", help="workspace folder (default: the current one)"
+    )
+    parser.add_argument("--undo", action="store_true", help="undo the last calibration")
     parser.add_argument(
         "--cost", type=float, default=0.5, metavar="POINTS",
-        help="points of edit similarity that a retrieval has to bring for its time (default: %(default)s)",
+        help="points of edit similarity that justify the time of a retrieval (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--least", type=int, default=40, metavar="N", help="fewest blanks to judge by (default: 40)")
+    parser.add_argument("--least", type=int, default=40, metavar="N", help="minimum number of blanks (default: 40)")
     parser.add_argument("--blanks", type=int, default=120, metavar="N", help="blanks to draw (default: 120)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     _run_options(parser)
     parser.set_defaults(run=_run_calibrate)
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--workspace", type=Path, metavar="DIR", help="mask the code in this folder")
+    data.add_argument("--workspace", type=Path, metavar="DIR", help="evaluate on the code in this folder")
     data.add_argument("--dataset", choices=DATASETS, help="or evaluate on a data set")
-    data.add_argument("--data", type=Path, metavar="FILE", help="its JSONL file")
-    data.add_argument("--repos", type=Path, metavar="DIR", help="the folder with its repositories")
+    data.add_argument("--data", type=Path, metavar="FILE", help="JSONL file of the data set")
+    data.add_argument("--repos", type=Path, metavar="DIR", help="folder that contains the repositories")
     data.add_argument("--kinds", default="", metavar="K,K", help=f"only these kinds of blanks: {', '.join(KINDS)}")
-    data.add_argument("--blanks", type=int, default=0, metavar="N", help="most blanks (default: 120 drawn, all given)")
-    data.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    data.add_argument(
+        "--blanks", type=int, default=0, metavar="N", help="maximum number of blanks (default: 120 if drawn, else all)"
+    )
+    data.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: in the user's cache)")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: in the user's cache)")
     group.add_argument("--model", default="", metavar="FILE", help="the GGUF that decides (default: the default model)")
-    group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that completes")
-    group.add_argument("--chunking", choices=get_args(Style), default="structure", help="how files are cut")
+    group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that generates")
+    group.add_argument(
+        "--chunking", choices=get_args(Style), default="structure", help="how files are split into chunks"
+    )
     group.add_argument(
         "--retriever", choices=get_args(RetrieverName), default="proximity", help="how chunks are ranked"
     )
-    group.add_argument("--chunks", type=int, default=10, metavar="N", help="most chunks to retrieve (default: 10)")
-    group.add_argument("--tokens", type=int, default=0, metavar="N", help="most tokens to generate (default: by kind)")
+    group.add_argument(
+        "--chunks", type=int, default=10, metavar="N", help="maximum number of retrieved chunks (default: 10)"
+    )
+    group.add_argument(
+        "--tokens", type=int, default=0, metavar="N", help="maximum tokens to generate (default: by kind)"
+    )
     for name in ("left", "right", "context"):
         group.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"tokens of the {name} context (default: the model's)"
+            f"--{name}", type=int, metavar="N", help=f"maximum tokens of the {name} context (default: the model's)"
         )
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: by the machine)")
+    group.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="number of threads (default: depends on the machine)"
+    )
 
 
 def _run_eval(options: argparse.Namespace) -> int:
@@ -126,20 +147,20 @@ def _run_eval(options: argparse.Namespace) -> int:
         print(f"- {sentence}")
     print(f"\n{result.out / 'report.html'}")
     if result.interrupted:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command resumes", file=sys.stderr)
         return 130
     return 0
 
 
 def _run_diff(options: argparse.Namespace) -> int:
-    """Compare two runs blank by blank; exits with 1 where edit similarity fell by more than --fail-below."""
+    """Compare two runs blank by blank. Exit with status 1 if edit similarity fell by more than --fail-below."""
     from . import comparing, record, table
 
     before, after = (path / record.RESULTS if path.is_dir() else path for path in (options.before, options.after))
     difference = comparing.compare(table.read(before), table.read(after))
     if other := record.differences(record.read_run(before.parent), record.read_run(after.parent)):
         print(f"the runs differ in: {', '.join(other)}")
-    print("\n".join(comparing.lines(difference, options.blanks_shown)))
+    print("\n".join(comparing.report_lines(difference, options.blanks_shown)))
     if options.fail_below is None:
         return 0
     for drop in difference.drops(options.fail_below):
@@ -154,13 +175,13 @@ def _run_calibrate(options: argparse.Namespace) -> int:
 
     workspace: Path = options.workspace
     if options.undo:
-        taken, now = calibration.undo(workspace)
-        if taken is None:
+        undone, current = calibration.undo(workspace)
+        if undone is None:
             print(f"{workspace.resolve()} was not calibrated")
             return 1
         print(
-            f"took {taken.threshold:.2f} back; "
-            + (f"{now.threshold:.2f} holds again" if now else "the model's own holds")
+            f"removed the threshold {undone.threshold:.2f}; "
+            + (f"the previous one, {current.threshold:.2f}, applies" if current else "the model's own applies")
         )
         return 0
     evaluate = _evaluate()
@@ -170,9 +191,9 @@ def _run_calibrate(options: argparse.Namespace) -> int:
     result = asyncio.run(evaluate.evaluate(_options(options)))
     if len(result.rows) < options.least:
         raise EvaluationError(
-            f"{len(result.rows)} blanks are too few to judge by (--least {options.least}); the same command goes on"
+            f"{len(result.rows)} blanks are too few to calibrate on (--least {options.least}); the same command resumes"
         )
-    best = evaluate.trade(result.rows, result.gates, options.cost)
+    best = evaluate.best_trade_off(result.rows, result.gates, options.cost)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     try:
         calibration.store(
@@ -183,12 +204,12 @@ def _run_calibrate(options: argparse.Namespace) -> int:
         raise EvaluationError(f"{calibration.file()} cannot be written: {error.strerror}") from error
     print(f"threshold {best.threshold:.2f} for {workspace.resolve()} with {result.model}: edit similarity "
           f"{best.value:.2f}, {best.share:.0%} of requests retrieve ({len(result.rows)} blanks)")  # fmt: skip
-    print("take it back with: repoformer-lsp calibrate --undo")
+    print("to undo: repoformer-lsp calibrate --undo")
     return 0
 
 
 def _evaluate() -> ModuleType:
-    """The module that evaluates; says what to install where it cannot be imported."""
+    """Import the evaluation module. Raises `EvaluationError` that names the extra to install if the import fails."""
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:
@@ -196,16 +217,18 @@ def _evaluate() -> ModuleType:
 
 
 def _options(options: argparse.Namespace) -> Options:
-    """What was asked for, checked. Raises `EvaluationError`."""
+    """Validate the arguments and return the options of a run. Raises `EvaluationError`."""
     options_of = _evaluate().Options
     if (options.workspace is None) == (options.dataset is None):
-        raise EvaluationError("name either --workspace DIR or --dataset NAME (see `repoformer-lsp eval --help`)")
+        raise EvaluationError("specify either --workspace DIR or --dataset NAME (see `repoformer-lsp eval --help`)")
     if options.dataset == "resample" and options.repos is None:
-        raise EvaluationError("resample draws from --repos DIR, a folder with one folder for each repository")
+        raise EvaluationError("resample needs --repos DIR, a folder with one subfolder per repository")
     if options.dataset in {"repoeval", "crosscodeeval", "crosscodelongeval"} and options.data is None:
         raise EvaluationError(f"{options.dataset} needs --data FILE")
     if options.dataset == "repoeval" and options.repos is None:
-        raise EvaluationError("repoeval needs --repos DIR, the folder with its repositories: R is recovered from them")
+        raise EvaluationError(
+            "repoeval needs --repos DIR, the folder with its repositories, to recover the right context"
+        )
     kinds = tuple(kind for kind in options.kinds.split(",") if kind) or KINDS
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise EvaluationError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")

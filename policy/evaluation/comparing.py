@@ -1,6 +1,6 @@
-"""Two runs over the same blanks: what changed, where, and whether it is more than luck. Evaluation as a snapshot test.
+"""Compare two runs over the same blanks: what changed, where, and whether the change is significant.
 
-Blanks are paired by id. A run whose truth differs at the same id is another data set, and is not compared.
+Blanks are paired by id. Two runs whose truths differ for the same id use different data and are not compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIGURES = ("es_without", "es_with", "em_without", "em_with", "f1_without", "f1_w
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """A figure of two runs: mean before, mean after, their difference with its interval and p."""
+    """A figure of two runs: the mean before, the mean after, their difference with its interval, and the p-value."""
 
     figure: str
     before: float
@@ -30,8 +30,8 @@ class MetricChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """A blank whose completion changed, and by how much in edit similarity."""
+class ChangedCompletion:
+    """A blank whose completion changed, with its edit similarity before and after."""
 
     id: str
     figure: str
@@ -43,73 +43,73 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that differs. `only_before`, `only_after`: blanks that one run alone has."""
+    """All differences of two runs. `only_before` and `only_after` are the ids of blanks that only one run has."""
 
     blanks: int
     changes: tuple[MetricChange, ...]
-    moved: tuple[Moved, ...]
+    changed: tuple[ChangedCompletion, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
 
     def drops(self, band: float) -> tuple[MetricChange, ...]:
-        """Figures of edit similarity that fell by more than `band` points."""
+        """Return the edit similarity figures that fell by more than `band` points."""
         return tuple(
             change for change in self.changes if change.figure.startswith("es_") and change.difference.value < -band
         )
 
 
 def compare(before: Sequence[Row], after: Sequence[Row]) -> Difference:
-    """Pair two runs. Raises `EvaluationError` where they have no blank in common."""
+    """Pair two runs. Raises `EvaluationError` if they have no blank in common or use different data."""
     left, right = {row.id: row for row in before}, {row.id: row for row in after}
     common = [name for name in left if name in right]
     if not common:
         raise EvaluationError("the two runs have no blank in common")
     if other := [name for name in common if left[name].truth != right[name].truth]:
-        raise EvaluationError(f"the two runs expect different texts at {other[0]}: they are of different data")
+        raise EvaluationError(f"the two runs expect different texts at {other[0]}: they use different data")
     changes = []
     for figure in FIGURES:
         factor = 100.0 if figure.startswith("em_") else 1.0
         a, b = (factor * np.array([getattr(rows[name], figure) for name in common], float) for rows in (left, right))
         difference = statistics.mean(b - a)
         changes.append(MetricChange(figure, float(a.mean()), float(b.mean()), difference, statistics.paired_p(b - a)))
-    moved = [
-        Moved(name, branch, float(a), float(b), str(text_a), str(text_b))
+    changed = [
+        ChangedCompletion(name, branch, float(a), float(b), str(text_a), str(text_b))
         for name in common
         for branch, text in (("es_without", "without"), ("es_with", "with_"))
         if (text_a := getattr(left[name], text)) != (text_b := getattr(right[name], text))
         for a, b in [(getattr(left[name], branch), getattr(right[name], branch))]
     ]
-    moved.sort(key=lambda each: each.after - each.before)
+    changed.sort(key=lambda each: each.after - each.before)
     return Difference(
         len(common),
         tuple(changes),
-        tuple(moved),
+        tuple(changed),
         tuple(name for name in left if name not in right),
         tuple(name for name in right if name not in left),
     )
 
 
-def lines(difference: Difference, most: int = 20) -> list[str]:
-    """The difference in words, the largest movements first; `most` blanks of each direction."""
-    said = [f"{difference.blanks} blanks in both runs, {len(difference.moved)} completions changed"]
+def report_lines(difference: Difference, most: int = 20) -> list[str]:
+    """Format a difference as lines of text, the largest changes first, up to `most` blanks in each direction."""
+    output = [f"{difference.blanks} blanks in both runs, {len(difference.changed)} completions changed"]
     for label, names in (("first", difference.only_before), ("second", difference.only_after)):
         if names:
-            said.append(f"{len(names)} blanks are in the {label} run only, {names[0]} for one")
-    said.append(f"{'':12}{'before':>8}{'after':>8}  difference")
+            output.append(f"{len(names)} blanks are only in the {label} run, for example {names[0]}")
+    output.append(f"{'':12}{'before':>8}{'after':>8}  difference")
     for change in difference.changes:
         verdict = "significant" if change.p < 0.05 else "not significant"
-        said.append(
+        output.append(
             f"{change.figure:12}{change.before:8.2f}{change.after:8.2f}  {change.difference.value:+.2f} "
             f"[{change.difference.low:+.2f}, {change.difference.high:+.2f}], p = {change.p:.3f}, {verdict}"
         )
     for title, chosen in (
-        ("worse", [each for each in difference.moved if each.after < each.before][:most]),
-        ("better", [each for each in reversed(difference.moved) if each.after > each.before][:most]),
+        ("worse", [each for each in difference.changed if each.after < each.before][:most]),
+        ("better", [each for each in reversed(difference.changed) if each.after > each.before][:most]),
     ):
         if chosen:
-            said.append(f"{title}:")
+            output.append(f"{title}:")
         for each in chosen:
-            said.append(f"  {each.before:6.1f} → {each.after:5.1f}  {each.figure[3:]:8}{each.id}")
-            said.append(f"      - {each.text_before!r}")
-            said.append(f"      + {each.text_after!r}")
-    return said
+            output.append(f"  {each.before:6.1f} → {each.after:5.1f}  {each.figure[3:]:8}{each.id}")
+            output.append(f"      - {each.text_before!r}")
+            output.append(f"      + {each.text_after!r}")
+    return output

@@ -1,7 +1,7 @@
-"""CrossCodeEval (NeurIPS 2023) and CrossCodeLongEval (Repoformer): both contexts, the truth, and retrieved chunks.
+"""Read CrossCodeEval (NeurIPS 2023) and CrossCodeLongEval (Repoformer): contexts, truths, and retrieved chunks.
 
-These files need no sources: `crossfile_context.list` brings chunks along, which are then what retrieval would have
-found. With a folder of repositories, named as `metadata.repository` names them, our own retrieval takes their place.
+These files need no sources: `crossfile_context.list` contains the retrieved chunks. With a folder of repositories,
+named as in `metadata.repository`, our own retrieval replaces these chunks.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from .task import Data, Problem, Repository, Task, TaskKind, unique
 
 
 def load(file: Path, repos: Path | None = None, kind: TaskKind = "line") -> Data:
-    """The tasks of a file, all of one `kind`. Raises `EvaluationError` where it cannot be read."""
+    """Read the tasks of a file, all of one `kind`. Raises `EvaluationError` if it cannot be read."""
     problems: list[Problem] = []
     repositories: dict[str, Repository] = {}
     tasks: list[Task] = []
-    for item, row in rows(file, problems):
+    for location, row in rows(file, problems):
         try:
             tasks.append(_task(row, repos, repositories, problems, kind))
-        except BadRow as bad:
-            problems.append(Problem(bad.item or item, str(bad)))
+        except BadRow as error:
+            problems.append(Problem(error.item or location, str(error)))
     kept, doubles = unique(tasks)
     return Data(file.stem, tuple(kept), repositories, (*problems, *doubles))
 
 
 def kind_by_name(file: Path) -> TaskKind:
-    """CrossCodeLongEval's two files say in their names what they hold; everything else is lines."""
+    """Return the kind of a file's blanks by its name: CrossCodeLongEval has a chunk and a function file, other files
+    have lines.
+    """
     name = file.name.lower()
     return "function" if "function" in name else "chunk" if "chunk" in name else "line"
 
@@ -66,7 +68,7 @@ def _task(
 
 
 def _chunks(context: object, repository: str, name: str) -> tuple[Chunk, ...]:
-    """The chunks of `crossfile_context.list`, best first. A row without that field had nothing to retrieve."""
+    """Return the chunks of `crossfile_context.list`, best first, or () for a row without that field."""
     if context is None or context == "":
         return ()
     listed = context.get("list") if isinstance(context, dict) else None
@@ -75,7 +77,7 @@ def _chunks(context: object, repository: str, name: str) -> tuple[Chunk, ...]:
     chunks = []
     for each in listed:
         if not isinstance(each, dict):
-            raise BadRow("`crossfile_context.list` holds something that is no object", name)
+            raise BadRow("`crossfile_context.list` contains an item that is not an object", name)
         text, path = text_of(each, "retrieved_chunk", name), text_of(each, "filename", name)
         chunks.append(Chunk(f"/{repository}", path, 1, text.count("\n") + 1, text, "window"))
     return tuple(chunks)

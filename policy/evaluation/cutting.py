@@ -1,8 +1,8 @@
-"""Post-processing: what of a generation is compared with the truth (paper, section 5.1).
+"""Cut a generation to the part that is compared with the truth (paper, section 5.1).
 
-Line, API, cursor and chunk completions count for as many lines as the truth has; a function counts up to where its body
-ends, and then only as far as the function parses. `stop_for` says the same thing beforehand, so that no token is
-generated that would be cut anyway.
+Line, API, cursor and chunk completions are cut to as many non-blank lines as the truth has. A function is cut at the
+end of its body, and then to the longest part that parses. `stop_for` gives the generator the same limits, so that it
+does not generate tokens that would be cut.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from policy.engine.messages import Stop
 
 from .task import TOKENS, Task
 
-FEWEST_ERROR_LINES = 8  # lines to drop, at most, in search of a body that parses
+MAX_DROPPED_LINES = 8  # maximum number of lines to drop from the end to find a body that parses
 
 
 def stop_for(task: Task, tokens: int = 0) -> Stop:
-    """When the generation for `task` may end; `tokens` overrides the paper's limit."""
+    """Return when the generation for `task` ends. `tokens` overrides the paper's limit."""
     limit = tokens or TOKENS[task.kind]
     if task.kind == "function":
         return Stop(limit, indent=body_indent(task.cursor.prefix, task.truth))
@@ -24,14 +24,14 @@ def stop_for(task: Task, tokens: int = 0) -> Stop:
 
 
 def cut(text: str, task: Task) -> str:
-    """The part of a generation that is scored."""
+    """Return the part of a generation that is scored."""
     if task.kind == "function":
         return function_body(text, task)
     return leading_lines(text, line_count(task.truth))
 
 
 def leading_lines(text: str, wanted: int) -> str:
-    """The first lines of `text`, `wanted` of them not blank."""
+    """Return the first lines of `text`, up to `wanted` non-blank lines."""
     kept = []
     for line in text.split("\n"):
         if wanted == 0:
@@ -42,12 +42,12 @@ def leading_lines(text: str, wanted: int) -> str:
 
 
 def line_count(text: str) -> int:
-    """Lines that are not blank."""
+    """Return the number of non-blank lines."""
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
 def body_indent(prefix: str, body: str) -> int:
-    """Indentation of the body's first line, of which the prefix may already hold a part."""
+    """Return the indentation of the body's first line in characters. The prefix may already contain part of it."""
     typed = prefix[prefix.rfind("\n") + 1 :]
     if typed.strip():
         return 0  # the body begins on the line of the signature
@@ -56,14 +56,14 @@ def body_indent(prefix: str, body: str) -> int:
 
 
 def function_body(text: str, task: Task) -> str:
-    """`text` up to the first line that is indented less than the body, then to the longest head that parses."""
+    """Return `text` up to the first line that is indented less than the body, cut to the longest part that parses."""
     indent = body_indent(task.cursor.prefix, task.truth)
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if number and line.strip() and len(line) - len(line.lstrip()) < indent:
             lines = lines[:number]
             break
-    for dropped in range(min(FEWEST_ERROR_LINES, len(lines) - 1) + 1):
+    for dropped in range(min(MAX_DROPPED_LINES, len(lines) - 1) + 1):
         head = "\n".join(lines[: len(lines) - dropped])
         if parses(head, task):
             return head
@@ -71,7 +71,7 @@ def function_body(text: str, task: Task) -> str:
 
 
 def parses(body: str, task: Task) -> bool:
-    """Whether L, `body` and R are free of syntax errors from the body on (L alone may hold older ones)."""
+    """Return whether L, `body` and R have no syntax errors from the start of the body on. Errors in L are ignored."""
     parser = parser_for(task.cursor.language)
     if parser is None:
         return True

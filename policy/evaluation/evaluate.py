@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: data, completions, times, tests, report. Top to bottom, as it happens."""
+"""Run one evaluation from beginning to end: data, completions, latency, tests, report."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
+from policy.gating.keep import carried
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
@@ -32,6 +33,7 @@ from . import (
     report,
     resample,
     runner,
+    showing,
     table,
     typist,
     unittests,
@@ -42,21 +44,22 @@ from .retrieval import Retrieval, Style
 from .table import Row, Table
 from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
-DRAWN = 120
-# Nobody waits for a cancellation here: larger micro-batches read a prompt faster.
+DEFAULT_BLANKS = 120
+# Evaluation cancels no requests, so it can use larger micro-batches, which read a prompt faster.
 MICRO_BATCH = 256
-# Workers with a thread each wait for nobody, where the threads of one worker wait for each other at every operation.
-MOST_WORKERS = 4
-# Completions side by side in a worker, as far as that many cells of the KV cache hold their prompts.
-LANES, MOST_CELLS = 8, 16_384
-RESERVED = 320  # cells of a lane beside those of its budgets: markers, and the longest generation
+# Workers with one thread each do not wait for each other. Threads of one worker synchronise at every operation.
+MAX_WORKERS = 4
+# Concurrent completions per worker, limited by the cells of the KV cache that hold their prompts.
+LANES, MAX_CELLS = 8, 16_384
+RESERVED = 320  # cells of a lane in addition to its budgets: markers and the longest generation
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is evaluated, and how; see `cli.py` for each. `blanks` 0: all that are given, `DRAWN` that are drawn.
+    """What is evaluated, and how. See `cli.py` for each option. `blanks` 0: all blanks of a data set, or
+    `DEFAULT_BLANKS`.
 
-    Without `out` results go to the user's cache, into a folder that no other run shares.
+    Without `out`, results go to a folder in the user's cache that is unique to the run.
     """
 
     out: Path | None
@@ -85,7 +88,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it, and where: the rows, what the report says first; the file that decided, by name and SHA-256."""
+    """The results of a run: folder, rows and findings, the deciding model's file name and SHA-256, and its gates."""
 
     out: Path
     rows: tuple[Row, ...]
@@ -97,50 +100,57 @@ class Result:
 
 
 async def evaluate(options: Options) -> Result:
-    """Run an evaluation, or go on with it, and write its report.
+    """Run or resume an evaluation and write its report.
 
-    Raises `EvaluationError` where it cannot be run as asked for, and `ModelError` or `EngineUnavailable`.
+    Raises `EvaluationError` if it cannot run with these options, `ModelError`, or `EngineUnavailable`.
     """
     data = load(options)
     retrieval = Retrieval(data.repositories, options.chunking, options.chunks, options.retriever)
-    both = runner.Models(
-        side_by_side(options.generator or options.model, options),
-        served(options.model, options) if options.generator else None,
+    models = runner.Models(
+        batch_engines(options.generator or options.model, options),
+        serving_engine(options.model, options) if options.generator else None,
     )
-    deciding = both.policy or both.generators[0]
-    serving = served(options.generator or options.model, options)
+    deciding = models.policy or models.generators[0]
+    serving = serving_engine(options.generator or options.model, options)
     try:
         with StopRequest() as interrupt:
-            description = await _description(options, data, both)
-            out = options.out or _place(options, description)
+            description = await _description(options, data, models)
+            out = options.out or _default_folder(options, description)
             rows = await runner.run(
-                data, both, retrieval, out, description,
-                tokens=options.tokens, stopped=lambda: interrupt.asked, progress=Bar("completing"),
+                data, models, retrieval, out, description,
+                tokens=options.tokens, stopped=lambda: interrupt.requested, progress=Bar("completing"),
             )  # fmt: skip
-            await both.close()
+            await models.close()
+            every = rows
+            rows = [row for row in every if not row.quiet]
             if not rows:
-                raise EvaluationError(_nothing(record.read_problems(out), interrupt.asked))
+                raise EvaluationError(_no_results_message(record.read_problems(out), interrupt.requested))
             by_id = {row.id: row for row in rows}
             searched = [task for task in data.tasks if task.id in by_id and task.given is None]
-            timed = await _times(options, out, searched, serving, retrieval, lambda: interrupt.asked)
-            typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.asked)
+            timed = await _times(options, out, searched, serving, retrieval, lambda: interrupt.requested)
+            typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.requested)
             if options.tests:
-                rows = _test(options, out, data, rows, lambda: interrupt.asked)
+                rows = _test(options, out, data, rows, lambda: interrupt.requested)
+                every = [*rows, *(row for row in every if row.quiet)]
     finally:
-        await both.close()
+        await models.close()
         await serving.close()
     gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
+    shown = showing.compute(every, gates, carried(generating.metadata if generating else {}))
     run = {**record.read_run(out), "typing": typing}
     problems = record.read_problems(out)
-    report.write(out, rows, found, run, problems)
-    said = tuple(report.findings(found, problems))
-    return Result(out, tuple(rows), said, deciding.model.name, description["model"]["sha256"], gates, interrupt.asked)
+    report.write(out, rows, found, run, problems, shown)
+    sentences = (*report.findings(found, problems), *report.shown_findings(shown))
+    return Result(
+        out, tuple(rows), sentences, deciding.model.name, description["model"]["sha256"], gates, interrupt.requested
+    )
 
 
 def load(options: Options) -> Data:
-    """The tasks that were asked for. Raises `EvaluationError`."""
-    wanted = options.blanks or DRAWN
+    """Load the tasks that the options select. Raises `EvaluationError`."""
+    wanted = options.blanks or DEFAULT_BLANKS
     if options.workspace is not None:
         return resample.workspace(options.workspace, wanted, options.kinds, options.seed)
     if options.dataset == "resample":
@@ -156,20 +166,20 @@ def load(options: Options) -> Data:
     return replace(data, tasks=tuple(spread(tasks, options.blanks)))
 
 
-def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
-    """Engines for many completions at once; raises `ModelError` where the setting names no model."""
+def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
+    """Create engines for many concurrent completions. Raises `ModelError` if the setting names no model."""
     model = locate.resolve(setting)
     header = check_generator(model.path)
-    default = asdict(Budgets())
+    defaults = asdict(Budgets())
     budgets = {**locate.recommended_budgets(model), **options.budgets}
-    reach = sum(
-        budgets.get(name, header.number(f"repoformer.budget.{name}", default[name]))
+    prompt_cells = sum(
+        budgets.get(name, header.number(f"repoformer.budget.{name}", defaults[name]))
         for name in ("left", "right", "context")
     )
-    cells = min(reach + max(RESERVED, options.tokens), MOST_CELLS)
-    lanes = min(LANES, MOST_CELLS // cells)
+    cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
+    lanes = min(LANES, MAX_CELLS // cells)
     threads = options.threads or default_threads()
-    workers = min(threads, MOST_WORKERS)
+    workers = min(threads, MAX_WORKERS)
     settings = EngineSettings(
         threads=threads // workers, micro_batch=MICRO_BATCH, context_size=lanes * cells, sequences=lanes
     )
@@ -177,8 +187,8 @@ def side_by_side(setting: str, options: Options) -> tuple[Supervisor, ...]:
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
 
 
-def served(setting: str, options: Options) -> Supervisor:
-    """The engine that editors get: what times are measured on; raises `ModelError`."""
+def serving_engine(setting: str, options: Options) -> Supervisor:
+    """Create the engine that editors use, for measuring latency. Raises `ModelError`."""
     model = locate.resolve(setting)
     budgets = {**locate.recommended_budgets(model), **options.budgets}
     settings = EngineSettings(threads=options.threads)
@@ -189,23 +199,23 @@ def _supervisor(
     model: locate.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
 ) -> Supervisor:
     layers = header.number(f"{header.architecture}.block_count", 32)
-    # The worker has a working folder of its own.
+    # The path is absolute because the worker runs in another working folder.
     return Supervisor(model.path.resolve(), settings, budgets=budgets, layers=layers, apart=name)
 
 
-def trade(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
-    """The threshold that trades best for these blanks, where a retrieval costs `cost` points of edit similarity."""
+def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
+    """Return the best threshold for these blanks if a retrieval costs `cost` points of edit similarity."""
     found = Table.of(rows)
     score = policies.scores(found, gates)["selective" if found.selective else "trial retrieval"]
     return policies.best_threshold(found, score, cost)
 
 
-async def _description(options: Options, data: Data, both: runner.Models) -> dict[str, Any]:
-    """What makes this run what it is; a run in the same folder must say the same."""
-    deciding = both.policy or both.generators[0]
+async def _description(options: Options, data: Data, models: runner.Models) -> dict[str, Any]:
+    """Return the description of the run. A resumed run must have the same description."""
+    deciding = models.policy or models.generators[0]
     await deciding.engine()
     assert deciding.info is not None
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "data": data.name,
         "model": record.describe_model(deciding.model, deciding.info),
         "chunking": options.chunking,
@@ -214,16 +224,16 @@ async def _description(options: Options, data: Data, both: runner.Models) -> dic
         "tokens": options.tokens,
         "tasks": record.fingerprint(data.tasks),
     }
-    if both.policy:
-        generator = both.generators[0]
+    if models.policy:
+        generator = models.generators[0]
         await generator.engine()
         assert generator.info is not None
-        told["generator"] = record.describe_model(generator.model, generator.info)
-    return told
+        description["generator"] = record.describe_model(generator.model, generator.info)
+    return description
 
 
-def _place(options: Options, description: Mapping[str, Any]) -> Path:
-    """Where a run goes that was given no place: found again by the same one alone, not once the code has changed."""
+def _default_folder(options: Options, description: Mapping[str, Any]) -> Path:
+    """Return the folder of a run without `--out`, which depends on the code, the model and the options."""
     name = f"workspace-{options.workspace.resolve().name}" if options.workspace else options.dataset
     sources = [str(path.resolve()) for path in (options.workspace, options.data, options.repos) if path]
     return record.folder(name, {**description, "sources": sources})
@@ -236,10 +246,10 @@ async def _times(
     serving: Supervisor,
     retrieval: Retrieval,
     stopped: Callable[[], bool],
-) -> list[latency.Timed]:
-    """Measure, unless an earlier call of the same run has measured as many; keep them beside the results."""
+) -> list[latency.TimedRequest]:
+    """Measure latency, unless an earlier call of the same run did. Store the times next to the results."""
     file = out / record.TIMES
-    known = [latency.Timed(**each) for each in json.loads(file.read_text("utf-8"))] if file.exists() else []
+    known = [latency.TimedRequest(**each) for each in json.loads(file.read_text("utf-8"))] if file.exists() else []
     chosen = spread(tasks, options.latency) if options.latency else []
     if len({each.task for each in known}) >= len(chosen) or stopped():
         return known
@@ -251,7 +261,7 @@ async def _times(
 async def _typing(
     options: Options, tasks: Sequence[Task], serving: Supervisor, retrieval: Retrieval, stopped: Callable[[], bool]
 ) -> dict[str, dict[str, float]]:
-    """The simulated typist under each policy that is served."""
+    """Run the simulated typist under each policy that can be served."""
     chosen = spread(tasks, options.typing) if options.typing else []
     if not chosen or stopped():
         return {}
@@ -266,7 +276,7 @@ async def _typing(
             if stopped():
                 return found
             retriever = retrieval.snapshot(task)
-            suggest = _suggest(Completer(serving, _always(retriever), settings), task)
+            suggest = _suggest(Completer(serving, _constant(retriever), settings), task)
             sessions.append(await typist.type_out(task.cursor, task.truth, suggest))
             bar(number * len(chosen) + place + 1, len(served) * len(chosen))
         requests = sum(session.requests for session in sessions)
@@ -283,17 +293,17 @@ def _suggest(completer: Completer, task: Task) -> Callable[[Cursor], Awaitable[s
         try:
             return (await completer.complete(Request(cursor, task.id))).text
         except EngineError:
-            return ""  # what a person would see
+            return ""  # an editor shows nothing
 
     return suggest
 
 
-def _always(retriever: Retriever) -> Callable[[], Retriever]:
+def _constant(retriever: Retriever) -> Callable[[], Retriever]:
     return lambda: retriever
 
 
 def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped: Callable[[], bool]) -> list[Row]:
-    """Run the tests for both completions of each blank that was not tested yet, and keep the results."""
+    """Run the tests for both completions of each blank that is not tested yet, and store the results."""
     tasks = {task.id: task for task in data.tasks}
     limits = unittests.Limits(options.tests_seconds, isolated=options.tests_isolated)
     tested: list[Row] = []
@@ -312,12 +322,13 @@ def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped:
             row = replace(row, tests_without=without, tests_with=with_)
         tested.append(row)
         bar(number + 1, len(rows))
-    table.rewrite(out / record.RESULTS, tested)
+    quiet = [row for row in table.read(out / record.RESULTS) if row.quiet]
+    table.rewrite(out / record.RESULTS, [*tested, *quiet])
     return tested
 
 
-def _nothing(problems: Sequence[Problem], interrupted: bool) -> str:
+def _no_results_message(problems: Sequence[Problem], interrupted: bool) -> str:
     if interrupted:
-        return "interrupted before the first blank was done; the same command begins again"
+        return "interrupted before the first blank was completed; the same command starts again"
     first = problems[0].reason if problems else "none"
     return f"no blank could be evaluated ({len(problems)} problems; the first: {first})"

@@ -1,6 +1,6 @@
-"""The figures of a report, computed once and printed by whoever prints: numbers with their intervals, no prose.
+"""Compute the figures of a report: numbers with their intervals, without prose.
 
-Everything here follows from the rows (and the times) of a run alone, so a report can be made again at any time.
+The figures depend only on the rows and the times of a run, so a report can be made again at any time.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from policy.gating.gate import Gate
 
 from . import policies, statistics
-from .latency import Timed
+from .latency import TimedRequest
 from .policies import Choice, Point
 from .statistics import Bin, Estimate
 from .table import Row, Table, groups
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A policy with its means. `against` compares its metric with a reference policy, `p` is that of the pair."""
+class PolicyFigures:
+    """The means of a policy. `against` is its difference in edit similarity from a reference policy, `p` the paired
+    p-value.
+    """
 
     name: str
     share: float
@@ -37,22 +39,22 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """How well something foretells that retrieval helps: the area under the ROC curve."""
+    """How well a score predicts that retrieval helps: the area under the ROC curve."""
 
     name: str
     auc: Estimate
 
     @property
     def informative(self) -> bool:
-        """Whether it is better than chance beyond doubt."""
+        """Whether the 95% interval lies above chance."""
         return self.auc.low > 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Time:
-    """Latency of one policy in milliseconds: means of the stages, which may overlap, and of all of it.
+class PolicyLatency:
+    """Latency of one policy in milliseconds: the means of the stages, which may overlap, and the total.
 
-    `speed_up` is always' mean over this one's, less one (0.28 is 28%).
+    `speed_up` is the mean of always divided by the mean of this policy, minus one (0.28 is 28%).
     """
 
     policy: str
@@ -69,10 +71,10 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All of a report. `primary` is the signal that the model is served with: "selective" or "trial retrieval".
+    """All figures of a report. `primary` is the served signal: "selective" or "trial retrieval".
 
-    `tests` are blanks that were tested, and the per cent that pass without and with retrieval; `untested` counts those
-    whose tests could not be run.
+    `tests` are the number of tested blanks and the percentages that pass without and with retrieval. `untested` counts
+    the blanks whose tests could not run.
     """
 
     blanks: int
@@ -84,24 +86,24 @@ class Figures:
     gain_p: float
     primary: str
     constant: bool
-    served: tuple[Placed, ...]
+    served: tuple[PolicyFigures, ...]
     budget: float
-    equal: tuple[Placed, ...]
+    equal: tuple[PolicyFigures, ...]
     signals: tuple[Signal, ...]
     calibration: tuple[Bin, ...]
     calibration_error: Estimate
     sweep: tuple[Point, ...]
     best: Point
     curves: Mapping[str, tuple[tuple[float, float], ...]]
-    by_kind: Mapping[str, tuple[Placed, ...]]
+    by_kind: Mapping[str, tuple[PolicyFigures, ...]]
     by_repository: Mapping[str, tuple[int, Estimate, float]]
-    times: tuple[Time, ...]
+    times: tuple[PolicyLatency, ...]
     tests: tuple[int, Estimate, Estimate]
     untested: int
 
 
-def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] = ()) -> Figures:
-    """Work out everything. `rows` must not be empty."""
+def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[TimedRequest] = ()) -> Figures:
+    """Compute all figures. `rows` must not be empty."""
     table = Table.of(rows)
     gain = table.gain
     scores = policies.scores(table, gates)
@@ -122,15 +124,15 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] =
         gain_p=statistics.paired_p(gain),
         primary=primary,
         constant=bool(np.ptp(score) == 0),
-        served=place(rows, served, "never"),
+        served=policy_figures(rows, served, "never"),
         budget=budget,
-        equal=place(rows, policies.at_budget(table, budget, gates), primary),
-        signals=tuple(Signal(name, area(values, gain > 0)) for name, values in scores.items()),
+        equal=policy_figures(rows, policies.at_budget(table, budget, gates), primary),
+        signals=tuple(Signal(name, auc_estimate(values, gain > 0)) for name, values in scores.items()),
         calibration=tuple(statistics.calibration(probabilities, gain > 0)),
         calibration_error=statistics.bootstrap(
             lambda chosen: statistics.calibration_error(probabilities[chosen], gain[chosen] > 0), len(rows)
         ),
-        sweep=tuple(policies.sweep(table, score, policies.across(score))),
+        sweep=tuple(policies.sweep(table, score, policies.thresholds_across(score))),
         best=policies.best_threshold(table, score),
         curves=curves(table, gates),
         by_kind={kind: _by_kind(found, gates) for kind, found in groups(rows, "kind").items()},
@@ -141,27 +143,29 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[Timed] =
     )
 
 
-def place(rows: Sequence[Row], choices: Sequence[Choice], reference: str) -> tuple[Placed, ...]:
-    """The means of some policies, each compared in edit similarity with the one called `reference`."""
+def policy_figures(rows: Sequence[Row], choices: Sequence[Choice], reference: str) -> tuple[PolicyFigures, ...]:
+    """Return the means of some policies, each compared in edit similarity with the policy named `reference`."""
     tables = {metric: Table.of(rows, metric) for metric in ("em", "es", "f1")}
     base = policies.values(tables["es"], next(choice for choice in choices if choice.name == reference))
-    placed = []
+    compared = []
     for choice in choices:
         means = {metric: statistics.mean(policies.values(table, choice)) for metric, table in tables.items()}
         difference = policies.values(tables["es"], choice) - base
         precision = policies.abstention_precision(tables["es"], choice)
         against, p = statistics.mean(difference), statistics.paired_p(difference)
-        placed.append(Placed(choice.name, choice.share, **means, against=against, p=p, abstention_precision=precision))
-    return tuple(placed)
+        compared.append(
+            PolicyFigures(choice.name, choice.share, **means, against=against, p=p, abstention_precision=precision)
+        )
+    return tuple(compared)
 
 
-def area(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
-    """AUC with its interval."""
+def auc_estimate(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
+    """Return the AUC with its interval."""
     return statistics.bootstrap(lambda chosen: statistics.auc(values[chosen], positive[chosen]), len(values))
 
 
 def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Of each policy, (share of retrieval, mean of the metric) for budgets from nothing to everything."""
+    """Return for each policy (share of retrieval, mean of the metric) at budgets from 0 to 1."""
     found: dict[str, list[tuple[float, float]]] = {}
     for share in np.linspace(0, 1, steps):
         for choice in policies.at_budget(table, float(share), gates):
@@ -169,9 +173,11 @@ def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tu
     return {name: tuple(points) for name, points in found.items()}
 
 
-def latencies(times: Sequence[Timed]) -> list[Time]:
-    """The latency table; requests that not all policies answered are left out, so that pairs are pairs."""
-    by_policy: dict[str, dict[str, Timed]] = {}
+def latencies(times: Sequence[TimedRequest]) -> list[PolicyLatency]:
+    """Return the latency table. Requests that some policy did not answer are left out, so that the comparison is
+    paired.
+    """
+    by_policy: dict[str, dict[str, TimedRequest]] = {}
     for each in times:
         by_policy.setdefault(each.policy, {})[each.task] = each
     tasks = sorted(set.intersection(*(set(found) for found in by_policy.values()))) if by_policy else []
@@ -187,7 +193,7 @@ def latencies(times: Sequence[Timed]) -> list[Time]:
             len(tasks),
         )
         result.append(
-            Time(
+            PolicyLatency(
                 policy=name,
                 requests=len(rows),
                 share=float(np.mean([row.retrieved for row in rows])),
@@ -203,16 +209,19 @@ def latencies(times: Sequence[Timed]) -> list[Time]:
     return result
 
 
-def expected_time(times: Sequence[Time], share: float) -> float:
-    """Mean milliseconds of a request where a share of them retrieves, between never's and always'; NaN unmeasured."""
+def expected_time(times: Sequence[PolicyLatency], share: float) -> float:
+    """Return the mean milliseconds of a request if a share of them retrieves, interpolated between never and always.
+
+    NaN if never and always were not measured.
+    """
     means = {time.policy: time.mean for time in times}
     if "never" not in means or "always" not in means:
         return math.nan
     return means["never"] + share * (means["always"] - means["never"])
 
 
-def _by_kind(rows: Sequence[Row], gates: Sequence[Gate]) -> tuple[Placed, ...]:
-    return place(rows, policies.as_served(Table.of(rows), gates), "never")
+def _by_kind(rows: Sequence[Row], gates: Sequence[Gate]) -> tuple[PolicyFigures, ...]:
+    return policy_figures(rows, policies.as_served(Table.of(rows), gates), "never")
 
 
 def _repository(rows: Sequence[Row]) -> tuple[int, Estimate, float]:

@@ -1,4 +1,4 @@
-"""Reading JSONL that others wrote: a bad line costs that line, with its number, and nothing else."""
+"""Read JSONL data sets. An invalid line becomes a problem with its line number and does not stop the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .task import EvaluationError, Problem
 
 
 class BadRow(Exception):
-    """A row that is no task; `item` is its id, where it has one."""
+    """A row that is not a valid task. `item` is its id, if it has one."""
 
     def __init__(self, reason: str, item: str = "") -> None:
         super().__init__(reason)
@@ -19,9 +19,9 @@ class BadRow(Exception):
 
 
 def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`FILE:LINE`, object) of each line. What is no JSON object is added to `problems`.
+    """Yield (`FILE:LINE`, object) for each line. A line that is not a JSON object is added to `problems`.
 
-    Raises `EvaluationError` when the file cannot be read at all.
+    Raises `EvaluationError` if the file cannot be read.
     """
     try:
         data = file.read_bytes()
@@ -36,7 +36,7 @@ def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, A
             row = json.loads(line.decode("utf-8"))
         except ValueError as error:
             cut_off = number == len(lines)
-            problems.append(Problem(item, "the file ends inside this line" if cut_off else f"no JSON: {error}"))
+            problems.append(Problem(item, "the file ends inside this line" if cut_off else f"not JSON: {error}"))
             continue
         if isinstance(row, dict):
             yield item, row
@@ -45,7 +45,7 @@ def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, A
 
 
 def text_of(row: Mapping[str, Any], name: str, item: str = "") -> str:
-    """The text in a field. Raises `BadRow` where there is none."""
+    """Return the text in a field. Raises `BadRow` if there is none."""
     value = row.get(name)
     if not isinstance(value, str):
         raise BadRow(f"`{name}` is {'missing' if value is None else 'not a text'}", item)

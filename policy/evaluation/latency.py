@@ -1,9 +1,9 @@
-"""What a request takes, measured through the very code that serves: decision, retrieval, generation, all of it.
+"""Measure the latency of requests through the code that serves: decision, retrieval and generation.
 
-The completer starts reading and retrieval together and goes on with one of the two generations, which is the paper's
-online serving model (section 6.3) for a model that is its own policy. Every request starts with an empty KV cache, the
-worst case in an editor: a keystroke there finds nearly everything evaluated. The policies take turns at each blank, so
-that whatever else the machine does at that moment is shared fairly.
+The completer starts reading and retrieval together and continues with one of the two generations, which is the paper's
+online serving model (section 6.3) for a model that decides itself. Every request starts with an empty KV cache. That is
+the worst case in an editor, where nearly all tokens are usually in the cache. The policies alternate at each blank, so
+that other load on the machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STAGES = ("decision", "retrieval", "generation", "total")
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """One request under one policy; times in milliseconds, 0 for a stage that did not run."""
+class TimedRequest:
+    """One request under one policy. Times are in milliseconds, 0 for a stage that did not run."""
 
     task: str
     policy: str
@@ -40,8 +40,8 @@ class Timed:
 
 
 def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
-    """The policies that can be served, by the names of a report; a model that decides nothing has no gates."""
-    one = CompletionSettings(candidates=1)  # further ones take their time whatever the policy
+    """Return the policies that can be served, by their name in a report. A model that does not decide has no gates."""
+    one = CompletionSettings(candidates=1)  # further candidates take the same time under every policy
     found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
         selections: tuple[SelectionRule, ...] = ("threshold", "token", "greedy")
@@ -62,12 +62,12 @@ async def measure(
     *,
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Timed]:
-    """Complete each task once under every policy that is served. A request that the engine fails on is left out."""
+) -> list[TimedRequest]:
+    """Complete each task once under every policy that can be served. A request on which the engine fails is omitted."""
     engine = await supervisor.engine()
     assert supervisor.info is not None
     policies = served_policies(gates_of(supervisor.info.metadata) if supervisor.info.selective else [])
-    timed: list[Timed] = []
+    timed: list[TimedRequest] = []
     for number, task in enumerate(tasks):
         if stopped():
             break
@@ -83,11 +83,11 @@ async def measure(
             if "generation" in completion.timings_ms:
                 times = {stage: completion.timings_ms.get(stage, 0.0) for stage in STAGES}
                 retrieved = bool(completion.decision and completion.decision.retrieve)
-                timed.append(Timed(task.id, name, retrieved, **times))
+                timed.append(TimedRequest(task.id, name, retrieved, **times))
         progress(number + 1, len(tasks))
     return timed
 
 
-def to_json(timed: Sequence[Timed]) -> list[dict[str, Any]]:
-    """Plain values."""
+def to_json(timed: Sequence[TimedRequest]) -> list[dict[str, Any]]:
+    """Convert to JSON-compatible dictionaries."""
     return [asdict(each) for each in timed]

@@ -1,6 +1,6 @@
-"""The paper's figures, redrawn from our data: each a PNG of its own.
+"""Draw the paper's figures from our data, each as a PNG.
 
-matplotlib is imported here alone, when a plot is drawn, and draws without a display.
+The module imports matplotlib only when it draws, with a backend that needs no display.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .figures import Figures, expected_time
+from .showing import ShownFigures
 from .table import Row, Table, groups
 from .task import EvaluationError
 
@@ -29,8 +30,8 @@ COLOURS = {
 }
 
 
-def all_plots(rows: Sequence[Row], figures: Figures) -> dict[str, tuple[str, bytes]]:
-    """(caption, PNG) of each plot by its file name. Raises `EvaluationError` where matplotlib is missing."""
+def all_plots(rows: Sequence[Row], figures: Figures, shown: ShownFigures | None = None) -> dict[str, tuple[str, bytes]]:
+    """Return (caption, PNG) of each plot by its name. Raises `EvaluationError` if matplotlib is missing."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError as missing:
@@ -39,15 +40,17 @@ def all_plots(rows: Sequence[Row], figures: Figures) -> dict[str, tuple[str, byt
         ) from missing
     mpl.use("Agg")
     drawn: dict[str, tuple[str, Callable[[Any], None]]] = {
-        "gain": ("What retrieval changes, blank by blank", lambda axes: _gain(axes, rows)),
+        "gain": ("Change in edit similarity from retrieval, per blank", lambda axes: _gain(axes, rows)),
         "threshold": (
             "Edit similarity, retrieval and latency against the threshold",
             lambda axes: _sweep(axes, figures),
         ),
-        "abstention": ("Abstentions: how many were right", lambda axes: _abstention(axes, figures)),
-        "calibration": ("Calibration: what was said against what was seen", lambda axes: _calibration(axes, figures)),
+        "abstention": ("Precision of abstentions", lambda axes: _abstention(axes, figures)),
+        "calibration": ("Calibration: predicted and observed share", lambda axes: _calibration(axes, figures)),
         "budget": ("All policies at every budget", lambda axes: _budget(axes, figures)),
     }
+    if shown and shown.curve:
+        drawn["shown"] = ("Shown texts: how many are right", lambda axes: _shown(axes, shown))
     return {name: (caption, _draw(caption, draw)) for name, (caption, draw) in drawn.items()}
 
 
@@ -62,13 +65,13 @@ def _draw(caption: str, draw: Callable[[Any], None]) -> bytes:
     axes.set_axisbelow(True)
     draw(axes)
     buffer = io.BytesIO()
-    # Without the version of the library in it, the same figures give the same file.
+    # Without the library's version in the metadata, the same figures give the same file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _gain(axes: Any, rows: Sequence[Row]) -> None:
-    """Stacked by kind of blank; the bar of exactly zero stands alone, since it is most of them."""
+    """Stacked bars by kind of blank. Exactly zero has its own bar, because it is the most frequent value."""
     from matplotlib.patches import Patch
 
     steps = range(-5, 6)
@@ -83,7 +86,7 @@ def _gain(axes: Any, rows: Sequence[Row]) -> None:
         height = np.array([100 * (places == step).sum() / len(rows) for step in steps])
         axes.bar(labels, height, bottom=bottom, color=colours, alpha=shade)
         bottom = bottom + height
-    axes.set_xlabel("edit similarity with retrieved code, less without (up to, away from zero)")
+    axes.set_xlabel("edit similarity with minus without retrieved code (each bar: up to the label, away from zero)")
     axes.set_ylabel("% of blanks")
     handles = [Patch(color=INK, alpha=shade, label=kind) for shade, kind in zip(shades, kinds, strict=True)]
     axes.legend(handles=handles, frameon=False, fontsize=8)
@@ -93,7 +96,7 @@ def _sweep(axes: Any, figures: Figures) -> None:
     thresholds = [point.threshold for point in figures.sweep]
     colour = COLOURS[figures.primary]
     axes.plot(thresholds, [point.value for point in figures.sweep], color=colour, label="edit similarity")
-    # A best threshold of 0 or 1, always or never, may lie far from where the scores are.
+    # A best threshold of 0 (always) or 1 (never) may lie far outside the range of the scores.
     best = min(max(figures.best.threshold, thresholds[0]), thresholds[-1])
     axes.axvline(best, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
     axes.set_xlabel(f"threshold of {figures.primary}")
@@ -122,6 +125,18 @@ def _abstention(axes: Any, figures: Figures) -> None:
     axes.set_ylabel("abstentions that retrieval would not have improved")
     axes.set_ylim(min(0.5, 1 - figures.helped - 0.1, min(right, default=1.0) - 0.02), 1.02)
     axes.legend(frameon=False, fontsize=8)
+
+
+def _shown(axes: Any, figures: ShownFigures) -> None:
+    colour = COLOURS["selective"]
+    axes.plot([100 * share for share, _ in figures.curve], [right for _, right in figures.curve], color=colour)
+    for each in figures.levels:
+        if not math.isnan(each.precision.value):
+            axes.axhline(each.precision.value, color=SOFT, linestyle=":")
+            axes.annotate(f" {each.name}", (0, each.precision.value), fontsize=7, color=INK, va="bottom")
+    axes.set_xlabel("% of places at which a text is shown")
+    axes.set_ylabel("share of shown texts that are right to the line's end")
+    axes.set_ylim(0, 1.02)
 
 
 def _calibration(axes: Any, figures: Figures) -> None:

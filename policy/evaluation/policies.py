@@ -1,8 +1,8 @@
-"""What each policy would have done, worked out from the two completions that every blank has.
+"""Derive the result of each policy from the two completions of every blank.
 
-A policy is a weight a blank in [0, 1]: the probability of retrieving there. Real policies have zeros and ones; `random`
-has its budget everywhere, and where a budget ends inside a tie, the tied blanks share what is left. So a score that is
-the same everywhere is exactly `random`, and nothing can be gained by sorting.
+A policy is a weight per blank in [0, 1]: the probability of retrieving there. Real policies have weights 0 and 1.
+`random` has the budget as its weight everywhere. If a budget ends within a group of equal scores, these blanks share
+the remaining budget, so a constant score gives exactly the result of `random`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ MOST_THRESHOLDS = 400
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A policy's name, and its weights."""
+    """A policy: its name and its weights."""
 
     name: str
     weights: Weights
 
     @property
     def share(self) -> float:
-        """Share of requests that retrieve."""
+        """The share of requests that retrieve."""
         return float(self.weights.mean()) if len(self.weights) else float("nan")
 
 
 def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
-    """The policies with the thresholds they are served with; `selective` only where the model decides.
+    """Return the policies with the thresholds that serving uses. `selective` needs a model that decides.
 
-    `gates` are those that a person can choose, the first of them is the default.
+    `gates` are the gates that the user can select; the first one is the default.
     """
     count = len(table)
     score = table.column("score")
     choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
     if table.selective:
-        for selection, gate in named(gates).items():
+        for selection, gate in gates_by_selection(gates).items():
             p = table.probabilities(gate)
             limits = np.array([gate.threshold(row.scale) for row in table.rows])
             choices.append(Choice(f"selective, {selection}", (p > limits).astype(float)))
@@ -54,13 +54,15 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
     return choices
 
 
-def named(gates: Sequence[Gate]) -> Mapping[str, Gate]:
-    """Gates by the selection that they are served under: the default one by "threshold", the token's by "token"."""
+def gates_by_selection(gates: Sequence[Gate]) -> Mapping[str, Gate]:
+    """Return the gates by the setting that selects them: "threshold" is the default gate, "token" the gate on the
+    token.
+    """
     return {"token" if number else "threshold": gate for number, gate in enumerate(gates)}
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
-    """What can be known before a decision, by the policy that looks at it; greater speaks for retrieval."""
+    """Return the scores that are known before a decision, by policy. A greater score favours retrieval."""
     found: dict[str, NDArray[np.float64]] = {}
     if table.selective:
         found |= {"selective, token" if number else "selective": table.probabilities(gate)
@@ -71,33 +73,35 @@ def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float
 
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
-    """Every policy retrieving in the same share of requests: where the score is highest; `random` and the oracle."""
-    choices = [Choice(name, top(score, share)) for name, score in scores(table, gates).items()]
-    best = np.minimum(top(table.gain, share), table.gain > 0)
+    """Return every policy with the same share of retrieval, where its score is highest, and `random` and the oracle."""
+    choices = [Choice(name, top_share(score, share)) for name, score in scores(table, gates).items()]
+    best = np.minimum(top_share(table.gain, share), table.gain > 0)
     return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best)]
 
 
-def top(score: NDArray[np.float64], share: float) -> Weights:
-    """Weights that retrieve in a share of blanks, highest scores first, ties together."""
+def top_share(score: NDArray[np.float64], share: float) -> Weights:
+    """Return weights that retrieve for a share of blanks, highest scores first. Equal scores get equal weights."""
     weights = np.zeros(len(score))
-    left = share * len(score)
+    remaining = share * len(score)
     for value in np.unique(score)[::-1]:
         tied = score == value
-        taken = min(left, float(tied.sum()))
-        weights[tied] = taken / tied.sum()
-        left -= taken
-        if left <= 1e-12:
+        used = min(remaining, float(tied.sum()))
+        weights[tied] = used / tied.sum()
+        remaining -= used
+        if remaining <= 1e-12:
             break
     return weights
 
 
 def values(table: Table, choice: Choice) -> NDArray[np.float64]:
-    """The metric, blank by blank, under a policy (expected, where its weight is between 0 and 1)."""
+    """Return the metric of each blank under a policy (the expected value if its weight is between 0 and 1)."""
     return table.without + choice.weights * table.gain
 
 
 def abstention_precision(table: Table, choice: Choice) -> float:
-    """Of the abstentions, the share that retrieval could not have improved (paper, section 6.2). NaN without any."""
+    """Return the share of abstentions that retrieval would not have improved (paper, section 6.2). NaN without
+    abstentions.
+    """
     abstained = 1 - choice.weights
     total = float(abstained.sum())
     return float((abstained * (table.gain <= 0)).sum()) / total if total else float("nan")
@@ -113,10 +117,10 @@ class Point:
     abstention_precision: float
 
 
-def across(score: NDArray[np.float64], steps: int = 101) -> NDArray[np.float64]:
-    """Thresholds from just below the least score, over which everything is, to the greatest, over which nothing is.
+def thresholds_across(score: NDArray[np.float64], steps: int = 101) -> NDArray[np.float64]:
+    """Return thresholds from just below the lowest score (always retrieve) to the highest score (never retrieve).
 
-    Of a score that is the same everywhere, from 0 to 1.
+    For a constant score, the thresholds range from 0 to 1.
     """
     if np.ptp(score) == 0:
         return np.linspace(0, 1, steps)
@@ -124,7 +128,7 @@ def across(score: NDArray[np.float64], steps: int = 101) -> NDArray[np.float64]:
 
 
 def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float64]) -> list[Point]:
-    """The policy `score > threshold` for each of some thresholds."""
+    """Return the policy `score > threshold` for each threshold."""
     points = []
     for threshold in thresholds:
         choice = Choice("", (score > threshold).astype(float))
@@ -134,10 +138,10 @@ def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float
 
 
 def best_threshold(table: Table, score: NDArray[np.float64], cost: float = 0.0) -> Point:
-    """The threshold that trades best: highest metric less `cost` (points of the metric) for each retrieval.
+    """Return the threshold with the highest metric minus `cost` (points of the metric) for each retrieval.
 
-    Candidates lie halfway between neighbouring scores, so that none hangs on a rounding. Of equals the highest counts,
-    which retrieves least.
+    Candidates lie halfway between neighbouring scores, so that rounding does not matter. Of equally good thresholds the
+    highest is returned, which retrieves least.
     """
     found = np.unique(score)
     between = (found[1:] + found[:-1]) / 2

@@ -1,4 +1,4 @@
-"""How far a run is, on one line of a terminal, or a line every so often in a log."""
+"""Show the progress of a run: one updating line in a terminal, or a line every `LOG_SECONDS` in a log."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ LOG_SECONDS = 30.0
 
 
 class Bar:
-    """A progress bar on standard error, with the time that is left as far as it can be foretold."""
+    """A progress bar on standard error, with an estimate of the remaining time."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._started = time.monotonic()
         self._first: int | None = None
-        self._said = float("-inf")
+        self._last_shown = float("-inf")
 
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
         now = time.monotonic()
         self._first = done if self._first is None else self._first
         terminal = sys.stderr.isatty()
-        if not terminal and done < total and now - self._said < LOG_SECONDS:
+        if not terminal and done < total and now - self._last_shown < LOG_SECONDS:
             return
-        self._said = now
-        spent, fresh = now - self._started, done - self._first
-        left = f", {_duration(spent / fresh * (total - done))} left" if fresh and done < total else ""
+        self._last_shown = now
+        spent, new = now - self._started, done - self._first
+        left = f", {_duration(spent / new * (total - done))} left" if new and done < total else ""
         filled = WIDTH * done // total if total else WIDTH
         bar = f"[{'=' * filled}{' ' * (WIDTH - filled)}] " if terminal else ""
         end = "\n" if not terminal or done == total else ""

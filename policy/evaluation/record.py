@@ -1,7 +1,7 @@
-"""What a run is: the description that belongs to its results, so that runs are repeated and compared knowingly.
+"""Describe a run next to its results, so that runs can be repeated and compared.
 
-`run.json` is written before the first result. The same command finds it and goes on; a command with other arguments
-refuses to mix its results with these.
+`run.json` is written before the first result. The same command resumes the run. A command with other arguments refuses
+to mix its results with the existing ones.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ RESULTS, RUN, PROBLEMS, TIMES = "results.csv", "run.json", "problems.json", "tim
 
 
 def folder(name: str, description: Mapping[str, Any]) -> Path:
-    """A place for a run in the user's cache: the same one for the same description, another for any other."""
-    told = json.dumps(description, sort_keys=True).encode()
+    """Return a folder in the user's cache. Equal descriptions have the same folder, different ones have different
+    folders.
+    """
+    encoded = json.dumps(description, sort_keys=True).encode()
     cache = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
-    return cache / "eval" / f"{name}-{hashlib.sha256(told).hexdigest()[:12]}"
+    return cache / "eval" / f"{name}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 
 
 def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
-    """Make `out` the folder of a run; returns the rows it holds already.
+    """Create the folder of a run, or open an existing one, and return its rows.
 
-    Raises `EvaluationError` where it holds the results of another run.
+    Raises `EvaluationError` if it holds the results of another run or cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -49,12 +51,12 @@ def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
 
 
 def write_problems(out: Path, problems: Sequence[Problem]) -> None:
-    """Keep what could not be evaluated."""
+    """Store the items that could not be evaluated."""
     (out / PROBLEMS).write_text(json.dumps([asdict(problem) for problem in problems], indent=1) + "\n", "utf-8")
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """A hash of ids, contexts and truths: the same tasks, whatever file they came from."""
+    """Return a hash of the ids, contexts and truths, which does not depend on the file that the tasks come from."""
     digest = hashlib.sha256()
     for task in tasks:
         digest.update(
@@ -64,7 +66,7 @@ def fingerprint(tasks: Sequence[Task]) -> str:
 
 
 def describe_model(path: Path, info: ModelInfo) -> dict[str, Any]:
-    """Which model this is, beyond doubt."""
+    """Return the model's file name, SHA-256, layout, budgets, and whether it decides."""
     return {
         "file": path.name,
         "sha256": calibration.fingerprint(path),
@@ -75,7 +77,7 @@ def describe_model(path: Path, info: ModelInfo) -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """The machine, for whoever compares times."""
+    """Return a description of the machine, for comparing times."""
     import psutil
 
     return {
@@ -90,7 +92,7 @@ def device() -> dict[str, Any]:
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
-    """In which of their parts two descriptions differ."""
+    """Return the keys in which two descriptions differ."""
     return sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
 
 
@@ -103,16 +105,16 @@ def _processor() -> str:
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """What `run.json` of a run says; empty where there is none."""
+    """Return the content of a run's `run.json`, or an empty dictionary if there is none."""
     try:
-        told = json.loads((out / RUN).read_text("utf-8"))
+        description = json.loads((out / RUN).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def read_problems(out: Path) -> list[Problem]:
-    """What could not be evaluated in a run."""
+    """Return the items of a run that could not be evaluated."""
     try:
         return [Problem(**each) for each in json.loads((out / PROBLEMS).read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -120,15 +122,15 @@ def read_problems(out: Path) -> list[Problem]:
 
 
 def _claim(out: Path, description: Mapping[str, Any]) -> None:
-    """Write `run.json`, or make sure that the one that is there describes the same run."""
+    """Write `run.json`, or check that the existing one describes the same run. Raises `EvaluationError`."""
     wanted = json.loads(json.dumps({**description, "device": device()}))
-    there = read_run(out)
-    if there:
-        if differs := [name for name in differences(there, wanted) if name != "device"]:
+    existing = read_run(out)
+    if existing:
+        if differs := [name for name in differences(existing, wanted) if name != "device"]:
             raise EvaluationError(
-                f"{out} holds a run with another {', '.join(differs)}: name another --out, or delete that folder"
+                f"{out} holds a run with another {', '.join(differs)}: specify another --out, or delete that folder"
             )
         return
     if (out / RESULTS).exists():
-        raise EvaluationError(f"{out / RESULTS} has no {RUN} beside it: name another --out, or delete that folder")
+        raise EvaluationError(f"{out / RESULTS} has no {RUN} next to it: specify another --out, or delete that folder")
     (out / RUN).write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,8 +1,8 @@
-"""RepoEval (RepoCoder, EMNLP 2023), in the files that RepoCoder publishes: line, API and function completion.
+"""Read RepoEval (RepoCoder, EMNLP 2023) in the format that RepoCoder publishes: line, API and function completion.
 
-A row has the left context (`prompt`) and the truth; the right context is recovered from the repository's source, which
-must therefore be there. The place is taken from `line_no` (zero-based) or, in function rows, from `lineno`, the line of
-the signature, and is believed only if prompt and truth meet in the source there.
+A row has the left context (`prompt`) and the truth. The right context comes from the repository's source, which is
+therefore required. The position comes from `line_no` (zero-based) or, in function rows, from `lineno`, the line of the
+signature. It is used only if the prompt and the truth match the source there.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from . import sources
 from .jsonl import BadRow, rows, text_of
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-FUNCTION_REACH = 80  # lines from a signature to the body: parameters and the docstring stand between
-LINE_REACH = 1  # published files differ in whether they count lines from 0 or from 1
+FUNCTION_SEARCH_LINES = 80  # maximum lines from a signature to the body, over parameters and docstring
+LINE_SEARCH_LINES = 1  # some published files count lines from 0, others from 1
 
 
 def load(file: Path, repos: Path, kind: TaskKind | None = None) -> Data:
-    """The tasks of a RepoEval file with the repositories in `repos`; `kind` overrules the file's name.
+    """Read the tasks of a RepoEval file whose repositories are in `repos`. `kind` overrides the kind in the file's
+    name.
 
-    Raises `EvaluationError` where there is no file or no folder at all.
+    Raises `EvaluationError` if the file or the folder does not exist.
     """
     if not repos.is_dir():
-        raise EvaluationError(f"{repos} is not a folder: --repos names the folder with RepoEval's repositories")
+        raise EvaluationError(f"{repos} is not a folder: set --repos to the folder with RepoEval's repositories")
     problems: list[Problem] = []
     repositories: dict[str, Repository] = {}
     tasks: list[Task] = []
-    for item, row in rows(file, problems):
+    for location, row in rows(file, problems):
         try:
-            tasks.append(_task(row, item, repos, repositories, problems, kind or _kind_by_name(file)))
-        except BadRow as bad:
-            problems.append(Problem(bad.item or item, str(bad)))
+            tasks.append(_task(row, location, repos, repositories, problems, kind or _kind_by_name(file)))
+        except BadRow as error:
+            problems.append(Problem(error.item or location, str(error)))
     kept, doubles = unique(tasks)
     return Data(file.stem, tuple(kept), repositories, (*problems, *doubles))
 
@@ -64,26 +65,26 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
-    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # ours: several kinds in one file
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # our own files contain several kinds
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):
         raise BadRow("it has neither `line_no` nor `lineno`", name)
     prompt, truth = prompt.replace("\r\n", "\n"), truth.replace("\r\n", "\n")
-    end = _end_of_blank(source, prompt, truth, line, FUNCTION_REACH if function else LINE_REACH)
+    end = _end_of_blank(source, prompt, truth, line, FUNCTION_SEARCH_LINES if function else LINE_SEARCH_LINES)
     if end is None:
         raise BadRow(f"line {line} of {path} does not match the prompt and the truth", name)
     cursor = sources.cursor_in(repositories[repository], path, prompt, source[end:])
     return Task(name, "function" if function else kind or "line", repository, path, cursor, truth)
 
 
-def _end_of_blank(source: str, prompt: str, truth: str, line: int, reach: int) -> int | None:
-    """Offset behind the truth in the source, where it begins near `line` and the prompt ends before it."""
+def _end_of_blank(source: str, prompt: str, truth: str, line: int, search_lines: int) -> int | None:
+    """Return the offset of the truth's end in the source, or None if prompt and truth do not match near `line`."""
     lines = source.split("\n")
     last = next((row.strip() for row in reversed(prompt.split("\n")) if row.strip()), "")
     wanted = [row.rstrip() for row in truth.rstrip("\n").split("\n")]
-    within = prompt[prompt.rfind("\n") + 1 :]  # what stands left of the blank on its own line
-    for row in sorted(range(line - LINE_REACH, line + reach + 1), key=lambda row: abs(row - line)):
+    within = prompt[prompt.rfind("\n") + 1 :]  # text before the blank on the same line
+    for row in sorted(range(line - LINE_SEARCH_LINES, line + search_lines + 1), key=lambda row: abs(row - line)):
         if row < 0 or row + len(wanted) > len(lines):
             continue
         found = [each.rstrip() for each in lines[row : row + len(wanted)]]
@@ -96,6 +97,6 @@ def _end_of_blank(source: str, prompt: str, truth: str, line: int, reach: int) -
 
 
 def _kind_by_name(file: Path) -> TaskKind | None:
-    """`api_level_completion_….jsonl` and the like; rows of functions say so themselves."""
+    """Return the kind in a file name such as `api_level_completion_….jsonl`. Function rows state their kind."""
     kinds: tuple[TaskKind, ...] = ("line", "api", "function")
     return next((kind for kind in kinds if file.name.startswith(kind)), None)

@@ -1,7 +1,7 @@
-"""The report: first what was found, in sentences, then the tables and plots that it rests on.
+"""Write the report: first the findings in sentences, then the tables and plots.
 
-It is written once, as blocks, and set twice: Markdown for a repository, one HTML file without anything outside it for
-people. What the data cannot show is said as plainly as what they do.
+The report is composed once, as sections, and rendered twice: as Markdown and as one self-contained HTML file. The
+findings also state what the data cannot show.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import plots
-from .figures import Figures, Placed
+from . import plots, showing
+from .figures import Figures, PolicyFigures
+from .showing import ShownFigures
 from .statistics import Estimate
 from .table import Row
 from .task import Problem
 
 SHOWN_PROBLEMS = 50
-CERTAIN = 0.05
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, paragraphs, tables (caption, header, rows) and names of plots, in this order."""
+    """A heading, followed by paragraphs, tables (caption, header, rows) and plots by name."""
 
     title: str
     text: tuple[str, ...] = ()
@@ -36,11 +37,19 @@ class Section:
 
 
 def write(
-    out: Path, rows: Sequence[Row], figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem]
+    out: Path,
+    rows: Sequence[Row],
+    figures: Figures,
+    run: Mapping[str, Any],
+    problems: Sequence[Problem],
+    shown: ShownFigures | None = None,
 ) -> None:
-    """Write `report.html`, `report.md` and the plots into `out`."""
-    drawn = plots.all_plots(rows, figures)
+    """Write `report.html`, `report.md`, the plots, and the curve of what is shown as `shown.csv` into `out`."""
+    drawn = plots.all_plots(rows, figures, shown)
     sections = compose(figures, run, problems)
+    if shown:
+        sections.insert(4, _shown(shown))
+        (out / "shown.csv").write_text(showing.to_csv(shown), "utf-8")
     for name, (_, png) in drawn.items():
         (out / f"{name}.png").write_bytes(png)
     (out / "report.md").write_text(markdown(sections, drawn), "utf-8")
@@ -48,7 +57,7 @@ def write(
 
 
 def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem]) -> list[Section]:
-    """The blocks of the report."""
+    """Return the sections of the report."""
     sections = [
         Section(
             f"Evaluation: {run.get('data', 'unknown data')}",
@@ -58,29 +67,29 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
         ),
         Section(
             "Policies as they are served",
-            ("Each policy with its own threshold, in edit similarity against never retrieving.",),
-            (("All blanks", _HEADER, _placed(figures.served)),
-             *((f"{kind.capitalize()} blanks ({figures.kinds[kind]})", _HEADER, _placed(placed))
+            ("Each policy with its own threshold, compared in edit similarity with never retrieving.",),
+            (("All blanks", _HEADER, _policy_rows(figures.served)),
+             *((f"{kind.capitalize()} blanks ({figures.kinds[kind]})", _HEADER, _policy_rows(placed))
                for kind, placed in figures.by_kind.items())),
             ("threshold",),
         ),
         Section(
             "Policies at the same budget",
-            (f"Every policy retrieves in {figures.budget:.0%} of the requests, where its own score is highest, and is "
-             f"compared with {figures.primary}. The oracle knows the truth; `random` knows nothing.",),
-            (("", _HEADER, _placed(figures.equal)),),
+            (f"Every policy retrieves in {figures.budget:.0%} of the requests, those with its highest scores, and is "
+             f"compared with {figures.primary}. The oracle uses the truth; `random` uses no information.",),
+            (("", _HEADER, _policy_rows(figures.equal)),),
             ("budget",),
         ),
         Section(
             "The decision",
-            ("AUC: how often a blank that retrieval improves gets a higher score than one that it does not. "
-             "Half is chance.",),
+            ("AUC: how often a blank that retrieval improves has a higher score than one that it does not improve. "
+             "0.5 is chance.",),
             (("", ("signal", "AUC", "better than chance"),
               tuple((each.name, _estimate(each.auc, 3), "yes" if each.informative else "not shown")
                     for each in figures.signals)),
              ("", ("figure", "value"),
               (("calibration error, 10 bins", _estimate(figures.calibration_error, 3)),
-               ("threshold that trades best here", f"{figures.best.threshold:.2f} (edit similarity "
+               ("best threshold here", f"{figures.best.threshold:.2f} (edit similarity "
                 f"{figures.best.value:.2f}, {figures.best.share:.0%} retrieval)")))),
             ("abstention", "calibration"),
         ),
@@ -98,68 +107,107 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
         sections.insert(4, _typing(typing))
     if figures.tests[0] or figures.untested:
         count, without, with_ = figures.tests
-        said = f"Of {count} blanks."
+        note = f"Of {count} blanks."
         if figures.untested:
-            said += f" With {figures.untested} more the tests could not be run; `results.csv` says why."
+            note += f" The tests of {figures.untested} more could not run; `results.csv` has the reasons."
         rows = (("without retrieval", _estimate(without)), ("with retrieval", _estimate(with_)))
-        sections.append(Section("Unit tests", (said,), (("", ("branch", "% that pass"), rows),)))
+        sections.append(Section("Unit tests", (note,), (("", ("branch", "% that pass"), rows),)))
     if problems:
         listed = tuple((problem.item, problem.reason) for problem in problems[:SHOWN_PROBLEMS])
         more = len(problems) - len(listed)
-        text = (f"{len(problems)} items were not evaluated." + (f" The first {len(listed)}:" if more else ""),)
+        text = (f"{len(problems)} items were not evaluated." + (f" The first {len(listed)} are:" if more else ""),)
         sections.append(Section("Not evaluated", text, (("", ("item", "why"), listed),)))
     return sections
 
 
 def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
-    """What the figures say, in sentences; with what they do not say."""
+    """Return the findings in sentences, including what the figures do not show."""
     served = {placed.name: placed for placed in figures.served}
-    said = [
-        f"Retrieving always, instead of never, changes edit similarity by {_estimate(figures.gain, sign=True)} "
-        f"({_p(figures.gain_p)}). It helps in {figures.helped:.0%} of {figures.blanks} blanks, harms in "
-        f"{figures.harmed:.0%}, and leaves {figures.unchanged:.0%} exactly as they were."
+    sentences = [
+        f"Always retrieving changes edit similarity by {_estimate(figures.gain, sign=True)} compared with never "
+        f"({_p(figures.gain_p)}). It raises it in {figures.helped:.0%} of {figures.blanks} blanks, lowers it in "
+        f"{figures.harmed:.0%}, and does not change it in {figures.unchanged:.0%}."
     ]
     primary = next(each for each in figures.signals if each.name == figures.primary)
     own = next(placed for name, placed in served.items() if name.startswith(figures.primary))
     if figures.primary == "trial retrieval":
-        said.append(
-            "This model makes no decision of its own: it has no token for it. What is served in its place is trial "
-            "retrieval, by the similarity of the best chunk."
+        sentences.append(
+            "This model makes no decision of its own, because it has no token for it. The server uses trial retrieval "
+            "instead, which decides by the similarity of the best chunk."
         )
     if math.isnan(primary.auc.value):
-        said.append("Whether the decision is any good cannot be said: retrieval helped everywhere, or nowhere.")
+        sentences.append("The quality of the decision is unknown, because retrieval helped for all blanks or for none.")
     elif figures.constant:
-        said.append(
-            f"The decision says the same everywhere (AUC {primary.auc.value:.2f}): it carries no information. "
-            "A model like this has not learned to decide."
+        sentences.append(
+            f"The decision is the same for all blanks (AUC {primary.auc.value:.2f}), so it carries no information. "
+            "This model has not learned to decide."
         )
     elif not primary.informative:
-        said.append(
-            f"The decision is not shown to be better than chance: AUC {_estimate(primary.auc, 3)} includes a half."
+        sentences.append(
+            "The decision is not shown to be better than chance: the interval of its AUC, "
+            f"{_estimate(primary.auc, 3)}, includes 0.5."
         )
     else:
-        said.append(f"The decision ({primary.name}) foretells help with an AUC of {_estimate(primary.auc, 3)}.")
+        sentences.append(
+            f"The decision ({primary.name}) predicts that retrieval helps with an AUC of {_estimate(primary.auc, 3)}."
+        )
     always = served["always"]
-    said.append(
+    sentences.append(
         f"As served, {own.name} retrieves in {own.share:.0%} of requests and reaches an edit similarity of "
-        f"{_estimate(own.es)}, always retrieving {_estimate(always.es)}, the oracle {_estimate(served['oracle'].es)}."
+        f"{_estimate(own.es)}; always retrieving reaches {_estimate(always.es)}, "
+        f"the oracle {_estimate(served['oracle'].es)}."
     )
     random = next(placed for placed in figures.equal if placed.name == "random")
-    sure = random.p < CERTAIN and random.against.value < 0
-    said.append(
-        f"Where every policy retrieves in {figures.budget:.0%} of requests, {figures.primary} is "
-        + ("better than" if sure else "not shown to differ from" if random.p >= CERTAIN else "worse than")
+    is_better = random.p < SIGNIFICANCE and random.against.value < 0
+    sentences.append(
+        f"If every policy retrieves in {figures.budget:.0%} of requests, {figures.primary} is "
+        + ("better than" if is_better else "not shown to differ from" if random.p >= SIGNIFICANCE else "worse than")
         + f" retrieving at random, by {round(-random.against.value, 2) + 0.0:+.2f} ({_p(random.p)})."
     )
     if problems:
-        said.append(f"{len(problems)} items could not be evaluated; they are listed at the end.")
+        sentences.append(f"{len(problems)} items could not be evaluated. They are listed at the end.")
+    return sentences
+
+
+def shown_findings(shown: ShownFigures | None) -> list[str]:
+    """Return sentences about the figures of shown texts."""
+    said = []
+    for each in shown.levels if shown else ():
+        quiet = (
+            "" if math.isnan(each.quiet) else f" and nothing in {each.quiet:.0%} of the places where nothing belongs"
+        )
+        said.append(
+            f"`suggest: {each.name}` shows a text at {_share(each.shown)} of the blanks{quiet}. Of the shown texts, "
+            f"{_share(each.precision.value)} are right to the end of the line; they are {_share(each.found)} of all "
+            "right texts."
+        )
     return said
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
+
+
+def _shown(shown: ShownFigures) -> Section:
+    header = ("suggest", "shown", "right to the line's end", "of the right ones", "characters kept",
+              "break the syntax", "quiet places left alone")  # fmt: skip
+    rows = tuple(
+        (each.name, _share(each.shown), _estimate(each.precision), _share(each.found), _share(each.kept),
+         str(each.breaks), _share(each.quiet))
+        for each in shown.levels
+    )  # fmt: skip
+    by = "the model's estimate that it is kept" if shown.estimated else "the mean probability of its tokens"
+    text = (
+        f"What an editor would show at {shown.places - shown.quiet_places} blanks, and at {shown.quiet_places} places "
+        f"where nothing belongs. The curve shows texts in the order of {by}; `shown.csv` has its points.",
+    )
+    return Section("What is shown", text, (("", header, rows),), ("shown",) if shown.curve else ())
 
 
 _HEADER = ("policy", "retrieves", "EM", "ES", "F1", "difference in ES", "p", "abstentions right")
 
 
-def _placed(placed: Sequence[Placed]) -> tuple[tuple[str, ...], ...]:
+def _policy_rows(placed: Sequence[PolicyFigures]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             each.name,
@@ -187,9 +235,9 @@ def _latency(figures: Figures) -> Section:
     )
     header = ("policy", "retrieves", "decision", "retrieval", "generation", "p50", "p95", "faster than always")
     text = (
-        f"Milliseconds, {figures.times[0].requests} requests a policy through the completer that serves editors, each "
-        "with an empty cache; stages are means. Retrieval runs beside the decision. `generation` has the reading of "
-        "what the decision had not read yet.",
+        f"Milliseconds for {figures.times[0].requests} requests per policy through the completer that serves editors, "
+        "each with an empty cache. Stages are means. Retrieval runs in parallel with the decision. `generation` has "
+        "the evaluation of the prompt tokens that the decision did not evaluate.",
     )
     return Section("Latency", text, (("", header, rows),))
 
@@ -199,7 +247,7 @@ def _typing(typing: Mapping[str, Mapping[str, float]]) -> Section:
         (name, f"{each['per_request']:.2f}", f"{each['accepted']:.0%}", f"{each['shown']:.0%}")
         for name, each in typing.items()
     )
-    header = ("policy", "characters accepted a request", "of what was wanted", "requests with a suggestion")
+    header = ("policy", "characters accepted per request", "share of the truth", "requests with a suggestion")
     return Section("A simulated typist", (), (("", header, rows),))
 
 
@@ -237,11 +285,11 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-# -- setting ----------------------------------------------------------------------------------------------------------
+# -- rendering --------------------------------------------------------------------------------------------------------
 
 
 def markdown(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) -> str:
-    """The report as Markdown; plots are files beside it."""
+    """Render the report as Markdown. Plots are separate files."""
     lines: list[str] = []
     for level, section in enumerate(sections):
         lines += [f"{'#' if level == 0 else '##'} {section.title}", ""]
@@ -260,15 +308,15 @@ def markdown(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]
 
 
 def page(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) -> str:
-    """The report as one HTML file, plots and style inside."""
+    """Render the report as one HTML file that contains its plots and style."""
     body: list[str] = []
     for level, section in enumerate(sections):
         tag = "h1" if level == 0 else "h2"
         body.append(f"<{tag}>{html.escape(section.title)}</{tag}>")
         if level == 0:
-            body.append("<ul class=findings>" + "".join(f"<li>{_marked(text)}" for text in section.text) + "</ul>")
+            body.append("<ul class=findings>" + "".join(f"<li>{_code_spans(text)}" for text in section.text) + "</ul>")
         else:
-            body += [f"<p>{_marked(text)}</p>" for text in section.text]
+            body += [f"<p>{_code_spans(text)}</p>" for text in section.text]
         for caption, header, rows in section.tables:
             title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
             head = "".join(f"<th>{html.escape(cell)}" for cell in header) if any(header) else ""
@@ -281,8 +329,8 @@ def page(sections: Sequence[Section], drawn: Mapping[str, tuple[str, bytes]]) ->
     return _PAGE.replace("TITLE", html.escape(sections[0].title)).replace("BODY", "\n".join(body))
 
 
-def _marked(text: str) -> str:
-    """`name` as HTML's `<code>`; everything else as it is."""
+def _code_spans(text: str) -> str:
+    """Escape a text for HTML and render `name` as `<code>`."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 

@@ -1,7 +1,8 @@
-"""Blanks drawn from any folder of repositories as RepoEval was drawn, so that figures do not hang on one old dataset.
+"""Draw blanks from any folder of repositories with RepoEval's method, so that figures do not depend on one old data
+set.
 
-Line, cursor, chunk and function blanks are drawn by the code that draws them for training. API blanks are RepoEval's
-second task: a statement that calls what another file of the repository defines.
+The code that draws training blanks also draws line, cursor, chunk and function blanks here. API blanks are RepoEval's
+second task: a statement that calls something that another file of the repository defines.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from indexer.languages import language_of
 from policy.training import blanks
 
 from . import sources
+from .quiet import quiet_spans
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-LONGEST_CALL = 8  # lines
+MAX_CALL_LINES = 8
 _CALL = re.compile(r"(?<![\w.])(?:\w+\.)*(\w{3,})\(")
 _DEFINITION = re.compile(r"\s*(?:async\s+|export\s+|public\s+|private\s+|static\s+)*(?:def|fn|func|function|class)\b")
 _TESTS = re.compile(r"(^|/)(tests?|testing|__tests__|spec)(/|$)|(^|/)(test_|conftest)|[._]test\.|_test\.|\.spec\.")
 
 
 def load(repos: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int = 0) -> Data:
-    """About `wanted` blanks, the same number of each kind and repository as far as there are.
+    """Draw about `wanted` blanks from a folder of repositories, equally by kind and repository as far as possible.
 
-    `repos` is a folder of repositories. Raises `EvaluationError` where no blank can be drawn.
+    Raises `EvaluationError` if no blank can be drawn.
     """
     if not repos.is_dir():
         raise EvaluationError(f"{repos} is not a folder")
@@ -37,13 +39,13 @@ def load(repos: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int 
         found[folder.name], more = sources.load(folder)
         problems.extend(more)
         if not found[folder.name].files:
-            problems.append(Problem(folder.name, "no source file in it that could be read"))
+            problems.append(Problem(folder.name, "no readable source file in it"))
             del found[folder.name]
     return _drawn(f"resample {repos.name}", found, problems, wanted, kinds, seed)
 
 
 def workspace(folder: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int = 0) -> Data:
-    """The same of one repository: the user's own."""
+    """Draw blanks from one repository, the user's own. Raises `EvaluationError` if no blank can be drawn."""
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not a folder")
     repository, problems = sources.load(folder)
@@ -74,34 +76,38 @@ def _drawn(
 
 
 def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind], seed: int) -> list[Task]:
-    """Up to `each` blanks of every kind of one repository; tests are no targets, but may be retrieved."""
+    """Draw up to `each` blanks of every kind from one repository. Test files have no blanks but can be retrieved."""
     files = {path: text for path, text in repository.files.items() if not _TESTS.search(path)}
     if not files:
         return []
     rng = random.Random(f"{seed} {name}")
-    # Drawing is by shares of a total; ask for enough that the smallest share covers `each`, then take as many.
+    # `draw_spans` splits a total by shares. Draw enough that the smallest share covers `each`, then keep `each`.
     total = round(each / min(blanks.SHARES.values()))
     spans: list[tuple[str, TaskKind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
     if "api" in kinds:
         spans += api_spans(files, repository.files, each, rng)
+    if "quiet" in kinds:
+        spans += quiet_spans(files, each, random.Random(f"{seed} {name} quiet"))
     rng.shuffle(spans)
     tasks: list[Task] = []
     for kind in kinds:
-        chosen = [span for span in spans if span[1] == kind and span[4] > span[3]][:each]
+        chosen = [span for span in spans if span[1] == kind and (span[4] > span[3] or kind == "quiet")][:each]
         for path, _, variant, start, end in sorted(chosen):
             text = files[path]
             cursor = sources.cursor_in(repository, path, text[:start], text[end:])
             task_id = f"{name}/{path}:{start}-{end}"
             tasks.append(Task(task_id, kind, name, path, cursor, text[start:end], variant))
-    # The same span can be drawn as two kinds: it counts as the first.
+    # The same span can be drawn as two kinds. Keep the first.
     return list({task.id: task for task in reversed(tasks)}.values())[::-1]
 
 
 def api_spans(
-    files: Mapping[str, str], every: Mapping[str, str], wanted: int, rng: random.Random
+    files: Mapping[str, str], all_files: Mapping[str, str], wanted: int, rng: random.Random
 ) -> list[tuple[str, TaskKind, str, int, int]]:
-    """Statements that call a function or class defined in another file, cut from their first word to their end."""
-    defined = _definitions(every)
+    """Return statements that call a function or class of another file, from their first word to the end of the call's
+    line.
+    """
+    defined = _definitions(all_files)
     paths = list(files)
     rng.shuffle(paths)
     spans: list[tuple[str, TaskKind, str, int, int]] = []
@@ -125,24 +131,24 @@ def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tu
         if _DEFINITION.match(first) or first.lstrip().startswith(("#", "//", "*", '"', "'", "@", "import ", "from ")):
             continue
         end = _end_of_call(text, match.end())
-        if end is not None and text.count("\n", line, end) < LONGEST_CALL:
+        if end is not None and text.count("\n", line, end) < MAX_CALL_LINES:
             last = end
             yield path, "api", match[1], line + len(first) - len(first.lstrip()), end
 
 
 def _end_of_call(text: str, at: int) -> int | None:
-    """The end of the line on which the bracket that was opened just before `at` is closed."""
+    """Return the end of the line that closes the bracket opened just before `at`, or None if it is too far away."""
     depth = 1
-    for place in range(at, min(len(text), at + 1200)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
+    for position in range(at, min(len(text), at + 1200)):
+        depth += (text[position] in "([{") - (text[position] in ")]}")
         if depth == 0:
-            end = text.find("\n", place)
+            end = text.find("\n", position)
             return len(text) if end < 0 else end
     return None
 
 
 def _definitions(files: Mapping[str, str]) -> dict[str, set[str]]:
-    """(file ending, name) → files that define it; a name that many files define says nothing and is left out."""
+    """Map "(file ending) (name)" to the files that define it. Names that more than three files define are left out."""
     found: dict[str, set[str]] = {}
     for path, text in files.items():
         suffix = PurePosixPath(path).suffix

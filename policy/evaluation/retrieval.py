@@ -1,4 +1,4 @@
-"""What is retrieved for a task: the index's own search over the task's repository, timed."""
+"""Retrieve for a task with the index's own search over the task's repository, and measure the time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Style = Literal["structure", "window"]
 
 
 class Retrieval:
-    """Searches the repositories of a data set, indexed the first time each is needed.
+    """Search the repositories of a data set. Each repository is indexed when it is first needed.
 
-    `retriever` ranks (the server: "proximity"; the paper: "jaccard"). `style` "structure" is the server's. "window" is
-    the paper's: overlapping windows of 20 lines (50 for functions), and of each hit the chunk that follows it (fragment
-    alignment, section 3.3).
+    `retriever` selects the ranking (the server uses "proximity", the paper "jaccard"). `style` "structure" is the
+    server's chunking. "window" is the paper's: overlapping windows of 20 lines (50 for functions), and the chunk that
+    follows each hit instead of the hit (fragment alignment, section 3.3).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Retrieval:
         self._snapshots: dict[tuple[str, int], Snapshot] = {}
 
     def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
-        """The hits for a task, best first, and the milliseconds it took (indexing not included)."""
+        """Return the hits for a task, best first, and the milliseconds of the search without indexing."""
         if task.given is not None:
             lines = words(last_lines(task.cursor.prefix, self._lines(task)))
             return tuple(Hit(chunk, jaccard(words(chunk.text), lines)) for chunk in task.given[: self._chunks]), 0.0
@@ -51,7 +51,7 @@ class Retrieval:
         return hits, (time.perf_counter() - started) * 1e3
 
     def snapshot(self, task: Task) -> Snapshot:
-        """The index that belongs to a task."""
+        """Return the index of a task's repository."""
         lines = self._lines(task)
         key = (task.repository, lines)
         if key not in self._snapshots:
@@ -66,5 +66,5 @@ class Retrieval:
         return self._snapshots[key]
 
     def _lines(self, task: Task) -> int:
-        """How many lines before the cursor are the query, and make a window."""
+        """Return the number of lines of a query, which is also the size of a window."""
         return 50 if self._style == "window" and task.kind == "function" else 20

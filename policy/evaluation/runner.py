@@ -1,7 +1,7 @@
-"""Completing every task twice, many side by side, each result on disk as soon as it is there.
+"""Complete every task on both branches, many concurrently, and write each result as soon as it is known.
 
-The two branches of a blank stand next to each other: they share what their prompts have in common, and every token
-that is decoded is decoded for all sequences at once.
+The two branches of a blank are adjacent, so that they share the common part of their prompts. Each decoded token batch
+contains one token of every sequence.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from policy.gating.evidence import evidence
 from . import record, table
 from .cutting import cut, stop_for
 from .retrieval import Retrieval
+from .shown import shown_of
 from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
 
-GROUP = 48  # most blanks that an engine is given at a time, with what was retrieved for them
+GROUP = 48  # maximum blanks per call of an engine, with their retrieved chunks
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Who writes, and who decides where that is another model: a larger generator with Repoformer as its policy.
+    """The models of a run: the generators, and a separate model that decides, if there is one.
 
-    Several generators, all of the same model, share the blanks.
+    All generators have the same model and share the blanks.
     """
 
     generators: tuple[Supervisor, ...]
     policy: Supervisor | None = None
 
     async def close(self) -> None:
-        """End all."""
+        """Stop all engines."""
         every = [*self.generators, *([self.policy] if self.policy else [])]
         await asyncio.gather(*(each.close() for each in every))
 
@@ -59,34 +60,34 @@ async def run(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Evaluate what `out` does not hold yet; returns all rows in the order of the tasks.
+    """Evaluate the tasks that `out` does not contain yet. Return all rows in the order of the tasks.
 
-    Asks `stopped` between batches. Raises `EvaluationError` where `out` belongs to another run, `ModelError` and
-    `EngineUnavailable` where there is no model to evaluate. A task that the engine fails on becomes a problem.
+    `stopped` is checked after each task. Raises `EvaluationError` if `out` belongs to another run, `ModelError` or
+    `EngineUnavailable` if there is no model to evaluate. A task on which the engine fails becomes a problem.
     """
     done = {row.id: row for row in record.begin(out, description)}
     problems = list(data.problems)
     todo = [task for task in data.tasks if task.id not in done]
-    left = len(todo)
-    progress(len(data.tasks) - left, len(data.tasks))
-    size = min(GROUP, -(-left // len(models.generators)) or 1)
-    groups = iter([todo[start : start + size] for start in range(0, left, size)])
+    remaining = len(todo)
+    progress(len(data.tasks) - remaining, len(data.tasks))
+    size = min(GROUP, -(-remaining // len(models.generators)) or 1)
+    groups = iter([todo[start : start + size] for start in range(0, remaining, size)])
     with (out / record.RESULTS).open("a", encoding="utf-8") as file:
 
         async def work(generator: Supervisor) -> None:
-            nonlocal left
+            nonlocal remaining
             for group in groups:
                 rows = _rows(group, models.policy, generator, retrieval, tokens)
                 async with contextlib.aclosing(rows):
                     while not stopped() and (row := await anext(rows, None)):
-                        left -= 1
+                        remaining -= 1
                         if isinstance(row, Problem):
                             problems.append(row)
                         else:
                             done[row.id] = row
                             file.write(table.to_line(row))
                             file.flush()
-                        progress(len(data.tasks) - left, len(data.tasks))
+                        progress(len(data.tasks) - remaining, len(data.tasks))
 
         await asyncio.gather(*map(work, models.generators))
     record.write_problems(out, problems)
@@ -96,22 +97,22 @@ async def run(
 async def _rows(
     group: Sequence[Task], policy: Supervisor | None, generator: Supervisor, retrieval: Retrieval, tokens: int
 ) -> AsyncGenerator[Row | Problem]:
-    """A row for each task, as they end, or what went wrong with it: what a failure leaves over is tried one by one."""
+    """Yield a row or a problem per finished task. If the engine fails, retry the remaining tasks one by one."""
     found = {task.id: retrieval.find(task) for task in group}
-    left = {task.id: task for task in group}
+    remaining = {task.id: task for task in group}
     try:
-        async for task, plain, rich in _pairs(group, found, generator, tokens):
+        async for task, plain, retrieved in _pairs(group, found, generator, tokens):
             reading = await (await policy.engine()).read("policy", task.cursor) if policy else plain.reading
             assert reading is not None
-            del left[task.id]
-            yield _row(task, *found[task.id], reading, plain, rich)
+            del remaining[task.id]
+            yield _make_row(task, *found[task.id], reading, plain, retrieved)
     except ModelError:
         raise
     except RepoformerError as error:
         if len(group) == 1:
             yield Problem(group[0].id, f"the engine failed: {error}")
             return
-    for task in left.values():
+    for task in remaining.values():
         async for row in _rows([task], policy, generator, retrieval, tokens):
             yield row
 
@@ -119,32 +120,35 @@ async def _rows(
 async def _pairs(
     group: Sequence[Task], found: Mapping[str, tuple[tuple[Hit, ...], float]], generator: Supervisor, tokens: int
 ) -> AsyncGenerator[tuple[Task, Tried, Tried]]:
-    """Both completions of each task; the same one twice where nothing was retrieved."""
+    """Yield each task with its completion without and with context. Both are the same if nothing was retrieved."""
     trials: list[Trial] = []
-    owners: list[Task] = []
+    tasks: list[Task] = []
     for task in group:
         stop = stop_for(task, tokens)
         hits, _ = found[task.id]
         branches = [None, [hit.chunk for hit in hits]] if hits else [None]
         trials += [Trial(task.cursor, chunks, stop, task.truth) for chunks in branches]
-        owners += [task] * len(branches)
+        tasks += [task] * len(branches)
     ended: dict[str, dict[bool, Tried]] = {}
     engine = await generator.engine()
     async with contextlib.aclosing(engine.try_all(trials)) as tries:
         async for number, tried in tries:
-            task = owners[number]
-            mine = ended.setdefault(task.id, {})
-            mine[trials[number].chunks is not None] = tried
-            if len(mine) == 1 + bool(found[task.id][0]):
-                yield task, mine[False], mine.get(True, mine[False])
+            task = tasks[number]
+            branches_done = ended.setdefault(task.id, {})
+            branches_done[trials[number].chunks is not None] = tried
+            if len(branches_done) == 1 + bool(found[task.id][0]):
+                yield task, branches_done[False], branches_done.get(True, branches_done[False])
 
 
-def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading, plain: Tried, rich: Tried) -> Row:
-    without, with_ = cut(plain.completed.text, task), cut(rich.completed.text, task)
+def _make_row(
+    task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading, plain: Tried, retrieved: Tried
+) -> Row:
+    without, with_ = cut(plain.completed.text, task), cut(retrieved.completed.text, task)
     before, after = score(without, task.truth, task.path), score(with_, task.truth, task.path)
     surprises = plain.completed.surprises
-    first = plain.reading  # of whoever writes, where another model decides
+    first = plain.reading  # of the generator, even if another model decides
     assert first is not None
+    used = [hits[chunk.index] for chunk in retrieved.prompt.chunks] if hits else ()
     found = evidence(task.cursor, hits)
     return Row(
         id=task.id,
@@ -172,14 +176,16 @@ def _row(task: Task, hits: Sequence[Hit], milliseconds: float, reading: Reading,
         overlap=found.overlap,
         scope=Shaper(task.cursor).scope,
         nll_without=plain.truth.nats if plain.truth else None,
-        nll_with=rich.truth.nats if rich.truth else None,
+        nll_with=retrieved.truth.nats if retrieved.truth else None,
         truth_tokens=plain.truth.tokens if plain.truth else None,
+        shown_without=shown_of(task, plain.completed, ()),
+        shown_with=shown_of(task, retrieved.completed, used),
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
-        chunks=len(rich.prompt.chunks) if hits else 0,
+        chunks=len(retrieved.prompt.chunks) if hits else 0,
         prompt_tokens=plain.prompt.prompt_tokens,
-        context_tokens=rich.prompt.context_tokens,
+        context_tokens=retrieved.prompt.context_tokens,
         tokens_without=plain.completed.tokens,
-        tokens_with=rich.completed.tokens,
+        tokens_with=retrieved.completed.tokens,
         retrieval_ms=milliseconds,
     )

@@ -1,4 +1,4 @@
-"""How near a completion is to the truth: exact match, edit similarity, identifier F1.
+"""Compare a completion with the truth: exact match, edit similarity, identifier F1.
 
 The definitions are the paper's (section 5.1). Texts are normalised first as RepoCoder does: lines are stripped and
 blank lines are removed. A wrong indentation therefore does not lower a score, and the figures can be compared with the
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`em` 0 or 1; `es` and `f1` (of identifiers) in 0–100."""
+    """`em` is 0 or 1. `es` and `f1` (of identifiers) are in 0–100."""
 
     em: int
     es: float
@@ -29,18 +29,18 @@ class Score:
 
 
 def score(predicted: str, truth: str, path: str = "") -> Score:
-    """Compare a post-processed prediction with the truth; `path` tells the language."""
+    """Compare a cut prediction with the truth. The ending of `path` selects the language."""
     left, right = canonical(predicted), canonical(truth)
     return Score(int(left == right), edit_similarity(left, right), identifier_f1(predicted, truth, path))
 
 
 def canonical(text: str) -> str:
-    """The stripped lines of `text` that are not blank (RepoCoder's `compute_EM`, `compute_ES`)."""
+    """Return the stripped non-blank lines of `text` (RepoCoder's `compute_EM`, `compute_ES`)."""
     return "\n".join(line for line in map(str.strip, text.splitlines()) if line)
 
 
 def edit_similarity(predicted: str, truth: str) -> float:
-    """ES = 1 − Levenshtein / the longer length, times 100; two empty texts are equal.
+    """Return 100 × (1 − Levenshtein distance / the greater length). Two empty texts have 100.
 
     The distance is in characters: insertions, deletions and substitutions, each of cost 1.
     """
@@ -48,7 +48,7 @@ def edit_similarity(predicted: str, truth: str) -> float:
 
 
 def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
-    """F1 of the identifiers as multisets, in 0–100 (CrossCodeEval, section 3.3); without any on both sides, 100."""
+    """Return the F1 of the identifiers as multisets in 0–100 (CrossCodeEval, section 3.3), 100 if both have none."""
     mine, theirs = identifiers(predicted, path), identifiers(truth, path)
     if not mine and not theirs:
         return 100.0
@@ -58,9 +58,9 @@ def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
 
 @lru_cache(maxsize=4096)
 def identifiers(text: str, path: str = "") -> Counter[str]:
-    """Names in `text`: leaves of its syntax tree that are identifiers, without a grammar all words.
+    """Count the names in `text`: identifier leaves of its syntax tree, or all words if the language has no grammar.
 
-    A fragment need not parse: tree-sitter still finds the leaves. Words in strings and comments are none.
+    A fragment does not have to parse: tree-sitter still finds the leaves. Words in strings and comments do not count.
     """
     language = language_of(path)
     parser = parser_for(language.id) if language else None

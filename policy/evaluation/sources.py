@@ -1,7 +1,6 @@
-"""Repositories as evaluation reads them: the files that the index would take, by the index's own rules.
+"""Read repositories with the index's own rules: the files that the index would contain.
 
-The same rules decide what a user's editor retrieves from; what a figure says about a folder is then what the server
-would do there.
+An editor's server uses the same rules, so figures about a folder describe what the server would do there.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .task import Problem, Repository
 
 
 def load(folder: Path) -> tuple[Repository, list[Problem]]:
-    """The sources in a folder, read as the index reads them. A file that cannot be read is a problem."""
+    """Read the sources in a folder as the index does. A file that cannot be read becomes a problem."""
     settings = IndexSettings()
     problems: list[Problem] = []
     files: dict[str, str] = {}
@@ -38,11 +37,11 @@ def load(folder: Path) -> tuple[Repository, list[Problem]]:
 
 
 def folders(parent: Path) -> Iterator[Path]:
-    """The repositories in a folder of repositories, by name."""
+    """Return the repositories in a folder of repositories, by name."""
     return (path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
 def cursor_in(repository: Repository, path: str, prefix: str, suffix: str) -> Cursor:
-    """A cursor in a file of a repository."""
+    """Create a cursor in a file of a repository."""
     language = language_of(path)
     return Cursor(str(Path(repository.root, path)), prefix, suffix, language.id if language else "")

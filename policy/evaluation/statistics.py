@@ -1,8 +1,7 @@
-"""Is a figure more than luck: intervals, paired tests, and what a score is worth as a decision.
+"""Intervals, paired tests, and the quality of a score as a decision.
 
-Everything is by blank and by resampling, which assumes nothing of how edit similarity is distributed (it is anything
-but normal: mostly the difference is exactly zero). Seeds are fixed, so a report repeated from the same file is the
-same report.
+All statistics resample blanks, which assumes nothing about the distribution of edit similarity. (It is far from normal:
+most differences are exactly zero.) Seeds are fixed, so the same file always gives the same report.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
-_BLOCK = 2_000_000  # cells of one resampling matrix at a time
+_BLOCK = 2_000_000  # maximum cells of one resampling matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and the 95% interval around it; NaN where the data cannot tell."""
+    """A figure with its 95% interval. NaN if the data do not determine it."""
 
     value: float
     low: float
@@ -33,14 +32,14 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-NOTHING = Estimate(math.nan, math.nan, math.nan)
+UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 
 
 def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
-    """The mean with its percentile bootstrap interval."""
+    """Return the mean with its percentile bootstrap interval."""
     array = np.asarray(values, float)
     if not len(array):
-        return NOTHING
+        return UNDEFINED
     means = np.concatenate([array[rows].mean(axis=1) for rows in _resamples(len(array), seed)])
     return Estimate(float(array.mean()), *_interval(means))
 
@@ -48,18 +47,18 @@ def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
 def bootstrap(
     figure: Callable[[NDArray[np.intp]], float], count: int, *, seed: int = 0, resamples: int = 400
 ) -> Estimate:
-    """Any figure of `count` blanks, given as a function of their row numbers; undefined resamples are left out."""
+    """Estimate any figure of `count` blanks, given as a function of row numbers. Resamples with a NaN are left out."""
     if not count:
-        return NOTHING
+        return UNDEFINED
     values = [figure(rows) for block in _resamples(count, seed, resamples) for rows in block]
     defined = np.array([value for value in values if not math.isnan(value)])
-    return Estimate(figure(np.arange(count)), *_interval(defined)) if len(defined) else NOTHING
+    return Estimate(figure(np.arange(count)), *_interval(defined)) if len(defined) else UNDEFINED
 
 
 def paired_p(differences: ArrayLike, *, seed: int = 0, resamples: int = 10_000) -> float:
-    """Two-sided p of a mean difference of zero, by flipping signs at random (exact in the limit).
+    """Return the two-sided p-value of a mean difference of zero, by random sign flips (exact for up to 12 differences).
 
-    Pairs that do not differ say nothing about the sign and are left out, as in a sign test.
+    Pairs without a difference contain no information about the sign and are left out, as in a sign test.
     """
     array = np.asarray(differences, float)
     array = array[array != 0]
@@ -80,9 +79,9 @@ def paired_p(differences: ArrayLike, *, seed: int = 0, resamples: int = 10_000) 
 
 
 def auc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Area under the ROC curve: how often a positive scores higher than a negative, ties counted half.
+    """Return the area under the ROC curve: how often a positive scores higher than a negative. Ties count half.
 
-    NaN where one class is absent.
+    NaN if one class is absent.
     """
     values, labels = np.asarray(scores, float), np.asarray(positive, bool)
     below = np.sort(values[~labels])
@@ -95,7 +94,7 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Blanks whose probabilities lie in one interval: how many, the mean probability, the observed rate."""
+    """Blanks whose probabilities lie in one interval: their number, mean probability, and observed rate."""
 
     count: int
     predicted: float
@@ -103,7 +102,7 @@ class Bin:
 
 
 def calibration(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> list[Bin]:
-    """Non-empty bins of equal width over [0, 1]; a value on a border belongs to the bin below it."""
+    """Return the non-empty bins of equal width over [0, 1]. A value on a border belongs to the lower bin."""
     p, labels = np.asarray(probabilities, float), np.asarray(positive, float)
     borders = np.linspace(0, 1, bins + 1)[1:-1]
     places = np.searchsorted(borders, p, "left")
@@ -114,14 +113,14 @@ def calibration(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -
 
 
 def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: the bins' gaps between prediction and observation, weighted by their counts."""
+    """Return the expected calibration error: the gaps of prediction and observation per bin, weighted by count."""
     found = calibration(probabilities, positive, bins)
     total = sum(each.count for each in found)
     return sum(each.count * abs(each.predicted - each.observed) for each in found) / total if total else math.nan
 
 
 def quantile(values: ArrayLike, share: float) -> float:
-    """The value that a share of `values` does not exceed; NaN of none."""
+    """Return the `share` quantile of `values`, or NaN if there are none."""
     array = np.asarray(values, float)
     return float(np.quantile(array, share)) if len(array) else math.nan
 

@@ -1,7 +1,7 @@
-"""The results: a line of CSV a blank, written as soon as it is known, readable by anything.
+"""The results of a run: a CSV file with one line per blank, written as soon as the blank is done.
 
-Texts are JSON strings inside their cells, so that a blank is one line whatever it holds: two runs can be compared with
-`diff`, and a run that was killed loses at most the line it was writing.
+Texts are JSON strings in their cells, so that every blank is one line: two runs can be compared with `diff`, and a
+killed run loses at most its last line.
 """
 
 from __future__ import annotations
@@ -18,31 +18,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known, Scope
+from policy.gating.gate import Gate, GateInputs, Scope
 
+from . import shown
+from .shown import Shown
 from .task import EvaluationError
 
-# What a row's tests say: that they pass, or (at the beginning of it) that they could not be run.
+# The outcome of a row's tests: they pass, or (as a prefix) they could not run.
 PASS, NOT_RUN = "pass", "not run"
-HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # least fall of the cost of the truth that counts as help
+HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # smallest decrease in the truth's nats that counts as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
+_SHOWN = frozenset({"shown_without", "shown_with"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What happened at one blank, without and with cross-file context.
+    """The results at one blank, without and with cross-file context.
 
-    `without` and `with_` are the completions as scored; `es_*`, `f1_*` in 0–100. What is known when the decision is
-    due: `p_cc`, P(`<cc>`) as the softmax has it (None for a model that makes no decision); `first_p`, the top
-    probability, and `first_entropy` (nats) of the first token generated without context; what retrieval says of itself
-    (`policy.gating.evidence`): `score` and `second`, the greatest similarities of a chunk, `names`, how many names of
-    the cursor's lines the chunks define, and `overlap`, which share of what stands just before the cursor they hold;
-    `scope`, "line" or "block", as a request there is served. Known afterwards: `surprise` is the mean -ln P (nats) of
-    the tokens generated without context, `worst` the largest; `nll_without` and `nll_with` what the `truth_tokens`
-    tokens of the truth cost (nats, the ending token included). Counts are of tokens. `tests_*` are "" where no tests
-    were asked for, else "pass" or why not; "not run: …" where they could not be run.
+    `without` and `with_` are the completions as scored. `es_*` and `f1_*` are in 0–100, counts are in tokens.
 
-    What has a default may be missing in files of earlier versions, and is None then.
+    Known at decision time: `p_cc` is P(`<cc>`) of the softmax (None for a model that does not decide). `first_p` and
+    `first_entropy` (nats) are the top probability and the entropy of the first token generated without context. `score`
+    and `second` are the greatest similarities of a chunk, `names` is the number of names in the cursor's lines that the
+    chunks define, and `overlap` the share of the text just before the cursor that they contain
+    (`policy.gating.evidence`). `scope` is "line" or "block", as a request at the blank would be served.
+
+    Known afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest.
+    `nll_without` and `nll_with` are the nats of the truth's `truth_tokens` tokens, the end token included. `tests_*`
+    are "" without tests, else "pass" or the reason of the failure; "not run: …" means that the tests could not run.
+
+    A column with a default may be missing in files of earlier versions and is then None.
     """
 
     id: str
@@ -80,19 +85,26 @@ class Row:
     nll_without: float | None = None
     nll_with: float | None = None
     truth_tokens: int | None = None
+    shown_without: Shown | None = None  # what an editor would show
+    shown_with: Shown | None = None
     tests_without: str = ""
     tests_with: str = ""
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing is to be suggested there. Only what is shown counts; similarity says nothing."""
+        return self.kind == "quiet"
+
+    @property
     def gain(self) -> float:
-        """What retrieval adds, in edit similarity."""
+        """The gain in edit similarity from retrieval, in points."""
         return self.es_with - self.es_without
 
     @property
     def helped(self) -> bool | None:
-        """Whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`; None where that is not known.
+        """Whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`, or None if that is unknown.
 
-        Edit similarity rises by luck in every fifth blank; what the truth costs does not.
+        Edit similarity rises by chance in a fifth of the blanks. The likelihood of the truth does not.
         """
         if self.nll_without is None or self.nll_with is None:
             return None
@@ -100,21 +112,21 @@ class Row:
 
     @property
     def tested(self) -> bool:
-        """Whether the tests were run with both completions."""
-        return all(said and not said.startswith(NOT_RUN) for said in (self.tests_without, self.tests_with))
+        """Whether the tests ran with both completions."""
+        return all(outcome and not outcome.startswith(NOT_RUN) for outcome in (self.tests_without, self.tests_with))
 
     @property
     def scale(self) -> Scope:
-        """Which threshold belongs to it, as it would be served (by its kind where `scope` is not known)."""
+        """The threshold that applies to the blank: by `scope`, or by its kind if `scope` is unknown."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 
     @property
-    def known(self) -> Known:
-        """What a gate could look at."""
+    def known(self) -> GateInputs:
+        """The features that a gate can use."""
         found = None
         if self.second is not None and self.names is not None and self.overlap is not None:
             found = Evidence(self.score, self.second, self.names, self.overlap)
-        return Known(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
+        return GateInputs(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
 
 
 COLUMNS = tuple(field.name.rstrip("_") for field in fields(Row))
@@ -122,7 +134,7 @@ _NEEDED = {column for column, field in zip(COLUMNS, fields(Row), strict=True) if
 
 
 def to_line(row: Row) -> str:
-    """One line of CSV, with its end."""
+    """Format a row as one line of CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(
         [_cell(field.name, getattr(row, field.name)) for field in fields(Row)]
@@ -131,9 +143,9 @@ def to_line(row: Row) -> str:
 
 
 def read(file: Path) -> list[Row]:
-    """All rows of a file, but for a last line that was cut off. Raises `EvaluationError` for any other file.
+    """Read all rows of a file, except an incomplete last line. Raises `EvaluationError` if it is not a result file.
 
-    Columns go by their names: one that is not known any more is left out, one that was not known yet has its default.
+    Columns are matched by name. Unknown columns are ignored, and missing ones have their default.
     """
     try:
         text = file.read_text("utf-8")
@@ -142,13 +154,13 @@ def read(file: Path) -> list[Row]:
     lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
     header = lines[0].split(",") if lines else []
     if not set(header) >= _NEEDED:
-        raise EvaluationError(f"{file} is not a result of `repoformer-lsp eval` (or of another version of it)")
+        raise EvaluationError(f"{file} is not a result of `repoformer-lsp eval` in this version")
     rows = []
     for number, cells in enumerate(csv.reader(lines[1:]), start=2):
         try:
-            told = dict(zip(header, cells, strict=True))
-            values = {field.name: _value(field.name, str(field.type), told[column])
-                      for field, column in zip(fields(Row), COLUMNS, strict=True) if column in told}  # fmt: skip
+            named = dict(zip(header, cells, strict=True))
+            values = {field.name: _value(field.name, str(field.type), named[column])
+                      for field, column in zip(fields(Row), COLUMNS, strict=True) if column in named}  # fmt: skip
         except ValueError as error:
             raise EvaluationError(f"{file}:{number}: {error}") from error
         rows.append(Row(**values))
@@ -156,9 +168,9 @@ def read(file: Path) -> list[Row]:
 
 
 def begin(file: Path) -> list[Row]:
-    """Make a file ready to append to: its rows so far, a line that was cut off taken away.
+    """Prepare a file for appending: remove an incomplete last line and return the existing rows.
 
-    Raises `EvaluationError` where it cannot be appended to, as a file with other columns.
+    Raises `EvaluationError` if rows cannot be appended, for example because the file has other columns.
     """
     if not file.exists():
         file.write_text(",".join(COLUMNS) + "\n", "utf-8")
@@ -166,14 +178,14 @@ def begin(file: Path) -> list[Row]:
     rows = read(file)
     text = file.read_text("utf-8")
     if not text.startswith(",".join(COLUMNS) + "\n"):
-        raise EvaluationError(f"{file} was written by another version: name another --out, or delete that folder")
+        raise EvaluationError(f"{file} was written by another version: specify another --out, or delete that folder")
     if not text.endswith("\n"):
         file.write_text(text[: text.rfind("\n") + 1], "utf-8")
     return rows
 
 
 def rewrite(file: Path, rows: Iterable[Row]) -> None:
-    """Replace a file by one with these rows, whole or not at all."""
+    """Replace a file atomically by one with these rows."""
     temporary = file.with_suffix(".new")
     temporary.write_text(",".join(COLUMNS) + "\n" + "".join(map(to_line, rows)), "utf-8")
     temporary.replace(file)
@@ -182,6 +194,8 @@ def rewrite(file: Path, rows: Iterable[Row]) -> None:
 def _cell(name: str, value: object) -> object:
     if name in _TEXTS:
         return json.dumps(value)
+    if isinstance(value, Shown):
+        return json.dumps(value.to_json())
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -192,6 +206,8 @@ def _cell(name: str, value: object) -> object:
 def _value(name: str, kind: str, cell: str) -> Any:
     if name in _TEXTS:
         return json.loads(cell)
+    if name in _SHOWN:
+        return shown.from_json(json.loads(cell)) if cell else None
     if kind.endswith(" | None"):
         kind = kind.removesuffix(" | None")
         if not cell:
@@ -209,7 +225,7 @@ class Table:
 
     @classmethod
     def of(cls, rows: Iterable[Row], metric: str = "es") -> Table:
-        """The table of a metric: "es", "em" (as per cent), "f1", or "ut" for passing unit tests (as per cent)."""
+        """Create the table of a metric: "es", "em" (per cent), "f1", or "ut" for passing unit tests (per cent)."""
         kept = tuple(rows)
         if metric == "ut":
             kept = tuple(row for row in kept if row.tested)
@@ -227,26 +243,26 @@ class Table:
 
     @property
     def gain(self) -> NDArray[np.float64]:
-        """What retrieval adds, blank by blank."""
+        """The gain from retrieval of each blank."""
         return self.with_ - self.without
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """A number of each row; NaN where it has none."""
+        """Return a numeric column, with NaN for missing values."""
         return np.array([np.nan if (value := getattr(row, name)) is None else float(value) for row in self.rows])
 
     def probabilities(self, gate: Gate) -> NDArray[np.float64]:
-        """What a gate says of each row; NaN where it cannot say anything."""
-        said = [gate.probability(row.known) for row in self.rows]
-        return np.array([np.nan if p is None else p for p in said])
+        """Return a gate's probability for each row, with NaN for rows that lack a feature."""
+        probabilities = [gate.probability(row.known) for row in self.rows]
+        return np.array([np.nan if p is None else p for p in probabilities])
 
     @property
     def selective(self) -> bool:
-        """Whether the model makes decisions of its own."""
+        """Whether the model makes its own decisions."""
         return bool(self.rows) and all(row.p_cc is not None for row in self.rows)
 
 
 def groups(rows: Sequence[Row], by: str) -> dict[str, list[Row]]:
-    """Rows by the value of a column, values in order."""
+    """Group rows by the value of a column, in the order of the values."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(str(getattr(row, by)), []).append(row)

@@ -1,8 +1,8 @@
-"""What an evaluation is made of: a task is a cursor with the text that belongs there.
+"""The tasks of an evaluation: a task is a cursor with the text that belongs there.
 
-Wherever tasks come from, a dataset's file or the user's own code, they end up here, with the repository that retrieval
-may read. What could not become a task becomes a `Problem`, which is counted and reported: a silent drop would flatter
-the figures.
+Data sets and the user's own code are both converted to tasks, together with the repository that retrieval may read. An
+item that cannot become a task becomes a `Problem`, which is counted and reported, because silently dropping it would
+bias the figures.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Literal, get_args
 from indexer.model import Chunk, Cursor
 from policy.errors import RepoformerError
 
-TaskKind = Literal["line", "api", "cursor", "chunk", "function"]
+TaskKind = Literal["line", "api", "cursor", "chunk", "function", "quiet"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
-# Most tokens of a generation (paper, section 5.1).
-TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256}
+# Maximum tokens of a generation (paper, section 5.1).
+TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256, "quiet": 50}
 
 
 class EvaluationError(RepoformerError):
-    """The evaluation cannot be run, or not be gone on with, as it was asked for."""
+    """The evaluation cannot run or resume with these arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A blank: `truth` stands where `cursor` is.
+    """A blank: `truth` is the text at `cursor`, empty where nothing is to be suggested (the kind "quiet").
 
-    `cursor.path` is absolute where the file exists. `repository` names what retrieval may read (a key of
-    `Data.repositories`), `path` the file in it. `given` are chunks that the dataset brought along, best first.
+    `cursor.path` is absolute if the file exists. `repository` is the key in `Data.repositories` of what retrieval may
+    read, and `path` the file in it. `given` are chunks that the data set contains, best first.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An item that could not be evaluated, and why."""
+    """An item that could not be evaluated, and the reason."""
 
     item: str
     reason: str
@@ -52,7 +52,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Tasks, the files of their repositories (name → root and {path: text}), and what could not be used."""
+    """Tasks, their repositories by name, and the items that could not be used."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -62,26 +62,26 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Sources by POSIX path relative to `root`, an absolute folder."""
+    """Source texts by POSIX path relative to `root`, an absolute folder."""
 
     root: str
     files: Mapping[str, str]
 
 
 def unique(tasks: Iterable[Task]) -> tuple[list[Task], list[Problem]]:
-    """The first task of each id; the others are problems."""
+    """Keep the first task of each id. The others become problems."""
     kept: dict[str, Task] = {}
     problems: list[Problem] = []
     for task in tasks:
         if task.id in kept:
-            problems.append(Problem(task.id, "the id occurs more than once; the first one counts"))
+            problems.append(Problem(task.id, "the id occurs more than once; only the first one counts"))
         else:
             kept[task.id] = task
     return list(kept.values()), problems
 
 
 def spread(tasks: Sequence[Task], limit: int) -> list[Task]:
-    """At most `limit` tasks (0: all), taken from each repository and kind in turn, in their order there."""
+    """Select at most `limit` tasks (0: all), one from each repository and kind in turn, and keep their order."""
     if not limit or limit >= len(tasks):
         return list(tasks)
     groups: dict[tuple[str, str], list[Task]] = {}

@@ -1,9 +1,9 @@
-"""Do the repository's own tests still pass with the completion in place? (The paper's UT, section 5.1.)
+"""Run the repository's own tests with a completion in place (the paper's UT, section 5.1).
 
-A completion is code that nobody has read. It runs in a copy of the repository, in a process group without a network
-and without a view of other processes, with limits on time, memory and the size of files; when the time is up, or the
-tests are over, the kernel ends everything that they started. Where the machine cannot give that isolation (it needs
-Linux namespaces), nothing is run unless a person says that it may be.
+A completion is unreviewed code. It runs in a copy of the repository, in a process group without network access and
+without access to other processes, with limits on time, memory and file size. When the time is up or the tests are done,
+the kernel ends all of their processes. If the machine cannot provide this isolation (it needs Linux namespaces), the
+tests do not run unless the user allows it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import psutil
 from .table import NOT_RUN, PASS
 
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _LEFT_OUT = shutil.ignore_patterns(".git", "node_modules", ".venv", "__pycache__", "*.pyc", ".mypy_cache")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`seconds` of wall time for one run of the tests; `megabytes` of address space a process; `processes` at once."""
+    """Limits of one test run: `seconds` of wall time, `megabytes` of address space per process, `processes` at once."""
 
     seconds: float = 60.0
     megabytes: int = 4096
@@ -42,7 +42,7 @@ class Limits:
 
 @lru_cache(maxsize=1)
 def can_isolate(limits: Limits) -> bool:
-    """Whether this machine lets us run a process under `limits` without a network, in a process space of its own."""
+    """Return whether this machine can run a process under `limits` without network, in its own process namespace."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return False
     done = subprocess.run(_limited([*_NAMESPACES, "true"], limits), capture_output=True, check=False)
@@ -50,10 +50,11 @@ def can_isolate(limits: Limits) -> bool:
 
 
 def run(root: Path, path: str, text: str, command: Sequence[str], limits: Limits | None = None) -> str:
-    """Run `command` in a copy of `root` in which the file `path` says `text`; "pass", or why it does not.
+    """Run `command` in a copy of `root` in which the file `path` contains `text`. Return "pass" or the reason of the
+    failure.
 
-    What could not even begin is "not run: …", which says nothing of `text`. A `python` at the beginning of the command
-    is the one that runs this.
+    "not run: …" means that the tests could not start, which says nothing about `text`. If the command starts with
+    `python`, this interpreter runs it.
     """
     limits = limits or Limits()
     if limits.isolated and not can_isolate(limits):
@@ -97,11 +98,11 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
         except OSError as error:
             return f"{NOT_RUN}: {error}"
         try:
-            if stopped := _wait(process, limits):
-                return stopped
+            if reason := _wait(process, limits):
+                return reason
             code = process.returncode
         finally:
-            # With namespaces the end of the first process is the end of all; without, of its process group.
+            # In namespaces, all processes end with the first one. Otherwise end its process group.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -114,29 +115,29 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the end; says why it was not waited for any longer.
+    """Wait for the process. Return "" if it ended, or the limit that it exceeded.
 
-    Processes are counted here: the kernel's own limit (RLIMIT_NPROC) counts every thread of the user's, a browser's
-    too, and for root none.
+    Processes are counted here, because the kernel's limit (RLIMIT_NPROC) counts all threads of the user, and does not
+    apply to root.
     """
     end = time.monotonic() + limits.seconds
     while process.poll() is None:
         if time.monotonic() > end:
-            return f"no end in {limits.seconds:g} s"
+            return f"not finished after {limits.seconds:g} s"
         with contextlib.suppress(psutil.Error):
             if len(psutil.Process(process.pid).children(recursive=True)) > limits.processes:
                 return f"more than {limits.processes} processes"
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOK_SECONDS)
+            process.wait(_POLL_SECONDS)
     return ""
 
 
 def _limited(words: Sequence[str], limits: Limits) -> list[str]:
-    """The command `words` under those limits that the kernel holds."""
+    """Return a command that runs `words` under the limits that the kernel enforces."""
     return [sys.executable, "-c", _LIMITED, str(limits.megabytes), str(limits.seconds), *words]
 
 
-# Limits are set in a process of its own, before the tests: a `preexec_fn` is not safe beside threads.
+# A separate process sets the limits before the tests start, because a `preexec_fn` is not safe with threads.
 _LIMITED = """
 import os, sys
 megabytes, seconds, *words = sys.argv[1:]

@@ -1,1 +1,1 @@
-"""Whether to retrieve: the gate, the evidence it reads, and the threshold it is compared with."""
+"""The decision whether to retrieve: the gate, the evidence that it reads, and the threshold for its probability."""

@@ -1,9 +1,9 @@
-"""The threshold that a workspace was calibrated to: a personalised policy (the paper's outlook, section 7).
+"""Store the threshold to which a workspace is calibrated: a personalized policy (the paper's outlook, section 7).
 
-A small file in the user's data folder, written by `repoformer-lsp calibrate` and read with each request, so that a
-calibration, and taking it back, hold for servers that are running. A threshold belongs to a workspace and to the model
-it was measured with, known by the hash of its file; under another model it says nothing and is not used. Earlier
-values are kept, so that each calibration can be undone.
+`repoformer-lsp calibrate` writes a small file in the user's data folder. The file is read with each request, so a
+calibration or its undoing takes effect in running servers. A threshold belongs to a workspace and to the model that it
+was measured with, identified by the hash of its file. It is not used with another model. Earlier thresholds are kept,
+so that each calibration can be undone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from filelock import FileLock, Timeout
 
 from policy.models.shards import sha256, shards_of
 
-KEPT = 10
+MAX_HISTORY = 10
 LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`threshold` was the best for `model` (a file's name and its SHA-256) on `blanks` blanks, on the day `made`."""
+    """On the day `made`, `threshold` was the best for `model` (file name, with `sha256`) on `blanks` blanks."""
 
     threshold: float
     model: str
@@ -37,44 +37,50 @@ class Calibration:
 
 
 def workspace_of(path: Path, workspaces: Iterable[Path]) -> Path | None:
-    """The innermost of `workspaces` that holds `path` and was calibrated; None where there is none."""
+    """Return the innermost calibrated folder of `workspaces` that contains `path`, or None."""
     known = _known()
-    real = path.resolve()  # the workspace and the document may each be opened through a link
-    holding = [folder for folder in workspaces if real.is_relative_to(folder.resolve()) and _key(folder) in known]
-    return max(holding, key=lambda folder: len(folder.parts), default=None)
+    real = path.resolve()  # both the workspace and the document may be opened through a link
+    found = [folder for folder in workspaces if real.is_relative_to(folder.resolve()) and _key(folder) in known]
+    return max(found, key=lambda folder: len(folder.parts), default=None)
 
 
 def threshold_for(workspace: Path, sha256: str) -> float | None:
-    """The threshold that holds for a workspace and a model, None where there is none (or it cannot be read)."""
+    """Return the threshold of a workspace for a model, or None if there is none or it cannot be read."""
     history = _known().get(_key(workspace), ())
     return history[-1].threshold if history and history[-1].sha256 == sha256 else None
 
 
 def fingerprint(model: Path) -> str:
-    """The SHA-256 of a model's file, or of its parts in their order; about a tenth of a second for a small one."""
+    """Return the SHA-256 of a model's file, or of its shards in order.
+
+    This takes about a tenth of a second for a small model.
+    """
     return sha256(shards_of(model))
 
 
 def store(workspace: Path, calibration: Calibration) -> None:
-    """Use a calibration from now on. Raises `OSError` where it cannot be written."""
+    """Store a calibration, which takes effect immediately. Raises `OSError`."""
     with _locked():
         history = [*_known().get(_key(workspace), ()), calibration]
-        _save(workspace, history[-KEPT:])
+        _save(workspace, history[-MAX_HISTORY:])
 
 
 def undo(workspace: Path) -> tuple[Calibration | None, Calibration | None]:
-    """Take the last calibration of a workspace back; returns it, and the one that holds now."""
+    """Remove the last calibration of a workspace.
+
+    Return it, and the one before it, which is current now. Raises `OSError`.
+    """
     with _locked():
         history = _known().get(_key(workspace), ())
         if not history:
             return None, None
-        *rest, taken = history
+        *rest, last = history
         _save(workspace, rest)
-    return taken, rest[-1] if rest else None
+    return last, rest[-1] if rest else None
 
 
 def file() -> Path:
-    """Where thresholds are stored."""
+    """Return the path of the file with the thresholds."""
     return Path(platformdirs.user_data_dir("repoformer-lsp", appauthor=False), "thresholds.json")
 
 
@@ -84,10 +90,10 @@ def _key(workspace: Path) -> str:
 
 def _known() -> Mapping[str, Sequence[Calibration]]:
     try:
-        told = file().stat()
+        status = file().stat()
     except OSError:
         return {}
-    return _read(file(), told.st_mtime_ns, told.st_size)
+    return _read(file(), status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +103,7 @@ def _read(path: Path, _changed: int, _size: int) -> Mapping[str, Sequence[Calibr
 
 
 def _entries(path: Path) -> dict[str, object]:
-    """Return what the file has for each workspace, as it is: another version may have written some of it."""
+    """Return the file's entries by workspace, unparsed, because another version may have written some of them."""
     try:
         entries = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -106,7 +112,7 @@ def _entries(path: Path) -> dict[str, object]:
 
 
 def _history(value: object) -> tuple[Calibration, ...] | None:
-    """Read one workspace's calibrations; None if this version cannot read them."""
+    """Parse one workspace's calibrations. Return None if this version cannot parse them."""
     try:
         history = tuple(Calibration(**each) for each in value)  # type: ignore[attr-defined]
     except TypeError:
@@ -116,17 +122,17 @@ def _history(value: object) -> tuple[Calibration, ...] | None:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """Let no other process write meanwhile. Raises `OSError` if the file cannot be written."""
+    """Prevent other processes from writing the file. Raises `OSError` if the file cannot be written."""
     file().parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(file().with_suffix(".lock"), timeout=LOCK_SECONDS):
             yield
     except Timeout as error:
-        raise OSError(f"{file()} is being written by another process") from error
+        raise OSError(f"Another process is writing {file()}") from error
 
 
 def _save(workspace: Path, history: Sequence[Calibration]) -> None:
-    """Replace one workspace's calibrations; what the file has of others stays, readable or not."""
+    """Replace one workspace's calibrations. The other entries of the file do not change, even unreadable ones."""
     target = file()
     entries = _entries(target)
     if not entries and target.exists() and target.stat().st_size:

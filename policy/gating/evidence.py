@@ -1,9 +1,9 @@
-"""What retrieval says of itself before anything is generated: the half of a decision that the model cannot know.
+"""The evidence for a decision that retrieval gives before the model generates, which the model cannot know.
 
-Most of it is whether the code just before the cursor goes on in what was found: where it stands there too, a model that
-reads it knows what came next. The similarity of whole chunks does not say that (`docs/LOG.md`). Beside it stands
-whether the chunks define a name that the cursor's lines use. Computed from the hits alone, in microseconds; the same
-function serves evaluation, fitting and any gate that looks at it.
+The strongest evidence is whether a found chunk contains the tokens just before the cursor: a model that reads the chunk
+then knows how the code continues there. The similarity of whole chunks does not show this (`docs/experiments.md`, entry
+23). The evidence also counts the names in the cursor's lines that the chunks define. It is computed from the hits
+alone, in microseconds. Serving, evaluation and fitting use the same function.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from indexer.model import Cursor, Hit
 from indexer.retrieval.ngram import ngrams, tokenize
 from indexer.words import last_lines, words
 
-NAME_LINES = 3  # lines before the cursor, its own included, whose names count
-NAME_HITS = 3  # hits that are looked at: about as many as a prompt has room for
-OVERLAP_TOKENS = 8  # before the cursor, whose trigrams are looked for; from six to ten make no difference
-SHOWN = 900  # characters of chunks in which they are looked for: about what a prompt shows
+NAME_LINES = 3  # number of lines up to the cursor, its own included, whose names count
+NAME_HITS = 3  # number of hits whose definitions count, about as many as fit into a prompt
+OVERLAP_TOKENS = 8  # number of tokens before the cursor whose trigrams count; 6 to 10 give the same results
+OVERLAP_CHARACTERS = 900  # characters of the chunks that are searched for them, about as many as fit into a prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Jaccard similarities of the best and the second best hit (0 where there is none), how many names of the
-    cursor's lines the first hits define, and which share in [0, 1] of the trigrams just before the cursor they hold.
+    """The evidence that the hits of a search give.
+
+    `best` and `second` are the Jaccard similarities of the two best hits (0 if there is none). `names` is how many
+    names in the cursor's lines the first hits define. `overlap`, in [0, 1], is the share of the trigrams just before
+    the cursor that the hits contain.
     """
 
     best: float
@@ -34,7 +37,7 @@ class Evidence:
 
 
 def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
-    """What `hits`, best first, are worth at `cursor`."""
+    """Return the evidence that `hits` (best first) give at `cursor`."""
     best, second = sorted([*(hit.score for hit in hits), 0.0, 0.0], reverse=True)[:2]
     defined = {symbol for hit in hits[:NAME_HITS] for symbol in hit.chunk.symbols}
     names = len(defined & words(last_lines(cursor.prefix, NAME_LINES)))
@@ -42,7 +45,7 @@ def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
 
 
 def overlap(cursor: Cursor, hits: Sequence[Hit]) -> float:
-    """Which share of the trigrams of words and signs that end L stands in what a prompt shows of `hits`."""
-    before = ngrams(tokenize(cursor.prefix[-SHOWN:])[-OVERLAP_TOKENS:], 3).keys()
-    shown = ngrams(tokenize("\n".join(hit.chunk.text for hit in hits)[:SHOWN]), 3).keys()
-    return len(before & shown) / len(before) if before else 0.0
+    """Return the share of the last trigrams of L (words and punctuation) that the beginning of `hits` contains."""
+    wanted = ngrams(tokenize(cursor.prefix[-OVERLAP_CHARACTERS:])[-OVERLAP_TOKENS:], 3).keys()
+    found = ngrams(tokenize("\n".join(hit.chunk.text for hit in hits)[:OVERLAP_CHARACTERS]), 3).keys()
+    return len(wanted & found) / len(wanted) if wanted else 0.0

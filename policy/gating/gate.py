@@ -1,11 +1,11 @@
-"""From what is known when a decision is due to the probability that retrieval helps.
+"""Gates: models of the probability that retrieval helps, given what is known at the time of the decision.
 
-A gate is a logistic regression of a few hundred bytes that the model's metadata carry, fitted on validation
-repositories (`repoformer-lsp train gate`). The gate *token* looks at P(`<cc>`) alone: it says at which rate retrieval
-helped where the model said so (calibration; monotone, so it changes no ranking). The gate *hybrid* looks at what
-retrieval found as well, which is there by the time the model has read L (milliseconds against tens of them): the model
-knows what is missing, retrieval knows whether the repository has it. A model whose metadata carry none is taken at its
-word, against the paper's thresholds.
+A gate is a logistic regression with a few weights, stored in the model's metadata and fitted on validation repositories
+(`repoformer-lsp train gate`). The gate *token* uses only P(`<cc>`), and returns how often retrieval helped at this
+value (a calibration; it is monotone, so it changes no ranking). The gate *hybrid* also uses the hits of the search,
+which takes milliseconds and is finished before the model has read L: the model knows what is missing, and the search
+knows whether the repository has it. The gate *evidence* uses only the hits. For a model without gates in its metadata,
+P(`<cc>`) is compared with the paper's thresholds.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Scope = Literal["line", "block"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap"})
-PAPER = {"line": 0.20, "block": 0.15}  # thresholds of section 5.1: 0.15 for functions, 0.20 for everything else
+PAPER = {"line": 0.20, "block": 0.15}  # the paper's thresholds (section 5.1): 0.15 for functions, else 0.20
 _KEY = "repoformer.gate"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a decision can look at; None is what nobody knows.
+class GateInputs:
+    """The values that a gate can use. None means that a value is unknown.
 
-    `p_cc` is P(`<cc>`) in [0, 1]; `first_p` and `first_entropy` (nats) are of the first token without context;
-    `evidence` is what retrieval found.
+    `p_cc` is P(`<cc>`) in [0, 1]. `first_p` (probability) and `first_entropy` (nats) are those of the first token
+    without context. `evidence` is the evidence from the search.
     """
 
     kind: Scope
@@ -42,7 +42,7 @@ class Known:
     evidence: Evidence | None = None
 
     def value(self, feature: Feature) -> float | None:
-        """The number that stands for `feature` in a gate."""
+        """Return the value of `feature`, or None if it is unknown."""
         match feature:
             case "token":
                 return None if self.p_cc is None else log_odds(self.p_cc)
@@ -63,10 +63,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and the P over which to retrieve.
+    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and thresholds for P by scope (`line`, `block`).
 
-    A gate on evidence has two more borders: up to `sure_below` it abstains and from `sure_above` on it retrieves
-    without asking the model. In between the gate `hybrid` decides, where there is one.
+    The gate *evidence* has two more thresholds: if P is at most `sure_below` it abstains, and if P is at least
+    `sure_above` it retrieves, without asking the model. In between the gate *hybrid* decides, if there is one.
     """
 
     name: Name
@@ -78,12 +78,12 @@ class Gate:
     sure_above: float = 1.0
 
     @property
-    def asks_retrieval(self) -> bool:
-        """Whether it looks at what retrieval found."""
+    def needs_evidence(self) -> bool:
+        """Whether the gate uses the hits of a search."""
         return not OF_RETRIEVAL.isdisjoint(self.weights)
 
-    def probability(self, known: Known) -> float | None:
-        """That retrieval helps; None where something that the gate looks at is not known."""
+    def probability(self, known: GateInputs) -> float | None:
+        """Return the probability that retrieval helps, or None if a feature of the gate is unknown."""
         total = self.offset
         for feature, weight in self.weights.items():
             value = known.value(feature)
@@ -93,15 +93,15 @@ class Gate:
         return 0.5 * (1 + math.tanh(0.5 * total))  # the logistic function, without overflow
 
     def is_sure(self, p: float) -> bool:
-        """Whether a probability `p` of this gate needs no second opinion."""
+        """Return whether the probability `p` of this gate decides without asking the model."""
         return p <= self.sure_below or p >= self.sure_above
 
     def threshold(self, kind: Scope) -> float:
-        """That of a completion of `kind`."""
+        """Return the threshold for completions of `kind`."""
         return self.line if kind == "line" else self.block
 
     def to_metadata(self) -> dict[str, float]:
-        """Keys and values by which a GGUF file carries it."""
+        """Return the metadata keys and values that represent the gate in a GGUF file."""
         numbers: dict[str, float] = {"offset": self.offset, "threshold.line": self.line, "threshold.block": self.block}
         numbers |= {str(feature): weight for feature, weight in self.weights.items()}
         if self.name == "evidence":
@@ -109,11 +109,11 @@ class Gate:
         return {f"{_KEY}.{self.name}.{key}": float(value) for key, value in numbers.items()}
 
 
-AS_SAID = Gate("token", {"token": 1.0})
+UNCALIBRATED = Gate("token", {"token": 1.0})
 
 
-def carried(metadata: Mapping[str, str], name: Name) -> Gate | None:
-    """The gate `name` that a model's metadata carry; None where they carry none, or one that makes no sense."""
+def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
+    """Return the gate `name` from a model's metadata, or None if it is absent or invalid."""
     start = f"{_KEY}.{name}."
     try:
         numbers = {key.removeprefix(start): float(text) for key, text in metadata.items() if key.startswith(start)}
@@ -130,17 +130,17 @@ def carried(metadata: Mapping[str, str], name: Name) -> Gate | None:
 
 
 def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
-    """The gate that decides before the model reads, if the metadata carry one."""
-    return carried(metadata, "evidence")
+    """Return the gate that decides before the model reads, if the metadata contain one."""
+    return gate_from_metadata(metadata, "evidence")
 
 
 def gates_of(metadata: Mapping[str, str]) -> list[Gate]:
-    """The gates that a model can be served with, the default first; the last looks at P(`<cc>`) alone."""
-    hybrid, token = carried(metadata, "hybrid"), carried(metadata, "token") or AS_SAID
+    """Return the gates that a model can be served with, the default first. The last uses only P(`<cc>`)."""
+    hybrid, token = gate_from_metadata(metadata, "hybrid"), gate_from_metadata(metadata, "token") or UNCALIBRATED
     return [hybrid, token] if hybrid else [token]
 
 
 def log_odds(p: float) -> float:
-    """ln(p / (1 - p)), with p kept off 0 and 1."""
+    """Return ln(p / (1 - p)). `p` is clipped, so that the result is finite."""
     p = min(max(p, 1e-9), 1 - 1e-9)
     return math.log(p / (1 - p))

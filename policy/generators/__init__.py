@@ -1,27 +1,27 @@
-"""Which model generates the completion, once the decision is made.
+"""Choose the model that generates the completion after the decision.
 
-`SameModel`: the model that decides also generates, from the KV cache of the decision. `larger.Larger`: another GGUF on
-this machine generates, and the Repoformer stays the policy (the paper's "plug-and-play", section 5.4).
-`server.Server`: an OpenAI-compatible server generates, and may decide as well. The latter two fall back to the local
-model while they are unavailable, so that no request waits for them.
+With `SameModel`, the model that decides also generates, from the KV cache of the decision. With `larger.Larger`,
+another GGUF on this machine generates, and the Repoformer only decides (the paper's "plug-and-play", section 5.4). With
+`server.Server`, an OpenAI-compatible server generates, and may also decide. The latter two fall back to the local model
+while they are unavailable, so that no request waits for them.
 
-A generator has the interface of `policy.engine.client.Engine`.
+A generator has the same interface as `policy.engine.client.Engine`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from indexer.model import Cursor
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
 
 
 class RunningGeneration(Protocol):
-    """A generation in progress: iterate over its text. Leaving the iteration early ends the generation at once.
+    """A generation in progress. Iterate over it to get its text in pieces; leaving the iteration ends the generation.
 
     `pieces` gives the texts of several candidates. `prompt` is set with the first piece.
     """
@@ -46,33 +46,51 @@ class RunningGeneration(Protocol):
     def ended(self) -> bool:
         """Whether the model ended the text itself."""
 
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """How unlikely the tokens of candidate 0 were; none where that is not known."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of the model that generates; none where they are not known."""
+
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
     def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the candidate's number and a piece of its text."""
+        """Yield the number of a candidate and a piece of its text."""
         ...
 
 
 class SingleCandidate:
-    """A generation that makes one candidate, however many were asked for."""
+    """A generation of one candidate, whatever number was requested."""
 
     @property
     def model_ms(self) -> float:
-        """None of this machine's time."""
+        """0: no time is spent in llama.cpp on this machine."""
         return 0.0
+
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """Not known."""
+        return ()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Not known."""
+        return {}
 
     def __aiter__(self) -> AsyncGenerator[str]:
         raise NotImplementedError
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield 0 and a piece of the text."""
+        """Yield (0, piece) for each piece of the text."""
         async with contextlib.aclosing(aiter(self)) as texts:
             async for text in texts:
                 yield 0, text
 
 
 class DelegatedGeneration:
-    """A generation that reports what another one does. Subclasses may replace `_generation`."""
+    """A generation that passes on another one. Subclasses may replace `_generation`."""
 
     def __init__(self, generation: RunningGeneration) -> None:
         self._generation = generation
@@ -102,12 +120,25 @@ class DelegatedGeneration:
         """See `RunningGeneration`."""
         return self._generation.ended
 
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """See `RunningGeneration`."""
+        return self._generation.surprises
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `RunningGeneration`."""
+        return self._generation.metadata
+
 
 class Generator(Protocol):
     """Generates completions."""
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> RunningGeneration:
-        """Start to generate; the iteration raises the errors. A generator may make fewer candidates than asked for."""
+        """Start a generation; iterating over it raises its errors.
+
+        A generator may make fewer candidates than requested.
+        """
         ...
 
 
@@ -115,22 +146,22 @@ class Reader(Protocol):
     """Evaluates the prompt up to the decision."""
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """Return what the model says about retrieving at `cursor`."""
+        """Return the model's answer to the question whether to retrieve at `cursor`."""
         ...
 
 
 class GeneratorProvider(Protocol):
-    """Gives each request its generator and its reader.
+    """Provides the generator and the reader of each request.
 
-    `decides`: its reader can decide even if the local model cannot. `local`: the generator runs on this machine, so
-    completions may be generated ahead at no cost to anyone.
+    `decides` says that its reader can decide even if the local model cannot. `local` says that the generator runs on
+    this machine, so generating completions ahead of requests costs no other user anything.
     """
 
     decides: bool
     local: bool
 
     def generator(self, local: Engine) -> Generator:
-        """Return the generator to use now. `local` runs the model that decides, and is the fallback."""
+        """Return the generator to use now. `local` is the engine of the model that decides, and the fallback."""
         ...
 
     def reader(self, local: Engine) -> Reader:
@@ -138,7 +169,10 @@ class GeneratorProvider(Protocol):
         ...
 
     def withholds(self, cursor: Cursor) -> str:
-        """Why the local model has to write at `cursor`, because the text there must not leave this machine; or ""."""
+        """Return why the local model has to generate at `cursor`: the text there must not leave this machine.
+
+        Otherwise return "".
+        """
         ...
 
     async def warm_up(self) -> None:
@@ -148,11 +182,11 @@ class GeneratorProvider(Protocol):
         """Free the cache of the slots whose names begin with `slots`."""
 
     async def close(self) -> None:
-        """Free everything."""
+        """Release all resources."""
 
 
 class SameModel:
-    """The model that decides also generates."""
+    """Generates with the model that decides."""
 
     decides = False
     local = True
@@ -166,21 +200,24 @@ class SameModel:
         return local
 
     def withholds(self, cursor: Cursor) -> str:
-        """Nothing: this is the local model."""
+        """Return "", because the local model generates."""
         return ""
 
     async def warm_up(self) -> None:
-        """Do nothing: the engine is loaded anyway."""
+        """Do nothing: the engine is loaded in any case."""
 
     async def forget(self, slots: str) -> None:
-        """Do nothing: the engine itself is told to forget."""
+        """Do nothing: the engine's own cache is cleared separately."""
 
     async def close(self) -> None:
         """Do nothing."""
 
 
 class StartedGeneration(DelegatedGeneration):
-    """A generation that runs before its text is asked for: the plain one, beside the decision (paper, section 6.3)."""
+    """A generation that runs before its text is requested.
+
+    Usually it is the plain one, which runs during the decision (paper, section 6.3).
+    """
 
     def __init__(self, generation: RunningGeneration) -> None:
         super().__init__(generation)
@@ -194,7 +231,7 @@ class StartedGeneration(DelegatedGeneration):
                     yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the pieces that are there already at once, then the others as they come."""
+        """Yield the pieces that have already arrived immediately, then the others as they arrive."""
         try:
             while (piece := await self._pieces.get()) is not None:
                 yield piece
@@ -203,7 +240,7 @@ class StartedGeneration(DelegatedGeneration):
             await self.cancel()
 
     async def cancel(self) -> None:
-        """End the generation, wherever it runs."""
+        """End the generation."""
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():

@@ -1,7 +1,7 @@
-"""A larger GGUF on this machine writes; the Repoformer decides.
+"""Generate with a larger GGUF on this machine, while the Repoformer decides.
 
-It is an engine of its own, shared and supervised as the other is. Loading it may take a minute, and it may turn out not
-to fit: until it is there the local model writes, so nobody waits for it.
+The larger model has its own engine, which is shared and supervised like the other one. Loading it can take a minute,
+and it may not fit into memory. Until it is loaded, the local model generates, so that no request waits.
 """
 
 from __future__ import annotations
@@ -17,50 +17,56 @@ from policy.generators import Generator, Reader
 
 
 class Larger:
-    """Generates with the model of `supervisor`. `tell` gets what is wrong with it, and "" once nothing is."""
+    """Generate with the model of `supervisor`. `report` gets each new problem once, and "" when it is solved."""
 
     decides = False
     local = True
 
-    def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: Supervisor, report: Callable[[str], None]) -> None:
         self._supervisor = supervisor
-        self._tell = tell
+        self._notify = report
+        self._reported: str | None = None
         self._loading: asyncio.Task[None] | None = None
 
     def generator(self, local: Engine) -> Generator:
-        """The larger model if it is loaded; else it is being loaded now, and `local` writes meanwhile."""
+        """Return the larger model if it is loaded. Otherwise start loading it and return `local`."""
         if engine := self._supervisor.running:
-            self._tell("")  # it may have come back by itself
+            self._report("")  # the problem may have been solved without this call
             return engine
         if self._loading is None:
             self._loading = asyncio.create_task(self.warm_up())
         return local
 
     def reader(self, local: Engine) -> Reader:
-        """The Repoformer."""
+        """Return `local`: the Repoformer decides."""
         return local
 
     def withholds(self, cursor: Cursor) -> str:
-        """Nothing: the larger model is on this machine, too."""
+        """Return "", because the larger model is on this machine too."""
         return ""
 
     async def warm_up(self) -> None:
-        """Load the model."""
+        """Load the model. Errors go to `report`."""
         try:
             await self._supervisor.engine()
-            self._tell("")
+            self._report("")
         except RepoformerError as error:
-            self._tell(f"{error} The local model completes in its place.")
+            self._report(f"{error} The local model is used instead.")
         finally:
             self._loading = None
 
+    def _report(self, problem: str) -> None:
+        if problem != self._reported:
+            self._reported = problem
+            self._notify(problem)
+
     async def forget(self, slots: str) -> None:
-        """Give the cells back."""
+        """Free the cache of the slots whose names begin with `slots`."""
         if engine := self._supervisor.running:
             await engine.forget(slots)
 
     async def close(self) -> None:
-        """Leave the engine."""
+        """Disconnect from the engine."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)

@@ -1,10 +1,10 @@
-"""Generate at an OpenAI-compatible server (vLLM, llama-server); such a server can also make the decision.
+"""Generate with an OpenAI-compatible server (vLLM, llama-server), which can also make the decision.
 
 A request can fail in many ways, and none of them may delay typing. When a request fails before its first piece of text,
 the local model answers it, and all requests until the next try is due (`retry.py`). No request waits for a retry. Each
 problem is reported once, and its end once.
 
-A decision of the server is read from the `logprobs` of one token.
+The decision is read from the `logprobs` of one token.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ from policy.generators.wire import Event, Wire
 from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
-MOST_LOGPROBS = 20  # what vLLM gives unless it is told otherwise; <cc> is among them or improbable
+MAX_LOGPROBS = 20  # vLLM's default limit; a <cc> that is not among the first 20 tokens is improbable
 
 
 class Server:
-    """Generates at `wire` with the server's `model`. `tell` gets what is wrong with it, and "" once nothing is."""
+    """Generates with the server's `model` through `wire`.
+
+    `report` gets each problem as text, and "" when it is solved.
+    """
 
     def __init__(
         self,
         wire: Wire,
         model: str,
         prompts: TextPrompts,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         *,
         decides: bool = False,
         retry: RetrySchedule | None = None,
@@ -49,19 +52,22 @@ class Server:
         self._wire = wire
         self._model = model
         self._prompts = prompts
-        self._tell = tell
+        self._report = report
         self._retry = retry or RetrySchedule()
 
     def generator(self, local: Engine) -> Generator:
-        """The server, with `local` behind it; `local` alone while the server is away."""
+        """Return the server with `local` as the fallback, or only `local` while the server is unavailable."""
         return _ServerWithFallback(self, local) if self._retry.allowed() else local
 
     def reader(self, local: Engine) -> Reader:
-        """The server, where it decides."""
+        """Return the server if it decides and is available, else `local`."""
         return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
 
     def withholds(self, cursor: Cursor) -> str:
-        """Whether a prompt at `cursor` would hold something like a secret; chunks never do."""
+        """Return why the text around `cursor` must not be sent: it contains something like a secret.
+
+        Otherwise return "".
+        """
         near = truncate(cursor, self._prompts.budgets)
         # A secret may be recognized by text that no prompt contains, on either side of the cursor.
         before = cursor.prefix[-len(near.prefix) - FARTHEST :]
@@ -69,13 +75,13 @@ class Server:
         start, end = max(len(before) - len(near.prefix), 0), len(before) + len(near.suffix)
         spans = secret_spans(before + after, cursor.language)
         secret = any(first < end and start < last for first, last in spans)
-        return "the text around the cursor holds something like a password or a key" if secret else ""
+        return "the text around the cursor contains something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:
-        """There is nothing to get ready: the first request tells whether the server is there."""
+        """Do nothing: the first request shows whether the server is available."""
 
     async def forget(self, slots: str) -> None:
-        """A server's cache is its own affair."""
+        """Do nothing: the server manages its own cache."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -84,18 +90,18 @@ class Server:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def generate(self, request: GenerationRequest) -> ServerGeneration:
-        """Ask for one candidate. The iteration raises `ServerUnavailable`."""
+        """Request one candidate. Iterating over it raises `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.generate(request.cursor, request.chunks)
         events = self._wire.stream("completions", self._body(text_prompt, request.max_tokens))
         return ServerGeneration(events, self._model or self._wire.host, text_prompt, request.chunks or (), started)
 
     async def read(self, cursor: Cursor) -> Reading:
-        """Ask for the decision. Raises `ServerUnavailable`."""
+        """Request the decision. Raises `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.decide(cursor)
         built = time.perf_counter()
-        body = {**self._body(text_prompt, 1), "logprobs": MOST_LOGPROBS, "stream": False}
+        body = {**self._body(text_prompt, 1), "logprobs": MAX_LOGPROBS, "stream": False}
         async with contextlib.aclosing(self._wire.stream("completions", body)) as events:
             async for event in events:
                 likely = probabilities_of(event)
@@ -112,17 +118,17 @@ class Server:
                     prompt_ms=(built - started) * 1e3,
                     prefill_ms=(time.perf_counter() - built) * 1e3,
                 )
-        raise ServerUnavailable(f"{self._wire.url} gives no logprobs: switch `serverDecides` off.", 60)
+        raise ServerUnavailable(f"{self._wire.url} returns no logprobs. Turn off the setting `serverDecides`.", 60)
 
-    def works(self) -> None:
-        """It has answered."""
+    def record_success(self) -> None:
+        """Record that the server answered."""
         self._retry.succeeded()
-        self._tell("")
+        self._report("")
 
-    def fails(self, error: ServerUnavailable) -> None:
-        """It could not be used."""
+    def record_failure(self, error: ServerUnavailable) -> None:
+        """Record and report that the server could not be used."""
         self._retry.failed(error.retry_after)
-        self._tell(f"{error} The local model completes in its place.")
+        self._report(f"{error} The local model is used instead.")
 
     def _body(self, text_prompt: TextPrompt, max_tokens: int) -> dict[str, object]:
         body: dict[str, object] = {
@@ -141,7 +147,7 @@ class Server:
 
 
 class ServerGeneration(SingleCandidate):
-    """A `RunningGeneration` at a server. Tokens are counted by pieces, which is what most servers send."""
+    """A `RunningGeneration` on a server. Each piece counts as one token, because most servers send single tokens."""
 
     def __init__(
         self,
@@ -178,7 +184,7 @@ class ServerGeneration(SingleCandidate):
         prompt = self._text_prompt.prompt
         return PromptStats(
             prompt_tokens=len(prompt.tokens),
-            evaluated_tokens=0,  # the server's affair
+            evaluated_tokens=0,  # counts only tokens that this machine evaluates
             context_tokens=prompt.context_tokens,
             left_trimmed=prompt.left_trimmed,
             right_trimmed=prompt.right_trimmed,
@@ -189,7 +195,7 @@ class ServerGeneration(SingleCandidate):
 
 
 class _ServerWithFallback:
-    """The server, and the local engine when the server fails."""
+    """The server, with the local engine for requests that fail."""
 
     def __init__(self, server: Server, local: Engine) -> None:
         self._server, self._local = server, local
@@ -202,14 +208,14 @@ class _ServerWithFallback:
         try:
             reading = await self._server.read(cursor)
         except ServerUnavailable as error:
-            self._server.fails(error)
+            self._server.record_failure(error)
             return await self._local.read(slot, cursor, urgency)
-        self._server.works()
+        self._server.record_success()
         return reading
 
 
 class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
-    """A generation at the server, replaced by one of the local model when the server sends not even a first piece."""
+    """A generation on the server. If it fails before its first piece, the local model generates instead."""
 
     def __init__(
         self, server: Server, generation: RunningGeneration, fallback: Callable[[], RunningGeneration]
@@ -219,21 +225,21 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
         self._fallback = fallback
 
     async def __aiter__(self) -> AsyncGenerator[str]:
-        told = False
+        answered = False
         try:
             async with contextlib.aclosing(aiter(self._generation)) as pieces:
                 async for piece in pieces:
-                    if not told:
-                        self._server.works()
-                        told = True
+                    if not answered:
+                        self._server.record_success()
+                        answered = True
                     yield piece
-            if not told:  # an empty answer is one, too
-                self._server.works()
+            if not answered:  # an empty answer also counts
+                self._server.record_success()
             return
         except ServerUnavailable as error:
-            self._server.fails(error)
+            self._server.record_failure(error)
             if self._generation.tokens:
-                return  # the text so far is shown as far as it is decided
+                return  # a part of the text has been passed on, so the local model cannot replace it
         self._generation = self._fallback()
         async with contextlib.aclosing(aiter(self._generation)) as pieces:
             async for piece in pieces:
@@ -241,20 +247,23 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
 
 
 def piece_of(event: Event) -> tuple[str, str]:
-    """The text of an event, and why the generation ended, if it did. Raises `ServerUnavailable` for what is neither."""
+    """Return the text of an event, and the reason why the generation ended ("" if it did not).
+
+    Raises `ServerUnavailable` if the event is not part of a completion.
+    """
     match event:
         case {"choices": [{"text": str(text), **choice}, *_]}:
             reason = choice.get("finish_reason")
             return text, reason if isinstance(reason, str) else ""
-        case {"choices": []}:  # a last event that counts tokens
+        case {"choices": []}:  # a final event with token counts
             return "", ""
-    raise ServerUnavailable("The server answered with something that is no completion.")
+    raise ServerUnavailable("The server's answer is not a completion.")
 
 
 def probabilities_of(event: Event) -> dict[str, float]:
-    """How likely the first token's candidates are, by name; empty where the server does not tell.
+    """Return the probabilities of the candidates for the first token, by token. The result is empty without logprobs.
 
-    OpenAI's completions have a table; llama-server answers with the list that OpenAI's chat has.
+    OpenAI's completions API returns a table. llama-server returns a list, as OpenAI's chat API does.
     """
     match event:
         case {"choices": [{"logprobs": {"top_logprobs": [Mapping() as table, *_]}}, *_]}:

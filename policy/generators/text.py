@@ -1,11 +1,10 @@
-"""Prompts as text, for servers that keep their tokenizer to themselves.
+"""Build prompts as text, for servers whose tokenizer is not available here.
 
-The one prompt builder is told what a tokenizer would tell it, with pieces of text in place of tokens, so layouts,
-cuts and the choice of chunks are the same here as everywhere. The pieces are about as long as a tokenizer makes them,
-rather shorter (9% more of them at the median of 190 texts, 19% at most but for the last fiftieth): a budget is met
-within that, on the safe side.
+The prompt builder gets pieces of text in place of tokens, so layouts, cuts and the choice of chunks are the same as for
+a local model. A piece is about as long as a token, or shorter. Of 190 texts, the median has 9% more pieces than tokens,
+and 98% have at most 19% more. So a prompt is usually within its token budget.
 
-Text that spells out one of the model's markers is not kept apart from the marker, since the server reads one string.
+Text that spells out a marker of the model cannot be told apart from the marker, because the server reads one string.
 """
 
 from __future__ import annotations
@@ -17,16 +16,17 @@ from dataclasses import dataclass
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Role, Vocabulary
 
-# A word's first letters with the blank before it, a run of blanks, or two signs: what tokenizers make of code, roughly.
+# An approximation of tokens: up to eight letters with the space before them, a run of spaces, or two punctuation
+# characters.
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
-MOST_PIECES = 50_000  # distinct ones that are kept from prompt to prompt; a prompt has a few thousand
+MAX_PIECES = 50_000  # distinct pieces kept between prompts; a prompt has a few thousand
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How models of one family are prompted: a layout, and what their markers are called."""
+    """How to prompt a family of models: the layout, and the text of each marker."""
 
     layout: str
     markers: Mapping[Role, str]
@@ -36,13 +36,13 @@ _STARCODER: Mapping[Role, str] = {"prefix": "<fim_prefix>", "suffix": "<fim_suff
 _REPOFORMER: Mapping[Role, str] = {**_STARCODER, "eof": "<eof>", "cc": "<cc>"}
 SUFFIX = "suffix"
 FAMILIES: Mapping[str, Family] = {
-    # The server puts the two sides together itself; retrieved code stands before the left one.
+    # The server itself combines the text before and after the cursor. Retrieved code precedes the text before it.
     SUFFIX: Family("fim-psm", {"prefix": "", "suffix": "", "middle": ""}),
     "starcoder": Family("fim-psm", _STARCODER),
     "qwen": Family(
         "fim-psm-files",
         {
-            "file_sep": "<|file_sep|>",  # first: with it such a model ends a file
+            "file_sep": "<|file_sep|>",  # first, so that it is one of the four `stops`: it ends a file
             "prefix": "<|fim_prefix|>",
             "suffix": "<|fim_suffix|>",
             "middle": "<|fim_middle|>",
@@ -60,7 +60,10 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """A prompt as text. `suffix` is None where `text` contains it. `prompt` says what was trimmed or left out."""
+    """A prompt as text. `suffix` is None if `text` contains the suffix.
+
+    `prompt` says what was trimmed or left out.
+    """
 
     text: str
     suffix: str | None
@@ -68,17 +71,20 @@ class TextPrompt:
 
 
 class TextPrompts:
-    """Lays out prompts for a family of models (a name of `FAMILIES`)."""
+    """Builds prompts for a family of models (a key of `FAMILIES`)."""
 
     def __init__(self, family: str, budgets: Budgets) -> None:
         self.budgets = budgets
         self._family = FAMILIES[family]
-        self._apart = family == SUFFIX
+        self._separate_suffix = family == SUFFIX
         self._roles: Mapping[Role, int] = {role: number for number, role in enumerate(self._family.markers)}
         self._forget_pieces()
 
     def _forget_pieces(self) -> None:
-        """Number pieces from the beginning; the builder's caches hold the old numbers, so it begins again, too."""
+        """Forget all pieces and number new ones from the beginning.
+
+        The builder is also replaced, because its caches have the old numbers.
+        """
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
         layout = LAYOUTS[self._family.layout]
@@ -86,32 +92,35 @@ class TextPrompts:
 
     @property
     def selective(self) -> bool:
-        """Whether models of this family decide."""
+        """Whether models of this family decide whether to retrieve."""
         return self._builder.layout.selective
 
     @property
     def stops(self) -> list[str]:
-        """What ends a completion although the server may not know that it does; at most four, as servers want."""
+        """The texts that end a completion, in case the server does not know them.
+
+        There are at most four, which is the limit of the OpenAI API.
+        """
         return [marker.strip() for marker in self._family.markers.values() if marker][:4]
 
     def decide(self, cursor: Cursor) -> TextPrompt:
-        """What is read before deciding."""
+        """Build the prompt for the decision."""
         self._make_room()
         return self._text_prompt(self._builder.decide(cursor))
 
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
-        """What is completed, without (None) or with cross-file context."""
+        """Build the prompt for a completion. `chunks` None means without cross-file context."""
         self._make_room()
         return self._text_prompt(
             self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
         )
 
     def _make_room(self) -> None:
-        if len(self._pieces) > MOST_PIECES:
+        if len(self._pieces) > MAX_PIECES:
             self._forget_pieces()
 
     def encode(self, text: str) -> list[int]:
-        """Numbers for the pieces of `text` (`policy.prompting.prompt.Tokenizer`)."""
+        """Return numbers that stand for the pieces of `text` (the interface `policy.prompting.prompt.Tokenizer`)."""
         numbers = []
         for piece in _PIECE.findall(text):
             if (number := self._ids.get(piece)) is None:
@@ -121,7 +130,7 @@ class TextPrompts:
         return numbers
 
     def _text_prompt(self, prompt: Prompt) -> TextPrompt:
-        if not self._apart:
+        if not self._separate_suffix:
             return TextPrompt(self._text(prompt.tokens), None, prompt)
         border = prompt.tokens.index(self._roles["suffix"])
         return TextPrompt(self._text(prompt.tokens[:border]), self._text(prompt.tokens[border:]), prompt)

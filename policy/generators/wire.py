@@ -1,6 +1,7 @@
-"""HTTP as far as completions need it: one streamed POST, and every way in which it can go wrong, said in words.
+"""The HTTP connection to a server: one streamed POST, and an error message for each way in which it can fail.
 
-Nothing that a server answers is quoted in a message: it may repeat the prompt, and a log holds no source code.
+No message quotes what the server answered, because an answer may repeat the prompt, and logs must not contain source
+code.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import truststore
 from policy.errors import ServerUnavailable
 from policy.generators.retry import READ_SECONDS
 
-KEY = "REPOFORMER_API_KEY"  # the variable of the environment that holds it
+KEY = "REPOFORMER_API_KEY"  # the environment variable with the API key
 CONNECT_SECONDS = 2.0
-LONGEST_LINE = 1 << 20  # bytes
+MAX_LINE_BYTES = 1 << 20
 
 Event = Mapping[str, Any]
 
@@ -30,7 +31,7 @@ Event = Mapping[str, Any]
 class Wire:
     """A connection to one server. `key` is sent as a bearer token, unless it is empty.
 
-    `patience` is how many seconds an event is waited for, the first one too.
+    `patience` is the number of seconds to wait for each event, including the first.
     """
 
     def __init__(self, url: str, key: str, *, patience: float = READ_SECONDS) -> None:
@@ -38,24 +39,24 @@ class Wire:
         scheme, host, self.host = _parts(self.url)
         self._refusal = ""
         if scheme not in {"http", "https"} or not host:
-            self._refusal = f"The setting `serverUrl` is no http(s) address: {self.url!r}."
-        elif key and scheme == "http" and not _is_here(host):
-            self._refusal = f"The key is not sent to {self.host} without encryption: use https in `serverUrl`."
+            self._refusal = f"The setting `serverUrl` is not an http(s) address: {self.url!r}."
+        elif key and scheme == "http" and not _is_local(host):
+            self._refusal = f"The API key is not sent to {self.host} without encryption. Use https in `serverUrl`."
         elif not (key.isascii() and key.isprintable()):
-            self._refusal = f"The key of {self.host} holds characters that no key can have: set {KEY} to the right one."
+            self._refusal = f"The API key for {self.host} contains invalid characters. Set {KEY} to a valid key."
         self._patience = patience
         self._client = httpx.AsyncClient(
             headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
-            # The certificates that the system trusts, a company's own included. There is no setting to trust others.
+            # Use the certificates that the system trusts, including a company's own. No setting can add others.
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=not _is_here(host),  # no proxy between us and this machine
+            trust_env=not _is_local(host),  # a server on this machine needs no proxy
         )
 
     async def stream(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event]:
-        """POST `body` and return the answer's events; leaving the iteration closes the connection.
+        """POST `body` and yield the events of the answer. Leaving the iteration closes the connection.
 
-        Raises `ServerUnavailable`, at the beginning or in the middle. An answer that breaks off raises it too.
+        Raises `ServerUnavailable`, before the first event or after any event, also when the answer is incomplete.
         """
         if self._refusal:
             raise ServerUnavailable(self._refusal)
@@ -66,14 +67,14 @@ class Wire:
                     async for event in events:
                         yield event
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise ServerUnavailable(self._explained(error)) from error
+            raise ServerUnavailable(self._message_of(error)) from error
 
     async def _send(self, path: str, body: Mapping[str, object]) -> httpx.Response:
         request = self._client.build_request("POST", f"{self.url}/{path}", json=body)
         try:
             return await self._client.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # The server may have closed the connection that was kept open for this: once more, at once.
+            # The server may have closed the connection that was kept open for reuse, so retry once, immediately.
             return await self._client.send(request, stream=True)
 
     async def close(self) -> None:
@@ -87,48 +88,48 @@ class Wire:
         wait = response.headers.get("retry-after", "")
         after = float(wait) if wait.isdigit() else None
         if status in {401, 403}:
-            raise ServerUnavailable(f"{where} refuses the key ({status}): set {KEY} to one it accepts.", 60)
+            raise ServerUnavailable(f"{where} rejects the API key ({status}). Set {KEY} to a valid key.", 60)
         if status == 404:
             raise ServerUnavailable(
-                f"{where} knows no such address or model (404): `serverUrl` ends in /v1, as a rule, and "
-                "`generatorModel` is the server's own name for its model.",
+                f"{where} has no such address or model (404). `serverUrl` usually ends in /v1, and "
+                "`generatorModel` must be the server's own name for the model.",
                 60,
             )
         if status == 429:
-            raise ServerUnavailable(f"{where} has too many requests (429).", after)
+            raise ServerUnavailable(f"{where} receives too many requests (429).", after)
         if status >= 500:
             raise ServerUnavailable(f"{where} failed ({status}).", after)
         raise ServerUnavailable(
-            f"{where} refuses the request ({status}): it may not know the model (`generatorModel`), or want another "
-            "`serverPrompt`.",
+            f"{where} rejects the request ({status}). It may not have the model (`generatorModel`), or may need "
+            "another `serverPrompt`.",
             60,
         )
 
-    def _explained(self, error: Exception) -> str:
+    def _message_of(self, error: Exception) -> str:
         where = self.host
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return (
-                    f"The certificate of {where} could not be verified ({cause.verify_message or cause.reason}): let "
-                    "your system trust whoever issued it, or set SSL_CERT_FILE."
+                    f"The certificate of {where} cannot be verified ({cause.verify_message or cause.reason}). Add its "
+                    "issuer to the certificates that your system trusts, or set SSL_CERT_FILE."
                 )
             cause = cause.__cause__ or cause.__context__
         match error:
             case httpx.TimeoutException():
                 return f"{where} did not answer in time."
             case httpx.ConnectError():
-                return f"{where} cannot be reached: is it running, and is `serverUrl` right?"
+                return f"{where} cannot be reached. Check that it is running and that `serverUrl` is right."
             case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
-                return f"{where} broke off in the middle of an answer."
+                return f"{where} closed the connection before its answer was complete."
             case httpx.InvalidURL():
-                return f"The setting `serverUrl` is no http(s) address: {self.url!r}."
+                return f"The setting `serverUrl` is not an http(s) address: {self.url!r}."
             case _:
-                return f"{where} answered with something that is no completion."
+                return f"The answer of {where} is not a completion."
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """Scheme, host, and host with port; all empty where that is no address."""
+    """Return the scheme, the host, and the host with port of a URL. All are empty if it is not a URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.netloc.rpartition("@")[2]
@@ -136,7 +137,7 @@ def _parts(url: str) -> tuple[str, str, str]:
         return "", "", ""
 
 
-def _is_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):
@@ -145,9 +146,9 @@ def _is_here(host: str) -> bool:
 
 
 async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[Event]:
-    """What comes in a stream of events, until its end is said; or one object, from a server that does not stream.
+    """Yield the events of a stream until its end event, or one object if the server does not stream.
 
-    Raises `ValueError` for what is neither, and `httpx.HTTPError` where it breaks off or falls silent.
+    Raises `ValueError` for any other answer, and `httpx.HTTPError` if the answer is incomplete or delayed.
     """
     kind = response.headers.get("content-type", "text/event-stream")
     if kind.startswith("application/json"):
@@ -155,7 +156,7 @@ async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[E
         yield _event(whole)
         return
     if not kind.startswith("text/event-stream"):
-        raise ValueError("a page for people, as a rule")
+        raise ValueError("probably an HTML page")
     heard = time.monotonic()
     async for line in _lines(response.aiter_bytes()):
         if line.startswith(b"data:"):
@@ -164,7 +165,7 @@ async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[E
             if data == b"[DONE]":
                 return
             yield _event(data)
-        elif time.monotonic() - heard > patience:  # it sends comments, to seem alive
+        elif time.monotonic() - heard > patience:  # only comments have arrived, which keep the connection open
             raise httpx.ReadTimeout("comments")
     raise httpx.RemoteProtocolError("no end")
 
@@ -177,15 +178,15 @@ def _event(data: bytes) -> Event:
 
 
 async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Whole lines of a stream, and an empty one for each part that ends none.
+    """Yield the complete lines of a stream, and an empty line for each part that completes none.
 
-    Raises `ValueError` where a line has no end: whatever that is, it is no event.
+    Raises `ValueError` if a line is too long to be an event.
     """
     rest = b""
     async for part in parts:
         *whole, rest = (rest + part).split(b"\n")
         for line in whole or [b""]:
             yield line
-        if len(rest) > LONGEST_LINE:
-            raise ValueError("a line without an end")
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError("a line that is too long")
     yield rest

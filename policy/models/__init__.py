@@ -1,1 +1,1 @@
-"""Model files: finding, downloading and checking them."""
+"""Find, download and check model files."""

@@ -1,8 +1,8 @@
-"""A pinned file that is put together out of pieces, each checked by its SHA-256 on the way to its place.
+"""Assemble a pinned file from pieces. Each piece is checked by its SHA-256 when it is copied to its place.
 
-There is no journal of what is there: after an interruption, of whatever kind, the places of all pieces are hashed
-again (a second for 500 MB). The file gets its name when all of it has the pinned SHA-256, so no half file is ever
-found by `locate.py`.
+No journal records which pieces are in place: after an interruption of any kind, the places of all pieces are hashed
+again (a second for 500 MB). The file gets its final name only when its SHA-256 is the pinned one, so `locate.py` never
+finds an incomplete file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _BLOCK = 1 << 20
 
 
 def is_whole(path: Path, card: Card) -> bool:
-    """Whether `path` is the file of `card`, by its SHA-256. Raises `OSError`."""
+    """Return whether `path` is the file of `card`, by its SHA-256. Raises `OSError`."""
     return path.is_file() and path.stat().st_size == card.size and sha256([path]) == card.sha256
 
 
 class Assembly:
-    """A file that is put together out of pieces, `NAME.gguf.part`, and the downloads of single pieces beside it."""
+    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are in the same folder."""
 
     def __init__(self, card: Card, folder: Path) -> None:
         self.card = card
@@ -48,7 +48,7 @@ class Assembly:
         self._file.close()
 
     def adopt(self, damaged: Path) -> None:
-        """Go on from a whole file with a wrong hash."""
+        """Use an existing file with a wrong hash as the starting point."""
         self._file.close()
         damaged.replace(self.path)
         self._file = self.path.open("r+b")
@@ -59,7 +59,7 @@ class Assembly:
             self._file.truncate(self.card.size)
 
     def missing(self) -> list[Piece]:
-        """Pieces that are not there yet, or not right."""
+        """Return the pieces that are absent or wrong."""
         return [piece for piece in self.card.pieces if self._hash_of(piece) != piece.sha256]
 
     def _hash_of(self, piece: Piece) -> str:
@@ -71,11 +71,14 @@ class Assembly:
         return digest.hexdigest()
 
     def download_of(self, piece: Piece, source: SourceName) -> Path:
-        """The file that a piece is downloaded into. The hash in its name tells it from one of another version."""
+        """Return the path of the download of a piece.
+
+        The hash in its name distinguishes it from the same piece of another version.
+        """
         return self.folder / f"{self.card.file}.{piece.number:02}.{piece.sha256[:8]}.{source}.part"
 
     def put(self, piece: Piece, download: Path, member: str) -> str:
-        """Copy a piece out of a download to its place; what is wrong with it, or "" where nothing is.
+        """Copy a piece from a download to its place. Return the problem with it, or "".
 
         `member`, unless empty, says that the download is an archive, and how the name of the piece in it ends.
         """
@@ -90,7 +93,7 @@ class Assembly:
             if at + len(block) > piece.size:
                 return f"has more than {piece.size:,} bytes"
             digest.update(block)
-            with self._writing:  # one file position for all threads
+            with self._writing:  # the threads share one file position
                 self._file.seek(piece.offset + at)
                 self._file.write(block)
             at += len(block)
@@ -103,14 +106,14 @@ class Assembly:
         return ""
 
     def finish(self, target: Path) -> None:
-        """Give the file its name, once all of it is right; delete what is left of downloads."""
+        """Check the whole file, give it its final name, and delete the downloads."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         if not is_whole(self.path, self.card):
             raise ModelInvalid(
-                f"{self.card.file} has another SHA-256 than {self.card.sha256}, though its pieces are right: the disk "
-                f"or the memory of this machine may be faulty. Delete {self.path} and try again."
+                f"{self.card.file} does not have the SHA-256 {self.card.sha256}, although its pieces are right. The "
+                f"disk or the memory of this machine may be faulty. Delete {self.path} and try again."
             )
         self.path.replace(target)
         for left in self.folder.glob(f"{self.card.file}.*.part"):
@@ -118,12 +121,12 @@ class Assembly:
 
 
 def _content(file: Path, member: str) -> Iterator[bytes]:
-    """What a download holds: the bytes of a file, or of one member of an archive, block by block."""
+    """Yield the content of a download in blocks: the bytes of the file, or of one member of the archive."""
     if member:
         with zipfile.ZipFile(file) as archive:
             found = [name for name in archive.namelist() if name.endswith(member)]
             if len(found) != 1:
-                raise LookupError(f"it holds no {member}")
+                raise LookupError(f"it contains no {member}")
             with archive.open(found[0]) as source:
                 while block := source.read(_BLOCK):
                     yield block

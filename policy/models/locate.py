@@ -1,9 +1,9 @@
-"""Which model file: the one that was asked for, else a pinned one that was pulled, else the one that ships.
+"""Find the model file: the one that the user set, else a pinned one that was downloaded, else the one in the package.
 
-Nothing is downloaded unless it is asked for: what is in the cache was put there by `repoformer-lsp model pull` or
-`model import`. A pinned model (`card.py`) is known to complete better than the one that ships, so it is preferred. Any
-other file in the cache comes last, an imported one before a pulled one: usually that is a generator, for the setting
-`generatorModel`.
+Nothing is downloaded unless the user asks for it: the models in the cache come from `repoformer-lsp model pull` or
+`model import`. A pinned model (`card.py`) is known to complete better than the model in the package, so it is
+preferred. Any other file in the cache comes last, an imported file before a downloaded one, because it is usually a
+generator for the setting `generatorModel`.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ from policy.models.shards import is_later_shard, name_without_shard
 
 Source = Literal["setting", "pulled", "shipped", "cache"]
 
+# Each text continues "The model is used, because".
 REASONS: Mapping[Source, str] = {
     "setting": "the setting `model` names it",
-    "pulled": "it was pulled, and completes better than the one that ships",
-    "shipped": "it ships with the package, and no better one was pulled (`repoformer-lsp model pull`)",
-    "cache": "no other model is there",
+    "pulled": "it was downloaded, and completes better than the model in the package",
+    "shipped": "it is part of the package, and no better model was downloaded (`repoformer-lsp model pull`)",
+    "cache": "no other kind of model is installed",
 }
 
-BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # what our own model is trained from (`policy.training.wheel`)
+BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # the base of our own model (`policy.training.wheel`)
 
-# What a processor reads in about a second: the paper's budgets are for a GPU, and this file names none of its own.
+# About as many tokens as a CPU evaluates in a second. The paper's budgets are for a GPU, and this file has none in its
+# metadata.
 BASE_BUDGETS: Mapping[str, int] = MappingProxyType({"left": 256, "context": 192})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file, and by which rule it was found."""
+    """A model file, and the rule by which it was found."""
 
     path: Path
     source: Source
 
 
 def name_of(path: Path) -> str:
-    """What a model is called: its file's name, without what says that it is the first part of several."""
+    """Return the name of a model: its file's name without the number of the shard."""
     return Path(name_without_shard(path.name)).stem
 
 
 def cache_dir() -> Path:
-    """Where models are kept for this user; it may not exist yet."""
+    """Return the folder of this user's models, which may not exist yet."""
     return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "models")
 
 
@@ -60,7 +62,7 @@ def shipped() -> list[ModelFile]:
 
 
 def installed() -> list[ModelFile]:
-    """Models that are there without being named, in the order in which they are preferred."""
+    """Return the models that are found without a setting, in order of preference."""
     folder = cache_dir()
     pulled = [path for path in (folder / card.file for card in reversed(all_cards())) if of_file(path)]
     cached = [path for path in (*sorted(folder.glob("*.gguf")), *sorted(folder.glob("*/*.gguf"))) if path not in pulled]
@@ -70,9 +72,9 @@ def installed() -> list[ModelFile]:
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
-    """The model to use; `setting` is a file that a person asked for, or empty, or "auto".
+    """Return the model to use. `setting` is a file that the user set, empty, or "auto".
 
-    Raises `ModelMissing` where there is none. The file's content is not looked at (see `policy.models.gguf`).
+    Raises `ModelMissing` if there is no model. The content of the file is not checked (see `policy.models.gguf`).
     """
     if str(setting) not in {"", "auto"}:
         path = Path(setting).expanduser().absolute()
@@ -85,11 +87,11 @@ def resolve(setting: str | Path = "") -> ModelFile:
     for model in installed():
         return model
     raise ModelMissing(
-        f"No model is installed (looked in the package and in {cache_dir()}). `repoformer-lsp model pull` says "
-        "which can be had; or set `model` (--model) to a GGUF file."
+        f"No model is installed, neither in the package nor in {cache_dir()}. Run `repoformer-lsp model pull` for a "
+        "list of models, or set `model` (--model) to a GGUF file."
     )
 
 
 def recommended_budgets(model: ModelFile) -> Mapping[str, int]:
-    """Token budgets for a model whose metadata cannot have them, by name; empty for all others."""
+    """Return token budgets, by name, for a model whose metadata cannot have them. Empty for all others."""
     return BASE_BUDGETS if model.path.name == BASE_FILE else MappingProxyType({})

@@ -1,4 +1,4 @@
-"""One download of a model at a time: a second process waits for the first, and says so."""
+"""A lock for downloads: a second process that downloads the same model waits for the first one."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_TICK = 0.2  # seconds between two looks at `stop`
+_POLL_SECONDS = 0.2  # the interval at which `stop` is checked
 
 
 class Stopped(Exception):
-    """The download was told to stop; what has arrived is kept."""
+    """The download was stopped. What has arrived is kept."""
 
 
 @contextmanager
 def only_one(file: Path, name: str, say: Callable[[str], None], stop: threading.Event | None = None) -> Iterator[None]:
-    """Hold the lock on `file`, which the system gives back however the process ends. Raises `Stopped`, and `OSError`.
+    """Hold the lock on `file`.
 
-    `say` is told where another process holds it and has to be waited for; `name` is what that process is getting.
+    The operating system releases it even if the process dies. Raises `Stopped` and `OSError`.
+
+    `say` gets a message if another process holds the lock, while this function waits. `name` is what that process is
+    downloading.
     """
     lock = FileLock(file, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"another process is getting {name}; waiting for it")
+        say(f"another process is downloading {name}; waiting for it")
         while not lock.is_locked:
             if stop is not None and stop.is_set():
                 raise Stopped from None
             try:
-                lock.acquire(timeout=_TICK)
+                lock.acquire(timeout=_POLL_SECONDS)
             except Timeout:
                 continue
     try:

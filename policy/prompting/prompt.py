@@ -1,16 +1,17 @@
-"""The one prompt builder: what the model reads, token by token.
+"""The one prompt builder: the exact tokens that the model reads.
 
-Serving, labelling, training and evaluation all call `PromptBuilder`, so a model meets in the editor exactly the bytes
-it was trained on. A *layout* is a small table of parts: markers (special tokens by role) and slots (text). Three
-sequences matter: what is read before deciding, what follows an abstention, and what follows a retrieval.
+Serving, labelling, training and evaluation all call `PromptBuilder`, so the model reads in the editor exactly the
+format that it was trained on. A *layout* lists the parts of a prompt: markers (special tokens by role) and slots
+(text). Each layout has three sequences: the text read before the decision, the prompt after an abstention, and the
+prompt after a retrieval.
 
-The trade-off that shapes it is the KV cache. A keystroke must change as few tokens as possible, so
+The KV cache determines the design. A keystroke must change as few tokens as possible. Therefore:
 
-- suffix-first layouts put L last: a keystroke then only appends;
-- L is cut at a line whose number is a multiple of `Budgets.step_lines`, so that the cut, and with it everything the
-  cache knows of L, stays put while a person types; at most that many lines of left context are given up for it;
-- the budgets of L and R never depend on whether cross-file context (CC) is there, which also keeps the length of the
-  prompt from giving the training label away (paper, section 4.2).
+- Suffix-first layouts put L last, so a keystroke only appends.
+- L begins at a line whose number is a multiple of `Budgets.step_lines`. So the beginning of L, and the cache of
+  everything after it, stays valid while the user types. The cost is at most that many lines of left context.
+- The budgets of L and R do not depend on whether there is cross-file context (CC). This also prevents the length of the
+  prompt from revealing the training label (paper, section 4.2).
 """
 
 from __future__ import annotations
@@ -31,42 +32,45 @@ Part = Role | Slot
 ContextStyle = Literal["commented", "plain", "files"]
 
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
-OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out where the model has none
+OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out if the model has no such token
 ANCHOR_LINES = 2
-LONGEST_TOKEN = 16  # characters; hardly any token has more, so no budget reaches further than so many a token
+MAX_TOKEN_LENGTH = (
+    16  # characters; hardly any token is longer, so n tokens are assumed to cover at most n times as many
+)
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
 
 
 class Tokenizer(Protocol):
-    """Text to token ids, without BOS and without recognising special tokens in the text."""
+    """Turns text into token ids, without BOS and without recognizing special tokens in the text."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`; special tokens spelled out in it stay ordinary text."""
+        """Return the tokens of `text`. Special tokens that occur in it as text become ordinary tokens."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The ids a model uses for the roles of a layout. A role that the model does not have is absent."""
+    """A model's token ids for the roles of a layout. A role that the model does not have is absent."""
 
     ids: Mapping[Role, int]
 
     def missing(self, layout: Layout) -> tuple[Part, ...]:
-        """Markers of `layout` that this model has no token for."""
+        """Return the markers of `layout` for which this model has no token."""
         parts = {*layout.decide, *layout.abstain, *layout.retrieve} - set(OPTIONAL)
         return tuple(part for part in ROLES if part in parts and part not in self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of a prompt stand.
+    """The order of the parts of a prompt.
 
-    `decide` is read up to the position whose next token is the decision; it is empty for models that make none.
-    `heals`: the text before the cursor may end inside a token, so its last word is left for the model to write again
-    (`policy.prompting.healing`). Models that were trained on split words, as ours was, do without.
-    `abstain` and `retrieve` are whole sequences, up to the first generated token. That `abstain` begins with `decide`
-    is what makes the decision free: the KV cache simply goes on.
+    `decide` is the sequence whose next token is the decision. It is empty for models that do not decide. `abstain` and
+    `retrieve` are complete sequences, up to the first generated token. `abstain` begins with `decide`, so after an
+    abstention the model continues with the same KV cache at no extra cost.
+
+    `heals` says that the text before the cursor may end inside a token, so that its last word is left out and generated
+    again (`policy.prompting.healing`). Models that were trained on split words, such as ours, do not need this.
     """
 
     name: str
@@ -78,7 +82,7 @@ class Layout:
 
     @property
     def selective(self) -> bool:
-        """Whether a model of this layout says itself when to retrieve."""
+        """Whether a model with this layout decides when to retrieve."""
         return bool(self.decide)
 
 
@@ -100,7 +104,7 @@ def _layout(
 LAYOUTS: Mapping[str, Layout] = {
     row.name: row
     for row in (
-        # The paper's order (section 3.2): CC inside the right context, after the decision.
+        # The paper's order (section 3.2): CC is in the right context, after the decision.
         _layout(
             "repoformer",
             "prefix L suffix R eof",
@@ -108,8 +112,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "prefix L suffix R eof cc CC middle",
             "commented",
         ),
-        # Ours: suffix first. With CC at the head, the retrieved branch is a sequence of its own that shares
-        # `<fim_suffix> R` with the plain one and survives keystrokes for as long as the chunks stay the same.
+        # Our layout: suffix first. CC comes before L, so the cached retrieved branch stays valid after a keystroke
+        # as long as the chunks do not change. It shares `<fim_suffix> R` with the plain branch.
         _layout(
             "repoformer-spm",
             "suffix R prefix L eof",
@@ -117,8 +121,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R cc CC prefix L eof middle",
             "plain",
         ),
-        # The same with CC behind the decision: one sequence, but the model must find its way back to the cursor,
-        # for which the last lines of L stand once more before the generated text.
+        # The same with CC after the decision. Both branches are one sequence, but the cursor is then far from the
+        # end of the prompt, so the last lines of L are repeated before the generated text.
         _layout(
             "repoformer-spm-tail",
             "suffix R prefix L eof",
@@ -126,7 +130,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R prefix L eof cc CC middle ANCHOR",
             "plain",
         ),
-        # Any GGUF with fill-in-the-middle tokens.
+        # For any GGUF with fill-in-the-middle tokens.
         _layout(
             "fim-psm",
             "",
@@ -177,7 +181,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # A plain language model: it reads only the text left of the cursor.
+        # For a plain language model, which reads only the text left of the cursor.
         _layout("prefix-only", "", "bos L", "bos CC L", "commented", heals=True),
     )
 }
@@ -185,9 +189,10 @@ LAYOUTS: Mapping[str, Layout] = {
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Token budgets of the slots; the defaults are the paper's (section 5.1).
+    """Token budgets of the slots. The defaults are the paper's (section 5.1).
 
-    `step_lines` is the grain of the cut of L: larger keeps the cache longer, smaller keeps more left context.
+    `step_lines` is the step, in lines, by which the beginning of L moves. A larger step keeps the cache valid longer, a
+    smaller one keeps more left context.
     """
 
     left: int = 1024
@@ -197,11 +202,11 @@ class Budgets:
 
     @property
     def tokens(self) -> int:
-        """Of all slots together."""
+        """The sum of the three budgets."""
         return self.left + self.right + self.context
 
     def fit(self, available: int) -> Budgets:
-        """Shrink all three in proportion so that a prompt fits `available` tokens."""
+        """Reduce all three budgets in proportion, so that a prompt fits into `available` tokens."""
         if self.tokens <= available:
             return self
         share = max(available, 0) / self.tokens
@@ -215,11 +220,11 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sequence for the model and what became of each slot.
+    """A sequence of tokens for the model, and how each slot was filled.
 
-    `healed` are the tokens of the last word of L, which is not in `tokens`: the generation writes it again, as
-    `healed_text`, perhaps in other tokens. `left_tokens` counts them. `chunks` are those that made it into CC, in
-    order; the last of them may be cut.
+    `healed` has the tokens of the last word of L, which `tokens` leaves out. The model generates this word,
+    `healed_text`, again, possibly as other tokens. `left_tokens` includes them. `chunks` are the chunks in CC, in
+    order; the last one may be cut.
     """
 
     tokens: tuple[int, ...]
@@ -234,15 +239,15 @@ class Prompt:
 
     @property
     def whole(self) -> tuple[int, ...]:
-        """The prompt with the tokens of the healed word."""
+        """The tokens of the prompt, including the healed word."""
         return (*self.tokens, *self.healed)
 
 
 class PromptBuilder:
-    """Lays out prompts for one model: its layout, its vocabulary, its tokenizer, the budgets.
+    """Builds prompts for one model, given its layout, vocabulary, tokenizer and token budgets.
 
-    `heal` off keeps the last word in the prompt, for a generator that cannot be limited to tokens that agree with it.
-    Raises `ValueError` when the vocabulary lacks a marker that the layout needs.
+    With `heal` off, the last word stays in the prompt, for a generator that cannot restrict its tokens to those that
+    agree with it. Raises `ValueError` if the vocabulary lacks a marker of the layout.
     """
 
     def __init__(
@@ -255,30 +260,30 @@ class PromptBuilder:
         heal: bool = True,
     ) -> None:
         if missing := vocabulary.missing(layout):
-            raise ValueError(f"layout {layout.name!r} needs tokens this model lacks: {', '.join(missing)}")
+            raise ValueError(f"layout {layout.name!r} needs tokens that this model lacks: {', '.join(missing)}")
         self.layout = layout
         self.vocabulary = vocabulary
         self.budgets = budgets or Budgets()
         self._heals = heal and layout.heals
         self._encode = tokenizer.encode
-        # Lines repeat from keystroke to keystroke: all but one of them are the ones of the last request.
+        # After a keystroke, all lines but one are the same as in the last request.
         self._line_tokens: Callable[[str], int] = lru_cache(maxsize=16_384)(lambda line: len(self._encode(line)))
         self._encode_cached: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=64)(
             lambda text: tuple(self._encode(text))
         )
 
     def decide(self, cursor: Cursor) -> Prompt:
-        """The sequence whose next token is the decision. Raises `ValueError` for layouts that make none."""
+        """Build the sequence whose next token is the decision. Raises `ValueError` if the layout has no decision."""
         if not self.layout.selective:
-            raise ValueError(f"layout {self.layout.name!r} makes no decision")
+            raise ValueError(f"layout {self.layout.name!r} has no decision")
         return self._lay_out(self.layout.decide, cursor, ())
 
     def abstain(self, cursor: Cursor) -> Prompt:
-        """The sequence to generate from without cross-file context."""
+        """Build the prompt without cross-file context."""
         return self._lay_out(self.layout.abstain, cursor, ())
 
     def retrieve(self, cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
-        """The sequence to generate from with `chunks` (best first) as cross-file context."""
+        """Build the prompt with `chunks` (best first) as cross-file context."""
         return self._lay_out(self.layout.retrieve, cursor, chunks)
 
     def _lay_out(self, parts: tuple[Part, ...], cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
@@ -302,7 +307,7 @@ class PromptBuilder:
                 tokens.extend(slots[part]())
             elif part in markers:
                 tokens.append(markers[part])
-        if not tokens:  # the start of a file, for a model without markers: it has to read something
+        if not tokens:  # at the start of a file, for a model without markers: a prompt needs at least one token
             tokens.extend(self._encode_cached("\n"))
         return Prompt(
             tuple(tokens),
@@ -323,13 +328,13 @@ class PromptBuilder:
         return kept, start > 0 or len(kept) < len(tokens)
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:
-        head = suffix[: self.budgets.right * LONGEST_TOKEN]
+        head = suffix[: self.budgets.right * MAX_TOKEN_LENGTH]
         tokens = self._encode_cached(head)
         kept = tokens[: self.budgets.right]
         return kept, len(head) < len(suffix) or len(kept) < len(tokens)
 
     def _context(self, cursor: Cursor, chunks: Sequence[Chunk]) -> tuple[tuple[int, ...], tuple[Chunk, ...]]:
-        """CC within its budget: whole chunks, best first, the last one cut where a statement ends."""
+        """Return CC within its budget: complete chunks, best first, and the last one cut at the end of a statement."""
         language = LANGUAGES.get(cursor.language)
         style = _STYLES[self.layout.context_style]
         write = partial(self._write, style, language.comment if language else "# ")
@@ -350,20 +355,20 @@ class PromptBuilder:
         return (tuple(tokens), tuple(used)) if used else ((), ())
 
     def _write(self, style: _Style, comment: str, chunk: Chunk) -> tuple[int, ...]:
-        # Tokens a chunk, not of all of them together: each stays the same wherever it ends up, and is made once.
+        # Each chunk is tokenized separately, so its tokens do not depend on its position and can be cached.
         separator = (self.vocabulary.ids["file_sep"],) if style.separated else ()
         return separator + self._encode_cached(style.chunk(comment, chunk))
 
 
 def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], int]) -> int:
-    """Offset in `prefix` where L begins, so that the rest has at most `budget` tokens as `count` counts a line.
+    """Return the offset in `prefix` where L begins. `count` returns the number of tokens of a line.
 
-    It is the earliest fitting line whose number is a multiple of the step. Being a function of the text alone it
-    needs no memory of earlier requests, and while lines are appended it moves once a step. The step is `step_lines`,
-    or less (a power of two) where that would cost more than a quarter of the lines that fit. A cursor's line that is
-    over budget on its own is returned whole, for the caller to cut by tokens.
+    The offset is the earliest line whose number is a multiple of the step such that the rest fits into `budget` tokens.
+    It depends only on the text, so no state is kept between requests, and it moves once per step while lines are
+    appended. The step is `step_lines`, or a lower power of two if that would waste more than a quarter of the lines
+    that fit. If the cursor's line alone is over the budget, L is that whole line, and the caller cuts it by tokens.
     """
-    window = prefix[max(0, len(prefix) - budget * LONGEST_TOKEN) :]
+    window = prefix[max(0, len(prefix) - budget * MAX_TOKEN_LENGTH) :]
     lines = _split_lines(window)
     spent = taken = 0
     for line in reversed(lines):
@@ -374,7 +379,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     if taken == len(lines):
         if len(window) == len(prefix):
             return 0
-        taken -= 1  # the window may begin inside this line
+        taken -= 1  # the window may begin inside this line, so it is not counted
     if taken <= 0:
         return len(prefix) - len(lines[-1])
     step = min(step_lines, 1 << max(0, (taken // 4).bit_length() - 1))
@@ -384,20 +389,20 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
 
 
 def anchor_of(prefix: str) -> str:
-    """The last lines of `prefix` (`ANCHOR_LINES` of them, the cursor's own included)."""
+    """Return the last `ANCHOR_LINES` lines of `prefix`, the cursor's line included."""
     return "".join(_split_lines(prefix)[-ANCHOR_LINES:])
 
 
 def _split_lines(text: str) -> list[str]:
-    """Lines with their `\\n`; the last one, which has none, is the cursor's own and may be empty."""
+    """Split text into lines with their `\n`. The last line, the cursor's, has none and may be empty."""
     *whole, last = text.split("\n")
     return [line + "\n" for line in whole] + [last]
 
 
 def _heads(chunk: Chunk) -> Iterator[Chunk]:
-    """Heads of `chunk`, longest first, that end where a statement ends (judged by indentation).
+    """Yield beginnings of `chunk`, longest first, that end at the end of a statement (judged by indentation).
 
-    A head of fewer than three lines says too little to be worth its header.
+    A beginning of fewer than three lines says too little to be worth the tokens of its header.
     """
     lines = chunk.text.splitlines(keepends=True)
     for count in range(len(lines) - 1, 2, -1):
@@ -416,13 +421,13 @@ def _root(chunks: Sequence[Chunk]) -> str:
 
 
 def _relative(path: str, root: str) -> str:
-    """`path` as it is called inside `root`, or its bare name where it stands elsewhere."""
+    """Return `path` relative to `root`, or only its name if it is outside of `root`."""
     where = PurePath(path)
     return where.relative_to(root).as_posix() if root and where.is_relative_to(root) else where.name
 
 
 class _Style(Protocol):
-    """How chunks are written down. `separated`: each begins with the model's file separator."""
+    """A format for chunks. `separated` says that each chunk begins with the model's file separator."""
 
     separated: bool
 
@@ -432,7 +437,7 @@ class _Style(Protocol):
 
 
 class _Commented:
-    """The paper's format (section 3.2): every line a comment, so that any model takes it for what it is."""
+    """The paper's format (section 3.2): every line is a comment, so that any model recognizes it as context."""
 
     separated = False
 
@@ -445,7 +450,7 @@ class _Commented:
 
 
 class _Plain:
-    """Path and code as it is: half the overhead, and what is worth copying can be copied token by token."""
+    """Path and code without comment marks: half the tokens, and the model can copy code token by token."""
 
     separated = False
 
@@ -457,7 +462,7 @@ class _Plain:
 
 
 class _Files:
-    """Repository-level fill-in-the-middle (Qwen2.5-Coder, StarCoder2): each chunk is a small file."""
+    """The format for repository-level fill-in-the-middle (Qwen2.5-Coder, StarCoder2): each chunk is a small file."""
 
     separated = True
 

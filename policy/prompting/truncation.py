@@ -11,18 +11,18 @@ import math
 from dataclasses import replace
 
 from indexer.model import Cursor
-from policy.prompting.prompt import LONGEST_TOKEN, Budgets
+from policy.prompting.prompt import MAX_TOKEN_LENGTH, Budgets
 
 
 def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
     """Return `cursor` without the text that no prompt of `budgets` contains.
 
-    Every builder makes the same prompt of the result.
+    A prompt builder with these budgets makes the same prompt from the result as from `cursor`.
     """
-    left = budgets.left * LONGEST_TOKEN + 1  # one more, so that what is cut here counts as cut there
-    right = budgets.right * LONGEST_TOKEN + 1
+    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one more, so that the prompt builder also reports a cut
+    right = budgets.right * MAX_TOKEN_LENGTH + 1
     start = max(0, len(cursor.prefix) - left)
-    # Every step that a cut is made in divides this: the one of the budgets, and the powers of two below it.
+    # A multiple of every step that the prompt builder uses: the step of the budgets, and the powers of two below it.
     grain = math.lcm(budgets.step_lines, 1 << (budgets.step_lines.bit_length() - 1))
     skipped = cursor.prefix.count("\n", 0, start) % grain
     return replace(cursor, prefix="\n" * skipped + cursor.prefix[start:], suffix=cursor.suffix[:right])

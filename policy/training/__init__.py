@@ -1,5 +1,6 @@
-"""The self-supervised pipeline that makes a Repoformer: corpus, blanks, adapt, label, probes, finetune, export, gate.
+"""The self-supervised training pipeline: corpus, blanks, adapt, label, probes, finetune, export, gate.
 
-Each step is one module and one command, reads the artefact of the step before it and leaves its own with a manifest
-beside it. Nothing here is imported by the server; `torch` is the `train` extra's and is imported where it is used.
+Each step is one module and one command. A step reads the artefact of the previous step and writes its own artefact with
+a manifest. The server never imports this package. `torch` comes with the `train` extra, and each module imports it only
+when it needs it.
 """

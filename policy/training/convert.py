@@ -1,7 +1,7 @@
-"""Between transformers and GGUF: Llama-shaped models both ways, gpt_bigcode (StarCoder, Repoformer) to GGUF.
+"""Convert between transformers and GGUF: Llama-shaped models in both directions, gpt_bigcode (StarCoder) to GGUF.
 
-A table of names per architecture, the tokenizer's tables, the hyper-parameters, and nothing that has to be executed
-from the model's folder. The trade-off: two architectures, written out in full, instead of a converter for all.
+The module maps tensor names per architecture, the tokenizer's tables and the hyper-parameters. It executes nothing from
+the model's folder. The trade-off: two architectures, written out in full, instead of a general converter.
 
 Source: tensor names and keys as in the GGUF specification and llama.cpp's `gguf-py`.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Type = Literal["F32", "F16"]
 
-# transformers' names and GGUF's, without ".weight" and ".bias"; {n} is the layer.
+# Names in transformers and in GGUF, without ".weight" and ".bias"; {n} is the layer.
 _LLAMA: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -58,9 +58,9 @@ _BIGCODE: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A byte-level BPE vocabulary: tokens by id, which of them are control tokens, merges in order ("a b").
+    """A byte-level BPE vocabulary: tokens by id, the ids of control tokens, and merges in order ("a b").
 
-    `pre` is llama.cpp's name of the pre-tokenizer. `ids` are further metadata keys with token ids
+    `pre` is llama.cpp's name of the pre-tokenizer. `ids` holds further metadata keys whose values are token ids
     (`tokenizer.ggml.eos_token_id`, …).
     """
 
@@ -79,9 +79,10 @@ def write(
     extra: Mapping[str, str | int | float],
     type_: Type = "F16",
 ) -> None:
-    """Write a model to `path`; `config` is that of transformers, `state` its state dict, `extra` further metadata.
+    """Write a model to `path`. `config` is the transformers configuration, `state` the state dict, `extra` further
+    metadata.
 
-    Raises `TrainingError` for another architecture, a tensor that has no place, or a vocabulary of another size.
+    Raises `TrainingError` for an unsupported architecture, an unknown tensor, or a vocabulary of the wrong size.
     """
     import gguf
 
@@ -108,34 +109,36 @@ def write(
 
 
 def architecture(config: Mapping[str, Any]) -> str:
-    """`model_type` of a configuration; raises `TrainingError` unless it is one that can be converted."""
+    """Return the `model_type` of a configuration. Raises `TrainingError` if it cannot be converted."""
     kind = str(config.get("model_type"))
     if kind not in {"llama", "gpt_bigcode"}:
-        raise TrainingError(f"no conversion for {kind!r} models (known: llama, gpt_bigcode)")
+        raise TrainingError(f"no conversion for {kind!r} models (supported: llama, gpt_bigcode)")
     return kind
 
 
 def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float], type_: Type = "F16") -> None:
-    """Convert a Hugging Face checkpoint folder; raises `TrainingError` that says what is missing or unknown."""
+    """Convert a Hugging Face checkpoint folder. Raises `TrainingError` that names what is missing or unknown."""
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
     try:
-        config, said = (json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "tokenizer.json"))
+        config, tokenizer = (
+            json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "tokenizer.json")
+        )
     except ValueError as problem:
         raise TrainingError(f"{folder}: config.json or tokenizer.json is damaged ({problem})") from problem
     architecture(config)
-    tables = tables_of(said, int(config["vocab_size"]))
+    tables = tables_of(tokenizer, int(config["vocab_size"]))
     name = str(config.get("_name_or_path") or folder.name)
     write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint, from safetensors or (without running any pickled code) from .bin files."""
+    """Read all tensors of a checkpoint from safetensors files, or from .bin files without running pickled code."""
     for index in folder.glob("*.safetensors.index.json"):
         parts = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if absent := [part for part in parts if not (folder / part).is_file()]:
-            raise TrainingError(f"{folder} is incomplete: {', '.join(absent)} is named in {index.name}")
+        if missing := [part for part in parts if not (folder / part).is_file()]:
+            raise TrainingError(f"{folder} is incomplete: {', '.join(missing)} is named in {index.name}")
     files = sorted(folder.glob("*.safetensors"))
     if files:
         from safetensors import SafetensorError
@@ -156,14 +159,14 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def tables_of(said: Mapping[str, Any], size: int) -> Tables:
-    """The tables in a `tokenizer.json`; ids up to `size` that it does not name become unused tokens."""
-    model = said["model"]
-    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(said.get("pre_tokenizer")):
+def tables_of(tokenizer: Mapping[str, Any], size: int) -> Tables:
+    """Convert a `tokenizer.json`. Ids below `size` without a name become unused tokens. Raises `TrainingError`."""
+    model = tokenizer["model"]
+    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
         raise TrainingError("only byte-level BPE tokenizers can be converted")
     tokens = [f"[PAD{number}]" for number in range(size)]
     named = dict(model["vocab"])
-    added = {entry["content"]: entry["id"] for entry in said.get("added_tokens", ())}
+    added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
     for token, number in {**named, **added}.items():
         if number >= size:
             raise TrainingError(f"token {token!r} has id {number}, the model has {size} rows")
@@ -175,7 +178,7 @@ def tables_of(said: Mapping[str, Any], size: int) -> Tables:
         number = next((added[name] for name in names if name in added), None)
         if number is not None:
             ids[key] = number
-    pre = "starcoder" if '"Digits"' in json.dumps(said["pre_tokenizer"]) else "gpt-2"
+    pre = "starcoder" if '"Digits"' in json.dumps(tokenizer["pre_tokenizer"]) else "gpt-2"
     return Tables(tokens, frozenset(added.values()) | unnamed, merges, pre, ids)
 
 
@@ -189,43 +192,43 @@ _KNOWN_TOKENS = {
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    """What transformers must know of a Llama-shaped GGUF; raises `TrainingError` for another architecture."""
+    """Return the transformers configuration of a Llama-shaped GGUF. Raises `TrainingError` for another architecture."""
     import gguf
 
     readers = [gguf.GGUFReader(part) for part in shards_of(path)]
-    said = {key: field.contents() for key, field in readers[0].fields.items() if not key.startswith("tokenizer.")}
-    if (kind := said.get("general.architecture")) != "llama":
+    fields = {key: field.contents() for key, field in readers[0].fields.items() if not key.startswith("tokenizer.")}
+    if (kind := fields.get("general.architecture")) != "llama":
         raise TrainingError(f"{path} is a {kind!r} model; only Llama-shaped GGUF files can be trained")
     tensors = {str(tensor.name): tensor for reader in readers for tensor in reader.tensors}
     return {
         "model_type": "llama",
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,
-        "hidden_size": said["llama.embedding_length"],
-        "intermediate_size": said["llama.feed_forward_length"],
-        "num_hidden_layers": said["llama.block_count"],
-        "num_attention_heads": said["llama.attention.head_count"],
-        "num_key_value_heads": said.get("llama.attention.head_count_kv", said["llama.attention.head_count"]),
-        "max_position_embeddings": said["llama.context_length"],
-        "rms_norm_eps": float(said["llama.attention.layer_norm_rms_epsilon"]),
-        "rope_theta": float(said.get("llama.rope.freq_base", 10_000.0)),
+        "hidden_size": fields["llama.embedding_length"],
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "num_attention_heads": fields["llama.attention.head_count"],
+        "num_key_value_heads": fields.get("llama.attention.head_count_kv", fields["llama.attention.head_count"]),
+        "max_position_embeddings": fields["llama.context_length"],
+        "rms_norm_eps": float(fields["llama.attention.layer_norm_rms_epsilon"]),
+        "rope_theta": float(fields.get("llama.rope.freq_base", 10_000.0)),
     }
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a Llama-shaped GGUF, dequantised to float32, under transformers' names and in its order."""
+    """Return the tensors of a Llama-shaped GGUF, dequantised to float32, in transformers' naming and row order."""
     import gguf
     import torch
 
     config = configuration(path)
-    back = {target: name for name, target in _LLAMA.items()}
+    names = {target: name for name, target in _LLAMA.items()}
     state = {}
     for tensor in (tensor for part in shards_of(path) for tensor in gguf.GGUFReader(part).tensors):
-        name = _renamed(str(tensor.name), back)
+        name = _renamed(str(tensor.name), names)
         array = gguf.dequantize(tensor.data, tensor.tensor_type)
         if ".q_proj." in name or ".k_proj." in name:
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
-            array = _rotate_halves(array, int(heads))
+            array = _pairs_to_halves(array, int(heads))
         state[name] = torch.tensor(np.asarray(array, np.float32))
     return state
 
@@ -244,30 +247,30 @@ def _tensors(
             raise TrainingError(f"{len(array)} rows in the embedding, {size} tokens in the vocabulary")
         if llama and target.endswith(("attn_q.weight", "attn_k.weight")):
             heads = config["num_attention_heads" if "attn_q" in target else "num_key_value_heads"]
-            array = _rotate_pairs(array, int(heads))
+            array = _halves_to_pairs(array, int(heads))
         yield target, array
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """A tensor's name in the other format; raises `TrainingError` when it has none."""
+    """Return a tensor's name in the other format. Raises `TrainingError` if it has none."""
     stem, _, kind = name.rpartition(".")
     layer = re.search(r"\.(\d+)\.", stem)
     number = layer[1] if layer else ""
     target = names.get(stem.replace(f".{number}.", ".{n}.", 1) if layer else stem)
     if target is None:
-        raise TrainingError(f"no place for the tensor {name}")
+        raise TrainingError(f"unknown tensor {name}")
     return f"{target.format(n=number)}.{kind}"
 
 
-def _rotate_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """From transformers' order of rotary dimensions (halves) to llama.cpp's (pairs)."""
+def _halves_to_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Reorder rotary dimensions from transformers' order (halves) to llama.cpp's order (pairs)."""
     rows, width = array.shape
     pairs: np.ndarray[Any, Any] = array.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2)
     return pairs.reshape(rows, width)
 
 
-def _rotate_halves(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """The way back."""
+def _pairs_to_halves(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Reorder rotary dimensions from llama.cpp's order (pairs) to transformers' order (halves)."""
     rows, width = array.shape
     halves: np.ndarray[Any, Any] = array.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2)
     return halves.reshape(rows, width)

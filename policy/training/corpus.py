@@ -1,10 +1,10 @@
-"""Step 1, `train corpus`: a list of named packages becomes a folder of repositories, split so that nothing leaks.
+"""Step 1, `train corpus`: fetch the packages of a list and turn them into repositories in train, valid and test splits.
 
-Kept are source files that a person wrote, in repositories whose files know each other: the paper's filter (appendix
-A: at least five files, three imports a file, two of them local) is what makes cross-file context worth anything.
-Files that are nearly the same as one already kept go, test first, so that what is thrown out of a near-duplicate pair
-is always the training copy. The split is by package and stands in the list, never drawn: a held-out repository stays
-held out for every model that is ever trained.
+The step keeps hand-written source files, in repositories whose files refer to each other: cross-file context only helps
+there. The paper's filter (appendix A) requires at least five files, three imports per file and two local imports per
+file; ours is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`). Near-duplicates of an earlier file are dropped. Test packages
+come first, so the dropped copy of a pair is always the training copy. The list assigns each package to a split, so that
+a held-out repository stays held out for every model.
 
 Output: `OUT/<split>/<registry>~<name>/<path>` and a manifest with a row per package.
 """
@@ -32,7 +32,7 @@ LANGUAGES = frozenset({"python", "javascript", "typescript", "tsx", "java", "csh
 MIN_FILES, MIN_IMPORTS, MIN_LOCAL_IMPORTS = 5, 2.0, 1.0
 MAX_BYTES, MIN_BYTES = 100_000, 200
 
-_FOREIGN_FOLDERS = frozenset({
+_EXCLUDED_FOLDERS = frozenset({
     "node_modules", "vendor", "vendored", "_vendor", "third_party", "thirdparty", "3rdparty", "external", "extern",
     "deps", "dist", "build", "esm", "cjs", "umd", "es", "es6", "_esm", "_cjs", "bundles", "min", "locale", "locales",
     "migrations", "testdata", "__snapshots__", "gen", "generated", "amalgamation",
@@ -54,10 +54,10 @@ _PATTERNS = {language: re.compile(pattern, re.M) for language, pattern in _IMPOR
 
 
 def run(out: Path, downloads: Path, packages: Path = LIST, limit: int = 0) -> None:
-    """Fetch, filter, de-duplicate and lay out the packages of a list; `limit` takes the first so many (0: all).
+    """Fetch, filter, de-duplicate and write the packages of a list. `limit` takes only the first packages (0: all).
 
-    A package that cannot be fetched or holds nothing usable is reported and left out; the rest goes on. Raises
-    `TrainingError` when nothing is left.
+    A package that cannot be fetched or has no usable files is reported and left out. Raises `TrainingError` if no
+    package remains.
     """
     wanted = read_list(packages)
     wanted = wanted[:limit] if limit else wanted
@@ -73,10 +73,10 @@ def run(out: Path, downloads: Path, packages: Path = LIST, limit: int = 0) -> No
             files = read_sources(package, downloads)
             row["found"] = len(files)
             files = {path: text for path, text in files.items() if seen.add(text)}
-            row |= {"files": len(files), "bytes": sum(map(len, files.values())), **connections(files)}
-            if reason := unusable(row):
+            row |= {"files": len(files), "bytes": sum(map(len, files.values())), **import_counts(files)}
+            if reason := rejection_reason(row):
                 raise TrainingError(reason)
-            _lay_out(out / package.split / package.folder, files)
+            _write_files(out / package.split / package.folder, files)
             row["languages"] = dict(Counter(_language(path) for path in files))
         except (TrainingError, OSError) as problem:
             row["left_out"] = str(problem)
@@ -90,21 +90,21 @@ def run(out: Path, downloads: Path, packages: Path = LIST, limit: int = 0) -> No
 
 
 def read_sources(package: Package, downloads: Path) -> dict[str, str]:
-    """The files of a package that a person wrote, by path. Raises `TrainingError` when it cannot be fetched."""
+    """Return the hand-written source files of a package by path. Raises `TrainingError` if the download fails."""
     archive = fetch(package, downloads)
     texts = {}
     for path, content in source_files(archive):
-        if _language(path) in LANGUAGES and (text := readable(path, content)) is not None:
+        if _language(path) in LANGUAGES and (text := decode_source(path, content)) is not None:
             texts[path] = text
-    # Packages that ship what they were compiled from: what they were compiled to is not source.
+    # Some npm packages ship `src/` next to the compiled files. Only `src/` is hand-written.
     original = {path: text for path, text in texts.items() if PurePosixPath(path).parts[0] == "src"}
     return original if package.registry == "npm" and len(original) >= MIN_FILES else texts
 
 
-def readable(path: str, content: bytes) -> str | None:
-    """The text of a hand-written source file, or None for vendored, generated, minified and undecodable ones."""
+def decode_source(path: str, content: bytes) -> str | None:
+    """Return the text of a hand-written source file. None if it is vendored, generated, minified or undecodable."""
     parts = PurePosixPath(path).parts
-    if _FOREIGN_FOLDERS & {part.lower() for part in parts[:-1]} or ".min." in parts[-1] or path.endswith(".d.ts"):
+    if _EXCLUDED_FOLDERS & {part.lower() for part in parts[:-1]} or ".min." in parts[-1] or path.endswith(".d.ts"):
         return None
     if not MIN_BYTES <= len(content) <= MAX_BYTES:
         return None
@@ -119,8 +119,8 @@ def readable(path: str, content: bytes) -> str | None:
     return None if _GENERATED.search(text[:1000]) else text
 
 
-def connections(files: Mapping[str, str]) -> dict[str, float]:
-    """Imports and local imports a file, on average over `files`."""
+def import_counts(files: Mapping[str, str]) -> dict[str, float]:
+    """Return the mean number of imports and of local imports per file."""
     if not files:
         return {"imports": 0.0, "local_imports": 0.0}
     stems = {PurePosixPath(path).stem for path in files} | {
@@ -128,24 +128,24 @@ def connections(files: Mapping[str, str]) -> dict[str, float]:
     }
     total = local = 0
     for path, text in files.items():
-        named = imports(path, text)
-        total += len(named)
-        local += sum(_is_local(name, path, stems) for name in named)
-        if _language(path) in {"go", "java", "csharp"}:  # a package's files see each other without an import
+        imported = imports(path, text)
+        total += len(imported)
+        local += sum(_is_local(name, path, stems) for name in imported)
+        if _language(path) in {"go", "java", "csharp"}:  # files of one package use each other without an import
             siblings = sum(PurePosixPath(other).parent == PurePosixPath(path).parent for other in files) - 1
             total, local = total + min(siblings, 2), local + min(siblings, 2)
     return {"imports": round(total / len(files), 2), "local_imports": round(local / len(files), 2)}
 
 
 def imports(path: str, text: str) -> list[str]:
-    """The modules that a file names in its import statements."""
+    """Return the modules that a file's import statements name."""
     language = _language(path)
     found = _PATTERNS[_SAME_IMPORTS.get(language, language)].findall(text)
     return [name if isinstance(name, str) else next(filter(None, name), "") for name in found]
 
 
-def unusable(row: Mapping[str, object]) -> str:
-    """Why a repository with these counts is not worth training on; empty when it is."""
+def rejection_reason(row: Mapping[str, object]) -> str:
+    """Return why a repository with these counts is not used for training, or "" if it is used."""
     for name, least in (("files", MIN_FILES), ("imports", MIN_IMPORTS), ("local_imports", MIN_LOCAL_IMPORTS)):
         if float(str(row[name])) < least:
             return f"{row[name]} {name.replace('_', ' ')}{'' if name == 'files' else ' a file'}, needs {least:g}"
@@ -153,7 +153,7 @@ def unusable(row: Mapping[str, object]) -> str:
 
 
 class NearDuplicates:
-    """Texts seen so far, by MinHash over five-word shingles (64 hashes, 16 bands; Jaccard of about 0.8 and more)."""
+    """Detect near-duplicate texts by MinHash over five-word shingles (64 hashes, 16 bands; Jaccard from about 0.8)."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
@@ -163,7 +163,7 @@ class NearDuplicates:
         self._signatures: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
 
     def add(self, text: str) -> bool:
-        """Remember `text`; False, and it is not remembered, when a text nearly the same was there."""
+        """Remember `text` and return True. Return False without remembering it if a near-duplicate is already known."""
         words = re.findall(r"\w+", text)
         shingles = {zlib.crc32(" ".join(words[i : i + 5]).encode()) for i in range(max(1, len(words) - 4))}
         hashes = np.fromiter(shingles, np.uint64)[:, None] * self._factors + self._offsets
@@ -202,7 +202,7 @@ def _language(path: str) -> str:
     return found.id if found else ""
 
 
-def _lay_out(folder: Path, files: Mapping[str, str]) -> None:
+def _write_files(folder: Path, files: Mapping[str, str]) -> None:
     for path, text in files.items():
         target = folder / path
         if ".." in PurePosixPath(path).parts or PurePosixPath(path).is_absolute():

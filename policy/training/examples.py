@@ -1,8 +1,8 @@
-"""From a blank to what a model is trained on: token ids, and which of them count for which loss.
+"""Turn blanks into training examples: token ids, and the positions that count for each loss.
 
-The prompt comes from `policy.prompting.prompt.PromptBuilder`, byte for byte what the server will send; to it the tokens
-of the blank are added and the token that ends it. The blank is tokenised apart from its left context, as a server that
-appends generated tokens sees it, so a half-typed word is split where the cursor stood.
+`policy.prompting.prompt.PromptBuilder` builds the prompt, byte for byte as the server sends it. The tokens of the blank
+and the end token follow. The blank is tokenised separately from L, because a server appends generated tokens in the
+same way. A half-typed word is therefore split at the cursor.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .probes import Probe
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A sequence; `middle` is where the blank's tokens begin in it, `left` to `left_end` is where L stands.
+    """A training sequence. `middle` is the index of the blank's first token; L occupies `left` to `left_end`.
 
-    `decision` is the index of the token after `<eof>`, 0 where the sequence holds none. `probes` are further places to
-    decide at: how many tokens of the sequence are seen there, and the token that is right.
+    `decision` is the index of the token after `<eof>`, or 0 if the sequence has no decision. `probes` are further
+    decision positions: (number of tokens visible there, target token).
     """
 
     tokens: tuple[int, ...]
@@ -38,7 +38,7 @@ class Example:
 
 
 class ExampleBuilder:
-    """Builds the examples of one corpus for one model, layout and budgets."""
+    """Build the examples of one corpus for one model, layout and budgets."""
 
     def __init__(self, corpus: Path, base: Base, layout: str, budgets: Budgets, max_middle: int = 256) -> None:
         if layout not in LAYOUTS:
@@ -52,17 +52,17 @@ class ExampleBuilder:
         self._lines = lru_cache(maxsize=1024)(lambda path: self._text(path).split("\n"))
 
     def text(self, blank: Blank) -> str:
-        """What was cut out."""
+        """Return the removed text of a blank."""
         return self._source(blank)[blank.start : blank.end]
 
     def cursor(self, blank: Blank) -> Cursor:
-        """The place of the blank, as a server would be asked about it."""
+        """Return the cursor of a blank, as in a request to the server."""
         text = self._source(blank)
         path = self.corpus / blank.repository / blank.path
         return Cursor(str(path), text[: blank.start], text[blank.end :], blank.language)
 
     def chunks(self, blank: Blank) -> list[Chunk]:
-        """The retrieved chunks with their text, best first."""
+        """Return the retrieved chunks of a blank with their text, best first."""
         root = self.corpus / blank.repository
         found = []
         for hit in blank.hits:
@@ -73,17 +73,21 @@ class ExampleBuilder:
         return found
 
     def build(self, blank: Blank, *, context: bool) -> Example | None:
-        """The sequence with or without cross-file context; None for a blank that is too long to learn from."""
+        """Build the sequence with or without cross-file context. Return None if the blank is longer than `max_middle`
+        tokens.
+        """
         cursor = self.cursor(blank)
         prompt = self.prompts.retrieve(cursor, self.chunks(blank)) if context else self.prompts.abstain(cursor)
         return self._complete(prompt, blank)
 
-    def build_judged(self, blank: Blank, *, positive: bool) -> list[Example]:
-        """What a labelled blank teaches: the decision, and the completion on the branch that it leads to.
+    def build_labelled(self, blank: Blank, *, positive: bool) -> list[Example]:
+        """Build the examples of a labelled blank: the decision, and the completion on the branch that the label
+        selects.
 
-        A negative is one sequence: `<eof>`, `<fim_middle>`, the blank. A positive is one where the layout's retrieved
-        branch goes on behind the decision, and two where it does not: the prompt that ends with `<cc>`, and the
-        retrieved prompt with the blank. L and R are cut alike in both, so their length tells nothing.
+        A negative blank is one sequence: `<eof>`, `<fim_middle>`, the blank. A positive blank is one sequence if the
+        layout's retrieved branch continues after the decision. Otherwise it is two: the prompt that ends with `<cc>`,
+        and the retrieved prompt with the blank. L and R have the same length in both, so that the length does not
+        reveal the label.
         """
         layout, ids = self.prompts.layout, self.base.vocabulary.ids
         cursor = self.cursor(blank)
@@ -95,9 +99,9 @@ class ExampleBuilder:
         return [decided, example] if example else [decided]
 
     def add_probes(self, example: Example, blank: Blank, probes: Sequence[Probe]) -> Example:
-        """`example`, a plain one, with those probes that fall on a border of its tokens of L.
+        """Return the plain `example` with those probes that fall on a token border in L.
 
-        Only layouts that decide right behind L can have any.
+        Only layouts in which the decision follows L directly can have probes.
         """
         if self.prompts.layout.decide[-2:] != ("L", "eof"):
             return example
@@ -111,7 +115,7 @@ class ExampleBuilder:
         return replace(example, probes=tuple(kept))
 
     def build_left_only(self, blank: Blank) -> Example | None:
-        """The sequence for a model that reads only what stands left: what the base is measured by."""
+        """Build the sequence that contains only L and the blank, for measuring the base model."""
         return self._complete(self.left_only.abstain(self.cursor(blank)), blank)
 
     def _complete(self, prompt: Prompt, blank: Blank) -> Example | None:
@@ -131,7 +135,7 @@ class ExampleBuilder:
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Examples of like length together, each group of at most `tokens` when padded (but never empty)."""
+    """Group examples of similar length. A group has at most `tokens` tokens after padding, but at least one example."""
     group: list[Example] = []
     for example in sorted(examples, key=lambda example: len(example.tokens)):
         if group and len(example.tokens) * (len(group) + 1) > tokens:

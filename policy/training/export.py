@@ -1,7 +1,7 @@
-"""Step 6, `train export`: from a run's checkpoint to GGUF files that the server loads and that say what they are.
+"""Step 6, `train export`: convert a checkpoint to GGUF files that the server can load.
 
-The file carries all that serving must know: the layout and the budgets it was trained with, the gates that were
-fitted, the markers under their names, the base and its licence, and the hash of the run's manifest.
+The metadata contain everything that serving needs: the layout and the budgets of the training run, the fitted gates,
+the markers, the base model and its licence, and the hash of the run's manifest.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def run(
     evaluated: Sequence[Path] = (),
     part_bytes: int = 0,
 ) -> list[Path]:
-    """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained`; returns the paths.
+    """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained` and return the paths.
 
-    The gates are those that `finetune` fitted (its manifest), or are fitted here on `evaluated`: the
-    folders of runs of `repoformer-lsp eval` on validation repositories with an exported file of the same weights. The
-    second is what ships: it tells of the weights and the engine that are served. `part_bytes` cuts the quantised files
-    into parts of about that size.
+    If `evaluated` is empty, the gates come from the manifest of `finetune`. Otherwise they are fitted on `evaluated`:
+    folders of `repoformer-lsp eval` runs on validation repositories with an exported file of the same weights. The
+    shipped model uses these, because they describe the weights and the engine that serve. `part_bytes` splits the
+    quantised files into parts of about that size.
     """
     import torch
 
@@ -64,43 +64,43 @@ def run(
     config, tables = describe(base)
     gates = fit(evaluated) if evaluated else [Gate(**gate) for gate in source.get("gates", [])]
     extra = metadata(name, base, trained, source, int(state["step"]), gates)
-    whole = out / f"{name}-F16.gguf"
-    write(whole, config, state["model"], tables, extra)
-    paths = [whole]
+    unquantised = out / f"{name}-F16.gguf"
+    write(unquantised, config, state["model"], tables, extra)
+    paths = [unquantised]
     for type_ in types:
         if type_ != "F16":
             paths.append(out / f"{name}-{type_}.gguf")
-            quantise(whole, paths[-1], type_)
+            quantise(unquantised, paths[-1], type_)
             if part_bytes:
                 paths[-1:] = split(paths[-1], part_bytes)
             else:
                 remove_parts(paths[-1])
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": sha256([path])} for path in paths}
-    # Weights are exported as often as one likes: the last export is what the manifest tells of.
-    told = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
+    # Weights can be exported repeatedly: the manifest describes the last export.
+    description = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
             "gates": [asdict(gate) for gate in gates]}  # fmt: skip
-    manifest.write(out, {**told, "files": sizes, "done": True})
+    manifest.write(out, {**description, "files": sizes, "done": True})
     return paths
 
 
 def fit(evaluated: Sequence[Path]) -> list[Gate]:
-    """Gates from the results of evaluations: on the token alone, and the best that looks at more than that."""
+    """Fit gates on evaluation results: one on P(`<cc>`) alone, and the best gate with further features."""
     from . import gate
 
     rows = [row for row in gate.results(evaluated) if row.p_cc is not None]
     if not rows:
-        raise TrainingError(f"{', '.join(map(str, evaluated))}: no results of a model that decides")
-    names = ["token", gate.best(rows)] if gate.enough(rows) else ["token"]
+        raise TrainingError(f"{', '.join(map(str, evaluated))}: no results of a model with a decision token")
+    names = ["token", gate.best_gate(rows)] if gate.has_enough_data(rows) else ["token"]
     return [gate.fit(rows, gate.GATES[name]) for name in dict.fromkeys(names)]
 
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:
-    """Configuration and vocabulary of the base, its five unused tokens under our names."""
+    """Return the configuration and the vocabulary of the base, with our names for its five repurposed tokens."""
     base = bases.unpack(base)
     if base.is_dir():
         loaded = bases.load(base)
-        said = json.loads(loaded.tokenizer.inner.to_str())
-        return loaded.config.to_dict(), tables_of(said, loaded.config.vocab_size)
+        tokenizer = json.loads(loaded.tokenizer.inner.to_str())
+        return loaded.config.to_dict(), tables_of(tokenizer, loaded.config.vocab_size)
     fields = bases.gguf_fields(base)
     config = configuration(base)
     names = list(fields["tokenizer.ggml.tokens"])
@@ -123,7 +123,7 @@ def metadata(
     step: int,
     gates: Sequence[Gate],
 ) -> dict[str, str | int | float]:
-    """What the file says of itself."""
+    """Return the metadata of an exported file."""
     arguments = source["arguments"]
     return {
         "general.type": "model",
@@ -142,7 +142,7 @@ def metadata(
 
 
 def _base_name(base: Path) -> str:
-    """The model that all of it began with: a file of our own says which that was."""
+    """Return the name of the original base model. An exported file of ours stores it in its metadata."""
     base = bases.unpack(base)
     own = {} if base.is_dir() else bases.gguf_fields(base)
     return str(own["general.base_model.0.name"]) if "repoformer.layout" in own else base.stem

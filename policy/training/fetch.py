@@ -1,9 +1,8 @@
-"""Getting named packages with their registries' own clients, and reading the source files in them.
+"""Fetch named packages with their registries' own clients and read the source files in them.
 
-`pip`, `npm` and `apt-get` know proxies, mirrors and credentials of the machine they run on, check hashes, and are
-what a person would use. Nothing of a package is ever run: wheels instead of source distributions from PyPI (no
-`setup.py`), `--ignore-scripts` for npm, and of Debian's source packages only the upstream archive. The price is that
-wheels seldom hold a project's tests.
+`pip`, `npm` and `apt-get` use the proxies, mirrors and credentials of the machine and check hashes. No code of a
+package runs: only wheels from PyPI (no `setup.py`), `--ignore-scripts` for npm, and only the upstream archive of Debian
+source packages. The drawback is that wheels rarely contain a project's tests.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .manifest import TrainingError
 Split = Literal["train", "valid", "test"]
 Registry = Literal["pypi", "npm", "debian"]
 
-# RepoEval's repositories, under their own names and the names of their packages: never trained on.
+# RepoEval's repositories, by repository name and by package name: excluded from training.
 REPOEVAL = frozenset({
     "diffusers", "nerfstudio", "awslabs-fortuna", "fortuna", "evaluate", "google-vizier", "vizier", "federatedscope",
     "torchrl", "rl", "ace", "trlx", "tracr", "omnivore", "lightweight-mmm", "lightweight_mmm", "betty", "betty-ml",
@@ -34,7 +33,7 @@ REPOEVAL = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One row of the list. `version` is the registry's own (Debian's is that of the source package)."""
+    """One row of the package list. `version` is the registry's version (for Debian, of the source package)."""
 
     split: Split
     registry: Registry
@@ -44,12 +43,12 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """Name of the package's folder, free of path separators."""
+        """The name of the package's folder, without path separators."""
         return f"{self.registry}~{self.name.replace('/', '~')}"
 
 
 def read_list(path: Path) -> list[Package]:
-    """Read a list of packages (CSV with a header); raises `TrainingError` that names a bad row."""
+    """Read a list of packages (CSV with a header). Raises `TrainingError` that names an invalid row."""
     packages: list[Package] = []
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
@@ -61,13 +60,13 @@ def read_list(path: Path) -> list[Package]:
                 raise TrainingError(f"{path}:{number}: {row['name']} is a RepoEval repository")
             packages.append(Package(**row))  # type: ignore[arg-type]
     names = [package.folder for package in packages]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise TrainingError(f"{path}: listed twice: {', '.join(sorted(twice))}")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise TrainingError(f"{path}: listed twice: {', '.join(sorted(duplicates))}")
     return packages
 
 
 def fetch(package: Package, downloads: Path) -> Path:
-    """The package's archive under `downloads`, fetched unless it is there. Raises `TrainingError`."""
+    """Return the package's archive under `downloads`, fetching it if necessary. Raises `TrainingError`."""
     folder = downloads / package.folder
     if archive := _archive_in(folder):
         return archive
@@ -75,18 +74,18 @@ def fetch(package: Package, downloads: Path) -> Path:
     name, version = package.name, package.version
     if package.registry == "pypi":
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _call([*pip, "--only-binary", ":all:", "--dest", str(folder), f"{name}=={version}"], folder)
+        _run_client([*pip, "--only-binary", ":all:", "--dest", str(folder), f"{name}=={version}"], folder)
     elif package.registry == "npm":
-        _call(["npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}"], folder)
+        _run_client(["npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}"], folder)
     else:
-        _call(["apt-get", *_apt_options(downloads), "--download-only", "source", f"{name}={version}"], folder)
+        _run_client(["apt-get", *_apt_options(downloads), "--download-only", "source", f"{name}={version}"], folder)
     if archive := _archive_in(folder):
         return archive
-    raise TrainingError(f"{name} {version}: the registry's client brought no archive")
+    raise TrainingError(f"{name} {version}: the registry's client delivered no archive")
 
 
 def source_files(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Relative path and content of each regular file, the archive's own top folder taken off for tar files."""
+    """Yield the relative path and the content of each regular file. The top folder of a tar archive is removed."""
     if archive.suffix in {".whl", ".zip"}:
         with zipfile.ZipFile(archive) as wheel:
             for info in wheel.infolist():
@@ -110,7 +109,7 @@ def _archive_in(folder: Path) -> Path | None:
 
 
 def _apt_options(downloads: Path) -> list[str]:
-    """Options that make apt-get see source packages, in lists of its own: the system's are not touched."""
+    """Return apt-get options that enable source packages in separate lists. The system's lists do not change."""
     state = downloads / "apt"
     options = [
         "-qq", "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={state / 'parts'}",
@@ -124,16 +123,16 @@ def _apt_options(downloads: Path) -> list[str]:
     etc = Path("/etc/apt")
     for path in (*etc.glob("sources.list.d/debian*.sources"), *etc.glob("sources.list")):
         lines = path.read_text("utf-8").splitlines()
-        turned = [line.replace("Types: deb", "Types: deb-src") if "deb-src" not in line else line for line in lines]
-        turned = ["deb-src " + line[4:] if line.startswith("deb ") else line for line in turned]
+        converted = [line.replace("Types: deb", "Types: deb-src") if "deb-src" not in line else line for line in lines]
+        converted = ["deb-src " + line[4:] if line.startswith("deb ") else line for line in converted]
         ending = ".list" if path.suffix == ".list" else ".sources"
-        (state / "parts" / (path.stem.replace(".", "-") + ending)).write_text("\n".join(turned) + "\n", "utf-8")
-    _call(["apt-get", *options, "update"], downloads)
+        (state / "parts" / (path.stem.replace(".", "-") + ending)).write_text("\n".join(converted) + "\n", "utf-8")
+    _run_client(["apt-get", *options, "update"], downloads)
     return options
 
 
-def _call(command: list[str], folder: Path) -> None:
-    """Run a registry's client in `folder`; its last words become the error."""
+def _run_client(command: list[str], folder: Path) -> None:
+    """Run a registry's client in `folder`. Raises `TrainingError` with the last line of its output if it fails."""
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
@@ -142,5 +141,5 @@ def _call(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise TrainingError(f"{command[0]} did not finish in 15 minutes") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise TrainingError(f"{command[0]}: {said[-1] if said else f'exit status {done.returncode}'}")
+        output = (done.stderr or done.stdout).strip().splitlines()
+        raise TrainingError(f"{command[0]}: {output[-1] if output else f'exit status {done.returncode}'}")

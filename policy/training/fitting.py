@@ -1,4 +1,4 @@
-"""What is fitted on validation data: thresholds, and the logistic curve of a gate."""
+"""Fit thresholds and the logistic curve of a gate on validation data."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.gating.gate import Feature, Gate, Known, Name
+from policy.gating.gate import Feature, Gate, GateInputs, Name
 
-MOST_RETRIEVED = 0.6  # what a default threshold may retrieve for: the rest has to be worth it by the model's own word
+MAX_RETRIEVAL_SHARE = 0.6  # largest share of requests for which a default threshold may retrieve
 
 
-def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float = 0.6) -> float:
-    """The threshold under which retrieving for scores above it gains most, for at most a share `most` of them.
+def best_threshold(scores: Sequence[float], gains: Sequence[float], max_share: float = 0.6) -> float:
+    """Return the threshold with the greatest total gain, given that retrieval happens for scores above the threshold.
 
-    Between equals the higher one, which retrieves less. With no data the answer is 1: never.
+    It retrieves for at most a share `max_share` of the blanks. Of equally good thresholds, the highest is returned,
+    which retrieves least. Without data the result is 1 (never retrieve).
     """
     if not scores:
         return 1.0
     order = np.argsort(-np.asarray(scores, float), kind="stable")
     ranked = np.asarray(scores, float)[order]
     total = np.concatenate([[0.0], np.cumsum(np.asarray(gains, float)[order])])
-    allowed = [count for count in range(int(most * len(ranked)) + 1) if count == 0 or _splits(ranked, count)]
+    allowed = [count for count in range(int(max_share * len(ranked)) + 1) if count == 0 or _splits(ranked, count)]
     count = max(allowed, key=lambda count: (total[count], -count))
     if count == 0:
         return 1.0
@@ -31,12 +32,13 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], most: float 
 
 
 def fit_gate(
-    name: Name, features: Sequence[Feature], known: Sequence[Known], gains: Sequence[float], most: float
+    name: Name, features: Sequence[Feature], known: Sequence[GateInputs], gains: Sequence[float], max_share: float
 ) -> Gate:
-    """A logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share `most`.
+    """Fit a logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share
+    `max_share`.
 
-    `known` and `gains` (in edit similarity) are of the same validation blanks; every feature must be known of each. A
-    P(`<cc>`) that points the wrong way when it stands alone is left as the model says it: no map makes sense of it.
+    `known` and `gains` (points of edit similarity) describe the same validation blanks. Every feature must be known for
+    each blank. If P(`<cc>`) is the only feature and falls as gains rise, it is left uncalibrated.
     """
     values, gained = values_of(known, features), np.asarray(gains, float)
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
@@ -47,18 +49,20 @@ def fit_gate(
         weights, offset = np.ones(1), 0.0
     p = sigmoid(values @ weights + offset)
     line = np.array([each.kind == "line" for each in known])
-    limits = [best_threshold(p[half].tolist(), gained[half].tolist(), most) for half in (line, ~line)]
+    limits = [best_threshold(p[half].tolist(), gained[half].tolist(), max_share) for half in (line, ~line)]
     return Gate(name, dict(zip(features, weights.tolist(), strict=True)), offset, *limits)
 
 
-def values_of(known: Sequence[Known], features: Sequence[Feature]) -> NDArray[np.float64]:
-    """Feature values, (blanks, features); NaN where a blank does not have one."""
+def values_of(known: Sequence[GateInputs], features: Sequence[Feature]) -> NDArray[np.float64]:
+    """Return the feature values (blanks, features). NaN where a blank lacks a feature."""
     found = [[each.value(feature) for feature in features] for each in known]
     return np.array([[np.nan if value is None else value for value in row] for row in found], float)
 
 
 def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Weights (features + 1, the last the offset) of a logistic regression, by Newton's method."""
+    """Fit a logistic regression with Newton's method and return its weights (features + 1,); the last one is the
+    offset.
+    """
     rows = np.hstack([features, np.ones((len(features), 1))])
     penalty = ridge * np.eye(rows.shape[1])
     penalty[-1, -1] = 1e-9
@@ -75,11 +79,11 @@ def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: 
 
 
 def sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-values)), without overflow."""
+    """Return 1 / (1 + exp(-values)) without overflow."""
     halves: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * values))
     return halves
 
 
 def _splits(ranked: NDArray[np.float64], count: int) -> bool:
-    """Whether a threshold can take exactly the first `count` of the ranked scores."""
+    """Return whether a threshold can separate exactly the first `count` ranked scores from the rest."""
     return count == len(ranked) or bool(ranked[count - 1] > ranked[count])

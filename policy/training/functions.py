@@ -1,4 +1,4 @@
-"""Where the bodies of functions are, for function blanks: the indexer's own tree-sitter queries, read for `@body`."""
+"""Find the bodies of functions for function blanks, with the indexer's tree-sitter queries (capture `@body`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MIN_LINES, MAX_LINES = 3, 30
 
 
 def bodies(path: str, text: str) -> Iterator[tuple[int, int]]:
-    """Character offsets of the bodies of the functions of 3 to 30 lines in a file (paper, section 4.1).
+    """Yield the character offsets of the bodies of functions of 3 to 30 lines in a file (paper, section 4.1).
 
-    The body is what stands between the braces, or the indented block without its docstring's quotes being special:
-    it begins at its first character that is no space and ends with its last.
+    A body is the text between the braces, or the indented block, without surrounding white space. A docstring is part
+    of it.
     """
     language = language_of(path)
     parser = parser_for(language.id) if language else None

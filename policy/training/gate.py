@@ -1,11 +1,13 @@
-"""Step 8, `train gate`: decisions by more than the token, compared with it on the results of an evaluation.
+"""Step 8, `train gate`: fit gates with further features than the token and compare them on evaluation results.
 
-A gate is a logistic regression of a few hundred bytes on what is known when the decision is due: P(`<cc>`), the entropy
-and the top probability of the first token to be generated (compare CARD, arXiv 2406.10263), what retrieval found
-meanwhile (`policy.gating.evidence`), and what is completed (line or block). Boosted trees have no advantage on so few.
+A gate is a logistic regression of a few hundred bytes on what is known at decision time: P(`<cc>`), the entropy and the
+top probability of the first generated token (compare CARD, arXiv 2406.10263), what retrieval has found meanwhile
+(`policy.gating.evidence`), and whether a line or a block is completed. Boosted trees were no better on this little
+data.
 
-Each gate is judged on repositories that it was not fitted on: they are split in halves, each half is judged by the
-gate of the other, threshold included, and that is repeated for several splits. What is written is fitted on all.
+Each gate is evaluated on repositories that it was not fitted on: the repositories are split in halves, the gate of one
+half (thresholds included) is evaluated on the other, and this is repeated for several splits. The written gates are
+fitted on all repositories.
 """
 
 from __future__ import annotations
@@ -26,101 +28,103 @@ from policy.evaluation.table import Row, Table
 from policy.gating.gate import Feature, Gate, Name
 
 from . import manifest
-from .fitting import MOST_RETRIEVED, fit_gate, values_of
+from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
 
 SPLITS = 10
-FEWEST = 20  # blanks; fewer say nothing
+MIN_BLANKS = 20  # fewest blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
-_FOUND: tuple[Feature, ...] = ("score", "second", "names", "overlap")
+_RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap")
 GATES: Mapping[str, tuple[Feature, ...]] = {
     "score": ("score",),
-    "scores": _FOUND,
+    "scores": _RETRIEVAL,
     "engine": _ENGINE,
-    "engine+scores": (*_ENGINE, *_FOUND),
+    "engine+scores": (*_ENGINE, *_RETRIEVAL),
     "overlap": ("overlap",),
     "token": ("token",),
     "token+overlap": ("token", "overlap"),
     "token+engine": ("token", *_ENGINE),
-    "token+scores": ("token", *_FOUND),
+    "token+scores": ("token", *_RETRIEVAL),
     "token+engine+overlap": ("token", *_ENGINE, "overlap"),
-    "all": ("token", *_ENGINE, *_FOUND),
+    "all": ("token", *_ENGINE, *_RETRIEVAL),
 }
 
 
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Write `OUT/NAME.json` for each gate whose features the results in `evaluated` have; returns what each is worth.
+    """Write `OUT/NAME.json` for each gate whose features the results have. Return the metrics of each gate by its name.
 
-    `evaluated` are the folders of runs of `repoformer-lsp eval` on validation repositories. Raises `TrainingError` for
-    too few of them.
+    `evaluated` are folders of `repoformer-lsp eval` runs on validation repositories. Raises `TrainingError` if they
+    have too few results.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "gate", inputs, {})
     rows = results(evaluated)
     repositories = len({row.repository for row in rows})
-    if not enough(rows):
+    if not has_enough_data(rows):
         raise manifest.TrainingError(
             f"too few results in {', '.join(map(str, evaluated))} to fit a gate: "
             f"{len(rows)} blanks of {repositories} repositories"
         )
-    worth: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, dict[str, Any]] = {}
     for name, features in GATES.items():
-        if not is_known(rows, features):
+        if not has_features(rows, features):
             continue
-        worth[name] = judge(rows, *held_out(rows, features))
+        evaluations[name] = evaluate(rows, *held_out(rows, features))
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
-    manifest.finish(out, gates=worth, counts={"blanks": len(rows), "repositories": repositories})
-    return worth
+    manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
+    return evaluations
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
-    """The rows of all of these runs; a blank that more than one of them drew counts once."""
-    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS)]
+    """Read the rows of all runs. A blank that several runs drew counts once."""
+    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
 
-def enough(rows: Sequence[Row]) -> bool:
-    """Whether there is anything to say of repositories that a gate was not fitted on."""
-    return len(rows) >= FEWEST and len({row.repository for row in rows}) > 1
+def has_enough_data(rows: Sequence[Row]) -> bool:
+    """Return whether there are enough blanks, from several repositories, to fit and evaluate a gate."""
+    return len(rows) >= MIN_BLANKS and len({row.repository for row in rows}) > 1
 
 
 def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
-    """A gate from results, its thresholds fitted on them too."""
+    """Fit a gate and its thresholds on results."""
     name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
-    return fit_gate(name, features, [row.known for row in rows], [row.gain for row in rows], MOST_RETRIEVED)
+    return fit_gate(name, features, [row.known for row in rows], [row.gain for row in rows], MAX_RETRIEVAL_SHARE)
 
 
-def best(rows: Sequence[Row]) -> str:
-    """Which of the gates with the token to ship, by AUC on repositories that they were not fitted on.
+def best_gate(rows: Sequence[Row]) -> str:
+    """Return the name of the gate to ship: of the gates with the token feature, by AUC on held-out repositories.
 
-    Not just the greatest, which more features reach by luck: of those that are within a standard error of it, the one
-    with the fewest features (the one-standard-error rule of Breiman et al., 1984).
+    Gates with more features reach the greatest AUC by chance, so the function returns the gate with the fewest features
+    of those within a standard error of it (the one-standard-error rule of Breiman et al., 1984).
     """
     positive = np.array([row.gain > 0 for row in rows])
-    said = {
+    probabilities = {
         name: held_out(rows, features)[0]
         for name, features in GATES.items()
-        if "token" in features and is_known(rows, features)
+        if "token" in features and has_features(rows, features)
     }
-    areas = {name: auc(p, positive) for name, p in said.items()}
-    greatest = said[max(areas, key=lambda name: areas[name])]
+    areas = {name: auc(p, positive) for name, p in probabilities.items()}
+    highest = probabilities[max(areas, key=lambda name: areas[name])]
 
-    def near(name: str) -> bool:
-        less = bootstrap(
-            lambda taken: auc(greatest[taken], positive[taken]) - auc(said[name][taken], positive[taken]), len(rows)
+    def is_close(name: str) -> bool:
+        deficit = bootstrap(
+            lambda chosen: auc(highest[chosen], positive[chosen]) - auc(probabilities[name][chosen], positive[chosen]),
+            len(rows),
         )
-        return less.value <= (less.high - less.low) / (2 * 1.96)
+        return deficit.value <= (deficit.high - deficit.low) / (2 * 1.96)
 
-    return min(filter(near, areas), key=lambda name: (len(GATES[name]), -areas[name]))
+    return min(filter(is_close, areas), key=lambda name: (len(GATES[name]), -areas[name]))
 
 
-def is_known(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
-    """Whether every row has them all."""
+def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
+    """Return whether every row has all of these features."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
 def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each row, by gates that know nothing of its repository: the mean probability, and in which share of the
-    splits it was retrieved for. Both have shape (rows,).
+    """Evaluate each row with gates that were not fitted on its repository. Both arrays have shape (rows,).
+
+    Return the mean probability, and the share of the splits in which the gate retrieves.
     """
     p, chosen = np.zeros(len(rows)), np.zeros(len(rows))
     for seed in range(SPLITS):
@@ -128,14 +132,14 @@ def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[
         for half in (first, ~first):
             gate = fit([row for row, other in zip(rows, half, strict=True) if not other], features)
             own = Table.of(row for row, other in zip(rows, half, strict=True) if other)
-            said = own.probabilities(gate)
-            p[half] += said / SPLITS
-            chosen[half] += (said > [gate.threshold(row.scale) for row in own.rows]) / SPLITS
+            probabilities = own.probabilities(gate)
+            p[half] += probabilities / SPLITS
+            chosen[half] += (probabilities > [gate.threshold(row.scale) for row in own.rows]) / SPLITS
     return p, chosen
 
 
 def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
-    """Which rows are in the first half: whole repositories, at random, about as many rows as in the other."""
+    """Return a mask (rows,) of the first half: whole repositories, at random, with about half of the rows."""
     names, counts = np.unique(repositories, return_counts=True)
     sizes, first = [0, 0], set()
     for number in np.random.default_rng(seed).permutation(len(names)):
@@ -146,17 +150,18 @@ def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
     return np.array([repository in first for repository in repositories])
 
 
-def judge(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
-    """AUC, by kind too; calibration error; edit similarity against never and always.
+def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
+    """Return AUC (also by kind), calibration error, and edit similarity compared with never and always.
 
-    `chosen` is how often each row is retrieved for. Figures with an interval are [value, low, high] by blank.
+    `p` (rows,) are the probabilities, `chosen` (rows,) the share of splits in which a row retrieves. Figures with an
+    interval are [value, low, high], bootstrapped over blanks.
     """
     gains = np.array([row.gain for row in rows])
     kinds = np.array([row.kind for row in rows])
     without = np.array([row.es_without for row in rows])
-    area = bootstrap(lambda taken: auc(p[taken], gains[taken] > 0), len(rows))
+    area = bootstrap(lambda sample: auc(p[sample], gains[sample] > 0), len(rows))
     areas = {str(kind): auc(p[kinds == kind], gains[kinds == kind] > 0) for kind in np.unique(kinds)}
-    saved = (chosen - 1) * gains
+    difference = (chosen - 1) * gains
     return {
         "auc": _figure(area.value, area.low, area.high),
         "auc_by_kind": {kind: round(value, 4) for kind, value in areas.items() if not math.isnan(value)},
@@ -165,21 +170,21 @@ def judge(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float6
         "always": float((without + gains).mean()),
         "selected": float((without + chosen * gains).mean()),
         "share": float(chosen.mean()),
-        "against_always": _figure(*asdict(mean(saved)).values()),
-        "p_against_always": paired_p(saved),
+        "against_always": _figure(*asdict(mean(difference)).values()),
+        "p_against_always": paired_p(difference),
     }
 
 
-def lines(worth: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the gates are worth, as a table for people."""
-    said = [f"{'gate':16}{'AUC':>22}{'retrieves':>11}{'ES':>8}{'never':>8}{'always':>8}  against always"]
-    for name, each in worth.items():
+def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Format the metrics of the gates as a table."""
+    output = [f"{'gate':16}{'AUC':>22}{'retrieves':>11}{'ES':>8}{'never':>8}{'always':>8}  against always"]
+    for name, row in evaluations.items():
         area, against = ("{:.3f} [{:.3f}, {:.3f}]", "{:+.2f} [{:+.2f}, {:+.2f}]")
-        said.append(
-            f"{name:16}{area.format(*each['auc']):>22}{each['share']:11.0%}{each['selected']:8.2f}{each['never']:8.2f}"
-            f"{each['always']:8.2f}  {against.format(*each['against_always'])}, p = {each['p_against_always']:.3f}"
+        output.append(
+            f"{name:16}{area.format(*row['auc']):>22}{row['share']:11.0%}{row['selected']:8.2f}{row['never']:8.2f}"
+            f"{row['always']:8.2f}  {against.format(*row['against_always'])}, p = {row['p_against_always']:.3f}"
         )
-    return said
+    return output
 
 
 def _figure(*values: float) -> list[float]:

@@ -1,11 +1,11 @@
-"""Step 4, `train label`: would retrieval have helped here? The adapted model's own completions say so.
+"""Step 4, `train label`: measure with the adapted model's own completions whether retrieval helps at each blank.
 
-Each blank is completed twice, greedily, without and with what retrieval found (never with the oracle's hits: at
-serving time nobody knows the answer). The label is the gain in edit similarity, kept as a number. Beside it stand the
-log-likelihoods of the true text both ways, a second and cheaper signal, and what a gate may look at. Rows are
-appended in the order of the blanks, so an interrupted run goes on where it stopped.
+Each blank is completed twice, greedily, without and with the retrieved chunks (never with oracle hits, which are not
+available at serving time). The label is the gain in edit similarity, stored as a number. A row also has the
+log-likelihoods of the true text on both branches, which are a cheaper signal, and the features that a gate may use.
+Rows are appended in the order of the blanks, so an interrupted run resumes where it stopped.
 
-Output: `OUT/<split>.jsonl`, a row a blank.
+Output: `OUT/<split>.jsonl`, a row per blank.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from policy.prompting.prompt import Budgets
 
 from . import base as bases
 from . import manifest
-from .adapt import start_of
+from .adapt import starting_point
 from .blanks import Blank, eligible, load
 from .compute import FLOAT32, Compute
 from .examples import ExampleBuilder
 from .loss import first_logits, nll
-from .running import StopRequest, quick_memory
+from .running import StopRequest, keep_freed_memory
 
 SPLITS = ("valid", "train")
-SPARE = 8  # tokens a completion may be longer than the truth: it has to end by itself
+EXTRA_TOKENS = 8  # tokens by which a completion may exceed the truth, so that it can end by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What two completions of a blank came to.
+    """The measurements of a blank's two completions.
 
-    `es_*` in 0–100, `nll_*` summed nats over `tokens` tokens (the end included). `score` is the greatest similarity of
-    a chunk; `entropy` (nats) and `top` (probability of the likeliest token) are of the first generated token without
-    context.
+    `es_*` are edit similarities in 0–100. `nll_*` are sums in nats over `tokens` tokens, the end token included.
+    `score` is the greatest similarity of a chunk. `entropy` (nats) and `top` (probability of the likeliest token)
+    describe the first generated token without context.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Label:
 
     @property
     def gain(self) -> float:
-        """How much retrieval raised edit similarity."""
+        """The gain in edit similarity from retrieval, in points."""
         return self.es_with - self.es_without
 
 
@@ -78,68 +78,70 @@ def run(
     compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Label up to `limit` training and `valid_limit` validation blanks (0: all) that were not retrieved by oracle.
+    """Label up to `limit` training and `valid_limit` validation blanks (0: all), without those of oracle retrieval.
 
-    The completions are those of the checkpoint in `trained`, or of the base itself where an earlier `export` wrote it.
-    `splits` narrows it to one: a model that judges its own training blanks (`finetune --label-kind own`) needs labels
-    for validation alone. More splits than before are no difference.
+    The completions come from the checkpoint in `trained`, or from the base if an earlier `export` wrote it. `splits`
+    can restrict the run: `finetune --label-kind own` needs labels for validation only. A resumed run may have more
+    splits. Raises `TrainingError` if `out` holds another run.
     """
-    told, weights = start_of(trained, base)
+    start_arguments, weights = starting_point(trained, base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
-                 "seed": seed, "adapted": told}  # fmt: skip
+                 "seed": seed, "adapted": start_arguments}  # fmt: skip
     inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"trained": weights} if weights else {})
     manifest.begin(out, "label", inputs, arguments)
-    quick_memory()
+    keep_freed_memory()
     loaded = bases.load(base, weights=weights)
     model: Any = loaded.model.to(compute.device)
     model.eval()
-    builder = ExampleBuilder(corpus, loaded, str(told["layout"]), Budgets(**told["budgets"]), max_middle=max_tokens)
+    builder = ExampleBuilder(
+        corpus, loaded, str(start_arguments["layout"]), Budgets(**start_arguments["budgets"]), max_middle=max_tokens
+    )
     with StopRequest() as stop:
         for split in splits:
             wanted = limit if split == "train" else valid_limit
             data = eligible(load(blanks / f"{split}.jsonl"), wanted, seed)
-            done = take_up(out / f"{split}.jsonl")
+            done = prepare_append(out / f"{split}.jsonl")
             bar = tqdm(total=len(data), initial=done, desc=f"label {split}", unit="blank")
             with (out / f"{split}.jsonl").open("a", encoding="utf-8") as file, bar:
-                while done < len(data) and not stop.asked:
+                while done < len(data) and not stop.requested:
                     group = data[done : done + batch]
                     for label in label_group(model, builder, group, max_tokens, compute):
                         file.write(json.dumps(asdict(label)) + "\n")
                     file.flush()
                     done += len(group)
                     bar.update(len(group))
-    if not stop.asked:
+    if not stop.requested:
         manifest.finish(out, **{split: summary(load_labels(out / f"{split}.jsonl")) for split in splits})
 
 
 def load_labels(path: Path) -> list[Label]:
-    """The labels in a file, in its order; a row that an interrupt cut off is none."""
-    whole, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
-    return [Label(**json.loads(line)) for line in whole.splitlines()]
+    """Read the labels in a file, in order. An incomplete last line is ignored."""
+    complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
+    return [Label(**json.loads(line)) for line in complete.splitlines()]
 
 
-def take_up(path: Path) -> int:
-    """Make a file ready to append to, a row that an interrupt cut off taken away; returns how many labels it has."""
+def prepare_append(path: Path) -> int:
+    """Remove an incomplete last line from a file and return the number of labels in it."""
     text = path.read_text("utf-8") if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, "utf-8")
-    return whole.count("\n")
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        path.write_text(complete, "utf-8")
+    return complete.count("\n")
 
 
 def label_group(
     model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, compute: Compute
 ) -> Iterator[Label]:
-    """Labels of a few blanks, computed together. A blank longer than `max_tokens` gets a row with NaN similarity."""
+    """Label a few blanks in one batch. A blank longer than `max_tokens` gets a row with NaN similarity."""
     pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
     kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]
     plain = [without for _, without, _ in kept if without]
-    rich = [with_ for _, _, with_ in kept if with_]
-    values = nll(model, [*plain, *rich], compute) if kept else []
+    retrieved = [with_ for _, _, with_ in kept if with_]
+    values = nll(model, [*plain, *retrieved], compute) if kept else []
     first = first_logits(model, plain, compute) if kept else []
-    prompts = [example.tokens[: example.middle] for example in [*plain, *rich]]
-    most = [len(example.tokens) - example.middle + SPARE for example in [*plain, *rich]]
-    made = complete(model, prompts, builder, most, compute)
+    prompts = [example.tokens[: example.middle] for example in [*plain, *retrieved]]
+    limits = [len(example.tokens) - example.middle + EXTRA_TOKENS for example in [*plain, *retrieved]]
+    completions = complete(model, prompts, builder, limits, compute)
     rows = {blank.id: row for row, (blank, _, _) in enumerate(kept)}
     nan = float("nan")
     for blank, (without, _) in zip(group, pairs, strict=True):
@@ -152,8 +154,8 @@ def label_group(
         yield Label(
             blank.id,
             blank.kind,
-            _similarity(made[row], truth),
-            _similarity(made[row + len(kept)], truth),
+            _similarity(completions[row], truth),
+            _similarity(completions[row + len(kept)], truth),
             round(values[row], 4),
             round(values[row + len(kept)], 4),
             len(without.tokens) - without.middle,
@@ -165,9 +167,11 @@ def label_group(
 
 @torch.no_grad()
 def complete(
-    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, most: Sequence[int], compute: Compute
+    model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, limits: Sequence[int], compute: Compute
 ) -> list[str]:
-    """Greedy completions of at most `most` tokens each, up to the end token; prompts are padded on the left."""
+    """Return greedy completions up to the end token, each of at most `limits[i]` tokens. Prompts are padded on the
+    left.
+    """
     if not prompts:
         return []
     longest = max(map(len, prompts))
@@ -177,20 +181,20 @@ def complete(
         [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=compute.device
     )
     with compute.autocast():
-        made = model.generate(
-            input_ids=ids.to(compute.device), attention_mask=mask.to(compute.device), max_new_tokens=max(most),
+        generated = model.generate(
+            input_ids=ids.to(compute.device), attention_mask=mask.to(compute.device), max_new_tokens=max(limits),
             do_sample=False, eos_token_id=end, pad_token_id=end,
         )  # fmt: skip
     texts = []
-    for row, limit in zip(made[:, longest:].tolist(), most, strict=True):
+    for row, limit in zip(generated[:, longest:].tolist(), limits, strict=True):
         tokens = row[: row.index(end)] if end in row else row
-        tokens = tokens[:limit]  # what is cut off here depends on the blank alone, not on its neighbours
+        tokens = tokens[:limit]  # the limit depends only on the blank, not on the batch
         texts.append(builder.base.tokenizer.decode(tokens))
     return texts
 
 
 def summary(labels: Sequence[Label]) -> dict[str, float]:
-    """Counts, mean similarities, and how well likelihood and similarity of the best chunk foretell the gain."""
+    """Return counts, mean similarities, and the AUC of three signals for "retrieval raised edit similarity"."""
     rows = [label for label in labels if label.tokens]
     if not rows:
         return {"labels": 0}
@@ -207,9 +211,9 @@ def summary(labels: Sequence[Label]) -> dict[str, float]:
     }
 
 
-def _similarity(made: str, truth: str) -> float:
-    """Edit similarity of as many lines as the truth has, without their indentation.
+def _similarity(completion: str, truth: str) -> float:
+    """Return the edit similarity over as many lines as the truth has, without indentation.
 
-    The evaluation does the same, but for functions, which count there up to where their body ends.
+    The evaluation does the same, except for functions, which it compares up to the end of their body.
     """
-    return round(edit_similarity(canonical(leading_lines(made, line_count(truth))), canonical(truth)), 3)
+    return round(edit_similarity(canonical(leading_lines(completion, line_count(truth))), canonical(truth)), 3)

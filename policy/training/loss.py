@@ -1,8 +1,8 @@
-"""Cross-entropy at chosen positions, and the step that turns a batch of examples into gradients.
+"""Cross-entropy at chosen positions, and the backward pass over a batch of examples.
 
-A small model with a large vocabulary spends as much on logits as on a fifth of its layers, and nearly all of its
-memory: so logits are made only where a token counts, a few hundred rows at a time, and their gradient at once with
-them. Sequences are padded on the right under a causal mask, so padding is never read and needs no attention mask.
+A small model with a large vocabulary spends a large share of its time and nearly all of its memory on logits. Therefore
+logits are computed only for the tokens that count, `ROWS` rows at a time, together with their gradient. Sequences are
+padded on the right under a causal mask, so padding is never read and needs no attention mask.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class RowCrossEntropy(torch.autograd.Function):
-    """Weighted sum over rows of -log softmax(hidden @ table.T)[target]; also returns each row's value.
+    """Weighted sum over rows of -log softmax(hidden @ table.T)[target]. Also returns each row's value.
 
     `hidden` is (rows, width), `table` (vocabulary, width), `targets` and `weights` (rows,).
     """
@@ -32,7 +32,7 @@ class RowCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the loss, and the gradients of both inputs where they will be asked for."""
+        """Compute the loss, and the gradients of `hidden` and `table` if they are needed."""
         wanted, trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
         cast = table.to(hidden.dtype)
         values = torch.empty(len(hidden), device=hidden.device)
@@ -58,7 +58,7 @@ class RowCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> Any:
-        """Hand the stored gradients on."""
+        """Return the stored gradients times `upstream`."""
         grad_hidden, grad_table = ctx.saved_tensors
         return grad_hidden * upstream, None if grad_table is None else grad_table * upstream, None, None
 
@@ -68,7 +68,7 @@ cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = RowCrossEntrop
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean negative log-likelihood in nats a token of the blanks, of L, and of the decisions; NaN where none count."""
+    """Mean negative log-likelihoods in nats per token: of the blanks, of L, and of the decisions. NaN if none count."""
 
     middle: float
     left: float
@@ -77,44 +77,44 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the three means weigh in the loss; the blank's own weighs 1.
+    """The weights of the means of L and of the decisions in the loss. The weight of the blank's mean is 1.
 
-    `verdicts` is what a decision for a token weighs against the others, 1 where it says nothing.
+    `target_weights` maps the target token of a decision to its weight; the default weight is 1.
     """
 
     left: float = 0.0
     decision: float = 0.0
-    verdicts: Mapping[int, float] = field(default_factory=dict)
+    target_weights: Mapping[int, float] = field(default_factory=dict)
 
 
 def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Compute) -> Losses:
-    """Add the gradient of one batch to the model's; the result does not depend on `micro_tokens` but for rounding.
+    """Run the forward and backward pass of one batch. The result is independent of `micro_tokens`, except for rounding.
 
-    When a GPU runs out of memory the batch starts again with half the tokens at a time.
+    If a GPU runs out of memory, the batch restarts with half as many tokens at a time.
     """
 
     def step(compute: Compute) -> Losses:
         total = _Totals.of(batch, weights)
-        _pass(model, batch, weights, total, compute, lambda example, _nll: example.tokens[example.decision])
+        _forward_backward(model, batch, weights, total, compute, lambda example, _nll: example.tokens[example.decision])
         return total.means(weights)
 
-    return _in_memory(model, batch, compute, step)
+    return _retry_on_out_of_memory(model, batch, compute, step)
 
 
-def backward_judging(
+def backward_own_labels(
     model: Any,
     pairs: Sequence[tuple[Example, Example]],
     weights: Weights,
-    helps: Callable[[float, float], bool],
+    is_positive: Callable[[float, float], bool],
     cc: int,
     compute: Compute,
 ) -> tuple[Losses, float]:
-    """`backward` for pairs of a plain example with a decision and a retrieved one; also the share judged positive.
+    """Run `backward` for pairs of a plain example with a decision and a retrieved one. Also return the share of
+    positives.
 
-    Both branches learn to complete. The decision's target is the model's own verdict in this very step: `cc` where
-    `helps` says so of the blank's negative log-likelihoods without and with retrieved code (in nats), else the plain
-    example's own next token.
-    The verdict takes no pass that training does not make anyway, and it is never older than the weights.
+    Both branches learn to complete. The model's own likelihoods in this step set the decision's target: `cc` if
+    `is_positive(nats without, nats with context)` is true, else the plain example's next token. This needs no extra
+    forward pass, and the target is never older than the weights.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}
@@ -123,20 +123,22 @@ def backward_judging(
         total = _Totals.of([*plain, *retrieved], weights)
         positive: list[bool] = []
 
-        def verdict(example: Example, nll: float) -> int:
-            positive.append(helps(nll, with_context[partner[id(example)]]))
+        def decision_target(example: Example, nll: float) -> int:
+            positive.append(is_positive(nll, with_context[partner[id(example)]]))
             return cc if positive[-1] else example.tokens[example.decision]
 
-        with_context = _pass(model, retrieved, weights, total, compute, verdict)
-        _pass(model, plain, weights, total, compute, verdict)
+        with_context = _forward_backward(model, retrieved, weights, total, compute, decision_target)
+        _forward_backward(model, plain, weights, total, compute, decision_target)
         return total.means(weights), sum(positive) / len(positive)
 
-    return _in_memory(model, [*plain, *retrieved], compute, step)
+    return _retry_on_out_of_memory(model, [*plain, *retrieved], compute, step)
 
 
 @dataclass(slots=True)
 class _Totals:
-    """Tokens that count, by what they count for (blank, L, decision): how many, their weight, their losses so far."""
+    """Per kind of token (blank, L, decision): the number of tokens, the weight of one, and the sum of the losses so
+    far.
+    """
 
     counts: tuple[int, int, int]
     shares: tuple[float, float, float]
@@ -156,7 +158,7 @@ class _Totals:
         return Losses(means[0], means[1] if weights.left else nan, means[2])
 
 
-def _pass(
+def _forward_backward(
     model: Any,
     batch: Sequence[Example],
     weights: Weights,
@@ -164,9 +166,10 @@ def _pass(
     compute: Compute,
     target: Callable[[Example, float], int],
 ) -> dict[int, float]:
-    """Forward and backward over `batch`; the negative log-likelihood of each blank, by the example's id.
+    """Run forward and backward over `batch`. Return the negative log-likelihood of each blank in nats, by the example's
+    id.
 
-    `target` says what an example should decide, given that likelihood.
+    `target` returns the decision's target token for an example and its negative log-likelihood.
     """
     found: dict[int, float] = {}
     table = model.get_output_embeddings().weight
@@ -174,19 +177,21 @@ def _pass(
         with compute.autocast():
             hidden, probed = hidden_with_probes(model, group, compute.device)
         hidden = hidden.to(compute.dtype)
-        places = [(row, at, kind) for row, example in enumerate(group) for at, kind in _places(example, total)]
-        kinds = torch.tensor([kind for _, _, kind in places], dtype=torch.long)
-        loss, values = _loss(hidden, table, [(row, at, group[row].tokens[at + 1]) for row, at, _ in places],
+        positions = [
+            (row, at, kind) for row, example in enumerate(group) for at, kind in _counted_positions(example, total)
+        ]
+        kinds = torch.tensor([kind for _, _, kind in positions], dtype=torch.long)
+        loss, values = _loss(hidden, table, [(row, at, group[row].tokens[at + 1]) for row, at, _ in positions],
                              torch.tensor(total.shares)[kinds])  # fmt: skip
         for kind in (_BLANK, _LEFT):
             total.sums[kind] += float(values[kinds == kind].sum())
-        owners = torch.tensor([row for row, _, _ in places], dtype=torch.long)
+        owners = torch.tensor([row for row, _, _ in positions], dtype=torch.long)
         found |= {id(each): float(values[(owners == row) & (kinds == _BLANK)].sum()) for row, each in enumerate(group)}
         deciding = [(row, each.decision - 1, target(each, found[id(each)]))
                     for row, each in enumerate(group) if each.decision]  # fmt: skip
         deciding += probed
         if deciding:
-            weight = [weights.verdicts.get(verdict, 1.0) for _, _, verdict in deciding]
+            weight = [weights.target_weights.get(token, 1.0) for _, _, token in deciding]
             share = torch.tensor(weight) * total.shares[_DECISION]
             decided, values = _loss(hidden, table, deciding, share)
             total.sums[_DECISION] += float(values.sum())
@@ -198,32 +203,32 @@ def _pass(
 def hidden_with_probes(
     model: Any, group: Sequence[Example], device: str
 ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
-    """Last hidden states with a column a probe behind the longest sequence, and (row, column, target) of each probe.
+    """Return the last hidden states (group, longest + most probes, width), and (row, column, target) for each probe.
 
-    A probe is an `<eof>` that sees the first tokens of its sequence and itself, at the position that follows them: what
-    the model would read if the cursor stood there. So the trunk is computed once for all places of a sequence.
+    A probe is an extra `<eof>` that attends to the first tokens of its sequence and itself, at the position after them,
+    as if the cursor were there. One forward pass therefore serves all positions of a sequence.
     """
-    most = max(len(example.probes) for example in group)
-    if not most:
+    columns = max(len(example.probes) for example in group)
+    if not columns:
         return hidden_states(model, [example.tokens for example in group], device), []
     longest = max(len(example.tokens) for example in group)
-    width = longest + most
+    width = longest + columns
     ids = torch.zeros(len(group), width, dtype=torch.long)
-    places = torch.arange(width).repeat(len(group), 1)
-    seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(group), 1, 1)
-    seen[:, longest:] = torch.eye(width, dtype=torch.bool)[longest:]
+    positions = torch.arange(width).repeat(len(group), 1)
+    mask = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(group), 1, 1)
+    mask[:, longest:] = torch.eye(width, dtype=torch.bool)[longest:]
     probed = []
     for row, example in enumerate(group):
         ids[row, : len(example.tokens)] = torch.tensor(example.tokens)
         for column, (visible, target) in enumerate(example.probes, longest):
             ids[row, column] = example.tokens[example.decision - 1]  # `<eof>`
-            places[row, column] = visible
-            seen[row, column, :visible] = True
+            positions[row, column] = visible
+            mask[row, column, :visible] = True
             probed.append((row, column, target))
     hidden: torch.Tensor = model.base_model(
         input_ids=ids.to(device),
-        attention_mask=seen[:, None].to(device),
-        position_ids=places.to(device),
+        attention_mask=mask[:, None].to(device),
+        position_ids=positions.to(device),
         use_cache=False,
     ).last_hidden_state
     return hidden, probed
@@ -232,21 +237,24 @@ def hidden_with_probes(
 def _loss(
     hidden: torch.Tensor, table: torch.Tensor, wanted: Sequence[tuple[int, int, int]], weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted cross-entropy at (row, position, target), and each one's value on the CPU in float64."""
+    """Return the weighted cross-entropy at (row, position, target), and each value on the CPU in float64."""
     rows, at, targets = torch.tensor(wanted, dtype=torch.long, device=hidden.device).reshape(-1, 3).T
     loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
     return loss, values.cpu().double()
 
 
-def _places(example: Example, total: _Totals) -> list[tuple[int, int]]:
-    """Positions whose next token counts, and what for."""
+def _counted_positions(example: Example, total: _Totals) -> list[tuple[int, int]]:
+    """Return (position, kind) of each position whose next token counts."""
     at = [(place, _BLANK) for place in range(example.middle - 1, len(example.tokens) - 1)]
     if total.shares[_LEFT]:
         at += [(place, _LEFT) for place in range(example.left, example.left_end - 1)]
     return at
 
 
-def _in_memory(model: Any, batch: Sequence[Example], compute: Compute, step: Callable[[Compute], Result]) -> Result:
+def _retry_on_out_of_memory(
+    model: Any, batch: Sequence[Example], compute: Compute, step: Callable[[Compute], Result]
+) -> Result:
+    """Run `step`. After each out-of-memory error, halve `micro_tokens` and run it again."""
     while True:
         try:
             return step(compute)
@@ -259,7 +267,7 @@ def _in_memory(model: Any, batch: Sequence[Example], compute: Compute, step: Cal
 
 
 def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -> torch.Tensor:
-    """Last hidden states, (sequences, longest, width)."""
+    """Return the last hidden states (sequences, longest, width)."""
     longest = max(map(len, sequences))
     ids = torch.tensor([[*tokens, *([0] * (longest - len(tokens)))] for tokens in sequences], device=device)
     hidden: torch.Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -268,7 +276,7 @@ def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -
 
 @torch.no_grad()
 def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float]:
-    """Summed negative log-likelihood in nats of each example's blank (its end token included), in their order."""
+    """Return the summed negative log-likelihood of each example's blank in nats, the end token included."""
     found: dict[int, float] = {}
     for group in micro_batches(examples, compute.micro_tokens):
         with compute.autocast():
@@ -286,7 +294,7 @@ def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float
 def first_logits(
     model: Any, examples: Sequence[Example], compute: Compute
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Logits (vocabulary,) of the token that follows each example's prompt, in their order."""
+    """Return the logits (vocabulary,) of the token that follows each example's prompt."""
     found: dict[int, np.ndarray[Any, np.dtype[np.float64]]] = {}
     for group in micro_batches(examples, compute.micro_tokens):
         with compute.autocast():

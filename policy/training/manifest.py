@@ -1,8 +1,8 @@
-"""What made an artefact: a `manifest.json` beside it says it, and makes a step resumable.
+"""Write a `manifest.json` next to each artefact, which records how it was made and makes a step resumable.
 
-A step that is started again with the same inputs and arguments goes on where it stopped; started with others it
-refuses, because half of one run and half of another is worth nothing. The manifest is written twice: at the start
-(what is being made), and at the end with the counts and metrics and `"done": true`.
+A step that starts again with the same inputs and arguments resumes. With others it refuses, because a mixture of two
+runs is useless. The manifest is written twice: at the start with inputs and arguments, and at the end with counts,
+metrics and `"done": true`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ NAME = "manifest.json"
 
 
 class TrainingError(RepoformerError):
-    """A step cannot go on, and why; shown to the person as it is."""
+    """A training step cannot continue. The message is shown to the user."""
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of an artefact's manifest (which says all of what is in it), of a file, or of a model: of all its parts,
-    or of the files in its Hugging Face folder.
+    """Return the SHA-256 of an input: an artefact's manifest, a file, all parts of a model, or a Hugging Face folder.
 
-    Raises `TrainingError` for what is not there, not finished, or a folder that does not say what made it.
+    Raises `TrainingError` if the input is missing or unfinished, or if a folder has no manifest.
     """
     if not path.is_dir():
         files = shards_of(path)
@@ -38,18 +37,18 @@ def digest(path: Path) -> str:
     elif (path / "config.json").is_file():
         files = sorted(file for file in path.iterdir() if file.is_file())
     else:
-        raise TrainingError(f"{path} has no {NAME} in it: run the step that makes it first")
+        raise TrainingError(f"{path} has no {NAME}: run the step that makes it first")
     if missing := [file for file in files if not file.exists()]:
         raise TrainingError(f"{missing[0]} is missing: run the step that makes it first")
     return sha256(files)
 
 
 def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> None:
-    """Open `folder` for `step`: a run of it that is there already is gone on with.
+    """Create the manifest of `step` in `folder`, or accept the one of an earlier call, whose run then resumes.
 
-    Raises `TrainingError` when that was made from other inputs or with other arguments.
+    Raises `TrainingError` if the existing run has other inputs or arguments.
     """
-    said = {
+    description = {
         "step": step,
         "inputs": {name: digest(path) for name, path in inputs.items()},
         "arguments": json.loads(json.dumps(dict(arguments), default=str)),
@@ -57,26 +56,26 @@ def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mappin
     folder.mkdir(parents=True, exist_ok=True)
     known = read(folder)
     if known:
-        if different := [key for key in said if known.get(key) != said[key]]:
-            detail = "; ".join(f"{key}: {known.get(key)} there, {said[key]} now" for key in different)
+        if different := [key for key in description if known.get(key) != description[key]]:
+            detail = "; ".join(f"{key}: {known.get(key)} there, {description[key]} now" for key in different)
             raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
         return
-    write(folder, {**said, "commit": commit(), "done": False})
+    write(folder, {**description, "commit": commit(), "done": False})
 
 
 def finish(folder: Path, **results: Any) -> None:
-    """Add counts and metrics, and mark the artefact as whole."""
+    """Add counts and metrics, and mark the artefact as complete."""
     write(folder, {**read(folder), **results, "done": True})
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest in `folder`, empty when there is none."""
+    """Return the manifest in `folder`, or an empty dictionary if there is none."""
     path = folder / NAME
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
 def write(folder: Path, values: Mapping[str, Any]) -> None:
-    """Replace the manifest at once, so that an interrupt leaves the old one or the new one."""
+    """Replace the manifest atomically. Raises `TrainingError` if it cannot be written."""
     temporary = folder / (NAME + ".new")
     try:
         temporary.write_text(json.dumps(values, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
@@ -86,12 +85,12 @@ def write(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def commit() -> str:
-    """The commit of the source tree, or the installed version where there is none."""
+    """Return the commit of the source tree, or "unknown" outside a git repository."""
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
-        return told.stdout.strip()
+        return completed.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,15 +1,15 @@
-"""Step 4b, `train probes`: many more places to judge, from a label that needs no model.
+"""Step 4b, `train probes`: draw further decision positions with labels that need no model.
 
-A label by completing costs seconds a blank, and a decision learned from a few hundred of them is hardly one. But what
-retrieved code gives a completion is, above all, the names that it needs and cannot see: on 88 validation blanks it
-raised the likelihood of those for which it held such a name by 13.7 nats, and of the others by 0.3. Whether it holds
-one can be looked up. So each training blank gets *probes*: places in the left context of the same file, with the
-answer to "do the chunks that retrieval finds here hold an identifier of what comes next that stands neither before nor
-after the cursor within reach?".
+A label from completions costs seconds per blank, and a few hundred labels are too few to learn a decision from.
+Retrieved code helps a completion mainly with names that it needs and that are not visible: on 88 validation blanks,
+retrieved code that held such a name raised the likelihood by 13.7 nats, and other retrieved code by 0.3. Whether the
+chunks hold one can be looked up. Each training blank therefore gets *probes*: positions in the left context of the same
+file, each with the answer to "do the chunks retrieved here hold an identifier of the next lines that is not visible
+before or after the cursor?".
 
-In layouts that end with `L <eof>` the probes of a blank cost a token each, not a sequence: a probe is one more `<eof>`
-that sees R and L up to its place (`loss.hidden_states`). The label is a proxy. It teaches where to look; thresholds
-and calibration are fitted on edit similarity all the same.
+In layouts that end with `L <eof>`, a probe costs one token instead of one sequence: it is an extra `<eof>` that attends
+to R and to L up to its position (`loss.hidden_with_probes`). The label is a proxy for edit similarity; thresholds and
+calibration are fitted on edit similarity itself.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from indexer.snapshot import Snapshot
 from . import manifest
 from .blanks import HITS, Blank, eligible, load, read_repository
 
-LINES = 18  # how far before the blank a probe may stand
-NEXT_LINES = 3  # what comes next: the rest of the line and the two after it
-# What a prompt shows, in characters: about three and a half a token.
+LINES = 18  # lines before the blank in which probes are drawn
+NEXT_LINES = 3  # the rest of the probe's line and the two lines after it
+# Visible part of a prompt in characters, at about 3.5 characters per token.
 LEFT, RIGHT, CONTEXT = 900, 340, 900
 _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
-# Places that are the border of a token however a line is tokenised: before white space, and behind a bracket or a dot.
-_PLACES = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
+# Positions that are always a token border: before white space, and after a bracket or a dot.
+_TOKEN_BORDERS = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
 
-Probe = tuple[int, bool]  # offset in the file; whether retrieval holds a name that is needed there
+Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks hold a needed name
 
 
 def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, seed: int = 0) -> None:
-    """Draw up to `each` probes for each of `limit` training blanks (0: all), resumable by repository."""
-    corpus = corpus.resolve()  # a file is known to be a blank's own by its absolute path
+    """Draw up to `each` probes for each of `limit` training blanks (0: all). Resumable after each repository."""
+    corpus = corpus.resolve()  # the search excludes the blank's own file by its absolute path
     manifest.begin(out, "probes", {"corpus": corpus, "blanks": blanks}, {"limit": limit, "each": each, "seed": seed})
     if manifest.read(out)["done"]:
         return
@@ -65,37 +65,37 @@ def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, se
 
 
 def read(path: Path) -> dict[str, list[Probe]]:
-    """Probes by the id of their blank."""
+    """Read the probes, by the id of their blank."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return {row["id"]: [(int(at), bool(helpful)) for at, helpful in row["probes"]] for row in rows}
 
 
 def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[dict[str, object]]:
-    """Rows (id, probes) for blanks of the repository in the absolute `folder`."""
+    """Draw probes for blanks of the repository in the absolute path `folder`. Return rows of id and probes."""
     files = read_repository(folder)
     snapshot = Snapshot.of(files.items(), root=str(folder))
     rows: list[dict[str, object]] = []
     for blank in blanks:
         rng = random.Random(f"{seed} {blank.id}")
         text = files[blank.path]
-        places = _places(text, blank.start)
-        chosen = sorted(rng.sample(places, min(each, len(places))))
+        positions = _positions(text, blank.start)
+        chosen = sorted(rng.sample(positions, min(each, len(positions))))
         probes = [[at, _helpful(snapshot, str(folder / blank.path), blank.language, text, at)] for at in chosen]
         rows.append({"id": blank.id, "probes": probes})
     return rows
 
 
 def needed(before: str, missing: str, after: str) -> set[str]:
-    """Identifiers of `missing` that stand neither in `before` nor in `after` as far as a prompt shows them."""
+    """Return the identifiers of `missing` that are neither in the visible part of `before` nor of `after`."""
     visible = {*_IDENTIFIER.findall(before[-LEFT:]), *_IDENTIFIER.findall(after[:RIGHT])}
     return set(_IDENTIFIER.findall(missing)) - visible
 
 
-def _places(text: str, end: int) -> list[int]:
+def _positions(text: str, end: int) -> list[int]:
     start = end
     for _ in range(LINES):
         start = max(0, text.rfind("\n", 0, start))
-    return [match.start() for match in _PLACES.finditer(text, start, end)]
+    return [match.start() for match in _TOKEN_BORDERS.finditer(text, start, end)]
 
 
 def _helpful(snapshot: Snapshot, path: str, language: str, text: str, at: int) -> bool:

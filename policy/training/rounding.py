@@ -1,12 +1,12 @@
-"""Quantisation-aware training: the model learns under the rounding that it will be served with.
+"""Quantisation-aware training: the model learns with the rounded weights that serving uses.
 
-Four bits a weight, put on afterwards, cost a model of this size seven to ten points of edit similarity. Trained under
-the rounding they need not: in each step the forward and the backward pass see the weights as the exported file will
-have them, and the update goes to the exact ones (the straight-through estimator of Bengio et al., 2013, arXiv
-1308.3432, a step at a time: weights do not move within one, so rounding them once is the same and costs a second).
+Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, entry 9). Here the
+forward and backward pass of each step use the weights as the exported file will have them, and the update applies to
+the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within
+a step, so they are rounded once per step, which takes about a second.
 
-What is rounded is what llama.cpp rounds: the matrices of the linear layers. The embedding, which is the output too,
-stays in eight bits; norms stay exact.
+The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The embedding, which is also
+the output, has eight bits in the file, and norms stay exact.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 
 from .lora import linear_layers
 
-BLOCK = 32  # weights with a scale of their own, along a row
+BLOCK = 32  # weights per scale, along a row
 
 
 def q4_0(weight: torch.Tensor) -> torch.Tensor:
-    """`weight`, (rows, columns) with columns a multiple of 32, as GGML's Q4_0 gives it back: 4 bits, a scale a block.
+    """Return `weight` (rows, columns), with columns a multiple of 32, rounded as GGML's Q4_0: 4 bits and a scale per
+    block.
 
-    The value of largest magnitude becomes -8, so that it is met exactly; source: ggml-quants.c,
+    The value of largest magnitude maps to -8, so that it is represented exactly. Source: ggml-quants.c,
     `quantize_row_q4_0_ref`.
     """
     blocks = weight.float().reshape(-1, BLOCK)
@@ -41,7 +42,7 @@ ROUNDINGS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {"Q4_0": q4_0}
 
 @contextmanager
 def rounded(model: Any, type_: str | None) -> Iterator[None]:
-    """In this context the linear layers of `model` have the weights of a file of `type_`; None changes nothing."""
+    """In this context, the linear layers of `model` have the weights of a file of `type_`. None changes nothing."""
     if type_ is None:
         yield
         return

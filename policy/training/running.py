@@ -1,4 +1,4 @@
-"""What a long run on a shared machine needs: to stop at a step's end, to save at once, to leave the memory alone."""
+"""Support for long runs: stop after a step, save atomically, and keep freed memory."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from .manifest import TrainingError
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request (`asked`); the second ends the process as ever."""
+    """Turn the first Ctrl-C or SIGTERM into a request (`requested`). The second has its usual effect and ends the
+    process.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+            self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        self.asked = True
+    def _request(self, number: int, _: FrameType | None) -> None:
+        self.requested = True
         signal.signal(number, self._before[number])
 
 
 def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then replace it: an interrupt or a full disk leaves the file that was there.
+    """Write to a temporary file and rename it to `path`, so that an interrupt or a full disk leaves the existing file.
 
-    Raises `TrainingError` when it cannot be written.
+    Raises `TrainingError` if the file cannot be written.
     """
     temporary = path.with_name(path.name + ".new")
     try:
@@ -51,11 +53,11 @@ def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise TrainingError(f"could not save {path}: {problem}") from problem
 
 
-def quick_memory() -> None:
-    """Tell glibc to keep freed memory instead of giving it back after each tensor.
+def keep_freed_memory() -> None:
+    """Configure glibc to keep freed memory instead of returning it to the kernel after each tensor.
 
-    Activations of some megabytes are otherwise mapped, cleared page by page by the kernel, and unmapped in each
-    operation, which costs as much as the arithmetic on them.
+    Otherwise the kernel maps, clears and unmaps the memory of each large activation, which takes as long as the
+    arithmetic on it (docs/experiments.md, "Returning memory to the kernel").
     """
     if sys.platform != "linux":
         return

@@ -1,6 +1,6 @@
-"""A GGUF file in parts, which llama.cpp loads as one when it is given the first of them.
+"""Split a GGUF file into parts. llama.cpp loads all parts when it opens the first one.
 
-A repository and the services around it bear files of some forty megabytes; they do not all bear one of a hundred.
+Some services around a repository accept files of about forty megabytes but not of a hundred.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-_OWN = ("GGUF.", "split.", "general.architecture")  # what the writer says by itself
+_WRITER_KEYS = ("GGUF.", "split.", "general.architecture")  # keys that the writer adds by itself
 
 
-def split(source: Path, most: int) -> list[Path]:
-    """Write `source` as parts of at most about `most` bytes beside it; returns them in order, and removes `source`.
+def split(source: Path, max_bytes: int) -> list[Path]:
+    """Write `source` as parts of about `max_bytes` bytes next to it and remove `source`. Return the parts in order.
 
-    What fits into one part stays as it is. Parts of an earlier file go first: there may have been more of them.
+    A file that fits into one part stays as it is. Parts of an earlier file are removed first.
     """
-    import gguf  # of the `train` extra, while the command line that imports this module is everybody's
+    import gguf  # part of the `train` extra; the command line imports this module without it
 
     remove_parts(source)
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(source, architecture, split_max_size=most)
+    writer = gguf.GGUFWriter(source, architecture, split_max_size=max_bytes)
     for key, field in reader.fields.items():
-        if not key.startswith(_OWN):
+        if not key.startswith(_WRITER_KEYS):
             kind = field.types[0]
             inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(key, field.contents(), kind, inner)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    if len(writer.tensors) == 1:  # it would be written over the file that it is read from
+    if len(writer.tensors) == 1:  # the writer would overwrite the file that it reads
         return [source]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -40,7 +40,7 @@ def split(source: Path, most: int) -> list[Path]:
 
 
 def remove_parts(source: Path) -> None:
-    """Remove the parts that stand beside `source`, whether it is there or not."""
+    """Remove the parts of `source`, whether or not `source` exists."""
     for part in _parts(source):
         part.unlink()
 

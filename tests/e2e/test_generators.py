@@ -34,7 +34,7 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
             [item] = await client.complete(place.uri, place.cursor)
             assert item["insertText"] != "THREE = 33"
         [told] = shown(client)
-        assert told.endswith("failed (500). The local model completes in its place.")
+        assert told.endswith("failed (500). The local model is used instead.")
         await client.seen("repoformer/status", lambda status: (status["state"], status["message"]) == ("ready", told))
 
         server.behave = stream("33")
@@ -91,4 +91,4 @@ async def test_a_generator_that_is_not_there(start: Start, workspace: Write, mod
     client.open(place.uri, place.text)
     assert await client.complete(place.uri, place.cursor)
     [told] = shown(client)
-    assert "There is no model at" in told and told.endswith("The local model completes in its place.")
+    assert "There is no model at" in told and told.endswith("The local model is used instead.")

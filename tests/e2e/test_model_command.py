@@ -112,7 +112,7 @@ def test_an_interrupted_download_is_gone_on_with(
     assert not list(folder.glob("*.gguf"))
     kept = next(folder.glob("*.part")).stat().st_size
     assert kept >= 10 << 20
-    served.go_on.set()
+    served.resume.set()
     served.stall_at = 0
     path = Path(run("pull", NAME).stdout.strip())
     assert served.ranges == ["", f"bytes={kept}-"]
@@ -124,13 +124,13 @@ def test_an_interrupted_download_is_gone_on_with(
     ("fault", "name", "message"),
     [
         ("", "someone/absent", "There is no model someone/absent at http://127"),
-        ("", "no such thing", "neither a name of the catalogue nor a Hugging Face id"),
-        ("", f"{NAME}:other.gguf", r"holds no other.gguf. GGUF files in it:\n  someone/tiny-GGUF:tiny.gguf"),
-        ("gated", NAME, "is gated: accept its terms"),
-        ("corrupt", NAME, "has the hash .* It was thrown away"),
-        ("full", NAME, "The disk of .* is full: 1,000,000.00 GB are needed"),
-        ("several", NAME, r"holds several models. Choose one:\n  someone/tiny-GGUF:more.gguf"),
-        ("nothing", NAME, "holds neither a GGUF nor a checkpoint"),
+        ("", "no such thing", "neither a name in the catalogue nor a Hugging Face id"),
+        ("", f"{NAME}:other.gguf", r"does not contain other.gguf. Its GGUF files:\n  someone/tiny-GGUF:tiny.gguf"),
+        ("gated", NAME, "is gated. Accept its terms"),
+        ("corrupt", NAME, "has the hash .* The file was deleted"),
+        ("full", NAME, "The disk of .* is full: the download needs 1,000,000.00 GB"),
+        ("several", NAME, r"contains several models. Choose one:\n  someone/tiny-GGUF:more.gguf"),
+        ("nothing", NAME, "contains no GGUF and no checkpoint"),
     ],
 )
 def test_what_goes_wrong_is_said(

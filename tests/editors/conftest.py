@@ -47,7 +47,7 @@ def model() -> Path:
 @pytest.fixture(scope="session")
 def interim() -> Path:
     """A plain language model."""
-    return wheel.place()
+    return wheel.ensure_base()
 
 
 @pytest.fixture

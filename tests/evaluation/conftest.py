@@ -1,4 +1,4 @@
-"""Evaluation tests share `marked.py`, which lies beside them."""
+"""Make `masked.py` importable for the evaluation tests."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def workspace() -> Path:
-    """The sample workspace of the project: small, and its files know each other."""
+    """The project's sample workspace, whose files import each other."""
     return Path(__file__).parents[2] / "examples" / "workspace"

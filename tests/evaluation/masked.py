@@ -1,4 +1,4 @@
-"""Small repositories out of one string, and blanks in them: `#- path` begins a file, `«…»` is what is masked."""
+"""Create small repositories with blanks from one string: `#- path` begins a file, `«…»` marks a blank."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def price_of(order):
 
 
 def unpack(text: str, folder: Path) -> list[tuple[str, str, str, str]]:
-    """Write the files into `folder`, markers taken out; returns (path, prefix, truth, suffix) of each blank."""
+    """Write the files without markers into `folder`. Return (path, prefix, truth, suffix) of each blank."""
     found: list[tuple[str, str, str, str]] = []
     for part in text.lstrip("\n").split("#- ")[1:]:
         path, _, source = part.partition("\n")
@@ -48,7 +48,7 @@ def unpack(text: str, folder: Path) -> list[tuple[str, str, str, str]]:
 
 
 def repoeval_row(blank: tuple[str, str, str, str], repository: str, number: int, **metadata: Any) -> dict[str, Any]:
-    """A row as RepoCoder's files have them."""
+    """Create a row in RepoCoder's format."""
     path, prefix, truth, _ = blank
     return {
         "prompt": prefix,
@@ -64,13 +64,13 @@ def repoeval_row(blank: tuple[str, str, str, str], repository: str, number: int,
 
 
 def write_jsonl(file: Path, rows: list[Any]) -> Path:
-    """Write objects a line each."""
+    """Write one JSON object per line."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return file
 
 
 def row(number: int = 0, **values: Any) -> Row:
-    """A result with little in it."""
+    """Create a result row with default values."""
     default: dict[str, Any] = {
         "id": f"blank {number}", "kind": "line", "variant": "", "repository": "r", "path": "a.py", "language": "python",
         "truth": "x", "without": "y", "with_": "x", "em_without": 0, "em_with": 1, "es_without": 0.0, "es_with": 100.0,

@@ -1,4 +1,4 @@
-"""Two runs side by side; the file they are kept in."""
+"""Comparing two runs, and the result file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROWS = [
 ]
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     table.rewrite(file, ROWS)
     assert table.read(file) == ROWS
-    assert file.read_text("utf-8").count("\n") == len(ROWS) + 1  # a line a blank, whatever it holds
+    assert file.read_text("utf-8").count("\n") == len(ROWS) + 1  # one line per blank, whatever its texts contain
 
 
-def test_a_file_of_an_earlier_version_is_read_and_not_added_to(tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_is_read_but_not_appended_to(tmp_path: Path) -> None:
     import csv
 
     file = tmp_path / "results.csv"
@@ -40,7 +40,7 @@ def test_a_file_of_an_earlier_version_is_read_and_not_added_to(tmp_path: Path) -
         table.begin(file)
 
 
-def test_a_line_that_was_cut_off_is_dropped_and_written_over(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped_and_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     table.rewrite(file, ROWS)
     file.write_text(file.read_text("utf-8")[:-30], "utf-8")
@@ -51,21 +51,21 @@ def test_a_line_that_was_cut_off_is_dropped_and_written_over(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["", "id,kind\n1,2\n", "\x00\x01"])
-def test_any_other_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "results.csv"
     file.write_text(text, "utf-8")
     with pytest.raises(EvaluationError, match="is not a result"):
         table.read(file)
 
 
-def test_equal_runs_do_not_differ() -> None:
+def test_equal_runs_have_no_differences() -> None:
     difference = comparing.compare(ROWS, ROWS)
-    assert not difference.moved
+    assert not difference.changed
     assert all(change.difference.value == 0 and change.p == 1 for change in difference.changes)
     assert not difference.drops(0.0)
 
 
-def test_what_fell_is_shown_first_and_what_is_missing_is_said() -> None:
+def test_drops_are_listed_first_and_missing_blanks_are_named() -> None:
     after = [replace(each, es_with=40.0, with_="z") if number < 8 else each for number, each in enumerate(ROWS[:-1])]
     after.append(row(99))
     difference = comparing.compare(ROWS, after)
@@ -75,10 +75,10 @@ def test_what_fell_is_shown_first_and_what_is_missing_is_said() -> None:
     assert drop.figure == "es_with"
     assert drop.difference.value == pytest.approx(-60 * 8 / 11)
     assert drop.p < 0.05
-    said = "\n".join(comparing.lines(difference, most=3))
-    assert "8 completions changed" in said
-    assert said.count("→") == 3
-    assert "significant" in said
+    output = "\n".join(comparing.report_lines(difference, most=3))
+    assert "8 completions changed" in output
+    assert output.count("→") == 3
+    assert "significant" in output
 
 
 def test_a_small_drop_is_inside_the_band() -> None:

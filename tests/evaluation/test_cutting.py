@@ -1,4 +1,4 @@
-"""What of a generation is scored: as many lines as the truth, or a body that ends and parses."""
+"""The scored part of a generation: as many lines as the truth, or a complete body that parses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.evaluation.task import Task, TaskKind
 
 
 def task(kind: TaskKind, marked: str, path: str = "a.py", language: str = "python") -> Task:
-    """A task out of one text, the blank between « and »."""
+    """Create a task from one text with the blank between « and »."""
     prefix, _, rest = marked.partition("«")
     truth, _, suffix = rest.partition("»")
     return Task("1", kind, "r", path, Cursor(f"/r/{path}", prefix, suffix, language), truth)
@@ -36,10 +36,10 @@ PYTHON = "def f(x):\n    «y = x\n    return y»\n\n\ndef g():\n    pass\n"
 @pytest.mark.parametrize(
     ("predicted", "kept"),
     [
-        ("return x\n\n\ndef h():\n    pass", "return x\n\n"),  # the next function is none of this one's
+        ("return x\n\n\ndef h():\n    pass", "return x\n\n"),  # the next function does not belong to the body
         ("if x:\n        return 1\n    return 2\nprint(f)", "if x:\n        return 1\n    return 2"),
-        ("return x\n    return (", "return x"),  # cut off by the limit: up to what parses
-        ("return (", "return ("),  # nothing of it parses: scored as it is
+        ("return x\n    return (", "return x"),  # truncated by the token limit: cut to what parses
+        ("return (", "return ("),  # no part of it parses: scored unchanged
     ],
 )
 def test_a_function_ends_with_its_body(predicted: str, kept: str) -> None:

@@ -1,4 +1,4 @@
-"""Published formats, written by hand: what becomes a task, and what is said about that which does not."""
+"""Data set formats: which rows become tasks, and how invalid rows are reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_repoeval_recovers_the_right_context(tmp_path: Path, blanks: list[tuple[
 
 
 @pytest.mark.parametrize("off_by", [0, 1])
-def test_repoeval_takes_lines_counted_from_0_or_1(
+def test_repoeval_accepts_lines_counted_from_0_or_1(
     tmp_path: Path, blanks: list[tuple[str, str, str, str]], off_by: int
 ) -> None:
     line = blanks[0][1].count("\n") + off_by
@@ -87,7 +87,7 @@ def broken(row: dict[str, Any], **metadata: Any) -> dict[str, Any]:
         ({"task_id": "acme_shop/0"}, "the id occurs more than once"),
     ],
 )
-def test_a_bad_row_costs_that_row(
+def test_an_invalid_row_does_not_affect_the_others(
     tmp_path: Path, blanks: list[tuple[str, str, str, str]], metadata: dict[str, Any], reason: str
 ) -> None:
     good = repoeval_row(blanks[0], "acme_shop", 0)
@@ -98,7 +98,7 @@ def test_a_bad_row_costs_that_row(
     assert problem.item in {"broken", "acme_shop/0"}
 
 
-def test_a_truncated_file_and_lines_that_are_no_json(tmp_path: Path, blanks: list[tuple[str, str, str, str]]) -> None:
+def test_a_truncated_file_and_invalid_json_lines(tmp_path: Path, blanks: list[tuple[str, str, str, str]]) -> None:
     good = json.dumps(repoeval_row(blanks[0], "acme_shop", 0))
     file = tmp_path / "line.jsonl"
     file.write_bytes(f"{good}\n[1, 2]\n\n{{no json\n".encode() + b'{"prompt": "\xff"}\n' + good[:60].encode())
@@ -108,7 +108,7 @@ def test_a_truncated_file_and_lines_that_are_no_json(tmp_path: Path, blanks: lis
     assert data.problems[-1].reason == "the file ends inside this line"
 
 
-def test_nothing_to_read_at_all(tmp_path: Path) -> None:
+def test_a_missing_file_or_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="cannot be read"):
         crosscode.load(tmp_path / "none.jsonl")
     with pytest.raises(EvaluationError, match="is not a folder"):
@@ -132,14 +132,14 @@ def crosscode_row(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_crosscodeeval_brings_its_chunks(tmp_path: Path) -> None:
+def test_crosscodeeval_rows_contain_chunks(tmp_path: Path) -> None:
     (task,) = crosscode.load(write_jsonl(tmp_path / "line_completion.jsonl", [crosscode_row()])).tasks
     assert task.given is not None
     assert [(chunk.path, chunk.end_line) for chunk in task.given] == [("shop/geometry.py", 2), ("shop/sizes.py", 1)]
     assert (task.truth, task.cursor.suffix, task.cursor.language) == ("area_of(2, 3)", "\nprint(total)\n", "python")
 
 
-def test_crosscodeeval_with_sources_is_retrieved_for(tmp_path: Path, blanks: list[tuple[str, str, str, str]]) -> None:
+def test_crosscodeeval_with_sources_uses_our_retrieval(tmp_path: Path, blanks: list[tuple[str, str, str, str]]) -> None:
     file = write_jsonl(tmp_path / "line_completion.jsonl", [crosscode_row()])
     data = crosscode.load(file, tmp_path / "repos")
     assert data.tasks[0].given is None
@@ -153,10 +153,10 @@ def test_crosscodeeval_with_sources_is_retrieved_for(tmp_path: Path, blanks: lis
         ({"right_context": 3}, "`right_context` is not a text"),
         ({"metadata": "python/1"}, "it has no `metadata`"),
         ({"crossfile_context": {"text": ""}}, "`crossfile_context` has no `list`"),
-        ({"crossfile_context": {"list": ["text"]}}, "`crossfile_context.list` holds something"),
+        ({"crossfile_context": {"list": ["text"]}}, "`crossfile_context.list` contains an item"),
     ],
 )
-def test_a_bad_crosscodeeval_row(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_an_invalid_crosscodeeval_row(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     data = crosscode.load(write_jsonl(tmp_path / "line.jsonl", [crosscode_row(**changes)]))
     assert not data.tasks
     assert data.problems[0].reason.startswith(reason)
@@ -164,11 +164,11 @@ def test_a_bad_crosscodeeval_row(tmp_path: Path, changes: dict[str, Any], reason
 
 @pytest.mark.parametrize(("name", "kind"), [("python/line_completion.jsonl", "line"),
     ("crosscodelongeval_chunk.jsonl", "chunk"), ("crosscodelongeval_function.jsonl", "function")])  # fmt: skip
-def test_the_kind_of_a_file(name: str, kind: str) -> None:
+def test_the_kind_from_a_file_name(name: str, kind: str) -> None:
     assert crosscode.kind_by_name(Path(name)) == kind
 
 
-def test_resampling_is_seeded_and_cuts_what_is_there(workspace: Path) -> None:
+def test_resampling_is_seeded_and_preserves_the_source(workspace: Path) -> None:
     data, again = (resample.workspace(workspace, 25, seed=3) for _ in range(2))
     assert data.tasks == again.tasks
     assert {task.kind for task in data.tasks} >= {"line", "cursor", "api"}
@@ -191,7 +191,7 @@ def test_api_blanks_call_what_another_file_defines(workspace: Path) -> None:
         assert f"{task.variant}(" in task.truth
 
 
-def test_a_folder_of_folders_and_one_without_code(tmp_path: Path, workspace: Path) -> None:
+def test_a_folder_of_repositories_with_one_without_code(tmp_path: Path, workspace: Path) -> None:
     shutil.copytree(workspace, tmp_path / "repos" / "library")
     (tmp_path / "repos" / "papers").mkdir()
     (tmp_path / "repos" / "papers" / "notes.txt").write_text("nothing to see")
@@ -202,7 +202,7 @@ def test_a_folder_of_folders_and_one_without_code(tmp_path: Path, workspace: Pat
         resample.workspace(tmp_path / "repos" / "papers", 5)
 
 
-def test_a_limit_is_spread_over_repositories_and_kinds() -> None:
+def test_a_limit_is_distributed_over_repositories_and_kinds() -> None:
     tasks = [Task(f"{repository}{number}", "line", repository, "", None, "")  # type: ignore[arg-type]
              for repository in "ab" for number in range(5)]  # fmt: skip
     assert [task.id for task in spread(tasks, 4)] == ["a0", "a1", "b0", "b1"]

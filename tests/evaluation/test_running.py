@@ -1,4 +1,4 @@
-"""The whole way on the real model: files in, a report out; stopped and gone on with; told what is wrong."""
+"""Complete evaluation runs on the real model: reports, interruption and resumption, and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(*arguments: object) -> int:
 
 @pytest.fixture
 def repoeval(tmp_path: Path) -> list[object]:
-    """Arguments for three blanks, the last of them in a repository that is not there."""
+    """Arguments for three blanks, the last of them in a missing repository."""
     blanks = unpack(SHOP.replace("    base = 3\n", "«    base = 3\n»"), tmp_path / "repos" / "acme_shop")
     rows = [repoeval_row(blank, "acme_shop", number) for number, blank in enumerate(blanks)]
     rows.append(repoeval_row(blanks[0], "acme_shed", 0))
@@ -42,7 +42,7 @@ def repoeval(tmp_path: Path) -> list[object]:
     return ["eval", "--dataset", "repoeval", "--data", file, "--repos", tmp_path / "repos", *TINY]
 
 
-def test_from_a_data_set_to_a_report_and_on(
+def test_a_data_set_is_evaluated_and_reported(
     tmp_path: Path, repoeval: list[object], model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -56,11 +56,11 @@ def test_from_a_data_set_to_a_report_and_on(
     page = (out / "report.html").read_text("utf-8")
     assert "the repository acme_shed is not in" in page
     assert "faster than always" in page
-    said = capsys.readouterr().out
-    assert "Retrieving always, instead of never" in said
-    assert "report.html" in said
+    output = capsys.readouterr().out
+    assert "Always retrieving changes edit similarity by" in output
+    assert "report.html" in output
 
-    # A line is lost, as when the power fails: the same command makes that blank again, and no other.
+    # If the last line is incomplete, the same command evaluates that blank again, and no other.
     written = (out / record.RESULTS).read_text("utf-8")
     (out / record.RESULTS).write_text(written[: written.rfind("\n", 0, -1) + 9], "utf-8")
     assert call(*run, "--blanks", "2", *tests) == 0
@@ -68,10 +68,10 @@ def test_from_a_data_set_to_a_report_and_on(
     assert [(row.id, row.without) for row in again][:1] == [(row.id, row.without) for row in rows][:1]
     assert [row.id for row in again] == [row.id for row in rows]
     assert {(row.tests_without, row.tests_with) for row in again} == {("pass", "pass")}
-    # What could not be run is no result: it does not count, and is tried again.
+    # Tests that could not run do not count and run again.
     table.rewrite(out / record.RESULTS, [replace(again[0], tests_with="not run: no space"), *again[1:]])
     assert call(*run, "--blanks", "2") == 0
-    assert "With 1 more the tests could not be run" in (out / "report.md").read_text("utf-8")
+    assert "The tests of 1 more could not run" in (out / "report.md").read_text("utf-8")
     assert call(*run, "--blanks", "2", *tests) == 0
     assert table.read(out / record.RESULTS) == again
 
@@ -80,14 +80,14 @@ def test_from_a_data_set_to_a_report_and_on(
         call(*run, "--blanks", "2", "--chunks", "3")
 
 
-def test_an_interrupted_run_reports_what_it_has_and_goes_on(
+def test_an_interrupted_run_reports_its_results_and_resumes(
     tmp_path: Path, repoeval: list[object], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     run = [*repoeval, "--out", out, "--model", model, "--latency", "0", "--threads", "1"]  # one worker: one at a time
 
     class Interrupting:
-        """A progress bar at which somebody presses Ctrl-C when the first blank is done."""
+        """A progress bar that simulates Ctrl-C after the first blank."""
 
         def __init__(self, what: str) -> None:
             pass
@@ -106,10 +106,10 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on(
     assert [row.id for row in table.read(out / record.RESULTS)] == ["acme_shop/0", "acme_shop/1"]
 
 
-def test_a_model_whose_decision_was_never_trained_is_found_out(
+def test_an_untrained_decision_is_reported_as_uninformative(
     tmp_path: Path, workspace: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way with a model that says the same of every place, whatever it makes of it."""
+    """Evaluate a model whose gate gives the same probability everywhere."""
     gate = Gate("token", {"token": 0.0}, offset=-1.0)
     untrained = tmp_path / "untrained.gguf"
     mark(model, untrained, "repoformer-spm", {key: str(value) for key, value in gate.to_metadata().items()})
@@ -122,24 +122,24 @@ def test_a_model_whose_decision_was_never_trained_is_found_out(
     assert {row.gain > 0 for row in rows} == {True, False}, "there is something to decide"
     found = figures.compute(rows, [gate])
     assert found.signals[0] == figures.Signal("selective", Estimate(0.5, 0.5, 0.5))
-    said = capsys.readouterr().out
-    assert "The decision says the same everywhere (AUC 0.50): it carries no information" in said
-    assert "The decision says the same everywhere (AUC 0.50)" in (out / "report.md").read_text("utf-8")
+    output = capsys.readouterr().out
+    assert "The decision is the same for all blanks (AUC 0.50), so it carries no information" in output
+    assert "The decision is the same for all blanks (AUC 0.50)" in (out / "report.md").read_text("utf-8")
 
 
-def test_a_blank_that_does_not_fit_is_a_problem(tmp_path: Path, repoeval: list[object], model: Path) -> None:
+def test_a_blank_that_does_not_fit_becomes_a_problem(tmp_path: Path, repoeval: list[object], model: Path) -> None:
     with pytest.raises(EvaluationError, match=r"no blank could be evaluated \(3 problems; the first: the repository"):
         call(*repoeval, "--out", tmp_path / "out", "--model", model, "--tokens", "100000")
     reasons = [problem.reason for problem in record.read_problems(tmp_path / "out")]
     assert sum("the engine failed" in reason and "do not fit" in reason for reason in reasons) == 2
 
 
-def test_calibrating_a_workspace_and_taking_it_back(
+def test_a_workspace_is_calibrated_and_the_calibration_undone(
     tmp_path: Path, workspace: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(calibration, "file", lambda: tmp_path / "thresholds.json")
     run = ["calibrate", "--workspace", workspace, "--out", tmp_path / "out", "--model", model, "--blanks", "4", *TINY]
-    with pytest.raises(EvaluationError, match="too few to judge by"):
+    with pytest.raises(EvaluationError, match="too few to calibrate on"):
         call(*run)
     assert call(*run, "--least", "2") == 0
     sha256 = calibration.fingerprint(model)
@@ -151,7 +151,7 @@ def test_calibrating_a_workspace_and_taking_it_back(
     assert call("calibrate", "--workspace", workspace, "--undo") == 1
 
 
-def test_calibrating_again_after_the_code_has_changed(
+def test_calibrating_again_after_a_code_change(
     tmp_path: Path, workspace: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "file", lambda: tmp_path / "thresholds.json")
@@ -164,7 +164,7 @@ def test_calibrating_again_after_the_code_has_changed(
 
     assert call(*run) == 0
     assert call(*run) == 0
-    assert runs() == 1, "what is there is used"
+    assert runs() == 1, "the existing results are used"
     for path in folder.rglob("*.py"):
         path.write_text("import os\n" + path.read_text("utf-8"), "utf-8")
     assert call(*run) == 0
@@ -181,9 +181,9 @@ def test_folders_of_the_same_name_do_not_share_their_results() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("eval", "name either --workspace DIR or --dataset"),
-        ("eval --workspace . --dataset resample", "name either --workspace DIR or --dataset"),
-        ("eval --dataset resample", "resample draws from --repos DIR"),
+        ("eval", "specify either --workspace DIR or --dataset"),
+        ("eval --workspace . --dataset resample", "specify either --workspace DIR or --dataset"),
+        ("eval --dataset resample", "resample needs --repos DIR"),
         ("eval --dataset repoeval --repos .", "repoeval needs --data FILE"),
         ("eval --dataset repoeval --data x", "repoeval needs --repos DIR"),
         ("eval --workspace . --kinds line,haiku", "unknown kind 'haiku'"),
@@ -192,12 +192,12 @@ def test_folders_of_the_same_name_do_not_share_their_results() -> None:
         ("eval diff no-such-file other", "no-such-file cannot be read"),
     ],
 )
-def test_what_cannot_be_run_is_said(arguments: str, message: str) -> None:
+def test_invalid_arguments_are_reported(arguments: str, message: str) -> None:
     with pytest.raises((EvaluationError, ModelError, EngineError), match=message):
         call(*arguments.split(" ", 4) if "--tests" in arguments else arguments.split())
 
 
-def test_chunks_that_come_along_are_as_similar_as_they_are() -> None:
+def test_given_chunks_are_scored_by_similarity() -> None:
     chunks = [Chunk("/r", path, 1, 1, text, "window")
               for path, text in (("a.py", "nothing alike"), ("b.py", "def area_of(width, height): pass"))]  # fmt: skip
     prefix = "far away\n" + "\n" * 20 + "total = area_of(width, "
@@ -207,7 +207,7 @@ def test_chunks_that_come_along_are_as_similar_as_they_are() -> None:
     assert [hit.score for hit in hits] == [0.0, 2 / 6]
 
 
-def test_retrieval_never_answers_with_the_file_that_is_completed() -> None:
+def test_retrieval_excludes_the_completed_file() -> None:
     files = {
         "a.py": "def area(width, height):\n    return width * height\n",
         "b.py": "print(area(width, height))\n" * 30,

@@ -1,4 +1,4 @@
-"""Scores compared with the textbook's recursion, on many random pairs, and with values worked out by hand."""
+"""Scores compared with the textbook recursion on many random pairs, and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALPHABETS = ("ab", "abc \n", "self.value_(x)=[]: ", "äöπ→😀x", "012345678
 
 
 def random_pairs(count: int, longest: int) -> list[tuple[str, str]]:
-    """Half of them unrelated, half a text and a mutation of it, as completions are."""
+    """Return pairs of texts: half unrelated, half a text and a mutation of it."""
     rng = random.Random(7)
     pairs = []
     for number in range(count):
@@ -31,7 +31,7 @@ def random_pairs(count: int, longest: int) -> list[tuple[str, str]]:
 
 
 def brute_force(left: str, right: str) -> int:
-    """Wagner and Fischer's table, row by row."""
+    """Compute the distance with Wagner and Fischer's table, row by row."""
     row = list(range(len(right) + 1))
     for i, a in enumerate(left, start=1):
         above, row = row, [i]
@@ -45,7 +45,7 @@ def similarity_by_the_table(left: str, right: str) -> float:
     return 100 * (1 - brute_force(left, right) / longest) if longest else 100
 
 
-def test_edit_similarity_is_the_textbook_s() -> None:
+def test_edit_similarity_equals_the_textbook_recursion() -> None:
     for left, right in random_pairs(PAIRS, 24):
         assert edit_similarity(left, right) == similarity_by_the_table(left, right), (left, right)
 
@@ -56,7 +56,7 @@ def test_edit_similarity_of_long_texts_is_the_textbook_s() -> None:
         assert edit_similarity(left, right) == similarity_by_the_table(left, right), (left, right)
 
 
-def test_scores_agree_with_an_independent_reading_of_the_paper() -> None:
+def test_scores_equal_an_independent_implementation() -> None:
     for left, right in random_pairs(PAIRS // 5, 60):
         found = score(left, right)
         a, b = ([line.strip() for line in text.splitlines() if line.strip()] for text in (left, right))
@@ -72,7 +72,7 @@ def test_edit_similarity(predicted: str, truth: str, similarity: float) -> None:
     assert edit_similarity(predicted, truth) == similarity
 
 
-def test_layout_does_not_count() -> None:
+def test_indentation_and_blank_lines_do_not_count() -> None:
     assert canonical("  a = 1\r\n\n\tb = 2  \n") == "a = 1\nb = 2"
     assert score("    return x\n\n", "return x").em == 1
 
@@ -83,7 +83,7 @@ def test_layout_does_not_count() -> None:
         ("total += price", "total += price", "a.py", 100),
         ("total += cost", "total += price", "a.py", 50),
         ("x = f(a, a)", "x = f(a)", "a.py", 200 * 3 / 7),
-        ('name = "total price"', "name = 1", "a.py", 100),  # words in strings are no names
+        ('name = "total price"', "name = 1", "a.py", 100),  # words in strings do not count
         ("1 + 2", "3", "a.py", 100),
         ("1 + 2", "x", "a.py", 0),
         ("const x = area(w)", "const y = area(h)", "a.ts", 200 / 6),

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn's, and against what they must be by construction."""
+"""Statistics compared with scikit-learn and with values known by construction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from policy.evaluation import statistics
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_auc_is_scikit_learn_s(seed: int) -> None:
+def test_auc_equals_scikit_learn(seed: int) -> None:
     random = np.random.default_rng(seed)
     positive = random.random(300) < 0.3
-    scores = np.round(random.random(300) + 0.3 * positive, 1 if seed % 2 else 9)  # half of them full of ties
+    scores = np.round(
+        random.random(300) + 0.3 * positive, 1 if seed % 2 else 9
+    )  # rounding makes many ties in every second case
     assert statistics.auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("bins", [5, 10])
-def test_calibration_is_scikit_learn_s(seed: int, bins: int) -> None:
+def test_calibration_equals_scikit_learn(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
-    p = np.round(random.beta(1, 3, 500), 2)  # on the borders of bins, too
+    p = np.round(random.beta(1, 3, 500), 2)  # includes values on bin borders
     positive = random.random(500) < p
     observed, predicted = calibration_curve(positive, p, n_bins=bins)
     found = statistics.calibration(p, positive, bins)
@@ -44,7 +46,7 @@ def test_auc_of_one_class_is_not_a_number() -> None:
     assert math.isnan(statistics.auc([0.1, 0.2], [True, True]))
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
+def test_the_interval_of_a_mean_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(1)
     covered = 0
     for trial in range(200):
@@ -53,18 +55,18 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
     assert 0.90 <= covered / 200 <= 0.99
 
 
-def test_the_paired_test_is_right_about_chance_and_about_a_difference() -> None:
+def test_the_paired_test_has_few_false_alarms_and_finds_a_difference() -> None:
     random = np.random.default_rng(2)
     false_alarms = sum(statistics.paired_p(random.normal(0, 1, 40), resamples=500) < 0.05 for _ in range(200))
     assert false_alarms / 200 < 0.11
     assert statistics.paired_p(random.normal(1, 1, 40)) < 0.001
 
 
-def test_few_pairs_are_counted_out() -> None:
+def test_the_paired_test_is_exact_for_few_pairs() -> None:
     assert statistics.paired_p([1, 1, 1, 1, 0, 0]) == pytest.approx(2 / 16)
     assert statistics.paired_p([0, 0, 0]) == 1.0
 
 
-def test_nothing_has_no_mean() -> None:
+def test_statistics_of_no_values_are_nan() -> None:
     assert math.isnan(statistics.mean([]).value)
     assert math.isnan(statistics.quantile([], 0.5))

@@ -1,4 +1,4 @@
-"""The simulated typist: takes what is right, types what is not."""
+"""The simulated typist accepts correct suggestions and types the rest."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from policy.evaluation.typist import TypingSession, next_step, type_out, usable
         ("x = ", "x = 1", 4),
         ("x = 2", "x = 1", 0),
         ("x = 1\ny = 3", "x = 1\ny = 2", 5),  # the first line is right
-        ("\n", "\n    x", 0),  # nobody takes blanks
+        ("\n", "\n    x", 0),  # white space alone is not accepted
     ],
 )
-def test_what_a_person_takes(suggestion: str, rest: str, taken: int) -> None:
+def test_the_accepted_part_of_a_suggestion(suggestion: str, rest: str, taken: int) -> None:
     assert usable(suggestion, rest) == taken
 
 
 @pytest.mark.parametrize(("rest", "length"), [("total = 1", 6), ("= 1", 2), ("(x)", 1), ("\n    y", 6), (" ", 1)])
-def test_how_far_a_person_types(rest: str, length: int) -> None:
+def test_the_characters_typed_before_the_next_request(rest: str, length: int) -> None:
     assert next_step(rest) == length
 
 
 async def typed(suggestions: dict[str, str]) -> TypingSession:
-    """Type `total = price * count`; suggestions by what is there already."""
+    """Type `total = price * count`, with suggestions by the text typed so far."""
 
     async def suggest(cursor: Cursor) -> str:
         return suggestions.get(cursor.prefix.removeprefix("x\n"), "")

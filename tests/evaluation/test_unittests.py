@@ -1,4 +1,4 @@
-"""Completions that pass, fail, hang, fork, allocate, or call home: each is a result, and none outlives its run."""
+"""Running tests on completions that pass, fail, hang, fork, allocate memory, or use the network."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ def test_a_completion_that_passes(repository: Path) -> None:
     assert outcome(repository, "def of(w, h): return w * h\n") == "pass"
 
 
-def test_a_completion_that_fails_says_how(repository: Path) -> None:
+def test_a_failing_completion_reports_its_error(repository: Path) -> None:
     assert outcome(repository, "def of(w, h): return w + h\n") == "exit status 1: AssertionError"
     assert "SyntaxError" in outcome(repository, "def of(w, h: return\n")
 
 
-def test_tests_that_hang_are_ended(repository: Path) -> None:
-    assert outcome(repository, "while True: pass\n", Limits(seconds=1)) == "no end in 1 s"
+def test_hanging_tests_are_stopped(repository: Path) -> None:
+    assert outcome(repository, "while True: pass\n", Limits(seconds=1)) == "not finished after 1 s"
 
 
-def test_what_tests_start_ends_with_them(repository: Path, tmp_path: Path) -> None:
-    # A daemon: forked twice, in a session of its own, with a name that can be found.
+def test_processes_that_tests_start_end_with_them(repository: Path, tmp_path: Path) -> None:
+    # A daemon in a separate session, recognisable by its argument.
     left = "import os, subprocess, sys\nsubprocess.Popen(['sleep', '3217'], start_new_session=True)\n"
     assert outcome(repository, left + "def of(w, h): return w * h\n") == "pass"
-    assert outcome(repository, left + "while True: pass\n", Limits(seconds=1)) == "no end in 1 s"
+    assert outcome(repository, left + "while True: pass\n", Limits(seconds=1)) == "not finished after 1 s"
     end = time.monotonic() + 5
     while leftovers := [p for p in psutil.process_iter(["cmdline"]) if "3217" in (p.info["cmdline"] or [])]:
         assert time.monotonic() < end, leftovers
         time.sleep(0.05)
 
 
-def test_tests_that_fork_without_end_are_ended(repository: Path) -> None:
-    # Slow enough that a test can start it: sixty processes that wait, one after the other.
+def test_tests_that_keep_forking_are_stopped(repository: Path) -> None:
+    # Sixty waiting processes, started slowly enough that the limit is noticed.
     bomb = (
         "import os, time\nfor _ in range(60):\n    if os.fork() == 0:\n        time.sleep(60)\n    time.sleep(0.01)\n"
     )
@@ -69,8 +69,8 @@ def test_tests_that_fork_without_end_are_ended(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("isolated", [True, False])
-def test_what_else_the_user_runs_does_not_count(repository: Path, isolated: bool) -> None:
-    # The kernel's limit on processes is one on all of a user's threads: set, it lets no test begin on a desktop.
+def test_other_processes_of_the_user_do_not_count(repository: Path, isolated: bool) -> None:
+    # The kernel's limit on processes counts all threads of the user, so setting it would stop every test on a desktop.
     say = "import resource; print(*resource.getrlimit(resource.RLIMIT_NPROC)); raise SystemExit(1)"
     found = unittests.run(repository, "area.py", "", ("python", "-c", say), replace(LIMITS, isolated=isolated))
     assert found == "exit status 1: {} {}".format(*resource.getrlimit(resource.RLIMIT_NPROC))
@@ -87,25 +87,25 @@ def test_there_is_no_network(repository: Path) -> None:
     assert "Network is unreachable" in found
 
 
-def test_a_path_that_leads_out_is_not_written(repository: Path) -> None:
+def test_a_path_outside_the_copy_is_not_written(repository: Path) -> None:
     found = unittests.run(repository, "../elsewhere.py", "", CHECK, LIMITS)
     assert found == "not run: ../elsewhere.py leads out of the repository"
 
 
-def test_a_command_that_is_not_there(repository: Path) -> None:
+def test_a_missing_command(repository: Path) -> None:
     found = unittests.run(repository, "area.py", "", ("no-such-command",), LIMITS)
     assert found.startswith("not run: unshare: failed to execute no-such-command")
 
 
-def test_isolation_is_tried_under_the_limits_of_the_tests(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What starts namespaces here cannot do so under the limits.
+def test_isolation_is_checked_under_the_limits_of_the_tests(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The replaced command fails under one of the limits.
     needs = "import resource, sys; sys.exit(resource.getrlimit(resource.RLIMIT_CPU)[0] == 8)"
     monkeypatch.setattr(unittests, "_NAMESPACES", (sys.executable, "-c", needs))
     assert unittests.can_isolate(Limits(seconds=3))
     assert not unittests.can_isolate(Limits(seconds=7))
 
 
-def test_without_isolation_nothing_runs_unless_allowed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_isolation_tests_run_only_if_allowed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unittests, "can_isolate", lambda limits: False)
     text = "def of(w, h): return w * h\n"
     assert outcome(repository, text).startswith("not run: this machine cannot isolate")

@@ -1,4 +1,4 @@
-"""Blocked operations give what numpy's own give."""
+"""Blocked operations give the same results as numpy's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workspace may hold, and what the machine may do, without the index losing anything else."""
+"""Unusual files and failures of the machine affect no other part of the index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from indexer.chunking import Chunking
 from indexer.extract import extract
 from indexer.rules import Reason
 from indexer.settings import IndexSettings
-from indexer.store import KEPT_DAYS, Store, delete_old_indexes
+from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
 # A longer run than that of the suite: KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_index(root: Path, tmp_path: Path) -> Iterator[Open]:
-    """Open the workspace, wait until it is indexed, close it in the end."""
+    """Open the workspace, wait until it is indexed, and close it at the end."""
     opened: list[WorkspaceIndex] = []
 
     def start(
@@ -64,7 +64,7 @@ def paths(index: WorkspaceIndex) -> set[str]:
     return {chunk.path for chunk in index.snapshot.all_chunks()}
 
 
-def test_files_that_hold_no_source(root: Path, open_index: Open) -> None:
+def test_files_without_source(root: Path, open_index: Open) -> None:
     (root / "nul.py").write_bytes(b"x = 1\0\n")
     (root / "latin.py").write_bytes("név = 'érték'\n".encode("latin-1"))
     (root / "undecodable.py").write_bytes(b"x = '" + bytes([0xFF, 0xFE, 0x80]) * 20 + b"'\n")
@@ -81,7 +81,7 @@ def test_files_that_hold_no_source(root: Path, open_index: Open) -> None:
     }  # fmt: skip
 
 
-def test_a_million_lines_in_one_file_when_a_person_asks_for_it(root: Path, open_index: Open) -> None:
+def test_a_file_of_a_million_lines(root: Path, open_index: Open) -> None:
     (root / "million.py").write_text("value = 1\n" * 1_000_000)
     index = open_index(max_file_bytes=20_000_000)
     assert max(chunk.end_line for chunk in index.snapshot.all_chunks()) == 1_000_000
@@ -94,7 +94,7 @@ def test_a_folder_without_permission(
     closed.mkdir(mode=0)
 
     def scandir(path: Path) -> object:
-        if path == closed:  # to root, who may run these tests, nothing is closed
+        if path == closed:  # root, who may run these tests, can read everything
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return os_scandir(path)
 
@@ -109,7 +109,7 @@ def test_a_folder_without_permission(
         closed.chmod(0o700)
 
 
-def test_a_workspace_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_workspace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     index = WorkspaceIndex([tmp_path / "gone"], IndexSettings(workers=1))
     index.start()
     try:
@@ -120,7 +120,7 @@ def test_a_workspace_that_is_not_there(tmp_path: Path, caplog: pytest.LogCapture
         index.close()
 
 
-def test_a_file_that_vanishes_while_read(root: Path) -> None:
+def test_a_file_deleted_before_it_is_read(root: Path) -> None:
     outcome = worker.perform(worker.Task(str(root), "vanished.py", IndexSettings().chunking, 1_000))
     assert outcome.reason is not None
     assert outcome.reason.rule == "missing"
@@ -138,7 +138,7 @@ def test_a_worker_that_dies_is_replaced(root: Path, open_index: Open) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])
-def test_a_damaged_or_newer_saved_index_is_built_anew(
+def test_a_damaged_or_newer_saved_index_is_rebuilt(
     root: Path, tmp_path: Path, open_index: Open, damage: bytes | None
 ) -> None:
     open_index().close()
@@ -161,21 +161,19 @@ def test_a_damaged_record_is_read_again(root: Path, tmp_path: Path, open_index: 
     assert paths(open_index()) == {"good.py"}
 
 
-def test_no_room_for_the_cache(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_folder_that_cannot_be_made(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     index = WorkspaceIndex([root], IndexSettings(watch=False, workers=1), cache_dir=tmp_path / "cache")
     index.start()
     try:
         assert paths(index) == {"good.py"}
-        assert sum("not saved" in record.message for record in caplog.records) == 1
+        assert sum("cannot save the index" in record.message for record in caplog.records) == 1
     finally:
         index.close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full file system")
-def test_a_full_disk_under_the_cache(
-    root: Path, tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk(root: Path, tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture) -> None:
     index = open_index()
     (folder,) = index._folders.values()
     store = folder._store
@@ -188,10 +186,10 @@ def test_a_full_disk_under_the_cache(
     index.rescan()
     assert len(paths(index)) == 51
     index.close()
-    assert sum("not saved" in record.message for record in caplog.records) == 1
+    assert sum("cannot save the index" in record.message for record in caplog.records) == 1
 
 
-def test_kill_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, open_index: Open) -> None:
+def test_killing_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, open_index: Open) -> None:
     for number in range(150):
         (root / f"m{number}.py").write_text(f"def m{number}(argument):\n    return argument + {number}\n" * 40)
     code = (
@@ -211,7 +209,7 @@ def test_kill_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path, op
         process.kill()
         process.wait()
         process.stdout.close()
-        if KILLS > 10:  # in a long run each next start is looked at, and begins from nothing now and then
+        if KILLS > 10:  # a long run also checks each next start, and sometimes deletes the cache first
             index = open_index()
             assert len(paths(index)) == 151
             index.close()
@@ -238,7 +236,7 @@ def test_two_servers_on_one_workspace(root: Path, open_index: Open, caplog: pyte
 
 def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
     now = 1_000 * 86_400.0
-    for name, age, size in (("a", 1, 10), ("b", KEPT_DAYS + 1, 10), ("c", 2, 10), ("d", 3, 100)):
+    for name, age, size in (("a", 1, 10), ("b", MAX_AGE_DAYS + 1, 10), ("c", 2, 10), ("d", 3, 100)):
         file = tmp_path / f"{name}.sqlite3"
         file.write_bytes(b"x" * size)
         os.utime(file, (now - age * 86_400, now - age * 86_400))
@@ -246,8 +244,8 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.sqlite3", "c.sqlite3"]
 
 
-def test_content_is_kept_by_when_it_was_last_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A branch that was there for a month and was left yesterday is there again without parsing."""
+def test_content_expires_by_its_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content that a file had for a month, until yesterday, is not parsed again."""
     now = [1_000 * 86_400]
     monkeypatch.setattr("indexer.store.time.time", lambda: now[0])
     record = extract("x = 1\n", None, Chunking(), root="/ws", path="a.py").to_bytes()
@@ -271,7 +269,7 @@ def test_content_is_kept_by_when_it_was_last_used(tmp_path: Path, monkeypatch: p
     store.close()
 
 
-def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path: Path) -> None:
+def test_a_saved_index_in_use_is_kept_even_above_the_limit(tmp_path: Path) -> None:
     now = 1_000 * 86_400.0
     for name, age in (("used", 0), ("left", 2)):
         file = tmp_path / f"{name}.sqlite3"
@@ -280,7 +278,7 @@ def test_a_saved_index_in_use_stays_though_it_is_larger_than_the_limit(tmp_path:
     assert [file.name for file in delete_old_indexes(tmp_path, now=now, max_bytes=50)] == ["left.sqlite3"]
 
 
-def test_a_scan_shows_no_progress_bar_again(root: Path, open_index: Open) -> None:
+def test_a_later_scan_shows_no_progress_bar(root: Path, open_index: Open) -> None:
     progress: list[Progress] = []
     index = open_index(on_progress=progress.append)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Where files are cut. The marks `┄ kind` in a fixture say where a chunk is expected to begin, and of which kind."""
+"""The borders of chunks. A mark `┄ kind` in a fixture says that a chunk of this kind should begin there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Small:
     )
 
 
-def test_a_long_class_gives_head_and_members() -> None:
+def test_a_long_class_is_cut_into_head_and_members() -> None:
     check_cuts(
         "java",
         """
@@ -71,7 +71,7 @@ class Large {
     )
 
 
-def test_a_long_function_is_cut_between_statements_and_its_parts_carry_their_scope() -> None:
+def test_a_long_function_is_cut_between_statements_with_headers() -> None:
     body = "\n".join(f"        if x > {n}:\n            y = {n}\n            z = {n}" for n in range(4))
     text = f"class A(B):\n    def long(self, x):\n{body}\n"
     parts = chunk(text, LANGUAGES["python"], root="/r", path="f", chunking=SMALL)
@@ -118,7 +118,7 @@ def test_broken_source_gives_chunks_where_it_parses() -> None:
         ("bash", "X=1\nfoo() {\n  echo\n}", {"X", "foo"}),
     ],
 )
-def test_each_language_names_what_it_defines(language: str, text: str, symbols: set[str]) -> None:
+def test_each_language_finds_its_definitions(language: str, text: str, symbols: set[str]) -> None:
     found = chunk(text, LANGUAGES[language], root="/r", path="f")
     assert {symbol for c in found for symbol in c.symbols} == symbols
 
@@ -149,7 +149,7 @@ def test_every_line_is_in_exactly_one_structural_chunk(language: str, lines: lis
         assert set(covered) == set(range(1, count + 1))
 
 
-def test_nesting_that_would_overflow_a_recursive_walk() -> None:
+def test_deep_nesting_does_not_overflow() -> None:
     text = "x = " + "\n(" * 50_000 + "\n)" * 50_000
     chunks = chunk(text, LANGUAGES["python"], root="/r", path="f")
     assert sum(c.end_line - c.start_line + 1 for c in chunks) == 100_001

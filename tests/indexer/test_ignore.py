@@ -1,4 +1,4 @@
-"""Ignore files: cases that tools get wrong, and repositories within repositories."""
+"""Ignore files: cases that tools often get wrong, and nested repositories."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def git(*arguments: str | Path, at: Path) -> None:
 
 
 def repository(at: Path, files: dict[str, str]) -> Path:
-    """Make a repository whose files are all committed, ignored or not."""
+    """Make a repository in which all files are committed, ignored or not."""
     write(at, files)
     git("init", "-q", at=at)
     git("add", "--force", ".", at=at)
@@ -45,7 +45,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def indexed(root: Path, settings: IndexSettings | None = None) -> set[str]:
-    """Return the files that a scan finds, after asking the same of each file that is there."""
+    """Return the files that a scan finds, after checking that `why_not` agrees for every file."""
     rules = Rules(root, settings or IndexSettings())
     found = {entry.path for entry in rules.walk()}
     fresh = Rules(root, settings or IndexSettings())
@@ -80,7 +80,7 @@ def test_one_ignore_file(content: bytes, ignored: list[str], kept: list[str]) ->
     assert [path for path in (*ignored, *kept) if patterns.decide(path)] == ignored
 
 
-def test_case_counts_unless_the_repository_says_otherwise() -> None:
+def test_case_matters_unless_the_repository_ignores_it() -> None:
     lines = [b"Build/", b"*.LOG", b"[A-C].py"]
     paths = ["build/", "a.log", "b.py"]
     assert [Patterns("x", lines).decide(path) for path in paths] == [None, None, None]
@@ -90,8 +90,8 @@ def test_case_counts_unless_the_repository_says_otherwise() -> None:
 @pytest.mark.parametrize(
     "pattern", [b"*a" * 30 + b"b", b"**/a*" * 30 + b"b", b"x/" + b"**/*a/" * 30 + b"b", b"?*" * 40 + b"b"]
 )
-def test_a_hostile_pattern_costs_little(pattern: bytes) -> None:
-    """Each would take years with one regular expression `.*` a star."""
+def test_matching_time_is_not_exponential(pattern: bytes) -> None:
+    """With one regular expression `.*` per star, each pattern would take years."""
     patterns = Patterns("x", [pattern])
     path = "x/" + "/".join(["a" * 60] * 30)
     for _ in range(20):
@@ -99,7 +99,7 @@ def test_a_hostile_pattern_costs_little(pattern: bytes) -> None:
 
 
 @needs_git
-def test_an_outer_ignore_file_does_not_reach_into_other_repositories(tmp_path: Path) -> None:
+def test_an_outer_ignore_file_does_not_apply_in_other_repositories(tmp_path: Path) -> None:
     library = repository(
         tmp_path / "library", {"generated/api.py": "x = 1\n", "own.py": "", ".gitignore": "own_only.py\n"}
     )
@@ -111,14 +111,14 @@ def test_an_outer_ignore_file_does_not_reach_into_other_repositories(tmp_path: P
     inside = {"generated/api.py", "own.py"}
     expected = {"main.py", *(f"modules/sub/{path}" for path in inside), *(f"clone/{path}" for path in inside)}
     assert indexed(root) == {*expected, "clone/deep/x_tmp.py"}
-    # The user's own ignore file is for this index and reaches everywhere.
+    # The user's own ignore file is for this index and applies everywhere.
     write(root, {".repoformerignore": "own.py\ndeep/\n"})
     assert indexed(root) == {path for path in expected if not path.endswith("own.py")}
     assert indexed(root / "modules") == {"sub/generated/api.py"}
 
 
 @needs_git
-def test_a_submodule_is_indexed_though_an_ignore_file_matches_it(tmp_path: Path) -> None:
+def test_a_submodule_is_indexed_even_if_an_ignore_file_matches_it(tmp_path: Path) -> None:
     library = repository(tmp_path / "library", {"api.py": "x = 1\n"})
     root = repository(tmp_path / "ws", {".gitignore": "vendored/\n", "vendored/other.py": "", "main.py": ""})
     git("submodule", "add", "-q", "--force", library, "vendored/deep/sub", at=root)

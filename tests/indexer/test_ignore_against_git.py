@@ -1,4 +1,4 @@
-"""Ignore rules, compared with git itself on random ignore files over a tree of awkward names."""
+"""Compare the ignore rules with git itself, on random ignore files and awkward file names."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WHOLE = (
 
 
 def pattern(draw: random.Random) -> bytes:
-    """Return one line: a typical one, one made of pieces, or a file's path of which parts were replaced."""
+    """Return one line: a typical one, a random one, or a file's path with some parts replaced."""
     kind = draw.random()
     if kind < 0.35:
         return draw.choice(WHOLE)
@@ -81,7 +81,7 @@ def git(*arguments: str | bytes | Path, at: Path) -> bytes:
 
 
 def not_ignored_by_git(root: Path, repositories: Sequence[str]) -> set[bytes]:
-    """Return the files that git does not ignore; those of the repositories inside by their own rules."""
+    """Return the files that git does not ignore. Nested repositories use their own rules."""
     listed = set(git("ls-files", "-z", "--others", "--exclude-standard", at=root).split(b"\0")) - {b""}
     for inner in repositories:
         name = os.fsencode(inner) + b"/"
@@ -116,7 +116,7 @@ def not_ignored_by_us(root: Path) -> set[bytes]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a repository with files, and two repositories inside it."""
+    """Make a repository with files and two nested repositories."""
     base = tmp_path_factory.mktemp("ignore")
     root = base / "ws"
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +128,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             at.mkdir(parents=True, exist_ok=True)
         for number, at in enumerate(directories):
             for name in NAMES:
-                # Every directory has half of the names, so that some of them are directories elsewhere.
+                # Every directory uses half of the names, so some names are files in one directory and directories
+                # in another.
                 if (number + len(name)) % 2 and not (at / os.fsdecode(name)).exists():
                     (at / os.fsdecode(name)).write_bytes(b"x")
         for repository in ("", "src/inner", "foo/clone"):

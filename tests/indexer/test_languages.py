@@ -42,7 +42,7 @@ def test_language_of(path: str, text: str, language: str) -> None:
     assert (found.id if found else "") == language
 
 
-def test_what_is_indexed_without_an_ending(tmp_path: Path) -> None:
+def test_scripts_without_an_extension_are_indexed(tmp_path: Path) -> None:
     root = tmp_path / "ws"
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "deploy").write_text("#!/usr/bin/env python3\ndef deploy(target):\n    return target\n")
@@ -60,7 +60,7 @@ def test_what_is_indexed_without_an_ending(tmp_path: Path) -> None:
     try:
         scripts = {"bin/deploy": ("deploy",), "bin/backup": ("backup",), "Dockerfile.dev": ()}
         assert symbols() == scripts
-        # The editor knows better what an open document is; once it is closed, the file counts again.
+        # The editor's language id has precedence while the document is open.
         index.set_buffer(root / "task", "def task(thing):\n    return thing\n", "python")
         assert symbols() == {**scripts, "task": ("task",)}
         index.set_buffer(root / "task", None)

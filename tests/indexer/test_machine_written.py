@@ -1,4 +1,4 @@
-"""Texts that a tool wrote, and texts that only look as if."""
+"""Texts that a tool wrote, and texts that only look similar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MINIFIED = "!function(e,t){for(var n=0;n<t.length;n++){var r=t[n];e[r]=function(
         "<!-- This file is auto-generated. -->\n<template/>\n",
     ],
 )
-def test_what_says_that_it_is_generated(text: str) -> None:
+def test_generated_notices_are_found(text: str) -> None:
     assert says_generated(text)
 
 
@@ -58,7 +58,7 @@ def test_what_says_that_it_is_generated(text: str) -> None:
         "",
     ],
 )
-def test_what_only_talks_about_it(text: str) -> None:
+def test_mentions_of_generated_code_do_not_count(text: str) -> None:
     assert not says_generated(text)
 
 
@@ -80,11 +80,11 @@ def test_what_only_talks_about_it(text: str) -> None:
         ("x" * 5_000, True),
     ],
 )
-def test_what_is_minified(text: str, minified: bool) -> None:
+def test_minified_texts_are_found(text: str, minified: bool) -> None:
     assert bool(is_minified(text)) == minified
 
 
-def test_its_own_code_was_written_by_hand() -> None:
+def test_the_code_of_this_project_counts_as_written_by_hand() -> None:
     for file in [*(ROOT / "indexer").rglob("*.py"), *(ROOT / "policy").rglob("*.py"), Path(__file__)]:
         assert why_not(file, [ROOT], IndexSettings()) is None, file
 
@@ -99,7 +99,7 @@ def test_its_own_code_was_written_by_hand() -> None:
         ("x.min.js", "minified"),
     ],
 )
-def test_names_say_little(tmp_path: Path, name: str, rule: str | None) -> None:
+def test_only_min_in_a_name_means_minified(tmp_path: Path, name: str, rule: str | None) -> None:
     (tmp_path / name).write_text(CODE)
     reason = why_not(tmp_path / name, [tmp_path], IndexSettings())
     assert (reason.rule if reason else None) == rule
@@ -107,7 +107,7 @@ def test_names_say_little(tmp_path: Path, name: str, rule: str | None) -> None:
 
 @pytest.mark.parametrize("unit", ["'", '"', "`", '\\"', "' \"", "a" * 300 + ";", "(", "/* ", "# do not edit ", "1 "])
 def test_time_is_linear(unit: str) -> None:
-    """It is judged on each keystroke in an open document: half a million characters must not take minutes."""
+    """Each keystroke in an open document checks its text, so 500,000 characters must not take minutes."""
     text = unit * (500_000 // len(unit))
     is_minified(text)
     says_generated(text)

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the index is that of the workspace as it is now."""
+"""After any changes in any order, the index equals one built from the current workspace."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def chunks_of(snapshot: Snapshot) -> list[Chunk]:
 
 
 def check_equal(snapshot: Snapshot, folders: Mapping[str, Mapping[str, str]]) -> None:
-    """Compare with an index of the same files made from scratch: the chunks, and every retriever's answers."""
+    """Compare an index with one built from scratch: the chunks, and the answers of every retriever."""
     segments = [
         each for root, files in folders.items() for each in Snapshot.of(sorted(files.items()), root=root).segments
     ]
@@ -65,7 +65,7 @@ def test_segments_after_any_changes_and_merges_equal_one_segment(
 ) -> None:
     segments, files = SegmentList(), dict[str, str]()
     for batch in batches:
-        merge = segments.next_merge(tidy=True)  # begun before the changes, adopted after them
+        merge = segments.next_merge(tidy=True)  # started before the changes, adopted after them
         fresh = {name: text for kind, name, text in batch if kind in ("write", "open")}
         gone = {name for kind, name, _ in batch if kind in ("delete", "close")} - fresh.keys()
         extracts = [extract(text, language_of(name), Chunking(), root="/ws", path=name) for name, text in fresh.items()]
@@ -87,7 +87,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceIndex]:
-    """An index whose saved folders take so long to load that things happen meanwhile."""
+    """Return an index whose saved folders load so slowly that changes happen meanwhile."""
     load = Folder.load
 
     def slow_load(folder: Folder) -> list[LoadedFile]:
@@ -106,7 +106,7 @@ def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(change | folders, max_size=12), together=st.booleans())
-def test_a_living_workspace_equals_one_indexed_from_scratch(
+def test_an_updated_index_equals_one_built_from_scratch(
     root: Path, index: WorkspaceIndex, changes: list[tuple[str, ...]], together: bool
 ) -> None:
     assert index.wait_idle(60)

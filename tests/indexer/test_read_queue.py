@@ -1,4 +1,4 @@
-"""When changes are looked at: times are given, nothing waits."""
+"""The order in which changed files are read. Times are passed in, so no test waits."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_many_changes_are_handled_as_one(times: list[float], due: float) -> None
     assert debouncer.due() == float("inf")
 
 
-def test_what_a_person_did_goes_before_what_a_scan_found() -> None:
+def test_changes_of_the_user_come_before_files_of_a_scan() -> None:
     waiting = ReadQueue()
     files = [("/ws", f"{number}.py") for number in range(2 * BATCH_FILES)]
     waiting.add(files)
     assert waiting.take_batch(lambda file: 1) == files[:BATCH_FILES]
     waiting.add_first([files[-1], files[0]])
-    assert waiting.take_batch(lambda file: 1) == [files[-1]]  # the first is in a worker's hands
+    assert waiting.take_batch(lambda file: 1) == [files[-1]]  # a worker is reading the first
     waiting.finish(files[:BATCH_FILES])
     assert waiting.take_batch(lambda file: 1) == [files[0]]
     assert waiting.take_batch(lambda file: 1) == files[BATCH_FILES:-1]
@@ -61,6 +61,6 @@ def test_a_batch_is_limited_by_bytes_too() -> None:
         ("/ws/pkg/a.py.tmp", set()),
     ],
 )
-def test_what_a_folder_that_is_gone_takes_along(gone: str, lost: set[tuple[str, str]]) -> None:
+def test_a_deleted_folder_deletes_its_files(gone: str, lost: set[tuple[str, str]]) -> None:
     files = [("/ws", "d.py"), ("/ws", "pkg/a.py"), ("/ws", "pkg/deep/b.py"), ("/ws/pkg/inner", "c.py"), ("/", "e.py")]
     assert set(files_in_deleted({gone, "/elsewhere"}, files)) == lost

@@ -1,4 +1,4 @@
-"""Each retriever against its own definition, computed the slow way."""
+"""Each retriever, compared with a slow implementation of its definition."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_weighted_ngram_match() -> None:
     assert weighted_ngram_match([], code, "python") == 0.0
 
 
-def test_embeddings_are_compared_by_cosine_and_made_once(tmp_path: Path) -> None:
+def test_embeddings_are_compared_by_cosine_and_computed_once(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def letters(texts: Sequence[str]) -> NDArray[np.float32]:

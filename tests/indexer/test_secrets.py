@@ -1,4 +1,4 @@
-"""What of a file is withheld: everything that shows a secret or a part of one, and nothing else."""
+"""Which chunks of a file are withheld: all that show a secret or a part of one, and no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OTHER = "\n".join(f"def other_{n}(thing):\n    return thing + {n}\n\n" for n in 
 
 
 def shown(text: str, path: str = "a.py", chunking: Chunking | None = None) -> str:
-    """Return all that a search can return of a file."""
+    """Return all text of a file that a search can return."""
     chunks = Snapshot.of([(path, text)], chunking).all_chunks()
     return "\n".join(f"{chunk.header}\n{chunk.text}" for chunk in chunks)
 
@@ -36,7 +36,7 @@ def block(end: str = "-----END RSA PRIVATE KEY-----\n") -> str:
     ids=["bare", "a literal", "a comment", "lines of literals", "without an end", "two"],
 )
 @pytest.mark.parametrize("chunking", [Chunking(), Chunking(style="window")], ids=["structure", "windows"])
-def test_a_key_of_many_lines_is_withheld_to_its_end(text: str, chunking: Chunking) -> None:
+def test_a_key_of_many_lines_is_withheld_completely(text: str, chunking: Chunking) -> None:
     assert "MII" not in shown(f"{OTHER}{text}", chunking=chunking)
     assert "other_0" in shown(f"{OTHER}{text}", chunking=chunking)
     if "END" in text:
@@ -49,17 +49,17 @@ def test_a_key_of_many_lines_is_withheld_to_its_end(text: str, chunking: Chunkin
         f'def connect(host, password="{PASSWORD}"):',
         f'def connect(\n    host: str,\n    password: str =\n        "{PASSWORD}",\n):',
         f'class Client(Base, token="{PASSWORD}"):\n  def connect(host):',
-        # A header has 160 columns: it ends before, in and behind the password.
+        # A header has 160 columns. It ends before, in and after the password.
         *(f'def connect({"x" * length}, password="{PASSWORD}"):' for length in range(110, 150)),
     ],
 )
-def test_a_header_does_not_show_what_its_lines_must_not(head: str) -> None:
+def test_a_header_with_a_secret_withholds_its_chunks(head: str) -> None:
     text = shown(f"{head}\n{BODY}\n\n\n{OTHER}")
     assert PASSWORD[:6] not in text
     assert "other_3" in text
 
 
-def test_a_password_in_a_body_takes_no_other_part_along() -> None:
+def test_a_password_in_a_body_withholds_only_its_part() -> None:
     text = shown(f'def connect(host):\n{BODY}\n    open(password="{PASSWORD}")\n')
     assert PASSWORD not in text
     assert "value_0" in text
@@ -82,5 +82,5 @@ def test_a_line_with_a_secret_is_withheld(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ['field = "user_password"', 'password = "changeme"', 'password = ""', "x = token_1"])
-def test_a_word_is_no_secret(line: str) -> None:
+def test_plain_words_are_not_withheld(line: str) -> None:
     assert line in shown(f"{line}\n")

@@ -1,4 +1,4 @@
-"""What a search at a cursor (`‸`) finds; files stand in one string, `#- path` begins each."""
+"""The hits of a search at a cursor (`‸`). One string has several files; a line `#- path` begins each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def files_of(fixture: str) -> dict[str, str]:
 
 
 def search(fixture: str, k: int = 10, chunking: Chunking | None = None) -> list[str]:
-    """Return `path:line` of each hit at the fixture's cursor."""
+    """Return `path:line` of each hit at the cursor in the fixture."""
     files = files_of(fixture)
     (at,) = [path for path, text in files.items() if "‸" in text]
     prefix, _, suffix = files[at].partition("‸")
@@ -39,7 +39,7 @@ area(‸)
 """) == ["geo.py:1"]
 
 
-def test_the_file_under_the_cursor_never_answers() -> None:
+def test_chunks_of_the_cursors_own_file_are_left_out() -> None:
     assert (
         search("""
 #- main.py
@@ -68,7 +68,7 @@ def area(w, h):
 """) == ["more.py:1"]
 
 
-def test_a_chunk_with_a_secret_never_answers() -> None:
+def test_a_chunk_with_a_secret_is_left_out() -> None:
     assert (
         search("""
 #- config.py

@@ -1,4 +1,4 @@
-"""File system events: what they tell of, and what happens in a folder for which there are none."""
+"""File system events: which changes they report, and how a folder without events is kept current."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Open = Callable[..., WorkspaceIndex]
 
 @pytest.fixture
 def open_index(tmp_path: Path) -> Iterator[Open]:
-    """Index some folders, and close the index in the end."""
+    """Index some folders, and close the index at the end."""
     opened: list[WorkspaceIndex] = []
 
     def start(*roots: Path, poll_seconds: float = 0.2) -> WorkspaceIndex:
@@ -68,13 +68,13 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("whole_tree", [False, True])
-def test_reading_is_no_event_and_writing_is(tmp_path: Path, whole_tree: bool) -> None:
-    """Otherwise the scan that follows an overflow of the queue of events would overflow it again."""
+def test_reading_gives_no_event_and_writing_gives_one(tmp_path: Path, whole_tree: bool) -> None:
+    """Otherwise the scan after an overflow of the event queue would cause the next overflow."""
     for number in range(50):
         write(tmp_path / f"d{number}" / "f.py")
     seen: list[str] = []
     watcher = Watcher(seen.extend)
-    if whole_tree:  # what macOS and Windows use works here too
+    if whole_tree:  # the implementation for macOS and Windows works on Linux too
         watcher._events = TreeEvents(seen.extend)
     watcher.set_roots([str(tmp_path)])
     for directory in (tmp_path, *tmp_path.iterdir()):
@@ -98,7 +98,7 @@ def test_events_of_a_tree_that_moves_and_grows(tmp_path: Path, open_index: Open)
     until(lambda: files(index) == {"a.py", "pkg/deep/b.py"})
     (root / "pkg").rename(root / "lib")
     until(lambda: files(index) == {"a.py", "lib/deep/b.py"})
-    write(root / "lib" / "deep" / "c.py")  # in a folder whose watch was made under another name
+    write(root / "lib" / "deep" / "c.py")  # in a folder that was watched under another name
     until(lambda: files(index) == {"a.py", "lib/deep/b.py", "lib/deep/c.py"})
     shutil.rmtree(root / "lib")
     until(lambda: files(index) == {"a.py"})
@@ -137,7 +137,7 @@ def test_only_directories_that_are_indexed_are_watched(tmp_path: Path, open_inde
 
 
 @linux_only
-def test_beyond_the_limit_of_watches_a_folder_is_compared(
+def test_above_the_limit_of_watches_a_folder_is_scanned(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from inotify_simple import INotify
@@ -145,7 +145,7 @@ def test_beyond_the_limit_of_watches_a_folder_is_compared(
     from indexer import inotify
 
     class Limited(INotify):  # type: ignore[misc]
-        """The system's limit, of 20 watches."""
+        """An inotify instance with a limit of 20 watches."""
 
         watches: set[int]
 
@@ -173,12 +173,12 @@ def test_beyond_the_limit_of_watches_a_folder_is_compared(
         write(large / f"d{number}" / "new.py")
     write(small / "b.py")
     until(lambda: len(files(index)) == 122)
-    (said,) = warnings(caplog)
-    assert "max_user_watches" in said
-    assert str(large) in said
+    (warning,) = warnings(caplog)
+    assert "max_user_watches" in warning
+    assert str(large) in warning
 
 
-def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
+def test_a_missing_folder_does_not_affect_the_others(
     tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     there, missing = tmp_path / "there", tmp_path / "missing"
@@ -189,11 +189,11 @@ def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
     write(there / "b.py")
     until(lambda: files(index) == {"a.py", "b.py"})
     assert len(warnings(caplog)) == 1
-    # Once it is there it is found, and then watched as well.
+    # When it exists, it is found, and then also watched.
     write(missing / "c.py")
     until(lambda: files(index) == {"a.py", "b.py", "c.py"})
     assert index._watcher.problem(str(missing)) == ""
-    # And when it is deleted, its files go, and it is looked for again.
+    # When it is deleted, its files leave the index, and the index checks again whether it exists.
     shutil.rmtree(missing)
     until(lambda: files(index) == {"a.py", "b.py"})
     write(missing / "d.py")
@@ -202,7 +202,7 @@ def test_a_folder_that_is_not_there_changes_nothing_for_the_others(
 
 
 @pytest.mark.parametrize("why", ["no instance", "a network file system"])
-def test_without_events_the_disk_is_compared_and_that_is_said_once(
+def test_without_events_the_disk_is_scanned_and_this_is_logged_once(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
     def refuse(on_change: object) -> watching.Events:
@@ -221,10 +221,10 @@ def test_without_events_the_disk_is_compared_and_that_is_said_once(
     assert len(warnings(caplog)) == 1
 
 
-def test_scans_do_not_pile_up_and_closing_ends_one(
+def test_at_most_one_scan_waits_and_closing_ends_a_running_one(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that takes long for each directory, as a network file system does."""
+    """The disk takes long for each directory, as a network file system does."""
     write(tmp_path / "ws" / "a.py")
     index = open_index(tmp_path / "ws")
     started, release, listed, answered = threading.Event(), threading.Event(), list[str](), list[str]()
@@ -241,14 +241,14 @@ def test_scans_do_not_pile_up_and_closing_ends_one(
     for _ in range(30):
         index.rescan()
     assert started.wait(20)
-    time.sleep(0.1)  # for the requests that follow to be taken in
+    time.sleep(0.1)  # until the writer has processed the requests
     release.set()
     assert index.wait_idle(30)
-    assert len(listed) == 2, "the one that ran, and one for what came during it"
+    assert len(listed) == 2, "the running scan, and one for the changes during it"
     release.clear()
     index.rescan()
     until(lambda: len(listed) == 3)
     index.close()
-    assert len(answered) == 2, "closing does not wait for a disk that does not answer"
+    assert len(answered) == 2, "closing does not wait for a disk that does not respond"
     assert not index._writer.is_alive()
     release.set()

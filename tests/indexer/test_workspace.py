@@ -1,4 +1,4 @@
-"""A workspace on the disk, with real workers: what is said to the index is what a search then finds."""
+"""A workspace on disk with real workers: a search finds what was reported to the index."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def found(index: WorkspaceIndex, query: str) -> set[str]:
 
 
 def places(index: WorkspaceIndex) -> list[tuple[str, str]]:
-    """Return folder and path of every chunk; each file of these tests is one chunk."""
+    """Return folder and path of every chunk. In these tests, each file is one chunk."""
     assert index.wait_idle(60)
     return sorted((Path(chunk.root).name, chunk.path) for chunk in index.snapshot.all_chunks())
 
@@ -54,7 +54,7 @@ def until(condition: Callable[[], object]) -> None:
     assert condition()
 
 
-def test_files_of_the_disk(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_files_on_disk_are_indexed(index: WorkspaceIndex, tmp_path: Path) -> None:
     root = tmp_path / "ws"
     assert index.snapshot.files == 2
     assert found(index, "width height") == {"pkg/geo.py"}
@@ -70,7 +70,7 @@ def test_files_of_the_disk(index: WorkspaceIndex, tmp_path: Path) -> None:
     assert found(index, "depth") == set()
 
 
-def test_an_open_buffer_shadows_the_disk(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_an_open_buffer_replaces_its_file(index: WorkspaceIndex, tmp_path: Path) -> None:
     file = tmp_path / "ws" / "pkg" / "geo.py"
     index.set_buffer(file, "def perimeter(side):\n    return 4 * side\n")
     assert found(index, "width height") == set()
@@ -82,7 +82,7 @@ def test_an_open_buffer_shadows_the_disk(index: WorkspaceIndex, tmp_path: Path) 
     assert found(index, "width height") == {"pkg/geo.py"}
 
 
-def test_a_changed_ignore_file_takes_files_out_and_brings_them_back(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_a_changed_ignore_file_removes_and_adds_files(index: WorkspaceIndex, tmp_path: Path) -> None:
     ignore = tmp_path / "ws" / ".gitignore"
     ignore.write_text("pkg/\n")
     index.touch([ignore])
@@ -92,7 +92,7 @@ def test_a_changed_ignore_file_takes_files_out_and_brings_them_back(index: Works
     assert found(index, "width height") == {"pkg/geo.py"}
 
 
-def test_folders_come_and_go(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_folders_are_added_and_removed(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, other = tmp_path / "ws", tmp_path / "other"
     other.mkdir()
     (other / "a.go").write_text("package a\n\nfunc Torus() int { return 1 }\n")
@@ -104,7 +104,7 @@ def test_folders_come_and_go(index: WorkspaceIndex, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_a_folder_inside_another_has_its_files_for_itself(index: WorkspaceIndex, tmp_path: Path, saved: bool) -> None:
+def test_a_nested_folder_owns_its_files(index: WorkspaceIndex, tmp_path: Path, saved: bool) -> None:
     root = tmp_path / "ws"
     roots = [root, root / "pkg"]
     if saved:
@@ -129,7 +129,7 @@ def test_a_folder_inside_another_has_its_files_for_itself(index: WorkspaceIndex,
         index.close()
 
 
-def test_a_document_stays_open_when_folders_come_and_go(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_a_document_stays_open_when_folders_change(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, other = tmp_path / "ws", tmp_path / "other"
     other.mkdir()
     (other / "a.py").write_text("def torus(): pass\n")
@@ -147,15 +147,15 @@ def test_a_document_stays_open_when_folders_come_and_go(index: WorkspaceIndex, t
     assert found(index, "width height") == {"geo.py"}
 
 
-def test_what_changes_while_folders_change_is_seen(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_changes_during_a_change_of_folders_are_indexed(index: WorkspaceIndex, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # and no event says so
+    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # without an event
     index.set_roots([tmp_path / "ws", tmp_path / "other"])
     assert found(index, "changed_meanwhile") == {"main.py"}
 
 
 @pytest.mark.parametrize("gone", ["lib/late.py", "lib"])
-def test_a_file_that_is_deleted_while_a_worker_has_it(index: WorkspaceIndex, tmp_path: Path, gone: str) -> None:
+def test_a_file_deleted_while_a_worker_reads_it(index: WorkspaceIndex, tmp_path: Path, gone: str) -> None:
     late = tmp_path / "ws" / "lib" / "late.py"
     late.parent.mkdir()
     late.write_text("def late(): pass\n")
@@ -205,13 +205,13 @@ def test_a_document_opened_before_the_saved_index_is_loaded(
         again.close()
 
 
-def test_parts_that_cannot_be_merged_stay_as_they_are(
+def test_segments_that_cannot_be_merged_are_kept(
     index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(merge: Merge) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("indexer.workspace.SMALL", 0)  # every merge is a large one
+    monkeypatch.setattr("indexer.workspace.SMALL", 0)  # every merge counts as large
     monkeypatch.setattr(Merge, "run", fail)
     names = [f"m{number}.py" for number in range(6)]
     for name in names:
@@ -221,7 +221,7 @@ def test_parts_that_cannot_be_merged_stay_as_they_are(
     assert places(index) == [
         ("ws", name) for name in ("m0.py", "m1.py", "m2.py", "m3.py", "m4.py", "m5.py", "main.py", "pkg/geo.py")
     ]
-    assert "not merged" in caplog.text
+    assert "cannot merge" in caplog.text
 
 
 LINKED = "def area(width, height):\n    return width * height\n"
@@ -229,7 +229,7 @@ LINKED = "def area(width, height):\n    return width * height\n"
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """Return `link`, which leads to `real`, in which `pkg` is another folder and `out` a link elsewhere."""
+    """Return `link`, a link to the folder `real`, which contains the folder `pkg` and the link `out`."""
     (tmp_path / "real" / "pkg").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "real" / "geo.py").write_text(LINKED)
@@ -245,7 +245,7 @@ def linked(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_index() -> Iterator[Callable[..., WorkspaceIndex]]:
-    """Index some folders without watching them, and close the index in the end."""
+    """Index some folders without watching them, and close the index at the end."""
     opened: list[WorkspaceIndex] = []
 
     def start(*roots: Path) -> WorkspaceIndex:
@@ -260,7 +260,7 @@ def open_index() -> Iterator[Callable[..., WorkspaceIndex]]:
 
 @pytest.mark.parametrize("opened", ["link/geo.py", "real/geo.py", "real/same.py", "link/same.py"])
 @pytest.mark.parametrize("root", ["link", "real"])
-def test_a_file_is_one_file_by_whichever_link_it_is_opened(
+def test_a_file_opened_through_any_link_is_one_file(
     tmp_path: Path, linked: Path, open_index: Callable[..., WorkspaceIndex], root: str, opened: str
 ) -> None:
     index = open_index(tmp_path / root)
@@ -270,7 +270,7 @@ def test_a_file_is_one_file_by_whichever_link_it_is_opened(
         assert index.wait_idle(60)
         return {hit.chunk.path for hit in index.snapshot.search(Cursor(str(path), prefix, "", "python"), 5)}
 
-    assert search(document) == {"pkg/use.py"}, "its own text on the disk is never retrieved"
+    assert search(document) == {"pkg/use.py"}, "the text of its own file is never retrieved"
     index.set_buffer(document, "def perimeter(width, height):\n    return 2 * (width + height)\n")
     assert found(index, "perimeter") == {"geo.py"}
     assert found(index, "area") == {"pkg/use.py"}
@@ -285,7 +285,7 @@ def test_a_file_is_one_file_by_whichever_link_it_is_opened(
     assert [path for _, path in places(index)] == ["geo.py", "pkg/use.py"]
 
 
-def test_one_file_open_by_two_names(tmp_path: Path, linked: Path, open_index: Callable[..., WorkspaceIndex]) -> None:
+def test_one_file_open_under_two_names(tmp_path: Path, linked: Path, open_index: Callable[..., WorkspaceIndex]) -> None:
     index = open_index(linked)
     index.set_buffer(tmp_path / "real" / "geo.py", "first = 1\n")
     index.set_buffer(linked / "geo.py", "second = 1\n")
@@ -307,7 +307,7 @@ def test_one_file_open_by_two_names(tmp_path: Path, linked: Path, open_index: Ca
         (["real", "real/out"], [("out", "x.py"), ("real", "geo.py"), ("real", "pkg/use.py")]),
     ],
 )
-def test_folders_that_links_make_the_same_or_nested(
+def test_folders_that_are_equal_or_nested_through_links(
     tmp_path: Path,
     linked: Path,
     open_index: Callable[..., WorkspaceIndex],
@@ -399,7 +399,7 @@ def test_a_second_start_reads_only_what_changed(index: WorkspaceIndex, tmp_path:
         again.close()
 
 
-def test_what_git_and_builds_write_does_not_even_make_a_new_snapshot(index: WorkspaceIndex, tmp_path: Path) -> None:
+def test_files_of_git_and_builds_make_no_new_snapshot(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, version = tmp_path / "ws", index.snapshot.version
     for name in (".git/index", "node_modules/a/b.js", "__pycache__/x.py", "notes.bin", "gone.py"):
         file = root / name
@@ -411,13 +411,13 @@ def test_what_git_and_builds_write_does_not_even_make_a_new_snapshot(index: Work
     assert index.snapshot.version == version
 
 
-def test_content_seen_before_is_taken_from_the_saved_index(
+def test_earlier_content_comes_from_the_saved_index(
     index: WorkspaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.close()
     (saved,) = (tmp_path / "cache").glob("*.sqlite3")
     (tmp_path / "ws" / "copy.py").write_bytes((tmp_path / "ws" / "pkg" / "geo.py").read_bytes())
-    monkeypatch.setattr(worker, "extract", None)  # it must not be parsed
+    monkeypatch.setattr(worker, "extract", None)  # parsing would fail
     task = worker.Task(str(tmp_path / "ws"), "copy.py", index.settings.chunking, 1_000_000, store=str(saved))
     outcome = worker.perform(task)
     assert outcome.record is not None

@@ -1,4 +1,4 @@
-"""A server on this machine that answers completions the way a test wants: well, badly, or never."""
+"""A local server that answers completion requests as a test needs: correctly, wrongly, or never."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
 
 @dataclass
 class StandIn:
-    """`asked` are the bodies of the requests, `headers` what came with them; `hung_up` counts who left early."""
+    """The server.
+
+    `asked` has the bodies of the requests, `headers` their headers. `disconnected` counts clients that disconnected
+    early.
+    """
 
     behave: Behaviour
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    hung_up: int = 0
+    disconnected: int = 0
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         async with self.news:
             await self.news.wait_for(condition)
 
@@ -41,7 +45,7 @@ class StandIn:
             answering = asyncio.ensure_future(self.behave(writer, asked))
             leaving = asyncio.ensure_future(reader.read())
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            self.hung_up += not answering.done()
+            self.disconnected += not answering.done()
             for task in (answering, leaving):
                 task.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)
@@ -55,7 +59,7 @@ class StandIn:
 
 @contextlib.asynccontextmanager
 async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
-    """Serve on a port of its own."""
+    """Serve on a free port."""
     stand_in = StandIn(behave)
     server = await asyncio.start_server(stand_in._serve, "127.0.0.1", 0, ssl=tls)
     scheme, port = "https" if tls else "http", server.sockets[0].getsockname()[1]
@@ -67,7 +71,7 @@ async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> A
 
 
 def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
-    """Answer with a status."""
+    """Answer with a status code."""
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
         lines = [f"HTTP/1.1 {code} Whatever", f"Content-Length: {len(body)}", *headers, "", ""]
@@ -78,7 +82,7 @@ def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
 
 
 def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
-    """Send events: a text is a piece of completion, a number a pause, bytes are sent as they are."""
+    """Send events. A text is a piece of completion, a number a pause in seconds, and bytes are sent unchanged."""
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
@@ -96,16 +100,16 @@ def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
 
 
 def event(text: str, reason: str | None = None) -> bytes:
-    """One event of a stream."""
+    """Return one event of a stream."""
     return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
 
 
 def answer(choice: dict[str, Any]) -> Behaviour:
-    """One JSON object, as servers send it that were not asked to stream."""
+    """Answer with one JSON object, as servers do for requests without `stream`."""
     body = json.dumps({"choices": [choice]}).encode()
     return status(200, "Content-Type: application/json", body=body)
 
 
 async def never(_writer: asyncio.StreamWriter, _asked: Asked) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and never answer."""
     await asyncio.sleep(1000)

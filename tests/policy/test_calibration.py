@@ -1,4 +1,4 @@
-"""Thresholds that are stored for a workspace, used by the server, and taken back."""
+"""Thresholds that are stored for a workspace, used by the server, and undone."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_entry_that_cannot_be_read_is_kept_and_costs_no_other_one(tmp_path: P
     assert json.loads(stored.read_text())["/elsewhere"] == json.loads(other)
 
 
-def test_a_file_that_is_no_json_is_set_aside(tmp_path: Path, stored: Path) -> None:
+def test_an_invalid_file_is_renamed(tmp_path: Path, stored: Path) -> None:
     stored.parent.mkdir()
     stored.write_text('{"/elsewhere": [')
     calibration.store(tmp_path, calibrated(0.2))
@@ -96,7 +96,7 @@ def test_processes_that_store_at_once_lose_nothing(tmp_path: Path, stored: Path)
 
 
 @pytest.mark.usefixtures("stored")
-def test_links_make_no_other_workspace(tmp_path: Path) -> None:
+def test_a_link_names_the_same_workspace(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     calibration.store(tmp_path / "link", calibrated(0.2))
@@ -105,7 +105,7 @@ def test_links_make_no_other_workspace(tmp_path: Path) -> None:
         assert calibration.workspace_of(tmp_path / document / "a.py", [workspace]) == workspace
 
 
-def test_every_part_of_a_model_makes_it_the_model_that_it_is(tmp_path: Path) -> None:
+def test_the_fingerprint_includes_every_shard(tmp_path: Path) -> None:
     parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for part in parts:
         part.write_bytes(part.name.encode())

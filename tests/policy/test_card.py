@@ -1,7 +1,8 @@
-"""What a card adds to a model file: the worker reads it as the file's own metadata."""
+"""The metadata that a card adds to a model file. The worker reads them like the file's own."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from policy.engine.worker.metadata import budgets_of, choose_layout, named_tokens
 from policy.errors import ModelInvalid
+from policy.gating import keep
 from policy.gating.gate import gates_of
-from policy.models.card import Card, all_cards
+from policy.models import locate
+from policy.models.card import SHIPPED, Card, all_cards, metadata_of
 from policy.prompting.prompt import ROLES, Vocabulary
 from tests.standin_index import make_card
 
@@ -22,7 +25,7 @@ from policy.models import card
 card.FOLDER = Path(sys.argv[1])
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.llama import Llama
-from policy.engine.worker.session import CompletionModel
+from policy.engine.worker.completion_model import CompletionModel
 llama = Llama(Path(sys.argv[2]), EngineSettings(context_size=2048, gpu_layers=0))
 info = CompletionModel(llama, "", {}).info()
 print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabulary().ids["cc"],
@@ -31,7 +34,7 @@ print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabula
 
 
 def loaded(cards: Path, model: Path) -> str:
-    """What a worker that has these cards says of a model."""
+    """Return the information of a worker that loads a model with these cards."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(cards), str(model)], capture_output=True, text=True,
                           check=True)  # fmt: skip
     return done.stdout.strip()
@@ -50,12 +53,12 @@ def test_the_worker_adds_a_card_to_the_metadata(marked_model: Path, tmp_path: Pa
 def test_a_token_of_another_vocabulary_is_refused() -> None:
     assert named_tokens({"repoformer.token.eof": "271"}, 272) == {"eof": 271}
     for wrong in ("272", "-1", "eof"):
-        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens: they are of another model"):
+        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens. The metadata are those of another model"):
             named_tokens({"repoformer.token.eof": wrong}, 272)
 
 
 @pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.name)
-def test_the_cards_that_ship_say_what_can_be_read(card: Card) -> None:
+def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     vocabulary = Vocabulary({role: number for number, role in enumerate(ROLES)})
     assert choose_layout(card.metadata["repoformer.layout"], vocabulary).name == card.metadata["repoformer.layout"]
     budgets = budgets_of(card.metadata)
@@ -63,5 +66,23 @@ def test_the_cards_that_ship_say_what_can_be_read(card: Card) -> None:
         card.metadata[f"repoformer.budget.{name}"] for name in ("left", "right", "context")
     ]
     read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
-    said = {key for key in card.metadata if key.startswith("repoformer.gate.")}
-    assert said <= read, "the rest is ignored without a word"
+    gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
+    assert gates <= read, "unknown metadata are ignored"
+
+
+def test_the_card_of_the_model_that_ships_is_read() -> None:
+    (told,) = (json.loads(path.read_text("utf-8")) for path in SHIPPED.glob("*.json"))
+    (model,) = locate.shipped()
+    assert metadata_of(model.path) == told["metadata"], "it belongs to the weights that ship"
+    estimate = keep.carried(metadata_of(model.path))
+    assert estimate is not None
+    assert estimate.to_metadata() == told["metadata"]
+    assert estimate.balanced < estimate.careful
+
+
+def test_another_file_has_no_card(tmp_path: Path) -> None:
+    assert metadata_of(tmp_path / "absent.gguf") == {}
+    (model,) = locate.shipped()
+    other = tmp_path / model.path.name
+    other.write_bytes(b"x" * model.path.stat().st_size)
+    assert metadata_of(other) == {}

@@ -27,11 +27,12 @@ def test_only_signals_of_crashing_code_are_crashes() -> None:
     assert is_crash(0xC0000005) and is_crash(0xC000001D)
 
 
-# Ends the first worker while it loads, by the signal that the environment names.
+# Ends the first worker while it loads, with the signal in the environment.
 DYING = """
 import os, sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
-    import llama_cpp.llama_cpp as native
+    from policy.engine.worker.native import load as open_library
+    native = open_library()
     load = native.llama_model_load_from_file
     def dying_load(path, params):
         try:
@@ -59,7 +60,7 @@ async def test_a_kill_while_loading_changes_nothing_and_a_crash_does(
     await supervisor.engine()
     await supervisor.close()
     assert memory.exists() == any("crashed" in notice for notice in notices) == steps_down
-    if steps_down:  # it is remembered, for a week
+    if steps_down:  # the settings are stored for a week
         again = Supervisor(model, settings, memory=memory)
         assert again._remembered_level() == 1
         rows = json.loads(memory.read_text())

@@ -1,12 +1,12 @@
-"""When a request is held back, by a clock of our own."""
+"""The delay of requests, with a simulated clock."""
 
 from __future__ import annotations
 
-from policy.completion.debounce import LONGEST_DELAY, Debounce
+from policy.completion.debounce import MAX_DELAY, Debounce
 
 
 class Typist:
-    """Somebody who types, by their own clock."""
+    """A simulated user with a simulated clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -18,30 +18,30 @@ class Typist:
             self.debounce.key()
 
 
-def test_nothing_is_held_back_before_anything_was_measured() -> None:
+def test_no_request_is_delayed_before_the_first_measurement() -> None:
     typist = Typist()
     assert typist.debounce.delay() == 0
     typist.keys(10, 0.1)
     assert typist.debounce.delay() == 0
 
 
-def test_an_answer_that_comes_before_the_next_key_is_not_held_back() -> None:
+def test_requests_are_not_delayed_if_answers_are_fast() -> None:
     typist = Typist()
     typist.keys(10, 0.12)
     typist.debounce.answered(0.1)
     assert typist.debounce.delay() == 0
 
 
-def test_an_answer_that_would_come_too_late_waits_for_a_pause() -> None:
+def test_requests_are_delayed_if_answers_are_slow() -> None:
     typist = Typist()
     typist.keys(10, 0.08)
     typist.debounce.answered(0.3)
-    assert typist.debounce.delay() == 0, "it is late, but some keys agree with what is being written"
+    assert typist.debounce.delay() == 0, "the answer is late, but some keystrokes agree with its text"
     for _ in range(50):
         typist.debounce.answered(3)
     assert 0.07 < typist.debounce.delay() < 0.09
     typist.keys(50, 0.3)
-    assert typist.debounce.delay() == LONGEST_DELAY
+    assert typist.debounce.delay() == MAX_DELAY
 
 
 def test_pauses_are_not_counted() -> None:

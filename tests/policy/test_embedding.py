@@ -1,4 +1,4 @@
-"""Embedding models on the engine: a real worker with a tiny BERT, and with a decoder that names no pooling."""
+"""Embedding models in the engine: a real worker with a tiny BERT, and with a decoder that names no pooling."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows / lengths
 
 
-def test_each_text_has_a_vector_of_its_own_whoever_shares_its_batch(embed: Embed) -> None:
-    together = unit(embed(TEXTS * 8))  # more than there are sequences
+def test_a_vector_does_not_depend_on_the_batch(embed: Embed) -> None:
+    together = unit(embed(TEXTS * 8))  # more texts than sequences
     alone = unit(np.concatenate([embed([text]) for text in TEXTS]))
     assert together.shape == (len(TEXTS) * 8, 32)
     np.testing.assert_allclose(together, np.tile(alone, (8, 1)), atol=1e-3)
@@ -40,7 +40,7 @@ def test_each_text_has_a_vector_of_its_own_whoever_shares_its_batch(embed: Embed
 
 
 def test_a_text_longer_than_the_model_is_cut(embed: Embed) -> None:
-    start = "a" * (LONGEST - 2)  # and the tokens at its ends
+    start = "a" * (LONGEST - 2)  # plus one token at each end
     np.testing.assert_allclose(unit(embed([start])), unit(embed([start + "b" * 5_000])), atol=1e-3)
 
 
@@ -63,6 +63,6 @@ def test_a_decoder_gives_the_mean_of_its_states(model: Path) -> None:
     assert first @ other < 0.999
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path) -> None:
     with embedding_model(tmp_path / "none.gguf") as embed, pytest.raises(ModelMissing):
         embed(["x"])

@@ -1,4 +1,4 @@
-"""Where engines are met: who may enter, who serves."""
+"""Endpoints of engines: who may connect, and which process serves."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are P
 
 
 @posix
-def test_nobody_else_may_enter() -> None:
+def test_other_users_cannot_connect() -> None:
     folder = runtime_dir()
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
-    with pytest.raises(EngineUnavailable, match="not yours alone"):
+    with pytest.raises(EngineUnavailable, match="must be a folder of yours"):
         runtime_dir()
     folder.chmod(0o700)
 
 
 @posix
-def test_a_link_is_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_not_used_as_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / f"repoformer-lsp-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EngineUnavailable, match="not yours alone"):
+    with pytest.raises(EngineUnavailable, match="must be a folder of yours"):
         runtime_dir()
 
 
 @posix
 def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="set XDG_RUNTIME_DIR to a shorter folder"):
+    with pytest.raises(EngineUnavailable, match="Set XDG_RUNTIME_DIR to a shorter folder"):
         Endpoint(tmp_path / ("x" * 100), "name").check()
 
 
-def test_one_serves(tmp_path: Path) -> None:
+def test_only_one_process_serves(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     held = endpoint.claim()
     assert held is not None
     assert endpoint.claim() is None
-    os.close(held)  # as the system does for a process that ends
+    os.close(held)  # the operating system does this when a process ends
     again = endpoint.claim()
     assert again is not None
     os.close(again)
 
 
-def test_what_makes_an_engine_another(tmp_path: Path) -> None:
+def test_each_parameter_changes_the_endpoint(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"one")
     settings = EngineSettings()
@@ -74,7 +74,7 @@ def test_what_makes_an_engine_another(tmp_path: Path) -> None:
     assert len({before, *others}) == 5
 
 
-async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path) -> None:
+async def test_a_loopback_port_requires_the_token(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     scheduler = Scheduler(lambda wanted: None)
     left = asyncio.Event()
@@ -84,11 +84,11 @@ async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path
     writer.write(protocol.pack({"token": token}))
     assert (await protocol.receive(reader))["pid"] == os.getpid()
     for wrong in ({"token": "guessed"}, {"op": "load"}, {"token": "x" * 2000}, ["token"]):
-        (stranger, knocking), _ = await endpoint.connect_to_loopback()
-        knocking.write(protocol.pack(wrong))  # type: ignore[arg-type]
+        (stranger, stranger_writer), _ = await endpoint.connect_to_loopback()
+        stranger_writer.write(protocol.pack(wrong))  # type: ignore[arg-type]
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await protocol.receive(stranger)
-        knocking.close()
+        stranger_writer.close()
     if sys.platform != "win32":
         assert endpoint.socket.stat().st_mode & 0o077 == 0
     assert not left.is_set()
@@ -97,23 +97,21 @@ async def test_a_port_on_the_loopback_lets_in_who_knows_the_token(tmp_path: Path
     server.close()
 
 
-async def test_a_file_that_names_no_port(tmp_path: Path) -> None:
+async def test_a_port_file_without_a_port(tmp_path: Path) -> None:
     endpoint = Endpoint(tmp_path, "engine")
     endpoint.socket.write_text("nonsense")
-    with pytest.raises(OSError, match="does not say where"):
+    with pytest.raises(OSError, match="contains no port"):
         await endpoint.connect_to_loopback()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it listens on a port there")
-async def test_a_listener_that_says_nothing_is_not_waited_for_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connecting_to_a_silent_listener_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "TIMEOUT", 0.3)
     endpoint = Endpoint(tmp_path, "engine")
     gone = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # until the other side hangs up
+        await reader.read()  # until the listener closes the connection
         writer.close()
         await writer.wait_closed()
         gone.set()
@@ -142,7 +140,7 @@ def test_lock_files_are_removed(tmp_path: Path) -> None:
     held = killed.claim()
     assert held is not None
     killed.socket.touch()
-    os.close(held)  # as the system does for a process that is killed
+    os.close(held)  # the operating system does this when a process is killed
     serving = Endpoint(tmp_path, "serving").claim()
     assert serving is not None
     mine = other.claim()
@@ -151,7 +149,7 @@ def test_lock_files_are_removed(tmp_path: Path) -> None:
     other.leave()
     assert [file.name for file in tmp_path.iterdir()] == ["serving.lock"]
     again = Endpoint(tmp_path, "other").claim()
-    assert again is not None, "a lock on a file that was removed holds nobody up"
+    assert again is not None, "a lock on a removed file blocks no other process"
     for descriptor in (serving, mine, again):
         os.close(descriptor)
 
@@ -229,14 +227,14 @@ async def test_a_malformed_frame_ends_every_call(frame: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await protocol.receive(reader)
         writer.write(frame)
-        await reader.read()  # until the client has gone
+        await reader.read()  # until the client disconnects
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         streams = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         engine = Engine(streams, 1, None)
-        for _ in range(2):  # one that waits, and a later one
-            with pytest.raises(EngineDied, match="what is no message"):
+        for _ in range(2):  # a waiting call, and a later one
+            with pytest.raises(EngineDied, match="sent an invalid message"):
                 await asyncio.wait_for(engine.forget("x"), 60)
-        assert "what is no message" in await engine.ended
+        assert "sent an invalid message" in await engine.ended
         await engine.close()

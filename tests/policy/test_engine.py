@@ -1,4 +1,4 @@
-"""The engine with the real model: what the KV cache saves, what a cancellation leaves, what a crash does not take."""
+"""The engine with the real model: what the KV cache saves, and the effects of cancellations and crashes."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ async def text_of(engine: Engine, slot: str, cursor: Cursor, chunks: list[Chunk]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
-    """One for all tests: loading takes longer than most of them."""
+    """Return one supervisor for all tests, because loading takes longer than most tests."""
     supervisor = Supervisor(model, SMALL, budgets=BUDGETS)
     yield supervisor
     await supervisor.close()
 
 
-async def test_the_model_says_who_it_is(supervisor: Supervisor) -> None:
+async def test_the_engine_reports_its_model(supervisor: Supervisor) -> None:
     await supervisor.engine()
     assert supervisor.info is not None
     assert supervisor.info.metadata["general.architecture"] == "llama"
@@ -58,7 +58,7 @@ async def test_the_model_says_who_it_is(supervisor: Supervisor) -> None:
     assert supervisor.info.context_size == 5 * 768, "as many of the longest prompts as fit into 4096, in steps of 256"
 
 
-async def test_generating_goes_on_from_what_was_read(supervisor: Supervisor) -> None:
+async def test_generating_continues_from_the_reading(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
     reading = await engine.read("a", CURSOR)
@@ -87,7 +87,7 @@ async def test_reuse_does_not_change_the_text(supervisor: Supervisor) -> None:
         assert cold == warm[n][0]
 
 
-async def test_candidates_side_by_side(supervisor: Supervisor) -> None:
+async def test_several_candidates(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     greedy, _ = await text_of(engine, "a", CURSOR, [CHUNK])
     texts: dict[int, str] = {}
@@ -97,10 +97,10 @@ async def test_candidates_side_by_side(supervisor: Supervisor) -> None:
     assert len(set(texts.values())) == 3
     assert texts[0] == greedy
     again, _ = await text_of(engine, "a", CURSOR, [CHUNK])
-    assert again == greedy, "the candidates left nothing behind"
+    assert again == greedy, "the candidates left no state in the cache"
 
 
-async def test_work_in_the_background_gives_way(supervisor: Supervisor) -> None:
+async def test_background_work_is_interrupted(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
     long = Cursor("", "".join(f"x_{n} = {n * 7919}\n" for n in range(80)), "", "python")
@@ -113,7 +113,7 @@ async def test_work_in_the_background_gives_way(supervisor: Supervisor) -> None:
     assert (await text_of(engine, "a", CURSOR))[0] == expected
 
 
-async def test_what_was_warmed_up_is_not_evaluated_again(supervisor: Supervisor) -> None:
+async def test_a_warmed_prompt_is_not_evaluated_again(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
     await engine.warm("a", CURSOR)
@@ -123,7 +123,7 @@ async def test_what_was_warmed_up_is_not_evaluated_again(supervisor: Supervisor)
     assert generation.prompt.evaluated_tokens == 2
 
 
-async def test_nobody_waits_for_it_any_more(supervisor: Supervisor) -> None:
+async def test_a_request_becomes_background(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     urgency = Urgency()
     generation = engine.generate(GenerationRequest("a", typed("st_"), None, 400), urgency)
@@ -134,17 +134,17 @@ async def test_nobody_waits_for_it_any_more(supervisor: Supervisor) -> None:
     assert generation.tokens < 400
 
 
-async def test_the_same_prompt_says_the_same(supervisor: Supervisor) -> None:
+async def test_the_same_prompt_gives_the_same_text(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
     first, _ = await text_of(engine, "a", CURSOR)
-    for number in range(20):  # the cache moves on to other text
+    for number in range(20):  # the cache is filled with other text
         await engine.read(f"other {number}", typed(f"a{number}"))
     again, generation = await text_of(engine, "b", CURSOR)
     assert (again, generation.prompt.evaluated_tokens) == (first, 0)
 
 
-async def test_retrieved_chunks_stand_in_the_prompt(supervisor: Supervisor) -> None:
+async def test_retrieved_chunks_are_in_the_prompt(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     _, plain = await text_of(engine, "plain", CURSOR)
     _, retrieved = await text_of(engine, "retrieved", CURSOR, [CHUNK])
@@ -157,7 +157,7 @@ async def test_more_documents_than_the_context_holds(model: Path) -> None:
     supervisor = Supervisor(model, replace(SMALL, context_size=512), budgets={"left": 96, "right": 16, "context": 32})
     engine = await supervisor.engine()
     first, _ = await text_of(engine, "document 0", CURSOR)
-    for number in range(1, 20):  # more tokens than cells, and more documents than sequences
+    for number in range(1, 20):  # more tokens than cells, and more documents than sequences fit into the cache
         text = "".join(f"value_{number}_{line} = {line}\n" for line in range(16))
         await engine.read(f"document {number}", Cursor("", text, "", "python"))
     again, _ = await text_of(engine, "document 0", CURSOR)
@@ -176,7 +176,7 @@ async def test_leaving_early_frees_the_engine(supervisor: Supervisor) -> None:
     assert generation.tokens < 400
 
 
-async def test_cancelling_a_prefill_leaves_a_sound_cache(supervisor: Supervisor) -> None:
+async def test_cancelling_a_prefill_leaves_a_valid_cache(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     long = Cursor("", "".join(f"x_{n} = {n}\n" for n in range(80)), "", "python")
     expected, _ = await text_of(engine, "undisturbed", long)
@@ -221,7 +221,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor)
         for chunks in (None, [CHUNK])
     ]
     alone = [await text_of(engine, f"alone {number}", *each) for number, each in enumerate(wanted)]
-    # Fewer lanes than trials, which end at different lengths: each lane is taken several times.
+    # There are fewer lanes than trials, and the trials end at different lengths, so each lane is used several times.
     settings = replace(SMALL, context_size=3 * 768, sequences=3)
     several = Supervisor(supervisor.model, settings)
     limits = [12, 5, 9, 12, 7, 12, 1, 12]
@@ -229,7 +229,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor)
         await several.engine(), [Trial(*each, Stop(limit)) for each, limit in zip(wanted, limits, strict=True)]
     )
     await several.close()
-    # A row alone and a row among others are summed in another order, so a near tie may fall either way further on.
+    # The order of summation differs between one row and several rows, so a later near tie may be decided differently.
     for each, (text, _), limit in zip(tried, alone, limits, strict=True):
         assert text.startswith(each.completed.text[:4])
         assert each.completed.tokens == limit or each.completed.ended
@@ -240,7 +240,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor)
     assert math.isclose(tried[0].completed.surprises[0], -math.log(reading.first_p), abs_tol=1e-3)
 
 
-async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None:
+async def test_a_batch_also_reads_the_decision(marked_model: Path) -> None:
     settings = replace(SMALL, context_size=4 * 768, sequences=4)
     one, several = Supervisor(marked_model, SMALL), Supervisor(marked_model, settings)
     reading = await (await one.engine()).read("a", CURSOR)
@@ -251,7 +251,7 @@ async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None
     await several.close()
     assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
     assert plain.reading.p_cc == reading.p_cc
-    # How sure it is of the first token is known with the decision, for whoever decides by more than P(<cc>).
+    # The decision also gives the probability of the first token, for gates that use more than P(<cc>).
     assert plain.reading.first_p is not None and reading.first_p is not None
     assert plain.reading.first_p == reading.first_p
     assert math.isclose(plain.completed.surprises[0], -math.log(plain.reading.first_p), abs_tol=1e-3)
@@ -260,7 +260,7 @@ async def test_a_batch_reads_the_decision_on_the_way(marked_model: Path) -> None
     assert plain.reading.prompt_tokens == reading.prompt_tokens == plain.prompt.prompt_tokens
     assert text.startswith(plain.completed.text[:4])
     assert rich.reading is None and rich.prompt.context_tokens > 0
-    # The same prompt for a second time is there already, but for the token that is judged and the one behind it.
+    # The second time, the prompt is in the cache, except for the token of the decision and the one after it.
     assert again.prompt.evaluated_tokens == 2
     assert again.completed.text == plain.completed.text
 
@@ -295,12 +295,12 @@ async def test_a_batch_is_stopped_by_leaving_it(supervisor: Supervisor) -> None:
         (Stop(9, indent=4), "a = 1\n    b = 2\n\ndef f():\n", True),
     ],
 )
-async def test_when_a_generation_of_a_batch_is_enough(stop: Stop, text: str, reached: bool) -> None:
+async def test_a_generation_of_a_batch_ends_at_its_limits(stop: Stop, text: str, reached: bool) -> None:
     assert stop.reached(text) is reached
 
 
-# A build whose fast path uses instructions that the machine does not allow: the process dies at its first evaluation
-# if, and only if, the weights were repacked. Python imports this module in every process that finds it.
+# Simulates a build that uses instructions which the machine does not allow: the process dies at its first evaluation if
+# and only if the weights were repacked. Python imports this module in every process that finds it.
 FAULTY_BUILD = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
@@ -346,7 +346,7 @@ async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tm
     assert len(notices) == 1
     assert "extra_buffers True → False" in notices[0]
     log.clear()
-    # The next start knows what works here: no crash, and nothing to say.
+    # The next start uses the parameters that work: no crash, and no message.
     assert await run()
     assert not any("SIGILL" in line for line in log)
     assert len(notices) == 1
@@ -359,18 +359,18 @@ async def test_no_model(tmp_path: Path) -> None:
     await supervisor.close()
 
 
-async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)
     supervisor = Supervisor(path, SMALL)
-    with pytest.raises(ModelInvalid, match="could not load"):
+    with pytest.raises(ModelInvalid, match="cannot load"):
         await supervisor.engine()
     await supervisor.close()
 
 
 async def test_a_layout_that_the_model_has_no_tokens_for(model: Path) -> None:
     supervisor = Supervisor(model, SMALL, layout="repoformer")
-    with pytest.raises(ModelInvalid, match="has no prefix, suffix, middle, eof, cc token"):
+    with pytest.raises(ModelInvalid, match="needs tokens that this model lacks: prefix, suffix, middle, eof, cc"):
         await supervisor.engine()
     await supervisor.close()
 

@@ -1,4 +1,4 @@
-"""What retrieval says of itself."""
+"""The evidence that hits give for a decision."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def names(prefix: str, *hits: Hit) -> int:
     return evidence(Cursor("/w/b.py", prefix, "", "python"), hits).names
 
 
-def test_the_two_best_are_told_whatever_their_order() -> None:
+def test_the_two_best_scores_count_in_any_order() -> None:
     found = evidence(Cursor("/w/b.py", "x", "", "python"), [hit(0.2), hit(0.5), hit(0.4)])
     assert (found.best, found.second) == (0.5, 0.4)
     assert evidence(Cursor("/w/b.py", "x", "", "python"), []) == evidence(Cursor("", "", "", ""), ())
     assert evidence(Cursor("/w/b.py", "x", "", "python"), [hit(0.3)]).second == 0
 
 
-def test_names_that_the_cursors_lines_use_and_the_first_hits_define() -> None:
+def test_names_in_the_cursors_lines_that_hits_define_count() -> None:
     prefix = "far_away()\n\n\nprice = area_of(1, 2)\nround_up(price).of("
     assert names(prefix, hit(0.1, "area_of", "round_up", "area_of"), hit(0.1, "price_of")) == 2
     assert names(prefix, hit(0.1, "area"), hit(0.1, "far_away")) == 0
@@ -33,12 +33,12 @@ def overlap(prefix: str, *texts: str) -> float:
     return evidence(Cursor("/w/b.py", prefix, "", "python"), hits).overlap
 
 
-def test_what_stands_before_the_cursor_is_looked_for_in_what_was_found() -> None:
-    begun = "    with open(path, encoding='utf-8') as file:\n        return json"
-    assert overlap(begun, "x = 1", begun + ".load(file)") == 1
-    assert overlap(begun, begun.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
-    assert overlap(begun, begun.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
-    assert overlap(begun, "return json") == 0, "two words are a coincidence"
-    assert overlap("import os\n" * 40 + begun, "import os\n" * 40) == 0, "only the last words count"
-    assert overlap(begun, "#" * 2000, begun) == 0, "what no prompt has room for does not count"
-    assert overlap("", begun) == overlap(begun) == 0
+def test_trigrams_before_the_cursor_are_searched_in_the_hits() -> None:
+    before = "    with open(path, encoding='utf-8') as file:\n        return json"
+    assert overlap(before, "x = 1", before + ".load(file)") == 1
+    assert overlap(before, before.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
+    assert overlap(before, before.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
+    assert overlap(before, "return json") == 0, "two words are a coincidence"
+    assert overlap("import os\n" * 40 + before, "import os\n" * 40) == 0, "only the last words count"
+    assert overlap(before, "#" * 2000, before) == 0, "chunks that do not fit into a prompt do not count"
+    assert overlap("", before) == overlap(before) == 0

@@ -1,4 +1,4 @@
-"""What is said of files that are not, or not quite, a model that completes code."""
+"""Error messages for files that are not models for code completion, or are damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_header_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [F32, Q4_0])
-def test_the_size_of_a_complete_file_is_known_to_the_byte(tmp_path: Path, kind: int) -> None:
+def test_the_size_of_a_complete_file_is_exact(tmp_path: Path, kind: int) -> None:
     content = gguf(LLAMA, tensors=2, kind=kind)
     assert read_header(write(tmp_path, content)).data_end == len(content)
     with pytest.raises(ModelInvalid, match=f"incomplete: {len(content) - 1:,} of {len(content):,} bytes. Download"):
@@ -56,9 +56,9 @@ def test_the_size_of_a_complete_file_is_known_to_the_byte(tmp_path: Path, kind: 
         (LLAMA | {"general.type": "adapter"}, "a LoRA adapter"),
         ({"general.architecture": "whisper"}, "a speech recognition model"),
         ({"tokenizer.ggml.model": "gpt2"}, "general.architecture is missing"),
-        ({"general.architecture": "llama"}, "has no tokenizer"),
-        (LLAMA | {"split.count": 3, "split.no": 1}, "is part 2 of 3 of a split model. Name the first part"),
-        (LLAMA | {"split.count": 2, "split.no": 0}, "not beside it: model-00002-of-00002.gguf"),
+        ({"general.architecture": "llama"}, "contains no tokenizer"),
+        (LLAMA | {"split.count": 3, "split.no": 1}, "is part 2 of 3 of a split model. Use the path of the first part"),
+        (LLAMA | {"split.count": 2, "split.no": 0}, "its folder lacks others: model-00002-of-00002.gguf"),
     ],
 )
 def test_another_kind_of_file_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
@@ -81,7 +81,7 @@ def test_the_first_part_of_a_whole_split_model_is_taken(tmp_path: Path) -> None:
         (gguf(LLAMA, magic=b"GGML"), "not a GGUF file"),
         (gguf(LLAMA, version=1), "version 1"),
         (gguf(LLAMA, version=3 << 24), "big-endian"),
-        (gguf(LLAMA, tensors=0), "vocabulary only"),
+        (gguf(LLAMA, tensors=0), "only a vocabulary"),
         (gguf(LLAMA)[:40], "damaged or incomplete"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q", 1 << 60), "damaged or incomplete"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text("x") + struct.pack("<I", 99), "damaged or incomplete"),
@@ -93,7 +93,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, message: str) ->
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="no model at"):
         read_header(tmp_path / "absent.gguf")
     with pytest.raises(ModelMissing, match="cannot be read"):
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cut=st.integers(0, 400), at=st.integers(0, 400), byte=st.integers(0, 255))
-def test_damage_anywhere_raises_nothing_else(tmp_path: Path, cut: int, at: int, byte: int) -> None:
+def test_damage_raises_only_model_errors(tmp_path: Path, cut: int, at: int, byte: int) -> None:
     content = bytearray(gguf(LLAMA, tensors=2))
     content[at % len(content)] = byte
     path = write(tmp_path, bytes(content[: len(content) - cut]))

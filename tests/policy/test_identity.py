@@ -1,8 +1,8 @@
-"""What is saved does not show: texts are the same whatever the KV cache held, and whoever had filled it.
+"""Savings do not change results: texts are the same whatever the KV cache contained, and whichever client filled it.
 
-A file is typed with the model that ships. One pass has everything that saves time, in two windows on one engine that
-take turns: prompts that are nearly there, branches of one another, warming up ahead, text that was said before. The
-other pass has nothing: every prompt is read into an empty cache.
+The test types a file with the model of the package. One pass uses everything that saves time, with two clients of one
+engine: prompts that are partly in the cache, branches with a common prefix, warming in advance, and text that was
+generated before. The other pass uses none of it: every prompt is evaluated with an empty cache.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def at(key: int) -> Cursor:
 
 
 def chunks_of(key: int) -> list[Chunk] | None:
-    """Runs of keys that abstain, that retrieve, and that retrieve something else."""
+    """Return runs of keys that abstain, that retrieve, and that retrieve another chunk."""
     return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
 
 
-async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
+async def answer_at(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
     """The decision, how sure the first token is, and the text."""
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
@@ -48,19 +48,19 @@ async def said(engine: Engine, slot: str, key: int) -> tuple[float | None, float
     return reading.p_cc, reading.first_p, text
 
 
-async def test_a_text_does_not_depend_on_what_was_there() -> None:
+async def test_a_text_does_not_depend_on_the_cache() -> None:
     await check(locate.shipped()[0].path, KEYS)
 
 
-async def test_nor_where_the_last_word_is_healed(model: Path, tmp_path: Path) -> None:
-    """A suffix-first layout without a decision: the model writes the last word before the cursor again."""
+async def test_a_healed_text_does_not_depend_on_the_cache(model: Path, tmp_path: Path) -> None:
+    """In a suffix-first layout without a decision, the model generates the last word before the cursor again."""
     marked = tmp_path / "model.gguf"
     mark(model, marked, "fim-spm")
     await check(marked, HEALED_KEYS)
 
 
 async def check(model: Path, keys: int) -> None:
-    """Type `keys` keys with the cache and without; every reading and text must be the same."""
+    """Type `keys` keys with the cache and without it. Every reading and text must be the same."""
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid
@@ -70,14 +70,14 @@ async def check(model: Path, keys: int) -> None:
         if key % 3 == 0:
             await engine.warm("document#plain", at(key))
         if key % 11 == 0:
-            await said(engine, "document", max(0, key - 20))  # somewhere else, and back
-        saving.append(await said(engine, "document", key))
+            await answer_at(engine, "document", max(0, key - 20))  # another position, then back
+        saving.append(await answer_at(engine, "document", key))
     evaluated = (await engines[0].read("document#plain", at(keys - 1))).evaluated_tokens
-    assert evaluated <= 4, "nothing was saved"
+    assert evaluated <= 4, "the cache saved nothing"
 
     for key, expected in enumerate(saving):
         await engines[0].forget("")
         await engines[1].forget("")
-        assert await said(engines[0], "document", key) == expected, f"key {key}"
+        assert await answer_at(engines[0], "document", key) == expected, f"key {key}"
     for window in windows:
         await window.close()

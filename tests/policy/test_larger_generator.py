@@ -1,4 +1,7 @@
-"""A larger GGUF writes, the Repoformer decides; here the default model with our markers decides for the one without."""
+"""A larger GGUF generates and the Repoformer decides.
+
+Here, the default model with our markers decides for the one without.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,8 @@ async def larger(model: Path) -> AsyncIterator[Supervisor]:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieve", "abstain"])
 async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supervisor, threshold: float) -> None:
-    told: list[str] = []
-    provider = Larger(larger, told.append)
+    problems: list[str] = []
+    provider = Larger(larger, problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider, threshold=threshold).complete(Request(CALL, "a", "invoked"))
     alone = completer(larger, None, policy="never" if threshold else "always")
@@ -59,10 +62,10 @@ async def test_one_decides_and_the_other_writes(policy: Supervisor, larger: Supe
     assert completion.decision.retrieve is (threshold == 0.0)
     assert (completion.text, completion.model) == (expected.text, larger.model.stem)
     assert bool(completion.hits) is (threshold == 0.0)
-    assert told == [""]
+    assert problems == [""]
 
 
-async def test_what_is_retrieved_is_read_ahead_by_the_one_that_writes(policy: Supervisor, larger: Supervisor) -> None:
+async def test_the_generating_model_evaluates_chunks_in_advance(policy: Supervisor, larger: Supervisor) -> None:
     provider = Larger(larger, lambda problem: None)
     await provider.warm_up()
     always = completer(policy, provider, policy="always")
@@ -72,23 +75,23 @@ async def test_what_is_retrieved_is_read_ahead_by_the_one_that_writes(policy: Su
     assert (completion.model, completion.stats["evaluated_tokens"]) == (larger.model.stem, 2)
 
 
-async def test_the_loser_gives_its_engine_back(policy: Supervisor, larger: Supervisor) -> None:
+async def test_the_cancelled_generation_frees_its_engine(policy: Supervisor, larger: Supervisor) -> None:
     provider = Larger(larger, lambda problem: None)
     await provider.warm_up()
     for number in range(5):
         request = Request(CALL, f"document {number}", "invoked")
         await completer(policy, provider, threshold=0.0, line_tokens=400).complete(request)
     engine = await larger.engine()
-    assert not engine._pending, "nothing is asked for any more"
+    assert not engine._pending, "no request is pending"
     await provider.forget("document 1#")
 
 
-async def test_nobody_waits_for_the_larger_model_to_load(policy: Supervisor, model: Path) -> None:
+async def test_no_request_waits_for_the_larger_model(policy: Supervisor, model: Path) -> None:
     loading = Supervisor(model, EngineSettings(context_size=512, threads=1), budgets={"left": 64, "right": 32})
     provider = Larger(loading, lambda problem: None)
     engine = await policy.engine()
-    assert provider.generator(engine) is engine, "the local model writes"
-    await asyncio.gather(provider.warm_up())  # which that has begun
+    assert provider.generator(engine) is engine, "the local model generates"
+    await asyncio.gather(provider.warm_up())  # which the call above has started
     assert provider.generator(engine) is await loading.engine()
     await provider.close()
 
@@ -102,7 +105,7 @@ async def test_a_larger_model_that_died_is_loaded_again(policy: Supervisor, larg
     before, engine = larger.running, await policy.engine()
     while larger.running is before:  # noqa: ASYNC110  # a supervisor announces states, not engines
         await asyncio.sleep(0.01)
-    assert provider.generator(engine) in (engine, larger.running), "whoever is there, never the one that died"
+    assert provider.generator(engine) in (engine, larger.running), "one of the running engines, not the one that died"
     await provider.warm_up()
     completion = await completer(policy, provider, threshold=1.0).complete(Request(CALL, "d", "invoked"))
     assert completion.model == larger.model.stem
@@ -112,11 +115,11 @@ async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tm
     little = "import psutil\nfree = psutil.virtual_memory()._replace(available=10_000_000)\n"
     (tmp_path / "sitecustomize.py").write_text(little + "psutil.virtual_memory = lambda: free\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    told: list[str] = []
-    provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), told.append)
+    problems: list[str] = []
+    provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider).complete(Request(CALL, "c", "invoked"))
-    assert completion.model == policy.model.stem, "the local model writes"
-    assert "GB are free. Choose a smaller model" in told[0]
+    assert completion.model == policy.model.stem, "the local model generates"
+    assert "GB are free. Choose a smaller model" in problems[0]
     await provider.close()
-    assert set(told) == {told[0]}
+    assert set(problems) == {problems[0]}

@@ -1,4 +1,4 @@
-"""Which model is used: the one that was asked for, the one that ships, one in the cache."""
+"""Which model is used: the one in the settings, the one in the package, or one in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from policy.models import locate
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))  # nothing ships in there
+    # A package without a model.
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"
 
@@ -41,12 +42,12 @@ def test_no_model_at_all() -> None:
         locate.resolve()
 
 
-def test_a_setting_that_names_nothing(tmp_path: Path) -> None:
+def test_a_setting_that_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"no model at .*absent.gguf. Correct the setting"):
         locate.resolve(tmp_path / "absent.gguf")
 
 
-def test_what_was_imported_comes_before_what_was_pulled_and_a_split_model_is_one(cache: Path) -> None:
+def test_imported_models_come_before_pulled_ones_and_shards_count_once(cache: Path) -> None:
     (cache / "a--b").mkdir(parents=True)
     for name in ("own.gguf", "a--b/c-00001-of-00002.gguf", "a--b/c-00002-of-00002.gguf"):
         (cache / name).touch()

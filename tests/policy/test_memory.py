@@ -1,4 +1,4 @@
-"""A model that does not fit is refused before it is loaded."""
+"""A model that does not fit into memory is refused before it is loaded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from policy.engine import memory
 from policy.errors import ModelTooLarge
 
 
-def test_a_model_larger_than_what_is_free(tmp_path: Path) -> None:
+def test_a_model_larger_than_free_memory(tmp_path: Path) -> None:
     model = tmp_path / "large.gguf"
     model.write_bytes(b"\0" * 3_000)
     memory.check_fits(model, available=3_000)
     with pytest.raises(
-        ModelTooLarge, match=r"large.gguf takes 0.0 GB of memory, and 0.0 GB are free. Choose a smaller"
+        ModelTooLarge, match=r"large.gguf needs 0.0 GB of memory, and 0.0 GB are free. Choose a smaller"
     ):
         memory.check_fits(model, available=2_999)
 

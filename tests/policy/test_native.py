@@ -1,4 +1,4 @@
-"""Which llama.cpp library is loaded, what is checked about it, and what is said where it can't be used."""
+"""Which llama.cpp library is loaded, how it is checked, and the messages for a library that cannot be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ each_library = pytest.mark.parametrize("library", INSTALLED.values(), ids=INSTAL
 
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No library is named in the environment."""
+    """Remove the name of a library from the environment."""
     monkeypatch.delenv(ENVIRONMENT, raising=False)
 
 
@@ -34,7 +34,7 @@ def candidate(path: Path) -> Candidate:
     return Candidate(path, "a test", named=True)
 
 
-# -- which one ---------------------------------------------------------------------------------------------------------
+# -- the choice --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unnamed")
@@ -57,20 +57,20 @@ def test_the_setting_comes_before_the_environment(tmp_path: Path, monkeypatch: p
 
 
 def test_a_library_that_is_named_but_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineFailed, match=r"`llamaLibrary` names .*absent, which is no file"):
+    with pytest.raises(EngineFailed, match=r"`llamaLibrary` names .*absent, which is not a file"):
         candidates(str(tmp_path / "absent"))
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
-    with pytest.raises(EngineFailed, match=f"{ENVIRONMENT} names .*, which is no file"):
+    with pytest.raises(EngineFailed, match=f"{ENVIRONMENT} names .*, which is not a file"):
         candidates()
 
 
 @pytest.mark.usefixtures("unnamed")
 def test_an_environment_that_is_half_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that has lost its files is named, with the command that brings them back."""
+    """A package without its files is named, with the command that restores them."""
     lost = tuple(replace(package, files=("lost",)) for package in PACKAGES)
     monkeypatch.setattr(libraries, "PACKAGES", lost)
     name = next(iter(INSTALLED))
-    with pytest.raises(EngineFailed, match=f"without its library: .*`pip install --force-reinstall --no-deps {name}=="):
+    with pytest.raises(EngineFailed, match=f"without its library. .*`pip install --force-reinstall --no-deps {name}=="):
         candidates()
 
 
@@ -95,7 +95,7 @@ def test_one_that_cannot_be_used_is_passed_over_and_named(tmp_path: Path, monkey
     assert str(broken) in found.skipped[0]
 
 
-# -- what is checked ---------------------------------------------------------------------------------------------------
+# -- the checks --------------------------------------------------------------------------------------------------------
 
 
 @each_library
@@ -120,7 +120,7 @@ def test_the_layout_of_another_build_is_noticed(library: Path, build: int) -> No
 
 @each_library
 def test_a_field_that_moved_is_noticed_by_its_default(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it can't be seen which bytes are written, the values have to show it."""
+    """Where the written bytes cannot be observed, the default values must show the difference."""
     found = Native(candidate(library))
     fields = list(found.layout.model_params._fields_)
     at = [name for name, _type in fields].index("use_extra_bufts")
@@ -143,8 +143,11 @@ def compiled(folder: Path, source: str) -> Path:
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("int unrelated;", "is no llama.cpp library, or an older one"),
-        ('const char *llama_version(void) { return "0.9.1"; }', r"is llama\.cpp 0\.9\.1; this release knows 0\.5\.0"),
+        ("int unrelated;", "is not a llama.cpp library, or is older"),
+        (
+            'const char *llama_version(void) { return "0.9.1"; }',
+            r"is llama\.cpp 0\.9\.1, but this release supports 0\.5\.0",
+        ),
         ('const char *llama_version(void) { return "0.6.0-dev"; }', "has no `llama_backend_init`"),
     ],
 )
@@ -160,7 +163,7 @@ def test_a_file_that_is_no_library(tmp_path: Path) -> None:
         build_info(str(tmp_path / "libllama.so"))
 
 
-# -- what this machine has to have -------------------------------------------------------------------------------------
+# -- requirements of the machine ---------------------------------------------------------------------------------------
 
 OLD = """processor\t: 0
 model name\t: Intel(R) Core(TM) i7-3770 CPU @ 3.40GHz
@@ -187,8 +190,8 @@ def test_a_system_that_does_not_say(cpuinfo: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
-def test_a_cpu_without_avx2_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is not even opened."""
+def test_the_message_for_a_cpu_without_avx2_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is not opened."""
     (tmp_path / "cpuinfo").write_text(OLD)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
     old = Candidate(tmp_path / "absent", "a test", needs=libraries._AVX2)
@@ -210,9 +213,9 @@ def test_prebuilt_libraries_need_avx2_on_x86_alone(monkeypatch: pytest.MonkeyPat
         ("/lib/libc.so.6: version `GLIBC_2.38' not found (required by a.so)", "needs GLIBC 2.38"),
         ("/lib/libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by a.so)", "needs GLIBCXX 3.4.32"),
         ("libgomp.so.1: cannot open shared object file: No such file or directory", "apt install libgomp1"),
-        ("a.so: wrong ELF class: ELFCLASS32", "is no library for"),
-        ("dlopen(a.so): tried: 'a.so' (mach-o file, but is an incompatible architecture)", "is no library for"),
-        ("[WinError 193] %1 is not a valid Win32 application", "is no library for"),
+        ("a.so: wrong ELF class: ELFCLASS32", "is not a library for"),
+        ("dlopen(a.so): tried: 'a.so' (mach-o file, but is an incompatible architecture)", "is not a library for"),
+        ("[WinError 193] %1 is not a valid Win32 application", "is not a library for"),
         ("Error loading shared library ld-linux-x86-64.so.2: No such file (needed by a.so)", "built for glibc"),
         ("something new", "something new"),
     ],
@@ -221,7 +224,7 @@ def test_the_loaders_words_come_with_advice(reason: str, expected: str) -> None:
     assert expected in native.advice(reason)
 
 
-# -- what it does ------------------------------------------------------------------------------------------------------
+# -- the functions -----------------------------------------------------------------------------------------------------
 
 
 @each_library

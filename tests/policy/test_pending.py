@@ -1,4 +1,4 @@
-"""Requests that share the making of one completion."""
+"""Requests that share one pending completion."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def at(typed: str, suffix: str = AFTER) -> Cursor:
 
 
 class Engine:
-    """Says what it is told to, when it is told to."""
+    """A stand-in that generates the given text at the given time."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[str] = asyncio.Queue()
+        self._pieces: asyncio.Queue[str] = asyncio.Queue()
         self.pending: PendingCompletion[str] = PendingCompletion(at(""), "settings", self.make)
 
     async def make(self, pending: PendingCompletion[str]) -> str:
         text = ""
-        while piece := await self.said.get():
+        while piece := await self._pieces.get():
             text += piece
             pending.report(text)
         return text
 
     async def say(self, *pieces: str) -> None:
         for piece in pieces:
-            self.said.put_nowait(piece)
+            self._pieces.put_nowait(piece)
         for _ in range(5):
             await asyncio.sleep(0)
 
 
-async def test_a_request_that_typed_what_is_being_said_gets_the_same() -> None:
+async def test_a_request_that_typed_the_beginning_joins() -> None:
     engine = Engine()
     first = asyncio.create_task(engine.pending.wait())
     await engine.say("fo")
@@ -53,23 +53,23 @@ async def test_a_request_that_typed_what_is_being_said_gets_the_same() -> None:
 @pytest.mark.parametrize(
     ("cursor", "key"), [(at("fa"), "settings"), (at("foo", "\n\n"), "settings"), (at("foo"), "others")]
 )
-async def test_who_cannot_join(cursor: Cursor, key: str) -> None:
+async def test_requests_that_cannot_join(cursor: Cursor, key: str) -> None:
     engine = Engine()
     await engine.say("fo")
     assert engine.pending.typed(cursor, key) is None
     await engine.pending.cancelled()
 
 
-async def test_nobody_joins_before_where_it_began_or_after_its_end() -> None:
+async def test_no_request_joins_before_the_start_or_after_the_end() -> None:
     engine = Engine()
     assert engine.pending.typed(Cursor("/w/main.py", "x =", AFTER, "python"), "settings") is None
-    assert engine.pending.typed(at("anything"), "settings") == "anything", "nothing is said yet"
+    assert engine.pending.typed(at("anything"), "settings") == "anything", "no text is generated yet"
     await engine.say("1", "")
     assert engine.pending.finished
     assert engine.pending.typed(at(""), "settings") is None
 
 
-async def test_a_wait_is_over_as_soon_as_something_else_is_said() -> None:
+async def test_a_wait_ends_when_the_text_differs() -> None:
     engine = Engine()
     waiting = asyncio.create_task(engine.pending.wait("foo"))
     await engine.say("f")
@@ -79,10 +79,10 @@ async def test_a_wait_is_over_as_soon_as_something_else_is_said() -> None:
     await engine.pending.cancelled()
 
 
-async def test_what_nobody_waits_for_gives_way_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_completion_without_requests_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "LINGER", 0.01)
     engine = Engine()
-    for _ in range(2):  # the second one comes in time, and is waited for like the first
+    for _ in range(2):  # the second request arrives in time, so the completion continues for it
         waiting = asyncio.create_task(engine.pending.wait())
         await asyncio.sleep(0)
         assert not engine.pending.urgency.background
@@ -93,7 +93,7 @@ async def test_what_nobody_waits_for_gives_way_and_ends(monkeypatch: pytest.Monk
     assert engine.pending.finished
 
 
-async def test_a_failure_reaches_whoever_waits() -> None:
+async def test_a_failure_reaches_every_waiting_request() -> None:
     async def fail(_pending: PendingCompletion[str]) -> str:
         raise ValueError
 
@@ -101,7 +101,7 @@ async def test_a_failure_reaches_whoever_waits() -> None:
         await PendingCompletion(at(""), "settings", fail).wait()
 
 
-async def test_a_bug_that_nobody_waits_for_is_logged_and_what_is_expected_is_not(
+async def test_a_background_bug_is_logged_and_an_expected_failure_is_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(error: Exception) -> str:

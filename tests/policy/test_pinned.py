@@ -1,4 +1,4 @@
-"""Chunks that stay in the prompt although the ranking moves."""
+"""Chunks that stay in the prompt although the ranking changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def at(line: int) -> Cursor:
 
 
 def offered(stood: str, found: str, *, moved: int = 0) -> str:
-    """What is offered of `found` after `stood` stood in the prompt `moved` lines above, by the names of the files."""
+    """Return the names of the files whose chunks are chosen.
+
+    The search has found `found`; the chunks `stood` were in the prompt `moved` lines above.
+    """
     pinned = PinnedChunks()
     pinned.pin(DOCUMENT, at(50), hits(stood))
     return "".join(hit.chunk.path[0] for hit in pinned.choose(DOCUMENT, at(50 + moved), hits(found)))
@@ -29,37 +32,37 @@ def test_the_first_choice_is_the_ranking() -> None:
     assert offered("", "abc") == "abc"
 
 
-def test_what_moves_below_the_best_changes_nothing() -> None:
+def test_changes_below_the_best_hit_do_not_matter() -> None:
     assert offered("abc", "abc") == "abc"
     assert offered("abc", "abdce") == "abc"
     assert offered("abc", "cba") == "abc"
 
 
-def test_a_new_best_chunk_comes_in_behind_those_that_stay() -> None:
+def test_a_new_best_chunk_follows_the_pinned_ones() -> None:
     assert offered("abc", "dabc") == "abdc"
-    assert offered("abc", "adb") == "abd", "one is not found any more"
+    assert offered("abc", "adb") == "abd", "one pinned chunk is no longer found"
 
 
-def test_another_region_is_another_choice() -> None:
+def test_another_region_gets_new_chunks() -> None:
     assert offered("abc", "cba", moved=REGION) == "abc"
     assert offered("abc", "cba", moved=REGION + 1) == "cba"
 
 
-def test_a_chunk_that_was_edited_is_another_chunk() -> None:
+def test_an_edited_chunk_is_another_chunk() -> None:
     pinned = PinnedChunks()
     pinned.pin(DOCUMENT, at(1), hits("ab"))
     edited = (Hit(Chunk("/w", "a.py", 1, 1, "a = 2\n", "block"), 0.5), *hits("b"))
     assert pinned.choose(DOCUMENT, at(1), edited) == (*hits("b"), edited[0])
 
 
-def test_what_is_forgotten_is_not_pinned() -> None:
+def test_forgotten_chunks_are_not_pinned() -> None:
     pinned = PinnedChunks()
     pinned.pin(DOCUMENT, at(1), hits("ab"))
     pinned.forget(DOCUMENT)
     assert pinned.choose(DOCUMENT, at(1), hits("ba")) == hits("ba")
 
 
-def test_where_nothing_is_found_nothing_is_pinned() -> None:
+def test_without_hits_nothing_is_pinned() -> None:
     pinned = PinnedChunks()
     pinned.pin(DOCUMENT, at(1), hits("ab"))
     assert pinned.choose(DOCUMENT, at(1), ()) == ()
@@ -88,9 +91,9 @@ def test_a_decision_to_retrieve_holds_to_the_end_of_its_line() -> None:
 
 
 def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
-    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
     decisions.put(DOCUMENT, typed("", "x = ", ";"), "", Decision(0.7, 0.4, True, "token"))
-    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", said)
+    decisions.put(DOCUMENT, typed("", "x = ", ";"), "", made)
     for line, holds in (
         ("x = a", True),
         ("x = a.", False),
@@ -100,12 +103,12 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
     ):
         found = decisions.find(DOCUMENT, typed("", line, ";"), "")
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
-    decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", said)
-    assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "it was asked for behind all of them"
+    decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", made)
+    assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "the decision was made after all of them"
 
 
-def test_an_abstention_is_asked_for_again_where_a_line_was_deleted_into_and_typed_anew() -> None:
-    decisions, said = LineDecisions(), Decision(0.3, 0.4, False, "token")
-    decisions.put(DOCUMENT, typed("", "x = a.b"), "", said)
-    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "nothing new has begun"
+def test_an_abstention_is_reconsidered_after_deleting_and_typing() -> None:
+    decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
+    decisions.put(DOCUMENT, typed("", "x = a.b"), "", made)
+    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "no member or argument begins"
     assert decisions.find(DOCUMENT, typed("", "x = f("), "") is None

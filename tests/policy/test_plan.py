@@ -1,4 +1,4 @@
-"""What a completion starts at once, as a table: no engine, no index."""
+"""Which work a completion starts immediately, as a table without engine or index."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ABSTAIN = Decision(0.3, 0.4, False, "token", held=True)
 @pytest.mark.parametrize(
     ("policy", "held", "pinned", "model_decides", "separate", "search", "read", "generate"),
     [
-        # The model has yet to decide: it reads while the index is searched.
+        # The model has to decide, so it reads while the index is searched.
         ("selective", None, (), True, False, True, True, None),
         ("selective", None, HITS, True, False, False, True, None),
-        # Another model generates: the plain generation runs beside the decision.
+        # Another model generates, so the plain generation runs during the decision.
         ("selective", None, (), True, True, True, True, ()),
         ("selective", None, HITS, True, True, False, True, ()),
-        # The similarity has yet to decide: nothing is read, and the search comes first.
+        # The similarity has to decide, so nothing is read, and the search starts.
         ("selective", None, (), False, False, True, False, None),
         ("selective", None, HITS, False, False, False, False, None),
         ("selective", None, (), False, True, True, False, ()),
-        # The line's decision holds.
+        # The line's earlier decision is valid.
         ("selective", RETRIEVE, (), True, False, True, False, None),
         ("selective", RETRIEVE, HITS, True, False, False, False, HITS),
         ("selective", RETRIEVE, HITS, True, True, False, False, HITS),
         ("selective", ABSTAIN, (), True, False, False, False, ()),
         ("selective", ABSTAIN, HITS, True, False, False, False, ()),
-        # The policy decides, whatever was decided on this line under another one.
+        # The policy decides, whatever the line's earlier decision under another policy.
         ("always", ABSTAIN, (), True, False, True, False, None),
         ("always", None, HITS, True, False, False, False, HITS),
         ("always", None, (), True, True, True, False, None),
@@ -40,7 +40,7 @@ ABSTAIN = Decision(0.3, 0.4, False, "token", held=True)
         ("never", None, (), False, True, False, False, ()),
     ],
 )
-def test_what_starts_at_once(
+def test_a_plan_says_what_to_start(
     policy: Policy,
     held: Decision | None,
     pinned: tuple[Hit, ...],
@@ -63,6 +63,6 @@ def test_what_starts_at_once(
         ("never", None, "policy"),
     ],
 )
-def test_who_has_decided(policy: Policy, held: Decision | None, source: str | None) -> None:
+def test_a_plan_keeps_the_source_of_its_decision(policy: Policy, held: Decision | None, source: str | None) -> None:
     decision = plan(policy, held, (), model_decides=True, separate=False).decision
     assert (decision.source if decision else None) == source

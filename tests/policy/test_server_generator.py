@@ -1,4 +1,4 @@
-"""A server that generates, and every way in which it does not; behind it the real local model."""
+"""A server that generates and fails in various ways, with the real local model as the fallback."""
 
 from __future__ import annotations
 
@@ -47,31 +47,31 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are given half a second."""
+    """Give servers half a second to answer."""
     monkeypatch.setattr(Editor, "patience", 0.5)
 
 
 class Editor:
-    """A completer that a stand-in writes for; `told` is what would be shown."""
+    """A completer with a stand-in as its server. `problems` has the messages that a user would see."""
 
-    patience = 10.0  # seconds that the server is waited for
+    patience = 10.0  # seconds to wait for the server
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
     ) -> None:
-        self.told: list[str] = []
+        self.problems: list[str] = []
         self.now = 0.0
         retry = RetrySchedule(lambda: self.now, lambda: 0.5)
         prompts = TextPrompts(family, Budgets(**BUDGETS))
         connection = wire.Wire(url, key, patience=self.patience)
-        self.provider = Server(connection, "coder", prompts, self.tell, retry=retry, **more)
+        self.provider = Server(connection, "coder", prompts, self.report, retry=retry, **more)
         self.snapshot: Retriever = Snapshot.of([("geometry.py", LIBRARY)], root="/w")
         self.supervisor = supervisor
         self._numbers = 0
 
-    def tell(self, problem: str) -> None:
-        if [problem] != self.told[-1:]:
-            self.told.append(problem)
+    def report(self, problem: str) -> None:
+        if [problem] != self.problems[-1:]:
+            self.problems.append(problem)
 
     async def complete(self, cursor: Cursor = CALL, private: str = "", **settings: Any) -> Completion:
         settings = {"policy": "never", **settings}
@@ -87,20 +87,20 @@ class Editor:
 
 
 async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
-    """What is told of a server that does this; the local model has to complete."""
+    """Return the message about a server that behaves like this, and check that the local model completes."""
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete()
         assert completion.text and completion.model == supervisor.model.stem
         assert len(server.asked) == 1
         await editor.complete()
-        assert len(server.asked) == 1, "nobody waits for a server that has just failed"
+        assert len(server.asked) == 1, "no request waits for a server that has just failed"
         await editor.provider.close()
-    [told] = editor.told
-    return told
+    [problem] = editor.problems
+    return problem
 
 
-async def test_the_server_writes(supervisor: Supervisor) -> None:
+async def test_the_server_generates(supervisor: Supervisor) -> None:
     async with standing_in(stream("width, ", "height", "))")) as server:
         editor = Editor(supervisor, server.url, key="secret")
         completion = await editor.complete(policy="always")
@@ -110,7 +110,7 @@ async def test_the_server_writes(supervisor: Supervisor) -> None:
         assert asked["prompt"].endswith(BEFORE) and "# def area_of_rectangle" in asked["prompt"]
         assert (asked["suffix"], asked["model"], asked["temperature"], asked["stream"]) == ("\n", "coder", 0, True)
         assert server.headers[0]["authorization"] == "bearer secret"
-        assert editor.told == [""]
+        assert editor.problems == [""]
         await editor.provider.close()
 
 
@@ -138,7 +138,7 @@ async def test_a_server_that_does_not_stream(supervisor: Supervisor) -> None:
         await editor.provider.close()
 
 
-async def test_the_plain_generation_runs_beside_the_decision_and_loses(supervisor: Supervisor) -> None:
+async def test_the_plain_generation_runs_during_the_decision_and_is_cancelled(supervisor: Supervisor) -> None:
     async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
         await (stream(WRITTEN) if "width * height" in asked["prompt"] else never)(writer, asked)
 
@@ -155,20 +155,20 @@ async def test_the_plain_generation_runs_beside_the_decision_and_loses(superviso
         assert completion.decision is not None and completion.decision.retrieve
         assert (completion.text, completion.model) == (WRITTEN, "coder")
         assert ["width * height" in asked["prompt"] for asked in server.asked] == [False, True]
-        await server.until(lambda: server.hung_up == 1)
+        await server.until(lambda: server.disconnected == 1)
         await editor.provider.close()
 
 
-async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
+async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor) -> None:
     async with standing_in(stream("wid", 1000.0)) as server:
         editor = Editor(supervisor, server.url)
         task = asyncio.create_task(editor.complete())
         await server.until(lambda: bool(server.asked))
         task.cancel()
-        await server.until(lambda: server.hung_up == 1)
+        await server.until(lambda: server.disconnected == 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert [told for told in editor.told if told] == [], "that is no failure of the server's"
+        assert [problem for problem in editor.problems if problem] == [], "the server has not failed"
         await editor.provider.close()
 
 
@@ -178,19 +178,19 @@ async def test_a_cancelled_request_hangs_up(supervisor: Supervisor) -> None:
         (status(500), "failed (500)"),
         (status(503), "failed (503)"),
         (status(429), "too many requests (429)"),
-        (status(401), "refuses the key (401): set REPOFORMER_API_KEY"),
-        (status(404), "knows no such address or model (404)"),
-        (status(400), "refuses the request (400)"),
-        (status(302, "Location: http://elsewhere.example/"), "refuses the request (302)"),
-        (status(200, "Content-Type: text/html", body=b"<html>Please log in</html>"), "no completion"),
-        (status(200, "Content-Type: application/json", body=b"{}"), "no completion"),
-        (status(200, "Content-Type: application/json", body=b"\xff\xfe"), "no completion"),
-        (stream(b"data: {not json\n\n"), "no completion"),
-        (stream(b'data: {"choices": [{"text": 1}]}\n\n'), "no completion"),
-        (stream(b"data: []\n\n"), "no completion"),
-        (stream(b"x" * (wire.LONGEST_LINE + 70_000)), "no completion"),
-        (stream(done=False), "broke off"),
-        (stream(b"\x00\xff" * 40, done=False), "broke off"),
+        (status(401), "rejects the API key (401). Set REPOFORMER_API_KEY"),
+        (status(404), "has no such address or model (404)"),
+        (status(400), "rejects the request (400)"),
+        (status(302, "Location: http://elsewhere.example/"), "rejects the request (302)"),
+        (status(200, "Content-Type: text/html", body=b"<html>Please log in</html>"), "is not a completion"),
+        (status(200, "Content-Type: application/json", body=b"{}"), "is not a completion"),
+        (status(200, "Content-Type: application/json", body=b"\xff\xfe"), "is not a completion"),
+        (stream(b"data: {not json\n\n"), "is not a completion"),
+        (stream(b'data: {"choices": [{"text": 1}]}\n\n'), "is not a completion"),
+        (stream(b"data: []\n\n"), "is not a completion"),
+        (stream(b"x" * (wire.MAX_LINE_BYTES + 70_000)), "is not a completion"),
+        (stream(done=False), "closed the connection before its answer was complete"),
+        (stream(b"\x00\xff" * 40, done=False), "closed the connection before its answer was complete"),
     ],
 )
 async def test_a_server_that_fails(supervisor: Supervisor, behave: Behaviour, expected: str) -> None:
@@ -203,12 +203,12 @@ async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Beh
     assert "did not answer in time" in await failing(supervisor, behave)
 
 
-async def test_nobody_is_there(supervisor: Supervisor) -> None:
+async def test_no_server_listens(supervisor: Supervisor) -> None:
     async with standing_in(never) as server:
         url = server.url
     editor = Editor(supervisor, url)
     assert (await editor.complete()).model == supervisor.model.stem
-    assert "cannot be reached" in editor.told[0]
+    assert "cannot be reached" in editor.problems[0]
     await editor.provider.close()
 
 
@@ -221,7 +221,7 @@ async def test_nobody_is_there(supervisor: Supervisor) -> None:
         stream("width, height))\n", b"data: {\n\n"),
     ],
 )
-async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Supervisor, behave: Behaviour) -> None:
+async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behaviour) -> None:
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete(multiline=False)
@@ -229,7 +229,7 @@ async def test_half_an_answer_is_shown_as_far_as_it_is_decided(supervisor: Super
         await editor.provider.close()
 
 
-async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> None:
+async def test_a_recovered_server_is_used_again(supervisor: Supervisor) -> None:
     async with standing_in(status(503)) as server:
         editor = Editor(supervisor, server.url)
         await editor.complete()
@@ -238,11 +238,11 @@ async def test_a_server_that_is_back_is_asked_again(supervisor: Supervisor) -> N
         assert (await editor.complete()).model != "coder"
         editor.now = 1.1
         assert (await editor.complete()).model == "coder"
-        assert [bool(told) for told in editor.told] == [True, False], "away, and back"
+        assert [bool(problem) for problem in editor.problems] == [True, False], "unavailable, then available"
         await editor.provider.close()
 
 
-async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervisor) -> None:
+async def test_retry_after_is_respected(supervisor: Supervisor) -> None:
     async with standing_in(status(429, "Retry-After: 30")) as server:
         editor = Editor(supervisor, server.url)
         await editor.complete()
@@ -255,7 +255,7 @@ async def test_a_server_says_when_it_wants_to_be_asked_again(supervisor: Supervi
         await editor.provider.close()
 
 
-async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
+async def test_each_failure_doubles_the_delay() -> None:
     now, pauses = 0.0, []
     chances = iter([0.0, 0.5, 1.0, *[0.5] * 7])
     retry = RetrySchedule(lambda: now, lambda: next(chances))
@@ -272,7 +272,7 @@ async def test_failures_are_followed_by_longer_and_longer_pauses() -> None:
     assert retry.allowed()
 
 
-# -- who may hear what ------------------------------------------------------------------------------------------------
+# -- who gets the key -------------------------------------------------------------------------------------------------
 
 
 async def test_a_certificate_that_does_not_verify(
@@ -284,25 +284,25 @@ async def test_a_certificate_that_does_not_verify(
     async with standing_in(stream(WRITTEN), tls) as server:
         editor = Editor(supervisor, server.url, key="secret")
         assert (await editor.complete()).model == supervisor.model.stem
-        assert "certificate of 127.0.0.1" in editor.told[0] and "could not be verified" in editor.told[0]
+        assert "certificate of 127.0.0.1" in editor.problems[0] and "cannot be verified" in editor.problems[0]
         assert server.asked == [] == server.headers, "neither the code nor the key was sent"
         await editor.provider.close()
 
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         editor = Editor(supervisor, server.url, key="secret")
-        assert (await editor.complete()).model == "coder", "a company's own authority can be trusted"
+        assert (await editor.complete()).model == "coder", "the system can trust a company's own authority"
         await editor.provider.close()
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://models.example/v1", "The key is not sent to models.example without encryption"),
-        ("ftp://models.example", "is no http"),
-        ("models.example:8080", "is no http"),
-        ("http://[::1", "is no http"),
-        ("", "is no http"),
+        ("http://models.example/v1", "The API key is not sent to models.example without encryption"),
+        ("ftp://models.example", "is not an http"),
+        ("models.example:8080", "is not an http"),
+        ("http://[::1", "is not an http"),
+        ("", "is not an http"),
     ],
 )
 async def test_addresses_that_get_no_request(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,8 +345,8 @@ async def test_the_decision_of_a_server(
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
-            assert reading.p_cc is None, "the local model has read it, which has no such token"
-            assert "gives no logprobs: switch `serverDecides` off" in editor.told[0]
+            assert reading.p_cc is None, "the local model, which has no such token, has read it"
+            assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.problems[0]
         else:
             assert reading.p_cc == pytest.approx(p_cc)
             assert reading.cc_is_top is top

@@ -1,4 +1,4 @@
-"""One request from cursor to completion, with the real model and an index in memory."""
+"""One request, from the cursor to the completion, with the real model and an index in memory."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
     typist = Completer(supervisor, lambda: now, settings)
 
     async def key(typed: str) -> tuple[list[str], int]:
-        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # nobody else's
+        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # used by no other test
         completion = await typist.complete(request)
         return [hit.chunk.path for hit in completion.hits], completion.stats["evaluated_tokens"]
 
     first, read = await key("")
-    assert first == ["shapes.py"], "nothing stands there yet: it is waited for"
+    assert first == ["shapes.py"], "no chunk is pinned yet, so the request waits for the search"
     assert read > 40
     now = snapshots[1]
 
@@ -87,7 +87,7 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
         while found != ["geometry.py"]:
             found, evaluated = await key(typed := typed + "x")
             assert found in (["shapes.py"], ["geometry.py"])
-            assert evaluated < 16, "the chunk was read before it was put into the prompt"
+            assert evaluated < 16, "the chunk was evaluated before it was pinned"
             await asyncio.sleep(1)  # a pause in the typing
         now = Snapshot.of([], root="/w")
         while found:
@@ -114,7 +114,7 @@ async def test_the_gate_without_a_token_is_the_similarity(supervisor: Supervisor
     assert low.hits and not high.hits
 
 
-async def test_what_did_not_fit_is_named(supervisor: Supervisor) -> None:
+async def test_trimmed_parts_are_named(supervisor: Supervisor) -> None:
     long = GEOMETRY + "".join(f"    height_in_metres += width_in_metres * {n}\n" for n in range(40))
     snapshot = Snapshot.of([("geometry.py", long)], root="/w")
     filled = Completer(supervisor, lambda: snapshot, CompletionSettings(policy="always", patience=60))
@@ -126,11 +126,11 @@ async def test_what_did_not_fit_is_named(supervisor: Supervisor) -> None:
 async def test_an_abstained_request_reads_its_prompt_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await completer(supervisor, threshold=1.0).complete(CALL)
-    # Reading, then generating: the one token whose logits are needed again is all that is evaluated twice.
+    # First reading, then generating: only one token is evaluated twice, because its logits are needed again.
     assert completion.stats["evaluated_tokens"] <= completion.stats["prompt_tokens"] + 1
 
 
-async def test_the_policy_of_a_request_counts_more(supervisor: Supervisor) -> None:
+async def test_the_policy_of_a_request_overrides_the_setting(supervisor: Supervisor) -> None:
     request = Request(CALL.cursor, CALL.document, policy="never")
     completion = await completer(supervisor, policy="always").complete(request)
     assert completion.decision is not None
@@ -138,7 +138,7 @@ async def test_the_policy_of_a_request_counts_more(supervisor: Supervisor) -> No
 
 
 @pytest.mark.parametrize(("own", "calibrated", "counts"), [(None, 0.9, 0.9), (0.1, 0.9, 0.1), (0.0, 1.0, 0.0)])
-async def test_a_persons_own_threshold_goes_before_the_calibrated_one(
+async def test_a_threshold_in_the_settings_overrides_the_calibrated_one(
     supervisor: Supervisor, own: float | None, calibrated: float, counts: float
 ) -> None:
     request = Request(CALL.cursor, CALL.document, threshold=calibrated)
@@ -148,7 +148,7 @@ async def test_a_persons_own_threshold_goes_before_the_calibrated_one(
     assert decision.retrieve is (decision.p_retrieve > counts)
 
 
-async def test_inside_a_word_there_is_nothing(supervisor: Supervisor) -> None:
+async def test_inside_a_word_there_is_no_completion(supervisor: Supervisor) -> None:
     completion = await completer(supervisor).complete(at("pri‸nt()"))
     assert completion.text == ""
     assert completion.reason == "the cursor is inside a word"

@@ -14,10 +14,10 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
     shaper = Shaper(Cursor("/w/file", prefix, suffix, language), multiline=multiline)
     complete = not said.endswith("…")
     said = said.removesuffix("…")
-    whole = shaper.finish(said, complete=complete)
+    whole = shaper.finish(said, complete=complete).text
     for end in range(1, len(said) + 1):
         if shaper.decided(said[:end]):
-            early = shaper.finish(said[:end], complete=False)
+            early = shaper.finish(said[:end], complete=False).text
             assert early == whole, f"decided too early, at {said[:end]!r}"
             break
     return whole
@@ -89,7 +89,7 @@ def test_other_languages(language: str, source: str, said: str, shown: str) -> N
     assert shaped(source, said, language) == shown
 
 
-def test_one_line_only_when_asked() -> None:
+def test_one_line_if_set() -> None:
     assert shaped("def f(x‸", "):\n    return x\n", multiline=False) == "):"
 
 
@@ -122,13 +122,11 @@ def test_scope(source: str, scope: str) -> None:
         ("javascript", "f(x => {‸", "\n  return x;\n});\ng();\n", "\n  return x;\n});"),
     ],
 )
-def test_without_bodies_a_line_that_is_begun_ends_where_it_opens_a_block(
-    language: str, source: str, said: str, shown: str
-) -> None:
+def test_without_bodies_a_line_ends_where_it_opens_a_block(language: str, source: str, said: str, shown: str) -> None:
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("", prefix, suffix, language), bodies=False)
     assert shaper.decided(said)
-    assert shaper.finish(said, complete=False) == shown
+    assert shaper.finish(said, complete=False).text == shown
 
 
 def test_a_long_block_ends_at_a_statement() -> None:

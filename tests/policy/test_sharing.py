@@ -1,4 +1,4 @@
-"""Several servers of a user and one engine, with the real model; a `Supervisor` is what each server has of it."""
+"""Several servers of one user share an engine with the real model. Each server has its own `Supervisor`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Enter = Callable[..., Supervisor]
 
 @pytest.fixture
 async def enter(model: Path) -> AsyncIterator[Enter]:
-    """Another server; all of them leave in the end, and then no engine may be left."""
+    """Start another server. At the end, all servers disconnect, and no engine may be left."""
     inside: list[Supervisor] = []
 
     def enter(settings: EngineSettings = SETTINGS) -> Supervisor:
@@ -49,29 +49,29 @@ async def text_of(engine: Engine, slot: str, cursor: Cursor) -> str:
     return "".join([piece async for piece in engine.generate(GenerationRequest(slot, cursor, None, 8))])
 
 
-async def test_servers_that_start_at_once_meet_at_one_engine(enter: Enter) -> None:
+async def test_servers_that_start_at_the_same_time_share_one_engine(enter: Enter) -> None:
     servers = [enter() for _ in range(4)]
     engines = await asyncio.gather(*(server.engine() for server in servers))
     assert len({engine.pid for engine in engines}) == 1
     assert all(server.info == servers[0].info for server in servers)
 
 
-async def test_other_parameters_are_another_engine(enter: Enter) -> None:
+async def test_other_parameters_start_another_engine(enter: Enter) -> None:
     one, other = await enter().engine(), await enter(replace(SETTINGS, context_size=768)).engine()
     assert one.pid != other.pid
 
 
-async def test_a_slot_is_a_servers_own_and_what_prompts_share_is_everybodys(enter: Enter) -> None:
+async def test_slots_are_separate_and_common_prefixes_are_shared(enter: Enter) -> None:
     a, b = await enter().engine(), await enter().engine()
     first, second = await text_of(a, "slot", SHORT), await text_of(b, "slot", OTHER)
-    assert (await a.read("slot", SHORT)).evaluated_tokens == 2, "b's slot of that name is another"
-    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 0, "a has read that"
+    assert (await a.read("slot", SHORT)).evaluated_tokens == 2, "b has its own slot of this name"
+    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 0, "a has evaluated this"
     await a.forget("")
-    assert (await b.read("slot", OTHER)).evaluated_tokens == 2, "a forgets for itself alone"
+    assert (await b.read("slot", OTHER)).evaluated_tokens == 2, "forgetting affects only the slots of a"
     assert [await text_of(b, "slot", SHORT), await text_of(a, "slot", OTHER)] == [first, second]
 
 
-async def test_one_servers_cancellation_leaves_the_others_request_alone(enter: Enter) -> None:
+async def test_a_cancellation_does_not_affect_other_servers(enter: Enter) -> None:
     a, b = await enter().engine(), await enter().engine()
     expected = await text_of(b, "b", SHORT)
     await b.forget("")
@@ -84,11 +84,11 @@ async def test_one_servers_cancellation_leaves_the_others_request_alone(enter: E
         await running
 
 
-async def test_the_last_one_out_and_nobody_before(enter: Enter) -> None:
+async def test_the_engine_ends_with_its_last_client(enter: Enter) -> None:
     first, second = enter(), enter()
     pid = (await first.engine()).pid
     assert (await second.engine()).pid == pid
-    await first.close()  # the one that started it
+    await first.close()  # the server that started the engine
     assert await text_of(await second.engine(), "a", SHORT)
     assert second.pid == pid
     engine = psutil.Process(pid)
@@ -99,19 +99,19 @@ async def test_the_last_one_out_and_nobody_before(enter: Enter) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
-async def test_all_meet_again_after_a_crash(enter: Enter) -> None:
+async def test_all_servers_share_one_engine_after_a_crash(enter: Enter) -> None:
     servers = [enter() for _ in range(3)]
     [pid, *_] = [(await server.engine()).pid for server in servers]
     os.kill(pid, signal.SIGKILL)
     engines = await asyncio.gather(*(server.engine() for server in servers))
-    while any(engine.pid == pid for engine in engines):  # not everybody has noticed yet
+    while any(engine.pid == pid for engine in engines):  # some have not noticed yet
         await asyncio.sleep(0.01)
         engines = await asyncio.gather(*(server.engine() for server in servers))
     assert len({engine.pid for engine in engines}) == 1
     assert await text_of(engines[2], "a", SHORT)
 
 
-async def test_a_model_that_nobody_uses_is_unloaded_until_somebody_does(enter: Enter, model: Path) -> None:
+async def test_an_unused_model_is_unloaded_until_the_next_request(enter: Enter, model: Path) -> None:
     engine = await enter(replace(SETTINGS, idle_minutes=1 / 600)).engine()
     process = psutil.Process(engine.pid)
     expected = await text_of(engine, "a", SHORT)
@@ -120,11 +120,11 @@ async def test_a_model_that_nobody_uses_is_unloaded_until_somebody_does(enter: E
         return any(mapped.path == str(model) for mapped in process.memory_maps())
 
     if sys.platform == "linux":
-        while loaded():  # noqa: ASYNC110  # what another process has mapped announces itself to nobody
+        while loaded():  # noqa: ASYNC110  # the maps of another process give no notification
             await asyncio.sleep(0.05)
     else:
         await asyncio.sleep(1)
-    await engine.forget("a")  # which is no reason to load it
+    await engine.forget("a")  # does not load the model
     reading = await engine.read("a", SHORT)
-    assert reading.evaluated_tokens == reading.prompt_tokens, "it was gone"
+    assert reading.evaluated_tokens == reading.prompt_tokens, "the cache was empty"
     assert await text_of(engine, "a", SHORT) == expected

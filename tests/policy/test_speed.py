@@ -1,4 +1,4 @@
-"""Which model is fast enough for this machine: what is measured, what is remembered, what is concluded."""
+"""Which model is fast enough for this machine: measured, stored and expected speeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def speeds(tmp_path: Path) -> Speeds:
 
 @pytest.fixture
 def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two pinned models, both pulled, beside the one that ships."""
+    """Return two pinned models that are installed, in addition to the model of the package."""
     monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "models")
     (tmp_path / "models").mkdir()
@@ -36,7 +36,7 @@ def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pa
     return found[0], found[1]
 
 
-def test_a_line_is_what_counts() -> None:
+def test_the_time_for_a_line_decides() -> None:
     assert FAST.line_seconds == pytest.approx(0.244)
     assert FAST.will_do and not SLOW.will_do
     assert FAST.of_size(100, 100) == FAST
@@ -47,25 +47,25 @@ def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tup
     small, large = small_and_large
 
     def used() -> Path:
-        found = choice.used(speeds)
+        found = choice.choose(speeds)
         assert found is not None
         return found.model.path
 
-    assert used() == large, "what was not measured may be used"
+    assert used() == large, "a model that was not measured may be used"
     speeds.remember(large, SLOW)
     assert used() == small
     speeds.remember(small, SLOW)
-    assert choice.candidates(speeds)[-1].model.path == used(), "the last one is used whatever it measures"
+    assert choice.candidates(speeds)[-1].model.path == used(), "the last one is used at any speed"
     speeds.remember(large, FAST)
     assert used() == large
 
 
-def test_what_a_busy_machine_measures_rules_nothing_out(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
+def test_a_measurement_on_a_busy_machine_excludes_no_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
     speeds.remember(small_and_large[1], Speed(10.0, 80.0, others=0.8))
     assert speeds.of(small_and_large[1]) is None
 
 
-def test_what_is_remembered_is_of_this_file_and_these_settings(speeds: Speeds, tmp_path: Path) -> None:
+def test_a_stored_speed_belongs_to_a_file_and_settings(speeds: Speeds, tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
     speeds.remember(model, FAST)
@@ -75,9 +75,7 @@ def test_what_is_remembered_is_of_this_file_and_these_settings(speeds: Speeds, t
     assert speeds.of(model) is None
 
 
-def test_a_verdict_against_a_model_is_forgotten_after_a_week(
-    speeds: Speeds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_speed_expires_after_a_week(speeds: Speeds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick, slow = tmp_path / "quick.gguf", tmp_path / "slow.gguf"
     for model, speed in ((quick, FAST), (slow, SLOW)):
         model.write_bytes(b"GGUF")
@@ -89,7 +87,7 @@ def test_a_verdict_against_a_model_is_forgotten_after_a_week(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"x": 1}'])
-def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: str) -> None:
+def test_a_damaged_store_of_speeds_counts_as_empty(tmp_path: Path, content: str) -> None:
     file = tmp_path / "speed.json"
     file.write_text(content)
     model = tmp_path / "model.gguf"
@@ -101,20 +99,20 @@ def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: str) -> None:
 
 def test_the_next_better_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
     small, large = small_and_large
-    assert choice.better(small, FAST) is None, "it is installed"
+    assert choice.find_better(small, FAST) is None, "it is installed"
     large.unlink()
-    found = choice.better(small, FAST)
+    found = choice.find_better(small, FAST)
     assert found is not None and found.card.name == "large"
     assert found.speed == FAST.of_size(small.stat().st_size, found.card.size)
-    assert "model pull large" in choice.described(small, FAST)
-    assert "too slow for typing" in choice.described(small, SLOW)
-    assert "large" not in choice.described(small, Speed(1.0, 1.0, others=0.9))
+    assert "model pull large" in choice.describe(small, FAST)
+    assert "too slow for typing" in choice.describe(small, SLOW)
+    assert "large" not in choice.describe(small, Speed(1.0, 1.0, others=0.9))
 
 
-def test_no_model_is_offered_that_memory_has_no_room_for(
+def test_a_model_too_large_for_memory_is_not_offered(
     small_and_large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = small_and_large
     large.unlink()
     monkeypatch.setattr(choice, "available_memory", lambda: 400_000)
-    assert choice.better(small, FAST) is None
+    assert choice.find_better(small, FAST) is None

@@ -1,4 +1,4 @@
-"""A thousand requests, most of them taken back at any moment: what is left of that."""
+"""A thousand requests, most of them cancelled at random times, leave no resources in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Policy
 
 REQUESTS = 1_000
-SETTLED = 200  # requests after which everything has been allocated that is going to be
+SETTLED = 200  # requests; after these, no further memory should be allocated
 SLACK = 16 << 20  # bytes
 BUDGETS = {"left": 128, "right": 32, "context": 64}
 SOURCE = "".join(f"def area_{n}(width, height):\n    return width * height * {n}\n\n\n" for n in range(12))
@@ -25,7 +25,7 @@ POLICIES: tuple[Policy, ...] = ("never", "always", "selective")
 
 
 class Found:
-    """A retriever that always finds the same."""
+    """A retriever that always finds the same chunks."""
 
     def search(self, _cursor: Cursor, _count: int) -> tuple[Hit, ...]:
         return (HIT,)
@@ -36,7 +36,7 @@ def at(end: int) -> Cursor:
 
 
 async def idle(process: psutil.Process) -> None:
-    """Wait until a process has had nothing to do for a while."""
+    """Wait until a process has been idle for a while."""
     while True:
         before = sum(process.cpu_times()[:2])
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What a supervisor tells of the engine it got."""
+"""What a supervisor reports about its engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CURSOR = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(20
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
-async def test_budgets_that_the_context_does_not_hold_shrink_in_proportion_and_that_is_said_once(model: Path) -> None:
+async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(model: Path) -> None:
     notices: list[str] = []
     settings = EngineSettings(context_size=1024, threads=2)
     budgets = {"left": 400, "right": 200, "context": 200}
@@ -28,17 +28,17 @@ async def test_budgets_that_the_context_does_not_hold_shrink_in_proportion_and_t
     shrunk = supervisor.info.budgets
     assert shrunk.left == 2 * shrunk.right == 2 * shrunk.context > 0
     assert (await engine.read("a", CURSOR)).prompt_tokens <= 512 - 256, (
-        "a sequence has half, most of which is for what it writes"
+        "a sequence has half of the cells, most of them for generated text"
     )
     os.kill(engine.pid, signal.SIGKILL)
     await engine.ended
     await supervisor.engine()
-    [told] = notices
-    assert f"to {shrunk.left} tokens left of the cursor" in told
+    [notice] = notices
+    assert f"{shrunk.left} tokens before the cursor" in notice
     await supervisor.close()
 
 
-async def test_budgets_that_fit_are_nobodys_concern(model: Path) -> None:
+async def test_budgets_that_fit_are_not_reported(model: Path) -> None:
     notices: list[str] = []
     budgets = {"left": 96, "right": 16, "context": 16}
     supervisor = Supervisor(model, EngineSettings(context_size=1024, threads=2), budgets=budgets, notice=notices.append)
@@ -47,17 +47,16 @@ async def test_budgets_that_fit_are_nobodys_concern(model: Path) -> None:
     await supervisor.close()
 
 
-async def test_settings_that_llama_cpp_refuses_are_told_with_its_reason(model: Path) -> None:
+async def test_settings_that_llama_cpp_rejects_are_reported_with_its_reason(model: Path) -> None:
     settings = EngineSettings(context_size=1024, threads=2, kv_cache_type="q8_0", flash_attention="off")
     supervisor = Supervisor(model, settings)
-    with pytest.raises(EngineUnavailable, match=r"refuses these settings: .*flash_attn"):
+    with pytest.raises(EngineUnavailable, match=r"rejects these settings: .*flash_attn"):
         await supervisor.engine()
     assert supervisor.state == "failed"
     await supervisor.close()
 
 
-# A GPU build on a machine whose GPU holds nine layers of this model. Python imports this module in every process that
-# finds it.
+# Simulates a GPU with memory for nine layers of this model. Python imports this module in every process that finds it.
 CROWDED_GPU = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
@@ -95,7 +94,7 @@ async def test_a_gpu_that_is_too_small_gets_fewer_layers(model: Path, tmp_path: 
     )
     engine = await supervisor.engine()
     assert (await engine.read("a", CURSOR)).prompt_tokens
-    assert fits in notices[0] and "has not the memory" in notices[0]
+    assert fits in notices[0] and "Not enough GPU memory" in notices[0]
     assert "cudaMalloc failed" in log[0] or "failed to load model" in log[0]
-    assert not memory.exists(), "another time the GPU may have more room"
+    assert not memory.exists(), "the GPU may have more free memory the next time"
     await supervisor.close()

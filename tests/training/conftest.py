@@ -1,4 +1,4 @@
-"""What these tests share: one corpus, one tiny base, one adaptation. Without the `train` extra none is collected."""
+"""Shared fixtures: a corpus, a tiny base, an adapted model. Without the `train` extra, no test is collected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ collect_ignore_glob = [] if find_spec("torch") and find_spec("transformers") els
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three packages as wheels, the tiny base, and the first two steps."""
+    """A work folder with three packages as wheels, the tiny base, the corpus and the blanks."""
     import torch
 
     from policy.training import blanks, corpus
     from tests.training.tiny import LIST, tiny_base, wheel
 
-    torch.set_num_threads(1)  # the tiny model has nothing to share
+    torch.set_num_threads(1)  # the tiny model is too small for several threads
     folder = tmp_path_factory.mktemp("train")
     rows = LIST
     for number, split in enumerate(("train", "valid", "test")):

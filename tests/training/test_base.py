@@ -1,4 +1,4 @@
-"""A base that cannot be trained is refused, with the reason."""
+"""A base that cannot be trained is refused with a reason."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_no_file(tmp_path: Path) -> None:
         base.load(tmp_path / "absent.gguf")
 
 
-def test_no_gguf(tmp_path: Path) -> None:
+def test_not_a_gguf(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("hello " * 100)
-    with pytest.raises(manifest.TrainingError, match="no GGUF file that can be read"):
+    with pytest.raises(manifest.TrainingError, match="is not a readable GGUF file"):
         base.load(tmp_path / "text.gguf")
 
 
@@ -50,12 +50,12 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 
 def test_an_unknown_tokenizer(tmp_path: Path) -> None:
     path = _gguf(tmp_path / "other.gguf", model="gpt2", pre="tekken", tokens=["a", "b"], merges=["a b"])
-    with pytest.raises(manifest.TrainingError, match="no tokenizer for gpt2/tekken"):
+    with pytest.raises(manifest.TrainingError, match="unsupported tokenizer gpt2/tekken"):
         base.load(path)
 
 
-def test_no_token_to_spare(tmp_path: Path) -> None:
-    with pytest.raises(manifest.TrainingError, match="no token to use for <fim_prefix>"):
+def test_no_token_available_for_a_marker(tmp_path: Path) -> None:
+    with pytest.raises(manifest.TrainingError, match="no token available for <fim_prefix>"):
         base.marker_ids(["<|endoftext|>", "a"], tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Where blanks begin and end, and what the corpus and the lists let in."""
+"""Where blanks begin and end, and what the corpus and the package lists accept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from policy.training import blanks, corpus, fetch
-from policy.training.blanks import Blank, Found
+from policy.training.blanks import Blank, RetrievedChunk
 from policy.training.clusters import representatives
 from policy.training.functions import bodies
 from policy.training.manifest import TrainingError
 
 
 def _line(text: str) -> tuple[str, int]:
-    """The text without its cursor marker, and where the marked line starts."""
+    """Return the text without its cursor marker, and the offset of the marked line."""
     at = text.index("‸")
     return text.replace("‸", ""), text.rfind("\n", 0, at) + 1
 
@@ -39,12 +39,12 @@ def test_where_a_block_ends(text: str, block: str) -> None:
     assert source[start : blanks.block_end(source, start)] == block
 
 
-def test_a_block_has_a_longest_length() -> None:
+def test_a_block_has_a_maximum_length() -> None:
     text = "def f():\n" + "    x = 1\n" * 100
     assert text[: blanks.block_end(text, 0)].count("\n") == blanks.BLOCK_END_LINES
 
 
-def test_cursor_blanks_start_and_end_where_an_editor_asks() -> None:
+def test_cursor_blanks_start_and_end_where_an_editor_would_complete() -> None:
     text = "def total(first, second):\n    result = combine(first, [second])\n    return result\n\n\nother = 1\n"
     rng = random.Random(0)
     seen = {span for _ in range(800) if (span := blanks.cursor_span(text, text.index("    result"), rng))}
@@ -73,7 +73,7 @@ def test_where_code_starts(text: str) -> None:
     assert blanks.code_start(text.replace("‸", "")) == text.index("‸")
 
 
-def test_comments_and_empty_lines_are_no_line_blanks() -> None:
+def test_comments_and_empty_lines_are_not_line_blanks() -> None:
     rng = random.Random(0)
     assert blanks.line_span("# a comment that is long\n", 0, rng) is None
     assert blanks.line_span("   \n", 0, rng) is None
@@ -93,7 +93,7 @@ def test_function_bodies(path: str, text: str, body: str) -> None:
     assert [text[start:end] for start, end in bodies(path, text)] == [body]
 
 
-def test_a_place_is_one_blank_however_often_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_drawn_twice_is_one_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "def area(width, height):\n    return width * height\n"
     (tmp_path / "a.py").write_text(text)
     start = text.index("return")
@@ -103,11 +103,11 @@ def test_a_place_is_one_blank_however_often_it_is_drawn(tmp_path: Path, monkeypa
 
 
 def _blank(number: int, repository: str = "train/a", **values: Any) -> Blank:
-    known: dict[str, Any] = {"kind": "line", "oracle": False, "hits": (Found("b.py", 1, 2, 0.5),)}
+    known: dict[str, Any] = {"kind": "line", "oracle": False, "hits": (RetrievedChunk("b.py", 1, 2, 0.5),)}
     return Blank(f"a:{number}", repository, "a.py", "python", variant="", start=0, end=9, **known | values)
 
 
-def test_what_was_retrieved_with_the_answer_is_never_labelled() -> None:
+def test_blanks_with_oracle_retrieval_are_not_labelled() -> None:
     twins = [_blank(1, oracle=True), _blank(1, kind="function"), _blank(2), _blank(2, kind="function"), _blank(3)]
     chosen = blanks.eligible(twins, 0, 0)
     assert sorted(blank.id for blank in chosen) == ["a:1", "a:2", "a:3"]
@@ -124,9 +124,11 @@ def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None
 
     known = [_blank(number, f"train/{number // 10}") for number in range(40)]
     rows = [Label(blank.id, "line", 50.0, 60.0, 9.0, 5.0, 4, 0.5, 1.0, 0.5) for blank in known[:30]]
-    labels = write("labels.jsonl", [*rows, replace(rows[0], es_with=0.0)])  # an older file: a blank labelled twice
+    labels = write(
+        "labels.jsonl", [*rows, replace(rows[0], es_with=0.0)]
+    )  # an older file with two labels for one blank
     files = write("blanks.jsonl", [replace(known[0], oracle=True), *known]), labels
-    every, some = finetune.judged(*files, 0, 7), finetune.judged(*files, 9, 7)
+    every, some = finetune.labelled_blanks(*files, 0, 7), finetune.labelled_blanks(*files, 9, 7)
     assert some == every[:9]
     assert {entry.blank.repository for entry in some} == {"train/0", "train/1", "train/2"}
     assert {entry.blank.id for entry in every} == {label.id for label in rows}
@@ -134,7 +136,7 @@ def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None
     assert not any(entry.blank.oracle for entry in every)
 
 
-def test_one_representative_a_cluster() -> None:
+def test_one_representative_per_cluster() -> None:
     alike = [f"import os, sys, re number{n % 3}" for n in range(40)]
     others = ["class Shape: area width height", "while queue: pop push node", "return sqrt cos sin angle"]
     chosen = representatives(alike + others, 8, seed=0)
@@ -156,17 +158,17 @@ def test_one_representative_a_cluster() -> None:
         ("a.py", "x = 1\n"),
     ],
 )
-def test_what_nobody_wrote_is_left_out(path: str, text: str) -> None:
-    assert corpus.readable(path, text.encode()) is None
+def test_files_that_are_not_hand_written_are_left_out(path: str, text: str) -> None:
+    assert corpus.decode_source(path, text.encode()) is None
 
 
 def test_hand_written_source_is_kept() -> None:
     text = "import os\n\n\ndef path_of(name):\n    return os.path.join('a', name)\n" * 5
-    assert corpus.readable("pkg/a.py", text.encode()) == text
-    assert corpus.readable("pkg/a.py", text.replace("\n", "\r\n").encode()) == text
+    assert corpus.decode_source("pkg/a.py", text.encode()) == text
+    assert corpus.decode_source("pkg/a.py", text.replace("\n", "\r\n").encode()) == text
 
 
-def test_near_duplicates_are_found_and_others_are_not() -> None:
+def test_near_duplicates_are_detected() -> None:
     seen = corpus.NearDuplicates()
     text = "\n".join(f"def function_{n}(value): return value + {n} * other_{n % 7}" for n in range(60))
     assert seen.add(text)
@@ -183,19 +185,19 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
         ("train,pypi,a,1.0,MIT\ntest,pypi,a,1.0,MIT", "listed twice"),
     ],
 )
-def test_bad_lists_are_refused(tmp_path: Path, row: str, reason: str) -> None:
+def test_invalid_lists_are_refused(tmp_path: Path, row: str, reason: str) -> None:
     path = tmp_path / "list.csv"
     path.write_text("split,registry,name,version,licence\n" + row + "\n")
     with pytest.raises(TrainingError, match=reason):
         fetch.read_list(path)
 
 
-def test_the_list_that_comes_along_is_sound() -> None:
+def test_the_included_list_is_valid() -> None:
     packages = fetch.read_list(corpus.LIST)
     assert len(packages) >= 100
     assert not [package.name for package in packages if "GPL" in package.licence and " OR " not in package.licence]
 
 
-def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
-    corpus._lay_out(tmp_path / "a", {"../b.py": "x", "/c.py": "x", "ok.py": "x"})
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    corpus._write_files(tmp_path / "a", {"../b.py": "x", "/c.py": "x", "ok.py": "x"})
     assert [path.name for path in tmp_path.rglob("*.py")] == ["ok.py"]

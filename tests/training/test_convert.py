@@ -1,4 +1,4 @@
-"""Importing a Hugging Face checkpoint: llama.cpp must compute what transformers computes."""
+"""Importing a Hugging Face checkpoint: llama.cpp computes the same logits as transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = "def area(w, h):\n    return w * 1234"
 
 
 @pytest.mark.parametrize(("make", "digits"), [(bigcode, True), (llama, False)])
-def test_logits_are_those_of_transformers(
+def test_logits_equal_those_of_transformers(
     make: Callable[[int], Any], digits: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save(make, tmp_path / "model", digits)
@@ -49,13 +49,13 @@ def test_logits_are_those_of_transformers(
         engine.close()
 
 
-def test_weights_come_back_out_of_a_gguf(tmp_path: Path) -> None:
+def test_weights_survive_conversion_to_gguf(tmp_path: Path) -> None:
     size = tokenizer(tmp_path / "model", digits=False)
     model = llama(size)
     model.save_pretrained(tmp_path / "model")
     import_folder(tmp_path / "model", tmp_path / "model.gguf", {}, "F32")
-    said, state = configuration(tmp_path / "model.gguf"), weights(tmp_path / "model.gguf")
-    assert (said["tie_word_embeddings"], said["rope_theta"], said["num_key_value_heads"]) == (False, 5_000.0, 2)
+    config, state = configuration(tmp_path / "model.gguf"), weights(tmp_path / "model.gguf")
+    assert (config["tie_word_embeddings"], config["rope_theta"], config["num_key_value_heads"]) == (False, 5_000.0, 2)
     expected = model.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)

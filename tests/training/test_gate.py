@@ -1,4 +1,4 @@
-"""Gates on made-up results, where it is known what there is to learn, and where there is nothing."""
+"""Gates on synthetic results, where the informative features are known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from policy.evaluation import record, table
 from policy.evaluation.table import Row
 from policy.gating.evidence import Evidence
-from policy.gating.gate import Gate, Known
+from policy.gating.gate import Gate, GateInputs
 from policy.training import cli, gate, manifest
 from tests.evaluation.masked import row
 
 
-def made_up(count: int, repositories: int = 8, **values: Any) -> list[Row]:
-    """Retrieval helps where the best chunk is similar and the first token is unsure; P(<cc>) says nothing."""
+def synthetic_rows(count: int, repositories: int = 8, **values: Any) -> list[Row]:
+    """Retrieval helps if the best chunk is similar and the first token is uncertain. P(<cc>) is noise."""
     random = np.random.default_rng(3)
     rows = []
     for number in range(count):
@@ -38,30 +38,30 @@ def write(folder: Path, rows: list[Row]) -> Path:
     return folder
 
 
-def test_gates_are_compared_by_what_they_can_see(tmp_path: Path) -> None:
-    worth = gate.run(tmp_path / "gate", [write(tmp_path / "evaluated", made_up(400))])
-    assert set(worth) == set(gate.GATES)
-    assert worth["engine+scores"]["auc"][0] > 0.95
-    assert worth["all"]["against_always"][1] > 0
-    assert worth["engine+scores"]["selected"] > max(worth["score"]["selected"], worth["engine"]["selected"])
-    low, high = worth["token"]["auc"][1:]
-    assert low < 0.5 < high, "noise is not taken for a decision"
-    assert manifest.read(tmp_path / "gate")["gates"] == worth
+def test_gates_are_compared_by_their_features(tmp_path: Path) -> None:
+    metrics = gate.run(tmp_path / "gate", [write(tmp_path / "evaluated", synthetic_rows(400))])
+    assert set(metrics) == set(gate.GATES)
+    assert metrics["engine+scores"]["auc"][0] > 0.95
+    assert metrics["all"]["against_always"][1] > 0
+    assert metrics["engine+scores"]["selected"] > max(metrics["score"]["selected"], metrics["engine"]["selected"])
+    low, high = metrics["token"]["auc"][1:]
+    assert low < 0.5 < high, "noise is not mistaken for a decision"
+    assert manifest.read(tmp_path / "gate")["gates"] == metrics
     fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
-    needed, not_needed = (Known("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
+    needed, not_needed = (GateInputs("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
     assert (fitted.probability(needed) or 0) > fitted.line > (fitted.probability(not_needed) or 1)
 
 
-def test_the_gate_that_ships_is_the_best_of_those_with_the_token() -> None:
-    rows = made_up(400)
-    assert gate.best(rows) == "all"
+def test_the_exported_gate_is_the_best_of_those_with_the_token() -> None:
+    rows = synthetic_rows(400)
+    assert gate.best_gate(rows) == "all"
     blind = [replace(row, es_with=60.0 if (row.first_entropy or 0) > 0.5 else 47.0) for row in rows]
-    assert gate.best(blind) == "token+engine", "what adds nothing does not ship"
-    token, shipped = (gate.fit(rows, gate.GATES[name]) for name in ("token", gate.best(rows)))
+    assert gate.best_gate(blind) == "token+engine", "uninformative features are not exported"
+    token, shipped = (gate.fit(rows, gate.GATES[name]) for name in ("token", gate.best_gate(rows)))
     assert (token.name, shipped.name) == ("token", "hybrid")
 
 
-def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
+def test_gates_are_evaluated_on_held_out_repositories() -> None:
     names = [f"r{number}" for number, size in enumerate((50, 3, 9, 20, 1, 17)) for _ in range(size)]
     seen = set()
     for seed in range(20):
@@ -70,21 +70,21 @@ def test_no_gate_is_judged_on_a_repository_that_it_was_fitted_on() -> None:
         assert groups[0] and groups[1] and not groups[0] & groups[1]
         seen.add(frozenset(groups[0]))
     assert len(seen) > 3
-    # What holds in one repository is the opposite in the other: a gate that had seen both would be right by half.
+    # The two repositories have opposite rules: a gate that had seen both would be right for half of the rows.
     rows = [row(number, repository="ab"[number % 2], score=score, es_without=50.0,
                 es_with=60.0 if (score > 0.5) == (number % 2 == 0) else 40.0)
             for number, score in enumerate(np.random.default_rng(1).random(200).tolist())]  # fmt: skip
     p, chosen = gate.held_out(rows, ("score",))
-    assert gate.judge(rows, p, chosen)["auc"][0] < 0.05
+    assert gate.evaluate(rows, p, chosen)["auc"][0] < 0.05
 
 
-def test_gates_whose_features_are_not_there_are_left_out(tmp_path: Path) -> None:
-    evaluated = write(tmp_path / "evaluated", made_up(60, names=None))
+def test_gates_with_missing_features_are_left_out(tmp_path: Path) -> None:
+    evaluated = write(tmp_path / "evaluated", synthetic_rows(60, names=None))
     assert set(gate.run(tmp_path / "gate", [evaluated])) == {"engine", "token", "token+engine"}
 
 
-def test_runs_are_taken_together_and_a_blank_of_both_counts_once(tmp_path: Path) -> None:
-    rows = made_up(60)
+def test_runs_are_combined_and_a_common_blank_counts_once(tmp_path: Path) -> None:
+    rows = synthetic_rows(60)
     runs = [write(tmp_path / name, part) for name, part in (("first", rows[:40]), ("second", rows[30:]))]
     assert sorted(row.id for row in gate.results(runs)) == sorted(row.id for row in rows)
     gate.run(tmp_path / "gate", runs)
@@ -92,8 +92,8 @@ def test_runs_are_taken_together_and_a_blank_of_both_counts_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("count", "repositories"), [(10, 5), (60, 1)])
-def test_too_little_is_refused(tmp_path: Path, count: int, repositories: int) -> None:
-    evaluated = write(tmp_path / "evaluated", made_up(count, repositories))
+def test_too_few_results_are_refused(tmp_path: Path, count: int, repositories: int) -> None:
+    evaluated = write(tmp_path / "evaluated", synthetic_rows(count, repositories))
     with pytest.raises(manifest.TrainingError, match=f"too few results in .*: {count} blanks of {repositories} "):
         gate.run(tmp_path / "gate", [evaluated])
 
@@ -101,11 +101,11 @@ def test_too_little_is_refused(tmp_path: Path, count: int, repositories: int) ->
 def test_the_command_prints_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import argparse
 
-    evaluated = write(tmp_path / "evaluated", made_up(80))
+    evaluated = write(tmp_path / "evaluated", synthetic_rows(80))
     parser = argparse.ArgumentParser()
     cli.register(parser.add_subparsers())
     options = parser.parse_args(["train", "gate", "--work", str(tmp_path), "--evaluated", str(evaluated)])
     assert options.run(options) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said] == ["gate", *gate.GATES]
-    assert all("against always" in said[0] and "p = " in line for line in said[1:])
+    output = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in output] == ["gate", *gate.GATES]
+    assert all("against always" in output[0] and "p = " in line for line in output[1:])

@@ -1,4 +1,4 @@
-"""What happens to a training run from outside: killed, a full disk, a GPU without memory, a base without its extra."""
+"""Training runs under external events: a kill, a full disk, a GPU without memory, a missing extra."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def weights_of(out: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_that_was_killed_ends_like_one_that_was_not(work: Path, adapted: Path) -> None:
+def test_a_killed_run_ends_with_the_same_weights(work: Path, adapted: Path) -> None:
     with start(work, "killed") as process:
         while steps_of(work / "killed") < 7 and process.poll() is None:
             time.sleep(0.01)
@@ -46,47 +46,47 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(work: Path, adapted: P
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     with (work / "killed" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 8, "mid')  # what a kill in the middle of a line leaves
+        file.write('{"step": 8, "mid')  # an incomplete line, as after a kill
     run_adapt(work, "killed", 24)
     whole, parts = weights_of(adapted), weights_of(work / "killed")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert [row["step"] for row in adapt.history(work / "killed")] == list(range(25))
 
 
-def test_steps_before_the_first_checkpoint_are_noted_once(
+def test_steps_before_the_first_checkpoint_are_recorded_once(
     work: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(out: Path, row: dict[str, float]) -> None:
-        note(out, row)
+        append_metrics(out, row)
         if row["step"] == 7:
             raise KeyboardInterrupt
 
-    note = adapt.note
+    append_metrics = adapt.append_metrics
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(adapt, "note", kill)
+        patch.setattr(adapt, "append_metrics", kill)
         run_adapt(work, "early", 24)
     run_adapt(work, "early", 24)
     assert [row["step"] for row in adapt.history(work / "early")] == list(range(25))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-def test_a_disk_that_is_full_is_said_and_costs_nothing_that_was_saved(work: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_saved_files(work: Path) -> None:
     run_adapt(work, "full", 3)
     kept = weights_of(work / "full")
     # No file of this process may grow over 50,000 bytes: a checkpoint cannot be written, as on a full disk.
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
     with start(work, "full", limit) as process:
-        _, said = process.communicate()
+        _, output = process.communicate()
     assert process.returncode != 0
-    assert "TrainingError: could not save" in said
+    assert "TrainingError: could not save" in output
     assert sorted(path.name for path in (work / "full").iterdir()) == ["manifest.json", "metrics.jsonl", "state.pt"]
     left = weights_of(work / "full")
     assert all(torch.equal(kept[name], left[name]) for name in kept)
     assert json.loads((work / "full" / "manifest.json").read_text())["step"] == "adapt"
 
 
-def test_a_gpu_without_memory_gets_smaller_pieces_and_the_same_gradient(work: Path) -> None:
+def test_out_of_memory_splits_the_batch_and_keeps_the_gradient(work: Path) -> None:
     loaded = base.load(work / "base")
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
     data = blanks.load(work / "blanks" / "train.jsonl")[:6]
@@ -119,14 +119,14 @@ def test_the_command_line_works_without_the_extra(tmp_path: Path) -> None:
     run = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); from lsp_server.cli import main; "
     run += "sys.exit(main(sys.argv[1:]))"
 
-    def say(*words: str) -> tuple[int, str]:
+    def run_command(*words: str) -> tuple[int, str]:
         done = subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    code, said = say("train", "--help")
-    assert code == 0 and "finetune" in said
-    code, said = say("model", "pull")
-    assert code == 0, said
-    code, said = say("train", "adapt", "--work", str(tmp_path), "--base", "base.gguf")
+    code, output = run_command("train", "--help")
+    assert code == 0 and "finetune" in output
+    code, output = run_command("model", "pull")
+    assert code == 0, output
+    code, output = run_command("train", "adapt", "--work", str(tmp_path), "--base", "base.gguf")
     assert code == 1
-    assert "is not installed: pip install 'repoformer-lsp[train]' to train models" in said
+    assert "is not installed: pip install 'repoformer-lsp[train]' to train models" in output

@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny model: from archives of packages to a GGUF that decides in llama.cpp."""
+"""The whole pipeline on a tiny model, from package archives to a GGUF that decides in llama.cpp."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from policy.training.loss import nll
 from tests.training.tiny import BUDGETS, NAMES, run_adapt
 
 
-def test_the_corpus_keeps_what_a_person_wrote(work: Path) -> None:
+def test_the_corpus_keeps_hand_written_files(work: Path) -> None:
     kept = sorted(path.name for path in (work / "corpus" / "train").rglob("*.py"))
     assert kept == sorted(f"{name}.py" for name in NAMES)
     assert manifest.read(work / "corpus")["repositories"] == {"train": 1, "valid": 1, "test": 1}
@@ -50,7 +50,7 @@ def test_adaptation_lowers_the_loss(adapted: Path) -> None:
     assert np.mean([row["middle"] for row in rows[-4:]]) < np.mean([row["middle"] for row in rows[1:5]])
 
 
-def test_a_stopped_run_ends_like_one_that_was_not(work: Path, adapted: Path) -> None:
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(work: Path, adapted: Path) -> None:
     run_adapt(work, "stopped", 9)
     again = run_adapt(work, "stopped", 24)
     whole, parts = (torch.load(folder / adapt.STATE, weights_only=True)["model"] for folder in (adapted, again))
@@ -80,8 +80,8 @@ def test_micro_batches_do_not_change_the_gradient(work: Path) -> None:
         assert torch.allclose(few, many, rtol=1e-3, atol=1e-6)
 
 
-def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adapted: Path) -> None:
-    from policy.training.loss import Weights, backward_judging, hidden_states, nll
+def test_own_labels_follow_the_model_s_likelihoods(work: Path, adapted: Path) -> None:
+    from policy.training.loss import Weights, backward_own_labels, hidden_states, nll
 
     loaded = base.load(work / "base", weights=adapted / adapt.STATE)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
@@ -94,7 +94,9 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
     def helps(without: float, with_: float) -> bool:
         return finetune.likelier(without, with_, least, 0.0)
 
-    losses, share = backward_judging(loaded.model, pairs, Weights(decision=1.0), helps, cc, Compute(micro_tokens=100))
+    losses, share = backward_own_labels(
+        loaded.model, pairs, Weights(decision=1.0), helps, cc, Compute(micro_tokens=100)
+    )
     assert share == np.mean(gains > least)
     assert losses.middle == pytest.approx(
         (sum(plain) + sum(retrieved)) / sum(len(each.tokens) - each.middle for pair in pairs for each in pair), rel=1e-5
@@ -110,7 +112,7 @@ def test_a_model_that_judges_itself_follows_its_own_likelihoods(work: Path, adap
     assert all(gradient_of(parameter).isfinite().all() for parameter in loaded.model.parameters())
 
 
-def test_a_decision_to_retrieve_can_weigh_more_than_one_to_abstain(work: Path, adapted: Path) -> None:
+def test_target_weights_scale_the_gradient_of_a_decision(work: Path, adapted: Path) -> None:
     from policy.training.loss import Weights, backward
 
     loaded = base.load(work / "base", weights=adapted / adapt.STATE)
@@ -118,17 +120,17 @@ def test_a_decision_to_retrieve_can_weigh_more_than_one_to_abstain(work: Path, a
     data = blanks.eligible(blanks.load(work / "blanks" / "train.jsonl"), 4, 0)
     cc = loaded.vocabulary.ids["cc"]
 
-    def gradient(positive: bool, verdicts: dict[int, float]) -> torch.Tensor:
-        batch = [builder.build_judged(blank, positive=positive)[0] for blank in data]
+    def gradient(positive: bool, weights: dict[int, float]) -> torch.Tensor:
+        batch = [builder.build_labelled(blank, positive=positive)[0] for blank in data]
         loaded.model.zero_grad(set_to_none=True)
-        backward(loaded.model, batch, Weights(decision=1.0, verdicts=verdicts), Compute())
+        backward(loaded.model, batch, Weights(decision=1.0, target_weights=weights), Compute())
         return gradient_of(loaded.model.get_parameter("model.layers.0.mlp.up_proj.weight")).clone()
 
     assert torch.allclose(gradient(True, {cc: 3.0}), 3 * gradient(True, {}), rtol=1e-3, atol=1e-7)
     assert torch.equal(gradient(False, {cc: 3.0}), gradient(False, {}))
 
 
-def test_a_probe_sees_what_the_model_would_read_there(work: Path, adapted: Path) -> None:
+def test_a_probe_has_the_hidden_state_of_its_prompt(work: Path, adapted: Path) -> None:
     from policy.training.loss import hidden_states, hidden_with_probes
 
     probes.run(work / "probes", work / "corpus", work / "blanks", each=4)
@@ -151,16 +153,16 @@ def test_a_probe_sees_what_the_model_would_read_there(work: Path, adapted: Path)
         assert target in (ids["cc"], ids["middle"])
 
 
-def test_a_relative_path_names_the_same_corpus(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_gives_the_same_result(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     blanks.run(tmp_path / "blanks", Path("corpus"), per_repository=60)
     for corpus in (work / "corpus", Path("corpus")):
         probes.run(tmp_path / f"probes-{corpus.is_absolute()}", corpus, work / "blanks", each=4)
 
-    def told(folder: Path) -> list[str]:
+    def texts(folder: Path) -> list[str]:
         return [(folder / f"{split}.jsonl").read_text("utf-8") for split in ("train", "valid", "test")]
 
-    assert told(tmp_path / "blanks") == told(work / "blanks")
+    assert texts(tmp_path / "blanks") == texts(work / "blanks")
     absolute, relative = (probes.read(tmp_path / f"probes-{kind}" / "train.jsonl") for kind in (True, False))
     assert absolute == relative
 
@@ -184,12 +186,12 @@ def _finetune(work: Path, adapted: Path, out: str, labels: str = "label") -> Pat
     return work / out
 
 
-def test_labels_are_the_same_when_made_again(work: Path, finetuned: Path) -> None:
+def test_labelling_is_repeatable(work: Path, finetuned: Path) -> None:
     made = label.load_labels(work / "label" / "valid.jsonl")
     half = work / "label-half"
     manifest.write(half_folder(half), manifest.read(work / "label") | {"done": False})
     text = (work / "label" / "valid.jsonl").read_text("utf-8")
-    (half / "valid.jsonl").write_text(text[: len(text) // 2], "utf-8")  # an interrupt in the middle of a row
+    (half / "valid.jsonl").write_text(text[: len(text) // 2], "utf-8")  # an incomplete row
     label.run(half, work / "corpus", work / "blanks", work / "base", work / "adapt", max_tokens=40)
     again = label.load_labels(half / "valid.jsonl")
     assert [row.id for row in again] == [row.id for row in made]
@@ -201,7 +203,7 @@ def half_folder(path: Path) -> Path:
     return path
 
 
-def test_a_label_says_how_similar_the_best_chunk_was(work: Path, finetuned: Path) -> None:
+def test_a_label_has_the_similarity_of_the_best_chunk(work: Path, finetuned: Path) -> None:
     best = {blank.id: max((hit.score for hit in blank.hits), default=0.0)
             for blank in blanks.load(work / "blanks" / "valid.jsonl")}  # fmt: skip
     made = label.load_labels(work / "label" / "valid.jsonl")
@@ -209,21 +211,21 @@ def test_a_label_says_how_similar_the_best_chunk_was(work: Path, finetuned: Path
     assert [row.score for row in made] == [best[row.id] for row in made]
 
 
-def test_labels_of_two_models_do_not_mix(work: Path, adapted: Path, tmp_path: Path) -> None:
+def test_labels_of_two_models_are_not_mixed(work: Path, adapted: Path, tmp_path: Path) -> None:
     moving = shutil.copytree(adapted, tmp_path / "adapt")
 
-    def go_on() -> None:
+    def run_label() -> None:
         label.run(tmp_path / "label", work / "corpus", work / "blanks", work / "base", moving, valid_limit=2,
                   max_tokens=40, splits=("valid",))  # fmt: skip
 
-    go_on()
-    go_on()
+    run_label()
+    run_label()
     run_adapt(work, str(moving), 25)
     with pytest.raises(manifest.TrainingError, match="another run"):
-        go_on()
+        run_label()
 
 
-def test_finetuning_does_not_go_on_with_another_model_or_other_labels(
+def test_finetuning_does_not_resume_with_another_model_or_other_labels(
     work: Path, adapted: Path, finetuned: Path
 ) -> None:
     shutil.copytree(finetuned, work / "finetune-again")
@@ -235,26 +237,26 @@ def test_finetuning_does_not_go_on_with_another_model_or_other_labels(
     for split in label.SPLITS:
         file = work / "label-again" / f"{split}.jsonl"
         before = file.read_text("utf-8")
-        file.write_text(before[: before.rfind("\n", 0, -1) + 1], "utf-8")  # as of a run that is not done yet
+        file.write_text(before[: before.rfind("\n", 0, -1) + 1], "utf-8")  # as in an unfinished run
         with pytest.raises(manifest.TrainingError, match="another run"):
             _finetune(work, adapted, "finetune-again", "label-again")
         file.write_text(before, "utf-8")
 
 
 @pytest.mark.parametrize("last", [1, 3])
-def test_what_was_killed_before_its_first_checkpoint_begins_anew(
+def test_a_run_without_a_checkpoint_starts_again(
     work: Path, adapted: Path, finetuned: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
     def kill(out: Path, row: dict[str, float]) -> None:
-        adapt.note(out, row)
+        adapt.append_metrics(out, row)
         if row["step"] == last:
             raise KeyboardInterrupt
 
     out = work / f"killed-{last}"
     shutil.copytree(finetuned, out)
-    (out / adapt.STATE).unlink()  # an earlier attempt, killed late: its checks and its best weights are there
+    (out / adapt.STATE).unlink()  # an earlier attempt left its metrics and its best weights
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune, "note", kill)
+        patch.setattr(finetune, "append_metrics", kill)
         _finetune(work, adapted, out.name)
     assert [row["step"] for row in adapt.history(out)] == list(range(1, last + 1))
     assert (out / finetune.BEST).is_file() == (last > 2), "the first check is at step 2"
@@ -262,11 +264,11 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(
     assert adapt.history(out) == adapt.history(finetuned)
 
 
-def test_finetuning_moves_the_decision(work: Path, finetuned: Path) -> None:
-    told = manifest.read(finetuned)
+def test_finetuning_lowers_the_loss_of_the_decision(work: Path, finetuned: Path) -> None:
+    finished = manifest.read(finetuned)
     rows = adapt.history(finetuned)
     assert np.mean([row["decision"] for row in rows[-3:]]) < rows[0]["decision"]
-    assert [each["name"] for each in told["gates"]] == ["token"]
+    assert [each["name"] for each in finished["gates"]] == ["token"]
 
 
 def _finetune_lora(work: Path, adapted: Path, out: str) -> dict[str, Any]:
@@ -277,7 +279,7 @@ def _finetune_lora(work: Path, adapted: Path, out: str) -> dict[str, Any]:
     return dict(torch.load(work / out / adapt.STATE, weights_only=True))
 
 
-def test_lora_trains_differences_and_a_stopped_run_goes_on(
+def test_lora_trains_low_rank_differences_and_resumes(
     work: Path, adapted: Path, finetuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _finetune_lora(work, adapted, "lora")
@@ -285,12 +287,12 @@ def test_lora_trains_differences_and_a_stopped_run_goes_on(
     assert np.mean([row["decision"] for row in rows[-3:]]) < rows[0]["decision"]
 
     def interrupt(out: Path, row: dict[str, float]) -> None:
-        adapt.note(out, row)
+        adapt.append_metrics(out, row)
         if row["step"] == 5:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "note", interrupt)
+        patch.setattr(finetune, "append_metrics", interrupt)
         assert _finetune_lora(work, adapted, "lora-stopped")["step"] == 5
     parts = _finetune_lora(work, adapted, "lora-stopped")
     for kind in ("model", "lora"):
@@ -298,13 +300,13 @@ def test_lora_trains_differences_and_a_stopped_run_goes_on(
 
     before = torch.load(adapted / adapt.STATE, weights_only=True)["model"]
     moved = {name for name in before if not torch.equal(before[name], whole["model"][name])}
-    assert moved == {name for name in before if name.endswith("proj.weight")}, "linear layers, nothing else"
+    assert moved == {name for name in before if name.endswith("proj.weight")}, "only linear layers change"
     for name in moved:
         difference = whole["model"][name] - before[name]
         assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 4
 
 
-def test_merged_weights_are_what_was_trained(work: Path, adapted: Path) -> None:
+def test_merged_weights_give_the_same_hidden_states(work: Path, adapted: Path) -> None:
     from policy.training.loss import hidden_states
 
     tuned, merged = (base.load(work / "base", weights=adapted / adapt.STATE).model for _ in range(2))
@@ -323,7 +325,7 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
     assert [path.name for path in paths] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
     loaded = base.load(work / "base", weights=finetuned / finetune.BEST)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
-    data = finetune.judged(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl", 12, 0)
+    data = finetune.labelled_blanks(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl", 12, 0)
     expected = finetune.p_retrieve(loaded.model, builder, data, Compute(micro_tokens=512))
     llama = Llama(paths[0], EngineSettings(context_size=512, threads=1))
     try:
@@ -342,7 +344,7 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
         llama.close()
 
 
-def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None:
+def test_a_split_model_gives_the_same_logits(work: Path, finetuned: Path) -> None:
     def logits(path: Path) -> NDArray[np.float32]:
         llama = Llama(path, EngineSettings(context_size=64, threads=1))
         try:
@@ -361,7 +363,7 @@ def test_a_model_in_parts_is_the_same_model(work: Path, finetuned: Path) -> None
     assert np.array_equal(logits(parts[0]), logits(whole))
 
 
-def test_parts_of_an_earlier_export_do_not_stay(work: Path, finetuned: Path) -> None:
+def test_an_export_removes_the_parts_of_an_earlier_one(work: Path, finetuned: Path) -> None:
     out = work / "again"
 
     def exported(part_bytes: int) -> set[str]:
@@ -377,7 +379,7 @@ def test_parts_of_an_earlier_export_do_not_stay(work: Path, finetuned: Path) -> 
     assert exported(10_000_000) == {"tiny-F16.gguf", "tiny-Q8_0.gguf"}
 
 
-def test_an_exported_model_is_trained_on_under_the_rounding_it_is_served_with(work: Path, finetuned: Path) -> None:
+def test_an_exported_model_is_trained_further_with_its_rounding(work: Path, finetuned: Path) -> None:
     import gguf
 
     first = export.run(work / "first", finetuned, work / "base", types=("Q8_0",), part_bytes=50_000)[1]
@@ -414,7 +416,7 @@ def test_an_exported_model_is_trained_on_under_the_rounding_it_is_served_with(wo
     )
 
 
-def test_a_long_text_has_to_gain_more_than_a_short_one() -> None:
+def test_a_long_text_needs_a_greater_gain_than_a_short_one() -> None:
     assert finetune.likelier(10.0, 7.0, 2.0, 0.1)
     assert not finetune.likelier(10.0, 8.5, 2.0, 0.1)
     assert not finetune.likelier(90.0, 87.0, 2.0, 0.1)
@@ -428,7 +430,7 @@ def _p_cc(llama: Llama, tokens: tuple[int, ...], cc: int) -> float:
     return float(np.exp(logits[cc] - np.logaddexp.reduce(logits)))
 
 
-def test_blanks_say_what_stands_in_their_file(work: Path) -> None:
+def test_blanks_have_all_kinds_and_no_hits_in_their_own_file(work: Path) -> None:
     rows = [json.loads(line) for line in (work / "blanks" / "test.jsonl").read_text("utf-8").splitlines()]
     assert {row["kind"] for row in rows} == {"line", "cursor", "chunk", "function"}
     assert not any(row["oracle"] for row in rows)

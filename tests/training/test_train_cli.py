@@ -1,4 +1,4 @@
-"""The command line of training: every step parses with little, and says what it misses."""
+"""The command line of training: defaults, and errors for missing inputs."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         options.run(options)
 
 
-def test_what_came_without_its_manifest_is_not_taken(tmp_path: Path) -> None:
+def test_an_input_without_a_manifest_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "corpus" / "train" / "pypi~a" / "a.py"
     source.parent.mkdir(parents=True)
     source.write_text("import os\n" * 50)
     options = _options("blanks", "--work", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"corpus has no manifest\.json in it: run the step that makes it first"):
+    with pytest.raises(TrainingError, match=r"corpus has no manifest\.json: run the step that makes it first"):
         options.run(options)
 
 
-def test_every_part_of_a_model_counts(tmp_path: Path) -> None:
+def test_the_digest_covers_every_part_of_a_model(tmp_path: Path) -> None:
     first, second = (tmp_path / f"m-{number:05}-of-00002.gguf" for number in (1, 2))
     first.write_bytes(b"one")
     with pytest.raises(TrainingError, match=r"m-00002-of-00002\.gguf is missing"):

@@ -1,4 +1,4 @@
-"""A model that trains in seconds, and packages for it to learn from."""
+"""A model that trains in seconds, and packages to train it on."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The worker process: one model, one request at a time, cancellable at any moment, for all servers of a user.
+"""The worker process: it runs one model for all servers of a user, one request at a time, and each can be cancelled.
 
-The main thread runs llama.cpp and takes its requests from the `Scheduler`; the `Listener` has a thread of its own and
-talks to the servers. Each client has slots of its own, so that two windows on one file do not evict each other's
-prompts; the common part of their prompts is copied all the same. A model without a request for a while is unloaded, and
-loaded again with the next one.
+The main thread runs llama.cpp and takes its requests from the `Scheduler`. The `Listener` has its own thread and
+exchanges messages with the servers. Each client has its own slots, so that two clients with the same file do not evict
+each other's prompts, but common prefixes of their prompts are copied. A model without requests for a while is unloaded,
+and loaded again for the next request.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from policy.engine.memory import check_fits
 from policy.engine.messages import PromptStats, Stop, Trial
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.cache import Aborted
+from policy.engine.worker.completion_model import CompletionModel, Done, longest_sequence
 from policy.engine.worker.embedding import Embedder
 from policy.engine.worker.listener import Listener
 from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.scheduler import ScheduledRequest, Scheduler
-from policy.engine.worker.session import CompletionModel, Done, longest_sequence
 from policy.errors import EngineFailed, RepoformerError
 
 
 class Worker:
-    """Performs requests, one after the other."""
+    """Runs requests, one after the other."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(self._abort)
-        self._order: protocol.Message | None = None  # the load message, to follow again after an unloading
+        self._load_message: protocol.Message | None = None  # used again after the model was unloaded
         self._llama: Llama | None = None
-        self._session: CompletionModel | Embedder | None = None
+        self._model: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
 
     def run(self) -> None:
-        """Work until the process ends (`Listener` ends it)."""
+        """Run requests until the process ends (`Listener` ends it)."""
         while True:
             if request := self.scheduler.take(self._patience()):
                 self._serve(request)
@@ -52,8 +52,9 @@ class Worker:
                 self._unload()
 
     def _patience(self) -> float | None:
-        """Seconds until the model is to be unloaded; None for never."""
-        if self._session is None or self._order is None or not (minutes := self._order["settings"]["idle_minutes"]):
+        """Return the seconds until the model should be unloaded, or None for never."""
+        message = self._load_message
+        if self._model is None or message is None or not (minutes := message["settings"]["idle_minutes"]):
             return None
         return max(0.0, self._worked_at + 60 * float(minutes) - time.monotonic())
 
@@ -68,7 +69,7 @@ class Worker:
             self._send(request, "error", kind=type(error).__name__, message=str(error))
         except Exception as error:
             self._send(request, "error", kind=EngineFailed.__name__, message=f"{type(error).__name__}: {error}")
-            with contextlib.suppress(OSError):  # whoever started this process, and reads what it prints, may be gone
+            with contextlib.suppress(OSError):  # the process that reads this output may have ended
                 traceback.print_exc()
         finally:
             self.scheduler.finish()
@@ -80,34 +81,34 @@ class Worker:
     def _perform(self, request: ScheduledRequest) -> protocol.Message:
         message = request.message
         if message["op"] == "load":
-            before = self._order
-            if self._session is None:
-                self._order = message
+            before = self._load_message
+            if self._model is None:
+                self._load_message = message
             try:
                 return asdict(self._loaded().info())
             except BaseException:
-                self._order = before  # one that cannot be followed is not followed again after an unloading
+                self._load_message = before  # a message that failed is not used again after the model was unloaded
                 raise
         for name in ("slot", "prefix"):
             if name in message:
                 message[name] = f"{request.client.name}/{message[name]}"
-        if message["op"] == "forget" and self._session is None:
+        if message["op"] == "forget" and self._model is None:
             return {}
-        session = self._loaded()
-        if request.cancelled:  # while it loaded
+        model = self._loaded()
+        if request.cancelled:  # while the model was loading
             raise Aborted
-        if isinstance(session, Embedder):
-            return self._embed(session, request)
+        if isinstance(model, Embedder):
+            return self._embed(model, request)
         match message["op"]:
             case "measure":
-                return asdict(session.measure())
+                return asdict(model.measure())
             case "read":
-                return asdict(session.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
+                return asdict(model.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "warm":
-                used = session.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
+                used = model.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
                 return {"chunks": [asdict(chunk) for chunk in used]}
             case "generate":
-                return self._generate(session, request)
+                return self._generate(model, request)
             case "try_all":
                 trials = [
                     Trial(
@@ -118,11 +119,11 @@ class Worker:
                     )
                     for trial in message["trials"]
                 ]
-                for number, tried in session.try_all(trials):
+                for number, tried in model.try_all(trials):
                     self._send(request, "tried", number=number, **asdict(tried))
                 return {}
             case "forget":
-                session.forget(message["prefix"])
+                model.forget(message["prefix"])
                 return {}
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
@@ -136,9 +137,9 @@ class Worker:
             case unknown:
                 raise EngineFailed(f"unknown operation {unknown!r}")
 
-    def _generate(self, session: CompletionModel, request: ScheduledRequest) -> protocol.Message:
+    def _generate(self, model: CompletionModel, request: ScheduledRequest) -> protocol.Message:
         message = request.message
-        for event in session.generate(
+        for event in model.generate(
             message["slot"],
             protocol.cursor_from_json(message["cursor"]),
             _chunks(message),
@@ -148,28 +149,31 @@ class Worker:
             if isinstance(event, Done):
                 return asdict(event)
             self._send(request, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
-        raise EngineFailed("the generation came to no end")
+        raise EngineFailed("the generation has no end event")
 
     def _loaded(self) -> CompletionModel | Embedder:
-        """The model as it was ordered, loaded unless it is, with a first evaluation: what would crash crashes here."""
-        if self._session is None:
-            if (order := self._order) is None:
+        """Return the model of the load message.
+
+        If it is not loaded, load it and evaluate a first batch, so that a build that crashes does so here.
+        """
+        if self._model is None:
+            if (message := self._load_message) is None:
                 raise EngineFailed("no model is loaded")
-            model, settings = Path(order["model"]), EngineSettings.from_json(order["settings"])
-            if model.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
-                check_fits(model)
-            longest = None if settings.embedding else partial(longest_sequence, order["budgets"])
-            llama = Llama(model, settings, longest)
-            session: CompletionModel | Embedder = (
-                Embedder(llama) if settings.embedding else CompletionModel(llama, order["layout"], order["budgets"])
+            path, settings = Path(message["model"]), EngineSettings.from_json(message["settings"])
+            if path.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
+                check_fits(path)
+            longest = None if settings.embedding else partial(longest_sequence, message["budgets"])
+            llama = Llama(path, settings, longest)
+            model: CompletionModel | Embedder = (
+                Embedder(llama) if settings.embedding else CompletionModel(llama, message["layout"], message["budgets"])
             )
-            session.warm_up()
-            self._llama, self._session = llama, session
-        return self._session
+            model.warm_up()
+            self._llama, self._model = llama, model
+        return self._model
 
     def _unload(self) -> None:
-        """Give the memory back."""
-        llama, self._llama, self._session = self._llama, None, None
+        """Unload the model and free its memory."""
+        llama, self._llama, self._model = self._llama, None, None
         if llama:
             llama.close()
 
@@ -183,7 +187,7 @@ def _chunks(message: protocol.Message) -> list[Chunk] | None:
 
 
 def main(folder: str, name: str) -> int:
-    """Serve at the endpoint `name` in `folder`, unless another process does."""
+    """Serve at the endpoint `name` in `folder`, unless another process serves there."""
     endpoint = Endpoint(Path(folder), name)
     if endpoint.claim() is None:
         return 0

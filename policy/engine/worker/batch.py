@@ -1,9 +1,9 @@
-"""Many generations at once: one row a sequence in every batch, so that the weights are read once for all of them.
+"""Many generations in parallel: each batch has one row per sequence, so that the weights are read once for all of them.
 
-Serving never does this; evaluation lives by it. The sequences are *lanes*: whichever ends takes the next trial at
-once, so that the batch stays full until there is nothing left to begin. A lane keeps what it evaluated until it is
-taken again, and a prompt begins with a copy of whatever lane shares most of it: the two branches of a blank stand next
-to each other for that.
+Only evaluation uses this, never serving. The sequences are *lanes*. A lane whose trial ends starts the next trial
+immediately, so that the batch stays full until no trial is left. A lane keeps its tokens until its next trial, and a
+prompt begins with a copy of the lane that shares its longest prefix. For this reason the two branches of a blank are
+adjacent trials.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
-from policy.engine.worker.cache import FEWEST_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
-from policy.engine.worker.decoding import start_of, with_first
+from policy.engine.worker.cache import MIN_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
+from policy.engine.worker.decoding import likeliest, start_of, with_first
 from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 
-GRAIN = 32  # tokens of a true text that are evaluated at a time
+GRAIN = 32  # the number of tokens of a true text that are evaluated at a time
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,30 +35,34 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Running:
-    """A generation on the way. `next` is evaluated with the next step; `surprises` are -ln P of what was generated."""
+    """A generation in progress.
+
+    `next` is the token to evaluate in the next step. `surprises` has -ln P of the generated tokens.
+    """
 
     number: int
     trial: Trial
     prompt: PromptStats
     reading: Reading | None
-    expected: bytes  # of the healed word, what is not written yet
-    skipped: int  # bytes that the tokens to come write again
+    expected: bytes  # the rest of the healed word
+    skipped: int  # bytes of the healed word, which the document already has
     next: int = 0
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     text: str = ""
     tokens: int = 0
     ended: bool = False
     surprises: list[float] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     truth: Truth | None = None
 
     def finished(self) -> tuple[int, Tried]:
-        completed = Completed(self.text, self.tokens, self.ended, tuple(self.surprises))
+        completed = Completed(self.text, self.tokens, self.ended, tuple(self.surprises), tuple(self.ends))
         return self.number, Tried(self.reading, self.prompt, completed, self.truth)
 
 
 @dataclass(slots=True)
 class _Lane:
-    """A sequence of llama.cpp's: the tokens it holds, and what runs in it."""
+    """A sequence in llama.cpp: its tokens, and its running generation."""
 
     id: int
     tokens: list[int] = field(default_factory=list)
@@ -66,10 +70,10 @@ class _Lane:
 
 
 class Batch:
-    """Greedy generations side by side. It has the context to itself while it runs.
+    """Greedy generations in parallel. It needs the context for itself while it runs.
 
-    `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading, `ends` says whether a token ends a text,
-    `tell` describes a prompt. `end` is the token that ends a true text.
+    `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading, `ends` returns whether a token ends a text,
+    and `describe` makes the statistics of a prompt. `end` is the token that ends a true text.
     """
 
     def __init__(
@@ -78,21 +82,21 @@ class Batch:
         builder: PromptBuilder,
         judge: Callable[[NDArray[np.float32], int, int, float], Reading],
         ends: Callable[[int], bool],
-        tell: Callable[[Prompt, Trial, int, float], PromptStats],
+        describe: Callable[[Prompt, Trial, int, float], PromptStats],
         end: int,
     ) -> None:
         self._llama = llama
         self._builder = builder
         self._judge = judge
         self._ends = ends
-        self._tell = tell
+        self._describe = describe
         self._end = end
         self._lanes: list[_Lane] = []
 
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
-        """Each trial's place in `trials` and what came of it, in the order in which they end.
+        """Yield the index in `trials` and the result of each trial, in the order in which they end.
 
-        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit, which the trials before it survive.
+        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit. The results before it remain valid.
         """
         self._lanes = [_Lane(number) for number in range(min(self._llama.n_seq, len(trials)))]
         waiting = deque(enumerate(trials))
@@ -108,48 +112,48 @@ class Batch:
                 self._llama.truncate(lane.id, 0)
 
     def _begin(self, lane: _Lane, number: int, trial: Trial) -> tuple[int, Tried] | None:
-        """Evaluate a trial's prompt in `lane`; returns it where it ends with its first token."""
+        """Evaluate a trial's prompt in `lane`. Return the result if the trial ends with its first token."""
         started = time.perf_counter()
         plain = trial.chunks is None
         prompt = (
             self._builder.abstain(trial.cursor) if plain else self._builder.retrieve(trial.cursor, trial.chunks or ())
         )
         tokens = list(prompt.whole)
-        asked = max(FEWEST_ROWS, len(prompt.healed) + 1)
+        asked = max(MIN_ROWS, len(prompt.healed) + 1)
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
         if wanted > self._llama.n_ctx_seq:
-            raise EngineFailed(f"{wanted} tokens do not fit a context of {self._llama.n_ctx_seq}")
-        # As `KvCache.evaluate` does it, so that the same is known here of a prompt as when it is served.
+            raise EngineFailed(f"{wanted} tokens do not fit into a context of {self._llama.n_ctx_seq}")
+        # Evaluate it like `KvCache.evaluate`, so that the logits equal those in serving.
         shared = self._share(lane, tokens[:-asked])
         self._fill(lane, tokens[shared:], asked)
         spent = (time.perf_counter() - started) * 1e3
         logits = [self._llama.logits(row - asked) for row in range(asked)]
         start = start_of(prompt, logits, self._llama)
-        before = logits[-len(prompt.healed) - 1]  # behind the prompt without its healed word
+        before = logits[-len(prompt.healed) - 1]  # after the prompt without its healed word
         reading: Reading | None = None
         if plain:
-            # The decision is read on the way, in the row before the last: `abstain` ends with one token behind it.
+            # The decision is read from the row before the last, because `abstain` has one more token than `decide`.
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
-        told = self._tell(prompt, trial, len(tokens) - shared, spent)
-        running = _Running(number, trial, told, reading, start.expected, len(start.expected))
-        going_on = self._take(running, start.logits)
+        stats = self._describe(prompt, trial, len(tokens) - shared, spent)
+        running = _Running(number, trial, stats, reading, start.expected, len(start.expected))
+        continues = self._take(running, start.logits)
         if truth:
             running.truth = self._score(lane, prompt, truth, before)
-            self._cut(lane, min(len(prompt.tokens), len(start.base) - FEWEST_ROWS))
+            self._cut(lane, min(len(prompt.tokens), len(start.base) - MIN_ROWS))
             self._fill(lane, start.base[len(lane.tokens) :])
         self._cut(lane, len(start.base))
-        if not going_on:
+        if not continues:
             return running.finished()
         lane.running = running
         return None
 
     def _step(self) -> Iterator[tuple[int, Tried]]:
-        """One more token for each that runs; yields those that end with it."""
+        """Generate one more token in each running lane. Yield the results of those that end with it."""
         running = [(lane, lane.running) for lane in self._lanes if lane.running]
         if not running:
             return
-        # In the order of the lanes: llama.cpp evaluates neighbouring sequences together.
+        # In the order of the lanes, because llama.cpp evaluates adjacent sequences together.
         self._decode([Row(each.next, len(lane.tokens), lane.id, logits=True) for lane, each in running])
         for row, (lane, each) in enumerate(running):
             lane.tokens.append(each.next)
@@ -158,15 +162,19 @@ class Batch:
                 yield each.finished()
 
     def _truth(self, prompt: Prompt, trial: Trial) -> list[int]:
-        """The tokens of the true text, with the healed word before it and an ending behind it; none without a truth."""
+        """Return the tokens of the true text, with the healed word before it and an end token after it.
+
+        Empty without a truth.
+        """
         if trial.truth is None:
             return []
         return [*self._llama.encode(prompt.healed_text + trial.truth), self._end]
 
     def _score(self, lane: _Lane, prompt: Prompt, truth: list[int], logits: NDArray[np.float32]) -> Truth:
-        """What the truth costs behind the prompt, in nats: a token of the healed word counts among those it may be.
+        """Return the score of the true text after the prompt, in nats.
 
-        `logits` are those behind the prompt without its healed word. `lane` holds the truth afterwards.
+        `logits` are those after the prompt without its healed word. A token of the healed word is scored among the
+        tokens that agree with the word. Afterwards `lane` contains the true text.
         """
         self._cut(lane, len(prompt.tokens))
         expected = prompt.healed_text.encode("utf-8", "replace")
@@ -180,25 +188,25 @@ class Batch:
             expected = left_to_write(expected, self._llama.piece(token))
         return Truth(nats, len(truth))
 
-    def _fill(self, lane: _Lane, tokens: Sequence[int], wanted: int = FEWEST_ROWS) -> None:
-        """Evaluate `tokens` behind what `lane` holds, the last `wanted` of them with logits."""
+    def _fill(self, lane: _Lane, tokens: Sequence[int], wanted: int = MIN_ROWS) -> None:
+        """Append `tokens` to `lane`, and compute logits for the last `wanted` of them."""
         for rows in prompt_rows(lane.id, len(lane.tokens), tokens, self._llama.n_ubatch, wanted):
             self._decode(rows)
             lane.tokens += [row.token for row in rows]
 
     def _cut(self, lane: _Lane, length: int) -> None:
-        """Drop what `lane` holds after its first `length` tokens."""
+        """Keep only the first `length` tokens of `lane`."""
         if length < len(lane.tokens):
             kept = lane.tokens[:length]
             if self._llama.truncate(lane.id, length):
                 lane.tokens = kept
                 return
-            self._llama.truncate(lane.id, 0)  # recurrent models cannot forget a part
+            self._llama.truncate(lane.id, 0)  # recurrent models cannot remove a part
             lane.tokens = []
             self._fill(lane, kept)
 
     def _take(self, each: _Running, logits: NDArray[np.float32]) -> bool:
-        """Add the likeliest token; False where the generation is over with it."""
+        """Add the most probable token. Return whether the generation continues."""
         logits = self._llama.index.mask(logits, each.expected)
         token, surprise = likeliest(logits)
         if each.tokens == 0 and each.reading is not None:
@@ -207,17 +215,19 @@ class Batch:
         each.surprises.append(round(surprise, 5))
         if self._ends(token):
             each.ended = True
+            each.ends.append(len(each.text))
             return False
         piece = self._llama.piece(token)
         each.expected = left_to_write(each.expected, piece)
         new = piece[each.skipped :]
         each.skipped -= len(piece) - len(new)
         each.text += each.decoder.decode(new)
+        each.ends.append(len(each.text))
         each.next = token
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
-        """Let `lane` hold what any lane holds of `tokens`, from their beginning; returns how much that is."""
+        """Copy the longest prefix of `tokens` in any lane to `lane`. Return its length."""
         held = {other.id: common_prefix(other.tokens, tokens) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
@@ -226,7 +236,7 @@ class Batch:
         if best is not lane:
             self._llama.truncate(lane.id, 0)
             length = self._llama.copy(best.id, lane.id, length)
-        elif not self._llama.truncate(lane.id, length):  # recurrent models cannot forget a part
+        elif not self._llama.truncate(lane.id, length):  # recurrent models cannot remove a part
             self._llama.truncate(lane.id, 0)
             length = 0
         lane.tokens = tokens[:length]
@@ -237,17 +247,12 @@ class Batch:
             case "aborted":
                 raise Aborted
             case "full":
-                raise EngineFailed(f"{len(self._lanes)} sequences outgrew a context of {self._llama.n_ctx} tokens")
-
-
-def likeliest(logits: NDArray[np.float32]) -> tuple[int, float]:
-    """The arg-max and its surprise, -ln P, in nats."""
-    token = int(logits.argmax())
-    top = float(logits[token])
-    return token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64)))
+                raise EngineFailed(
+                    f"{len(self._lanes)} sequences no longer fit into a context of {self._llama.n_ctx} tokens"
+                )
 
 
 def surprise_of(logits: NDArray[np.float32], token: int) -> float:
-    """-ln P of `token`, in nats."""
+    """Return -ln P of `token`, in nats."""
     likely, surprise = likeliest(logits)
     return surprise + float(logits[likely]) - float(logits[token])

@@ -1,11 +1,12 @@
-"""The KV cache as the centre: a record of what has been evaluated, so that a request evaluates only what is new.
+"""The KV cache: a record of the evaluated tokens, so that a request evaluates only new ones.
 
 Every *slot* (a document's plain branch, its retrieved branch) is a sequence in llama.cpp's memory. To evaluate a
-prompt, find the sequence that shares the longest prefix with it, copy those cells, drop the rest of the slot's own,
-and decode what is left. That one rule covers a keystroke (the slot itself is nearly right), the fork behind the
-decision (the plain branch is), two windows on one file, and coming back to a document.
+prompt, the cache finds the sequence that shares the longest prefix with it, copies those cells, drops the rest of the
+slot's own tokens, and decodes the remaining tokens. This one rule covers a keystroke (the slot itself shares most), a
+decision to retrieve (the plain branch shares most), two clients with the same file, and the return to an earlier
+document.
 
-Sequences are given up least recently used first.
+The least recently used sequence is evicted first.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ if TYPE_CHECKING:
     from policy.engine.worker.llama import Llama
 
 
-FEWEST_ROWS = 2  # of a prompt that are evaluated in any case
-WORTH_COPYING = 16  # tokens: copying a sequence takes as long as evaluating a few
+MIN_ROWS = 2  # the number of rows of a prompt that are evaluated in any case
+WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
 
 
 class Aborted(Exception):
-    """The evaluation was stopped from outside; what it finished is kept and recorded."""
+    """The evaluation was aborted. The tokens evaluated before remain in the cache."""
 
 
 @dataclass(slots=True)
 class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
-    read: int = 0  # how many of them were evaluated as a prompt's; those behind were generated
+    read: int = 0  # how many of them were evaluated as a prompt; the others were generated
     used_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Logits behind the last tokens of a prompt, each of shape (n_vocab,) and a view, in the order of the tokens.
+    """Logits after the last tokens of a prompt, in the order of the tokens. Each is a view of shape (n_vocab,).
 
-    Beside them how many tokens were evaluated, and how long that took.
+    `evaluated` is the number of tokens that were evaluated, and `milliseconds` the time for it.
     """
 
     rows: tuple[NDArray[np.float32], ...]
@@ -55,12 +56,12 @@ class Evaluated:
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """Logits behind the last token."""
+        """The logits after the last token."""
         return self.rows[-1]
 
 
 class KvCache:
-    """Sequences by slot name over one llama.cpp context."""
+    """Sequences by slot name in one llama.cpp context."""
 
     def __init__(self, context: Llama) -> None:
         self._context = context
@@ -68,24 +69,24 @@ class KvCache:
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
 
-    def evaluate(
-        self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = FEWEST_ROWS
-    ) -> Evaluated:
-        """Make `slot` hold exactly `tokens` and return the logits behind the last `rows` of them (at least two).
+    def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
+        """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
 
-        At most `grain` tokens are evaluated at a time: no more than those are lost to an interruption.
-        Raises `Aborted`, after which the slot holds the part that was finished, and `EngineFailed` when the prompt
-        does not fit the context.
+        At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. Raises `Aborted`,
+        after which the slot contains the tokens evaluated so far, and `EngineFailed` if the prompt does not fit into
+        the context.
         """
         if not 0 < len(tokens) < self._context.n_ctx_seq:
-            raise EngineFailed(f"a prompt of {len(tokens)} tokens does not fit a context of {self._context.n_ctx_seq}")
+            raise EngineFailed(
+                f"a prompt of {len(tokens)} tokens does not fit into a context of {self._context.n_ctx_seq}"
+            )
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last rows are evaluated in any case: their logits are what the caller wants. A single row would not do:
-        # llama.cpp has a way of its own for it, less exact with an f16 cache (logits differed by up to 0.4), while any
-        # two rows or more come out the same, so that a text does not depend on how much of its prompt was there.
-        rows = min(max(rows, FEWEST_ROWS), len(tokens))
+        # The last rows are evaluated in any case, because the caller needs their logits. There are at least two:
+        # llama.cpp evaluates a single row differently and, with an f16 cache, less exactly (logits differed by up to
+        # 0.4). With two or more rows, a text does not depend on how much of its prompt was cached.
+        rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
@@ -94,22 +95,24 @@ class KvCache:
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
     def cut(self, slot: str, length: int) -> bool:
-        """Drop what `slot` holds after its first `length` tokens. False where nothing of it is left instead."""
+        """Keep only the first `length` tokens of `slot`. Return False if the model can keep none of them."""
         sequence = self._slots[slot]
         self._truncate(sequence, length)
         return len(sequence.tokens) == length
 
     def extend(self, slot: str, token: int) -> NDArray[np.float32]:
-        """Append one token to `slot` and return the logits behind it, a view.
+        """Append one token to `slot` and return the logits after it, a view.
 
-        Raises as `evaluate` does, after which the slot is as it was.
+        Raises the same errors as `evaluate`, after which the slot is unchanged.
         """
         return self.extend_all({slot: token})[0]
 
     def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
-        """Append a token to each of these slots in one batch; the logits behind each, in their order, are views.
+        """Append one token to each slot in one batch.
 
-        Raises as `evaluate` does, after which the slots are as they were.
+        Return the logits after each, in the order of the slots, as views.
+
+        Raises the same errors as `evaluate`, after which the slots are unchanged.
         """
         sequences = [self._slots[slot] for slot in tokens]
         if any(len(sequence.tokens) + 1 >= self._context.n_ctx_seq for sequence in sequences):
@@ -127,30 +130,30 @@ class KvCache:
         return [self._context.logits(number) for number in range(len(rows))]
 
     def holds(self, slot: str, tokens: Sequence[int]) -> bool:
-        """Whether `slot` holds exactly `tokens`."""
+        """Return whether `slot` contains exactly `tokens`."""
         sequence = self._slots.get(slot)
         return sequence is not None and sequence.tokens == list(tokens)
 
     def fork(self, slot: str, target: str) -> None:
-        """Make `target` hold what `slot` holds."""
+        """Make `target` contain the same tokens as `slot`."""
         self.forget(target)
         source, sequence = self._slots[slot], self._sequence(target)
         self._context.copy(source.id, sequence.id, len(source.tokens))
         sequence.tokens, sequence.read = list(source.tokens), source.read
 
     def rename(self, slot: str, target: str) -> None:
-        """Call `slot` `target` from now on, in place of what was called so."""
+        """Rename `slot` to `target`, and replace the slot that had this name."""
         if slot != target:
             self.forget(target)
             self._slots[target] = self._slots.pop(slot)
 
     def forget_all(self, prefix: str) -> None:
-        """Forget every slot whose name begins with `prefix`."""
+        """Remove every slot whose name begins with `prefix`."""
         for slot in [slot for slot in self._slots if slot.startswith(prefix)]:
             self.forget(slot)
 
     def forget(self, slot: str) -> None:
-        """Give the sequence and the cells of `slot` back."""
+        """Free the sequence and the cells of `slot`."""
         if sequence := self._slots.pop(slot, None):
             self._context.truncate(sequence.id, 0)
             self._free.append(sequence.id)
@@ -165,7 +168,10 @@ class KvCache:
         return sequence
 
     def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
-        """Length of the prefix of `tokens` that `sequence` holds, after borrowing from whichever holds most of it."""
+        """Return the length of the prefix of `tokens` in `sequence`.
+
+        If another sequence contains a longer prefix, that prefix is copied first.
+        """
         own = _shared(sequence, tokens)
         if len(tokens) < own + WORTH_COPYING:  # a keystroke
             return own
@@ -182,7 +188,7 @@ class KvCache:
         if length >= len(sequence.tokens):
             return
         if not self._context.truncate(sequence.id, length):
-            # Recurrent and hybrid models cannot forget a part: they start over.
+            # Recurrent and hybrid models cannot remove a part, so they begin with an empty sequence.
             self._context.truncate(sequence.id, 0)
             length = 0
         del sequence.tokens[length:]
@@ -195,31 +201,29 @@ class KvCache:
                 finished = max(0, self._context.end_of(sequence.id) - start)
                 sequence.tokens.extend(part[:finished])
                 sequence.read = len(sequence.tokens)
-                # Cells of a half-finished micro-batch may be left behind the last good position.
+                # Cells of an unfinished micro-batch may be left after the last valid position.
                 self._context.truncate(sequence.id, len(sequence.tokens))
                 raise Aborted
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)
 
     def _decode(self, rows: Sequence[Row]) -> bool:
-        """Evaluate `rows`. False: it was aborted."""
+        """Evaluate `rows`. Return False if the evaluation was aborted."""
         outcome = self._context.decode(rows)
-        if outcome == "full":  # which `n_ctx_seq` rules out, for all that is known of llama.cpp
-            raise EngineFailed(f"{len(rows)} more tokens do not fit a context of {self._context.n_ctx_seq}")
+        if outcome == "full":  # the limit `n_ctx_seq` should prevent this
+            raise EngineFailed(f"{len(rows)} more tokens do not fit into a context of {self._context.n_ctx_seq}")
         return outcome == "ok"
 
     def _evict(self) -> None:
-        """Forget the least recently used slot."""
+        """Remove the least recently used slot."""
         self.forget(min(self._slots, key=lambda slot: self._slots[slot].used_at))
 
 
-def prompt_rows(
-    seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = FEWEST_ROWS
-) -> Iterator[list[Row]]:
-    """What to evaluate of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
+def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS) -> Iterator[list[Row]]:
+    """Yield the rows of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
 
-    The last `wanted` rows have logits and are in one batch. No batch is a single row, which llama.cpp evaluates in a
-    way of its own.
+    The last `wanted` rows have logits and are in one batch. No batch is a single row, because llama.cpp evaluates
+    single rows differently.
     """
     grain = max(grain, 2 * wanted)
     done = 0
@@ -230,13 +234,13 @@ def prompt_rows(
 
 
 def _shared(sequence: _Sequence, tokens: list[int]) -> int:
-    """How much of a prompt a sequence holds. What it generated does not count, for that was evaluated row by row."""
+    """Return the length of the common prefix, without generated tokens, which were evaluated row by row."""
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:
-    """Number of leading tokens that both have."""
-    # Most comparisons are between a prompt and the same prompt one keystroke ago: compare in halves, natively.
+    """Return the number of leading tokens that both sequences share."""
+    # Most comparisons are of a prompt with the prompt one keystroke before, so native comparisons of halves are fast.
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

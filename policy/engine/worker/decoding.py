@@ -1,14 +1,15 @@
-"""Greedy decoding: from the logits behind a prompt to tokens, one after another, in one stream or several.
+"""Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
 
-Both functions are iterators that evaluate nothing before it is asked for: whoever stops iterating frees the engine.
-Beside them, what logits say of themselves.
+Both functions are iterators that evaluate only when the next token is requested, so a caller that stops iterating frees
+the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the vocabulary. The module also
+has functions for probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
     from policy.prompting.prompt import Prompt
 
-FORK = 0.1  # the least probability of a token that another candidate begins with
+FORK = 0.1  # the minimum probability of the first token of another candidate
 
 
 class Pieces(Protocol):
-    """What decoding needs to know of a vocabulary: the bytes of a token, and the tokens by their bytes."""
+    """The interface of a vocabulary that decoding needs."""
 
     @property
     def index(self) -> PieceIndex:
@@ -33,16 +34,16 @@ class Pieces(Protocol):
         ...
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; nothing for a marker."""
+        """Return the bytes of a token, which are empty for a marker."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a generation starts: logits, shape (n_vocab,), and the bytes that its first tokens have to write.
+    """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to generate.
 
-    `base` are the tokens that were evaluated as a prompt. `expected` is what is left of the healed word
-    (`policy.prompting.healing`); the logits are not masked.
+    `base` has the tokens that were evaluated as a prompt. `expected` is the rest of the healed word
+    (`policy.prompting.healing`). The logits are not masked.
     """
 
     base: tuple[int, ...]
@@ -51,10 +52,11 @@ class Start:
 
 
 def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pieces) -> Start:
-    """Where a generation starts whose prompt and healed tokens were evaluated together.
+    """Return the start of a generation after its prompt and healed tokens were evaluated together.
 
-    `rows` are the logits behind the last tokens, at least one row before the healed ones. As long as the model would
-    write the healed tokens itself they count as written; the generation starts where it would write another one.
+    `rows` has the logits after the last tokens, with at least one row before the healed ones. Healed tokens that the
+    model would generate itself count as generated. The generation starts at the first one where it would generate
+    another token.
     """
     expected = prompt.healed_text.encode("utf-8", "replace")
     for number, token in enumerate(prompt.healed):
@@ -65,35 +67,50 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
     return Start((*prompt.tokens, *prompt.healed), rows[-1])
 
 
-def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[int]:
-    """The likeliest token behind `slot`, then the likeliest behind that, without end."""
+class Chosen(NamedTuple):
+    """A generated token and its surprise, -ln P in nats, among the tokens that the mask allows."""
+
+    token: int
+    surprise: float
+
+
+def likeliest(logits: NDArray[np.float32]) -> Chosen:
+    """Return the most probable token and its surprise."""
+    token = int(logits.argmax())
+    top = float(logits[token])
+    return Chosen(token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64))))
+
+
+def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
+    """Yield the most probable token after `slot`, then the most probable one after that, without end."""
     logits, expected = start.logits, start.expected
     while True:
-        token = int(tokenizer.index.mask(logits, expected).argmax())
-        yield token
-        expected = left_to_write(expected, tokenizer.piece(token))
-        logits = cache.extend(slot, token)
+        chosen = likeliest(tokenizer.index.mask(logits, expected))
+        yield chosen
+        expected = left_to_write(expected, tokenizer.piece(chosen.token))
+        logits = cache.extend(slot, chosen.token)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A token of one of several candidates. The first token of a later one comes with all that stands before it."""
+    """One token of a candidate. The first step of a later candidate has all its tokens so far."""
 
     candidate: int
-    tokens: tuple[int, ...]
+    chosen: tuple[Chosen, ...]
 
 
 def candidates(
     cache: KvCache, slot: str, start: Start, tokenizer: Pieces, count: int, ends: Callable[[int], bool]
 ) -> Iterator[Step]:
-    """Up to `count` continuations of `slot`, side by side; each ends with a token that `ends` it.
+    """Yield up to `count` continuations of `slot` in parallel. Each ends with a token for which `ends` returns True.
 
-    Candidate 0 is the greedy one. Wherever another token than the likeliest is likely as well, another candidate
-    branches off it and goes on greedily, until there are enough. The others are evaluated in one batch, the greedy one
-    by itself, as it always is: a row in a batch is summed in another way, and might say something else.
+    Candidate 0 is the greedy one. Where another token than the most probable one is also probable, another candidate
+    branches off and continues greedily, until there are `count`. The other candidates are evaluated in one batch, and
+    the greedy one separately, as without candidates: in a batch, sums are rounded differently, which might change its
+    text.
     """
     slots = [slot]
-    said: list[list[int]] = [[]]
+    generated: list[list[Chosen]] = [[]]
     expected = [start.expected]
     running = {0: start.logits}
     try:
@@ -101,20 +118,21 @@ def candidates(
             chosen: dict[int, int] = {}
             running = {number: tokenizer.index.mask(row, expected[number]) for number, row in running.items()}
             for number, row in running.items():
-                token = chosen[number] = int(row.argmax())
-                said[number].append(token)
-                yield Step(number, (token,))
+                best = likeliest(row)
+                chosen[number] = best.token
+                generated[number].append(best)
+                yield Step(number, (best,))
             if 0 in running:
-                for token in _alternatives(running[0], count - len(slots)):
-                    if ends(token):
+                for other in _alternatives(running[0], count - len(slots)):
+                    if ends(other.token):
                         continue
                     number = len(slots)
                     slots.append(f"{slot}/{number}")
                     cache.fork(slot, slots[number])
-                    said.append([*said[0][:-1], token])
+                    generated.append([*generated[0][:-1], other])
                     expected.append(expected[0])
-                    chosen[number] = token
-                    yield Step(number, tuple(said[number]))
+                    chosen[number] = other.token
+                    yield Step(number, tuple(generated[number]))
             for number, token in chosen.items():
                 expected[number] = left_to_write(expected[number], tokenizer.piece(token))
             going = [number for number, token in chosen.items() if not ends(token)]
@@ -126,34 +144,40 @@ def candidates(
             if 0 in going:
                 running = {0: cache.extend(slot, chosen[0]), **running}
     finally:
-        for other in slots[1:]:
-            cache.forget(other)
+        for branch in slots[1:]:
+            cache.forget(branch)
 
 
-def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
-    """Up to `count` tokens, other than the likeliest, that are likely enough to be meant; best first."""
+def _alternatives(logits: NDArray[np.float32], count: int) -> list[Chosen]:
+    """Return up to `count` tokens, other than the most probable one, with sufficient probability, best first."""
     if count <= 0:
         return []
     shifted = np.exp(logits - logits.max())
     best = np.argpartition(-shifted, count + 1)[: count + 1]
     ranked = sorted(best, key=lambda token: -shifted[token])[1:]
-    return [int(token) for token in ranked if shifted[token] >= FORK * shifted.sum()]
+    total = shifted.sum()
+    return [
+        Chosen(int(token), -float(np.log(shifted[token] / total))) for token in ranked if shifted[token] >= FORK * total
+    ]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities over the whole vocabulary, in double precision: P(<cc>) is compared with a threshold."""
+    """Return the probabilities of the whole vocabulary.
+
+    They have double precision, because P(<cc>) is compared with a threshold.
+    """
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     result: NDArray[np.float64] = shifted / shifted.sum()
     return result
 
 
 def entropy(probabilities: NDArray[np.float64]) -> float:
-    """Shannon entropy in nats."""
+    """Return the Shannon entropy in nats."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
 
 
 def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
-    """`reading`, and how sure the model is of the first token that it would generate (`logits` may be masked)."""
+    """Return `reading` with the probability and the entropy of the first token to generate. `logits` may be masked."""
     probabilities = softmax(logits)
     return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))

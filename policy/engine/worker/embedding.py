@@ -1,8 +1,7 @@
-"""What the worker does with an embedding model: a vector for each text, several texts in one batch.
+"""Embedding models in the worker: one vector for each text, with several texts in one batch.
 
-Texts do not know of each other, so each is a sequence of its own; how they are pooled is the model's affair (the mean
-of the states where it does not say). What is longer than the model can take in is cut: the beginning of a chunk says
-most about it.
+Each text is a separate sequence. The model determines the pooling (the mean of the states if it does not say). A text
+that is longer than the model's context is cut, because the beginning of a chunk says most about it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Embedder:
         self._llama = llama
 
     def info(self) -> ModelInfo:
-        """What the server needs to know of the model."""
+        """Return the information about the model for the server."""
         metadata = self._llama.metadata
         return ModelInfo(
             name=metadata.get("general.name", "unnamed model"),
@@ -44,7 +43,7 @@ class Embedder:
         self.embed(["def warm_up():"])
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return a row a text. Raises `policy.engine.worker.cache.Aborted` when stopped from outside."""
+        """Return one row per text. Raises `policy.engine.worker.cache.Aborted`."""
         rows: list[NDArray[np.float32]] = []
         for batch in self._batches([self._tokens(text) for text in texts]):
             self._llama.clear()
@@ -58,12 +57,15 @@ class Embedder:
             if outcome == "aborted":
                 raise Aborted
             if outcome == "full":
-                raise EngineFailed(f"a batch of {sum(map(len, batch))} tokens does not fit the context")
+                raise EngineFailed(f"a batch of {sum(map(len, batch))} tokens does not fit into the context")
             rows += [self._llama.embedding(seq).copy() for seq in range(len(batch))]
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
     def _tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text, or of its beginning and its end; never none, since nothing has no vector."""
+        """Return the tokens of a text, without its middle if it is too long.
+
+        There is at least one, because no tokens give no vector.
+        """
         tokens = self._llama.encode_whole(text) or self._llama.encode("\n")
         most = self._llama.longest_text
         return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]

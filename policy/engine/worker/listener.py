@@ -1,8 +1,10 @@
-"""Accept client connections on a socket that only this user can reach. The last client to disconnect ends the process.
+"""Accept client connections on a socket that only this user can reach.
 
-The event loop has a thread of its own, so that a cancellation reaches a running evaluation at once, and so does the end
-of a client's process. Requests go to the `Scheduler`, from which the main thread takes them; `cancel` and `rank` act at
-once.
+The process ends when the last client disconnects.
+
+The event loop has its own thread, so that a cancellation, or the end of a client's process, reaches a running
+evaluation immediately. The main thread takes the requests from the `Scheduler`. `cancel` and `rank` take effect
+immediately.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
 
-FIRST_CLIENT_TIMEOUT = 10.0  # seconds; the server that started this process may have ended meanwhile
-FIRST_FRAME_TIMEOUT = 10.0  # seconds, for a client that has connected to say the token
-LONGEST_BACKLOG = 1 << 22  # bytes; a client that does not read its answers is disconnected: others would wait for it
-_FIRST_FRAME = 1 << 10  # bytes, at most, before the client has sent the token
+FIRST_CLIENT_TIMEOUT = 10.0  # seconds to wait for a client; the server that started this process may have ended
+FIRST_FRAME_TIMEOUT = 10.0  # seconds that a connected client has to send the token
+MAX_BACKLOG_BYTES = 1 << 22  # a client with more unread answers is disconnected, so that others need not wait for it
+_FIRST_FRAME = 1 << 10  # the maximum size in bytes of the frame with the token
 
 
 class Listener:
     """Accepts connections at `endpoint`, which this process has claimed. `leave` has to end the process.
 
-    The main thread may be in native code at that moment, and there is nothing to save. A client that connects at that
+    At that moment, the main thread may be in native code, and there is nothing to save. A client that connects at that
     moment is disconnected without a welcome, and starts another engine.
     """
 
@@ -41,7 +43,7 @@ class Listener:
         self._connected = 0
 
     def open(self) -> None:
-        """Start to listen. Raises `OSError` where that is impossible."""
+        """Start to listen. Raises `OSError`."""
         listening = threading.Event()
         failures: list[OSError] = []
         thread = threading.Thread(
@@ -67,7 +69,7 @@ class Listener:
             await server.serve_forever()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client whose frames make no sense is disconnected: where the next one begins is anybody's guess.
+        # A client that sends an invalid frame is disconnected, because the start of its next frame is unknown.
         with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, OSError, ValueError):
             try:
                 hello = await asyncio.wait_for(protocol.receive(reader, _FIRST_FRAME), FIRST_FRAME_TIMEOUT)
@@ -98,7 +100,7 @@ class Listener:
                         self._scheduler.put(client, message)
         finally:
             self._connected -= 1
-            # The cache of this client's documents is of no use to others; its cells are.
+            # Free the cells of this client's documents for other clients.
             left = self._scheduler.remove(client, {"id": 0, "op": "forget", "prefix": ""})
             if not left:
                 self._leave()
@@ -117,7 +119,7 @@ class ClientConnection:
         self._loop.call_soon_threadsafe(self._write, protocol.pack(message))
 
     def _write(self, frame: bytes) -> None:
-        if self._writer.transport.get_write_buffer_size() > LONGEST_BACKLOG:
+        if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self._writer.transport.abort()
         elif not self._writer.is_closing():
             self._writer.write(frame)

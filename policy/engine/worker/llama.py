@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 Outcome = Literal["ok", "full", "aborted"]
 
-LEAST_SEQUENCES = 2  # the branches of one document
-MOST_SEQUENCES = 16
-_GRAIN = 256  # cells; llama.cpp rounds the share of a sequence up to that
+MIN_SEQUENCES = 2  # the branches of one document
+MAX_SEQUENCES = 16
+_GRAIN = 256  # cells; llama.cpp rounds the cells of a sequence up to a multiple of this
 
 _GGML_TYPES = {
     "f32": capi.GGML_TYPE_F32,
@@ -47,7 +47,7 @@ _FLASH = {
     "off": capi.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "on": capi.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
-# The released Repoformer tokenizers and the paper name the same two tokens differently; ours uses the paper's names.
+# The released Repoformer tokenizers and the paper have different names for two tokens. Our models use the paper's.
 _DECISION_TOKENS: dict[Role, tuple[str, ...]] = {"cc": ("<cc>", "<cfc_info>"), "eof": ("<eof>", "<end_rc>")}
 _STARCODER_VOCABULARY = 49_152
 _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
@@ -55,7 +55,7 @@ _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One token to evaluate: at position `pos` of sequence `seq`; `logits` asks for its distribution."""
+    """One token to evaluate, at position `pos` of sequence `seq`. `logits` requests the distribution after it."""
 
     token: int
     pos: int
@@ -64,26 +64,26 @@ class Row:
 
 
 class Llama:
-    """A loaded model with one context, in which every sequence has cells of its own.
+    """A loaded model with one context, in which every sequence has its own cells.
 
-    Where sequences share their cells, what stands in between moves the cells of a prompt, and the sums of attention are
-    rounded in another order: logits then differ by up to 1 with what other documents have left in the cache (a model of
-    four bits, AVX2). And every token attends to all of them, for nothing.
+    If sequences shared cells, the cells of other documents would lie between those of a prompt, and the sums of
+    attention would be rounded in another order: logits then differ by up to 1, depending on what else is in the cache
+    (a model of four bits, AVX2). Also, every token would attend to all cells, which takes time without effect.
 
-    `longest` says, from the model's metadata, how many tokens a sequence has to hold; without it there is one sequence
-    unless `settings` say otherwise.
+    `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without it there is one
+    sequence unless `settings` say otherwise.
 
-    Not thread-safe, but for `abort`, which is meant to be called from another thread while `decode` runs.
+    Not thread-safe, except for `abort`, which another thread can call while `decode` runs.
 
-    Raises `ModelMissing` or `ModelInvalid` when the file cannot be used, `OutOfMemory` when there is no memory for the
-    model or its context, `EngineFailed` when llama.cpp makes no context with these settings.
+    Raises `ModelMissing` or `ModelInvalid` if the file cannot be used, `OutOfMemory` if there is no memory for the
+    model or its context, and `EngineFailed` if llama.cpp cannot make a context with these settings.
     """
 
     def __init__(
         self, path: Path, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None = None
     ) -> None:
         if not path.is_file():
-            raise ModelMissing(f"no model at {path}: run `repoformer-lsp model list` to see what there is")
+            raise ModelMissing(f"There is no model at {path}. Run `repoformer-lsp model list` for the installed models")
         self._native = _started(settings.library)
         self._keep_alive: list[Any] = []
         self._context: Any = None
@@ -92,14 +92,15 @@ class Llama:
         if not self._model:
             if _no_memory():
                 raise OutOfMemory(
-                    f"no memory for {path.name}: choose a smaller model, or lower `gpuLayers` ({_last_error()})"
+                    f"Not enough memory for {path.name}. Choose a smaller model, or decrease `gpuLayers` "
+                    f"({_last_error()})"
                 )
-            raise ModelInvalid(f"llama.cpp could not load {path}: {_last_error() or 'the file may be damaged'}")
+            raise ModelInvalid(f"llama.cpp cannot load {path}: {_last_error() or 'the file may be damaged'}")
         self.vocab: Any = self._native.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
-        # atoi is the abort callback: it reads the flag, "0" or "1", without taking the GIL. A Python function would
-        # be entered hundreds of times an evaluation, and would wait for whichever thread holds the GIL each time.
+        # atoi is the abort callback. It reads the flag, "0" or "1", without taking the GIL. A Python function would be
+        # called hundreds of times per evaluation, and would wait for the thread that holds the GIL each time.
         self._abort_flag = ctypes.create_string_buffer(b"0")
         self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
@@ -107,10 +108,10 @@ class Llama:
             reason = _last_error() or "it gave no reason"
             if _no_memory():
                 raise OutOfMemory(
-                    f"no memory for a context of {settings.context_size} tokens: lower `contextSize` "
+                    f"Not enough memory for a context of {settings.context_size} tokens. Decrease `contextSize` "
                     f"or choose a smaller model ({reason})"
                 )
-            raise EngineFailed(f"llama.cpp refuses these settings: {reason}")
+            raise EngineFailed(f"llama.cpp rejects these settings: {reason}")
         self._native.llama_set_abort_callback(
             self._context,
             ctypes.cast(_atoi(), ctypes.c_void_p),
@@ -118,13 +119,13 @@ class Llama:
         )
         self._memory: Any = self._native.llama_get_memory(self._context)
         self.n_ctx: int = self._native.llama_n_ctx(self._context)
-        self.n_ctx_seq: int = self._native.llama_n_ctx_seq(self._context)  # most cells that one sequence can have
+        self.n_ctx_seq: int = self._native.llama_n_ctx_seq(self._context)  # the maximum number of cells of one sequence
         self.n_batch: int = self._native.llama_n_batch(self._context)
         self.n_ubatch: int = self._native.llama_n_ubatch(self._context)
         self.n_seq: int = self._native.llama_n_seq_max(self._context)
         self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
-        self._views: dict[int, NDArray[np.float32]] = {}  # of logits, by their address, of which there are few
-        self.busy = 0.0  # seconds inside `llama_decode` so far
+        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by address; there are few addresses
+        self.busy = 0.0  # total seconds inside `llama_decode`
 
     def close(self) -> None:
         """Free everything. The object is unusable afterwards."""
@@ -153,19 +154,19 @@ class Llama:
         params.n_batch = min(settings.context_size, 2048)
         params.n_ubatch = settings.micro_batch
         if settings.embedding:
-            # An encoder looks at a text as a whole, so no part of it may be left for another micro-batch.
+            # An encoder needs the whole text, so the text must be in one micro-batch.
             params.n_ubatch = params.n_batch
             params.embeddings = True
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
-            params.n_seq_max = settings.sequences or MOST_SEQUENCES
-            params.kv_unified = True  # a batch of texts is done with at once
+            params.n_seq_max = settings.sequences or MAX_SEQUENCES
+            params.kv_unified = True  # all texts are in one batch
         else:
             params.kv_unified = False
             params.n_seq_max = settings.sequences or 1
             if longest and not settings.sequences:
                 wanted = -(-longest(self.metadata) // _GRAIN) * _GRAIN
-                params.n_seq_max = min(MOST_SEQUENCES, max(LEAST_SEQUENCES, settings.context_size // wanted))
+                params.n_seq_max = min(MAX_SEQUENCES, max(MIN_SEQUENCES, settings.context_size // wanted))
                 share = settings.context_size // params.n_seq_max // _GRAIN * _GRAIN
                 params.n_ctx = params.n_seq_max * max(share, _GRAIN)
         params.n_threads = params.n_threads_batch = settings.threads or default_threads()
@@ -175,10 +176,10 @@ class Llama:
         return params
 
     def _flash_attention(self, settings: EngineSettings) -> FlashAttention:
-        """What "auto" means: flash attention on a GPU, or where a quantised KV cache cannot do without it.
+        """Return what "auto" means: flash attention on a GPU, or if a quantized KV cache requires it.
 
-        On a processor it is slower at the lengths of a completion (512 tokens: 152 tokens/s for 191), and its kernels
-        differ with the size of a batch, so that the same prompt gives other logits by how much of it was cached.
+        On a CPU it is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s). Its kernels
+        also depend on the size of a batch, so that the logits of a prompt would depend on how much of it was cached.
         """
         if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
             return "on" if settings.flash_attention == "auto" else settings.flash_attention
@@ -187,11 +188,11 @@ class Llama:
     # -- vocabulary -----------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of `text`, without BOS; special tokens spelled out in it stay ordinary text."""
+        """Return the tokens of `text`, without BOS. Special tokens spelled out in it become ordinary tokens."""
         return self._tokenize(text, special=False)
 
     def encode_whole(self, text: str) -> list[int]:
-        """Tokens of `text` between those that the model wants at the ends of one, as far as it declares any."""
+        """Return the tokens of `text`, between those that the model declares for the beginning and the end."""
         return self._tokenize(text, special=False, ends=True)
 
     def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
@@ -199,13 +200,16 @@ class Llama:
         room = len(data) + 8
         buffer = (ctypes.c_int32 * room)()
         count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
-        if count < 0:  # byte fallback can need more tokens than there are bytes
+        if count < 0:  # with byte fallback, there can be more tokens than bytes
             buffer = (ctypes.c_int32 * -count)()
             count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, -count, ends, special)
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; nothing for control tokens. A character may be spread over several tokens."""
+        """Return the bytes of a token, which are empty for control tokens.
+
+        A character may be split over several tokens.
+        """
         buffer = ctypes.create_string_buffer(256)
         count = self._native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         if count < 0:
@@ -214,7 +218,7 @@ class Llama:
         return buffer.raw[:count]
 
     def pieces(self) -> list[bytes]:
-        """The bytes of every token of the vocabulary, by its id; as `piece`."""
+        """Return the bytes of every token by its id, as by `piece`."""
         return [self.piece(token) for token in range(self.n_vocab)]
 
     @cached_property
@@ -224,21 +228,21 @@ class Llama:
 
     @property
     def end(self) -> int:
-        """The token that ends a text: the one named `<|endoftext|>` of models of code, else the declared one."""
+        """The token that ends a text: `<|endoftext|>`, the one of code models, if it exists, else the declared one."""
         named = self.special("<|endoftext|>")
         return named if named is not None else int(self._native.llama_vocab_eos(self.vocab))
 
     def special(self, name: str) -> int | None:
-        """The marker token called `name`; None where this vocabulary has none."""
+        """Return the marker token called `name`, or None if this vocabulary has none."""
         tokens = self._tokenize(name, special=True)
         return tokens[0] if len(tokens) == 1 and not self.piece(tokens[0]) else None
 
     def ends_text(self, token: int) -> bool:
-        """Whether a model that emits `token` has said all it has to say."""
+        """Return whether `token` ends a text."""
         return bool(self._native.llama_vocab_is_eog(self.vocab, token))
 
     def vocabulary(self) -> Vocabulary:
-        """The ids of the markers of a prompt, as far as this model has them."""
+        """Return the ids of the markers of a prompt that this model has."""
         ids: dict[Role, int] = {}
         if self._native.llama_vocab_get_add_bos(self.vocab):
             ids["bos"] = self._native.llama_vocab_bos(self.vocab)
@@ -254,7 +258,7 @@ class Llama:
             for name in names:
                 if (token := self.special(name)) is not None:
                     ids[role] = token
-        # A checkpoint converted without its added-token names still has the two rows behind StarCoder's vocabulary.
+        # A checkpoint converted without the names of added tokens still has the two rows after StarCoder's vocabulary.
         if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
@@ -277,8 +281,8 @@ class Llama:
     def decode(self, rows: Sequence[Row]) -> Outcome:
         """Evaluate `rows`, at most `n_batch` of them.
 
-        "full": no cells were free and nothing was evaluated. "aborted": finished micro-batches stay in the cache,
-        see `end_of`. Raises `EngineFailed` on any other refusal.
+        Returns "full" if no cells were free and nothing was evaluated, or "aborted", after which finished micro-batches
+        stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
         """
         batch = self._batch
         batch.n_tokens = len(rows)
@@ -297,28 +301,34 @@ class Llama:
             return "full"
         if code == 2:
             return "aborted"
-        raise EngineFailed(f"llama.cpp refused to evaluate {len(rows)} tokens (code {code}): {_last_error()}")
+        raise EngineFailed(f"llama.cpp cannot evaluate {len(rows)} tokens (code {code}): {_last_error()}")
 
     def logits(self, row: int = -1) -> NDArray[np.float32]:
-        """Logits, shape (n_vocab,), of row `row` of the last batch. A view that the next `decode` overwrites."""
+        """Return the logits after row `row` of the last batch, shape (n_vocab,).
+
+        They are a view, which the next `decode` overwrites.
+        """
         pointer = self._native.llama_get_logits_ith(self._context, row)
         if not pointer:
-            raise EngineFailed(f"row {row} of the last evaluation kept no logits")
+            raise EngineFailed(f"row {row} of the last evaluation has no logits")
         address = ctypes.addressof(pointer.contents)
-        if (view := self._views.get(address)) is None:  # to make one takes longer than to find its largest value
+        if (view := self._views.get(address)) is None:  # making a view takes longer than finding its maximum
             view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
         return view
 
     def embedding(self, seq: int) -> NDArray[np.float32]:
-        """The vector of what the last `decode` evaluated of `seq`, shape (dimensions,). A view, as of `logits`."""
+        """Return the vector of the tokens of `seq` in the last `decode`, shape (dimensions,).
+
+        Like `logits`, it is a view.
+        """
         pointer = self._native.llama_get_embeddings_seq(self._context, seq)
         if not pointer:
-            raise EngineFailed("the model made no vector of the text: it is no embedding model")
+            raise EngineFailed("the model returned no vector for the text; it is not an embedding model")
         return np.ctypeslib.as_array(pointer, shape=(self._native.llama_model_n_embd(self._model),))
 
     def clear(self) -> None:
-        """Forget everything that was evaluated."""
-        if self._memory:  # an encoder has none
+        """Remove all tokens from the cache."""
+        if self._memory:  # an encoder has no memory
             self._native.llama_memory_clear(self._memory, False)
 
     @property
@@ -328,28 +338,30 @@ class Llama:
 
     @property
     def longest_text(self) -> int:
-        """How many tokens of one text the model was trained to take in, and this context can."""
+        """The maximum number of tokens of one text, by the model's training and by this context."""
         return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
-        """Make a running `decode` stop within one operation of its graph (or let the next ones run again)."""
+        """Stop a running `decode` within one operation of its graph, or, with `wanted` False, allow the next ones."""
         self._abort_flag.value = b"1" if wanted else b"0"
 
     # -- the KV cache ---------------------------------------------------------------------------------------------
 
     def end_of(self, seq: int) -> int:
-        """Number of positions that sequence `seq` holds."""
+        """Return the number of positions in sequence `seq`."""
         return int(self._native.llama_memory_seq_pos_max(self._memory, seq)) + 1
 
     def truncate(self, seq: int, length: int) -> bool:
-        """Keep the first `length` positions of `seq`. False where the model's memory cannot forget a part."""
+        """Keep the first `length` positions of `seq`. Return False if the model's memory cannot remove a part."""
         return bool(self._native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
     def copy(self, source: int, target: int, length: int) -> int:
-        """Let sequence `target`, which is empty, hold the first `length` positions of `source`: a copy of its cells.
+        """Copy the first `length` positions of `source` to the empty sequence `target`.
 
-        llama.cpp copies all of a sequence, with its next evaluation; what is too much is cut off. Returns how many
-        positions `target` holds then: none, where the model's memory cannot forget a part.
+        Return the new length of `target`.
+
+        llama.cpp copies the whole sequence, with its next evaluation, and the rest is then cut off. If the model's
+        memory cannot remove a part, `target` stays empty.
         """
         self._native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
         if self.truncate(target, length):
@@ -359,9 +371,9 @@ class Llama:
 
 
 def build_info(library: str = "") -> dict[str, Any]:
-    """Which llama.cpp library is loaded and what it can do. `library` is the setting `llamaLibrary`.
+    """Return the path and the capabilities of the llama.cpp library. `library` is the setting `llamaLibrary`.
 
-    Raises `EngineFailed` where none can be loaded.
+    Raises `EngineFailed` if no library can be loaded.
     """
     loaded = native.load(library)
     info = loaded.llama_print_system_info()
@@ -378,7 +390,7 @@ def build_info(library: str = "") -> dict[str, Any]:
 
 
 def _started(library: str) -> native.Native:
-    """The library, told where to log."""
+    """Load the library, and set where it logs."""
     loaded = native.load(library)
     loaded.llama_log_set(_log_callback, None)
     loaded.llama_backend_init()
@@ -391,13 +403,13 @@ def _atoi() -> Any:
 
 
 _errors: list[str] = []
-# What its backends say: ggml's own buffers, CUDA and HIP, Vulkan.
+# The messages of the backends: ggml's own buffers, CUDA and HIP, Vulkan.
 _COMPLAINTS = re.compile(r"out of memory|(failed|unable) to allocate|ErrorOutOf\w*Memory", re.IGNORECASE)
 
 
 @capi.ggml_log_callback  # type: ignore[untyped-decorator]
 def _log_callback(level: int, text: bytes, _user_data: Any) -> None:
-    """Keep llama.cpp's errors for our messages; what else it has to say is not for people."""
+    """Store llama.cpp's errors for our messages. Its other log lines are dropped."""
     if level == capi.GGML_LOG_LEVEL_ERROR and (message := text.decode("utf-8", "replace").strip()):
         _errors.append(message)
         del _errors[:-8]
@@ -408,5 +420,5 @@ def _last_error() -> str:
 
 
 def _no_memory() -> bool:
-    """Whether llama.cpp has complained of memory since it was last asked for some."""
+    """Return whether llama.cpp has reported too little memory since the last allocation began."""
     return any(_COMPLAINTS.search(error) for error in _errors)

@@ -1,6 +1,7 @@
-"""What a model's metadata and vocabulary say of how to prompt it: its layout, its budgets, names of its tokens.
+"""How to prompt a model, from its metadata and vocabulary: its layout, its budgets, the names of its tokens.
 
-The metadata are those of the GGUF file, under those of its card where it has one (`policy.models.card`).
+The metadata are those of the GGUF file and of its card, if it has one (`policy.models.card`). The card's values take
+precedence.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from policy.prompting.prompt import LAYOUTS, ROLES, Budgets, Layout, Role, Vocab
 
 
 def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
-    """The layout called `name`, or the best that the vocabulary allows where `name` is empty.
+    """Return the layout called `name`, or, if `name` is empty, the best one for the vocabulary.
 
-    Raises `ModelInvalid` for an unknown name and for one that the model has no tokens for.
+    Raises `ModelInvalid` for an unknown name and for a layout for which the model lacks tokens.
     """
     if name:
         if name not in LAYOUTS:
-            raise ModelInvalid(f"unknown prompt layout {name!r}: choose one of {', '.join(LAYOUTS)}")
+            raise ModelInvalid(f"Unknown prompt layout {name!r}. Choose one of {', '.join(LAYOUTS)}")
         if missing := vocabulary.missing(LAYOUTS[name]):
-            raise ModelInvalid(f"this model has no {', '.join(missing)} token: layout {name!r} needs it")
+            raise ModelInvalid(f"Layout {name!r} needs tokens that this model lacks: {', '.join(missing)}")
         return LAYOUTS[name]
     for candidate in ("repoformer", "fim-psm-files", "fim-psm"):
         if not vocabulary.missing(LAYOUTS[candidate]):
@@ -29,7 +30,7 @@ def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
 
 
 def budgets_of(metadata: Mapping[str, str]) -> Budgets:
-    """The budgets a model was trained with (`repoformer.budget.*`), the paper's where it does not say."""
+    """Return the budgets that a model was trained with (`repoformer.budget.*`), by default the paper's."""
     default = Budgets()
 
     def value(name: str, fallback: int) -> int:
@@ -45,15 +46,16 @@ def budgets_of(metadata: Mapping[str, str]) -> Budgets:
 
 
 def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
-    """Token ids that the metadata name for a role (`repoformer.token.ROLE`), out of those that the model does not use.
+    """Return the token ids that the metadata name for a role (`repoformer.token.ROLE`).
 
-    Raises `ModelInvalid` for an id that is outside the model's `n_vocab` tokens.
+    These are tokens that the model does not use otherwise. Raises `ModelInvalid` for an id outside the model's
+    `n_vocab` tokens.
     """
     ids: dict[Role, int] = {}
     for role in ROLES:
         if text := metadata.get(f"repoformer.token.{role}"):
             if not text.isdigit() or int(text) >= n_vocab:
-                raise ModelInvalid(f"the metadata name token {text!r} as {role}, and the model has {n_vocab} tokens: "
-                                   "they are of another model")  # fmt: skip
+                raise ModelInvalid(f"The metadata name token {text!r} as {role}, but the model has {n_vocab} tokens. "
+                                   "The metadata are those of another model")  # fmt: skip
             ids[role] = int(text)
     return ids

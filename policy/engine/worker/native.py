@@ -1,8 +1,8 @@
-"""Loads a llama.cpp library, and proves that it has the structs that we pass to it.
+"""Load a llama.cpp library, and check that its structs are those that we pass to it.
 
-C does not notice when a caller's struct is another than the callee's: fields would be read from the wrong place. So a
-library is used only if its version is one whose headers we have (`capi.LAYOUTS`), and if what it returns agrees with
-them: every field's default value and, on x86-64, which bytes of a struct it writes.
+C does not notice when the caller and the callee have different definitions of a struct: fields would be read from the
+wrong offsets. So a library is used only if its version is one whose headers we have (`capi.LAYOUTS`), and if the values
+that it returns agree with them: every field's default value and, on x86-64, which bytes of a struct it writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from policy.errors import EngineFailed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ROOM = 1024  # bytes; more than any struct of any build, so that a larger one does no harm
+_ROOM = 1024  # bytes; larger than the structs of all builds, so that no function writes beyond the buffer
 _SUPPORTED = " or ".join(f"{layout.version} (b{layout.build})" for layout in capi.LAYOUTS)
 _loaded: dict[str, Native] = {}
 
@@ -33,14 +33,14 @@ _loaded: dict[str, Native] = {}
 class Native:
     """The functions of `capi.FUNCTIONS`, under their names in C. `layout` has the structs to pass to them.
 
-    `skipped` says why libraries that come before this one in the order are not used.
+    `skipped` says why the libraries that precede this one are not used.
     """
 
     def __init__(self, candidate: Candidate) -> None:
-        """Raises `EngineFailed` where the library cannot be used here."""
+        """Load the library. Raises `EngineFailed` if it cannot be used here."""
         if lacking := cpu.missing(candidate.needs):
             raise EngineFailed(
-                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs: "
+                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. "
                 f"`{COMPILE}` compiles one for this CPU (needs a C++ compiler and CMake)"
             )
         self.candidate = candidate
@@ -51,29 +51,29 @@ class Native:
         self._bind(library)
         for complaint in self._disagreements(library):
             raise EngineFailed(
-                f"{candidate} says that it is llama.cpp {self.version}, but has other structs ({complaint}): use a "
+                f"{candidate} says that it is llama.cpp {self.version}, but has other structs ({complaint}). Use a "
                 f"library of llama.cpp {_SUPPORTED}"
             )
 
     def quantise(self, rows: NDArray[np.float32], type_: int, row_bytes: int) -> NDArray[np.uint8]:
-        """Quantise rows of weights, shape (rows, columns), to `type_` (`ggml_type`): shape (rows, `row_bytes`).
+        """Quantize weights, shape (rows, columns), to `type_` (`ggml_type`). Return bytes, shape (rows, `row_bytes`).
 
-        Raises `EngineFailed` where llama.cpp makes rows of another size.
+        Raises `EngineFailed` if llama.cpp makes rows of another size.
         """
         rows = np.ascontiguousarray(rows, np.float32)
         result = np.empty((len(rows), row_bytes), np.uint8)
         written = self._quantize_chunk(type_, rows.ctypes.data, result.ctypes.data, 0, *rows.shape, None)
         if written != result.nbytes:
-            raise EngineFailed(f"llama.cpp wrote {written} bytes for {result.nbytes}")
+            raise EngineFailed(f"llama.cpp wrote {written} bytes instead of {result.nbytes}")
         return result
 
     def __getattr__(self, name: str) -> Any:
-        # Only for type checkers, who cannot see what `_bind` sets.
+        # Only for type checkers, which cannot see the attributes that `_bind` sets.
         raise AttributeError(name)
 
     @property
     def build(self) -> str:
-        """The llama.cpp build whose headers are used: "b11413"."""
+        """The llama.cpp build whose headers are used, such as "b11413"."""
         return f"b{self.layout.build}"
 
     def _bind(self, library: ctypes.CDLL) -> None:
@@ -82,7 +82,7 @@ class Native:
             try:
                 function = library[name]
             except AttributeError:
-                raise EngineFailed(f"{self.candidate} has no `{name}`: use another build of llama.cpp") from None
+                raise EngineFailed(f"{self.candidate} has no `{name}`. Use another build of llama.cpp") from None
             function.restype = structs.get(result, result)
             function.argtypes = [structs.get(each, each) for each in parameters]
             setattr(self, name, function)
@@ -96,11 +96,11 @@ class Native:
         ]
 
     def _disagreements(self, library: ctypes.CDLL) -> Iterator[str]:
-        """What speaks against the layout, in words."""
+        """Yield each difference between the library and the layout, as text."""
         for name in capi.DEFAULTS:
             struct = getattr(self.layout, name.removeprefix("llama_"))
             function = f"{name.removesuffix('_params')}_default_params"
-            # On x86-64 the address of a returned struct is an ordinary first argument; elsewhere it is not.
+            # Only on x86-64, the address of a returned struct is an ordinary first argument.
             if cpu.machine() in cpu.X86_64 and (complaint := _size(library, function, struct)):
                 yield f"`{name}`: {complaint}"
             values = _returned(library, function, struct)
@@ -111,15 +111,17 @@ class Native:
         batch = self.llama_batch_init(1, 0, 1)
         arrays = [batch.token, batch.pos, batch.n_seq_id, batch.seq_id, batch.logits]
         if batch.n_tokens or batch.embd or not all(arrays) or not batch.seq_id[0] or batch.seq_id[1]:
-            yield "`llama_batch` does not hold the arrays it should"
+            yield "`llama_batch` does not contain the right arrays"
         else:
             self.llama_batch_free(batch)
 
 
 def load(setting: str = "") -> Native:
-    """The first library that can be used, loaded once for each process. `setting` is the value of `llamaLibrary`.
+    """Return the first library that can be used.
 
-    Raises `EngineFailed` where none can be used; its message has the reason for each.
+    It is loaded once per process. `setting` is the value of `llamaLibrary`.
+
+    Raises `EngineFailed` if none can be used, with the reason for each.
     """
     if (native := _loaded.get(setting)) is None:
         skipped: list[str] = []
@@ -141,7 +143,7 @@ def _structs() -> set[str]:
 
 def _open(candidate: Candidate) -> ctypes.CDLL:
     if sys.platform == "win32":
-        # CUDA's and ROCm's libraries are where their installers put them; ggml's lie beside the library.
+        # The libraries of CUDA and ROCm are where their installers put them. Those of ggml are in the library's folder.
         homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
         for folder in (candidate.path.parent, *homes):
             if folder.is_dir():
@@ -153,7 +155,10 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
-    """A function of ggml, which is part of the library, or of one that it has loaded; Windows does not look there."""
+    """Return a function of ggml, which is part of the library or of one that it has loaded.
+
+    Windows does not search the latter.
+    """
     try:
         return library[name]
     except AttributeError:
@@ -161,11 +166,11 @@ def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
         try:
             return ctypes.CDLL(str(beside))[name]
         except (OSError, AttributeError):
-            raise EngineFailed(f"{candidate} has no `{name}`: use another build of llama.cpp") from None
+            raise EngineFailed(f"{candidate} has no `{name}`. Use another build of llama.cpp") from None
 
 
 def advice(reason: str) -> str:
-    """The loader's own words, and what to do about them."""
+    """Return the loader's error, and what to do about it."""
     if match := re.search(r"version `(GLIBC\w*)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         return f"it needs {match[1]} {match[2]}, and the system's {library} is older. `{COMPILE}` compiles one for it"
@@ -175,7 +180,7 @@ def advice(reason: str) -> str:
             "`dnf install libgomp` on Fedora"
         )
     if re.search(r"ELF class|ELF header|file too short|incompatible architecture|not a mach-o|WinError 193", reason):
-        return f"it is no library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
+        return f"it is not a library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
     if "ld-linux" in reason or "musl" in reason:
         return f"it was built for glibc, which this system does not have ({reason}). `{COMPILE}` compiles one for it"
     return reason
@@ -186,7 +191,7 @@ def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
         function = library["llama_version"]
     except AttributeError:
         raise EngineFailed(
-            f"{candidate} is no llama.cpp library, or an older one than {_SUPPORTED}: it has no `llama_version`"
+            f"{candidate} is not a llama.cpp library, or is older than {_SUPPORTED}: it has no `llama_version`"
         ) from None
     function.restype = ctypes.c_char_p
     return str(function().decode("utf-8", "replace"))
@@ -196,7 +201,7 @@ def _layout(version: str, candidate: Candidate) -> capi.Layout:
     for layout in capi.LAYOUTS:
         if version.partition("-")[0] == layout.version:  # "0.6.0-dev"
             return layout
-    raise EngineFailed(f"{candidate} is llama.cpp {version}; this release knows {_SUPPORTED}")
+    raise EngineFailed(f"{candidate} is llama.cpp {version}, but this release supports {_SUPPORTED}")
 
 
 def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
@@ -207,10 +212,10 @@ def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
 
 
 def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
-    """What is wrong about the bytes that the function writes; "" if it writes every field and nothing behind them."""
+    """Return what is wrong with the bytes that the function writes, or "" if they are exactly the struct's fields."""
     written = [False] * _ROOM
     into = ctypes.CFUNCTYPE(None, ctypes.c_void_p)((function, library))
-    for filler in (0x5A, 0xA5):  # a byte that is written may have the value of one of them
+    for filler in (0x5A, 0xA5):  # a byte that the function writes may equal one of the fillers, but not both
         buffer = (ctypes.c_ubyte * _ROOM)(*[filler] * _ROOM)
         into(ctypes.addressof(buffer))
         written = [before or byte != filler for before, byte in zip(written, buffer, strict=True)]
@@ -219,4 +224,4 @@ def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
         if not all(written[field.offset : field.offset + field.size]):
             return f"`{name}` is not at offset {field.offset}"
     size = ctypes.sizeof(struct)
-    return f"it has more than {size} bytes" if any(written[size:]) else ""
+    return f"it is larger than {size} bytes" if any(written[size:]) else ""

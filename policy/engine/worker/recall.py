@@ -1,7 +1,7 @@
-"""What the model made of the prompts it has seen lately: it says the same of the same prompt again.
+"""The results of recent prompts, so that the model generates the same text for the same prompt again.
 
-Undoing, redoing and coming back to a place ask for what was there before, often after the KV cache has moved on to
-other text. The key is what the model would see, so whatever it does not see (the rest of a long file) may differ.
+Undoing, redoing and returning to an earlier position repeat a prompt, often after other text has replaced it in the KV
+cache. The key is the prompt itself, so text that the model does not read (the rest of a long file) may differ.
 """
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from policy.engine.messages import Reading
+from policy.engine.worker.decoding import Chosen
 
-KEPT = 128  # prompts
+MAX_PROMPTS = 128
 
 TokenIds = tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Recalled:
-    """Of one prompt: what was read behind it, and the tokens that were said, the ending one included.
+    """The results for one prompt: its reading, and the generated tokens, including the end token.
 
-    They follow `base`, the prompt and those of its healed tokens that the model would have written itself, and write
-    `expected` first (`policy.prompting.healing`).
+    The tokens follow `base`, which is the prompt with those healed tokens that the model would have generated itself.
+    They first generate `expected`, the rest of the healed word (`policy.prompting.healing`).
     """
 
     slot: str
     base: tuple[int, ...] = ()
     expected: bytes = b""
     reading: Reading | None = None
-    said: list[int] = field(default_factory=list)
+    chosen: list[Chosen] = field(default_factory=list)
 
 
 class Recall:
-    """The latest prompts, each with the slot that asked for it first."""
+    """The latest prompts, each with the slot that used it first."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = MAX_PROMPTS) -> None:
         self._kept = kept
         self._known: OrderedDict[TokenIds, Recalled] = OrderedDict()
 
     def of(self, slot: str, prompt: TokenIds) -> Recalled:
-        """What is known of a prompt, to be added to."""
+        """Return the results of a prompt, which the caller extends."""
         known = self._known.setdefault(prompt, Recalled(slot))
         self._known.move_to_end(prompt)
         if len(self._known) > self._kept:
@@ -47,6 +48,6 @@ class Recall:
         return known
 
     def forget_all(self, prefix: str) -> None:
-        """Forget what slots whose name begins with `prefix` have asked for."""
+        """Remove the prompts of slots whose name begins with `prefix`."""
         for prompt in [prompt for prompt, known in self._known.items() if known.slot.startswith(prefix)]:
             del self._known[prompt]

@@ -1,10 +1,10 @@
-"""Which request runs next: requests of several clients, one at a time.
+"""Choose the next request among those of several clients. One request runs at a time.
 
-The client that has waited longest since its last request ran comes first, so that a window in which the user types
-cannot starve another. Each client's requests run in their order. A `background` request (evaluating ahead) runs while
-no other waits, and is aborted the moment one comes.
+The client that has waited longest since its last request ran comes first, so that a client whose user types cannot
+starve another. Each client's requests run in their order. A `background` request (work in advance) runs only while no
+other waits, and is aborted the moment one arrives.
 
-One thread takes and finishes requests. Any other may put, cancel and rank them, and add and remove clients.
+One thread takes and finishes requests. Any other thread may put, cancel and rank them, and add and remove clients.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class EngineClient(Protocol):
     name: str
 
     def send(self, message: Message) -> None:
-        """Send an answer. Returns at once, and does nothing when the client is gone."""
+        """Send an answer. Returns immediately, and does nothing if the client has disconnected."""
 
 
 @dataclass(eq=False, slots=True)
 class ScheduledRequest:
-    """A request that waits or runs. `cancelled`: its answer is not wanted any more."""
+    """A request that is waiting or running. `cancelled` says that its answer is no longer needed."""
 
     client: EngineClient
     message: Message
@@ -44,13 +44,13 @@ class ScheduledRequest:
 
     @property
     def background(self) -> bool:
-        """Whether the request gives way to all others."""
+        """Whether all other requests interrupt this one."""
         return bool(self.message.get("background"))
 
 
 @dataclass(slots=True)
 class _Queue:
-    """The waiting requests of one client. A client that is `leaving` adds none."""
+    """The waiting requests of one client. A client that is `leaving` adds no more."""
 
     client: EngineClient
     served_at: int = 0
@@ -58,14 +58,14 @@ class _Queue:
     waiting: deque[ScheduledRequest] = field(default_factory=deque)
 
     def first(self) -> ScheduledRequest:
-        """Return the first request that is not in the background, else the first."""
+        """Return the first request that is not in the background, or else the first."""
         return next((request for request in self.waiting if not request.background), self.waiting[0])
 
 
 class Scheduler:
-    """The requests that wait, and the one that runs.
+    """The waiting requests, and the running one.
 
-    `abort(True)` has to stop what runs, `abort(False)` to take that back.
+    `abort(True)` has to stop the running request, and `abort(False)` has to undo that.
     """
 
     def __init__(self, abort: Callable[[bool], None]) -> None:
@@ -81,7 +81,7 @@ class Scheduler:
             self._queues[client.name] = _Queue(client)
 
     def remove(self, client: EngineClient, last: Message) -> int:
-        """Remove a client and its requests; `last` still runs in its name. Returns the number of clients left."""
+        """Remove a client and its requests. The request `last` still runs for it. Return the number of clients left."""
         with self._changed:
             if self._running is not None and self._running.client is client:
                 self._stop(self._running)
@@ -103,7 +103,7 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, client: EngineClient, number: int) -> None:
-        """Cancel the client's request `number`; does nothing when it has ended."""
+        """Cancel the client's request `number`. Do nothing if it has ended."""
         with self._changed:
             if (running := self._running) is not None and running.client is client and running.id == number:
                 self._stop(running)
@@ -123,7 +123,7 @@ class Scheduler:
                 self._stop(running)
 
     def take(self, timeout: float | None = None) -> ScheduledRequest | None:
-        """Return the next request, which runs until `finish`; None if none comes within `timeout` seconds."""
+        """Return the next request, which runs until `finish`, or None if none arrives within `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: any(queue.waiting for queue in self._queues.values()), timeout):
                 return None
@@ -139,7 +139,7 @@ class Scheduler:
             return request
 
     def finish(self) -> None:
-        """End the request that was taken."""
+        """Mark the running request as ended."""
         with self._changed:
             self._running = None
             self._abort(False)

@@ -1,8 +1,8 @@
-"""What the worker does with a model: read up to the decision, generate behind it, warm up for either.
+"""A model for completions in the worker: read up to the decision, generate after it, evaluate in advance.
 
-Every call builds its prompt anew and leaves it to the KV cache to find out what of it is already there. That is why
-nothing has to be carried from one call to the next, and why an abstained request evaluates L, R and the markers once:
-the prompt to generate from begins with the prompt that was read.
+Every call builds its prompt from the beginning, and the KV cache finds the part that is already evaluated. So no state
+has to be passed from one call to the next, and an abstained request evaluates L, R and the markers only once: the
+prompt for the generation begins with the prompt that was read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried
 from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
-from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
+from policy.engine.worker.decoding import (
+    Chosen,
+    Start,
+    candidates,
+    continuation,
+    likeliest,
+    softmax,
+    start_of,
+    with_first,
+)
 from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
@@ -32,32 +41,34 @@ if TYPE_CHECKING:
 
     from indexer.model import Chunk, Cursor
 
-# Tokens after which a model of code has nothing to add to a blank, by their names: many files declare one alone.
+# Names of the tokens with which models of code end a completion. Many files declare only one of them.
 ENDINGS = (
     "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>", "<|EOT|>",
     "<fim_pad>", "<file_sep>", "<repo_name>", "<reponame>", "<filename>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-RESERVED_TOKENS = 320  # of a sequence: the longest generation, and the markers
+RESERVED_TOKENS = 320  # cells of a sequence that are kept free for the longest generation and the markers
 _MEASURED_TOKENS = 128
-WARM_GRAIN = 16  # tokens that an interrupted warming up may lose
+WARM_GRAIN = 16  # tokens; an interruption of `warm` loses at most this many
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of a generation, or of one of its candidates, and how many tokens that has so far.
+    """A piece of text of a generation or of one of its candidates, and the number of tokens so far.
 
-    `model_ms`: milliseconds inside llama.cpp, since the generation began.
+    `model_ms` is the time inside llama.cpp since the generation began, in milliseconds. `surprises` has -ln P, in nats,
+    of the candidate's tokens since its last piece.
     """
 
     text: str
     tokens: int
     model_ms: float
     candidate: int = 0
+    surprises: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a generation: by the model (`ended`) or by the limit. `model_ms` as of `Piece`."""
+    """The end of a generation, by the model (`ended`) or by the limit. `model_ms` is as in `Piece`."""
 
     tokens: int
     ended: bool
@@ -65,10 +76,10 @@ class Done:
 
 
 class CompletionModel:
-    """One model with its prompt builder and its KV cache.
+    """A model with its prompt builder and its KV cache.
 
-    `layout`, unless empty, and `budgets`, by name, override what the model's metadata says. Raises `ModelInvalid`
-    when there is no way to complete code with this model.
+    `layout`, unless empty, and `budgets` (by name) override the model's metadata. Raises `ModelInvalid` if this model
+    cannot complete code.
     """
 
     def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int]) -> None:
@@ -85,7 +96,7 @@ class CompletionModel:
         self._endings = markers | {token for name in ENDINGS if (token := llama.special(name)) is not None}
 
     def info(self) -> ModelInfo:
-        """What the server needs to know of the model."""
+        """Return the information about the model for the server."""
         metadata = self._llama.metadata
         return ModelInfo(
             name=metadata.get("general.name", "unnamed model"),
@@ -104,12 +115,12 @@ class CompletionModel:
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
-        _ = self._llama.index  # takes a fraction of a second, which no request should wait for
+        _ = self._llama.index  # takes a fraction of a second, so no request should have to wait for it
 
     def measure(self) -> Speed:
-        """How fast tokens are read and written, by the quicker half of what is tried: other work slows some of it.
+        """Return how fast tokens are read and generated, by the faster half of the measurements.
 
-        Takes a second or two on a processor.
+        The slower half may be slow because of other work. This takes a second or two on a CPU.
         """
         tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
         half = min(len(tokens), _MEASURED_TOKENS) // 2
@@ -127,49 +138,50 @@ class CompletionModel:
         return Speed(min(reads), sorted(writes)[LINE_TOKENS // 4], others.share())
 
     def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
-        """Evaluate the prompt of an abstention, which has the decision on the way.
+        """Evaluate the prompt of an abstention, and read the decision from it.
 
-        The token behind the decision goes into the same batch: to abstain takes nothing more, and to retrieve has cost
-        one token.
+        The token after the decision is evaluated in the same batch. So an abstention needs no further evaluation, and a
+        retrieval has cost one token more.
         """
         started = time.perf_counter()
         selective = self._builder.layout.selective
         prompt = self._builder.abstain(cursor)
         built = time.perf_counter()
-        known = self._recall.of(slot, prompt.whole)
-        if known.reading is not None:
-            return replace(known.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
+        recalled = self._recall.of(slot, prompt.whole)
+        if recalled.reading is not None:
+            return replace(recalled.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
         result, start = self._evaluate(slot, prompt, grain)
         first = self._llama.index.mask(start.logits, start.expected)
-        if not known.said:
-            known.base, known.expected, known.said = start.base, start.expected, [int(first.argmax())]
+        if not recalled.chosen:
+            recalled.base, recalled.expected, recalled.chosen = start.base, start.expected, [likeliest(first)]
         spent = (time.perf_counter() - built) * 1e3
         decision = result.rows[-2] if selective else result.logits
-        reading = with_first(self._judge(decision, len(prompt.whole), result.evaluated, spent), first)
-        known.reading = replace(reading, prompt_ms=(built - started) * 1e3)
-        return known.reading
+        reading = with_first(self._reading_of(decision, len(prompt.whole), result.evaluated, spent), first)
+        recalled.reading = replace(reading, prompt_ms=(built - started) * 1e3)
+        return recalled.reading
 
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
-        """Evaluate what a request at `cursor` is going to need first, little by little: it may be interrupted.
+        """Evaluate in advance the prompt of a request at `cursor`, in small batches, because it may be interrupted.
 
-        Returns the chunks that have a place in that prompt. With chunks, what `slot` holds stays as it was until all is
-        read, where there are more than two sequences.
+        Return the chunks that fit into that prompt. With chunks, and if there are more than two sequences, the tokens
+        of `slot` do not change until the whole prompt is evaluated.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
             return ()
         prompt = self._builder.retrieve(cursor, chunks)
-        beside = f"{slot} to come" if self._llama.n_seq > 2 else slot
-        self._cache.evaluate(beside, prompt.whole, WARM_GRAIN)
-        self._cache.rename(beside, slot)
+        next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
+        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN)
+        self._cache.rename(next_slot, slot)
         return used_chunks(prompt, chunks)
 
     def generate(
         self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1
     ) -> Iterator[PromptStats | Piece | Done]:
-        """Greedy decoding, text as it comes; beside it up to `count` - 1 other candidates.
+        """Generate greedily, and yield the text as it grows, with up to `count` - 1 other candidates.
 
-        `chunks` None abstains; a list retrieves. Raises `policy.engine.worker.cache.Aborted` when stopped from outside.
+        With `chunks` None the prompt is that of an abstention, otherwise that of a retrieval. Raises
+        `policy.engine.worker.cache.Aborted`.
         """
         prompt, stats = self._prompt(cursor, chunks)
         if count > 1:
@@ -179,82 +191,85 @@ class CompletionModel:
     def _one(
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
     ) -> Iterator[PromptStats | Piece | Done]:
-        known = self._recall.of(slot, prompt.whole)
-        if known.said:
+        recalled = self._recall.of(slot, prompt.whole)
+        if recalled.chosen:
             yield stats
-        writer: _Writer | None = None
-        spent = _Spent(self._llama)
+        decoder: _TextDecoder | None = None
+        spent = _ModelTime(self._llama)
         count = 0
-        for token in self._said_and_going_on(slot, prompt, known, max_tokens):
-            if isinstance(token, Evaluated):
-                yield replace(stats, evaluated_tokens=token.evaluated, prefill_ms=token.milliseconds)
+        for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
+            if isinstance(step, Evaluated):
+                yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
-            writer = writer or _Writer(self._llama, len(known.expected))
+            decoder = decoder or _TextDecoder(self._llama, len(recalled.expected))
             count += 1
-            if self._ends(token):
+            if self._ends(step.token):
                 yield Done(count, True, spent.milliseconds)
                 return
-            if text := writer.write(token):
-                yield Piece(text, count, spent.milliseconds)
+            if text := decoder.decode(step):
+                yield Piece(text, count, spent.milliseconds, surprises=decoder.take_surprises())
         yield Done(count, False, spent.milliseconds)
 
     def _several(
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
-        spent = _Spent(self._llama)
+        spent = _ModelTime(self._llama)
         result, start = self._evaluate(slot, prompt)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
-        writers: dict[int, _Writer] = {}
+        decoders: dict[int, _TextDecoder] = {}
         count = min(count, self._llama.n_seq - 1)
         for step in candidates(self._cache, slot, start, self._llama, count, self._ends):
-            writer = writers.setdefault(step.candidate, _Writer(self._llama, len(start.expected)))
-            if writer.tokens >= max_tokens:
+            decoder = decoders.setdefault(step.candidate, _TextDecoder(self._llama, len(start.expected)))
+            if decoder.tokens >= max_tokens:
                 break
-            if text := "".join(writer.write(token) for token in step.tokens if not self._ends(token)):
-                yield Piece(text, writer.tokens, spent.milliseconds, step.candidate)
-        tokens = max(writer.tokens for writer in writers.values())
+            if text := "".join(decoder.decode(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
+                yield Piece(text, decoder.tokens, spent.milliseconds, step.candidate, decoder.take_surprises())
+        tokens = max(decoder.tokens for decoder in decoders.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
     def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
-        """Make `slot` hold a prompt, with as much of its healed word as the model would write itself.
+        """Evaluate a prompt in `slot`, with those tokens of its healed word that the model would generate itself.
 
-        Raises as `KvCache.evaluate` does.
+        Raises the same errors as `KvCache.evaluate`.
         """
         result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1)
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
-            start = replace(start, logits=start.logits.copy())  # a view, which the next evaluation overwrites
-            if not self._cache.cut(slot, len(start.base)):  # recurrent models cannot forget a part
+            start = replace(start, logits=start.logits.copy())  # the next evaluation overwrites the view
+            if not self._cache.cut(slot, len(start.base)):  # recurrent models cannot remove a part
                 self._cache.evaluate(slot, start.base)
         return result, start
 
-    def _said_and_going_on(self, slot: str, prompt: Prompt, known: Recalled, limit: int) -> Iterator[int | Evaluated]:
-        """Up to `limit` tokens: those that were said of this prompt before, then new ones, which are noted."""
-        said = known.said
-        yield from said[:limit]
-        left = limit - len(said)
-        if left <= 0 or (said and self._ends(said[-1])):
+    def _recalled_then_new(
+        self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
+    ) -> Iterator[Chosen | Evaluated]:
+        """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded."""
+        known = recalled.chosen
+        yield from known[:limit]
+        left = limit - len(known)
+        tokens = [chosen.token for chosen in known]
+        if left <= 0 or (tokens and self._ends(tokens[-1])):
             return
-        if said and self._cache.holds(slot, [*known.base, *said[:-1]]):
-            start = Start(known.base, self._cache.extend(slot, said[-1]), self._unwritten(known))
+        if tokens and self._cache.holds(slot, [*recalled.base, *tokens[:-1]]):
+            start = Start(recalled.base, self._cache.extend(slot, tokens[-1]), self._rest_of_word(recalled))
         else:
             result, start = self._evaluate(slot, prompt)
-            known.base, known.expected = start.base, start.expected
+            recalled.base, recalled.expected = start.base, start.expected
             yield result
-            for token in said:  # one by one, as it was: see `KvCache.evaluate`
+            for token in tokens:  # one by one, as they were generated, see `KvCache.evaluate`
                 start = replace(start, logits=self._cache.extend(slot, token))
-            start = replace(start, expected=self._unwritten(known))
-        for token in islice(continuation(self._cache, slot, start, self._llama), left):
-            said.append(token)
-            yield token
+            start = replace(start, expected=self._rest_of_word(recalled))
+        for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
+            known.append(chosen)
+            yield chosen
 
-    def _unwritten(self, known: Recalled) -> bytes:
-        """What of the healed word the tokens that were said have not written yet."""
-        expected = known.expected
-        for token in known.said:
+    def _rest_of_word(self, recalled: Recalled) -> bytes:
+        """Return the bytes of the healed word that the recalled tokens have not generated."""
+        expected = recalled.expected
+        for chosen in recalled.chosen:
             if not expected:
                 break
-            expected = left_to_write(expected, self._llama.piece(token))
+            expected = left_to_write(expected, self._llama.piece(chosen.token))
         return expected
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
@@ -263,16 +278,20 @@ class CompletionModel:
         return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:
-        """Whether the model has said all it has to say with `token`."""
+        """Return whether `token` ends a completion."""
         return token in self._endings or self._llama.ends_text(token)
 
     def try_all(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
-        """Generate for all `trials` side by side, in an empty cache; see `policy.engine.worker.batch`."""
+        """Generate for all `trials` in parallel, with an empty cache, see `policy.engine.worker.batch`."""
         self.forget("")
-        return Batch(self._llama, self._builder, self._judge, self._ends, _told, self._llama.end).run(trials)
+        return Batch(self._llama, self._builder, self._reading_of, self._ends, _stats_of_trial, self._llama.end).run(
+            trials
+        )
 
-    def _judge(self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float) -> Reading:
-        """What the distribution behind the decision's prompt says; what would be generated is not known yet."""
+    def _reading_of(
+        self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float
+    ) -> Reading:
+        """Return the reading from the logits after the decision's prompt. It says nothing about the first token yet."""
         return Reading(
             p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
@@ -285,13 +304,13 @@ class CompletionModel:
         )
 
     def forget(self, prefix: str) -> None:
-        """Give back the cells of every slot whose name begins with `prefix` (a closed document)."""
+        """Free the cells of every slot whose name begins with `prefix` (a closed document)."""
         self._cache.forget_all(prefix)
         self._recall.forget_all(prefix)
 
 
-class _Spent:
-    """How long llama.cpp has been at work since this was made."""
+class _ModelTime:
+    """Measures the time inside llama.cpp since it was made."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
@@ -302,28 +321,38 @@ class _Spent:
         return (self._llama.busy - self._before) * 1e3
 
 
-class _Writer:
-    """Makes text of tokens, without the first `skipped` bytes, which the document has already.
+class _TextDecoder:
+    """Decodes tokens to text, without the first `skipped` bytes, which the document already has.
 
-    A character may be spread over several tokens: what is not whole yet is kept back.
+    A character may be split over several tokens. An incomplete character is kept until it is complete.
     """
 
     def __init__(self, llama: Llama, skipped: int) -> None:
         self.tokens = 0
         self._llama = llama
         self._skipped = skipped
+        self._surprises: list[float] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, token: int) -> str:
+    def decode(self, chosen: Chosen) -> str:
         self.tokens += 1
-        piece = self._llama.piece(token)
+        self._surprises.append(round(chosen.surprise, 5))
+        piece = self._llama.piece(chosen.token)
         new = piece[self._skipped :]
         self._skipped -= len(piece) - len(new)
         return self._decoder.decode(new)
 
+    def take_surprises(self) -> tuple[float, ...]:
+        """Return -ln P of the tokens since the last call."""
+        taken, self._surprises = tuple(self._surprises), []
+        return taken
+
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:
-    """How many tokens a sequence of a model with this metadata has to hold, where `budgets` override its own."""
+    """Return the number of tokens that a sequence has to hold for a model with this metadata.
+
+    `budgets`, by name, override those of the metadata.
+    """
     return replace(budgets_of(metadata), **budgets).tokens + RESERVED_TOKENS
 
 
@@ -342,12 +371,12 @@ def _stats(
     )
 
 
-def _told(prompt: Prompt, trial: Trial, evaluated: int, milliseconds: float) -> PromptStats:
+def _stats_of_trial(prompt: Prompt, trial: Trial, evaluated: int, milliseconds: float) -> PromptStats:
     return _stats(prompt, trial.chunks, evaluated, 0.0, milliseconds)
 
 
 def used_chunks(prompt: Prompt, offered: Sequence[Chunk]) -> tuple[UsedChunk, ...]:
-    """Which of the offered chunks stand in the prompt, and where the last was cut."""
+    """Return which of the offered chunks are in the prompt, and where the last one was cut."""
     return tuple(
         UsedChunk(index, chunk.end_line) for index, (chunk, _) in enumerate(zip(prompt.chunks, offered, strict=False))
     )

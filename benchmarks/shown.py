@@ -1,0 +1,260 @@
+"""What accepting a suggestion does to real files: does it add a syntax error, unbalance brackets, say a line twice?
+
+    python -m benchmarks.shown FOLDER… [--places N] [--seed N] [--language ID] [--failures N]
+
+Spans are cut out of the source files below the folders, the same number in every language that has a grammar; half of
+the cursors have text to their right. In place of a model a fake generator writes: the truth, the truth and what follows
+it, the beginning of the truth, text of another place, random tokens, repetitions, the truth with a bracket too many or
+with a marker. Each text is streamed into a `Shaper` as a completion is, and what it shows is inserted.
+
+The oracle is apart from what is measured: the whole file is parsed from scratch, with and without the text. Files that
+have syntax errors of their own stay in. *Exact* is the share of the places where the generator wrote the truth, or the
+truth and more, and exactly the truth is shown. Times are of this thread's processor: what is done while a model is at
+work (*ahead*), each look at a streaming text, and what comes after the last token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.machine import describe
+from indexer.languages import LANGUAGES, language_of, parser_for
+from indexer.model import Cursor
+from indexer.reading import decode
+from policy.completion.shape import Shaper
+from policy.completion.shaping.repetition import is_closing
+from policy.completion.shaping.scan import scan
+
+LARGEST = 80_000  # characters: the oracle parses every file twice a place
+_LINE_END = re.compile(r"[^\n]*")
+_TOKEN = re.compile(r"\w+|\*/|/\*+|//+|\"\"\"|'''|--\[?\[?|[^\w\s]|\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cursor where `truth` was cut out."""
+
+    path: str
+    cursor: Cursor
+    truth: str
+
+
+@dataclass
+class Figures:
+    """Counts and times (seconds) of one language."""
+
+    places: int = 0
+    shown: int = 0
+    truths: int = 0
+    exact: int = 0
+    broken: int = 0
+    unbalanced: int = 0
+    repeated: int = 0
+    ahead: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+
+def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, list[tuple[str, str]]]:
+    """Paths and texts by language, for languages with a grammar; the same for the same files and seed."""
+    paths: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            language = language_of(path)
+            if language and language.grammar and path.is_file() and 300 < path.stat().st_size < LARGEST:
+                paths[language.id].append(path)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for language_id, listed in sorted(paths.items()):
+        random.Random(seed).shuffle(listed)
+        texts = []
+        for path in listed[:most]:
+            text = decode(path.read_bytes())
+            if (
+                isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400
+            ):  # else it was made by a program
+                texts.append((str(path), text.replace("\r\n", "\n")))
+        found[language_id] = texts
+    return found
+
+
+def place(rng: random.Random, path: str, text: str, language: str, *, right: bool) -> Place | None:
+    """A random span, cut out: inside a line, with text to its `right`, or up to the end of one of the next lines."""
+    starts = [match.start() for match in _TOKEN.finditer(text) if not match.group().isspace()]
+    if not starts:
+        return None
+    start = rng.choice(starts)
+    line_end = _LINE_END.match(text, start).end()  # type: ignore[union-attr]
+    if right:
+        ends = [m.end() for m in _TOKEN.finditer(text, start, line_end) if not m.group().isspace()][:-1]
+        if not ends:
+            return None
+        end = rng.choice(ends)
+    else:
+        end = line_end
+        for _ in range(rng.choice((0, 0, 0, 1, 3))):
+            if end + 1 < len(text):
+                end = _LINE_END.match(text, end + 1).end()  # type: ignore[union-attr]
+    return Place(path, Cursor("", text[:start], text[end:], language), text[start:end])
+
+
+def writings(rng: random.Random, at: Place, others: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, bool]]:
+    """What a generator could write: its kind, the text, and whether it ended by itself."""
+    truth, right = at.truth, at.cursor.suffix
+    yield "truth", truth, True
+    yield "continued", truth + right[: rng.randrange(20, 400)], rng.random() < 0.5
+    yield "truncated", truth[: rng.randrange(len(truth) + 1)], rng.random() < 0.5
+    other = rng.choice(others)[1]
+    start = rng.randrange(len(other))
+    yield "elsewhere", other[start : start + rng.randrange(1, 300)], rng.random() < 0.5
+    words = [match.group() for match in _TOKEN.finditer(at.cursor.prefix[-2_000:] + right[:2_000])]
+    noise = [*words, *"()[]{}\"'`;:,", "\n", " ", "end", "é", "\\", "/*", "//", "#"]
+    yield "garbage", "".join(rng.choice(noise) for _ in range(rng.randrange(1, 40))), rng.random() < 0.5
+    line = rng.choice([at.cursor.prefix.rsplit("\n", 2)[-2:][0], right.lstrip("\n").split("\n")[0], truth + "\n"])
+    yield "repetition", (line + "\n") * rng.randrange(1, 6), rng.random() < 0.5
+    yield "bracket", truth + rng.choice((")", "]", "}", "})", "('", "{", '"', "end", "\nend\n", "\n}\n")), True
+    yield "marker", truth + rng.choice(("<|endoftext|>", "<fim_middle>", "<EOT>", "\r\n", "</s>")) + right[:80], True
+
+
+def shaped(shaper: Shaper, text: str, complete: bool, rng: random.Random, figures: Figures) -> str:
+    """What is shown of `text`, streamed in pieces as tokens are."""
+    end = 0
+    while end < len(text):
+        end = min(len(text), end + rng.randrange(1, 7))
+        started = time.thread_time()
+        decided = shaper.decided(text[:end])
+        figures.looks.append(time.thread_time() - started)
+        if decided:
+            complete = False
+            break
+    started = time.thread_time()
+    shown = shaper.finish(text[:end], complete=complete).text
+    figures.after.append(time.thread_time() - started)
+    return shown
+
+
+def errors(text: str, language: str) -> int:
+    """How many `ERROR` and `MISSING` nodes a whole file has."""
+    parser = parser_for(language)
+    assert parser is not None
+    stack, count = [parser.parse(text.encode("utf-8", "replace")).root_node], 0
+    while stack:
+        node = stack.pop()
+        count += node.is_error or node.is_missing
+        stack.extend(child for child in node.children if child.has_error)
+    return count
+
+
+def says_twice(at: Place, shown: str) -> bool:
+    """Whether a line of `shown` is the next line with text below the cursor, which is no closing one."""
+    rest, _, below = at.cursor.suffix.partition("\n")
+    following = next((line.strip() for line in below.split("\n") if line.strip()), "")
+    before = at.cursor.prefix.rsplit("\n", 1)[-1]
+    lines = (before + shown + rest).split("\n")
+    return (
+        bool(following)
+        and not is_closing(following)
+        and (before + rest).strip() != following
+        and following in map(str.strip, lines)
+    )
+
+
+def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
+    """Count what accepting `shown` does; what is wrong with it."""
+    left, right, language = at.cursor.prefix, at.cursor.suffix, at.cursor.language
+    figures.shown += 1
+    wrong = []
+    if shown != at.truth or before:
+        if errors(left + shown + right, language) > before:
+            figures.broken += 1
+            wrong.append("syntax error")
+        without, with_text = scan(left + right, language), scan(left + shown + right, language)
+        if with_text.extra > without.extra or with_text.missing > without.missing:
+            figures.unbalanced += 1
+            wrong.append("unbalanced")
+    if shown != at.truth and says_twice(at, shown):
+        figures.repeated += 1
+        wrong.append("repeated")
+    return ", ".join(wrong)
+
+
+def measure(
+    files: Sequence[tuple[str, str]], language: str, count: int, seed: int, tell: Callable[[str], None]
+) -> Figures:
+    """Judge `count` texts at places of one language; the figures."""
+    rng, figures = random.Random(f"{seed} {language}"), Figures()
+    while figures.places < count:
+        at = place(rng, *rng.choice(files), language, right=rng.random() < 0.5)
+        if at is None:
+            continue
+        before = errors(at.cursor.prefix + at.cursor.suffix, language)
+        options = list(writings(rng, at, files))
+        for kind, text, complete in [options[0], options[1], *rng.sample(options[2:], 3)]:
+            figures.places += 1
+            started = time.thread_time()
+            shaper = Shaper(at.cursor, bodies=rng.random() < 0.5)
+            shaper.prepare()
+            figures.ahead.append(time.thread_time() - started)
+            shown = shaped(shaper, text, complete, rng, figures)
+            if kind in ("truth", "continued"):
+                figures.truths += 1
+                figures.exact += shown.rstrip() == at.truth.rstrip()
+            if shown and (wrong := judge(at, shown, before, figures)):
+                where = f"{at.path}:{at.cursor.prefix.count(chr(10)) + 1}"
+                left, right = at.cursor.prefix[-200:], at.cursor.suffix[:200]
+                tell(f"{wrong} [{kind}] {where}\n  {left!r}\n  + {shown!r}\n  + {right!r}\n  of {text!r}\n")
+    return figures
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """In milliseconds."""
+    return sorted(values)[int(share * (len(values) - 1))] * 1e3 if values else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--places", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--language", action="append", choices=sorted(LANGUAGES))
+    parser.add_argument("--failures", type=int, default=3, help="how many failures of a language to show")
+    options = parser.parse_args()
+    files = sources(options.folders, options.seed)
+    chosen = [language for language in options.language or files if files.get(language)]
+    print(f"{describe()}; {options.places} texts, seed {options.seed}\n")
+    print(
+        "language    files texts shown exact | syntax error, unbalanced, repeated | ahead, look p95, after p50 p95 ms"
+    )
+    total = Figures()
+    for language in chosen:
+        told: list[str] = []
+        figures = measure(files[language], language, options.places // len(chosen), options.seed, told.append)
+        print(_row(language, len(files[language]), figures))
+        for text in told[: options.failures]:
+            print("   ", text, file=sys.stderr)
+        for name, value in vars(figures).items():
+            setattr(total, name, getattr(total, name) + value)
+    print(_row("all", sum(len(files[language]) for language in chosen), total))
+    missing = [row.id for row in LANGUAGES.values() if row.grammar and row.id not in files]
+    if missing:
+        print(f"no files: {', '.join(missing)}")
+
+
+def _row(name: str, files: int, figures: Figures) -> str:
+    return (
+        f"{name:11} {files:5} {figures.places:5} {figures.shown:5} {figures.exact / max(1, figures.truths):5.2f} | "
+        f"{figures.broken:4} {figures.unbalanced:4} {figures.repeated:4} | {percentile(figures.ahead, 0.95):6.2f} "
+        f"{percentile(figures.looks, 0.95):6.2f} {percentile(figures.after, 0.5):6.2f} "
+        f"{percentile(figures.after, 0.95):6.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Remove what no person wrote: markers of models, control characters, foreign line ends.
+
+A generator may send anything. Text ends where it stops being text; what comes before is used. A marker that is cut off
+ends the text as the model's own end does, a broken character breaks it. Source code that is about such markers is
+code: in a file that has one in a string or a comment, another one may be written in a string or a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from policy.completion.shaping.scan import Stack, scan
+
+LONGEST = 8_000  # characters of a text that are looked at: more than any screen shows
+_MARKER = re.compile(
+    r"<\|[\w▁ /.-]{1,40}\|>"  # Qwen, StarCoder 2, Llama 3, GPT: <|fim_middle|>, <|endoftext|>, <|im_end|>
+    r"|<｜[^｜\n]{1,40}｜>"  # DeepSeek: <｜fim▁begin｜>
+    r"|<\|?fim[_-]\w+\|?>"  # StarCoder: <fim_prefix>
+    r"|<(?:file_sep|repo_name|reponame|filename|gh_stars|jupyter_\w+|issue_\w+|empty_output|commit_\w+|NAME|EMAIL|KEY)>"
+    r"|▁?<(?:PRE|SUF|MID|EOT|FILL_ME|END|SEP|CURSOR)>"  # Code Llama
+    r"|<(?:cc|eof|cfc_info|end_of_turn|start_of_turn|bos|eos|pad|unk|mask|endoftext)>"  # Repoformer, Gemma, …
+    r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST)\]"  # Codestral
+    r"|</?s>"
+)
+_STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
+_MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
+_MARKER_BEGUN = re.compile(r"<(?:\|[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
+# Control characters but tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
+# replacement character and the byte order mark.
+_BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\ufffd\ufffe\uffff\ufeff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """What is left of a text. `ended`: a marker ends it; `broken`: something that is no text does."""
+
+    text: str
+    ended: bool = False
+    broken: bool = False
+
+
+class Cleaner:
+    """Cleans the texts at one cursor: between `left` and `right`, with `stack` open."""
+
+    def __init__(self, left: str, right: str, language: str, stack: Stack) -> None:
+        self._language = language
+        self._stack = stack
+        self._about_markers = any(
+            match.group() not in _STRIKES for side in (left, right) for match in _MARKER.finditer(side)
+        )
+        self._struck = left.rfind("<s>") > left.rfind("</s>")
+
+    def clean(self, text: str, *, streaming: bool = False) -> Clean:
+        """`text` up to what no person wrote, its lines ended by `\n`.
+
+        While it is `streaming`, what may yet turn out to be a marker, or not to be one, is left out.
+        """
+        cut = len(text) > LONGEST
+        text = text[:LONGEST]
+        if "\r" in text:
+            text = re.sub("\r\n?", "\n", text.removesuffix("\r"))
+        broken = _BROKEN.search(text)
+        if broken:
+            text = text[: broken.start()]
+        for marker in _MARKER.finditer(text):
+            if not self._can_be_meant(text, marker):
+                return Clean(text[: marker.start()], ended=True)
+            if marker.group() not in _STRIKES and not text[marker.end() :].strip():  # the model's own end
+                return Clean(text[: marker.start()], ended=not streaming)
+        if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
+            return Clean(text[: begun.start()], broken=not streaming)
+        return Clean(text, broken=bool(broken) or cut)
+
+    def _can_be_meant(self, text: str, marker: re.Match[str]) -> bool:
+        """Whether a person could write this marker here."""
+        if marker.group() in _STRIKES:
+            before = text[: marker.start()]
+            struck = before.rfind("<s>") > before.rfind("</s>") or (self._struck and "</s>" not in before)
+            return self._language in _MARKUP and struck == (marker.group() == "</s>")
+        return self._about_markers and self._in_literal(text[: marker.start()])
+
+    def _in_literal(self, text: str) -> bool:
+        return scan(text, self._language, self._stack).literal

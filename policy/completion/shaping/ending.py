@@ -1,0 +1,121 @@
+"""Where a completion ends.
+
+It is the rest of the line, and goes on over lines only where something is open: a block that the cursor is at the
+beginning of, or brackets, strings and blocks that the completion's own first line opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from policy.completion.shaping.blocks import closes_block, closing_words, depth, opens_block
+from policy.completion.shaping.region import indent
+from policy.completion.shaping.scan import Scan, Stack, scan
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Where a completion ends, as an offset in it.
+
+    `certain`: more text cannot move it. `whole`: what ends there is a statement, not a part of one.
+    """
+
+    offset: int
+    certain: bool
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line by its offsets, line end excluded, with its `scan`. `literal`: it begins in a string or a comment."""
+
+    start: int
+    end: int
+    text: str
+    scan: Scan
+    literal: bool
+
+
+def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
+    """The lines of `text`, which begins with `stack` open."""
+    found: list[Line] = []
+    position = 0
+    for content in text.split("\n"):
+        literal = bool(stack) and Scan(stack, 0, 0).literal
+        done = scan(content + "\n", language, stack, words=True)
+        end = position + len(content)
+        found.append(Line(position, end, content, done, literal))
+        stack, position = done.stack, end + 1
+    return found
+
+
+def first_line(text: str) -> Ending:
+    """The end of the line."""
+    end = text.find("\n")
+    return Ending(len(text), False, False) if end < 0 else Ending(end, True, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a completion begins, as far as its end depends on it.
+
+    `head` is the text from the line on that may have opened what is open at the cursor, up to the cursor, and `stack`
+    what is open before it; that line is indented by `indent`. `line` is the offset of the cursor's line in `head`.
+    """
+
+    head: str
+    stack: Stack
+    indent: int
+    line: int
+    language: str
+
+
+def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanced: Callable[[str], bool]) -> Ending:
+    """The end of the line, or of what was opened since the head's beginning.
+
+    Without `bodies` a block's body is another completion, where the line before it is `balanced` without.
+    """
+    cursor, language = len(start.head), start.language
+    lines = lines_of(start.head + text, language, start.stack)
+    brackets = shown = last_end = 0
+    indented = False  # in a block that ends by its indentation, not by a bracket
+    for line in lines:
+        tokens = line.scan.tokens
+        finished = line is not lines[-1]
+        if line.start > start.line and line.text.strip():
+            if indented and brackets <= 0 and not line.literal and indent(line.text) <= start.indent:
+                if closes_block(tokens, language):
+                    return Ending(line.end - cursor, finished, True)
+                return Ending(last_end, finished or not closing_words(language), True)
+            shown += 1
+            if shown > max_lines:
+                return Ending(last_end, True, False)
+        brackets += depth(tokens)
+        opens = opens_block(tokens, language)
+        if opens and not bodies and finished and line.end >= cursor and balanced(text[: line.end - cursor]):
+            return Ending(line.end - cursor, True, True)
+        if brackets <= 0:
+            indented = indented or opens
+        if line.end < cursor or not finished or not line.text.strip():
+            continue
+        last_end = line.end - cursor
+        if brackets <= 0 and not indented and not line.scan.literal:
+            return Ending(last_end, True, True)
+    return Ending(len(text), False, False)
+
+
+def whole_statements(text: str, language: str, stack: Stack) -> str:
+    """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block."""
+    while text.strip():
+        done = scan(text, language, stack).stack
+        if all(bracket == "{" for bracket in done[_shared(stack, done) :]):
+            return text
+        text = text[: max(0, text.rfind("\n"))]
+    return ""
+
+
+def _shared(one: Stack, other: Stack) -> int:
+    """How many entries two stacks have in common, from the outermost on."""
+    differing = (number for number, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differing, min(len(one), len(other)))

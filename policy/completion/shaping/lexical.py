@@ -1,0 +1,241 @@
+"""The lexical syntax of each language: comments, quotes, and what looks like a quote or a bracket but is none.
+
+A table and two regular expressions a language are enough to know, at any place, which brackets and strings are open.
+That works in code that does not parse yet, where a parser's tokens depend on how it recovers. The table need not be
+complete: a text is only ever compared with the same text without the suggestion, so what it misreads elsewhere counts
+on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from indexer.languages import LANGUAGES
+
+OPENERS = {"(": ")", "[": "]", "{": "}", "${": "}", "#{": "}", "$(": ")", "\\(": ")"}
+CLOSERS = frozenset(OPENERS.values())
+LINE_COMMENT = "line comment"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A kind of string. `lines`: it can contain line ends. `hole`: what opens an expression inside, or ""."""
+
+    close: str
+    escape: bool = True
+    lines: bool = False
+    hole: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """How to read one language.
+
+    `code`, matched where `stops` finds a character, says what begins there outside of strings (its group names the
+    kind); `words` finds all of that, and words and signs as well. `inside` finds the next thing that matters in a
+    string, by what opened it. `blocks` maps what opens a block comment to what closes it. `loose` are closing brackets
+    that need no opening one. `nested`: a block comment can contain another.
+    """
+
+    stops: re.Pattern[str]
+    code: re.Pattern[str]
+    words: re.Pattern[str]
+    quotes: Mapping[str, Quote]
+    inside: Mapping[str, re.Pattern[str]]
+    blocks: Mapping[str, str]
+    loose: frozenset[str]
+    nested: bool = False
+
+
+Skipped = tuple[str, str]  # the character that it begins with, and its pattern
+_CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a', but not the lifetime 'a
+_BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
+_REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
+_HEREDOC = (
+    "<",
+    r"<<[~-]?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)[^\n]*\n(?:[^\n]*\n)*?[ \t]*(?P=name)(?!\w)",
+)
+_ESCAPED = ("\\", r"\\.")
+_DOUBLE = {'"': Quote('"')}
+_BOTH = {'"': Quote('"'), "'": Quote("'")}
+_TRIPLE = {'"""': Quote('"""', lines=True)}
+_PYTHON = {
+    **{key: Quote(key, lines=True) for key in ('"""', "'''")},
+    **{"f" + key: Quote(key, lines=True, hole="{") for key in ('"""', "'''")},
+    **_BOTH,
+    **{"f" + key: Quote(key, hole="{") for key in ('"', "'")},
+}
+_TEMPLATE = {"`": Quote("`", lines=True, hole="${")}
+_NESTED = frozenset({"dart", "haskell", "kotlin", "ocaml", "rust", "scala", "swift"})
+_SLASHES = (("//",), {"/*": "*/"})
+_HASH: tuple[tuple[str, ...], dict[str, str]] = (("#",), {})
+
+
+def _make(
+    comments: tuple[tuple[str, ...], dict[str, str]],
+    quotes: Mapping[str, Quote],
+    *skipped: Skipped,
+    loose: str = "",
+) -> Syntax:
+    """Compile a row. `skipped` is what looks like a quote, a bracket or a comment but is none."""
+    lines, blocks = comments
+    firsts = {
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\n",
+        *(first for first, _ in skipped),
+        *(key[0] for key in (*quotes, *blocks)),
+    }
+    firsts |= {"#" if "#" in line else line[0] for line in lines}
+    parts = [
+        *(f"(?P<skip{number}>{pattern})" for number, (_, pattern) in enumerate(skipped)),
+        f"(?P<block>{_any(blocks)})" if blocks else "",
+        f"(?P<line>{'|'.join(lines)})" if lines else "",
+        f"(?P<quote>{_any(_plain(quotes))})" if quotes else "",
+        r"(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>\n)",
+    ]
+    code = "|".join(filter(None, parts))
+    return Syntax(
+        re.compile("[" + re.escape("".join(sorted(firsts))) + "]"),
+        re.compile(code, re.DOTALL),
+        re.compile(code + r"|(?P<word>[^\W\d]\w*|\d[\w.]*)|(?P<sign>[^\s\w])", re.DOTALL),
+        quotes,
+        {key: _inside(quote) for key, quote in quotes.items()},
+        blocks,
+        frozenset(loose),
+    )
+
+
+def _plain(quotes: Mapping[str, Quote]) -> list[str]:
+    """What opens a string, without the prefixes that are letters: those are looked for behind it."""
+    return [key for key in quotes if not key[0].isalpha()]
+
+
+def _any(texts: Mapping[str, object] | list[str]) -> str:
+    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+
+
+def _inside(quote: Quote) -> re.Pattern[str]:
+    parts = [
+        r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a bracket in the text, `}` closes nothing
+        re.escape(quote.hole),
+        r"\\." if quote.escape else "",
+        re.escape(quote.close),
+        "" if quote.lines else "\n",
+    ]
+    return re.compile("|".join(filter(None, parts)), re.DOTALL)
+
+
+@cache
+def _rows() -> dict[str, Syntax]:
+    script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX)
+    python = _make(_HASH, _PYTHON)
+    c = _make(
+        _SLASHES, _BOTH, ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"), ('"', r"(?<=R)\"(?P<raw>[^(\s]*)\(.*?\)(?P=raw)\"")
+    )
+    shell = {
+        '"': Quote('"', lines=True, hole="$("),
+        "'": Quote("'", escape=False, lines=True),
+        "`": Quote("`", lines=True),
+    }
+    return {
+        "python": python,
+        "cython": python,
+        "javascript": script,
+        "typescript": script,
+        "tsx": script,
+        "java": _make(_SLASHES, {**_BOTH, **_TRIPLE}),
+        "csharp": _make(
+            _SLASHES,
+            {
+                '$@"': Quote('"', escape=False, lines=True, hole="{"),
+                '@$"': Quote('"', escape=False, lines=True, hole="{"),
+                '@"': Quote('"', escape=False, lines=True),
+                '$"': Quote('"', hole="{"),
+                **_TRIPLE,
+                **_BOTH,
+            },
+        ),
+        "go": _make(_SLASHES, {**_BOTH, "`": Quote("`", escape=False, lines=True)}),
+        "rust": _make(
+            _SLASHES,
+            {'"': Quote('"', lines=True)},
+            _CHARACTER,
+            ("#", r"(?<=r)(?P<hashes>#+)\".*?\"(?P=hashes)"),
+            ('"', r"(?<=\br)\"[^\"]*\""),
+        ),
+        "c": c,
+        "cpp": c,
+        "objective-c": c,
+        "ruby": _make(
+            _HASH,
+            {
+                '"': Quote('"', lines=True, hole="#{"),
+                "'": Quote("'", lines=True),
+                "`": Quote("`", lines=True, hole="#{"),
+            },
+            _REGEX,
+            _HEREDOC,
+            ("$", r"\$['\"`]"),
+        ),
+        "php": _make(
+            (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
+            {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
+            ("<", r"<<<(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)\n(?:[^\n]*\n)*?[ \t]*(?P=name)(?!\w)"),
+        ),
+        "kotlin": _make(
+            _SLASHES,
+            {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
+        ),
+        "swift": _make(_SLASHES, {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")}),
+        "scala": _make(
+            _SLASHES, {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
+        ),
+        "lua": _make((("--",), {"--[[": "]]"}), _BOTH, ("[", r"\[(?P<level>=*)\[.*?\](?P=level)\]")),
+        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, _HEREDOC, ("$", r"\$#"), loose=")"),
+        "terraform": _make((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
+        "dart": _make(
+            _SLASHES,
+            {
+                **{key: Quote(key, lines=True, hole="${") for key in ('"""', "'''")},
+                **{key: Quote(key, hole="${") for key in ('"', "'")},
+            },
+        ),
+        "groovy": _make(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
+        "haskell": _make((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
+        "ocaml": _make(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
+        "fsharp": _make((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
+        "clojure": _make(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
+        "erlang": _make((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
+        "elixir": _make(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
+        "powershell": _make((("#",), {"<#": "#>"}), {"'": Quote("'", escape=False), '"': Quote('"', escape=False)}),
+        "sql": _make((("--",), {"/*": "*/"}), {"'": Quote("'", escape=False, lines=True), '"': Quote('"')}),
+        "perl": _make(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
+        "r": _make(_HASH, _BOTH),
+        "proto": _make(_SLASHES, _BOTH),
+        "solidity": _make(_SLASHES, _BOTH),
+        "graphql": _make(_HASH, {**_TRIPLE, **_DOUBLE}),
+        "makefile": _make(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
+        "dockerfile": _make(_HASH, _BOTH, _ESCAPED),
+        "vue": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "svelte": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+    }
+
+
+@cache
+def syntax_of(language: str) -> Syntax:
+    """The row of a language; text that the table does not know has double quotes and its own line comment."""
+    if row := _rows().get(language):
+        return replace(row, nested=language in _NESTED)
+    known = LANGUAGES.get(language)
+    prefix = known.comment.strip() if known else ""
+    if prefix == "//":
+        return _make(_SLASHES, _DOUBLE, _CHARACTER)
+    return _make(((re.escape(prefix),) if prefix else (), {}), _DOUBLE, _CHARACTER)

@@ -1,0 +1,127 @@
+"""What has been written already: on the line right of the cursor, on the lines below and above, or a moment ago.
+
+A person who accepts a line that is there already has to delete one. But a table of numbers repeats itself, and may.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from policy.completion.shaping.region import indent
+from policy.completion.shaping.scan import Stack
+
+BELOW = 3  # lines with text below the cursor that are not said again
+_LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
+_CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
+_CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
+_LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
+_DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
+_CLOSING_SIGNS, _OPENING_SIGNS = frozenset(")]}\"'`"), frozenset("([{")
+
+
+def is_data(line: str) -> bool:
+    """Whether a line has literals and punctuation alone, as a row of a table has."""
+    return bool(_DATA.fullmatch(line)) and "," in line
+
+
+def is_closing(line: str) -> bool:
+    """Whether a line does nothing but close something: brackets, `end`, `fi`, `</div>`."""
+    return bool(line.strip()) and bool(_CLOSING.fullmatch(line.strip()))
+
+
+def says_something(line: str) -> bool:
+    """Whether a line is more than brackets and filler, which may well come twice."""
+    return len(re.findall(r"\w", line)) >= 4
+
+
+def loop_in(text: str, stack: Stack) -> int | None:
+    """Where `text` begins to say the same again and again on one line, unless it is a list that does.
+
+    `stack` is what is open at the cursor.
+    """
+    for found in _LOOP.finditer(text):
+        if "," in found.group(1) and (stack or re.search(r"[(\[{]", text[: found.start()])):
+            continue
+        return found.start()
+    return None
+
+
+def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
+    """How many of `lines`, a text behind `line`, come before one that repeats those just before it.
+
+    `above` is the last line with text above the cursor's.
+    """
+    previous = [above.strip()] if above.strip() else []
+    said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
+    for number in range(len(previous), len(said)):
+        for period in (1, 2, 3):
+            block = said[number : number + period]
+            if number < period or block != said[number - period : number]:
+                continue
+            if says_something("".join(block)) and not all(map(is_data, block)):
+                return number - len(previous)
+    return len(lines)
+
+
+class Right:
+    """What is right of the cursor: `rest` of its line, and the lines below.
+
+    `whole` says whether a text closes all that it opens; `parsed` whether a grammar says what closes too much.
+    """
+
+    def __init__(self, line: str, right: str, whole: Callable[[str], bool], *, parsed: bool) -> None:
+        self.rest, _, below = right.partition("\n")
+        self._line = line
+        self._below = [other for other in below[:2_000].split("\n") if other.strip()][:BELOW]
+        self._whole = whole
+        self._parsed = parsed
+
+    def repeated_at(self, text: str) -> int | None:
+        """Where `text` begins to say what the rest of the line, or a line below, says again; None if nowhere."""
+        found = [self._rest_repeated_at(text), self._below_repeated_at(text)]
+        return min((offset for offset in found if offset is not None), default=None)
+
+    def _rest_repeated_at(self, text: str) -> int | None:
+        rest, text = self.rest.strip(), text.rstrip()
+        if not rest or not text:
+            return None
+        if len(rest) >= 6 and re.search(r"\w", rest) and rest in text:
+            return text.index(rest)
+        for size in range(min(len(rest), len(text)), 0, -1):
+            if text.endswith(rest[:size]) and self._overlaps(text[: len(text) - size], rest, size):
+                return len(text) - size
+        return None
+
+    def _overlaps(self, before: str, rest: str, size: int) -> bool:
+        """Whether the first `size` characters of `rest` come twice if `before` and they are put before it."""
+        overlap = rest[:size]
+        one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
+        if re.match(r"\w\w", before[-1:] + overlap) or one_word:
+            return False  # a part of a word
+        if set(overlap) <= _CLOSING_SIGNS or (set(overlap) <= _OPENING_SIGNS and overlap != rest):
+            return False  # brackets are counted
+        return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
+
+    def _below_repeated_at(self, text: str) -> int | None:
+        if not self._below:
+            return None
+        lines = text.split("\n")
+        below = [line.strip() for line in self._below]
+        position = 0
+        for number, line in enumerate(lines):
+            whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
+            if line.strip() and self._is_below(whole, below, last=number == len(lines) - 1):
+                return position
+            position += len(line) + 1
+        return None
+
+    def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
+        said = line.strip()
+        if is_closing(said):
+            # Brackets are counted, and a grammar knows whether `end` is needed; else its indentation tells.
+            told = self._parsed or not re.search(r"\w", said)
+            return said == below[0] and not told and indent(line) <= indent(self._below[0])
+        if said == below[0] or (said in below and says_something(said)):
+            return True
+        return last and len(said) >= 8 and below[0].startswith(said)

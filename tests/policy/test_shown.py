@@ -1,0 +1,212 @@
+"""What is shown fits: nothing is unbalanced, said twice or broken by accepting it. `‸` is the cursor."""
+
+from __future__ import annotations
+
+import pytest
+
+from indexer.languages import LANGUAGES
+from tests.policy.accepting import accept, errors
+
+NOTHING = ""
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "written", "shown"),
+    [
+        # what is closed on the right stays closed there
+        ("python", "r = fetch(‸, timeout=10)\nprint(r)\n", "url, headers=auth)\n", "url, headers=auth"),
+        ("python", "d = {'a': ‸, 'b': 2}\n", "1}\n", "1"),
+        ("typescript", "const ids = rows.map((row) => ‸, 10);\n", "row.id);\n", "row.id"),
+        ("c", "int f(int n) {\n    if (n > ‸ && ready(n)) {\n        return 1;\n    }\n    return 0;\n}\n",
+         "limit) {\n", "limit"),
+        ("rust", "fn f() {\n    let x = vec![‸];\n}\n", "1, 2];\n", "1, 2"),
+        ("go", "package p\n\nfunc f() {\n\tg(map[string]int{‸})\n}\n", "\"a\": 1})\n}\n", "\"a\": 1"),
+        ("java", "class A {\n    void f() {\n        g(h(‸), 1);\n    }\n}\n", "x), 2);\n", "x"),
+        ("javascript", "foo(‸);\n", "f(a);\n", "f(a)"),
+        ("javascript", "foo(‸)\n", "a + b) + (c", "a + b"),
+        ("ruby", "x = [1, ‸].map { |y| y }\n", "2].sum\n", "2"),
+        ("kotlin", "fun f() {\n    g(listOf(‸))\n}\n", "1, 2))\n}\n", "1, 2"),
+        # what is not closed on the right is closed by the suggestion
+        ("python", "x = outer(inner(1‸)\n", "))\n", ")"),
+        ("javascript", "function f(x) {\n  if (x) {\n    a();\n  ‸\n}\n\nf(1);\n", "}\n}\n\nf(1);\n", "}"),
+        ("c", "int f(void) {\n    while (1) {\n        g();\n    ‸\n}\n", "}\n}\n", "}"),
+        ("go", "package p\n\nfunc f() {\n\tg(func() {\n\t\th()\n\t‸\n}\n", "})\n}\n", "})"),
+        ("swift", "func f() {\n    if a {\n        g()\n    ‸\n}\n", "}\n}\n", "}"),
+        ("ruby", "def f\n  if a\n    g\n  ‸\nend\n", "end\nend\n", "end"),
+        ("lua", "function f()\n  if a then\n    g()\n  ‸\nend\n", "end\nend\n", "end"),
+        ("bash", "f() {\n  if a; then\n    g\n  ‸\n}\n", "fi\n}\n", "fi"),
+        # closing words and lines that are below already
+        ("ruby", "class Cart\n  def total\n    ‸\n  end\n\n  def size\n    @items.size\n  end\nend\n",
+         "@items.sum(&:price)\n  end\n\n  def size\n", "@items.sum(&:price)"),
+        ("ruby", "def total\n  ‸\nend\n\nputs 1\n", "1\nend\n", "1"),
+        ("lua", "local function f(x)\n  ‸\nend\n\nlocal function g() return 1 end\n",
+         "return x + 1\nend\n\nlocal function g()", "return x + 1"),
+        ("lua", "repeat\n  ‸\nuntil done\n", "step()\nuntil done\n", "step()"),
+        ("bash", "if a; then\n  ‸\nfi\necho b\n", "echo a\nfi\necho b\n", "echo a"),
+        ("bash", "for x in a b; do\n  ‸\ndone\n", "echo $x\ndone\n", "echo $x"),
+        ("bash", "case $x in\n  a)\n    ‸\n    ;;\nesac\n", "echo a\n    ;;\nesac\n", "echo a"),
+        ("tsx", "const a = (\n  <div>\n    ‸\n  </div>\n);\n", "<b>x</b>\n  </div>\n);\n", "<b>x</b>"),
+        ("python", "def f():\n    ‸\n\n\ndef g():\n    pass\n", "return 1\n\n\ndef g():\n", "return 1"),
+        ("python", "def f(a):\n    ‸\n    return b\n", "return b\n", NOTHING),
+        # strings stay whole
+        ("python", 'say("‸")\n', 'she said \\"hi\\" to me")\n', 'she said \\"hi\\" to me'),
+        ("python", 'log(‸"done")\n', 'level="info", ', 'level="info", '),
+        ("python", 'log(‸"done")\n', '"done")\n', NOTHING),
+        ("python", "x = r'‸'\n", "a\\'b'\n", "a\\'b"),
+        ("python", 'x = f"{‸}"\n', 'name}"\n', "name"),
+        ("python", 'x = f"{a[‸]}"\n', "0]}\"\n", "0"),
+        ("python", 'def f():\n    """‸"""\n', 'Do it."""\n    pass\n', "Do it."),
+        ("python", "x = ‸\n", "\"it's\"\n", "\"it's\""),
+        ("python", "x = '‸\n", "abc'\n", "abc'"),
+        ("javascript", "const s = `a ${‸} b`;\n", "x} b`;\n", "x"),
+        ("javascript", "const s = `‸`;\n", "a ${x}`;\n", "a ${x}"),
+        ("rust", "fn f() {\n    println!(\"‸\", x);\n}\n", "{}\", y);\n", "{}"),
+        ("csharp", "class A\n{\n    string F() { return $\"{‸}\"; }\n}\n", "x}\"; }\n", "x"),
+        ("swift", 'let s = "a \\(‸) b"\n', "x) b\"\n", "x"),
+        ("kotlin", 'val s = "a ${‸} b"\n', "x} b\"\n", "x"),
+        ("ruby", 'puts "a #{‸} b"\n', "x} b\"\n", "x"),
+        ("bash", 'echo "a $(‸) b"\n', "ls) b\"\n", "ls"),
+        ("go", "package p\n\nvar s = `‸`\n", "a\"b`\n", "a\"b"),
+        # what is right of the cursor is not said twice
+        ("javascript", "total = ‸ + tax;\n", "price + tax;\n", "price"),
+        ("javascript", "f(a, ‸, last);\n", "b, las", "b"),
+        ("python", "return [x for x in ‸ if x]\n", "xs if x]\n", "xs"),
+        ("swift", "let a = b.‸() {\n}\n", "run() {\n", "run"),
+        ("c", "int x = ‸;\n", "1;\n", "1"),
+        # repetition can be meant
+        ("python", "table = [‸\n]\n", "0x00, 0x00, 0x00, 0x00,\n", "0x00, 0x00, 0x00, 0x00,"),
+        ("c", "int t[] = {\n    0xff, 0xff, 0xff, 0xff,\n    ‸\n};\n", "0xff, 0xff, 0xff, 0xff,\n};\n",
+         "0xff, 0xff, 0xff, 0xff,"),
+        ("python", "x = ‸", "abcde abcde abcde abcde abcde abcde", NOTHING),
+        # code that is not finished may stay so
+        ("python", "foo(‸", "a, b", "a, b"),
+        ("c", "int f(‸", "int a) {\n", "int a) {"),
+        ("go", "package p\n\nfunc f() {\n\tif a {\n\t\tg(‸\n", "x, y)\n", "x, y)"),
+        # an error that the text adds is cut off
+        ("python", "x = ‸\n", "y z\n", "y"),
+        ("javascript", "const a = ‸;\n", "b +\n", "b"),
+        ("java", "class A {\n    int x = ‸;\n}\n", "1 2\n", "1"),
+    ],
+)  # fmt: skip
+def test_fits(language: str, source: str, written: str, shown: str) -> None:
+    assert accept(source, written, language).shown == shown
+    assert accept(source, written, language, bodies=False).shown == shown
+
+
+def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_open() -> None:
+    source, body = "package p\n\nfunc f(x int) {\n\tif ‸\n}\n", "x > 0 {\n\t\tg()\n\t}\n}\n"
+    assert accept(source, body, "go", bodies=False).shown == "x > 0 {\n\t\tg()\n\t}"
+    unfinished = "package p\n\nfunc f(x int) {\n\tif ‸\n\t\tg()\n\t}\n}\n"
+    assert accept(unfinished, body, "go", bodies=False).shown == "x > 0 {"
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+        "<|im_end|>", "<|cursor|>", "<|eot_id|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<fim-middle>",
+        "<file_sep>", "<PRE>", "<SUF>", "<MID>", " <EOT>", "▁<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>",
+        "<｜end▁of▁sentence｜>", "<cc>", "<eof>", "[PREFIX]", "[SUFFIX]", "[MIDDLE]", "</s>", "<s>", "<end_of_turn>",
+        "[/INST]",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("language", ["python", "yaml"])
+def test_no_marker_is_shown(marker: str, language: str) -> None:
+    assert accept("x: ‸\n", f"[y]{marker} and more\n", language).shown == "[y]"
+    assert accept("x: ‸\n", f"{marker}\ny = 1\n", language).shown == NOTHING
+
+
+def test_code_about_markers_may_name_one_in_a_string() -> None:
+    known = 'STOPS = ["<|endoftext|>", ‸]\n'
+    assert accept(known, '"<|fim_middle|>", "<EOT>"]\n', "python").shown == '"<|fim_middle|>", "<EOT>"'
+    assert accept(known, '"a"<|im_end|>', "python").shown == '"a"'
+    assert accept("STOPS = [‸]\n", '"<|fim_middle|>", "a"]\n', "python").shown == NOTHING
+    assert accept("const a = <p><s>old‸</p>;\n", "</s></p>;\n", "tsx").shown == "</s>"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("", NOTHING),
+        (" \t\n  \n", NOTHING),
+        ("1\x00 + 2\n", NOTHING),  # half a statement, for all that is known
+        ("1\nx = \x1b[31m\n", "1"),
+        ("\ud83d", NOTHING),
+        ("\udc00 1\n", NOTHING),
+        ("1\r\ny = 2\r\n", "1"),
+        ("1\u2028y = 2", NOTHING),
+        ("<|fim_mid", NOTHING),
+        ("a" * 40_000, NOTHING),
+        ("1\n" + "y = 2\n" * 10_000, "1"),
+        ("(" * 5_000, NOTHING),
+        ("1)" * 5_000, "1"),
+    ],
+)
+def test_whatever_a_generator_writes(written: str, shown: str) -> None:
+    assert accept("x = ‸\nz = 3\n", written, "python").shown == shown
+
+
+def test_why_nothing_is_shown() -> None:
+    assert accept("x = ‸\n", "", "python").reason == "the model had nothing to add"
+    assert accept("x = ‸\n", "<|endoftext|>", "python").reason.startswith("the model wrote no text")
+    assert accept("def f(a):\n    ‸\n    return b\n", "return b\n", "python").reason.startswith("it would repeat")
+    assert accept("x = f(‸)\n", ")(\n", "python").reason.startswith("it would leave brackets")
+    assert accept("x = 1‸\n", " 2\n", "python").reason == "it would add a syntax error"
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "shown"),
+    [
+        ("def f():\n\tx = 1\n\tif x:‸\n", "\n        return 1\n", "\n\t\treturn 1"),
+        ("def f():\n    x = 1\n    if x:‸\n", "\n\t\treturn 1\n", "\n        return 1"),
+        ("if a:\n  b = 1\nif b:‸\n", "\r\n\tc = 1\r\n", "\n  c = 1"),
+        ("def f():\n    ‸\n", "x = 1\n    y = 2\n", "x = 1\n    y = 2"),
+        ("class A:\n    def f(self):\n‸\n", "        return 1\n", "        return 1"),
+    ],
+)
+def test_indentation_is_that_of_the_document(source: str, written: str, shown: str) -> None:
+    assert accept(source, written, "python").shown == shown
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "written", "shown"),
+    [
+        (
+            "elixir",
+            "def total do\n  ‸\nend\n\ndef size do\nend\n",
+            "Enum.sum(items)\nend\n\ndef size",
+            "Enum.sum(items)",
+        ),
+        ("elixir", "def a do\n  if b do\n    c\n  ‸\nend\n", "end\nend\n", "end"),
+        ("makefile", "ifdef A\nB = 1\n‸\nendif\n", "C = 2\nendif\n", "C = 2"),
+        ("cmake", "if(A)\n  ‸\nendif()\n", "set(B 1)\nendif()\n", "set(B 1)"),
+        ("vue", "<div>\n  ‸\n</div>\n", "<b>x</b>\n</div>\n", "<b>x</b>"),
+        ("clojure", "(defn f [x]\n  (+ x ‸))\n", "1))\n\n(f 1)\n", "1"),
+        ("haskell", "f x = g (‸)\n", "h x)\n", "h x"),
+        ("sql", "SELECT max(‸), b FROM t;\n", "a), b FROM t;\n", "a"),
+        ("dart", "print('‸');\n", "it\\'s');\n", "it\\'s"),
+        ("", 'key: "‸"\n', 'value"\n', "value"),
+        ("", '{"a": [‸]}\n', "1, 2]}\n", "1, 2"),
+        ("", "We don‸\n", "'t know (yet)\n", "'t know (yet)"),
+    ],
+)
+def test_without_a_grammar_brackets_quotes_and_lines_are_still_kept(
+    language: str, source: str, written: str, shown: str
+) -> None:
+    assert language not in LANGUAGES or not LANGUAGES[language].grammar
+    assert accept(source, written, language).shown == shown
+
+
+@pytest.mark.parametrize("written", ["x = 1\n", "x = (1\n", "x = 1)\n", "}\n", "if x:\n        y = 1\n"])
+def test_a_file_full_of_errors_gets_no_more(written: str) -> None:
+    source = "def f(:\n\tx ==\n  y = (\n" * 30 + "def g():\n    ‸\n" + "z = )\r\n}{\n" * 30
+    accepted = accept(source, written, "python")
+    assert errors(accepted.text, "python") <= errors(source.replace("‸", ""), "python")
+
+
+@pytest.mark.parametrize(
+    "source", ["", "‸" * 0 + "‸", "‸\n", "\n‸", "(" * 3_000 + "‸", "x" * 300_000 + "‸" + "y" * 300_000]
+)
+def test_any_file(source: str) -> None:
+    if source:
+        accept(source, "x = 1\n", "python")

@@ -1,0 +1,80 @@
+"""Cut any span from a valid file and generate any text there: accepting the completion leaves the file no worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexer.languages import LANGUAGES
+from policy.completion.shaping.repetition import is_closing
+from policy.completion.shaping.scan import scan
+from tests.policy.accepting import accept, errors
+
+SNIPPETS = {path.stem: path.read_text("utf-8") for path in sorted(Path(__file__).with_name("snippets").glob("*.txt"))}
+PIECES = [
+    *"()[]{}\"'`;:,.=+#\\$ \n\t",
+    "\n    ",
+    "end",
+    "fi",
+    "else",
+    "x",
+    "0",
+    "/*",
+    "*/",
+    "//",
+    '"""',
+    "${",
+    "é",
+    "\r\n",
+]
+
+
+def test_there_is_a_snippet_of_every_grammar() -> None:
+    assert set(SNIPPETS) == {row.id for row in LANGUAGES.values() if row.grammar}
+
+
+@pytest.mark.parametrize("language", SNIPPETS)
+def test_the_snippets_are_valid(language: str) -> None:
+    text = SNIPPETS[language]
+    state = scan(text, language)
+    assert (errors(text, language), state.missing, state.extra) == (0, 0, 0)
+
+
+def writings(text: str, start: int, end: int) -> st.SearchStrategy[str]:
+    """What a generator could write where `text[start:end]` was cut out."""
+    truth, after = text[start:end], text[end:]
+    truncated = st.integers(0, len(truth)).map(lambda size: truth[:size])
+    continued = st.integers(0, min(200, len(after))).map(lambda size: truth + after[:size])
+    elsewhere = st.tuples(st.integers(0, len(text) - 1), st.integers(1, 120)).map(lambda at: text[at[0] : sum(at)])
+    garbage = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
+    noisy = st.builds(str.__add__, truncated, garbage)
+    following = next((line for line in after.split("\n") if line.strip()), "x") + "\n"
+    repeated = st.builds(str.__mul__, st.sampled_from([truth, following, truth + "\n"]), st.integers(1, 5))
+    return st.one_of(truncated, continued, elsewhere, garbage, noisy, repeated)
+
+
+@pytest.mark.parametrize("language", SNIPPETS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_accepting_leaves_a_file_no_worse(language: str, data: st.DataObject) -> None:
+    text = SNIPPETS[language] * data.draw(st.sampled_from([1, 1, 8]), label="copies")  # a long file is not all parsed
+    start = data.draw(st.integers(0, len(text) - 1), label="start")
+    end = data.draw(st.integers(start, min(len(text), start + 150)), label="end")
+    written = data.draw(writings(text, start, end), label="written")
+    prefix, suffix = text[:start], text[end:]
+    accepted = accept(
+        f"{prefix}‸{suffix}", written, language, complete=data.draw(st.booleans()), bodies=data.draw(st.booleans())
+    )
+    if not accepted.shown:
+        return
+    assert errors(accepted.text, language) <= errors(prefix + suffix, language)
+    before, after = scan(prefix + suffix, language), scan(accepted.text, language)
+    assert after.extra <= before.extra
+    assert after.missing <= before.missing
+    following = next((line.strip() for line in suffix.partition("\n")[2].split("\n") if line.strip()), "")
+    if following and not is_closing(following):
+        own = accepted.shown.split("\n")[1:-1]  # the first and the last are parts of lines
+        assert following not in map(str.strip, own)
