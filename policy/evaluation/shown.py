@@ -1,9 +1,9 @@
-"""What an editor would show of a generation, and what a person would have of it.
+"""Judge the text that an editor would show of a generation.
 
-A generation is shaped as a completion that comes by itself is. Shown texts are judged by the file that the blank was
-cut out of: is the text exactly right to the end of its line, how many of its characters are kept, does it break the
-syntax. What the estimate of `policy.gating.keep` looks at is kept beside it, so that estimates can be fitted and
-compared on results alone.
+The generation is shaped like an automatic completion. The shown text is compared with the file that the blank was cut
+from: whether it is exactly right to the end of its line, how many of its characters are kept, and whether it adds a
+syntax error. The features of the keep estimate (`policy.gating.keep`) are recorded as well, so that estimates can be
+fitted and compared on results alone.
 """
 
 from __future__ import annotations

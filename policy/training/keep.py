@@ -44,7 +44,7 @@ class Example:
 
 
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
-    """Write `OUT/keep.json`, the metadata of the estimate; returns what it is worth.
+    """Write `OUT/keep.json`, the metadata of the estimate, and return its figures on held-out repositories.
 
     `evaluated` are the folders of runs of `repoformer-lsp eval`. Raises `TrainingError` for too few results.
     """
@@ -138,7 +138,7 @@ def judge(found: Sequence[Example]) -> dict[str, Any]:
 
 
 def lines(worth: Mapping[str, Any]) -> list[str]:
-    """What an estimate is worth, for people."""
+    """Return the figures of an estimate as lines of a report."""
     said = [
         f"AUC {worth['auc']:.3f}, calibration error {worth['calibration_error']:.3f}, on held-out repositories",
         f"{'suggest':10}{'shown':>8}{'right':>8}{'of the right':>14}{'quiet ones hidden':>19}",

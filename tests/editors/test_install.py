@@ -181,7 +181,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 1
     served.index.stall_at.clear()
-    served.index.go_on.set()
+    served.index.resume.set()
 
     (folder / "bin" / "repoformer-lsp").unlink()
     told = run()
@@ -196,7 +196,7 @@ def test_two_at_a_time(run: Run, begin: Any, served: Package) -> None:
         assert served.index.stalled.wait(120)
         failed = run(status=1)[-1]
         assert (failed["kind"], failed["error"]) == ("busy", "Another window is installing the server.")
-        served.index.go_on.set()
+        served.index.resume.set()
         out, _ = process.communicate()
     assert json.loads(out.splitlines()[-1])["program"]
 

@@ -664,7 +664,7 @@ def test_install(plain: Callable[..., Neovim], served: Package, home: dict[str, 
     vim.api.command("Repoformer install")
     vim.until(served.index.stalled.is_set, "the model is not downloaded")
     vim.until(lambda: re.fullmatch(r"repoformer ↓ [5-9]\d%%", vim.status), "no progress in the status line")
-    served.index.go_on.set()
+    served.index.resume.set()
     vim.until(lambda: "The server is installed. Open a file and type." in vim.messages(), "not installed")
     vim.wait_ready()
     cmd = vim.api.exec_lua("return vim.lsp.config.repoformer.cmd")

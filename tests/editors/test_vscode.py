@@ -620,7 +620,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         assert served.index.stalled.wait(SECONDS)
         page.wait_for_selector(f"{toast} .monaco-progress-container.active.discrete")
         keep_picture(code, keep, tmp_path, "vscode-installing.png")
-        served.index.go_on.set()
+        served.index.resume.set()
         page.wait_for_selector(".notification-toast:has-text('The server is installed. Open a file and type.')")
         code.wait_status("ready")
         page.screenshot(path=tmp_path / "installed.png")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from masked import row
 
 from indexer.model import Cursor
 from policy.engine.messages import Completed
@@ -21,6 +20,7 @@ from policy.gating.gate import UNCALIBRATED
 from policy.gating.keep import FEATURES, Keep
 from policy.training import keep as fitting
 from policy.training.manifest import TrainingError
+from tests.evaluation.masked import row
 
 
 def of(marked: str, written: str, truth: str = "") -> Shown:

@@ -29,12 +29,17 @@ def after(*outcomes: Outcome, p: float = 0.5) -> Counts:
     return counts
 
 
+ACCEPTED: Outcome = "accepted"
+TYPED_OVER: Outcome = "typed over"
+DISMISSED: Outcome = "dismissed"
+
+
 def test_fewer_than_expected_raise_the_threshold_and_more_lower_it() -> None:
-    assert after(*["dismissed"] * 20).shift > 0
-    assert after(*["typed over"] * 20).shift > 0
-    assert after(*["accepted"] * 20).shift < 0
+    assert after(*[DISMISSED] * 20).shift > 0
+    assert after(*[TYPED_OVER] * 20).shift > 0
+    assert after(*[ACCEPTED] * 20).shift < 0
     assert Counts().shift == 0
-    assert abs(after(*["accepted", "dismissed"] * 10).shift) < 0.05
+    assert abs(after(*[ACCEPTED, DISMISSED] * 10).shift) < 0.05
 
 
 def test_a_single_event_hardly_moves_it() -> None:
@@ -42,7 +47,7 @@ def test_a_single_event_hardly_moves_it() -> None:
 
 
 def test_old_events_fade() -> None:
-    changed = after(*["dismissed"] * 300, *["accepted"] * 600)
+    changed = after(*[DISMISSED] * 300, *[ACCEPTED] * 600)
     assert changed.shift < 0
     assert changed.total < 201
 
