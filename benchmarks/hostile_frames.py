@@ -21,13 +21,13 @@ from typing import Any
 
 import psutil
 
+from benchmarks.tiny_llama import write_tiny_llama
 from indexer.model import Cursor
 from policy.engine import protocol
 from policy.engine.client import Engine
 from policy.engine.endpoint import Endpoint, Streams, runtime_dir
 from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
-from policy.training import wheel
 
 EVERY = 100  # frames between two requests of a well-behaved client
 OPERATIONS = ("load", "read", "warm", "generate", "try_all", "forget", "measure", "embed", "cancel", "rank", "", "exit")
@@ -148,12 +148,14 @@ async def _hang_up(streams: Streams) -> None:
         await writer.wait_closed()
 
 
-async def _main(count: int, seed: int, model: Path) -> int:
+async def _main(count: int, seed: int, model: Path | None) -> int:
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder
         name = "0" * 16
         engine = await Engine.connect(name, dict(os.environ), lambda line: print(line, file=sys.stderr))
-        await engine.load(model, EngineSettings(context_size=1024, threads=2))
+        await engine.load(
+            model or write_tiny_llama(Path(folder) / "tiny.gguf"), EngineSettings(context_size=1024, threads=2)
+        )
         memory = await assault(engine, name, count, seed)
         tenth = max(1, len(memory) // 10)
         print("frames  memory (MB)")
@@ -167,6 +169,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", nargs="?", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, help="a model file (default: the one that is shipped)")
+    parser.add_argument("--model", type=Path, help="a model file (default: a tiny one with random weights)")
     options = parser.parse_args()
-    sys.exit(asyncio.run(_main(options.frames, options.seed, options.model or wheel.place())))
+    sys.exit(asyncio.run(_main(options.frames, options.seed, options.model)))
