@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="repoformer-lsp",
-        description="Inline code completion with a model on your machine. It reads other files of the repository only "
-        "when they are likely to help.",
+        description="Inline code completion with a model on your machine.\n"
+        "It reads other files of the repository only when they are likely to help.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
             gone = learned.reset(None if options.all else options.path)
         except OSError as error:
             raise UsageError(f"{learned.file()} cannot be written: {error.strerror}") from error
-        print(f"forgot what was learned of {gone} workspace{'' if gone == 1 else 's'}")
+        print(f"deleted the counts of {gone} workspace{'' if gone == 1 else 's'}")
         return 0
     counts = learned.counts_of(options.path)
     if options.json:
@@ -47,5 +47,5 @@ def run(options: argparse.Namespace) -> int:
         f"{options.path.resolve()}: {counts.accepted:.0f} accepted ({counts.expected:.0f} expected), "
         f"{counts.typed_over:.0f} typed over, {counts.dismissed:.0f} dismissed"
     )
-    print(f"the least log-odds at which a suggestion is shown are shifted by {counts.shift:+.2f}")
+    print(f"the threshold for showing a suggestion is shifted by {counts.shift:+.2f} log-odds")
     return 0
