@@ -27,6 +27,7 @@ COMMANDS = {
     "index": "lsp_server.commands.index",
     "search": "lsp_server.commands.search",
     "model": "lsp_server.commands.model",
+    "learned": "lsp_server.commands.learned",
     "doctor": "lsp_server.commands.doctor",
     "eval": "policy.evaluation.cli",
     "calibrate": "policy.evaluation.cli",

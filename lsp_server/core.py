@@ -30,7 +30,7 @@ from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speeds
 from policy.engine.supervisor import EngineState, Supervisor
 from policy.errors import EngineError, ModelError
-from policy.gating import calibration
+from policy.gating import calibration, learned
 from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
@@ -153,6 +153,8 @@ class Core:
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request; cancel the task to stop it. Raises `RepoformerError`."""
+        if self._settings.learn and (workspace := self._workspace_of(request)) is not None:
+            request = replace(request, shift=learned.counts_of(workspace).shift)
         while True:
             completer = await self._completer_now()
             try:
@@ -166,6 +168,21 @@ class Core:
                 if completer is self._completer:
                     raise
                 # Settings were changed meanwhile, and this one is closed.
+
+    async def learn(self, request: Request, outcome: learned.Outcome, p: float) -> None:
+        """Count what became of the suggestion of `request`, which was to be kept with probability `p`."""
+        workspace = self._workspace_of(request)
+        if self._settings.learn and workspace is not None:
+            try:
+                await asyncio.to_thread(learned.add, workspace, outcome, p)
+            except OSError as error:
+                log.info("%s cannot be written: %s", learned.file(), error.strerror)
+
+    def _workspace_of(self, request: Request) -> Path | None:
+        """Return the innermost workspace folder that holds the file of `request`."""
+        path = Path(request.cursor.path)
+        holding = [folder for folder in self._roots if path.is_relative_to(folder)]
+        return max(holding, key=lambda folder: len(folder.parts), default=None)
 
     async def _private(self, request: Request) -> str:
         """Why the request's text must not leave this machine; asked only where it might."""
@@ -355,6 +372,7 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
         multiline=settings.multiline != "never",
         patience=settings.patience,
         chunks=settings.chunks,
+        suggest=settings.suggest,
     )
 
 

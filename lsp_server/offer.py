@@ -80,8 +80,8 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
     answer = await person.choose(
         text,
         [get, LATER, NEVER],
-        f"{text} To get it ({card.megabytes}), run the command `repoformer.getModel` (in Neovim `:Repoformer model`), "
-        f"or `repoformer-lsp model pull {card.name}` and restart the editor.",
+        f"{text} To get it ({card.megabytes}), run the command `repoformer.getModel` (in Neovim `:Repoformer model`, "
+        f"in Emacs `M-x repoformer-get-model`), or `repoformer-lsp model pull {card.name}` and restart the editor.",
     )
     if answer == NEVER:
         answers.remember(never=True)

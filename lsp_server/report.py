@@ -12,13 +12,16 @@ from indexer.model import shown_path
 if TYPE_CHECKING:
     from indexer.model import Hit
     from policy.completion.request import Completion
+    from policy.gating.keep import Estimate
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
     """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`,
     `withheld` (why the text was not sent to the server that was to write), `parsed`.
 
-    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked.
+    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked. `estimate`
+    says how likely the text is kept, and from which probability on it is shown; null where the model has no such
+    estimate, and shows every text.
     """
     decision = completion.decision
     return {
@@ -31,8 +34,15 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "model": completion.model,
         "reason": completion.reason,
         "parsed": completion.parsed,
+        "estimate": _estimate(completion.estimate),
         "withheld": completion.withheld,
     }
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {"p": round(estimate.p, 4), "threshold": round(estimate.threshold, 4), "shown": estimate.shown}
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lsp_server import parent
 from lsp_server.core import Core
 from lsp_server.notices import Notices, Severity
 from lsp_server.offer import Answers, fetch, offer
+from lsp_server.outcomes import Outcomes
 from lsp_server.power import Power
 from lsp_server.settings import Settings, read_settings
 from lsp_server.status import Facts, Status, status_of
@@ -34,6 +35,7 @@ from policy.errors import EngineUnavailable, ModelError, RepoformerError
 if TYPE_CHECKING:
     from indexer.workspace import Progress
     from policy.engine.supervisor import EngineState
+    from policy.gating.learned import Outcome
     from policy.models.card import Card
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Session:
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what reads ahead, by document
         self._numbers = itertools.count(1)
         self._records: dict[str, Record] = {}
+        self._outcomes = Outcomes(self._learn)
         self._background: set[asyncio.Task[None]] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -249,6 +252,7 @@ class Session:
         """A document was closed: what was asked for in it is cancelled, and its file counts again."""
         document = self._documents.pop(uri, None)
         self._records.pop(uri, None)
+        self._outcomes.forget(uri)
         for tasks in (self._running, self._ahead):
             if task := tasks.pop(uri, None):
                 task.cancel()
@@ -322,6 +326,7 @@ class Session:
         request = _request(document, sides, "invoked" if invoked else "automatic")
         if not invoked and self._saving("smaller"):
             request = replace(request, multiline=False, ahead=False)
+        self._outcomes.requested(request)
         try:
             if not self._started.is_set():  # the first request may come before the settings do
                 await self._started.wait()
@@ -339,6 +344,7 @@ class Session:
         record = Record(next(self._numbers), document.uri, position, request, completion)
         self._records.pop(document.uri, None)  # so that the newest stands last
         self._records[document.uri] = record
+        self._outcomes.offered(record.number, request, completion)
         if completion.reason:
             log.debug("no completion: %s", completion.reason)
         return record
@@ -349,6 +355,8 @@ class Session:
 
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Something became of a completion; one that is no longer the last of its document is forgotten."""
+        if fate in {"accepted", "partly accepted"}:
+            self._outcomes.accepted(number)
         for uri, record in self._records.items():
             if record.number == number:
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
@@ -356,6 +364,9 @@ class Session:
                 if fate == "accepted" and 0 <= candidate < len(texts) and not self._saving("smaller", "invoked"):
                     self._core.look_ahead(record.request.after(texts[candidate]))
                 return
+
+    def _learn(self, request: Request, outcome: Outcome, p: float) -> None:
+        self._spawn(self._core.learn(request, outcome, p))
 
     def record(self, uri: str | None) -> Record | None:
         """The last completion in a document, or in any."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from policy.completion.request import CompletionSettings
 from policy.engine.settings import EngineSettings, FlashAttention, KvCacheType
+from policy.gating.keep import Suggest
 from policy.generators.retry import READ_SECONDS
 from policy.generators.text import FAMILIES, SUFFIX
 from policy.prompting.prompt import LAYOUTS
@@ -166,6 +167,18 @@ class Settings:
         "auto",
         _Choice(("auto", "never")),
         "Whether a completion may have several lines: where the syntax says that a block is open, or never.",
+    )
+    suggest: Literal["eager", "balanced", "careful"] = _setting(
+        "balanced",
+        _Choice(get_args(Suggest)),
+        "How likely a suggestion that comes by itself has to be right to be shown: `eager` shows all, `careful` few. "
+        "One asked for with a key is always shown.",
+    )
+    learn: bool = _setting(
+        True,
+        _Switch(),
+        "Adapt `suggest` to a workspace, by how many suggestions are accepted there. Only counts are stored, on this "
+        "machine; `repoformer-lsp learned` shows and resets them.",
     )
     patience: float = _setting(
         CompletionSettings().patience,

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pycparser import CParser, c_ast
+from pycparser import CParser, c_ast  # type: ignore[import-untyped, unused-ignore]
 
 TARGET = Path(__file__).resolve().parent.parent / "policy/engine/worker/capi.py"
 # llama.cpp build, what `llama_version` of that build answers.

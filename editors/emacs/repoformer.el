@@ -13,23 +13,25 @@
 
 ;;; Commentary:
 
-;; repoformer-lsp is a language server.  It suggests what you are about to
-;; write, as ghost text behind the cursor, with a small language model that runs
-;; on your own machine, and reads other files of the project when the model says
-;; that it would help.  This file is its client, on top of Eglot:
+;; repoformer-lsp is a language server.  It suggests code as ghost text after
+;; point, with a small language model that runs on your own machine, and reads
+;; other files of the project when the model says that they would help.  This
+;; file is its client, on top of Eglot:
 ;;
 ;;   (require 'repoformer)
 ;;   (add-hook 'python-mode-hook #'repoformer-ensure)
 ;;
-;; While ghost text is shown, TAB accepts it, M-<right> its next word,
-;; C-M-<right> its next line, M-n and M-p show another one and C-g takes it off
-;; the screen.  `repoformer-why' shows how a suggestion came about.
+;; `repoformer-install' installs the server and a model.
 ;;
-;; Eglot knows nothing of textDocument/inlineCompletion and jsonrpc cancels
-;; nothing, so requests are made here: one a pause in the typing, its answer
-;; dropped when the text or point has moved on (the server drops the older
-;; request by itself).  What is typed of a suggestion is compared with the
-;; buffer after each command, so typing through it costs no request.
+;; While ghost text is shown, TAB accepts it, M-<right> its next word,
+;; C-M-<right> its next line, M-n and M-p show another one and C-g dismisses it.
+;; `repoformer-why' opens a report on the last suggestion.
+;;
+;; Eglot does not support textDocument/inlineCompletion and jsonrpc sends no
+;; cancellations, so this file makes the requests: one for each pause in the
+;; typing.  It drops an answer if the text or point has changed (the server
+;; cancels the older request by itself).  After each command it compares the
+;; suggestion with the buffer, so typing through it needs no request.
 
 ;;; Code:
 
@@ -53,16 +55,29 @@
   :group 'tools
   :prefix "repoformer-")
 
-(defcustom repoformer-program '("repoformer-lsp")
-  "How to start the server: the program and its arguments."
+(defcustom repoformer-program nil
+  "How to start the server: the program and its arguments.
+Nil means the one that `repoformer-install' has installed, or else
+repoformer-lsp on the PATH."
   :type '(repeat string))
+
+(defcustom repoformer-package "repoformer-lsp"
+  "What `repoformer-install' installs.
+It is the name of a package, a wheel, an address, or the folder of a clone."
+  :type 'string
+  :risky t)
+
+(defcustom repoformer-directory (locate-user-emacs-file "repoformer/")
+  "Directory into which `repoformer-install' installs the server."
+  :type 'directory
+  :risky t)
 
 (defcustom repoformer-settings nil
   "Settings of the server, a property list such as (:policy \"always\" :threads 4).
 The server's README lists them all.  Lists are vectors: (:exclude [\"*.csv\"]).
 
-Running servers are told when it is customized or set with `setopt'; otherwise
-call `repoformer-reconfigure'.  A project can have a value of its own, as a
+Customizing it and `setopt' also change running servers; otherwise call
+`repoformer-reconfigure'.  A project can have its own value, as a
 directory-local variable."
   :type 'plist
   :set (lambda (symbol value)
@@ -71,7 +86,7 @@ directory-local variable."
            (repoformer-reconfigure))))
 
 (defcustom repoformer-delay 0.15
-  "Seconds without a key before the server is asked."
+  "Seconds without a key before a request."
   :type 'number)
 
 (defcustom repoformer-modes
@@ -86,7 +101,7 @@ directory-local variable."
     (tsx-ts-mode :language-id "typescriptreact") typescript-mode
     (typescript-ts-mode :language-id "typescript") zig-mode)
   "Major modes that one server serves, as in `eglot-server-programs'.
-A mode from which another is derived stands for both."
+A mode also includes the modes that are derived from it."
   :type '(repeat sexp))
 
 (defface repoformer-ghost '((t :inherit shadow :slant italic))
@@ -96,7 +111,7 @@ A mode from which another is derived stands for both."
 
 (defclass repoformer-server (eglot-lsp-server)
   ((status :initform nil :accessor repoformer--status
-           :documentation "What the server last said of itself."))
+           :documentation "The last status of the server."))
   :documentation "A repoformer-lsp server.")
 
 (defvar repoformer--paused nil
@@ -109,15 +124,16 @@ A mode from which another is derived stands for both."
   "The policy that was chosen in this session, or nil.")
 
 (defconst repoformer--personal '(:serverUrl :model :generatorModel)
-  "Settings that `eglot-workspace-configuration' has no say in.
-Eglot declares any list safe there, and a repository that somebody has cloned
-must not say where their code is sent to, nor which file native code reads.")
+  "Settings that `eglot-workspace-configuration' cannot change.
+Eglot declares any list safe there, and a cloned repository must not set where
+code is sent, or which files native code reads.")
 
 (defun repoformer--settings (server)
   "The settings to send to SERVER.
-Over `repoformer-settings' count those of the project, in the section
-:repoformer of `eglot-workspace-configuration', and over both what was chosen in
-this session.  A buffer of the project is asked, for directory-local variables."
+The settings of the project, in the section :repoformer of
+`eglot-workspace-configuration', override `repoformer-settings'; what was chosen
+in this session overrides both.  Directory-local variables come from a buffer of
+the project."
   (let* ((buffer (car (last (eglot--managed-buffers server))))
          (value (lambda (variable)
                   (if (buffer-live-p buffer)
@@ -138,11 +154,11 @@ this session.  A buffer of the project is asked, for directory-local variables."
       (setq settings (plist-put settings :disabledLanguages off)))
     (when repoformer--policy
       (setq settings (plist-put settings :policy repoformer--policy)))
-    ;; An empty property list would go out as null; an empty table is an object.
+    ;; An empty property list would be sent as null; an empty table is an object.
     (or settings (make-hash-table))))
 
 (cl-defmethod eglot-client-capabilities :around ((_server repoformer-server))
-  "Add inline completion to what Eglot can do."
+  "Add inline completion to the capabilities of Eglot."
   (let* ((all (cl-call-next-method))
          (text (plist-get all :textDocument)))
     (plist-put all :textDocument
@@ -155,15 +171,15 @@ this session.  A buffer of the project is asked, for directory-local variables."
 
 (cl-defmethod jsonrpc-connection-send :around
   ((server repoformer-server) &rest args &key method params &allow-other-keys)
-  "Correct Eglot where it speaks to SERVER: METHOD and PARAMS are among ARGS."
+  "Correct messages of Eglot to SERVER: METHOD and PARAMS are among ARGS."
   (pcase method
-    ;; Outside of a project the folder of the file stands for one.  That may be
-    ;; the home directory; no folder is to be indexed then.
+    ;; Outside a project Eglot sends the folder of the file, which may be the home
+    ;; directory.  Send no folder, so that none is indexed.
     ((and :initialize (guard (eq 'transient (car-safe (eglot--project server)))))
      (dolist (key '(:rootPath :rootUri :workspaceFolders))
        (setq params (plist-put params key nil)))
      (setq args (plist-put args :params params)))
-    ;; Eglot has other settings in mind, and sends them when it has connected.
+    ;; Eglot sends other settings once it has connected.
     (:workspace/didChangeConfiguration
      (setq params (list :settings (list :repoformer (repoformer--settings server)))
            args (plist-put args :params params))))
@@ -188,7 +204,34 @@ this session.  A buffer of the project is asked, for directory-local variables."
       (user-error "There is no repoformer server for this buffer; try `repoformer-ensure'")))
 
 (defvar repoformer--told nil
-  "Whether it was said that the program is missing.")
+  "Whether the user was told that the program is missing.")
+
+(defvar-local repoformer--wanted nil
+  "Whether `repoformer-ensure' was called here while there was no server.")
+
+(defconst repoformer--source-directory
+  (file-name-directory (or load-file-name buffer-file-name default-directory))
+  "Directory of this file.")
+
+(defun repoformer--environment ()
+  "The directory of the server for `repoformer-install'."
+  (expand-file-name "server" repoformer-directory))
+
+(defun repoformer--command ()
+  "The server's program and its arguments."
+  (let* ((environment (repoformer--environment))
+         (own (expand-file-name (if (eq system-type 'windows-nt)
+                                    "Scripts/repoformer-lsp.exe"
+                                  "bin/repoformer-lsp")
+                                environment)))
+    (cond
+     (repoformer-program)
+     ;; The installation writes this file last: without it the environment is
+     ;; incomplete.
+     ((and (file-exists-p (expand-file-name "repoformer-lsp.installed" environment))
+           (file-executable-p own))
+      (list own))
+     (t (list "repoformer-lsp")))))
 
 (defun repoformer--serves-p ()
   "Whether `repoformer-modes' has the current buffer's mode."
@@ -198,33 +241,37 @@ this session.  A buffer of the project is asked, for directory-local variables."
 ;;;###autoload
 (defun repoformer-ensure ()
   "Start the server for the current buffer's project, unless there is one.
-Meant for hooks of major modes, `prog-mode-hook' among them: in a mode that is
-not in `repoformer-modes' nothing happens."
+For hooks of major modes, such as `prog-mode-hook'.  It does nothing in modes
+that are not in `repoformer-modes'."
   (interactive)
   (cond
    ((not (repoformer--serves-p))
     (when (called-interactively-p 'interactive)
       (user-error "`%s' is not in `repoformer-modes'" major-mode)))
-   ((executable-find (car repoformer-program))
+   ((executable-find (car (repoformer--command)))
+    (setq repoformer--wanted nil)
     (setq-local eglot-server-programs
                 (cons (cons repoformer-modes
-                            (cons 'repoformer-server repoformer-program))
+                            (cons 'repoformer-server (repoformer--command)))
                       eglot-server-programs))
     (eglot-ensure))
-   ((not repoformer--told)
-    (setq repoformer--told t)
-    (display-warning
-     'repoformer
-     (format-message "There is no program `%s': run `%s' in a clone of %s, or set `%s'."
-                     (car repoformer-program) "uv tool install ." "repoformer-lsp"
-                     'repoformer-program)))))
+   (t
+    (setq repoformer--wanted t)
+    (unless repoformer--told
+      (setq repoformer--told t)
+      (display-warning
+       'repoformer
+       (if repoformer-program
+           (format-message "There is no program `%s'; correct `%s'."
+                           (car repoformer-program) 'repoformer-program)
+         "The server is not installed yet; `M-x repoformer-install' installs it and a model."))))))
 
 (defun repoformer--stay-out (manage &rest args)
   "Call MANAGE, Eglot's function that takes over a buffer, with ARGS.
-Eglot puts itself in the place of Xref, Flymake, Imenu, Eldoc and Company
-backends even for a server that offers nothing of the kind.  That is decided
-here, not in `repoformer-ensure': Eglot also takes over other buffers of the
-project, and other servers are to have all of it."
+Eglot replaces the backends of Xref, Flymake, Imenu, Eldoc and Company even if
+the server has none of these features.  This is an advice, not a part of
+`repoformer-ensure', because Eglot also manages other buffers of the project,
+and must not change for other servers."
   (let ((eglot-stay-out-of
          (if (and buffer-file-name (repoformer--server))
              (append '(xref flymake imenu eldoc company) eglot-stay-out-of)
@@ -242,39 +289,39 @@ project, and other servers are to have all of it."
 ;;;; Ghost text
 
 (defvar-local repoformer--items nil
-  "The server's items: what can be shown.")
+  "The server's items.")
 
 (defvar-local repoformer--index 0
   "Which of the items is chosen.")
 
 (defvar-local repoformer--complete nil
-  "Whether the items are all that the server has: those that a person asked for.")
+  "Whether the list of items is complete: the user requested them.")
 
 (defvar-local repoformer--start nil
-  "Marker where the items' text begins, in front of what is typed of it.")
+  "Marker where the text of the items begins, before the typed part.")
 
 (defvar-local repoformer--after nil
-  "What stood between point and the end of the line when the items came.
-They replace nothing of it, and were made to stand in front of just that.")
+  "The text from point to the end of the line when the items arrived.
+The items were made for exactly this text, and replace nothing of it.")
 
 (defvar-local repoformer--overlay nil
   "The overlay that draws the ghost text, or nil.")
 
 (defvar-local repoformer--request 0
-  "Number of the request whose answer is wanted.")
+  "Number of the last request; other answers are dropped.")
 
 (defvar-local repoformer--timer nil
-  "The timer that will ask, or nil.")
+  "The timer of the next request, or nil.")
 
 (defvar-local repoformer--seen nil
-  "Buffer tick and point as they were after the last command.")
+  "Buffer tick and point after the last command.")
 
 (defun repoformer--now ()
   "What must not change between a request and its answer."
   (list (buffer-chars-modified-tick) (point)))
 
 (defun repoformer--window ()
-  "The window that a person works in, also while the minibuffer is selected."
+  "The selected window, or the one before the minibuffer was selected."
   (or (minibuffer-selected-window) (selected-window)))
 
 (defun repoformer--text ()
@@ -282,7 +329,7 @@ They replace nothing of it, and were made to stand in front of just that.")
   (plist-get (nth repoformer--index repoformer--items) :insertText))
 
 (defun repoformer--rest ()
-  "What of the chosen item is still to come after point, or nil."
+  "The part of the chosen item after point, or nil."
   (when-let* ((text (repoformer--text))
               (start (and repoformer--start (marker-position repoformer--start)))
               (typed (and (<= start (point))
@@ -295,7 +342,7 @@ They replace nothing of it, and were made to stand in front of just that.")
     rest))
 
 (defun repoformer--forget ()
-  "Take ghost text off the screen and forget what could be shown."
+  "Remove the ghost text and the items."
   (when repoformer--overlay
     (delete-overlay repoformer--overlay)
     (setq repoformer--overlay nil))
@@ -306,11 +353,11 @@ They replace nothing of it, and were made to stand in front of just that.")
   (repoformer-ghost-mode -1))
 
 (defun repoformer--draw ()
-  "Draw what is still to come of the chosen item, or take it off the screen."
+  "Draw the part of the chosen item after point, or remove the ghost text."
   (if-let* ((rest (repoformer--rest))
             ((not (bound-and-true-p completion-preview-active-mode))))
       (let ((text (propertize rest 'face 'repoformer-ghost)))
-        ;; The cursor stands in front of the ghost text, not behind it.
+        ;; Show the cursor before the ghost text, not after it.
         (put-text-property 0 1 'cursor t text)
         (unless repoformer--overlay
           (setq repoformer--overlay (make-overlay (point) (point) nil t t)))
@@ -329,7 +376,7 @@ They replace nothing of it, and were made to stand in front of just that.")
                     (list :item (nth repoformer--index repoformer--items)))))
 
 (defun repoformer--answered (buffer request now kind step answer)
-  "Show the ANSWER to REQUEST in BUFFER, if it still is as it was at NOW.
+  "Show the ANSWER to REQUEST in BUFFER, if it has not changed since NOW.
 KIND and STEP are those of `repoformer--ask'."
   (when (and (buffer-live-p buffer)
              (eq buffer (window-buffer (repoformer--window))))
@@ -356,8 +403,8 @@ KIND and STEP are those of `repoformer--ask'."
 
 (defun repoformer--ask (buffer kind &optional step)
   "Ask for items at point of BUFFER.
-KIND is 1 where a person wants it, 2 where a pause in the typing does; STEP is
-by how many items to move on at once."
+KIND is 1 for a request of the user, 2 after a pause in the typing; STEP is how
+many items to move on at once."
   (when (and (buffer-live-p buffer) (eq buffer (window-buffer)))
     (with-current-buffer buffer
       (setq repoformer--timer nil)
@@ -372,14 +419,14 @@ by how many items to move on at once."
                    (list :context (list :triggerKind kind)))
            :success-fn (lambda (answer)
                          (repoformer--answered buffer request now kind step answer))
-           ;; Overtaken by a newer request, or a failure that the server reports.
+           ;; Replaced by a newer request, or a failure that the server reports.
            :error-fn #'ignore
            :timeout 120
            :timeout-fn #'ignore))))))
 
 (defun repoformer--tell-focus (&optional window)
   "Tell the server that the buffer of WINDOW is in front, and where point is.
-It reads ahead there.  WINDOW is the selected one where it is nil."
+The server evaluates the prompt there.  A nil WINDOW is the selected one."
   (when (memq window (list nil (selected-window)))
     (with-current-buffer (window-buffer window)
       (when-let* ((repoformer-mode)
@@ -389,8 +436,8 @@ It reads ahead there.  WINDOW is the selected one where it is nil."
                         (eglot--TextDocumentPositionParams))))))
 
 (defun repoformer--window-changed (&optional window)
-  "Tell what is in front after WINDOW was selected, left or given another buffer.
-Ghost text goes when the person no longer is in the window that it is drawn in."
+  "Tell what is in front after WINDOW was selected, left or got another buffer.
+Dismiss ghost text that is drawn in another window than the selected one."
   (with-current-buffer (window-buffer window)
     (when (and repoformer--overlay
                (not (eq (repoformer--window) (overlay-get repoformer--overlay 'window))))
@@ -398,13 +445,13 @@ Ghost text goes when the person no longer is in the window that it is drawn in."
   (repoformer--tell-focus window))
 
 (defun repoformer--stop-timer ()
-  "Do not ask after all."
+  "Cancel the next request."
   (when repoformer--timer
     (cancel-timer repoformer--timer)
     (setq repoformer--timer nil)))
 
 (defun repoformer--after-command ()
-  "Follow what was typed; ask again after a pause if the text has changed."
+  "Compare the text with the items; if it has changed, request after a pause."
   (let ((now (repoformer--now)))
     (unless (equal now repoformer--seen)
       (let ((typed (not (eql (car now) (car repoformer--seen)))))
@@ -477,7 +524,7 @@ Ghost text goes when the person no longer is in the window that it is drawn in."
   (repoformer--accept 'line))
 
 (defun repoformer-dismiss ()
-  "Take the suggestion off the screen, and do not show one that is on its way."
+  "Dismiss the suggestion, and drop the answer to a request in progress."
   (interactive)
   (cl-incf repoformer--request)
   (repoformer--stop-timer)
@@ -485,7 +532,7 @@ Ghost text goes when the person no longer is in the window that it is drawn in."
 
 (defun repoformer-next (&optional count)
   "Show the next suggestion, or the one COUNT further on.
-A pause in the typing brings one suggestion; the others are asked for now."
+After a pause in the typing there is one suggestion; request the others now."
   (interactive "p")
   (cond
    ((null repoformer--items))
@@ -500,21 +547,20 @@ A pause in the typing brings one suggestion; the others are asked for now."
     (message "Suggestion %d of %d" (1+ repoformer--index) (length repoformer--items)))))
 
 (defun repoformer-previous (&optional count)
-  "Show the suggestion before, or the one COUNT before."
+  "Show the previous suggestion, or the one COUNT before."
   (interactive "p")
   (repoformer-next (- (or count 1))))
 
 (defun repoformer-trigger ()
-  "Ask for a suggestion now."
+  "Suggest now."
   (interactive)
   (repoformer--server-or-lose)
   (repoformer-dismiss)
   (repoformer--ask (current-buffer) 1))
 
 (defun repoformer--unless-indenting (command)
-  "COMMAND, unless TAB is to indent.
-It is where the line is still blank and the suggestion begins with an
-indentation of its own."
+  "COMMAND, or nil if TAB has to indent.
+That is where the line is blank and the suggestion begins with an indentation."
   (let ((rest (repoformer--rest)))
     (unless (and rest
                  (string-match-p "\\`[ \t]" rest)
@@ -548,7 +594,7 @@ Eglot turns it on in the buffers that the server manages."
    (repoformer-mode
     (setq repoformer--seen (repoformer--now))
     (when (buffer-modified-p)
-      ;; Somebody wrote while the server started.
+      ;; The user typed while the server started.
       (setq repoformer--timer
             (run-with-timer 0 nil #'repoformer--ask (current-buffer) 2)))
     (repoformer--tell-focus)
@@ -564,12 +610,12 @@ Eglot turns it on in the buffers that the server manages."
 ;;;; Status
 
 (defvar-local repoformer--language nil
-  "The id that the server knows the buffer's language by, once it was asked for.")
+  "The language id of the buffer, once it is known.")
 
 (defun repoformer--language ()
-  "The id that the server knows the buffer's language by."
-  ;; Eglot copies the whole buffer to say it, and the mode line wants it with
-  ;; every key.  It goes with the major mode, and so does the variable.
+  "The language id of the buffer."
+  ;; Eglot copies the whole buffer to get it, and the mode line needs it for
+  ;; every key.  The variable is reset when the major mode changes.
   (or repoformer--language
       (setq repoformer--language (plist-get (eglot--TextDocumentItem) :languageId))))
 
@@ -586,10 +632,10 @@ Eglot turns it on in the buffers that the server manages."
   (let ((map (make-sparse-keymap)))
     (define-key map [mode-line mouse-1] #'repoformer-menu)
     map)
-  "Keymap of the mode line's part.")
+  "Keymap of the text in the mode line.")
 
 (defun repoformer--lighter ()
-  "The part of the mode line."
+  "The text in the mode line."
   (let* ((server (repoformer--server))
          (state (if server (repoformer--state server) "stopped"))
          (percent (and server (plist-get (repoformer--status server) :percent))))
@@ -603,7 +649,7 @@ Eglot turns it on in the buffers that the server manages."
            'local-map repoformer--lighter-map))))
 
 (easy-menu-define repoformer-mode-menu repoformer-mode-map
-  "What repoformer can do."
+  "The menu of repoformer."
   '("Repoformer"
     ["Why this completion" repoformer-why]
     ["Status" repoformer-status]
@@ -618,6 +664,8 @@ Eglot turns it on in the buffers that the server manages."
     "---"
     ["Log" repoformer-log]
     ["Doctor" repoformer-doctor]
+    ["Install the server and a model" repoformer-install]
+    ["Download a better model" repoformer-get-model]
     ["Restart" eglot-reconnect]))
 
 (defun repoformer-menu (event)
@@ -626,7 +674,7 @@ Eglot turns it on in the buffers that the server manages."
   (popup-menu repoformer-mode-menu event))
 
 (defun repoformer-status ()
-  "Tell what the server is doing."
+  "Show what the server is doing."
   (interactive)
   (let* ((server (repoformer--server-or-lose))
          (status (repoformer--status server)))
@@ -647,32 +695,32 @@ See `repoformer-settings'."
           (repoformer-dismiss)
           (unless (memq server told)
             (push server told)
-            ;; With the settings, as whatever else Eglot sends of it.
+            ;; `jsonrpc-connection-send' adds the settings.
             (jsonrpc-notify server :workspace/didChangeConfiguration nil))))))
   (force-mode-line-update t))
 
 (defun repoformer-pause ()
-  "Suggest nothing until `repoformer-resume'."
+  "Stop suggestions until `repoformer-resume'."
   (interactive)
   (setq repoformer--paused t)
   (repoformer-reconfigure))
 
 (defun repoformer-pause-language ()
-  "Suggest nothing in the current buffer's language until `repoformer-resume'."
+  "Stop suggestions in the language of this buffer until `repoformer-resume'."
   (interactive)
   (repoformer--server-or-lose)
   (cl-pushnew (repoformer--language) repoformer--paused-languages :test #'equal)
   (repoformer-reconfigure))
 
 (defun repoformer-resume ()
-  "Suggest again, in all languages."
+  "Resume suggestions in all languages."
   (interactive)
   (setq repoformer--paused nil
         repoformer--paused-languages nil)
   (repoformer-reconfigure))
 
 (defun repoformer-policy (policy)
-  "Say when to read other files: POLICY is \"selective\", \"always\" or \"never\"."
+  "Set when to read other files: POLICY is \"selective\", \"always\" or \"never\"."
   (interactive (list (completing-read "Read other files: "
                                       '("selective" "always" "never") nil t)))
   (setq repoformer--policy policy)
@@ -701,8 +749,151 @@ See `repoformer-settings'."
   "Check this machine."
   (interactive)
   (compilation-start (mapconcat #'shell-quote-argument
-                                (append repoformer-program '("doctor")) " ")
+                                (append (repoformer--command) '("doctor")) " ")
                      nil (lambda (_mode) "*repoformer-doctor*")))
+
+;;;; Installing
+
+(defconst repoformer--get-python
+  (concat "Install Python 3.10 or later from python.org or your system's packages,"
+          " or uv from docs.astral.sh/uv, then run `M-x repoformer-install' again.")
+  "What to do where nothing can run the installation.")
+
+(defvar repoformer--installation nil
+  "The process that installs the server, or nil.")
+
+(defvar repoformer--progress ""
+  "What the mode line shows while the server is being installed.")
+
+(defun repoformer--python ()
+  "A command for a Python script, or nil.
+Any Python will do; where there is none, uv gets one."
+  (or (cl-loop for name in (if (eq system-type 'windows-nt) '("py" "python") '("python3" "python"))
+               when (executable-find name) return (list it))
+      (cl-loop for name in '("uv" "~/.local/bin/uv" "~/.cargo/bin/uv")
+               when (executable-find name)
+               return (list it "run" "--no-project" "--python" ">=3.10"))))
+
+;;;###autoload
+(defun repoformer-install ()
+  "Install the server and a model, and start the server.
+They go into `repoformer-directory', and change no other Python.  After a
+failure the same command goes on where it stopped."
+  (interactive)
+  (when (process-live-p repoformer--installation)
+    (user-error "The server is being installed"))
+  (let ((python (or (repoformer--python)
+                    (user-error "There is no Python on this machine.  %s" repoformer--get-python)))
+        (log (get-buffer-create "*repoformer-install*"))
+        (default-directory (expand-file-name "~/"))
+        (process-environment (cons "PYTHONIOENCODING=utf-8" process-environment))
+        (outcome nil)
+        (rest ""))
+    (with-current-buffer log
+      (setq buffer-read-only nil)
+      (erase-buffer))
+    (add-to-list 'global-mode-string 'repoformer--progress t)
+    (put 'repoformer--progress 'risky-local-variable t)
+    (repoformer--show-progress '(:message "Starting the installation"))
+    (setq repoformer--installation
+          (make-process
+           :name "repoformer-install"
+           :command (append python
+                            (list (expand-file-name "install.py" repoformer--source-directory)
+                                  (expand-file-name (repoformer--environment))
+                                  "--package" repoformer-package
+                                  "--setting" "`repoformer-package'"
+                                  "--again" "run `M-x repoformer-install' again"))
+           :connection-type 'pipe
+           :coding 'utf-8
+           :noquery t
+           :stderr (make-pipe-process
+                    :name "repoformer-install-log" :buffer log :noquery t :coding 'utf-8
+                    :sentinel #'ignore)
+           :filter (lambda (_process text)
+                     (let ((lines (split-string (concat rest text) "\n")))
+                       (setq rest (car (last lines)))
+                       (dolist (line (butlast lines))
+                         (when-let* ((told (ignore-errors
+                                             (json-parse-string line :object-type 'plist
+                                                                :null-object nil))))
+                           (if (or (plist-get told :program) (plist-get told :error))
+                               (setq outcome told)
+                             (repoformer--show-progress told))))))
+           :sentinel (lambda (process _event)
+                       (unless (process-live-p process)
+                         (setq repoformer--installation nil)
+                         (repoformer--show-progress nil)
+                         (repoformer--installed outcome (car python))))))))
+
+(defun repoformer-get-model ()
+  "Download a better model if this machine is fast enough for it, and use it."
+  (interactive)
+  (jsonrpc-async-request (repoformer--server-or-lose) :workspace/executeCommand
+                         '(:command "repoformer.getModel" :arguments [])
+                         :success-fn #'ignore :error-fn #'ignore
+                         :timeout nil))
+
+(defun repoformer-cancel-installation ()
+  "End the installation of the server; what it has downloaded is kept."
+  (interactive)
+  (unless (process-live-p repoformer--installation)
+    (user-error "Nothing is being installed"))
+  (set-process-sentinel repoformer--installation #'ignore)
+  (delete-process repoformer--installation)
+  (repoformer--show-progress nil)
+  (message "repoformer: the installation is cancelled; `M-x repoformer-install' goes on with it"))
+
+(defun repoformer--show-progress (told)
+  "Show TOLD, a line of the installation, in the echo area and the mode line.
+Nil means that the installation has ended."
+  (let ((percent (plist-get told :percent)))
+    (setq repoformer--progress
+          (cond ((null told) "")
+                (percent (format " repoformer:installing %d%%%%" percent))
+                (t " repoformer:installing")))
+    (force-mode-line-update t)
+    (when (and told (not (active-minibuffer-window)))
+      (let (message-log-max)
+        (message "repoformer: %s%s" (plist-get told :message)
+                 (if percent (format " %d%%" percent) ""))))))
+
+(defun repoformer--installed (outcome python)
+  "Start the server, or tell why there is none.
+OUTCOME is what the installation told last, PYTHON what has run it."
+  (let ((warning (plist-get outcome :warning)))
+    (cond
+     ((plist-get outcome :program)
+      (repoformer--start-again)
+      (if (equal warning "")
+          (message "repoformer: %s Open a file and type." (plist-get outcome :message))
+        (display-warning 'repoformer (concat (plist-get outcome :message) " " warning))))
+     (outcome
+      (display-warning 'repoformer
+                       (concat (plist-get outcome :error) " " (plist-get outcome :advice)
+                               "\nThe buffer *repoformer-install* has the log.")
+                       :error))
+     (t
+      (display-warning 'repoformer
+                       (format "%s cannot run the installation; the buffer *repoformer-install* says why.  %s"
+                               python repoformer--get-python)
+                       :error)))))
+
+(defun repoformer--start-again ()
+  "Start the installed server in the buffers that have or want one."
+  (let (servers)
+    (dolist (buffer (buffer-list))
+      (with-current-buffer buffer
+        (when-let* ((server (and (bound-and-true-p repoformer-mode) (repoformer--server))))
+          (setq repoformer--wanted t)
+          (cl-pushnew server servers))))
+    (dolist (server servers)
+      (eglot-shutdown server nil 5))
+    (dolist (buffer (buffer-list))
+      (with-current-buffer buffer
+        (when repoformer--wanted
+          (kill-local-variable 'eglot-server-programs)
+          (repoformer-ensure))))))
 
 ;;;; Why
 
@@ -719,7 +910,7 @@ See `repoformer-settings'."
     (recenter)))
 
 (defun repoformer--verdict (decision)
-  "DECISION in a sentence."
+  "DECISION as a sentence."
   (let ((outcome (if (eq (plist-get decision :retrieve) t)
                      "other files were read"
                    "this file was enough"))
@@ -737,14 +928,14 @@ See `repoformer-settings'."
               outcome)))))
 
 (defun repoformer--trimmed (parts)
-  "What did not fit into the prompt, in a sentence; PARTS are the server's names."
+  "PARTS of the prompt that were cut, as a sentence."
   (if (= 0 (length parts))
       "All of it fitted into the prompt."
     (format "Not all of it fitted into the prompt: %s."
             (mapconcat (lambda (part)
                          (pcase part
                            ("left" "text before the cursor")
-                           ("right" "text behind the cursor")
+                           ("right" "text after the cursor")
                            ("context" "code of other files")
                            (_ part)))
                        parts ", "))))
@@ -768,7 +959,7 @@ See `repoformer-settings'."
   (if (equal (plist-get report :text) "")
       (insert (format "Nothing was suggested: %s.\n" (plist-get report :reason)))
     (insert (propertize (plist-get report :text) 'face 'repoformer-ghost) "\n"))
-  (insert "\n" (propertize "Code that was put before the model" 'face 'bold) "\n\n")
+  (insert "\n" (propertize "Code from other files in the prompt" 'face 'bold) "\n\n")
   (when (= 0 (length (plist-get report :chunks)))
     (insert "  None.\n"))
   (mapc (lambda (chunk)
@@ -786,7 +977,7 @@ See `repoformer-settings'."
                               (plist-get report :stats) ""))
 
 (defun repoformer-why ()
-  "Show how the last completion in this buffer came about."
+  "Show a report on the last completion in this buffer."
   (interactive)
   (let* ((server (repoformer--server-or-lose))
          (report (jsonrpc-request server :repoformer/why

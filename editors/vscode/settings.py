@@ -19,15 +19,15 @@ OWN: dict[str, dict[str, Any]] = {
         "items": {"type": "string"},
         "default": [],
         "scope": "machine-overridable",
-        "markdownDescription": "How to start the server: the program and its arguments. Empty: `repoformer-lsp` on the "
-        "`PATH`, else the one that this extension has installed.",
+        "markdownDescription": "How to start the server: the program and its arguments. Empty: the server that this "
+        "extension has installed, else `repoformer-lsp` on the `PATH`.",
     },
     "repoformer.server.package": {
         "type": "string",
         "default": "repoformer-lsp",
         "scope": "machine",
-        "markdownDescription": "What *Install the Server* gives to pip: a name, with or without a version, a file, or "
-        "the folder of a clone.",
+        "markdownDescription": "What *Install the Server and a Model* installs: the name of a package, with or without "
+        "a version, a wheel, an address, or the folder of a clone.",
     },
 }
 

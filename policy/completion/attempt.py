@@ -17,7 +17,8 @@ from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.clock import Clock
 from policy.completion.shape import NOTHING, Shaper
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
+from policy.gating.keep import Keep, aligned, carried, is_shortened
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
 
@@ -61,13 +62,16 @@ class Generated:
     """The texts to show (best first), and the chunks in their prompt.
 
     `hits` has the chunks as they were cut for the prompt, `whole_hits` the uncut chunks. If there are no texts,
-    `reason` says why.
+    `reason` says why. `surprises`, `shortened` and `keep` are as in `request.Completion`.
     """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
     whole_hits: tuple[Hit, ...] = ()
     reason: str = ""
+    surprises: tuple[Surprise, ...] = ()
+    shortened: bool = False
+    keep: Keep | None = None
 
 
 class Attempt:
@@ -157,6 +161,13 @@ class Attempt:
         distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
         reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
         generated = Generated(distinct, reason=reason)
+        if distinct and distinct[0] == shown[0].text:  # the greedy text, which the surprises belong to
+            generated = replace(
+                generated,
+                surprises=aligned(texts[0], distinct[0], generation.surprises),
+                shortened=is_shortened(texts[0], distinct[0]),
+                keep=carried(generation.metadata),
+            )
         return self._with_chunks(generated, hits, generation.prompt) if generation.prompt else generated
 
     async def end(self) -> None:

@@ -109,6 +109,9 @@ class Pipeline:
             trimmed=attempt.trimmed,
             others=tuple(others),
             parsed=shaper.parsed,
+            surprises=generated.surprises,
+            shortened=generated.shortened,
+            keep=generated.keep,
             withheld=withheld,
         )
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit
+from policy.engine.messages import Surprise
 from policy.gating.decision import Decision, Policy, SelectionRule
+from policy.gating.keep import Estimate, Keep, Suggest, rest_of
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -20,6 +22,7 @@ class CompletionSettings:
     statement, and after twice that time in any case, because a later completion is not seen. An invoked request gets
     five times as long, and up to `candidates` texts. With `ahead`, idle time is used to generate the next completion
     and to evaluate better chunks than the pinned ones. Without it, each request that retrieves waits for a search.
+    `suggest` says how probable it must be that an automatic completion is kept (`policy.gating.keep`).
     """
 
     policy: Policy = "selective"
@@ -32,6 +35,7 @@ class CompletionSettings:
     patience: float = 0.6
     candidates: int = 3
     ahead: bool = True
+    suggest: Suggest = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Request:
     `document` (usually the URI) is part of the names of its slots in the KV cache. A value that is not None overrides
     the settings, except `threshold`: it is the calibrated threshold of the workspace, and a threshold set by the user
     overrides it. If `ahead` is False, no idle work follows this request. `private` says why the text must not leave
-    this machine, and is empty if it may.
+    this machine, and is empty if it may. `shift` (log-odds) is added to the least probability at which its completion
+    is shown; it was learned in the workspace.
     """
 
     cursor: Cursor
@@ -52,6 +57,7 @@ class Request:
     threshold: float | None = None
     ahead: bool = True
     private: str = ""
+    shift: float = 0.0
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:
         """Return `settings` with the values that this request overrides."""
@@ -79,7 +85,9 @@ class Completion:
     answer has no stages and a count `reused`, a joined one has a count `joined`. `trimmed` names what did not fit into
     the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `parsed` says whether a
     grammar for the language checked the syntax of the text; brackets and quotes are always checked. `withheld` says why
-    the text was not sent to the server that would have generated.
+    the text was not sent to the server that would have generated. `surprises` are of the tokens of the text.
+    `shortened` says whether the model generated more of the first line. `keep` is the estimate in the model's metadata,
+    and `estimate` its value here. Without it every text is shown.
     """
 
     text: str
@@ -93,3 +101,12 @@ class Completion:
     others: tuple[str, ...] = ()
     parsed: bool = True
     withheld: str = ""
+    surprises: tuple[Surprise, ...] = ()
+    shortened: bool = False
+    keep: Keep | None = None
+    estimate: Estimate | None = None
+
+    def rest(self, text: str) -> Completion:
+        """Return this completion after its text was typed, except for `text`, its end."""
+        typed = len(self.text) - len(text)
+        return replace(self, text=text, surprises=rest_of(self.surprises, typed))

@@ -23,6 +23,7 @@ from policy.completion.reuse import Reuse
 from policy.completion.shape import inside_word
 from policy.engine.supervisor import Supervisor
 from policy.errors import GaveWay, RepoformerError
+from policy.gating import keep
 from policy.generators import GeneratorProvider, SameModel
 
 
@@ -57,11 +58,13 @@ class Completer:
             self._debounce.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
                 text, origin = known
+                reused = shown(origin.rest(text), request, settings)
                 if not self._idle.running:
-                    self._idle.start_after(request, settings, replace(origin, text=text))
-                return replace(origin, text=text, timings_ms=clock.finish(), stats={"reused": 1})
+                    self._idle.start_after(request, settings, reused)
+                return replace(reused, timings_ms=clock.finish(), stats={"reused": 1})
         self._idle.cancel()
         if automatic and (joined := await self._join(request, settings)):
+            joined = shown(joined, request, settings)
             self._idle.start_after(request, settings, joined)
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
@@ -72,6 +75,7 @@ class Completer:
                 await asyncio.sleep(delay)
         completion = await self._start(request, settings, clock).wait()
         assert completion is not None, "wait() without typed text returns the completion or raises"
+        completion = shown(completion, request, settings)
         if automatic:
             spent = completion.timings_ms
             # The delay of the request, and the time to load the model.
@@ -94,7 +98,7 @@ class Completer:
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
             return None  # all of its text was typed
         text, origin = known
-        return replace(origin, text=text, stats={**origin.stats, "joined": 1})
+        return replace(origin.rest(text), stats={**origin.stats, "joined": 1})
 
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
@@ -154,3 +158,24 @@ class Completer:
     def _awaited(self) -> bool:
         """Return whether a request waits for a completion."""
         return any(pending.awaited for pending in self._pending.values())
+
+
+def shown(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
+    """Return `completion` with the estimate that its text is kept, and without the text where that is too unlikely.
+
+    What is kept for reuse stays whole: the rest of a text is judged again when its beginning was typed. An invoked
+    request is shown every text.
+    """
+    if completion.keep is None or not completion.text:
+        return completion
+    values = keep.features(
+        request.cursor, completion.text, completion.surprises, completion.hits, shortened=completion.shortened
+    )
+    if values is None:
+        return completion
+    estimate = completion.keep.estimate(values, settings.suggest, request.shift)
+    completion = replace(completion, estimate=estimate)
+    if estimate.shown or request.trigger == "invoked":
+        return completion
+    reason = f"not shown: kept with a probability of {estimate.p:.0%}, and {settings.suggest!r} asks for "
+    return replace(completion, text="", others=(), reason=f"{reason}{estimate.threshold:.0%}")

@@ -26,6 +26,7 @@ from policy.engine.messages import (
     ModelInfo,
     PromptStats,
     Reading,
+    Surprise,
     Trial,
     Tried,
     Truth,
@@ -53,12 +54,18 @@ class Generation:
     If several candidates were requested, `pieces` also gives the number of the candidate; 0 is the greedy one. `model`
     is the name of the generating model. `prompt` is set with the first piece of text. `tokens` is the number of tokens
     generated so far. `ended` says whether the model itself ended the text; otherwise the token limit or the caller did.
-    `model_ms` is the time inside llama.cpp so far, in milliseconds.
+    `model_ms` is the time inside llama.cpp so far, in milliseconds. `surprises` has those of candidate 0, `metadata`
+    those of the model.
     """
 
-    def __init__(self, events: AsyncGenerator[protocol.Message], model: str) -> None:
+    def __init__(
+        self, events: AsyncGenerator[protocol.Message], model: str, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._events = events
+        self._length = 0
         self.model = model
+        self.metadata = metadata
+        self.surprises: list[Surprise] = []
         self.prompt: PromptStats | None = None
         self.tokens = 0
         self.model_ms = 0.0
@@ -78,6 +85,9 @@ class Generation:
                         self.prompt = _prompt_stats(_values(event))
                     case "text":
                         self.tokens, self.model_ms = event["tokens"], event["model_ms"]
+                        if event["candidate"] == 0:
+                            self._length += len(event["text"])
+                            self.surprises += [Surprise(self._length, nats) for nats in event["surprises"]]
                         yield event["candidate"], event["text"]
                     case "done":
                         self.tokens, self.ended, self.model_ms = event["tokens"], event["ended"], event["model_ms"]
@@ -92,6 +102,7 @@ class Engine:
         self._process = process
         self._next_id = 0
         self._model = ""
+        self._metadata: Mapping[str, str] = {}
         self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._death: str | None = None
@@ -130,6 +141,7 @@ class Engine:
         )
         values = _values(answer)
         self._budgets = Budgets(**values["budgets"])
+        self._metadata = values["metadata"]
         return ModelInfo(**{**values, "budgets": self._budgets})
 
     async def measure(self) -> Speed:
@@ -164,7 +176,7 @@ class Engine:
             max_tokens=request.max_tokens,
             candidates=request.candidates,
         )
-        return Generation(events, self._model)
+        return Generation(events, self._model, self._metadata)
 
     async def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
         """Run `trials` in parallel, using the whole cache. Yield the index and the result of each when it ends.
@@ -307,7 +319,13 @@ def _tried(values: protocol.Message) -> Tried:
     return Tried(
         Reading(**values["reading"]) if values["reading"] else None,
         _prompt_stats(values["prompt"]),
-        Completed(**{**values["completed"], "surprises": tuple(values["completed"]["surprises"])}),
+        Completed(
+            **{
+                **values["completed"],
+                "surprises": tuple(values["completed"]["surprises"]),
+                "ends": tuple(values["completed"]["ends"]),
+            }
+        ),
         Truth(**values["truth"]) if values["truth"] else None,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import Budgets
@@ -109,13 +110,15 @@ class Trial:
 class Completed:
     """The generated text of a `Trial`.
 
-    `surprises` has -ln P of each generated token in nats, including the end token.
+    `surprises` has -ln P of each generated token in nats, including the end token. `ends` has the lengths of the text
+    after each of those tokens, in characters.
     """
 
     text: str
     tokens: int
     ended: bool
     surprises: tuple[float, ...]
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,13 @@ class Tried:
     prompt: PromptStats
     completed: Completed
     truth: Truth | None = None
+
+
+class Surprise(NamedTuple):
+    """-ln P of a generated token, in nats, and the length of the text after it, in characters."""
+
+    end: int
+    nats: float
 
 
 @dataclass(frozen=True, slots=True)

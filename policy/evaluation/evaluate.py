@@ -17,6 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
+from policy.gating.keep import carried
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
@@ -32,6 +33,7 @@ from . import (
     report,
     resample,
     runner,
+    showing,
     table,
     typist,
     unittests,
@@ -119,6 +121,8 @@ async def evaluate(options: Options) -> Result:
                 tokens=options.tokens, stopped=lambda: interrupt.requested, progress=Bar("completing"),
             )  # fmt: skip
             await models.close()
+            every = rows
+            rows = [row for row in every if not row.quiet]
             if not rows:
                 raise EvaluationError(_no_results_message(record.read_problems(out), interrupt.requested))
             by_id = {row.id: row for row in rows}
@@ -127,15 +131,18 @@ async def evaluate(options: Options) -> Result:
             typing = await _typing(options, searched, serving, retrieval, lambda: interrupt.requested)
             if options.tests:
                 rows = _test(options, out, data, rows, lambda: interrupt.requested)
+                every = [*rows, *(row for row in every if row.quiet)]
     finally:
         await models.close()
         await serving.close()
     gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
+    shown = showing.compute(every, gates, carried(generating.metadata if generating else {}))
     run = {**record.read_run(out), "typing": typing}
     problems = record.read_problems(out)
-    report.write(out, rows, found, run, problems)
-    sentences = tuple(report.findings(found, problems))
+    report.write(out, rows, found, run, problems, shown)
+    sentences = (*report.findings(found, problems), *report.shown_findings(shown))
     return Result(
         out, tuple(rows), sentences, deciding.model.name, description["model"]["sha256"], gates, interrupt.requested
     )
@@ -315,7 +322,8 @@ def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped:
             row = replace(row, tests_without=without, tests_with=with_)
         tested.append(row)
         bar(number + 1, len(rows))
-    table.rewrite(out / record.RESULTS, tested)
+    quiet = [row for row in table.read(out / record.RESULTS) if row.quiet]
+    table.rewrite(out / record.RESULTS, [*tested, *quiet])
     return tested
 
 

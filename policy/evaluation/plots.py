@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .figures import Figures, expected_time
+from .showing import ShownFigures
 from .table import Row, Table, groups
 from .task import EvaluationError
 
@@ -29,7 +30,7 @@ COLOURS = {
 }
 
 
-def all_plots(rows: Sequence[Row], figures: Figures) -> dict[str, tuple[str, bytes]]:
+def all_plots(rows: Sequence[Row], figures: Figures, shown: ShownFigures | None = None) -> dict[str, tuple[str, bytes]]:
     """Return (caption, PNG) of each plot by its name. Raises `EvaluationError` if matplotlib is missing."""
     try:
         import matplotlib as mpl
@@ -48,6 +49,8 @@ def all_plots(rows: Sequence[Row], figures: Figures) -> dict[str, tuple[str, byt
         "calibration": ("Calibration: predicted and observed share", lambda axes: _calibration(axes, figures)),
         "budget": ("All policies at every budget", lambda axes: _budget(axes, figures)),
     }
+    if shown and shown.curve:
+        drawn["shown"] = ("Shown texts: how many are right", lambda axes: _shown(axes, shown))
     return {name: (caption, _draw(caption, draw)) for name, (caption, draw) in drawn.items()}
 
 
@@ -122,6 +125,18 @@ def _abstention(axes: Any, figures: Figures) -> None:
     axes.set_ylabel("abstentions that retrieval would not have improved")
     axes.set_ylim(min(0.5, 1 - figures.helped - 0.1, min(right, default=1.0) - 0.02), 1.02)
     axes.legend(frameon=False, fontsize=8)
+
+
+def _shown(axes: Any, figures: ShownFigures) -> None:
+    colour = COLOURS["selective"]
+    axes.plot([100 * share for share, _ in figures.curve], [right for _, right in figures.curve], color=colour)
+    for each in figures.levels:
+        if not math.isnan(each.precision.value):
+            axes.axhline(each.precision.value, color=SOFT, linestyle=":")
+            axes.annotate(f" {each.name}", (0, each.precision.value), fontsize=7, color=INK, va="bottom")
+    axes.set_xlabel("% of places at which a text is shown")
+    axes.set_ylabel("share of shown texts that are right to the line's end")
+    axes.set_ylim(0, 1.02)
 
 
 def _calibration(axes: Any, figures: Figures) -> None:

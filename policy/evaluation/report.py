@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import plots
+from . import plots, showing
 from .figures import Figures, PolicyFigures
+from .showing import ShownFigures
 from .statistics import Estimate
 from .table import Row
 from .task import Problem
@@ -36,11 +37,19 @@ class Section:
 
 
 def write(
-    out: Path, rows: Sequence[Row], figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem]
+    out: Path,
+    rows: Sequence[Row],
+    figures: Figures,
+    run: Mapping[str, Any],
+    problems: Sequence[Problem],
+    shown: ShownFigures | None = None,
 ) -> None:
-    """Write `report.html`, `report.md` and the plots into `out`."""
-    drawn = plots.all_plots(rows, figures)
+    """Write `report.html`, `report.md`, the plots, and the curve of what is shown as `shown.csv` into `out`."""
+    drawn = plots.all_plots(rows, figures, shown)
     sections = compose(figures, run, problems)
+    if shown:
+        sections.insert(4, _shown(shown))
+        (out / "shown.csv").write_text(showing.to_csv(shown), "utf-8")
     for name, (_, png) in drawn.items():
         (out / f"{name}.png").write_bytes(png)
     (out / "report.md").write_text(markdown(sections, drawn), "utf-8")
@@ -158,6 +167,41 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
     if problems:
         sentences.append(f"{len(problems)} items could not be evaluated. They are listed at the end.")
     return sentences
+
+
+def shown_findings(shown: ShownFigures | None) -> list[str]:
+    """Return sentences about the figures of shown texts."""
+    said = []
+    for each in shown.levels if shown else ():
+        quiet = (
+            "" if math.isnan(each.quiet) else f" and nothing in {each.quiet:.0%} of the places where nothing belongs"
+        )
+        said.append(
+            f"`suggest: {each.name}` shows a text at {_share(each.shown)} of the blanks{quiet}. Of the shown texts, "
+            f"{_share(each.precision.value)} are right to the end of the line; they are {_share(each.found)} of all "
+            "right texts."
+        )
+    return said
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
+
+
+def _shown(shown: ShownFigures) -> Section:
+    header = ("suggest", "shown", "right to the line's end", "of the right ones", "characters kept",
+              "break the syntax", "quiet places left alone")  # fmt: skip
+    rows = tuple(
+        (each.name, _share(each.shown), _estimate(each.precision), _share(each.found), _share(each.kept),
+         str(each.breaks), _share(each.quiet))
+        for each in shown.levels
+    )  # fmt: skip
+    by = "the model's estimate that it is kept" if shown.estimated else "the mean probability of its tokens"
+    text = (
+        f"What an editor would show at {shown.places - shown.quiet_places} blanks, and at {shown.quiet_places} places "
+        f"where nothing belongs. The curve shows texts in the order of {by}; `shown.csv` has its points.",
+    )
+    return Section("What is shown", text, (("", header, rows),), ("shown",) if shown.curve else ())
 
 
 _HEADER = ("policy", "retrieves", "EM", "ES", "F1", "difference in ES", "p", "abstentions right")

@@ -17,6 +17,7 @@ from indexer.languages import language_of
 from policy.training import blanks
 
 from . import sources
+from .quiet import quiet_spans
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
 MAX_CALL_LINES = 8
@@ -85,10 +86,12 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind]
     spans: list[tuple[str, TaskKind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
     if "api" in kinds:
         spans += api_spans(files, repository.files, each, rng)
+    if "quiet" in kinds:
+        spans += quiet_spans(files, each, random.Random(f"{seed} {name} quiet"))
     rng.shuffle(spans)
     tasks: list[Task] = []
     for kind in kinds:
-        chosen = [span for span in spans if span[1] == kind and span[4] > span[3]][:each]
+        chosen = [span for span in spans if span[1] == kind and (span[4] > span[3] or kind == "quiet")][:each]
         for path, _, variant, start, end in sorted(chosen):
             text = files[path]
             cursor = sources.cursor_in(repository, path, text[:start], text[end:])

@@ -25,6 +25,7 @@ from policy.gating.evidence import evidence
 from . import record, table
 from .cutting import cut, stop_for
 from .retrieval import Retrieval
+from .shown import shown_of
 from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
@@ -147,6 +148,7 @@ def _make_row(
     surprises = plain.completed.surprises
     first = plain.reading  # of the generator, even if another model decides
     assert first is not None
+    used = [hits[chunk.index] for chunk in retrieved.prompt.chunks] if hits else ()
     found = evidence(task.cursor, hits)
     return Row(
         id=task.id,
@@ -176,6 +178,8 @@ def _make_row(
         nll_without=plain.truth.nats if plain.truth else None,
         nll_with=retrieved.truth.nats if retrieved.truth else None,
         truth_tokens=plain.truth.tokens if plain.truth else None,
+        shown_without=shown_of(task, plain.completed, ()),
+        shown_with=shown_of(task, retrieved.completed, used),
         surprise=float(np.mean(surprises)),
         worst=max(surprises),
         chunks=len(retrieved.prompt.chunks) if hits else 0,

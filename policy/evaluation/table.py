@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from policy.gating.evidence import Evidence
 from policy.gating.gate import Gate, GateInputs, Scope
 
+from . import shown
+from .shown import Shown
 from .task import EvaluationError
 
 # The outcome of a row's tests: they pass, or (as a prefix) they could not run.
 PASS, NOT_RUN = "pass", "not run"
 HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # smallest decrease in the truth's nats that counts as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
+_SHOWN = frozenset({"shown_without", "shown_with"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,15 @@ class Row:
     nll_without: float | None = None
     nll_with: float | None = None
     truth_tokens: int | None = None
+    shown_without: Shown | None = None  # what an editor would show
+    shown_with: Shown | None = None
     tests_without: str = ""
     tests_with: str = ""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to be suggested there. Only what is shown counts; similarity says nothing."""
+        return self.kind == "quiet"
 
     @property
     def gain(self) -> float:
@@ -184,6 +194,8 @@ def rewrite(file: Path, rows: Iterable[Row]) -> None:
 def _cell(name: str, value: object) -> object:
     if name in _TEXTS:
         return json.dumps(value)
+    if isinstance(value, Shown):
+        return json.dumps(value.to_json())
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -194,6 +206,8 @@ def _cell(name: str, value: object) -> object:
 def _value(name: str, kind: str, cell: str) -> Any:
     if name in _TEXTS:
         return json.loads(cell)
+    if name in _SHOWN:
+        return shown.from_json(json.loads(cell)) if cell else None
     if kind.endswith(" | None"):
         kind = kind.removesuffix(" | None")
         if not cell:

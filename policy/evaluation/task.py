@@ -14,10 +14,10 @@ from typing import Literal, get_args
 from indexer.model import Chunk, Cursor
 from policy.errors import RepoformerError
 
-TaskKind = Literal["line", "api", "cursor", "chunk", "function"]
+TaskKind = Literal["line", "api", "cursor", "chunk", "function", "quiet"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 # Maximum tokens of a generation (paper, section 5.1).
-TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256}
+TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256, "quiet": 50}
 
 
 class EvaluationError(RepoformerError):
@@ -26,7 +26,7 @@ class EvaluationError(RepoformerError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A blank: `truth` is the text at `cursor`.
+    """A blank: `truth` is the text at `cursor`, empty where nothing is to be suggested (the kind "quiet").
 
     `cursor.path` is absolute if the file exists. `repository` is the key in `Data.repositories` of what retrieval may
     read, and `path` the file in it. `given` are chunks that the data set contains, best first.

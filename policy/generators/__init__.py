@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from indexer.model import Cursor
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency
+from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
 
 
 class RunningGeneration(Protocol):
@@ -46,6 +46,14 @@ class RunningGeneration(Protocol):
     def ended(self) -> bool:
         """Whether the model ended the text itself."""
 
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """How unlikely the tokens of candidate 0 were; none where that is not known."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of the model that generates; none where they are not known."""
+
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
     def pieces(self) -> AsyncGenerator[tuple[int, str]]:
@@ -60,6 +68,16 @@ class SingleCandidate:
     def model_ms(self) -> float:
         """0: no time is spent in llama.cpp on this machine."""
         return 0.0
+
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """Not known."""
+        return ()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Not known."""
+        return {}
 
     def __aiter__(self) -> AsyncGenerator[str]:
         raise NotImplementedError
@@ -101,6 +119,16 @@ class DelegatedGeneration:
     def ended(self) -> bool:
         """See `RunningGeneration`."""
         return self._generation.ended
+
+    @property
+    def surprises(self) -> Sequence[Surprise]:
+        """See `RunningGeneration`."""
+        return self._generation.surprises
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `RunningGeneration`."""
+        return self._generation.metadata
 
 
 class Generator(Protocol):

@@ -29,6 +29,7 @@ _SUMMARIES = {
     "finetune": "train the model to decide when retrieval helps",
     "export": "write GGUF files, quantised",
     "gate": "fit gates on evaluation results and compare them",
+    "keep": "fit the estimate of whether a shown text is kept",
 }
 
 
@@ -268,6 +269,19 @@ def _gate_flags(parser: argparse.ArgumentParser) -> None:
 def _run_gate(options: argparse.Namespace) -> int:
     step = _step("gate")
     print("\n".join(step.report_lines(step.run(_out(options, "gate"), options.evaluated or [options.work / "eval"]))))
+    return 0
+
+
+def _keep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--evaluated", type=Path, nargs="+", metavar="RUN", help="runs of `eval`, quiet places included "
+        "(default: WORK/eval)",
+    )  # fmt: skip
+
+
+def _run_keep(options: argparse.Namespace) -> int:
+    step = _step("keep")
+    print("\n".join(step.lines(step.run(_out(options, "keep"), options.evaluated or [options.work / "eval"]))))
     return 0
 
 

@@ -76,7 +76,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
     """Read the rows of all runs. A blank that several runs drew counts once."""
-    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS)]
+    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 
 from tests.editors.conftest import REPOSITORY
 from tests.editors.editors import EDITORS, Stopwatch, install
+from tests.editors.package import Package, package, put_uv
 from tests.editors.terminal import Terminal, terminal
 from tests.editors.wire import Wire
 from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
@@ -32,7 +35,9 @@ def lisp(text: str | Path) -> str:
     return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
 
 
-LENIENT = "(setq repoformer-settings '({}))\n".format(" ".join(f":{name} {value}" for name, value in SETTINGS.items()))
+LENIENT = "(setq repoformer-settings '({}))\n".format(
+    " ".join(f":{name} {json.dumps(value)}" for name, value in SETTINGS.items())
+)
 
 
 def configuration(program: Path) -> str:
@@ -65,8 +70,8 @@ def check_same(wire: Wire, file: Path, kept: Path) -> None:
 
 def test_clean(packages: Path) -> None:
     command = ["emacs", "-Q", "--batch", "-L", str(PACKAGE)]
-    for package in sorted(packages.iterdir()):
-        command += ["-L", str(package)]
+    for each in sorted(packages.iterdir()):
+        command += ["-L", str(each)]
     command += ["-l", str(HERE / "lint.el"), str(PACKAGE / "repoformer.el")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -602,3 +607,56 @@ def test_beside_other_completion(
         screen.type("#")
         accepted = screen.wait(lambda text: AREA + shown[1].rstrip() + "#" in text, "the accepted text")
         assert "error" not in accepted.lower()
+
+
+@pytest.fixture
+def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
+    """What an installation gets; `home` is told of it."""
+    with package(tmp_path, interim.read_bytes()) as state:
+        home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
+        yield state
+
+
+def story(packages: Path, home: dict[str, str], folder: Path, path: Path, script: str) -> str:
+    """Run a script in Emacs without a server; returns what was printed."""
+    settings = (
+        f"(require 'repoformer)\n{LENIENT}(load {lisp(HERE / 'batch.el')} nil t)\n(setq test-seconds {SECONDS})\n"
+    )
+    path.write_text(f";;; -*- lexical-binding: t -*-\n{settings}{script}\n", "utf-8")
+    emacs = shutil.which("emacs") or "emacs"
+    command = [emacs, "-Q", "--batch", "-L", str(PACKAGE), "-l", str(path)]
+    done = subprocess.run(command, cwd=folder, env=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_install(packages: Path, home: dict[str, str], folder: Path, served: Package, tmp_path: Path) -> None:
+    printed = story(
+        packages, home, folder, tmp_path / "story.el", f"""
+(switch-to-buffer (find-file-noselect "beds.py"))
+(repoformer-ensure)
+(let ((repoformer-package "no-such-server"))
+  (repoformer-install)
+  (test-until "a failure" (lambda () (not repoformer--installation))))
+(repoformer-install)
+(test-until "progress" (lambda () (string-match-p "installing [0-9]+%%" repoformer--progress)))
+(test-equal 'user-error (condition-case problem (repoformer-install) (error (car problem))) "one at a time")
+(test-until "the end" (lambda () (not repoformer--installation)))
+(test-equal "" repoformer--progress "the mode line")
+(test-equal (expand-file-name "server/bin/repoformer-lsp" repoformer-directory) (car (repoformer--command)) "used")
+(test-open "beds.py")
+(test-type {lisp(AREA)})
+(test-ghost)
+""")  # fmt: skip
+    assert "The server is not installed yet; ‘M-x repoformer-install’" in printed.replace("`", "‘").replace("'", "’")
+    assert "no-such-server cannot be installed" in printed and "Correct `repoformer-package'" in printed
+    assert re.search(r"Downloading the model: \d+ of \d+ MB \d+%", printed)
+    assert "The server is installed. Open a file and type." in printed
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+
+
+def test_install_without_python(packages: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    home["PATH"] = str(tmp_path / "nothing")
+    script = "(princ (condition-case problem (repoformer-install) (user-error (cadr problem))))"
+    printed = story(packages, home, folder, tmp_path / "story.el", script)
+    assert "There is no Python on this machine.  Install Python 3.10 or later" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ import pytest
 
 from tests.editors.conftest import REPOSITORY
 from tests.editors.editors import EDITORS, Stopwatch, install
+from tests.editors.package import WHEEL, Package, package, put_uv
 from tests.editors.terminal import terminal
 from tests.editors.wire import Wire
 from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.standin_index import hub_path
 
 PLUGIN = REPOSITORY / "editors" / "neovim"
 INIT = """
@@ -90,7 +93,7 @@ def title(nvim: Path) -> str:
 
 
 def init_lua(program: Path, options: str) -> str:
-    settings = "{" + ", ".join(f"{name} = {value}" for name, value in SETTINGS.items()) + "}"
+    settings = "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in SETTINGS.items()) + "}"
     return INIT % {"plugin": str(PLUGIN), "cmd": f"{{ {str(program)!r} }}", "settings": settings, "options": options}
 
 
@@ -620,3 +623,59 @@ def test_on_screen(
         screen.wait(lambda text: "Why this completion" in text and "shapes.py:" in text, "why")
         if nvim.parent.name == "neovim":
             keep(lambda: screen.picture(tmp_path / "why.png"), "neovim-why.png")
+
+
+@pytest.fixture
+def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
+    """What an installation gets; `home` is told of it."""
+    with package(tmp_path, interim.read_bytes()) as state:
+        home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
+        yield state
+
+
+@pytest.fixture
+def plain(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
+    """Neovim of a person who has the plugin, and no server."""
+    running: list[pynvim.Nvim] = []
+
+    def plain(options: str = "{}") -> Neovim:
+        init = tmp_path / "init.lua"
+        setup = f"vim.opt.runtimepath:prepend({str(PLUGIN)!r})\nvim.opt.swapfile = false\n"
+        init.write_text(setup + f"require('repoformer').setup({options})\n")
+        running.append(attach(nvim, home, folder, init, "beds.py"))
+        return Neovim(running[-1])
+
+    yield plain
+    for api in running:
+        leave(api)
+
+
+def test_install(plain: Callable[..., Neovim], served: Package, home: dict[str, str]) -> None:
+    wheel = served.index.files.pop(f"/files/{WHEEL}")
+    vim = plain("{ settings = { patience = 60, threads = 1 } }")
+    assert "`:Repoformer install` installs it and a model" in vim.messages()
+    vim.api.command("Repoformer install")
+    vim.until(lambda: "repoformer-lsp cannot be installed" in vim.messages(), "it does not fail")
+    assert "Correct `package` of `setup`" in vim.messages()
+    assert "Then run `:Repoformer install` again." in vim.messages()
+
+    served.index.files[f"/files/{WHEEL}"] = wheel
+    served.index.stall_at[hub_path(served.card)] = 60 << 20
+    vim.api.command("Repoformer install")
+    vim.until(served.index.stalled.is_set, "the model is not downloaded")
+    vim.until(lambda: re.fullmatch(r"repoformer ↓ [5-9]\d%%", vim.status), "no progress in the status line")
+    served.index.resume.set()
+    vim.until(lambda: "The server is installed. Open a file and type." in vim.messages(), "not installed")
+    vim.wait_ready()
+    cmd = vim.api.exec_lua("return vim.lsp.config.repoformer.cmd")
+    assert Path(cmd[0]).is_relative_to(home["XDG_DATA_HOME"])
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+    vim.keys("Go" + AREA)
+    vim.wait_ghost()
+
+
+def test_install_without_python(plain: Callable[..., Neovim], home: dict[str, str], tmp_path: Path) -> None:
+    home["PATH"] = str(tmp_path / "nothing")
+    vim = plain()
+    vim.keys(":Repoformer install<CR>")
+    vim.until(lambda: "There is no Python on this machine. Install Python 3.10" in vim.messages(), "nothing is said")

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,15 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FrameLocator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from tests.editors.conftest import REPOSITORY
 from tests.editors.editors import EDITORS, Stopwatch, install
-from tests.editors.wire import SERVER, Wire
+from tests.editors.package import WHEEL, Package, package
+from tests.editors.wire import Wire
 from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.standin_index import hub_path
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
 ITEM = "[id='repoformer-lsp.repoformer-lsp.repoformer']"  # in the status bar
@@ -174,6 +175,15 @@ class Code:
             return text in " ".join(words)
 
         self.until(shown, f"{selector} never shows {text!r}")
+
+    @property
+    def page_frame(self) -> FrameLocator:
+        """The page that is rendered in a frame of its own."""
+        return self.page.frame_locator("iframe.webview.ready").last.frame_locator("#active-frame")
+
+    def page_shows(self, text: str) -> None:
+        """Wait until the rendered page shows a text."""
+        self.page_frame.locator(f"body:has-text('{text}')").wait_for()
 
     def text(self, file: Path) -> str:
         """The file's text after saving it: what the editor has."""
@@ -394,16 +404,12 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        document = ".editor-instance .view-line"
         for said in ("Why this completion", "other files were read", "fitted into the prompt"):
-            code.shows(document, said)
+            code.page_shows(said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
-        place = code.page.locator(".detected-link:has-text('shapes.py')").last.bounding_box()
-        assert place is not None
-        code.page.keyboard.down("Control")
-        code.page.mouse.click(place["x"] + 20, place["y"] + place["height"] / 2)
-        code.page.keyboard.up("Control")
+        code.page_frame.locator("a:has-text('shapes.py')").first.click()
         code.page.wait_for_selector(".tab.active[data-resource-name='shapes.py']")
+        code.shows(".part.statusbar", "Ln 1, Col 1")
 
 
 def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
@@ -440,7 +446,7 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.press("Backspace")
         code.wait_ghost()
         code.menu("Why this completion?")
-        code.shows(".editor-instance .view-line", "Why this completion")
+        code.page_shows("Why this completion")
 
 
 def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
@@ -455,7 +461,7 @@ def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
         # The walkthrough comes last: while it is still loading it takes the focus, and closes the palette.
         code.command("Welcome: Open Walkthrough...")
         code.choose("Complete code with a local model")
-        code.shows(".gettingStartedContainer", "Get the server")
+        code.shows(".gettingStartedContainer", "Install the server and a model")
 
 
 def test_several_folders(start: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
@@ -471,7 +477,7 @@ def test_several_folders(start: Callable[..., Any], folder: Path, tmp_path: Path
         code.type("radius = 2.0\nshade = crown_area(")
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        code.shows(".editor-instance .view-line", "trees.py:1-2")
+        code.page_shows("trees.py:1-2")
 
 
 def test_server_killed(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -583,35 +589,61 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder:
         assert len(indexing) > 1 and indexing == sorted(indexing)
 
 
-def wheel(folder: Path) -> Path:
-    """A package of the server's name that runs the server of this checkout: the real one compiles for minutes."""
-    path = folder / "repoformer_lsp-0.1-py3-none-any.whl"
-    about = "repoformer_lsp-0.1.dist-info"
-    run = f"import os, sys\ndef main():\n    os.execv({str(SERVER)!r}, [{str(SERVER)!r}, *sys.argv[1:]])\n"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("repoformer_stands_in.py", run)
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: repoformer-lsp\nVersion: 0.1\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        scripts = "[console_scripts]\nrepoformer-lsp = repoformer_stands_in:main\n"
-        archive.writestr(f"{about}/entry_points.txt", scripts)
-        archive.writestr(f"{about}/RECORD", "")
-    return path
+@pytest.fixture
+def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
+    """What an installation gets; `home` is told of it."""
+    with package(tmp_path, interim.read_bytes()) as state:
+        home.update(state.environment)
+        yield state
 
 
-def test_no_server_installs_it_after_asking(
-    start: Callable[..., Any], home: dict[str, str], interim: Path, tmp_path: Path
+def test_from_nothing_to_ghost_text_by_clicks(
+    program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, served: Package,
+    keep: Any, tmp_path: Path,
+) -> None:  # fmt: skip
+    """An empty home, no settings, nothing but Python."""
+    with code_server(program, extensions, browser, home, f"folder={folder}", tmp_path) as code:
+        page = code.page
+        code.wait_status("the server is not installed")
+        page.click(".notification-toast .codicon-notifications-clear, .notification-toast .codicon-notifications-hide")
+        page.click(".gettingStartedContainer >> text=Complete code with a local model")
+        code.shows(".gettingStartedContainer", "Install the server and a model")
+        keep_picture(code, keep, tmp_path, "vscode-walkthrough.png")
+        page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
+        code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
+        page.screenshot(path=tmp_path / "asking.png")
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "not before the person has agreed"
+        served.index.stall_at[hub_path(served.card)] = 60 << 20
+        page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
+        toast = ".notification-toast:has-text('Downloading the model: ')"
+        page.wait_for_selector(toast)
+        assert served.index.stalled.wait(SECONDS)
+        page.wait_for_selector(f"{toast} .monaco-progress-container.active.discrete")
+        keep_picture(code, keep, tmp_path, "vscode-installing.png")
+        served.index.resume.set()
+        page.wait_for_selector(".notification-toast:has-text('The server is installed. Open a file and type.')")
+        code.wait_status("ready")
+        page.screenshot(path=tmp_path / "installed.png")
+        page.click(".explorer-viewlet .monaco-list-row:has-text('beds.py')")
+        page.wait_for_selector(".tab.active[data-resource-name='beds.py']")
+        page.click(".editor-instance .view-line >> nth=-1")
+        code.press("Control+End")
+        code.type(AREA)
+        code.wait_ghost()
+        page.screenshot(path=tmp_path / "first.png")
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+
+
+def test_an_installation_that_fails_and_is_tried_again(
+    start: Callable[..., Any], served: Package, tmp_path: Path
 ) -> None:
-    models = Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "models")
-    models.mkdir(parents=True)
-    (models / interim.name).symlink_to(interim)
-    home["PIP_NO_INDEX"] = "1"  # which has no package of this name
-    package, offer = wheel(tmp_path), ".notification-toast:has-text('not on the PATH')"
+    wheel = served.index.files.pop(f"/files/{WHEEL}")
+    offer = ".notification-toast:has-text('not installed yet')"
     with start(**{"repoformer.server.command": []}) as code:
         code.page.wait_for_selector(offer)
-        code.wait_status("the server is not installed")
         code.page.click(".notification-toast a:has-text('Ask Again')")
         code.page.wait_for_selector(offer, state="hidden")
-        code.page.wait_for_timeout(5000)  # the browser keeps what it is to remember a little later
+        code.page.wait_for_timeout(5000)  # the browser stores it a little later
 
         code.page.reload()
         code.page.wait_for_selector(".monaco-workbench")
@@ -620,28 +652,26 @@ def test_no_server_installs_it_after_asking(
         assert not code.page.locator(offer).count(), "said once, and for every window"
         code.command("Repoformer: Doctor")
         code.page.wait_for_selector(offer)
-        code.press("Escape")
-        code.command("Repoformer: Install the Server")
-        code.shows(".monaco-dialog-box", "pip installs repoformer-lsp and")
-        code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
-        code.page.wait_for_selector(".notification-toast:has-text('from a clone')")
-        for environment in tmp_path.rglob("pyvenv.cfg"):
-            environment.unlink()
-
-        of_the_machine = tmp_path / "data" / "Machine" / "settings.json"
-        of_the_machine.write_text(json.dumps({"repoformer.server.package": str(package)}))
-        code.page.reload()
-        code.page.wait_for_selector(".monaco-workbench")
-        code.page.wait_for_selector(offer)  # who has tried to install it is interested
-        code.open("beds.py")
         code.page.click(".notification-toast a:has-text('Install')")
-        code.shows(".monaco-dialog-box", "Install the Repoformer server?")
-        code.shows(".monaco-dialog-box", f"pip installs {package}")
-        assert not list(tmp_path.rglob("pyvenv.cfg")), "not before somebody has agreed"
         code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
+        failed = ".notification-toast:has-text('repoformer-lsp cannot be installed')"
+        code.page.wait_for_selector(f"{failed}:has-text('Correct the setting repoformer.server.package')")
+        code.page.screenshot(path=tmp_path / "no-package.png")
+        served.index.files[f"/files/{WHEEL}"] = wheel
+        code.page.click(".notification-toast a:has-text('Try Again')")
+        code.page.wait_for_selector(".notification-toast:has-text('The server is installed')")
         code.wait_status("ready")
-        code.page.click(".editor-instance .view-lines")
-        code.press("Control+End")
-        code.type(AREA)
-        code.wait_ghost()
-        assert list(tmp_path.rglob("pyvenv.cfg"))
+
+
+def test_nothing_to_install_with(start: Callable[..., Any], home: dict[str, str], tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "dirname"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    home["PATH"] = str(programs)
+    Path(home["HOME"], ".profile").write_text(f"PATH={programs}\n")  # VS Code asks a login shell
+    with start(**{"repoformer.server.command": []}) as code:
+        code.page.click(".notification-toast a:has-text('Install')")
+        code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
+        code.page.wait_for_selector(".notification-toast:has-text('Install Python 3.10 or later')")
+        code.page.screenshot(path=tmp_path / "no-python.png")

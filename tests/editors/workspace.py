@@ -45,7 +45,7 @@ MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model g
 SECONDS = 240
 
 # What the server is told in every editor, for the same reason: threads that wait for each other wait for the busiest.
-SETTINGS = {"patience": 60, "threads": 1}
+SETTINGS = {"patience": 60, "threads": 1, "suggest": "eager"}
 
 MANY = 6000  # files of a workspace that takes long to index
 

@@ -21,6 +21,8 @@ RIGHT = {
     "leftTokens": 64,
     "rightTokens": 0,
     "contextTokens": 128,
+    "suggest": "careful",
+    "learn": False,
     "patience": 2.5,
     "chunks": 3,
     "contextSize": 4096,

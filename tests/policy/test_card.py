@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from policy.engine.worker.metadata import budgets_of, choose_layout, named_tokens
 from policy.errors import ModelInvalid
+from policy.gating import keep
 from policy.gating.gate import gates_of
-from policy.models.card import Card, all_cards
+from policy.models import locate
+from policy.models.card import SHIPPED, Card, all_cards, metadata_of
 from policy.prompting.prompt import ROLES, Vocabulary
 from tests.standin_index import make_card
 
@@ -65,3 +68,21 @@ def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
     gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
     assert gates <= read, "unknown metadata are ignored"
+
+
+def test_the_card_of_the_model_that_ships_is_read() -> None:
+    (told,) = (json.loads(path.read_text("utf-8")) for path in SHIPPED.glob("*.json"))
+    (model,) = locate.shipped()
+    assert metadata_of(model.path) == told["metadata"], "it belongs to the weights that ship"
+    estimate = keep.carried(metadata_of(model.path))
+    assert estimate is not None
+    assert estimate.to_metadata() == told["metadata"]
+    assert estimate.balanced < estimate.careful
+
+
+def test_another_file_has_no_card(tmp_path: Path) -> None:
+    assert metadata_of(tmp_path / "absent.gguf") == {}
+    (model,) = locate.shipped()
+    other = tmp_path / model.path.name
+    other.write_bytes(b"x" * model.path.stat().st_size)
+    assert metadata_of(other) == {}

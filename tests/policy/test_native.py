@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_an_environment_that_is_half_installed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("unnamed")
 def test_a_system_without_any_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "PACKAGES", ())
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(EngineFailed, match=rf"\({sys.platform} on riscv64\).*repoformer-lsp\[native\]"):
         candidates()
 
@@ -127,7 +128,7 @@ def test_a_field_that_moved_is_noticed_by_its_default(library: Path, monkeypatch
     fields[at - 1], fields[at] = fields[at], fields[at - 1]
     moved = type("moved", (ctypes.Structure,), {"_fields_": fields})
     found.layout = replace(found.layout, model_params=moved)
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert any("use_extra_bufts" in complaint for complaint in found._disagreements(ctypes.CDLL(str(library))))
 
 
@@ -202,7 +203,7 @@ def test_the_message_for_a_cpu_without_avx2_says_what_to_do(tmp_path: Path, monk
 def test_prebuilt_libraries_need_avx2_on_x86_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     for machine, needed in (("x86_64", True), ("AMD64", True), ("aarch64", False), ("arm64", False)):
-        monkeypatch.setattr(cpu.platform, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
         for found in candidates():
             assert bool(found.needs) is (needed and not found.origin.startswith("llama-cpp-python"))
 

@@ -3,7 +3,7 @@
 
 ---@type vim.lsp.Config
 return {
-  cmd = { 'repoformer-lsp' },
+  cmd = require('repoformer.server').command(),
   filetypes = {
     'bash',
     'c',
@@ -52,6 +52,7 @@ return {
   capabilities = { textDocument = { inlineCompletion = { dynamicRegistration = false } } },
   on_init = function(client)
     require('repoformer.ghost').adopt(client)
+    require('repoformer.progress').follow(client.id)
   end,
   on_attach = function(client, buf)
     require('repoformer.ghost').attach(client, buf)

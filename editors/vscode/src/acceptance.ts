@@ -1,8 +1,8 @@
 /**
- * Telling the server what became of its items.
+ * Tell the server what happened to its items.
  *
- * VS Code runs an item's `command` when it is accepted, and has no public event for the rest. What it is given is
- * reported as shown; what a word or a line adds to the document, with our own commands, as accepted in part.
+ * VS Code runs an item's `command` when the user accepts it, and has no public event for the rest. Items that VS Code
+ * gets are reported as shown. Our own commands accept a word or a line, and report what the document gained.
  */
 
 import * as vscode from "vscode";
@@ -21,7 +21,7 @@ export class Acceptance {
 
     constructor(private readonly client: () => LanguageClient | undefined) {}
 
-    /** Items on their way to VS Code, which shows the first of them. */
+    /** Pass items to VS Code, which shows the first of them. */
     offer<T extends Items | undefined>(document: vscode.TextDocument, items: T): T {
         const given: Given[] = [];
         const all: Items = items ?? [];
@@ -46,7 +46,7 @@ export class Acceptance {
         if (!editor || editor.document !== this.document) {
             return;
         }
-        // Which of several is on screen, VS Code does not say; the document now begins it.
+        // VS Code does not tell which of several items is on screen: it is the one that the document now begins.
         for (const given of this.given) {
             const start = given.item.range?.start;
             if (!start) {
@@ -73,8 +73,8 @@ export class Acceptance {
 }
 
 /**
- * Let an item begin behind the last character of two UTF-16 units that it replaces (an emoji, say): VS Code shows no
- * ghost text for one that replaces such a character by itself.
+ * Start an item after the last character of two UTF-16 units that it replaces, such as an emoji. VS Code shows no
+ * ghost text for an item that replaces such a character by itself.
  */
 function beginBehindPairs(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
     if (!item.range?.isSingleLine || typeof item.insertText !== "string") {

@@ -1,4 +1,4 @@
-/** A server that ends unexpectedly is started again, said once; one that keeps ending is left alone. */
+/** Restart a server that ends unexpectedly, and tell the user once; stop restarting one that keeps ending. */
 
 import * as vscode from "vscode";
 import { CloseAction, ErrorAction, type CloseHandlerResult, type ErrorHandler, type ErrorHandlerResult } from "vscode-languageclient/node";

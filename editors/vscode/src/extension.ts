@@ -1,9 +1,8 @@
 /**
  * The extension: one language client for all workspace folders, its status bar item and its commands.
  *
- * Inline completions come through the language client's own feature; VS Code draws and accepts them. What is added
- * here is what the protocol does not have: where the server is, what it is doing, why it suggested something, and
- * switching it off for a while.
+ * The language client requests inline completions; VS Code draws and accepts them. This file adds what the protocol
+ * lacks: finding and installing the server, its status, the reasons for a suggestion, and pausing.
  */
 
 import * as vscode from "vscode";
@@ -11,12 +10,13 @@ import { LanguageClient, State, type LanguageClientOptions } from "vscode-langua
 import { Acceptance } from "./acceptance";
 import { CrashHandler } from "./crashes";
 import { takeUp, tellFocus } from "./focus";
+import { installServer } from "./install";
 import { setKey, storedKey } from "./key";
 import { SELECTOR } from "./languages";
 import * as pausing from "./pausing";
-import { findServer, installServer, offerInstallation } from "./server";
+import { findServer, offerInstallation } from "./server";
 import { STATUS, StatusBar, type Status } from "./statusBar";
-import { WhyDocuments } from "./why";
+import { WhyPage } from "./why";
 
 let client: LanguageClient | undefined;
 let output: vscode.LogOutputChannel;
@@ -24,13 +24,13 @@ let bar: StatusBar;
 let acceptance: Acceptance;
 let turn = Promise.resolve();
 
-const PATIENCE_MS = 10_000; // for a server that has to start before it can be stopped
+const PATIENCE_MS = 10_000; // for a server to start: only then it can be stopped
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
     output = vscode.window.createOutputChannel("Repoformer", { log: true });
     bar = new StatusBar();
     acceptance = new Acceptance(() => client);
-    const why = new WhyDocuments(() => client);
+    const why = new WhyPage(() => client);
     const commands: Record<string, () => unknown> = {
         menu: () => showMenu(),
         why: () => why.show(),
@@ -81,7 +81,7 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         documentSelector: SELECTOR,
         outputChannel: output,
         errorHandler: new CrashHandler(bar, output, () => client === starting),
-        // What the server has to know before it asks for the settings; one that stands here could not be emptied again.
+        // What the server needs before it asks for the settings. A setting given here could not be emptied later.
         initializationOptions: {
             completion: vscode.workspace.getConfiguration("repoformer").get("completion"),
             serverKey: await storedKey(context),
@@ -102,7 +102,7 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
     starting.onNotification(STATUS, (status: Status) => bar.update(status));
     starting.onDidChangeState(({ newState }) => {
         if (newState === State.Running) {
-            const begun = starting.start(); // what has begun already: it ends when VS Code has been told of the server
+            const begun = starting.start(); // the start in progress, which ends when VS Code knows the server
             void begun.then(() => takeUp(starting)).catch((error: unknown) => output.warn(String(error)));
             return;
         }
@@ -136,19 +136,19 @@ async function begin(starting: LanguageClient, program: string): Promise<void> {
     }
 }
 
-/** End the client that there is. It cannot be ended while it starts, and one that never answers has to be killed. */
+/** Stop the current client. It cannot be stopped while it starts; if it never answers, kill its server. */
 async function stop(): Promise<void> {
     const old = client;
     client = undefined;
     if (old?.state === State.Starting) {
         const late = setTimeout(() => old.serverProcess?.kill(), PATIENCE_MS);
-        await old.start().catch(() => undefined); // what has begun already; `begin` says what went wrong
+        await old.start().catch(() => undefined); // the start in progress; `begin` reports its failure
         clearTimeout(late);
     }
     await old?.dispose().catch((error: unknown) => output.warn(String(error)));
 }
 
-/** Stop and start, one after the other however often it is asked for: each client made is the next one's to end. */
+/** Stop and start. Calls run one after the other, so that each stops the client of the one before. */
 function restart(context: vscode.ExtensionContext): Promise<void> {
     turn = turn
         .then(stop)

@@ -1,4 +1,4 @@
-/** The file in front: the server reads ahead at its cursor, and hears of what was written before it was there. */
+/** Tell the server which file is in front, and request completions for text that was typed before the server ran. */
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
@@ -16,11 +16,11 @@ export function tellFocus(client: LanguageClient | undefined, editor: vscode.Tex
 }
 
 /**
- * The server is there, for the first time or again: begin with the file in front.
+ * After the server has started, for the first time or again: start with the file in front.
  *
- * VS Code asks when a key is pressed, so what somebody wrote before there was anybody to ask needs a request of its
- * own. Whether they did, a round trip to the window tells: it asks by itself once it knows of us, and what was typed
- * before that is here by the time it has answered. That a document is dirty would tell less: it may be saved already.
+ * VS Code requests completions when a key is pressed, so text that was typed before the server ran needs a request of
+ * its own. A round trip to the window tells whether there is such text: VS Code requests by itself once it knows the
+ * provider, and has sent earlier edits by the time it answers. `isDirty` would tell less: the text may be saved.
  */
 export async function takeUp(client: LanguageClient): Promise<void> {
     await vscode.commands.executeCommand("setContext", "repoformer.running", true);

@@ -1,4 +1,4 @@
-/** The key of the server that generates: kept in the editor's secret store, never in the settings. */
+/** The key of the generating server, in the editor's secret store, never in the settings. */
 
 import * as vscode from "vscode";
 import { ExecuteCommandRequest, type LanguageClient } from "vscode-languageclient/node";
@@ -9,12 +9,12 @@ export function storedKey(context: vscode.ExtensionContext): Thenable<string | u
     return context.secrets.get(NAME);
 }
 
-/** Ask for the key, keep it, and hand it over; an empty one is forgotten. */
+/** Ask for the key, store it and send it to the server. An empty key removes the stored one. */
 export async function setKey(context: vscode.ExtensionContext, client: LanguageClient | undefined): Promise<void> {
     const url = vscode.workspace.getConfiguration("repoformer").get<string>("serverUrl", "");
     const key = await vscode.window.showInputBox({
         title: "Repoformer: the server's key",
-        prompt: `Sent to ${url} with each request. Leave it empty to forget it.`,
+        prompt: `Sent to ${url} with each request. Leave it empty to remove the stored key.`,
         password: true,
         ignoreFocusOut: true,
     });

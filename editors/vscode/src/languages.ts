@@ -1,4 +1,4 @@
-/** The languages that the server is started for; others would only cost it time. */
+/** The languages that the server gets documents of. */
 export const LANGUAGES = [
     "c",
     "clojure",

@@ -1,4 +1,4 @@
-/** Switching completions off and on, and choosing the policy: plain changes of settings, which everyone can see. */
+/** Switch completions off and on, and choose the policy, by changing settings. */
 
 import * as vscode from "vscode";
 
@@ -17,7 +17,7 @@ function target(): vscode.ConfigurationTarget {
     return open ? vscode.ConfigurationTarget.Workspace : vscode.ConfigurationTarget.Global;
 }
 
-/** Why there are no completions in a document: words, or nothing where there are. */
+/** Why a document has no completions; undefined if it has. */
 export function isOff(document: vscode.TextDocument | undefined): string | undefined {
     if (!settings().get<boolean>("enabled", true)) {
         return "paused";
@@ -41,7 +41,7 @@ export async function pauseWorkspace(): Promise<void> {
     await settings().update("enabled", false, target());
 }
 
-/** Undo both ways of pausing, at whichever level they were set. */
+/** Undo both ways of pausing, in user and workspace settings. */
 export async function resume(): Promise<void> {
     const language = vscode.window.activeTextEditor?.document.languageId;
     const { Global, Workspace } = vscode.ConfigurationTarget;

@@ -1,19 +1,17 @@
-/** Which program to start: the setting, else what is on the PATH, else an environment that was made with consent. */
+/** Find the server: in the settings, else in the environment of this extension, else on the PATH. */
 
-import * as childProcess from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { promisify } from "node:util";
 import * as vscode from "vscode";
 
-const WINDOWS = process.platform === "win32";
+export const WINDOWS = process.platform === "win32";
 const PROGRAM = WINDOWS ? "repoformer-lsp.exe" : "repoformer-lsp";
+const COMPLETE = "repoformer-lsp.installed"; // written last by install.py: without it the environment is incomplete
 const SILENT = "installationNotWanted"; // in the global state: for every window
-const run = promisify(childProcess.execFile);
 
 export interface Server {
     command: string[];
-    source: "setting" | "PATH" | "own environment";
+    source: "setting" | "own environment" | "PATH";
 }
 
 export async function findServer(context: vscode.ExtensionContext): Promise<Server | undefined> {
@@ -21,23 +19,35 @@ export async function findServer(context: vscode.ExtensionContext): Promise<Serv
     if (set.length > 0) {
         return { command: set.map(expandHome), source: "setting" };
     }
-    for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
-        const candidate = path.join(folder, PROGRAM);
-        if (folder && (await isProgram(candidate))) {
-            return { command: [candidate], source: "PATH" };
-        }
+    const folder = environment(context);
+    const own = path.join(folder, WINDOWS ? "Scripts" : "bin", PROGRAM);
+    if (fs.existsSync(path.join(folder, COMPLETE)) && (await isProgram(own))) {
+        return { command: [own], source: "own environment" };
     }
-    const own = path.join(environment(context), WINDOWS ? "Scripts" : "bin", PROGRAM);
-    return (await isProgram(own)) ? { command: [own], source: "own environment" } : undefined;
+    const found = await findProgram([PROGRAM]);
+    return found ? { command: [found], source: "PATH" } : undefined;
 }
 
-/** Say that there is no server, and what can be done; to somebody who wants to hear no more of it, only when asked. */
+/** The first of these programs that is in a folder of the PATH, or of `more`. */
+export async function findProgram(names: string[], more: string[] = []): Promise<string | undefined> {
+    for (const name of names) {
+        for (const folder of [...(process.env.PATH ?? "").split(path.delimiter), ...more]) {
+            const candidate = path.join(folder, name);
+            if (folder && (await isProgram(candidate))) {
+                return candidate;
+            }
+        }
+    }
+    return undefined;
+}
+
+/** Offer to install the server. After "Don't Ask Again", do so only if the user `asked` for a server. */
 export async function offerInstallation(context: vscode.ExtensionContext, asked = false): Promise<void> {
     if (context.globalState.get<boolean>(SILENT) && !asked) {
         return;
     }
     const choice = await vscode.window.showInformationMessage(
-        "Repoformer needs its server, repoformer-lsp, which is not on the PATH. It can be installed into an environment of its own.",
+        "Repoformer completes code with a model on this machine. Its server is not installed yet.",
         "Install",
         "Set a Path",
         "Don't Ask Again",
@@ -51,83 +61,13 @@ export async function offerInstallation(context: vscode.ExtensionContext, asked 
     }
 }
 
-/** Make the environment, after asking. Returns whether the server is there now. */
-export async function installServer(context: vscode.ExtensionContext, output: vscode.LogOutputChannel): Promise<boolean> {
-    await context.globalState.update(SILENT, undefined); // somebody is interested again
-    const folder = environment(context);
-    const what = expandHome(
-        vscode.workspace.getConfiguration("repoformer").get<string>("server.package", "repoformer-lsp"),
-    );
-    const consent = await vscode.window.showInformationMessage(
-        "Install the Repoformer server?",
-        {
-            modal: true,
-            detail: `pip installs ${what} and what it needs into ${folder}. The default model comes with it, about 90 MB. llama.cpp is compiled on the way, which takes some minutes and a C++ compiler.`,
-        },
-        "Install",
-    );
-    if (!consent) {
-        return false;
-    }
-    const python = await findPython();
-    if (!python) {
-        void vscode.window.showErrorMessage("Python 3.10 or later was not found on the PATH.");
-        return false;
-    }
-    const bin = path.join(folder, WINDOWS ? "Scripts" : "bin");
-    const steps: [string, string, string[]][] = [
-        ["making the environment", python, ["-m", "venv", folder]],
-        ["installing", path.join(bin, WINDOWS ? "python.exe" : "python"), ["-m", "pip", "install", "--upgrade", what]],
-    ];
-    const progress = { location: vscode.ProgressLocation.Notification, title: "Repoformer" };
-    try {
-        await vscode.window.withProgress(progress, async (bar) => {
-            for (const [message, program, args] of steps) {
-                bar.report({ message });
-                output.info(`${program} ${args.join(" ")}`);
-                const { stdout, stderr } = await run(program, args, { maxBuffer: 1 << 26 });
-                output.info(stdout + stderr);
-            }
-        });
-        return true;
-    } catch (error) {
-        output.error(error instanceof Error ? error : String(error));
-        void explain(String(error), what, output);
-        return false;
-    }
+/** Offer the installation again in new windows. */
+export async function offerAgain(context: vscode.ExtensionContext): Promise<void> {
+    await context.globalState.update(SILENT, undefined);
 }
 
-/** Say why nothing was installed. The message of a program that failed ends with what it wrote. */
-async function explain(error: string, what: string, output: vscode.LogOutputChannel): Promise<void> {
-    const unknown = error.includes(`No matching distribution found for ${what}`);
-    const choice = await vscode.window.showErrorMessage(
-        unknown
-            ? `pip found no ${what}: it is not released yet, or the package index could not be reached. To install it from a clone of its repository, name the clone's folder in the setting repoformer.server.package.`
-            : "The Repoformer server could not be installed.",
-        ...(unknown ? ["Open Settings"] : []),
-        "Show Logs",
-    );
-    if (choice === "Show Logs") {
-        output.show();
-    } else if (choice) {
-        await vscode.commands.executeCommand("workbench.action.openSettings", "repoformer.server.package");
-    }
-}
-
-async function findPython(): Promise<string | undefined> {
-    const check = "import sys; assert sys.version_info >= (3, 10)";
-    for (const name of WINDOWS ? ["py", "python"] : ["python3", "python"]) {
-        try {
-            await run(name, ["-c", check]);
-            return name;
-        } catch {
-            // The next one, then.
-        }
-    }
-    return undefined;
-}
-
-function environment(context: vscode.ExtensionContext): string {
+/** The folder of the environment that this extension installs the server into. */
+export function environment(context: vscode.ExtensionContext): string {
     return path.join(context.globalStorageUri.fsPath, "server");
 }
 

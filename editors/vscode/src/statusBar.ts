@@ -1,4 +1,4 @@
-/** One glance: what the server is doing (`repoformer/status`), and whether it is wanted in this file. */
+/** The status bar item: what the server is doing (`repoformer/status`), and whether it is off in this file. */
 
 import * as vscode from "vscode";
 import { LANGUAGES } from "./languages";
@@ -41,7 +41,7 @@ export class StatusBar implements vscode.Disposable {
         this.refresh();
     }
 
-    /** The state in words. */
+    /** The state as text. */
     get description(): string {
         const { state, message } = this.status;
         const off = state === "error" ? undefined : this.off();
@@ -67,7 +67,7 @@ export class StatusBar implements vscode.Disposable {
     private off(): string | undefined {
         const document = vscode.window.activeTextEditor?.document;
         if (document && !["file", "untitled"].includes(document.uri.scheme)) {
-            return isOff(undefined); // an output channel, say, is not what people write in
+            return isOff(undefined); // such as an output channel, which has no code
         }
         if (document && !LANGUAGES.includes(document.languageId)) {
             return `off here (${document.languageId})`;

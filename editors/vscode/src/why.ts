@@ -1,9 +1,9 @@
-/** *Why this completion*: the server's account (`repoformer/why`) as a document whose chunks are links. */
+/** *Why this completion*: the server's report (`repoformer/why`) as a page whose links open the code. */
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 
-const SCHEME = "repoformer-why";
+const OPEN = "repoformer.openCode"; // not in the manifest: only the links of the page run it
 
 interface Chunk {
     path: string;
@@ -26,30 +26,11 @@ interface Report {
     reason: string;
 }
 
-export class WhyDocuments
-    implements vscode.TextDocumentContentProvider, vscode.DocumentLinkProvider, vscode.Disposable
-{
-    private readonly changed = new vscode.EventEmitter<vscode.Uri>();
-    readonly onDidChange = this.changed.event;
-    private text = "";
-    private links: vscode.DocumentLink[] = [];
-    private readonly registered: vscode.Disposable;
+export class WhyPage implements vscode.Disposable {
+    private panel: vscode.WebviewPanel | undefined;
+    private readonly opening = vscode.commands.registerCommand(OPEN, open);
 
-    constructor(private readonly client: () => LanguageClient | undefined) {
-        this.registered = vscode.Disposable.from(
-            this.changed,
-            vscode.workspace.registerTextDocumentContentProvider(SCHEME, this),
-            vscode.languages.registerDocumentLinkProvider({ scheme: SCHEME }, this),
-        );
-    }
-
-    provideTextDocumentContent(): string {
-        return this.text;
-    }
-
-    provideDocumentLinks(): vscode.DocumentLink[] {
-        return this.links;
-    }
+    constructor(private readonly client: () => LanguageClient | undefined) {}
 
     async show(): Promise<void> {
         const client = this.client();
@@ -64,57 +45,66 @@ export class WhyDocuments
             void vscode.window.showInformationMessage("Nothing was completed in this file yet.");
             return;
         }
-        this.write(report);
-        const document = vscode.Uri.from({ scheme: SCHEME, path: "/Why this completion" });
-        this.changed.fire(document);
-        const opened = await vscode.workspace.openTextDocument(document);
-        await vscode.languages.setTextDocumentLanguage(opened, "markdown");
-        await vscode.window.showTextDocument(opened, { viewColumn: vscode.ViewColumn.Beside, preview: true });
-    }
-
-    private write(report: Report): void {
-        const lines: string[] = [];
-        this.links = [];
-        const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
-        lines.push("# Why this completion", "", `${place}, by ${report.model || "no model"}`, "", verdict(report), "");
-        if (report.text) {
-            lines.push("```", ...report.text.split("\n"), "```", "");
+        const place = { viewColumn: vscode.ViewColumn.Beside, preserveFocus: true };
+        if (this.panel) {
+            this.panel.reveal(undefined, true);
         } else {
-            lines.push(`Nothing was suggested: ${report.reason}.`, "");
+            const options = { enableCommandUris: [OPEN] };
+            this.panel = vscode.window.createWebviewPanel("repoformer.why", "Why this completion", place, options);
+            this.panel.onDidDispose(() => (this.panel = undefined));
         }
-        lines.push("## Code that was put before the model", "");
-        for (const chunk of report.chunks) {
-            const name = `${chunk.path}:${chunk.start_line}-${chunk.end_line}`;
-            const line = `- ${chunk.score.toFixed(3)}  ${name}`;
-            const from = line.length - name.length;
-            const link = new vscode.DocumentLink(
-                new vscode.Range(lines.length, from, lines.length, line.length),
-                vscode.Uri.parse(chunk.uri).with({ fragment: `L${chunk.start_line}` }),
-            );
-            link.tooltip = "Open this code";
-            this.links.push(link);
-            lines.push(line);
-        }
-        if (report.chunks.length === 0) {
-            lines.push("None.");
-        }
-        lines.push("", trimmed(report));
-        lines.push("", "## Time", "", ...figures(report.timings_ms, " ms"));
-        lines.push("", "## Tokens", "", "What was not evaluated was in the cache.", "");
-        lines.push(...figures(report.stats, ""), "");
-        this.text = lines.join("\n");
+        this.panel.webview.html = page(report);
     }
 
     dispose(): void {
-        this.registered.dispose();
+        this.opening.dispose();
+        this.panel?.dispose();
     }
+}
+
+/** Open a file at a line, counted from 1, beside the page. */
+async function open(uri: string, line: number): Promise<void> {
+    const selection = new vscode.Range(line - 1, 0, line - 1, 0);
+    await vscode.window.showTextDocument(vscode.Uri.parse(uri), { viewColumn: vscode.ViewColumn.One, selection });
+}
+
+function page(report: Report): string {
+    const place = `${vscode.workspace.asRelativePath(vscode.Uri.parse(report.uri))}:${report.position.line + 1}`;
+    const chunks = report.chunks.map((chunk) => {
+        const link = `command:${OPEN}?${encodeURIComponent(JSON.stringify([chunk.uri, chunk.start_line]))}`;
+        const name = escaped(`${chunk.path}:${chunk.start_line}-${chunk.end_line}`);
+        return `${chunk.score.toFixed(3)} <a href="${link}" title="Open this code">${name}</a>`;
+    });
+    const text = report.text
+        ? `<pre>${escaped(report.text)}</pre>`
+        : `<p>Nothing was suggested: ${escaped(report.reason)}.</p>`;
+    return `<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>pre { padding: 1em; overflow-x: auto; background: var(--vscode-textCodeBlock-background);
+font-family: var(--vscode-editor-font-family); font-size: var(--vscode-editor-font-size) }</style></head><body>
+<h1>Why this completion</h1><p>${escaped(place)}, by ${escaped(report.model || "no model")}</p>
+<p>${verdict(report)}</p>${text}
+<h2>Code from other files in the prompt</h2>${chunks.length ? list(chunks) : "<p>None.</p>"}
+<p>${escaped(trimmed(report))}</p>
+<h2>Time</h2>${list(figures(report.timings_ms, " ms"))}
+<h2>Tokens</h2><p>What was not evaluated was in the cache.</p>${list(figures(report.stats, ""))}
+</body></html>`;
+}
+
+function list(entries: string[]): string {
+    return `<ul>${entries.map((entry) => `<li>${entry}</li>`).join("")}</ul>`;
+}
+
+/** Text that HTML shows as it is. */
+function escaped(text: string): string {
+    return text.replace(/[&<>"]/g, (each) => `&#${each.charCodeAt(0)};`);
 }
 
 function verdict({ decision }: Report): string {
     if (!decision) {
         return "No decision was made.";
     }
-    const outcome = decision.retrieve ? "**other files were read**" : "**this file was enough**";
+    const outcome = decision.retrieve ? "<b>other files were read</b>" : "<b>this file was enough</b>";
     if (decision.source === "policy") {
         return `By the policy, without asking the model: ${outcome}.`;
     }
@@ -126,7 +116,7 @@ function verdict({ decision }: Report): string {
 
 const PARTS: Record<string, string> = {
     left: "text before the cursor",
-    right: "text behind the cursor",
+    right: "text after the cursor",
     context: "code of other files",
 };
 
@@ -137,5 +127,5 @@ function trimmed({ trimmed }: Report): string {
 }
 
 function figures(values: Record<string, number>, unit: string): string[] {
-    return Object.entries(values).map(([name, value]) => `- ${name.replaceAll("_", " ")}: ${value}${unit}`);
+    return Object.entries(values).map(([name, value]) => `${escaped(name.replaceAll("_", " "))}: ${value}${unit}`);
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
 from policy.engine.worker.cache import MIN_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
-from policy.engine.worker.decoding import start_of, with_first
+from policy.engine.worker.decoding import likeliest, start_of, with_first
 from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
@@ -52,10 +52,11 @@ class _Running:
     tokens: int = 0
     ended: bool = False
     surprises: list[float] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     truth: Truth | None = None
 
     def finished(self) -> tuple[int, Tried]:
-        completed = Completed(self.text, self.tokens, self.ended, tuple(self.surprises))
+        completed = Completed(self.text, self.tokens, self.ended, tuple(self.surprises), tuple(self.ends))
         return self.number, Tried(self.reading, self.prompt, completed, self.truth)
 
 
@@ -214,12 +215,14 @@ class Batch:
         each.surprises.append(round(surprise, 5))
         if self._ends(token):
             each.ended = True
+            each.ends.append(len(each.text))
             return False
         piece = self._llama.piece(token)
         each.expected = left_to_write(each.expected, piece)
         new = piece[each.skipped :]
         each.skipped -= len(piece) - len(new)
         each.text += each.decoder.decode(new)
+        each.ends.append(len(each.text))
         each.next = token
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
@@ -247,13 +250,6 @@ class Batch:
                 raise EngineFailed(
                     f"{len(self._lanes)} sequences no longer fit into a context of {self._llama.n_ctx} tokens"
                 )
-
-
-def likeliest(logits: NDArray[np.float32]) -> tuple[int, float]:
-    """Return the most probable token and its surprise, -ln P, in nats."""
-    token = int(logits.argmax())
-    top = float(logits[token])
-    return token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64)))
 
 
 def surprise_of(logits: NDArray[np.float32], token: int) -> float:

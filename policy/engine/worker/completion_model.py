@@ -20,7 +20,16 @@ from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried
 from policy.engine.speed import LINE_TOKENS, Others, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
-from policy.engine.worker.decoding import Start, candidates, continuation, softmax, start_of, with_first
+from policy.engine.worker.decoding import (
+    Chosen,
+    Start,
+    candidates,
+    continuation,
+    likeliest,
+    softmax,
+    start_of,
+    with_first,
+)
 from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
@@ -46,13 +55,15 @@ WARM_GRAIN = 16  # tokens; an interruption of `warm` loses at most this many
 class Piece:
     """A piece of text of a generation or of one of its candidates, and the number of tokens so far.
 
-    `model_ms` is the time inside llama.cpp since the generation began, in milliseconds.
+    `model_ms` is the time inside llama.cpp since the generation began, in milliseconds. `surprises` has -ln P, in nats,
+    of the candidate's tokens since its last piece.
     """
 
     text: str
     tokens: int
     model_ms: float
     candidate: int = 0
+    surprises: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +152,8 @@ class CompletionModel:
             return replace(recalled.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
         result, start = self._evaluate(slot, prompt, grain)
         first = self._llama.index.mask(start.logits, start.expected)
-        if not recalled.tokens:
-            recalled.base, recalled.expected, recalled.tokens = start.base, start.expected, [int(first.argmax())]
+        if not recalled.chosen:
+            recalled.base, recalled.expected, recalled.chosen = start.base, start.expected, [likeliest(first)]
         spent = (time.perf_counter() - built) * 1e3
         decision = result.rows[-2] if selective else result.logits
         reading = with_first(self._reading_of(decision, len(prompt.whole), result.evaluated, spent), first)
@@ -181,22 +192,22 @@ class CompletionModel:
         self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
     ) -> Iterator[PromptStats | Piece | Done]:
         recalled = self._recall.of(slot, prompt.whole)
-        if recalled.tokens:
+        if recalled.chosen:
             yield stats
         decoder: _TextDecoder | None = None
         spent = _ModelTime(self._llama)
         count = 0
-        for token in self._recalled_then_new(slot, prompt, recalled, max_tokens):
-            if isinstance(token, Evaluated):
-                yield replace(stats, evaluated_tokens=token.evaluated, prefill_ms=token.milliseconds)
+        for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
+            if isinstance(step, Evaluated):
+                yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
             decoder = decoder or _TextDecoder(self._llama, len(recalled.expected))
             count += 1
-            if self._ends(token):
+            if self._ends(step.token):
                 yield Done(count, True, spent.milliseconds)
                 return
-            if text := decoder.decode(token):
-                yield Piece(text, count, spent.milliseconds)
+            if text := decoder.decode(step):
+                yield Piece(text, count, spent.milliseconds, surprises=decoder.take_surprises())
         yield Done(count, False, spent.milliseconds)
 
     def _several(
@@ -211,8 +222,8 @@ class CompletionModel:
             decoder = decoders.setdefault(step.candidate, _TextDecoder(self._llama, len(start.expected)))
             if decoder.tokens >= max_tokens:
                 break
-            if text := "".join(decoder.decode(token) for token in step.tokens if not self._ends(token)):
-                yield Piece(text, decoder.tokens, spent.milliseconds, step.candidate)
+            if text := "".join(decoder.decode(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
+                yield Piece(text, decoder.tokens, spent.milliseconds, step.candidate, decoder.take_surprises())
         tokens = max(decoder.tokens for decoder in decoders.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
@@ -231,11 +242,12 @@ class CompletionModel:
 
     def _recalled_then_new(
         self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
-    ) -> Iterator[int | Evaluated]:
+    ) -> Iterator[Chosen | Evaluated]:
         """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded."""
-        tokens = recalled.tokens
-        yield from tokens[:limit]
-        left = limit - len(tokens)
+        known = recalled.chosen
+        yield from known[:limit]
+        left = limit - len(known)
+        tokens = [chosen.token for chosen in known]
         if left <= 0 or (tokens and self._ends(tokens[-1])):
             return
         if tokens and self._cache.holds(slot, [*recalled.base, *tokens[:-1]]):
@@ -247,17 +259,17 @@ class CompletionModel:
             for token in tokens:  # one by one, as they were generated, see `KvCache.evaluate`
                 start = replace(start, logits=self._cache.extend(slot, token))
             start = replace(start, expected=self._rest_of_word(recalled))
-        for token in islice(continuation(self._cache, slot, start, self._llama), left):
-            tokens.append(token)
-            yield token
+        for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
+            known.append(chosen)
+            yield chosen
 
     def _rest_of_word(self, recalled: Recalled) -> bytes:
         """Return the bytes of the healed word that the recalled tokens have not generated."""
         expected = recalled.expected
-        for token in recalled.tokens:
+        for chosen in recalled.chosen:
             if not expected:
                 break
-            expected = left_to_write(expected, self._llama.piece(token))
+            expected = left_to_write(expected, self._llama.piece(chosen.token))
         return expected
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
@@ -319,14 +331,21 @@ class _TextDecoder:
         self.tokens = 0
         self._llama = llama
         self._skipped = skipped
+        self._surprises: list[float] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def decode(self, token: int) -> str:
+    def decode(self, chosen: Chosen) -> str:
         self.tokens += 1
-        piece = self._llama.piece(token)
+        self._surprises.append(round(chosen.surprise, 5))
+        piece = self._llama.piece(chosen.token)
         new = piece[self._skipped :]
         self._skipped -= len(piece) - len(new)
         return self._decoder.decode(new)
+
+    def take_surprises(self) -> tuple[float, ...]:
+        """Return -ln P of the tokens since the last call."""
+        taken, self._surprises = tuple(self._surprises), []
+        return taken
 
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:

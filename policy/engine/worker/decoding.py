@@ -1,14 +1,15 @@
 """Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
 
 Both functions are iterators that evaluate only when the next token is requested, so a caller that stops iterating frees
-the engine. The module also has functions for probabilities.
+the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the vocabulary. The module also
+has functions for probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,14 +67,28 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
     return Start((*prompt.tokens, *prompt.healed), rows[-1])
 
 
-def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[int]:
+class Chosen(NamedTuple):
+    """A generated token and its surprise, -ln P in nats, among the tokens that the mask allows."""
+
+    token: int
+    surprise: float
+
+
+def likeliest(logits: NDArray[np.float32]) -> Chosen:
+    """Return the most probable token and its surprise."""
+    token = int(logits.argmax())
+    top = float(logits[token])
+    return Chosen(token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64))))
+
+
+def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
     """Yield the most probable token after `slot`, then the most probable one after that, without end."""
     logits, expected = start.logits, start.expected
     while True:
-        token = int(tokenizer.index.mask(logits, expected).argmax())
-        yield token
-        expected = left_to_write(expected, tokenizer.piece(token))
-        logits = cache.extend(slot, token)
+        chosen = likeliest(tokenizer.index.mask(logits, expected))
+        yield chosen
+        expected = left_to_write(expected, tokenizer.piece(chosen.token))
+        logits = cache.extend(slot, chosen.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,7 @@ class Step:
     """One token of a candidate. The first step of a later candidate has all its tokens so far."""
 
     candidate: int
-    tokens: tuple[int, ...]
+    chosen: tuple[Chosen, ...]
 
 
 def candidates(
@@ -95,7 +110,7 @@ def candidates(
     text.
     """
     slots = [slot]
-    generated: list[list[int]] = [[]]
+    generated: list[list[Chosen]] = [[]]
     expected = [start.expected]
     running = {0: start.logits}
     try:
@@ -103,19 +118,20 @@ def candidates(
             chosen: dict[int, int] = {}
             running = {number: tokenizer.index.mask(row, expected[number]) for number, row in running.items()}
             for number, row in running.items():
-                token = chosen[number] = int(row.argmax())
-                generated[number].append(token)
-                yield Step(number, (token,))
+                best = likeliest(row)
+                chosen[number] = best.token
+                generated[number].append(best)
+                yield Step(number, (best,))
             if 0 in running:
-                for token in _alternatives(running[0], count - len(slots)):
-                    if ends(token):
+                for other in _alternatives(running[0], count - len(slots)):
+                    if ends(other.token):
                         continue
                     number = len(slots)
                     slots.append(f"{slot}/{number}")
                     cache.fork(slot, slots[number])
-                    generated.append([*generated[0][:-1], token])
+                    generated.append([*generated[0][:-1], other])
                     expected.append(expected[0])
-                    chosen[number] = token
+                    chosen[number] = other.token
                     yield Step(number, tuple(generated[number]))
             for number, token in chosen.items():
                 expected[number] = left_to_write(expected[number], tokenizer.piece(token))
@@ -128,18 +144,21 @@ def candidates(
             if 0 in going:
                 running = {0: cache.extend(slot, chosen[0]), **running}
     finally:
-        for other in slots[1:]:
-            cache.forget(other)
+        for branch in slots[1:]:
+            cache.forget(branch)
 
 
-def _alternatives(logits: NDArray[np.float32], count: int) -> list[int]:
+def _alternatives(logits: NDArray[np.float32], count: int) -> list[Chosen]:
     """Return up to `count` tokens, other than the most probable one, with sufficient probability, best first."""
     if count <= 0:
         return []
     shifted = np.exp(logits - logits.max())
     best = np.argpartition(-shifted, count + 1)[: count + 1]
     ranked = sorted(best, key=lambda token: -shifted[token])[1:]
-    return [int(token) for token in ranked if shifted[token] >= FORK * shifted.sum()]
+    total = shifted.sum()
+    return [
+        Chosen(int(token), -float(np.log(shifted[token] / total))) for token in ranked if shifted[token] >= FORK * total
+    ]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from policy.engine.messages import Reading
+from policy.engine.worker.decoding import Chosen
 
 MAX_PROMPTS = 128
 
@@ -28,7 +29,7 @@ class Recalled:
     base: tuple[int, ...] = ()
     expected: bytes = b""
     reading: Reading | None = None
-    tokens: list[int] = field(default_factory=list)
+    chosen: list[Chosen] = field(default_factory=list)
 
 
 class Recall:

@@ -1,5 +1,5 @@
---- Neovim 0.12 and later: `vim.lsp.inline_completion` asks and draws. Beside it we only listen to the server's answers,
---- because the items are not to be had from it without accepting one.
+--- Neovim 0.12 and later: `vim.lsp.inline_completion` requests and draws. This module also reads the server's answers,
+--- because Neovim gives access to an item only by accepting it.
 
 local api = vim.api
 
@@ -8,14 +8,14 @@ local M = { namespace = api.nvim_create_namespace('nvim.lsp.inline_completion'),
 
 local METHOD = 'textDocument/inlineCompletion'
 local INVOKED = 1
--- A newer request took the older one's place, or the text has changed: no news, and nothing for Neovim's log.
+-- A newer request replaced this one, or the text has changed: not worth an entry in Neovim's log.
 local OVERTAKEN = { [-32800] = true, [-32801] = true, [-32802] = true }
 
---- Buffers whose next request a person wants, and by how many items to move on once it is answered.
+--- Buffers whose next request the user made, and how many items to move on after the answer.
 ---@type table<integer, integer>
 local invoked = {}
 
---- The buffers whose items a person asked for: all that the server has.
+--- The buffers whose items the user requested: their lists are complete.
 ---@type table<integer, boolean>
 local complete = {}
 
@@ -54,24 +54,24 @@ function M.attach(client, _)
   vim.lsp.inline_completion.enable(true, { client_id = client.id })
 end
 
---- Only the drawing goes away: a request that was made for what is typed now is still wanted.
+--- Remove only the drawing: a request for the current text may be in progress.
 function M.hide(buf)
   if api.nvim_buf_is_valid(buf) then
     api.nvim_buf_clear_namespace(buf, M.namespace, 0, -1)
   end
 end
 
---- It draws again by itself once the cursor has moved.
+--- Neovim draws again when the cursor moves.
 function M.redraw(_) end
 
 function M.dismiss(buf)
-  -- Neovim's way to take back what is shown and what is asked for is to accept it and then not to want it.
+  -- To dismiss items and requests, Neovim needs an `on_accept` that inserts nothing.
   vim.lsp.inline_completion.get({ bufnr = buf, on_accept = function() end })
   M.hide(buf)
 end
 
---- Neovim has no call that asks, and always says that nobody wanted it. But it asks, a moment later, when the cursor
---- moves; that request is then made one that a person wants.
+--- Neovim has no call for a request, and always marks requests as automatic. But it requests shortly after the cursor
+--- moves; `adopt` then marks that request as invoked.
 local function invoke(buf, step)
   invoked[buf] = step
   api.nvim_exec_autocmds('CursorMovedI', { buffer = buf, modeline = false })

@@ -1,8 +1,8 @@
---- `:Repoformer`, a table of what it can do.
+--- `:Repoformer` and its table of actions.
 
 local M = {}
 
---- Where the server keeps its logs (as the Python package platformdirs has it).
+--- Where the server keeps its logs (the same folder as the Python package platformdirs).
 local function log_directory()
   if vim.fn.has('mac') == 1 then
     return vim.fs.joinpath(vim.env.HOME, 'Library', 'Logs', 'repoformer-lsp')
@@ -88,6 +88,17 @@ local actions = {
   model = { run = model },
   log = { run = log },
   doctor = { run = doctor },
+  install = {
+    run = function(what)
+      local install = require('repoformer.install')
+      if what == 'cancel' then
+        install.cancel()
+      else
+        install.run()
+      end
+    end,
+    arguments = { 'cancel' },
+  },
   restart = {
     run = function()
       require('repoformer.restart').now()

@@ -1,4 +1,4 @@
---- The command line of the server's `doctor`: what starts the server, and `doctor` behind it.
+--- The command line of the server's `doctor`: the command of the server, and `doctor`.
 
 local M = {}
 

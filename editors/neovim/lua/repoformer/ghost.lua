@@ -1,9 +1,9 @@
---- Ghost text: what is shown, and taking it over in whole or in part.
+--- Ghost text: what is shown, and accepting all or part of it.
 ---
---- Neovim 0.12 asks and draws by itself (`repoformer.builtin`), 0.11 does neither (`repoformer.own`). Both leave the
---- same traces, the server's items and an extmark, and everything else works from these two: which item is on screen
---- is found by comparing them with the buffer's text, so nothing can get out of step. Text is inserted by our own code
---- in both: Neovim 0.12 would replace the range as it was when the server answered, and double what was typed since.
+--- Neovim 0.12 requests and draws by itself (`repoformer.builtin`), Neovim 0.11 does neither (`repoformer.own`). Both
+--- provide the server's items and an extmark. Comparing these with the buffer's text tells which item is on screen, so
+--- there is no state that could become wrong. Our own code inserts text in both versions: Neovim 0.12 would replace the
+--- range as it was when the server answered, and double what was typed since.
 
 local api = vim.api
 
@@ -12,35 +12,35 @@ local M = {}
 ---@class repoformer.Shown
 ---@field item table The server's item
 ---@field client vim.lsp.Client
----@field rest string What of the item's text is still to come after the cursor
+---@field rest string The part of the item's text after the cursor
 ---@field row integer
 ---@field col integer The cursor, zero-based, in bytes
 
 ---@class repoformer.Answer
 ---@field client vim.lsp.Client
 ---@field items table[]
----@field behind string What stood behind the cursor when they were asked for
+---@field behind string The text after the cursor at the time of the request
 
 ---@type table<integer, repoformer.Answer>
 local answers = {}
 
 local backend = vim.lsp.inline_completion and require('repoformer.builtin') or require('repoformer.own')
 
---- An LSP position in bytes; nil where the buffer has no such line.
+--- An LSP position in bytes; nil if the buffer has no such line.
 ---@return integer? col
 local function column(client, buf, position)
   local line = api.nvim_buf_get_lines(buf, position.line, position.line + 1, false)[1]
   return line and vim.str_byteindex(line, client.offset_encoding, position.character, false)
 end
 
---- What stands behind a place: the rest of its line, and how many lines follow. Typing through a suggestion does not
---- change it. A plugin that closes a bracket or a block does, and the suggestion would bring the same once more.
+--- The text after a place: the rest of its line, and how many lines follow. Typing through a suggestion does not change
+--- it. A plugin that closes a bracket or a block does, and the suggestion would then double it.
 local function behind(buf, row, col)
   local line = api.nvim_buf_get_lines(buf, row, row + 1, false)[1] or ''
   return ('%s\n%d'):format(line:sub(col + 1), api.nvim_buf_line_count(buf) - row)
 end
 
---- The server is being asked; returns what to call with its items, which are what can be on screen from then on.
+--- Note a request; returns a function for the items of its answer, which can be on screen from then on.
 ---@param client vim.lsp.Client
 ---@param buf integer
 ---@param position lsp.Position
@@ -56,8 +56,8 @@ function M.adopt(client)
   backend.adopt(client)
 end
 
---- The part of `item` that comes after a cursor; nil where the text around the cursor does not fit it. No item's range
---- reaches beyond the cursor that it was asked for: it would for an entry of a popup menu, and Neovim tells of none.
+--- The part of `item` after a cursor; nil if the text around the cursor does not match. No item's range ends after the
+--- cursor of its request: it would for an entry of a popup menu, but Neovim does not send one.
 ---@return string?
 local function rest_of(item, answer, buf, row, col)
   local text, start = item.insertText, item.range.start
@@ -71,7 +71,7 @@ local function rest_of(item, answer, buf, row, col)
   end
 end
 
---- What there is to draw of an item of the last answer, at the cursor of the current window.
+--- The part to draw of an item of the last answer, at the cursor of the current window.
 ---@return string?
 function M.rest(item)
   local buf = api.nvim_get_current_buf()
@@ -80,7 +80,7 @@ function M.rest(item)
   return rest ~= '' and rest or nil
 end
 
---- The text of the extmark that draws the ghost text, and its position; nil where none is drawn.
+--- The text of the extmark that draws the ghost text, and its position; nil if none is drawn.
 local function drawn(buf)
   local mark = api.nvim_buf_get_extmarks(buf, backend.namespace, 0, -1, { details = true })[1]
   if not mark then
@@ -118,14 +118,14 @@ function M.shown()
   end
   for _, item in ipairs(answer.items) do
     local rest = rest_of(item, answer, buf, row, col)
-    -- What already stands behind the cursor, Neovim 0.12 does not draw once more.
+    -- Neovim 0.12 does not draw what is already after the cursor.
     if rest and rest ~= '' and rest:sub(mark_col - col + 1) == text then
       return { item = item, client = answer.client, rest = rest, row = row, col = col }
     end
   end
 end
 
---- Whether what is drawn is one of our items, fitting or not: on Neovim 0.12 all servers draw in one namespace.
+--- Whether one of our items is drawn, whether it matches the text or not: in Neovim 0.12 all servers share a namespace.
 local function ours(buf)
   local text = drawn(buf)
   if not text or not backend.shared then
@@ -136,12 +136,12 @@ local function ours(buf)
   end)
 end
 
---- Whether another server's ghost text is on screen. Where none is, Neovim would accept what we took off.
+--- Whether another server's ghost text is on screen. If none is, Neovim would accept an item that was dismissed.
 local function theirs(buf)
   return drawn(buf) ~= nil and not ours(buf)
 end
 
---- Take ghost text off the screen that no longer goes with what is typed. A slow model can take seconds to follow.
+--- Remove ghost text that no longer matches what is typed. A slow model can take seconds to answer again.
 function M.drop_stale()
   local buf = api.nvim_get_current_buf()
   if not M.shown() and ours(buf) then
@@ -161,8 +161,8 @@ function M.part(text, how)
   return text
 end
 
---- Insert ghost text at the cursor: all of it, a word or a line. False where none is shown. All of another server's is
---- accepted by Neovim.
+--- Insert ghost text at the cursor: all of it, a word or a line. False if none is shown. Neovim accepts the items of
+--- other servers.
 ---@param how 'all'|'word'|'line'
 ---@return boolean
 function M.insert(how)
@@ -191,8 +191,7 @@ function M.insert(how)
   return true
 end
 
---- Whether <Tab> is to indent: as in VS Code, it does where the line is still blank and the suggestion begins with an
---- indentation of its own.
+--- Whether <Tab> indents. As in VS Code, it does if the line is blank and the suggestion begins with an indentation.
 local function indents(shown)
   local before = api.nvim_get_current_line():sub(1, shown.col)
   return before:match('^%s*$') ~= nil and shown.rest:match('^[ \t]') ~= nil
@@ -203,7 +202,7 @@ local function choosing()
   return vim.fn.pumvisible() == 1 and vim.fn.complete_info({ 'selected' }).selected >= 0
 end
 
---- Whether a key that accepts has something to accept; it has to do what it did without us where not.
+--- Whether a key that accepts has something to accept. If not, it does what it did before `setup`.
 ---@param how 'all'|'word'|'line'
 ---@param key string
 ---@return boolean
@@ -217,7 +216,7 @@ function M.acceptable(how, key)
   return key:lower() ~= '<tab>' or not indents(shown)
 end
 
---- Whether there is ghost text on screen, of whatever server.
+--- Whether ghost text of any server is on screen.
 ---@return boolean
 function M.visible()
   return drawn(api.nvim_get_current_buf()) ~= nil
@@ -225,32 +224,32 @@ end
 
 --- Tell the server which item is on screen.
 function M.tell_shown()
-  M.drop_stale() -- Neovim 0.12 draws an answer also where the text has changed since it was asked for
+  M.drop_stale() -- Neovim 0.12 draws an answer even if the text has changed since the request
   local shown = M.shown()
   if shown then
     shown.client:notify('textDocument/didShowCompletion', { item = shown.item })
   end
 end
 
---- Take the ghost text off the screen and forget what was asked.
+--- Remove the ghost text and drop the answers of earlier requests.
 function M.dismiss()
   backend.dismiss(api.nvim_get_current_buf())
 end
 
---- Show the next item, or the one `count` further on. Automatic requests bring one item: the others are asked for now.
+--- Show the next item, or the one `count` further on. An automatic request gets one item: request the others.
 ---@param count integer
 function M.cycle(count)
   backend.cycle(api.nvim_get_current_buf(), count)
 end
 
---- Ask now, without waiting for a pause in the typing.
+--- Request a suggestion now, without waiting for a pause in the typing.
 function M.trigger()
   backend.trigger(api.nvim_get_current_buf())
 end
 
---- Tell the server that this buffer is in front, and where its cursor is: it reads ahead there.
+--- Tell the server that this buffer is in front, and where its cursor is: the server evaluates the prompt there.
 local function tell_focus(client, buf)
-  vim.schedule(function() -- the cursor gets to its old place only behind `BufEnter`
+  vim.schedule(function() -- Neovim restores the cursor after `BufEnter`
     if buf == api.nvim_get_current_buf() and not client:is_stopped() then
       client:notify('textDocument/didFocus', vim.lsp.util.make_position_params(0, client.offset_encoding))
     end
@@ -265,7 +264,7 @@ function M.attach(client, buf)
   end
   backend.attach(client, buf)
   if buf == api.nvim_get_current_buf() and vim.startswith(api.nvim_get_mode().mode, 'i') then
-    -- Somebody typed while the server started. Neovim may begin to listen only in what it schedules after this call.
+    -- The user typed while the server started. Neovim may start to listen only after this call.
     vim.schedule(vim.schedule_wrap(M.trigger))
   end
   tell_focus(client, buf)
@@ -282,7 +281,7 @@ function M.attach(client, buf)
     buffer = buf,
     callback = function()
       M.drop_stale()
-      vim.schedule(M.drop_stale) -- Neovim draws at the same events, and may do so after us
+      vim.schedule(M.drop_stale) -- Neovim draws at the same events, possibly after this callback
     end,
   })
   api.nvim_create_autocmd({ 'BufWipeout', 'LspDetach' }, {

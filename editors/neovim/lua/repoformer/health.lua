@@ -18,7 +18,7 @@ function M.check()
   local cmd = vim.lsp.config.repoformer.cmd
   if vim.fn.executable(cmd[1]) == 0 then
     health.error(('there is no program `%s`'):format(cmd[1]), {
-      'Install it: `uv tool install .` in a clone of repoformer-lsp',
+      'Install it: `:Repoformer install`',
       "or name it: require('repoformer').setup{ cmd = { '/path/to/repoformer-lsp' } }",
     })
     return

@@ -3,14 +3,14 @@
 local M = {}
 
 ---@class repoformer.Options
----@field cmd? string[] How to start the server
+---@field cmd? string[] How to start the server; nil: what `:Repoformer install` installed, else what is on the PATH
+---@field package? string What `:Repoformer install` installs: a package, a wheel, an address or a folder
 ---@field filetypes? string[] Where to start it; nil: every language that it knows
 ---@field settings? table The server's settings, as in `{ policy = 'always', threads = 4 }`
 ---@field keys? table<string, string|false> Keys in insert mode by what they do; false: no key
 
 ---@type repoformer.Options
 local defaults = {
-  cmd = { 'repoformer-lsp' },
   settings = {},
   keys = {
     accept = '<Tab>',
@@ -26,7 +26,7 @@ local defaults = {
 ---@type table<function, true>
 local ours = {}
 
---- Keep what a key did before it was ours under another name; returns the keys that do it.
+--- Keep the earlier mapping of a key under another name; returns the keys that run it.
 ---@param key string
 ---@param name string
 ---@return string
@@ -44,8 +44,8 @@ local function before(key, name)
   return key
 end
 
---- Map `key` to `does` where `wanted` says so, else to what it did before. Both are mappings, because an expression is
---- evaluated under |textlock|: what the key did may edit the text.
+--- Map `key` to `does` if `wanted` returns true, else to its earlier mapping. Both are mappings, because Neovim
+--- evaluates an expression under |textlock|, and the earlier mapping may edit the text.
 ---@param key string|false
 ---@param action string Its name in `keys`
 ---@param wanted fun(): boolean
@@ -68,7 +68,7 @@ end
 ---@param keys table<string, string|false>
 local function map_keys(keys)
   local function accepting(action, how, what)
-    -- An undo point on either side: `u` takes the accepted text back, and nothing else.
+    -- An undo point on either side: `u` removes the accepted text and nothing else.
     local does = ('<C-g>u<Cmd>lua require("repoformer.ghost").insert("%s")<CR><C-g>u'):format(how)
     map_if(keys[action], action, function()
       return require('repoformer.ghost').acceptable(how, keys[action])
@@ -87,13 +87,13 @@ local function map_keys(keys)
   end, 'Show the next suggestion')
   calling(keys.previous, function()
     require('repoformer.ghost').cycle(-1)
-  end, 'Show the suggestion before')
+  end, 'Show the previous suggestion')
   map_if(keys.dismiss, 'dismiss', function()
     return require('repoformer.ghost').visible()
-  end, '<Cmd>lua require("repoformer.ghost").dismiss()<CR>', 'Take the suggestion off the screen')
+  end, '<Cmd>lua require("repoformer.ghost").dismiss()<CR>', 'Dismiss the suggestion')
   calling(keys.trigger, function()
     require('repoformer.ghost').trigger()
-  end, 'Ask for a suggestion now')
+  end, 'Suggest now')
 end
 
 --- Start the server for every file of a language that it knows, and map the keys.
@@ -101,18 +101,19 @@ end
 function M.setup(options)
   local chosen = vim.tbl_deep_extend('force', defaults, options or {})
   map_keys(chosen.keys)
+  require('repoformer.install').package = chosen.package or require('repoformer.install').package
+  local cmd = chosen.cmd or require('repoformer.server').command()
   local settings = next(chosen.settings) and chosen.settings or vim.empty_dict()
   vim.lsp.config('repoformer', {
-    cmd = chosen.cmd,
+    cmd = cmd,
     filetypes = chosen.filetypes,
     settings = { repoformer = settings },
   })
-  if vim.fn.executable(chosen.cmd[1]) == 0 then
-    -- Neovim itself would say so again with every file that is opened.
+  if vim.fn.executable(cmd[1]) == 0 then
+    -- If the server were enabled, Neovim would show an error for each file that is opened.
     vim.notify(
-      ('repoformer: there is no program `%s`. Install it (`uv tool install .` in a clone of repoformer-lsp), '):format(
-        chosen.cmd[1]
-      ) .. "or name it: setup{ cmd = { '/path/to/repoformer-lsp' } }",
+      chosen.cmd and ('repoformer: there is no program `%s`; correct `cmd` of `setup`'):format(cmd[1])
+        or 'repoformer: the server is not installed yet; `:Repoformer install` installs it and a model',
       vim.log.levels.WARN
     )
     return

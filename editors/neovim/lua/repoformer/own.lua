@@ -1,4 +1,4 @@
---- Neovim 0.11, which has no inline completion: ask after a pause in the typing, draw an extmark.
+--- Neovim 0.11, which has no inline completion: request after a pause in the typing, draw an extmark.
 
 local api = vim.api
 
@@ -11,18 +11,18 @@ local INVOKED, AUTOMATIC = 1, 2
 ---@class repoformer.own.State
 ---@field client vim.lsp.Client
 ---@field timer uv.uv_timer_t
----@field due? table The pause that is being waited for
+---@field due? table The pause in progress
 ---@field request? integer
 ---@field items table[]
 ---@field index integer
----@field complete boolean Whether a person asked for the items: they are then all that the server has
+---@field complete boolean Whether the user requested the items: the list is then complete
 
 ---@type table<integer, repoformer.own.State>
 local states = {}
 
 function M.adopt(_) end
 
---- Draw the chosen item after the cursor, less what of it is typed already.
+--- Draw the part of the chosen item that is not typed yet, after the cursor.
 local function draw(buf, hint)
   M.hide(buf)
   local state = states[buf]
@@ -52,14 +52,14 @@ end
 local function cancel(buf)
   local state = states[buf]
   state.timer:stop()
-  state.due = nil -- the timer may have gone off already, with its callback waiting for its turn
+  state.due = nil -- the timer may have fired already, with its callback scheduled
   if state.request then
     state.client:cancel_request(state.request)
     state.request = nil
   end
 end
 
---- Ask for items; `step` is by how many of them to move on at once.
+--- Request items; `step` is how many of them to move on at once.
 local function ask(buf, kind, step)
   local state = states[buf]
   if not state or api.nvim_get_current_buf() ~= buf or state.client:is_stopped() then
@@ -72,7 +72,7 @@ local function ask(buf, kind, step)
   local sent, request
   sent, request = state.client:request(METHOD, params, function(err, result)
     if states[buf] ~= state or state.request ~= request then
-      return -- a newer one has been asked for
+      return -- there is a newer request
     end
     state.request = nil
     if err then

@@ -1,7 +1,7 @@
---- Starting the server again: when asked to, and when it ended by itself.
+--- Restart the server, on request and after a crash.
 ---
---- After a crash this is done at once. Neovim would stop following a buffer that is edited while no client has it, and
---- does not begin again for a later one.
+--- After a crash this happens at once. Neovim stops tracking a buffer that is edited while it has no client, and does
+--- not start again for a later client.
 
 local M = {}
 
@@ -21,7 +21,7 @@ local function attach(buffers)
   end
 end
 
---- Start a server in the place of one that crashed, unless it keeps crashing; returns whether.
+--- Start a server after a crash, unless it keeps crashing; returns whether it starts.
 ---@param client_id integer
 ---@return boolean
 function M.after_crash(client_id)
@@ -36,7 +36,7 @@ function M.after_crash(client_id)
   end
   local buffers = vim.tbl_keys(client.attached_buffers)
   vim.schedule(function()
-    vim.schedule(function() -- Neovim has let go of the old one by then
+    vim.schedule(function() -- by then Neovim has removed the old client
       attach(buffers)
     end)
   end)
@@ -53,7 +53,7 @@ function M.now()
     return #vim.lsp.get_clients({ name = 'repoformer' }) == 0
   end, 50)
   if not gone then
-    vim.notify('repoformer: the server does not end', vim.log.levels.ERROR)
+    vim.notify('repoformer: the server does not stop', vim.log.levels.ERROR)
     return
   end
   crashes = {}

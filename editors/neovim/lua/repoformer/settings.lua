@@ -1,4 +1,4 @@
---- Changing the server's settings while it runs: what pause, resume and policy come down to.
+--- Change the server's settings while it runs, for pause, resume and policy.
 
 local M = {}
 
@@ -50,7 +50,7 @@ function M.resume()
   local language = language_of(vim.api.nvim_get_current_buf())
   alter(function(ours)
     ours.enabled = true
-    -- Also when nothing is left of it: `vim.lsp.config` merges, and would keep the list that is not named.
+    -- Set it even if it is empty: `vim.lsp.config` merges, and would keep the old list.
     ours.disabledLanguages = vim.tbl_filter(function(each)
       return each ~= language
     end, ours.disabledLanguages or {})

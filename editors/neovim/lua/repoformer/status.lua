@@ -1,4 +1,4 @@
---- What each server last said of itself (`repoformer/status`), and the one line that a status line shows of it.
+--- The last `repoformer/status` of each server, and its text for a status line.
 
 local M = {}
 
@@ -22,7 +22,8 @@ local signs = {
   stopped = '✗',
 }
 
-local function changed()
+--- Draw the status lines again, and tell those that follow the status.
+function M.redraw()
   vim.schedule(function()
     vim.cmd.redrawstatus({ bang = true })
     vim.api.nvim_exec_autocmds('User', { pattern = 'RepoformerStatus', modeline = false })
@@ -33,10 +34,10 @@ end
 ---@param status repoformer.Status
 function M.update(client_id, status)
   statuses[client_id] = status
-  changed()
+  M.redraw()
 end
 
---- The server's process has ended. Neovim itself says so where that was not meant to happen.
+--- Note that the server's process has ended. Neovim itself reports unexpected ends.
 function M.ended(client_id, code, signal, again)
   if (code == 0 and signal == 0) or again then
     statuses[client_id] = nil
@@ -45,20 +46,20 @@ function M.ended(client_id, code, signal, again)
     statuses[client_id] =
       { state = 'stopped', message = ('the server has ended %s; `:Repoformer restart` starts it again'):format(how) }
   end
-  changed()
+  M.redraw()
 end
 
---- Forget servers that have ended: another one is started in their place.
+--- Remove servers that have ended, before another one starts.
 function M.forget()
   for id, status in pairs(statuses) do
     if status.state == 'stopped' then
       statuses[id] = nil
     end
   end
-  changed()
+  M.redraw()
 end
 
---- The status that counts for a buffer, and its client's id; nil where no server was started.
+--- The status for a buffer, and its client's id; nil if no server was started.
 ---@param buf? integer
 ---@return repoformer.Status?, integer?
 function M.of(buf)
@@ -84,9 +85,14 @@ function M.off_here(buf)
   return vim.list_contains(ours.disabledLanguages or {}, language)
 end
 
---- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty where there is no server.
+--- For 'statusline': `%{%v:lua.require'repoformer'.statusline()%}`. Empty if there is no server.
 ---@return string
 function M.line()
+  local progress = require('repoformer.install').progress
+  if progress then
+    local percent = type(progress.percent) == 'number' and (' %d%%%%'):format(progress.percent) or ''
+    return ('repoformer ↓%s'):format(percent)
+  end
   local status = M.of(0)
   if not status then
     return ''

@@ -1,10 +1,10 @@
---- `:Repoformer why`: how the last completion came about (`repoformer/why`), as a document whose links can be followed.
+--- `:Repoformer why`: a report on the last completion (`repoformer/why`) with links to files.
 
 local api = vim.api
 
 local M = {}
 
---- The decision in a sentence.
+--- The decision as a sentence.
 local function verdict(decision)
   if type(decision) ~= 'table' then
     return 'No decision was made.'
@@ -24,9 +24,9 @@ local function verdict(decision)
   )
 end
 
-local PARTS = { left = 'text before the cursor', right = 'text behind the cursor', context = 'code of other files' }
+local PARTS = { left = 'text before the cursor', right = 'text after the cursor', context = 'code of other files' }
 
---- What did not fit into the prompt, in a sentence.
+--- The parts that were cut to fit into the prompt, as a sentence.
 local function trimmed(parts)
   local names = vim.tbl_map(function(part)
     return PARTS[part] or part
@@ -67,7 +67,7 @@ function M.document(report)
     vim.list_extend(lines, vim.split(report.text, '\n', { plain = true }))
     add('```', '')
   end
-  add('## Code that was put before the model', '')
+  add('## Code from other files in the prompt', '')
   if #report.chunks == 0 then
     add('None.')
   end
@@ -103,7 +103,7 @@ local function show(report)
   local buf = api.nvim_create_buf(false, true)
   api.nvim_buf_set_name(buf, name)
   api.nvim_buf_set_lines(buf, 0, -1, false, lines)
-  vim.bo[buf].syntax = 'markdown' -- not its filetype, whose parser may not be there
+  vim.bo[buf].syntax = 'markdown' -- not `filetype`, whose parser may not be installed
   vim.bo[buf].bufhidden = 'wipe'
   vim.bo[buf].modifiable = false
   vim.cmd('botright ' .. math.min(#lines + 1, math.floor(vim.o.lines * 0.6)) .. 'split')

@@ -1,0 +1,100 @@
+"""Judge the text that an editor would show of a generation.
+
+The generation is shaped like an automatic completion. The shown text is compared with the file that the blank was cut
+from: whether it is exactly right to the end of its line, how many of its characters are kept, and whether it adds a
+syntax error. The features of the keep estimate (`policy.gating.keep`) are recorded as well, so that estimates can be
+fitted and compared on results alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from typing import Any
+
+from indexer.languages import parser_for
+from indexer.model import Cursor, Hit
+from policy.completion.shape import Shaper
+from policy.engine.messages import Completed, Surprise
+from policy.gating import keep
+
+from .task import Task
+
+LARGEST = 200_000  # characters of a file whose syntax is checked
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What would be shown of a generation; `text` is empty where it is nothing.
+
+    `right`: the text is exactly the file's to the end of its first line. `kept` counts the characters, from the first
+    one on, that are the file's. `breaks`: the file has more syntax errors with it. `values` are the features of
+    `policy.gating.keep`, by name; none where nothing is shown.
+    """
+
+    text: str
+    right: bool
+    kept: int
+    breaks: bool
+    values: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, numbers rounded."""
+        return {**asdict(self), "values": {name: round(value, 5) for name, value in self.values.items()}}
+
+
+def from_json(told: Mapping[str, Any]) -> Shown:
+    """The inverse of `to_json`."""
+    return Shown(**told)
+
+
+def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
+    """What is shown of a generation whose prompt had these chunks."""
+    cursor, written = task.cursor, completed.text
+    text = Shaper(cursor, bodies=False).finish(written, complete=completed.ended).text
+    if not text:
+        return Shown("", False, 0, False, {})
+    surprises = [Surprise(*each) for each in zip(completed.ends, completed.surprises, strict=False)]
+    if completed.ended:
+        surprises.pop()  # that of the ending
+    values = keep.features(
+        cursor,
+        text,
+        keep.aligned(written, text, surprises),
+        hits,
+        shortened=keep.is_shortened(written, text),
+    )
+    truth = task.truth + cursor.suffix
+    right = bool(task.truth.strip()) and _line(text + cursor.suffix) == _line(truth)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(text, truth, strict=False))
+    kept = sum(1 for _ in same) if task.truth else 0
+    named = {str(name): value for name, value in (values or {}).items()}
+    return Shown(text, right, kept, _breaks(cursor, text), named)
+
+
+def _line(text: str) -> str:
+    """Up to the end of the first line that is not blank."""
+    at = len(text) - len(text.lstrip())
+    return text[:at] + text[at:].partition("\n")[0].rstrip()
+
+
+def _breaks(cursor: Cursor, text: str) -> bool:
+    parser = parser_for(cursor.language)
+    if parser is None or max(len(cursor.prefix), len(cursor.suffix)) > LARGEST:
+        return False
+    before, after = (
+        parser.parse(whole.encode("utf-8", "replace"))
+        for whole in (cursor.prefix + cursor.suffix, cursor.prefix + text + cursor.suffix)
+    )
+    return _errors(after.root_node) > _errors(before.root_node)
+
+
+def _errors(root: Any) -> int:
+    """How many `ERROR` and `MISSING` nodes a tree has."""
+    count, stack = 0, [root]
+    while stack:
+        node = stack.pop()
+        count += node.is_error or node.is_missing
+        stack += [child for child in node.children if child.has_error]
+    return count

@@ -1,0 +1,167 @@
+"""From what is known of a generated text to the probability that it is kept, and whether it is shown.
+
+The estimate is a logistic regression like a gate (`policy.gating.gate`), which the model's metadata carry as
+`repoformer.keep.*`. It is fitted on an evaluation of that model (`repoformer-lsp train keep`): a text is kept if it is
+exactly right to the end of its line. What it looks at is there anyway: how likely the model found its tokens, the text
+itself, and the line around the cursor. No model is called for it and nothing waits. A model without these keys has
+every text shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from indexer.languages import LANGUAGES
+from indexer.model import Cursor, Hit
+from policy.engine.messages import Surprise
+
+Suggest = Literal["eager", "balanced", "careful"]
+Feature = Literal[
+    "mean", "worst", "first", "length", "block", "strange", "shortened", "again", "begun", "rest", "closed", "space",
+    "comment",
+]  # fmt: skip
+
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+_KEY = "repoformer.keep."
+_NAMES = 12  # names of a text that are looked for
+_NEIGHBOURS = 1_500  # characters on either side of the cursor in which a line may occur already
+_WORD = re.compile(r"[^\W\d]\w{2,}")
+_COMMENTS = {language.id: language.comment.strip() for language in LANGUAGES.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The probability that a text is kept, and the one from which on it is shown. Both are in [0, 1]."""
+
+    p: float
+    threshold: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the text is shown unless it was asked for."""
+        return self.p >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and the least P of two of the settings."""
+
+    weights: Mapping[Feature, float]
+    offset: float
+    balanced: float
+    careful: float
+
+    def probability(self, values: Mapping[Feature, float]) -> float:
+        """The probability that a text with these features is kept."""
+        total = self.offset + sum(weight * values[feature] for feature, weight in self.weights.items())
+        return 0.5 * (1 + math.tanh(0.5 * total))
+
+    def estimate(self, values: Mapping[Feature, float], suggest: Suggest, shift: float = 0.0) -> Estimate:
+        """Judge a text under a setting; `shift` (log-odds) is what was learned of a workspace."""
+        threshold = {"eager": 0.0, "balanced": self.balanced, "careful": self.careful}[suggest]
+        if 0 < threshold < 1:
+            threshold = 0.5 * (1 + math.tanh(0.5 * (math.log(threshold / (1 - threshold)) + shift)))
+        return Estimate(self.probability(values), threshold)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Keys and values by which a GGUF file or a card carries it."""
+        numbers: dict[str, float] = {
+            "offset": self.offset, "threshold.balanced": self.balanced, "threshold.careful": self.careful,
+        }  # fmt: skip
+        numbers |= {str(feature): weight for feature, weight in self.weights.items()}
+        return {_KEY + name: f"{value:.6g}" for name, value in numbers.items()}
+
+
+def carried(metadata: Mapping[str, str]) -> Keep | None:
+    """The estimate that a model's metadata carry; None where they carry none, or one that makes no sense."""
+    try:
+        numbers = {key.removeprefix(_KEY): float(text) for key, text in metadata.items() if key.startswith(_KEY)}
+        offset, balanced, careful = (numbers.pop(key) for key in ("offset", "threshold.balanced", "threshold.careful"))
+    except (KeyError, ValueError):
+        return None
+    if not numbers or not numbers.keys() <= set(FEATURES):
+        return None
+    if not all(map(math.isfinite, (*numbers.values(), offset))) or not (0 <= balanced <= 1 and 0 <= careful <= 1):
+        return None
+    return Keep(cast("dict[Feature, float]", numbers), offset, balanced, careful)
+
+
+def features(
+    cursor: Cursor, text: str, surprises: Sequence[Surprise], hits: Sequence[Hit] = (), *, shortened: bool = False
+) -> dict[Feature, float] | None:
+    """What is known of `text`, which would be shown at `cursor`; None where its tokens' probabilities are not known.
+
+    `surprises` are those of `aligned`. `hits` are the chunks in the prompt. `shortened`: less is shown of the first
+    line than the model wrote.
+    """
+    if not surprises or not text.strip():
+        return None
+    nats = [surprise.nats for surprise in surprises]
+    line = cursor.prefix[cursor.prefix.rfind("\n") + 1 :]
+    rest = cursor.suffix.partition("\n")[0]
+    last = line[-1:]
+    begun = bool(line.strip())
+    comment = _COMMENTS.get(cursor.language, "")
+    return {
+        "mean": sum(nats) / len(nats),
+        "worst": max(nats),
+        "first": nats[0],
+        "length": math.log1p(len(text.strip())),
+        "block": float("\n" in text.strip()),
+        "strange": math.log1p(_strange(cursor, text, hits)),
+        "shortened": float(shortened),
+        "again": float(_again(cursor, line, text, rest)),
+        "begun": float(begun),
+        "rest": float(bool(rest.strip())),
+        "closed": float(begun and not rest.strip() and last in ";)}],\"'"),
+        "space": float(begun and last.isspace()),
+        "comment": float(bool(comment) and comment in line),
+    }
+
+
+def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Surprise, ...]:
+    """Those of `surprises`, of what a model has written, whose tokens are in what is shown of it.
+
+    Their `end` counts in `shown`, which may be indented otherwise.
+    """
+    shift = (len(written) - len(written.lstrip())) - (len(shown) - len(shown.lstrip()))
+    kept, start = [], 0
+    for surprise in surprises:
+        if start - shift >= len(shown.rstrip()):
+            break
+        kept.append(Surprise(surprise.end - shift, surprise.nats))
+        start = surprise.end
+    return tuple(kept)
+
+
+def rest_of(surprises: Sequence[Surprise], typed: int) -> tuple[Surprise, ...]:
+    """What is left of `surprises` once the first `typed` characters of the text are typed."""
+    return tuple(Surprise(each.end - typed, each.nats) for each in surprises if each.end > typed)
+
+
+def is_shortened(written: str, shown: str) -> bool:
+    """Whether less is shown of the first line than a model has written."""
+    return _first_line(shown) != _first_line(written)
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0].rstrip()
+
+
+def _strange(cursor: Cursor, text: str, hits: Sequence[Hit]) -> int:
+    """How many names in `text` occur neither in the file nor in the chunks."""
+    names = list(dict.fromkeys(_WORD.findall(text)))[:_NAMES]
+    places = (cursor.prefix, cursor.suffix, *(hit.chunk.text for hit in hits))
+    return sum(not any(name in place for place in places) for name in names)
+
+
+def _again(cursor: Cursor, line: str, text: str, rest: str) -> bool:
+    """Whether the first line, as it would be completed, occurs among its neighbours."""
+    first, *others = text.split("\n")
+    whole = (line + first + ("" if others else rest)).strip()
+    near = cursor.prefix[-_NEIGHBOURS:] + "\n" + cursor.suffix[:_NEIGHBOURS]
+    return len(whole) > 3 and whole in (other.strip() for other in near.split("\n"))

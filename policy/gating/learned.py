@@ -1,0 +1,143 @@
+"""What became of suggestions in a workspace, and how that moves the least probability at which one is shown.
+
+Only counts are kept, in a small file in the user's state folder, under a hash of the workspace's path: how many
+suggestions were accepted, typed over and dismissed, and how many of them the estimate had expected to be kept. Where
+fewer are accepted than expected, texts have to be surer to be shown, and the other way round. The shift is bounded,
+hardly moves on little evidence, and old events fade: each new one takes a part of the weight of those before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+Outcome = Literal["accepted", "typed over", "dismissed"]
+
+MOST_SHIFT = 1.0  # log-odds
+FADING = 0.995  # of the weight of earlier events, with each new one: the last 200 count
+PRIOR = 30.0  # events that speak for the estimate from the beginning
+KEPT = 200  # workspaces
+_LARGEST = 1 << 20  # bytes of a file that is read
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Faded counts of outcomes. `expected` is the sum of the probabilities with which they were to be kept."""
+
+    accepted: float = 0.0
+    typed_over: float = 0.0
+    dismissed: float = 0.0
+    expected: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """How many outcomes count."""
+        return self.accepted + self.typed_over + self.dismissed
+
+    @property
+    def shift(self) -> float:
+        """What to add to the threshold's log-odds."""
+        if self.total <= 0:
+            return 0.0
+        expected = min(max(self.expected / self.total, 0.01), 0.99)
+        seen = (self.accepted + PRIOR * expected) / (self.total + PRIOR)
+        seen = min(max(seen, 0.01), 0.99)
+        shift = math.log(expected / (1 - expected)) - math.log(seen / (1 - seen))
+        return min(max(shift, -MOST_SHIFT), MOST_SHIFT)
+
+    def after(self, outcome: Outcome, p: float) -> Counts:
+        """Return the counts with one more outcome of a text that was to be kept with probability `p`."""
+        faded = Counts(*(FADING * getattr(self, field.name) for field in fields(self)))
+        faded = replace(faded, expected=faded.expected + p)
+        match outcome:
+            case "accepted":
+                return replace(faded, accepted=faded.accepted + 1)
+            case "typed over":
+                return replace(faded, typed_over=faded.typed_over + 1)
+            case "dismissed":
+                return replace(faded, dismissed=faded.dismissed + 1)
+
+
+def counts_of(workspace: Path) -> Counts:
+    """Return what is known of a workspace: nothing where there is no file, or a damaged one."""
+    return _read().get(_key(workspace), Counts())
+
+
+def add(workspace: Path, outcome: Outcome, p: float) -> Counts:
+    """Count an outcome; returns the counts with it. Raises `OSError` where the file cannot be written.
+
+    Of two servers that count at the same moment one may lose its event, which does not matter to a rate.
+    """
+    known, key = dict(_read()), _key(workspace)
+    counts = known.pop(key, Counts()).after(outcome, p)
+    _save({**known, key: counts})  # the newest last
+    return counts
+
+
+def reset(workspace: Path | None = None) -> int:
+    """Forget a workspace, or all; returns how many were known. Raises `OSError` where the file cannot be written."""
+    known = dict(_read())
+    gone = list(known) if workspace is None else [key for key in known if key == _key(workspace)]
+    if gone:
+        _save({key: counts for key, counts in known.items() if key not in gone})
+    return len(gone)
+
+
+def file() -> Path:
+    """Where counts are stored."""
+    return Path(platformdirs.user_state_dir("repoformer-lsp", appauthor=False), "learned.json")
+
+
+def _key(workspace: Path) -> str:
+    return hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:32]
+
+
+def _read() -> Mapping[str, Counts]:
+    try:
+        about = file().stat()
+    except OSError:
+        return {}
+    return _read_version(file(), about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read_version(path: Path, _changed: int, size: int) -> Mapping[str, Counts]:
+    try:
+        told = json.loads(path.read_text("utf-8")) if size <= _LARGEST else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    return {key: counts for key, values in told.items() if (counts := _counts(values)) is not None}
+
+
+def _counts(values: object) -> Counts | None:
+    """The counts that a file has of a workspace; None for what makes no sense."""
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(Counts)}:
+        return None
+    numbers = [values[field.name] for field in fields(Counts)]
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        return None
+    counts = Counts(*map(float, numbers))
+    most = 1 / (1 - FADING) + 1
+    sound = all(math.isfinite(number) and 0 <= number <= most for number in numbers)
+    return counts if sound and counts.expected <= counts.total + 1e-6 else None
+
+
+def _save(every: Mapping[str, Counts]) -> None:
+    target = file()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.new")
+    told = {key: {name: round(value, 4) for name, value in asdict(counts).items()}
+            for key, counts in list(every.items())[-KEPT:]}  # fmt: skip
+    temporary.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    temporary.replace(target)

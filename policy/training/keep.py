@@ -1,0 +1,158 @@
+"""Step `train keep`: the probability that a shown text is kept, fitted on the results of evaluations.
+
+A text is kept if it is exactly right to the end of its line. Every blank counts with the text that is shown without
+retrieved code and the one that is shown with it, where those differ, and places where nothing belongs count as texts
+that are not kept. Figures are of repositories that the estimate was not fitted on: halves of the repositories judge
+each other, thresholds included, for several splits. What is written is fitted on all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.evaluation import record, table
+from policy.evaluation.showing import level
+from policy.evaluation.shown import Shown
+from policy.evaluation.statistics import auc, calibration_error
+from policy.evaluation.table import Row
+from policy.gating.keep import FEATURES, Feature, Keep
+
+from . import manifest
+from .fitting import logistic, sigmoid
+from .gate import SPLITS, halves
+
+FEWEST = 40  # shown texts; fewer say nothing
+BALANCED, CAREFUL = 0.8, 0.5  # least share of the right texts that is shown
+RIDGE = 5.0  # there are few texts for the features
+_CROSSED = 4  # splits by which thresholds are chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text that was shown in a repository; `quiet` where nothing belongs."""
+
+    repository: str
+    shown: Shown
+    quiet: bool
+
+
+def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
+    """Write `OUT/keep.json`, the metadata of the estimate, and return its figures on held-out repositories.
+
+    `evaluated` are the folders of runs of `repoformer-lsp eval`. Raises `TrainingError` for too few results.
+    """
+    inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
+    manifest.begin(out, "keep", inputs, {})
+    rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS)]
+    found = examples(list({row.id: row for row in rows}.values()))
+    repositories = len({each.repository for each in found})
+    if len(found) < FEWEST or repositories < 2:
+        raise manifest.TrainingError(
+            f"too few results in {', '.join(map(str, evaluated))} to fit an estimate: "
+            f"{len(found)} shown texts of {repositories} repositories"
+        )
+    worth = judge(found)
+    (out / "keep.json").write_text(json.dumps(fit(found).to_metadata(), indent=1) + "\n", "utf-8")
+    manifest.finish(out, keep=worth, counts={"texts": len(found), "repositories": repositories})
+    return worth
+
+
+def examples(rows: Sequence[Row]) -> list[Example]:
+    """The shown texts of some results whose tokens' probabilities are known."""
+    found: list[Example] = []
+    for row in rows:
+        texts = {each.text: each for each in (row.shown_without, row.shown_with) if each and each.text and each.values}
+        found += [Example(row.repository, text, row.quiet) for text in texts.values()]
+    return found
+
+
+def fit(found: Sequence[Example]) -> Keep:
+    """An estimate, with thresholds that show shares `BALANCED` and `CAREFUL` of the texts that are right.
+
+    Thresholds are chosen on probabilities of texts that these were not fitted on: on its own texts an estimate is too
+    sure, and would show fewer of others.
+    """
+    weights, offset = _fit(found)
+    right = np.array([each.shown.right for each in found])
+    p = np.mean([_crossed(found, seed) for seed in range(_CROSSED)], axis=0)
+    balanced, careful = (_threshold(p[right], share) for share in (BALANCED, CAREFUL))
+    named = dict(zip(FEATURES, weights.tolist(), strict=True))
+    return Keep(cast("dict[Feature, float]", named), offset, balanced, careful)
+
+
+def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
+    """Weights, of shape (features,), and the offset of a logistic regression."""
+    values, right = _values(found), np.array([each.shown.right for each in found])
+    means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    fitted = logistic((values - means) / scales, right, RIDGE)
+    weights = np.where(values.std(axis=0) > 0, fitted[:-1] / scales, 0.0)
+    return weights, float(fitted[-1] - (weights * means).sum())
+
+
+def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
+    """The probability of each text by a fit on the other half of the repositories; shape (texts,)."""
+    first = halves([each.repository for each in found], seed)
+    p = np.zeros(len(found))
+    for half in (first, ~first):
+        weights, offset = _fit([each for each, other in zip(found, half, strict=True) if not other])
+        p[half] = sigmoid(_values(found)[half] @ weights + offset)
+    return p
+
+
+def judge(found: Sequence[Example]) -> dict[str, Any]:
+    """Means over splits: AUC, calibration error, and the figures of each setting, on held-out repositories."""
+    quiet = np.array([each.quiet for each in found])
+    right = np.array([each.shown.right for each in found])
+    texts = [each.shown for each in found]
+    p = np.zeros(len(found))
+    settings: dict[str, list[dict[str, float]]] = {"eager": [], "balanced": [], "careful": []}
+    for seed in range(SPLITS):
+        first = halves([each.repository for each in found], seed)
+        shows = {name: np.ones(len(found), bool) for name in settings}
+        for half in (first, ~first):
+            keep = fit([each for each, other in zip(found, half, strict=True) if not other])
+            values = _values([each for each, other in zip(found, half, strict=True) if other])
+            said = sigmoid(values @ np.array([keep.weights[name] for name in FEATURES]) + keep.offset)
+            p[half] += said / SPLITS
+            shows["balanced"][half], shows["careful"][half] = said >= keep.balanced, said >= keep.careful
+        for name, chosen in shows.items():
+            placed = asdict(level(name, texts, quiet, chosen))
+            settings[name].append({
+                "precision": placed["precision"]["value"], "found": placed["found"], "quiet": placed["quiet"],
+                "shown": float(chosen.mean()),
+            })  # fmt: skip
+    return {
+        "auc": auc(p, right),
+        "calibration_error": calibration_error(p, right),
+        "right": float(right.mean()),
+        "settings": {name: {key: float(np.nanmean([each[key] for each in every])) for key in every[0]}
+                     for name, every in settings.items()},
+    }  # fmt: skip
+
+
+def lines(worth: Mapping[str, Any]) -> list[str]:
+    """Return the figures of an estimate as lines of a report."""
+    said = [
+        f"AUC {worth['auc']:.3f}, calibration error {worth['calibration_error']:.3f}, on held-out repositories",
+        f"{'suggest':10}{'shown':>8}{'right':>8}{'of the right':>14}{'quiet ones hidden':>19}",
+    ]
+    for name, each in worth["settings"].items():
+        said.append(f"{name:10}{each['shown']:8.0%}{each['precision']:8.0%}{each['found']:14.0%}{each['quiet']:19.0%}")
+    return said
+
+
+def _values(found: Sequence[Example]) -> NDArray[np.float64]:
+    """Features, (texts, features)."""
+    return np.array([[each.shown.values[name] for name in FEATURES] for each in found], float)
+
+
+def _threshold(p: NDArray[np.float64], share: float) -> float:
+    """The greatest probability from which on at least `share` of `p` lies; 0 for none."""
+    return float(np.sort(p)[int((1 - share) * len(p))]) if len(p) else 0.0

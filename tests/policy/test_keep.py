@@ -1,0 +1,161 @@
+"""The estimate of whether a text is kept: what it looks at, what it says, what it is carried by, what is shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.model import Cursor
+from policy.completion.request import Completion, CompletionSettings, Request
+from policy.completion.service import shown
+from policy.engine.messages import Surprise
+from policy.gating.keep import (
+    FEATURES,
+    Feature,
+    Keep,
+    Suggest,
+    aligned,
+    carried,
+    features,
+    is_shortened,
+    rest_of,
+)
+
+SURE = (Surprise(3, 0.01), Surprise(6, 0.02))
+UNSURE = (Surprise(3, 2.0), Surprise(6, 3.0))
+# Tokens at 2.5 nats are kept with a probability of 0.08, at 0.015 with 0.92.
+KEEP = Keep({"mean": -2.0}, offset=2.5, balanced=0.5, careful=0.95)
+
+
+def at(marked: str, language: str = "python") -> Cursor:
+    prefix, _, suffix = marked.partition("‸")
+    return Cursor("/w/a.py", prefix, suffix, language)
+
+
+def value(name: Feature, marked: str, text: str, language: str = "python") -> float:
+    found = features(at(marked, language), text, SURE)
+    assert found is not None
+    assert found.keys() == set(FEATURES)
+    return found[name]
+
+
+def test_what_the_tokens_say() -> None:
+    found = features(at("x = ‸"), "f(1, 2)", (Surprise(2, 0.5), Surprise(5, 1.5), Surprise(7, 0.1)))
+    assert found is not None
+    assert (found["first"], found["worst"]) == (0.5, 1.5)
+    assert found["mean"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "marked", "text", "expect"),
+    [
+        ("strange", "total = 1\nx = ‸", "total + total", 0.0),
+        ("strange", "total = 1\nx = ‸", "total + other", math.log1p(1)),
+        ("again", "f(1)\n‸\n", "f(1)", 1.0),
+        ("again", "f(1)\n‸\n", "f(2)", 0.0),
+        ("block", "‸", "if x:\n    y()", 1.0),
+        ("begun", "    ‸", "f()", 0.0),
+        ("begun", "    x‸", " = 1", 1.0),
+        ("rest", "f(‸, 2)", "1", 1.0),
+        ("closed", "f()‸", ".g()", 1.0),
+        ("closed", "f()‸ + 1", ".g()", 0.0),
+        ("space", "x = ‸", "1", 1.0),
+        ("comment", "x = 1  # the‸", " first", 1.0),
+        ("comment", "x = a # b‸", " first", 1.0),
+    ],
+)
+def test_what_the_place_says(name: Feature, marked: str, text: str, expect: float) -> None:
+    assert value(name, marked, text) == pytest.approx(expect)
+
+
+def test_without_probabilities_nothing_is_known() -> None:
+    assert features(at("x = ‸"), "1", ()) is None
+    assert features(at("x = ‸"), "  ", SURE) is None
+
+
+def test_only_tokens_of_what_is_shown_count() -> None:
+    written = (Surprise(4, 0.1), Surprise(8, 0.2), Surprise(12, 0.3))
+    assert aligned("abcdefghijkl", "abcdef", written) == written[:2]
+    # Indented otherwise than the model wrote it: ends count in what is shown.
+    assert [each.end for each in aligned("    abcd\nx", "abcd", (Surprise(4, 0.0), Surprise(8, 1.0)))] == [0, 4]
+
+
+def test_typing_through_leaves_the_rest() -> None:
+    assert rest_of((Surprise(3, 1.0), Surprise(6, 2.0)), 3) == (Surprise(3, 2.0),)
+    assert rest_of((Surprise(3, 1.0), Surprise(6, 2.0)), 1) == (Surprise(2, 1.0), Surprise(5, 2.0))
+
+
+def test_shortened() -> None:
+    assert is_shortened("f(a))", "f(a)")
+    assert not is_shortened("f(a)\nmore", "f(a)")
+
+
+def test_metadata_carry_it_whole() -> None:
+    weights: dict[Feature, float] = {name: 0.25 * number for number, name in enumerate(FEATURES)}
+    keep = Keep(weights, -1.5, 0.375, 0.625)
+    assert carried(keep.to_metadata()) == keep
+
+
+@pytest.mark.parametrize("change", [
+    {"repoformer.keep.offset": "many"}, {"repoformer.keep.offset": "nan"}, {"repoformer.keep.colour": "1"},
+    {"repoformer.keep.threshold.balanced": "1.5"}, {"repoformer.keep.mean": "inf"},
+])  # fmt: skip
+def test_metadata_that_make_no_sense_are_no_estimate(change: dict[str, str]) -> None:
+    assert carried({**KEEP.to_metadata(), **change}) is None
+
+
+def test_a_model_without_one_has_none() -> None:
+    assert carried({"repoformer.gate.token.offset": "1"}) is None
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-5, 5), st.sampled_from(["eager", "balanced", "careful"]))
+def test_estimates_are_probabilities(mean: float, shift: float, suggest: Suggest) -> None:
+    estimate = KEEP.estimate({"mean": mean}, suggest, shift)
+    assert 0 <= estimate.p <= 1
+    assert 0 <= estimate.threshold <= 1
+
+
+def answer(tokens: tuple[Surprise, ...], suggest: Suggest, *, invoked: bool = False, shift: float = 0.0) -> Completion:
+    request = Request(at("x = ‸"), "a", "invoked" if invoked else "automatic", shift=shift)
+    completion = Completion("abcdef", surprises=tokens, keep=KEEP, others=("abc",))
+    return shown(completion, request, CompletionSettings(suggest=suggest))
+
+
+def test_unlikely_texts_are_not_shown_and_the_reason_is_said() -> None:
+    assert answer(SURE, "balanced").text == "abcdef"
+    quiet = answer(UNSURE, "balanced")
+    assert (quiet.text, quiet.others) == ("", ())
+    assert quiet.reason.startswith("not shown: ")
+    assert quiet.estimate is not None
+    assert quiet.estimate.p < quiet.estimate.threshold
+    assert answer(UNSURE, "eager").text == "abcdef"
+    assert answer(SURE, "careful").text == ""
+
+
+def test_what_is_asked_for_is_shown() -> None:
+    asked = answer(UNSURE, "careful", invoked=True)
+    assert asked.text == "abcdef"
+    assert asked.estimate is not None
+
+
+def test_what_was_learned_moves_the_threshold() -> None:
+    assert answer(SURE, "balanced", shift=4.0).text == ""
+    assert answer(UNSURE, "balanced", shift=-4.0).text == "abcdef"
+
+
+def test_without_an_estimate_all_is_shown() -> None:
+    request = Request(at("x = ‸"), "a")
+    for completion in (Completion("abc", surprises=UNSURE), Completion("abc", keep=KEEP)):
+        assert shown(completion, request, CompletionSettings(suggest="careful")) == completion
+
+
+def test_the_rest_is_judged_by_what_is_left() -> None:
+    whole = Completion("abcdef", surprises=(Surprise(3, 4.0), Surprise(6, 0.01)), keep=KEEP)
+    request = Request(at("x = ‸"), "a")
+    assert shown(whole, request, CompletionSettings()).text == ""
+    typed = replace(request, cursor=at("x = abc‸"))
+    assert shown(whole.rest("def"), typed, CompletionSettings()).text == "def"
