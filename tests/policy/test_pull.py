@@ -265,7 +265,7 @@ def test_a_full_disk_is_reported(served: Index, card: Card, tmp_path: Path, star
     with start("model", "pull", card.name, limit=2_000_000) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search("The disk of .* is full: .* run the same command again, which resumes where it stopped", err)
+    assert re.search("The disk of .* is full: .* run the same command again; it resumes where it stopped", err)
     assert not list(models_of(tmp_path).glob("*.gguf"))
     with start("model", "pull", card.name) as process:
         out, err = process.communicate(timeout=60)
