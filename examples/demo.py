@@ -1,8 +1,8 @@
-"""The demonstration: the real server over stdio, as an editor drives it, on the sample workspace beside this file.
+"""The demonstration: run the real server over stdio, as an editor does, on the sample workspace in this folder.
 
-At each cursor of `cursors.json` the text that stands there is taken out of the document, as if it had not been
-written yet, and the server is asked to complete. What is printed about a completion is the server's own account of
-it, the answer to `repoformer/why`. Ends with status 1 if a cursor got nothing, or if no completion retrieved.
+At each cursor of `cursors.json`, the text to complete is removed from the document, and the server is asked for a
+completion. The printed details are the server's answer to `repoformer/why`. The exit status is 1 if a completion is
+empty, or if no completion retrieved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOADING_SECONDS = 300
 
 @dataclass(frozen=True)
 class Spot:
-    """A cursor: a file, and the zero-based range of the text that is taken out there."""
+    """A cursor: a file, and the zero-based range of the text that is removed."""
 
     file: Path
     start: Position
@@ -35,7 +35,7 @@ class Spot:
 
     @classmethod
     def read(cls, row: dict[str, str]) -> Spot:
-        """Read a row of `cursors.json`: `at` is FILE:LINE:COLUMN, `until` LINE:COLUMN, all counted from 1."""
+        """Read a row of `cursors.json`. `at` is FILE:LINE:COLUMN and `until` is LINE:COLUMN, counted from 1."""
         name, line, column = row["at"].rsplit(":", 2)
         end_line, end_column = row["until"].split(":")
         return cls(
@@ -47,7 +47,7 @@ class Spot:
 
 
 async def main() -> int:
-    """Complete at every cursor and print how it went."""
+    """Complete at every cursor and print the results. Return the exit status."""
     spots = [Spot.read(row) for row in json.loads((HERE / "cursors.json").read_text("utf-8"))]
     print(f"starting the server on {WORKSPACE}")
     client = await Client.spawn([sys.executable, "-m", "lsp_server.cli"])
@@ -64,7 +64,7 @@ async def main() -> int:
 
 
 async def complete(client: Client, spot: Spot) -> dict[str, Any]:
-    """Open the file with the text at the cursor taken out, complete there, print and return the report."""
+    """Open the file without the text at the cursor, complete there, and print and return the report."""
     uri = spot.file.as_uri()
     whole = Document.of(uri, spot.file.read_text("utf-8"))
     taken = whole.apply([Change("", spot.start, spot.end)], 1, "utf-32")
@@ -78,14 +78,14 @@ async def complete(client: Client, spot: Spot) -> dict[str, Any]:
 
 
 def show(spot: Spot, before: str, after: str, report: dict[str, Any]) -> None:
-    """Print one completion and how it came about."""
+    """Print one completion and how it was made."""
     place = f"{spot.file.relative_to(WORKSPACE).as_posix()}:{spot.start[0] + 1}:{spot.start[1] + 1}"
     print(f"\n── {place}  ({spot.why})")
     text = report["text"] or f"(nothing: {report['reason']})"
     print(textwrap.indent(f"{before}‸{text}‸{after}", "   │ "))
     decision = report["decision"]
     sign, verdict = (">", "retrieved") if decision["retrieve"] else ("≤", "not retrieved")
-    gate = "" if decision["source"] == "token" else f", judged by {decision['source']}"
+    gate = "" if decision["source"] == "token" else f", decided by {decision['source']}"
     print(f"   P(retrieve) {decision['p_retrieve']:.3f} {sign} threshold {decision['threshold']:.3f}: {verdict}{gate}")
     for chunk in report["chunks"]:
         print(f"     {chunk['score']:.3f}  {chunk['path']}:{chunk['start_line']}-{chunk['end_line']}")

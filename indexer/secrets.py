@@ -94,6 +94,7 @@ _NAME = re.compile(
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
+FARTHEST = 21_000  # characters, at most, from the text that says what a secret is to the end of the secret
 _AROUND = 20  # characters before and after a stem that are searched for its name
 _REACH = 400  # characters after a name that are searched for its value
 # The text between a name and its value, and the value. In any language, with quotes:

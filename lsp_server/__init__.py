@@ -1,1 +1,1 @@
-"""The protocol and the command line of repoformer-lsp: the one package that knows LSP."""
+"""The protocol and the command line of repoformer-lsp. Only this package depends on LSP."""

@@ -1,7 +1,7 @@
-"""The setting `model: "auto"`: start the best installed model that is quick enough here, measured the first time.
+"""The setting `model: "auto"`: start the best installed model that is fast enough, and measure it the first time.
 
-A model that this machine cannot run, because it is too large or llama.cpp refuses it, gives way to the next smaller
-one, and the person is told. The last candidate, usually the model that ships, is used whatever it measures.
+If this machine cannot run a model (it is too large, or llama.cpp refuses it), the next smaller one is used, and the
+user gets a message. The last candidate, usually the model of the package, is used at any speed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from policy.models.locate import ModelFile, resolve
 log = logging.getLogger(__name__)
 
 AUTO = ("", "auto")
-_TRIES = 3  # of a measurement, which gives way to every request
-_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each try to measure on a machine that has no time for it
+_TRIES = 3  # attempts to measure; every request interrupts a measurement
+_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each try to measure on a busy machine
 
 
 async def choose(
@@ -30,7 +30,7 @@ async def choose(
     settings: EngineSettings,
     tell: Callable[[str], None],
 ) -> Supervisor:
-    """The engine of the model to use, made by `make`. Raises what `make` does for the last candidate."""
+    """Return the engine of the model to use, made by `make`. Raises the errors of `make` for the last candidate."""
     found = choice.candidates(speeds, settings)
     for candidate in found[:-1]:
         if not candidate.fits:
@@ -39,14 +39,14 @@ async def choose(
         try:
             supervisor = await make(candidate.model)
         except ModelError as error:
-            tell(f"{error} A smaller model is used in its place.")
+            tell(f"{error} A smaller model is used instead.")
             continue
         try:
             await supervisor.engine()
             speed = candidate.speed or await measure(supervisor, speeds, settings)
         except (ModelError, EngineError) as error:
             await supervisor.close()
-            tell(f"{error} A smaller model is used in its place.")
+            tell(f"{error} A smaller model is used instead.")
             continue
         except BaseException:
             await supervisor.close()
@@ -60,7 +60,7 @@ async def choose(
 
 
 async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettings) -> Speed | None:
-    """The speed of an engine's model, remembered; None where requests leave no time to measure it."""
+    """Measure and store the speed of an engine's model. Return None if requests interrupt every attempt."""
     engine = await supervisor.engine()
     for _ in range(_TRIES):
         try:
@@ -74,10 +74,11 @@ async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettin
 
 
 async def better(supervisor: Supervisor, speeds: Speeds, settings: EngineSettings) -> choice.Better | None:
-    """The model to offer: larger than the one in use, not installed, and quick enough by what that one measures.
+    """Return a model to offer, or None: larger than the one in use, not installed, and expected to be fast enough.
 
-    Waits until the machine has time to measure, up to an hour: it is busy while the workspace is indexed.
-    Raises nothing: an offer that cannot be made is not made.
+    The expectation is computed from the speed of the model in use. The machine is busy while the workspace is indexed,
+    so this waits up to an hour until a measurement is possible. Raises no error: without a measurement there is no
+    offer.
     """
     speed = speeds.of(supervisor.model, settings)
     for seconds in _PAUSES:

@@ -1,7 +1,7 @@
-"""`repoformer-lsp`: one table of commands. Without one it serves an editor on stdin and stdout.
+"""`repoformer-lsp`: the table of commands. Without a command, it serves an editor on stdin and stdout.
 
-A command is a module with `register`, which adds its arguments, and is imported only when it is asked for (or when
-help is): what trains a model must not slow down an editor's start.
+A command is a module whose function `register` adds its arguments. It is imported only for this command or for help,
+because the modules for training would slow down the start of the server.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ COMMANDS = {
 DEFAULT = "serve"
 
 _EPILOG = """\
-Without a command it serves an editor on stdin and stdout; editors start it that way.
+Without a command, it serves an editor on stdin and stdout. Editors start it this way.
 
 examples:
-  repoformer-lsp model pull                     list the models that can be had by name
+  repoformer-lsp model pull                     list the models that can be downloaded by name
   repoformer-lsp doctor                         check this machine
   repoformer-lsp complete src/app.py:12:8       complete at line 12, column 8
-  repoformer-lsp search . --query "def area("   see what would be retrieved
+  repoformer-lsp search . --query "def area("   show what would be retrieved
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a failure that was explained, 2 for a wrong command line."""
+    """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks, a file's name for one, is escaped
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that its encoding lacks, such as in file names
         sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="repoformer-lsp",
-        description="Inline code completion by a model on your machine, which reads other files of the repository "
-        "only when it says that they would help.",
+        description="Inline code completion with a model on your machine. It reads other files of the repository only "
+        "when they are likely to help.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,9 +79,9 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _with_default(given: list[str]) -> list[str]:
-    """Serving is meant where no command is named, as in `repoformer-lsp --tcp localhost:9000`.
+    """Return the arguments with the command `serve` if they name none, as in `repoformer-lsp --tcp localhost:9000`.
 
-    Editors put `doctor` behind what starts the server.
+    Editors append `doctor` to the arguments that start the server.
     """
     first = given[0] if given else "-"
     if not first.startswith("-") or any(word in {"-h", "--help", "--version"} for word in given):

@@ -1,6 +1,6 @@
-"""A small LSP client: what the demonstration, the benchmarks and the end-to-end tests use as their editor.
+"""A small LSP client, which the demonstration, the benchmarks and the end-to-end tests use instead of an editor.
 
-It speaks plain JSON, so that what goes over the wire is what is seen, and it knows positions in one encoding.
+It sends and returns plain JSON, so that tests see the messages as they are sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_MESSAGE = 1 << 26  # bytes in one message from the server
 
 
 class RefusedError(Exception):
-    """The server answered with an error; `code` is the protocol's."""
+    """The server answered with an error. `code` is the error code of the protocol."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} ({code})")
@@ -32,16 +32,16 @@ class RefusedError(Exception):
 
 @dataclass
 class Client:
-    """A connection to one server. `settings` is what it gets for `workspace/configuration`."""
+    """A connection to one server. `settings` answers its request `workspace/configuration`."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     process: asyncio.subprocess.Process | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
-    """Notifications and requests of the server, in the order in which they came."""
+    """Notifications and requests of the server, in the order of their arrival."""
     answers: dict[str, Any] = field(default_factory=dict)
-    """What to answer to requests of the server, by method, other than null; settings are answered anyway."""
+    """Answers to requests of the server, by method (default: null), except `workspace/configuration`."""
     name: str = "repoformer-lsp's own client"
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Client:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Client:
-        """Start a server and talk to it over stdio; its standard error is this process's."""
+        """Start a server, and connect to it over stdio. It inherits the standard error of this process."""
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
@@ -74,7 +74,7 @@ class Client:
 
     @classmethod
     async def connect(cls, host: str, port: int, *, settings: Mapping[str, Any] | None = None) -> Client:
-        """Talk to a server that listens. Raises `OSError` where none does."""
+        """Connect to a listening server. Raises `OSError` if none listens there."""
         reader, writer = await asyncio.open_connection(host, port, limit=_LONGEST_MESSAGE)
         return cls(reader, writer, settings=settings or {})
 
@@ -85,7 +85,7 @@ class Client:
         self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
     def ask(self, method: str, params: object) -> tuple[int, Awaitable[Any]]:
-        """Send a request; returns its id, and its result to await, which raises `RefusedError` for an error."""
+        """Send a request. Return its id and its awaitable result, which raises `RefusedError` for an error."""
         number = next(self._ids)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -98,11 +98,11 @@ class Client:
         return await answer
 
     def cancel(self, number: int) -> None:
-        """Take a request back."""
+        """Cancel a request."""
         self.notify("$/cancelRequest", {"id": number})
 
     async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
-        """Wait until the server has sent a message with such parameters; returns them."""
+        """Wait for a message of the server whose parameters satisfy `where`, and return them."""
         async with self._news:
             while True:
                 for message in self.received:
@@ -112,7 +112,7 @@ class Client:
                     raise ConnectionError(f"the server ended without sending {method}")
                 await self._news.wait()
 
-    # -- what an editor does ------------------------------------------------------------------------------------------
+    # -- actions of an editor ------------------------------------------------------------------------------------------
 
     async def initialize(
         self,
@@ -123,7 +123,7 @@ class Client:
         process_id: int | None = None,
         capabilities: Message | None = None,
     ) -> Message:
-        """Shake hands; returns the server's answer. `capabilities` are merged over those of a capable editor."""
+        """Initialize the server, and return its answer. `capabilities` override those of a typical editor."""
         offered = {
             "general": {"positionEncodings": list(encodings)},
             "window": {"workDoneProgress": True},
@@ -166,7 +166,7 @@ class Client:
     def ask_completion(
         self, uri: str, at: Position, *, invoked: bool = True, selected: Message | None = None
     ) -> tuple[int, Awaitable[list[Message]]]:
-        """Ask for inline completions; returns the request's id and its items to await."""
+        """Request inline completions. Return the request's id and its awaitable items."""
         context: Message = {"triggerKind": 1 if invoked else 2}
         if selected:
             context["selectedCompletionInfo"] = selected
@@ -175,27 +175,27 @@ class Client:
         return number, _items(answer)
 
     async def complete(self, uri: str, at: Position, *, invoked: bool = True) -> list[Message]:
-        """Ask for inline completions and wait for the items."""
+        """Request inline completions and wait for the items."""
         return await self.ask_completion(uri, at, invoked=invoked)[1]
 
     async def why(self, uri: str) -> Message:
-        """How the last completion in a document came about."""
+        """Return the report about the last completion of a document."""
         report: Message = await self.request("repoformer/why", {"textDocument": {"uri": uri}})
         return report
 
     async def close(self) -> int:
-        """Shut the server down in order; returns its exit status (0 for one that was connected to)."""
+        """Shut down the server. Return its exit status, or 0 if this client did not start it."""
         await self.request("shutdown")
         self.notify("exit", None)
         return await self.ended()
 
     async def ended(self) -> int:
-        """Wait until the server has hung up; returns its exit status (0 for one that was connected to)."""
+        """Wait until the server disconnects. Return its exit status, or 0 if this client did not start it."""
         await self._reading
         self.writer.close()
         return await self.process.wait() if self.process else 0
 
-    # -- the wire -----------------------------------------------------------------------------------------------------
+    # -- connection ---------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
         body = json.dumps(message).encode()
@@ -212,7 +212,7 @@ class Client:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError("the server ended"))
-                future.exception()  # nobody may be waiting
+                future.exception()  # mark the error as retrieved, because it may not be awaited
         async with self._news:
             self._news.notify_all()
 

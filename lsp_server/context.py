@@ -1,4 +1,4 @@
-"""What a message handler uses of the language server.
+"""The part of the language server that message handlers use.
 
 Handlers depend on this `Protocol` and not on `lsp_server.server`, which imports every handler to register it.
 """
@@ -22,9 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class HandlerContext(Protocol):
     """The server of one client, as a handler sees it.
 
-    `session` holds the client's documents, settings and requests. `log_handler` forwards log lines to the client once
-    it is attached. `client_name` is what the client calls itself. The other members are those of
-    `pygls.lsp.server.LanguageServer`, but for `ask` and `register`.
+    `session` has the client's documents, settings and requests. `log_handler` forwards log lines to the client after
+    it is attached. `client_name` is the name that the client sent. `ask` and `register` are ours, and the other members
+    are those of `pygls.lsp.server.LanguageServer`.
     """
 
     session: Session
@@ -33,15 +33,15 @@ class HandlerContext(Protocol):
 
     @property
     def client_capabilities(self) -> types.ClientCapabilities:
-        """What the client said it can do."""
+        """The capabilities that the client announced."""
 
     @property
     def workspace(self) -> Workspace:
-        """The position encoding that was agreed on, among other things."""
+        """The workspace of pygls, which has the negotiated position encoding."""
 
     @property
     def work_done_progress(self) -> Progress:
-        """Sends `$/progress`."""
+        """The sender of `$/progress`."""
 
     def command(self, command_name: str) -> Callable[[F], F]:
         """Register a handler of `workspace/executeCommand`."""
@@ -50,7 +50,7 @@ class HandlerContext(Protocol):
         """Register the handler of a method."""
 
     async def ask(self, method: str, params: Any) -> Any:
-        """Send a request and wait for the answer. Raises `JsonRpcException` when the answer is an error."""
+        """Send a request and wait for the answer. Raises `JsonRpcException` if the answer is an error."""
 
     async def register(self, name: str, method: str, options: Any) -> None:
-        """Register a capability at run time; a refusal is logged."""
+        """Register a capability dynamically. A refusal is logged."""

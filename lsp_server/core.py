@@ -1,8 +1,8 @@
-"""Index and completer of one workspace, made from settings: what the server and `repoformer-lsp complete` both run.
+"""The index and the completer of one workspace, made from settings, for the server and `repoformer-lsp complete`.
 
-The two live apart. The index starts at once and follows the workspace folders; the model is found, checked and loaded
-when it is first needed, and looked for again as long as there is none, so that `repoformer-lsp model pull` helps a
-server that is running. A change of settings replaces only what it touches.
+The two are independent. The index starts immediately and follows the workspace folders. The model is found, checked and
+loaded when it is first needed. If there is none, the next request looks for one again, so that a running server uses a
+model that `repoformer-lsp model pull` downloads. A change of settings replaces only the parts that it affects.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Where everything that can be made again is kept for this user."""
+    """Return the user's folder for data that can be computed again."""
     return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
 
 
 class Observer(Protocol):
-    """Who wants to know what the core does. Called on the event loop."""
+    """Receives what the core reports. Called on the event loop."""
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """The worker starts, serves, or has failed because of `problem`."""
+        """Receive a new state of the engine of `model`. `problem` says why it failed, or is empty."""
 
     def indexing(self, progress: Progress) -> None:
-        """The index advances."""
+        """Receive the progress of the index."""
 
     def notice(self, text: str) -> None:
-        """Something a person should be told once."""
+        """Show `text` to the user once."""
 
     def generator_changed(self, problem: str) -> None:
-        """Why the one who is to write completions cannot, or "" once nothing is wrong."""
+        """Receive why the configured generator is unavailable, or "" if it is available."""
 
 
 class Core:
-    """Everything that answers requests, but for the protocol. Make and use it on one event loop."""
+    """Answers requests, independently of the protocol. Make and use it on one event loop."""
 
     def __init__(self, observer: Observer, settings: Settings | None = None, *, watch: bool = True) -> None:
         self._observer = observer
@@ -87,23 +87,23 @@ class Core:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, roots: Sequence[Path], settings: Settings | None = None) -> None:
-        """Begin to index the workspace folders, with these settings if they are known only now."""
+        """Start to index the workspace folders. `settings` replaces the settings of the constructor."""
         self._roots = tuple(roots)
         self._settings = settings or self._settings
         self._open_index()
 
     async def warm_up(self) -> None:
-        """Load the model before somebody waits for it. Raises what `complete` does."""
+        """Load the model before the first request. Raises the same errors as `complete`."""
         completer = await self._completer_now()
         await completer.warm_up()
 
     def wait_indexed(self) -> None:
-        """Block until the workspace is indexed, or the core closed; for a thread, not for the event loop."""
+        """Block until the workspace is indexed or the core is closed. Do not call this on the event loop."""
         while self._index is not None and not self._index.wait_idle(0.2):
             pass
 
     async def apply(self, settings: Settings) -> None:
-        """Take over changed settings."""
+        """Use changed settings."""
         before, self._settings = self._settings, settings
         if _engine_part(before) != _engine_part(settings):
             await self._close_completer()
@@ -114,26 +114,26 @@ class Core:
             self._open_index()
 
     async def set_server_key(self, key: str) -> None:
-        """Use this key for the server that generates, from the next request on."""
+        """Set the API key of the generating server. It applies from the next request."""
         if key != self._server_key:
             self._server_key = key
             if self._settings.generator == "openai":
                 await self._close_completer()
 
     async def close(self) -> None:
-        """Leave the worker process, and end the index."""
+        """Disconnect from the worker process and close the index."""
         await asyncio.gather(self._close_completer(), self._close_index())
 
     # -- what happens in the editor -----------------------------------------------------------------------------------
 
     def set_roots(self, roots: Sequence[Path]) -> None:
-        """Index these folders from now on."""
+        """Replace the folders to index."""
         self._roots = tuple(roots)
         if self._index is not None:
             self._index.set_roots(self._roots)
 
     def set_buffer(self, path: Path, text: str | None, language_id: str = "") -> None:
-        """An editor's text counts in place of the file on disk; None: the file does again."""
+        """Index `text` instead of the file on disk. None removes the buffer, and the file is indexed again."""
         if text is None:
             self._buffers.pop(path, None)
         else:
@@ -142,17 +142,17 @@ class Core:
             self._index.set_buffer(path, text, language_id)
 
     def touch(self, paths: Iterable[Path]) -> None:
-        """These files may have changed on disk."""
+        """Tell the index that these files may have changed on disk."""
         if self._index is not None:
             self._index.touch(paths)
 
     async def forget(self, document: str) -> None:
-        """A document was closed: what the engine keeps of it can go."""
+        """Delete what the engine keeps of a closed document."""
         if self._completer is not None:
             await self._completer.forget(document)
 
     async def complete(self, request: Request) -> Completion:
-        """Answer a request; cancel the task to stop it. Raises `RepoformerError`."""
+        """Answer a request. Cancel the task to give it up. Raises `RepoformerError`."""
         if self._settings.learn and (workspace := self._workspace_of(request)) is not None:
             request = replace(request, shift=learned.counts_of(workspace).shift)
         while True:
@@ -167,10 +167,10 @@ class Core:
             except EngineError:
                 if completer is self._completer:
                     raise
-                # Settings were changed meanwhile, and this one is closed.
+                # The settings have changed, and this completer is closed.
 
     async def learn(self, request: Request, outcome: learned.Outcome, p: float) -> None:
-        """Count what became of the suggestion of `request`, which was to be kept with probability `p`."""
+        """Count the outcome of the suggestion of `request`, whose estimated probability to be kept was `p`."""
         workspace = self._workspace_of(request)
         if self._settings.learn and workspace is not None:
             try:
@@ -179,13 +179,13 @@ class Core:
                 log.info("%s cannot be written: %s", learned.file(), error.strerror)
 
     def _workspace_of(self, request: Request) -> Path | None:
-        """Return the innermost workspace folder that holds the file of `request`."""
+        """Return the innermost workspace folder that contains the file of `request`, or None."""
         path = Path(request.cursor.path)
         holding = [folder for folder in self._roots if path.is_relative_to(folder)]
         return max(holding, key=lambda folder: len(folder.parts), default=None)
 
     async def _private(self, request: Request) -> str:
-        """Why the request's text must not leave this machine; asked only where it might."""
+        """Return why a generating server must not get the request's text, or "" if there is no reason or no server."""
         if self._settings.generator != "openai" or not request.cursor.path:
             return ""
         include, exclude = _index_part(self._settings)
@@ -194,25 +194,25 @@ class Core:
         return reason.detail if reason else ""
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
-        """The threshold that the request's workspace was calibrated to with this model."""
+        """Return the calibrated threshold of the request's workspace and this model, or None."""
         workspace = calibration.workspace_of(Path(request.cursor.path), self._roots)
         if workspace is None or completer.settings.policy != "selective":
             return None
         model = completer.supervisor.model
         if model not in self._fingerprints:
             self._fingerprints[model] = asyncio.create_task(asyncio.to_thread(calibration.fingerprint, model))
-        try:  # once, whoever types on meanwhile: it takes seconds where the model is large
+        try:  # shielded, because hashing a large model takes seconds and later requests wait for the same hash
             return calibration.threshold_for(workspace, await asyncio.shield(self._fingerprints[model]))
-        except OSError:  # the engine says what is wrong with the file
+        except OSError:  # the engine reports the problem with the file
             return None
 
     async def read_ahead(self, request: Request) -> None:
-        """Have the engine read what `request` would need, while nobody waits; nothing where no model is there yet."""
+        """Evaluate the prompts of a likely request while no request waits. Does nothing before a model is loaded."""
         if self._completer is not None:
             await self._completer.warm(request.document, request.cursor)
 
     def look_ahead(self, request: Request) -> None:
-        """Complete what is going to be asked for."""
+        """Start a likely later request in the background."""
         if self._completer is not None:
             self._completer.look_ahead(request)
 
@@ -243,14 +243,14 @@ class Core:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open_completer())
             self._opening.add_done_callback(self._opened)
-        # One opening serves all who wait for it, and outlives the request that happened to be first.
+        # Shielded, because all waiting requests share it: cancelling the first request must not cancel it.
         return await asyncio.shield(self._opening)
 
     def _opened(self, task: asyncio.Task[Completer]) -> None:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
             self._completer = task.result()
-            self._completer.settings = _completion_settings(self._settings)  # they may have changed meanwhile
+            self._completer.settings = _completion_settings(self._settings)  # they may have changed since it started
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
@@ -271,9 +271,9 @@ class Core:
         return Completer(supervisor, self._retriever, provider=await self._provider())
 
     async def better_model(self) -> Better | None:
-        """A model that would complete better on this machine, and has to be fetched first.
+        """Return a better model for this machine that is not installed, or None.
 
-        Measures the model in use where that was not done yet. Raises what `complete` does.
+        Measures the model in use unless its speed is known. Raises the same errors as `complete`.
         """
         if self._settings.model not in AUTO:
             return None
@@ -282,16 +282,16 @@ class Core:
         return await better(completer.supervisor, Speeds(), _engine_settings(self._settings))
 
     async def larger_model(self) -> Card | None:
-        """The next larger model that could be fetched, whatever its speed. Raises what `complete` does."""
+        """Return the next larger model to download, at any speed, or None. Raises the same errors as `complete`."""
         completer = await self._completer_now()
         return await asyncio.to_thread(choice.next_larger, completer.supervisor.model)
 
     def uses(self, file: str) -> bool:
-        """Whether the model file of this name completes at the moment."""
+        """Return whether the model file of this name is in use."""
         return self._completer is not None and self._completer.supervisor.model.name == file
 
     async def choose_again(self) -> None:
-        """Other models are installed now: look for the one to use with the next request."""
+        """Choose the model again with the next request, because other models are installed now."""
         if self._settings.model in AUTO:
             await self._close_completer()
 
@@ -299,7 +299,7 @@ class Core:
         self._observer.engine_changed(state, model, problem)
 
     async def _provider(self) -> GeneratorProvider:
-        """Who writes, by the settings; the local model where what is set cannot be used at all."""
+        """Return the generator in the settings, or the local model if that generator cannot be used."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
         if settings.generator == "gguf" and not settings.generator_model:
@@ -309,14 +309,14 @@ class Core:
             try:
                 model = locate.resolve(settings.generator_model)
                 if model.path.resolve() == locate.resolve(settings.model).path.resolve():
-                    tell(f"{model.path.name} decides already: set `generatorModel` to a larger model, or `generator` "
+                    tell(f"{model.path.name} already decides. Set `generatorModel` to a larger model, or `generator` "
                          "to \"self\".")  # fmt: skip
                     return SameModel()
                 return Larger(await supervisor_of(model, settings, notice=self._observer.notice), tell)
             except ModelError as error:
                 tell(f"{error} The local model is used instead.")
         if settings.generator == "openai":
-            # Loaded by those who use it: an HTTP client takes a while.
+            # Imported late, because importing an HTTP client takes long.
             from policy.generators.server import Server
             from policy.generators.wire import Wire
 
@@ -348,7 +348,7 @@ async def supervisor_of(
     notice: Callable[[str], None],
     on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
 ) -> Supervisor:
-    """The engine that runs `model` under these settings, not started yet. Raises `ModelError`."""
+    """Return a supervisor of an engine for `model`, not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
     return Supervisor(
@@ -377,7 +377,7 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
 
 
 def _engine_part(settings: Settings) -> tuple[object, ...]:
-    """What the engine and the generator were made with: a change of it takes others."""
+    """Return the settings of the engine and the generator. If they change, both are replaced."""
     server = settings.server_url, settings.server_prompt, settings.server_decides, settings.server_timeout
     generator = settings.generator, settings.generator_model, server
     return settings.model, settings.layout, _budgets(settings), _engine_settings(settings), generator
@@ -398,11 +398,11 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 
 
 def _budgets(settings: Settings) -> dict[str, int]:
-    """The token budgets that a person set; the model has its own for the others."""
+    """Return the token budgets in the settings. The model's metadata have the others."""
     own = {"left": settings.left_tokens, "right": settings.right_tokens, "context": settings.context_tokens}
     return {name: tokens for name, tokens in own.items() if tokens is not None}
 
 
 def _index_part(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the index was started with: a change of it takes another index."""
+    """Return the settings of the index. If they change, the index is replaced."""
     return settings.include, settings.exclude

@@ -1,8 +1,8 @@
-"""From a stream of bytes to the bodies of messages, whatever the stream holds.
+"""Split a stream of bytes, valid or not, into the bodies of messages.
 
-pygls reads headers line by line: it ends the connection at a line of 64 KiB, knows one spelling of `Content-Length`,
-and a body that is shorter than announced swallows the messages behind it. Here a body ends where the next header
-begins. That is safe, because the bytes of a header never occur in JSON: a line end inside of a string is escaped.
+pygls reads headers line by line: it closes the connection at a line of 64 KiB, accepts one spelling of
+`Content-Length`, and loses the messages after a body that is shorter than announced. Here a body also ends where the
+next header begins. That is safe, because a header contains a line break, which JSON escapes in strings.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-LONGEST_BODY = 1 << 30  # bytes; a header that announces more is taken for noise
+LONGEST_BODY = 1 << 30  # bytes; a header that announces more is ignored
 _READ_SIZE = 1 << 16
-_LONGEST_HEADER = 256  # bytes of one header line that are kept while its end is missing
-# A header line, also behind noise on the same line. Bounded, so that a search is linear.
+_LONGEST_HEADER = 256  # bytes of an incomplete header line that are kept
+# A header line, possibly after other bytes on the same line. Bounded, so that a search takes linear time.
 _LENGTH = re.compile(rb"content-length[ \t]{0,8}:[ \t]{0,8}(\d{1,12})[ \t]{0,8}\r?\n", re.IGNORECASE)
 _UNFINISHED = re.compile(rb"Content-Length[ \t]{0,8}(?::[ \t]{0,8}\d{0,12}[ \t]{0,8}\r?)?")
-_NAME = b"Content-Length"  # how all clients spell it: to look for both cases in a body of 10 MB would take 0.2 s
+_NAME = b"Content-Length"  # the spelling of all known clients; a case-insensitive search of a body of 10 MB takes 0.2 s
 _OTHER = re.compile(rb"[A-Za-z-]{1,64}:[^\r\n]{0,256}\r?\n")  # such as Content-Type
 
 
 class Reader(Protocol):
-    """Where bytes come from: an `asyncio.StreamReader`."""
+    """A source of bytes, such as an `asyncio.StreamReader`."""
 
     async def read(self, n: int, /) -> bytes:
-        """Return at most `n` bytes, as soon as there are any; none at the end."""
+        """Return up to `n` bytes as soon as some have arrived, and none at the end of the stream."""
         ...
 
 
 class Frames:
-    """Bodies of messages out of a stream."""
+    """The bodies of the messages in a stream."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._buffer = bytearray()
 
     async def next(self) -> bytes | None:
-        """Return the next body; None at the end of the stream.
+        """Return the next body, or None at the end of the stream.
 
-        A body that breaks off, at the next header or at the end of the stream, is returned as far as it goes.
+        The body may be incomplete, if the next header or the end of the stream comes early.
         """
         length = await self._header()
         return None if length is None else await self._body(length)
 
     async def _header(self) -> int | None:
-        """Skip to behind the next header; return the length it announces."""
+        """Skip the next header, and return the length that it announces."""
         while True:
             if found := _LENGTH.search(self._buffer):
                 if (length := int(found[1])) > LONGEST_BODY:
@@ -54,13 +54,13 @@ class Frames:
                     return None
                 del self._buffer[:end]
                 return length
-            # What is left may be the beginning of a header line.
+            # The rest may be the beginning of a header line.
             del self._buffer[:-_LONGEST_HEADER]
             if not await self._fill():
                 return None
 
     async def _end_of_header(self, at: int) -> int | None:
-        """Return the offset behind the empty line; None where the stream ends before."""
+        """Return the offset after the empty line, or None if the stream ends before it."""
         while True:
             rest = bytes(self._buffer[at : at + 2 * _LONGEST_HEADER])
             if rest.startswith((b"\n", b"\r\n")):
@@ -78,7 +78,7 @@ class Frames:
         searched = 0
         while True:
             there = len(self._buffer)
-            # One that begins in this body and ends behind it counts, too.
+            # Also find a header that begins in this body and ends after it.
             while (at := self._buffer.find(_NAME, searched, length + len(_NAME) - 1)) >= 0:
                 if _LENGTH.match(self._buffer, at):
                     return self._take(at)
@@ -89,7 +89,7 @@ class Frames:
             searched = max(0, there - _LONGEST_HEADER)
 
     def _ends_in_header(self) -> bool:
-        """Whether what has arrived ends with the beginning of a header line. JSON ends with a bracket or a quote."""
+        """Return whether the buffer ends with the beginning of a header line. JSON ends with a bracket or a quote."""
         tail = bytes(self._buffer[-_LONGEST_HEADER:])
         at = tail.rfind(_NAME[:1])
         rest = tail[at:] if at >= 0 else b""

@@ -1,11 +1,11 @@
-"""A completion's text as an inline completion item: which range, which text.
+"""Convert the text of a completion to an inline completion item: its range and its text.
 
-Three editors were tried (VS Code, Neovim 0.12, Emacs with eglot). At the end of a line the range reaches from the
-line's start to the cursor and the text begins with what is typed there: typing through the suggestion then works in
-all of them. In mid-line the range is empty, because Neovim draws a longer one over the text behind the cursor. It is
-empty at the end of a very long line, too, because the item would repeat the line. No
-snippets: with a range, Neovim doubles the prefix. While a popup menu is open and an entry is selected, the item must
-extend that entry over the entry's own range, or VS Code does not show it.
+The shape was chosen by trying it in VS Code, Neovim 0.12 and Emacs with eglot. At the end of a line, the range reaches
+from the line's start to the cursor, and the text begins with the line's text: then the user can type through the
+suggestion in all three. In the middle of a line, the range is empty, because Neovim draws a longer one over the text
+after the cursor. At the end of a very long line, the range is empty too, because the item would repeat the line. There
+are no snippets, because Neovim doubles the prefix of a snippet with a range. If an entry of a popup menu is selected,
+VS Code shows an item only if it extends that entry over the entry's own range.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_REPEATED = 400  # characters of a line that an item repeats
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entry that is selected in the editor's popup menu: `text` would replace what is between two places."""
+    """The selected entry of the editor's popup menu: `text` would replace the text from `start` to `end`."""
 
     start: Place
     end: Place
@@ -31,7 +31,7 @@ class Selection:
 def selection_of(
     document: Document, place: Place, info: types.SelectedCompletionInfo | None, encoding: Encoding
 ) -> Selection | None:
-    """The selected entry, or None where there is none or it is not about the text at `place`."""
+    """Return the selected entry, or None if there is none or its range does not contain `place`."""
     if info is None:
         return None
     start = document.locate((info.range.start.line, info.range.start.character), encoding)
@@ -41,7 +41,7 @@ def selection_of(
 
 
 def sides(document: Document, place: Place, selection: Selection | None) -> tuple[str, str]:
-    """What the model is to see left and right of the cursor: with the selected entry accepted, if there is one."""
+    """Return the text left and right of the cursor, as if the selected entry were accepted."""
     if selection is None:
         return document.split_at(place)
     left, _ = document.split_at(selection.start)
@@ -52,7 +52,7 @@ def sides(document: Document, place: Place, selection: Selection | None) -> tupl
 def item(
     document: Document, place: Place, selection: Selection | None, text: str, encoding: Encoding
 ) -> types.InlineCompletionItem:
-    """The item that shows `text` at `place`."""
+    """Return the item that shows `text` at `place`."""
     before, after = document.around(place)
     if selection is not None:
         start, end, insert = selection.start, selection.end, selection.text + text
@@ -63,8 +63,7 @@ def item(
     replaced = document.lines[place.line][start.column : end.column]
     return types.InlineCompletionItem(
         insert_text=insert,
-        # Editors show an item while what it replaces begins this text. A selected entry may be spelled otherwise
-        # than what was typed.
+        # Editors show an item if this text begins with the replaced text. A selected entry may be spelled differently.
         filter_text=None if insert.startswith(replaced) else replaced,
         range=types.Range(_position(document, start, encoding), _position(document, end, encoding)),
     )

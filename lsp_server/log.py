@@ -1,7 +1,7 @@
-"""Where log lines go: a file in the user's log directory, and the editor's output window.
+"""Write log lines to a file in the user's log directory and to the editor's output window.
 
-People's source code is in neither. This project's own lines name files and figures only; of an exception the type and
-the places are written, not the message, which may quote text; and pygls, which logs whole messages, is silenced.
+Neither contains source code. Our own lines contain only file names and figures. Of an exception, the type and the
+locations are logged, but not the message, which may quote text. pygls logs whole messages, so its logger is disabled.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _ATTACHED = (*OURS, "asyncio")
 
 
 def directory() -> Path:
-    """Where log files are kept for this user; it may not exist yet."""
+    """Return the user's log directory, which may not exist."""
     return Path(platformdirs.user_log_dir("repoformer-lsp", appauthor=False))
 
 
 def open_file() -> Path | None:
-    """Begin a log file for this process and drop the oldest ones; None where the directory cannot be written."""
+    """Start a log file for this process and delete the oldest ones. Return None if it cannot be written."""
     silence_pygls()
     path = directory() / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path.parent)
-        # One process, one file: nothing rotates away under another server.
+        # Each process has its own file, so that no process rotates the file of another.
         handler = logging.handlers.RotatingFileHandler(
             path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace"
         )
@@ -51,7 +51,7 @@ def open_file() -> Path | None:
 
 
 def _tidy(folder: Path) -> None:
-    """Drop the oldest log files, but for those of servers that run; one that cannot be dropped is the next one's."""
+    """Delete the oldest log files, except those of running servers. Ignores failures."""
     for old in sorted(folder.glob("server-*.log*"))[: -_KEPT_FILES + 1]:
         process = old.name.split(".")[0].rpartition("-")[2]
         if not (process.isdecimal() and psutil.pid_exists(int(process))):
@@ -66,14 +66,14 @@ def set_level(level: str) -> None:
 
 
 def silence_pygls() -> None:
-    """Keep pygls from logging the messages themselves, which hold source code."""
+    """Disable the logger of pygls, which logs messages that contain source code."""
     logger = logging.getLogger("pygls")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False
 
 
 class ClientHandler(logging.Handler):
-    """Passes log lines on to a client; safe to use from any thread."""
+    """Forwards log lines to a client. Safe to use from any thread."""
 
     def __init__(self, send: Callable[[int, str], None]) -> None:
         super().__init__()
@@ -82,17 +82,17 @@ class ClientHandler(logging.Handler):
         self.setFormatter(_Formatter("%(name)s: %(message)s"))
 
     def attach(self) -> None:
-        """Begin to receive log lines."""
+        """Start to receive log lines."""
         for name in OURS:
             logging.getLogger(name).addHandler(self)
 
     def detach(self) -> None:
-        """Receive no more."""
+        """Stop receiving log lines."""
         for name in OURS:
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line over to the event loop."""
+        """Send a line from the event loop."""
         line = self.format(record)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._send, record.levelno, line)

@@ -1,4 +1,4 @@
-"""What a person is told, and how often: a problem once, when it appears, never a popup a keystroke."""
+"""Messages to the user: each problem is shown once, when it appears, and not with every keystroke."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.I
 
 
 class Notices:
-    """Remembers what was last said about each topic ("settings", "model", …) and says only what is new."""
+    """Shows a message unless it is the last one of its topic ("settings", "engine", …)."""
 
     def __init__(self, show: Callable[[Severity, str], None]) -> None:
         self._show = show
         self._said: dict[str, str] = {}
 
     def tell(self, topic: str, text: str, severity: Severity = "error") -> None:
-        """Show `text` and log it, unless it is what was last said about `topic`."""
+        """Show and log `text`, unless it is the last message of `topic`."""
         if self._said.get(topic) == text:
             return
         self._said[topic] = text
@@ -28,5 +28,5 @@ class Notices:
         self._show(severity, text)
 
     def settle(self, topic: str) -> None:
-        """The problem is over: should it come back, it is news again."""
+        """Forget the message of `topic`, because the problem is solved. If it returns, it is shown again."""
         self._said.pop(topic, None)

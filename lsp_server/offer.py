@@ -1,7 +1,7 @@
-"""Offering a better model to a person whose editor started with the one that ships: once, and never after a no.
+"""Offer a better model to a user whose editor started with the model of the package.
 
-The answer is kept in the user's state folder, for all editors. A notification that was put off or dismissed may come
-back after a month; "Don't ask again" is final. What was fetched by any other way is not offered.
+The answer is stored in the user's state folder, for all editors. After "Don't ask again" there is no other offer, after
+any other answer none for a month. An installed model is never offered.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _MONTH_SECONDS = 30 * 24 * 3600
 
 
 class Person(Protocol):
-    """Who is asked."""
+    """The user, reached through the client."""
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Which of `actions` the person takes; None for none of them. Where the client cannot ask, tell `otherwise`."""
+        """Ask the user. Return the chosen action or None. If the client cannot ask, show `otherwise`."""
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message."""
 
     def show_progress(self, task: str, share: float | None) -> None:
-        """Say how far a long task is."""
+        """Show the progress of a long task."""
 
 
 class Answers:
-    """What the person has answered before. A file that cannot be read counts as no answer."""
+    """The stored answer of the user. An unreadable file counts as no answer."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file or Path(platformdirs.user_state_dir("repoformer-lsp", appauthor=False), "offers.json")
 
     def may_ask(self) -> bool:
-        """Whether to ask now."""
+        """Return whether the user may be asked now."""
         try:
             known = json.loads(self._file.read_text("utf-8"))
             return not known.get("never") and time.time() - float(known.get("asked", 0)) > _MONTH_SECONDS
@@ -60,7 +60,7 @@ class Answers:
             return True
 
     def remember(self, *, never: bool) -> bool:
-        """Note that the person is asked now, or wants never to be asked again; whether that could be written."""
+        """Store that the user is asked now, or never wants to be asked again. Return whether that succeeded."""
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps({"asked": time.time(), "never": never}), "utf-8")
@@ -69,14 +69,14 @@ class Answers:
 
 
 async def offer(better: Better, person: Person, answers: Answers) -> bool:
-    """Ask whether to fetch a better model, and fetch it; whether it is there now."""
+    """Ask whether to download a better model, and download it. Return whether it is installed now."""
     card = better.card
-    # Noted before the question, so that windows that open together ask once; not asked where it cannot be noted.
+    # Stored before the question, so that several windows ask only once. If it cannot be stored, there is no question.
     if not answers.may_ask() or not answers.remember(never=False):
-        log.info("%s would complete better; it is not offered again", card.title)
+        log.info("%s is better than the model in use; it was offered before", card.title)
         return False
     get = f"Download {card.title} ({card.megabytes})"
-    text = f"{card.title} completes better than the model that ships, and this machine is fast enough for it."
+    text = f"{card.title} gives better completions than the built-in model, and this machine is fast enough for it."
     answer = await person.choose(
         text,
         [get, LATER, NEVER],
@@ -89,8 +89,8 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
 
 
 async def fetch(card: Card, person: Person) -> bool:
-    """Pull a model with progress in the editor; whether it is there now. A failure is shown, and not raised."""
-    from policy.models.pull import Observer, pull  # an HTTP client takes a while to load
+    """Download a model, and show the progress in the editor. Return whether it succeeded. Shows a failure."""
+    from policy.models.pull import Observer, pull  # importing an HTTP client takes long
 
     loop, stop = asyncio.get_running_loop(), threading.Event()
 

@@ -1,8 +1,8 @@
-"""What became of a suggestion, by what is typed after it: accepted, typed over or dismissed.
+"""Determine the outcome of a suggestion from the text typed after it: accepted, typed over or dismissed.
 
-Editors report acceptance alone. The next request in a document says the rest: its text goes on as the suggestion does,
-or in another way, or the cursor is somewhere else. A suggestion that was on the screen for a moment only is not
-counted: a person who types fast has not read it.
+Editors report only acceptance. The next request in a document shows the other outcomes: its text agrees with the
+suggestion or differs from it, or the cursor is elsewhere. A suggestion that was visible only for a moment is not
+counted, because a user who types fast has not read it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from indexer.model import Cursor
     from policy.completion.request import Completion, Request
 
-READ = 0.5  # seconds that a suggestion was there before what is typed says something of it
+READ = 0.5  # seconds that a suggestion must be visible before typing over it counts
 
 
 def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
-    """Return what became of `text`, suggested at `before`, if the cursor is at `now`; None where that is still open."""
+    """Return the outcome of `text`, suggested at `before`, if the cursor is at `now`. None: not yet known."""
     if not now.prefix.startswith(before.prefix) or not now.suffix.endswith(before.suffix.lstrip()):
         return "dismissed"
     typed = now.prefix[len(before.prefix) :]
@@ -33,7 +33,7 @@ def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
 
 @dataclass(frozen=True, slots=True)
 class _Offered:
-    """A suggestion that is on the screen since `since` (seconds), and the probability with which it was to be kept."""
+    """A suggestion that is visible since `since` (seconds), and its estimated probability `p` to be kept."""
 
     number: int
     request: Request
@@ -43,7 +43,7 @@ class _Offered:
 
 
 class Outcomes:
-    """Settle each suggestion once. `learn` gets what became of it, and the probability with which it was to be kept."""
+    """Determines each outcome once. `learn` receives the request, the outcome, and the estimated probability."""
 
     def __init__(
         self, learn: Callable[[Request, Outcome, float], None], clock: Callable[[], float] = time.monotonic
@@ -53,19 +53,19 @@ class Outcomes:
         self._open: dict[str, _Offered] = {}
 
     def offered(self, number: int, request: Request, completion: Completion) -> None:
-        """A suggestion is on its way to the screen. It takes the place of the document's one before it."""
+        """Store a suggestion that is sent to the editor. It replaces the document's earlier one."""
         self._open.pop(request.document, None)
         if completion.text and (estimate := completion.estimate):
             self._open[request.document] = _Offered(number, request, completion.text, estimate.p, self._clock())
 
     def accepted(self, number: int) -> None:
-        """A suggestion was accepted, or a part of it."""
+        """Record that the user accepted a suggestion or a part of it."""
         for offered in list(self._open.values()):
             if offered.number == number:
                 self._settle(offered, "accepted")
 
     def requested(self, request: Request) -> None:
-        """The next request of a document came."""
+        """Determine the outcome of the document's suggestion from its next request."""
         if (offered := self._open.get(request.document)) is None:
             return
         became = outcome(offered.text, offered.request.cursor, request.cursor)
@@ -75,7 +75,7 @@ class Outcomes:
             del self._open[request.document]
 
     def forget(self, document: str) -> None:
-        """A document was closed."""
+        """Delete the suggestion of a closed document."""
         self._open.pop(document, None)
 
     def _settle(self, offered: _Offered, became: Outcome) -> None:

@@ -1,7 +1,7 @@
-"""Notices that the editor is gone although the pipe stays open.
+"""Detect that the editor's process has ended although the connection is open.
 
-The end of stdin is the usual sign. It does not come when another child of the editor inherited the pipe, or over TCP;
-for those the client names its process in `initialize`, and that process is looked at every few seconds.
+Usually, stdin ends. It does not end if another child of the editor has inherited the pipe, and TCP has no stdin. For
+these cases the client sends its process id in `initialize`, and that process is checked every few seconds.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ INTERVAL_SECONDS = 2.0
 
 
 async def watch(pid: int, gone: Callable[[], None], interval: float = INTERVAL_SECONDS) -> None:
-    """Call `gone` once process `pid` has ended.
+    """Call `gone` when the process `pid` has ended.
 
-    A process that cannot be seen to begin with is not watched: the client runs in another container or on another
-    machine. A new process with the same id does not count as the old one.
+    A process that is not visible at the start is not watched, because the client runs in another container or on
+    another machine. A new process with the same id does not count as the old one.
     """
     try:
         process = psutil.Process(pid)
-    except (psutil.Error, ValueError, OverflowError):  # or it is no process id at all
+    except (psutil.Error, ValueError, OverflowError):  # the last two: not a process id
         return
-    while _alive(process):  # noqa: ASYNC110  # an operating system has no event for another process's end
+    while _alive(process):  # noqa: ASYNC110  # there is no portable event for the end of another process
         await asyncio.sleep(interval)
     gone()
 

@@ -1,4 +1,4 @@
-"""Progress bars in the editor (`$/progress`) for what takes long: a model to fetch or to load, the first indexing."""
+"""Progress bars in the editor (`$/progress`) for downloading and loading a model and for indexing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Bar:
 
 
 class ProgressBars:
-    """At most one bar a task. A client that shows none gets none; one that is slow to agree misses the beginning."""
+    """One bar for each task, for clients that support it. Progress before the client accepts a bar is not sent."""
 
     def __init__(self, ls: HandlerContext) -> None:
         self._ls = ls
@@ -36,7 +36,7 @@ class ProgressBars:
         self._creating: set[asyncio.Task[None]] = set()
 
     def show(self, task: str, share: float | None) -> None:
-        """Show that `task` is `share` done, from 0 to 1 (None: unknown); at 1 its bar goes away."""
+        """Show that the share of `task` from 0 to 1 is done (None: unknown). At 1, its bar is removed."""
         if share is not None and share >= 1:
             self._end(task)
             return
@@ -63,7 +63,7 @@ class ProgressBars:
             )
         except JsonRpcException:
             return
-        if self._bars.get(task) is bar:  # it has not ended meanwhile
+        if self._bars.get(task) is bar:  # the task has not ended
             bar.begun = True
             begin = types.WorkDoneProgressBegin(title=_TITLES[task], percentage=bar.percent)
             self._ls.work_done_progress.begin(bar.token, begin)

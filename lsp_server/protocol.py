@@ -1,7 +1,8 @@
-"""JSON-RPC as LSP has it, for clients that make mistakes: every request gets one answer, and nothing ends the server.
+"""JSON-RPC for LSP that tolerates clients' mistakes: every request gets one answer, and no message ends the server.
 
-pygls structures and dispatches messages. It leaves without an answer what is no message, what comes before `initialize`
-or after `shutdown`, and requests whose parameters make no sense; and it keeps a record of every notification.
+pygls structures and dispatches messages. It does not answer invalid messages, messages before `initialize` or after
+`shutdown`, and requests with invalid parameters, and it keeps a record of every notification. This module does both
+correctly.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from pygls.protocol import (
 
 log = logging.getLogger(__name__)
 
-_LARGEST = 2**31 - 1  # of LSP's uinteger
+_LARGEST = 2**31 - 1  # the largest `uinteger` of LSP
 
 
 def plain_converter() -> Converter:
-    """Structure messages as LSP says, and leave the values of others as JSON has them.
+    """Return a converter that structures LSP's messages, and keeps the parameters of other messages as JSON values.
 
-    pygls makes a class of its own for each object in those.
+    pygls would create a class for each object in those.
     """
     converter: Converter = converters.get_converter()  # type: ignore[no-untyped-call,unused-ignore]
     for kind, names in (
@@ -45,13 +46,13 @@ def plain_converter() -> Converter:
 
 
 class Protocol(LanguageServerProtocol):
-    """One connection's messages."""
+    """The messages of one connection."""
 
-    begun: Callable[[], bool]  # whether the client has said who it is; set by the server
-    _announced = False  # whether `initialized` has come
+    begun: Callable[[], bool]  # whether the client has sent `initialize`; set by the server
+    _announced = False  # whether `initialized` has arrived
 
     def receive(self, body: bytes) -> None:
-        """Handle one message, whatever it is."""
+        """Handle one message, valid or not."""
         try:
             message = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -79,17 +80,17 @@ class Protocol(LanguageServerProtocol):
             self._server._report_server_error(error, JsonRpcException)
 
     def _refusal(self, method: str) -> tuple[types.ErrorCodes, str] | None:
-        """Why a message cannot be handled in the present state of the connection."""
+        """Return why a message cannot be handled in the current state of the connection, or None."""
         begun = self.begun()
         if method == types.EXIT:
             return None
         if not begun and method != types.INITIALIZE:
             return types.ErrorCodes.ServerNotInitialized, "the server is not initialized"
         if begun and method == types.INITIALIZE:
-            return types.ErrorCodes.InvalidRequest, "the server is initialized already"
+            return types.ErrorCodes.InvalidRequest, "the server is already initialized"
         if method == types.INITIALIZED:
             if self._announced:
-                return types.ErrorCodes.InvalidRequest, "the server is initialized already"
+                return types.ErrorCodes.InvalidRequest, "the server is already initialized"
             self._announced = True
         if self._shutdown:
             return types.ErrorCodes.InvalidRequest, "the server is shutting down"
@@ -98,7 +99,7 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
         log.warning("refused a message: %s", message)
-        # As plain values: lsprotocol leaves out an id that is null.
+        # Plain values, because lsprotocol omits an id that is null.
         self._send_data({"jsonrpc": self.VERSION, "id": known, "error": {"code": int(code), "message": message}})
 
     def _execute_handler(
@@ -109,7 +110,7 @@ class Protocol(LanguageServerProtocol):
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Run a handler; forget it when it has ended. pygls forgets those of requests alone."""
+        """Run a handler, and delete its record when it has ended. pygls deletes only those of requests."""
         super()._execute_handler(msg_id, handler, callback, args, kwargs)
 
         def forget(done: object) -> None:
@@ -118,16 +119,16 @@ class Protocol(LanguageServerProtocol):
 
         if future := self._request_futures.get(msg_id):
             loop = asyncio.get_running_loop()
-            # Not at once: `shutdown` goes through the requests and cancels them.
+            # Later, because `shutdown` iterates over the requests and cancels them.
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
         super()._send_response(msg_id, result, error)
-        self._result_types.pop(msg_id, None)  # pygls keeps it where the answer is an error
+        self._result_types.pop(msg_id, None)  # pygls keeps it if the answer is an error
 
 
 def _well_formed(message: dict[str, Any]) -> bool:
-    """Whether a message has the members that JSON-RPC wants of it."""
+    """Return whether a message has the members that JSON-RPC requires."""
     number = message.get("id")
     numbered = number is None or (isinstance(number, int | str) and not isinstance(number, bool))
     if "method" in message:
@@ -136,9 +137,9 @@ def _well_formed(message: dict[str, Any]) -> bool:
 
 
 def _repaired(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with edits as LSP has them: to drop one would leave us with another text than the client's.
+    """Return the message with valid edits. If an edit were dropped, our text would differ from the client's.
 
-    Clients send a line of 2^32 - 1 or more for the last one, and null for a range or a version that is absent.
+    Some clients send 2^32 - 1 or more as the last line, and null as an absent range or version.
     """
     if message.get("method") != types.TEXT_DOCUMENT_DID_CHANGE:
         return message
@@ -155,7 +156,7 @@ def _repaired(message: dict[str, Any]) -> dict[str, Any]:
 def _repair(change: dict[str, Any]) -> None:
     if change.get("range") is None:
         change.pop("range", None)
-    change.pop("rangeLength", None)  # deprecated, and not looked at
+    change.pop("rangeLength", None)  # deprecated and unused
     match change.get("range"):
         case {"start": dict(start), "end": dict(end)}:
             for position in (start, end):

@@ -1,4 +1,4 @@
-"""A completion and how it came about as plain JSON values: one shape for the command line and for `repoformer/why`."""
+"""Convert a completion to JSON values, for the command line and for `repoformer/why`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Fields `text`, `reason` (why it is empty), `decision`, `chunks`, `timings_ms`, `stats`, `trimmed`, `model`,
-    `withheld` (why the text was not sent to the server that was to write), `parsed`.
+    """Return the fields of `completion` as JSON values, with `hits` as `chunks`. See `Completion` for their meaning.
 
-    `parsed` is false where the language has no grammar: only brackets and quotes of the text were checked. `estimate`
-    says how likely the text is kept, and from which probability on it is shown; null where the model has no such
-    estimate, and shows every text.
+    `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
+    grammar, whose texts are only checked for brackets and quotes. `estimate` has the probability that the user keeps
+    the text, and the threshold above which it is shown. It is null for a model without estimates, whose texts are all
+    shown.
     """
     decision = completion.decision
     return {
@@ -46,7 +46,7 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:
-    """Where a chunk stands (lines are one-based and inclusive) and how well it fits."""
+    """Return the location of a chunk (lines count from 1, inclusive) and its score."""
     chunk = hit.chunk
     return {
         "path": shown_path(chunk.path),
@@ -57,6 +57,6 @@ def hit_report(hit: Hit) -> dict[str, Any]:
 
 
 def to_json(value: object) -> str:
-    """JSON for standard output: characters as they are where its encoding has them all, escaped elsewhere."""
+    """Return JSON for standard output. Non-ASCII characters are escaped unless its encoding is UTF-8."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, indent=2, ensure_ascii=not unicode)

@@ -1,8 +1,8 @@
-"""The language server: which handler answers which message, and how the session speaks to its client.
+"""The language server: the handler of each message, and the messages that the session sends to its client.
 
-pygls writes and dispatches. Replaced are its reading (`lsp_server.framing` and `lsp_server.protocol` say why), its
-copies of the documents (`lsp_server.text`), its way to exit (`lsp_server.transport`), and its popups about internal
-errors, which go into the log.
+pygls writes and dispatches messages. Other modules replace its reading (`lsp_server.framing`, `lsp_server.protocol`),
+its copies of the documents (`lsp_server.text`) and its exit (`lsp_server.transport`), and say why. Internal errors are
+logged instead of shown.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HANDLERS: dict[str, Callable[..., object]] = {
     why.METHOD: why.why,
 }
 _OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}
-# What pygls does by itself with other messages would keep documents and notebooks that nothing reads.
+# The other built-in handlers of pygls store documents and notebooks, which this server does not use.
 _BUILT_IN = frozenset(
     {types.INITIALIZE, types.INITIALIZED, types.SHUTDOWN, types.SET_TRACE, types.WORKSPACE_EXECUTE_COMMAND}
 )
@@ -68,7 +68,7 @@ _MESSAGE_TYPES = {
 
 
 class RepoformerServer(LanguageServer):
-    """A server for one client. Make it on a running event loop; `defaults` count where the client sets nothing."""
+    """A server for one client. Make it on a running event loop. `defaults` has the settings of the command line."""
 
     protocol: Protocol
 
@@ -94,31 +94,31 @@ class RepoformerServer(LanguageServer):
         self.log_handler = ClientHandler(self._forward_log)
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """An internal error: for the log, not for a popup. Of its message, which may quote a document, nothing."""
+        """Log an internal error without its message, which may quote a document."""
         places = error.data.get("traceback", []) if isinstance(error, JsonRpcException) and error.data else []
         log.error("internal error: %s\n%s", type(error).__name__, "".join(places), exc_info=error)
 
-    # -- what handlers use (lsp_server.context.HandlerContext) ---------------------------------------------------------
+    # -- lsp_server.context.HandlerContext ----------------------------------------------------------------------------
 
     async def ask(self, method: str, params: Any) -> Any:
-        """Send a request and wait for the answer. Raises `JsonRpcException` where the answer is an error.
+        """Send a request and wait for the answer. Raises `JsonRpcException` if the answer is an error.
 
-        The wait is shielded: pygls 2.1 fails when a client's answer arrives for a task that was cancelled meanwhile.
+        The wait is shielded, because pygls 2.1 fails when an answer arrives for a cancelled task.
         """
         return await asyncio.shield(self.protocol.send_request_async(method, params))
 
     async def register(self, name: str, method: str, options: Any) -> None:
-        """Register a capability at run time; a client that refuses gets no second try."""
+        """Register a capability dynamically. A refusal is logged."""
         registration = types.Registration(id=name, method=method, register_options=options)
         try:
             await self.ask(types.CLIENT_REGISTER_CAPABILITY, types.RegistrationParams([registration]))
         except JsonRpcException as error:
             log.warning("the client refused to register %s: %s", method, error)
 
-    # -- what the session says (lsp_server.session.ClientOutput) -------------------------------------------------------
+    # -- lsp_server.session.ClientOutput ------------------------------------------------------------------------------
 
     def show(self, severity: Severity, text: str) -> None:
-        """Show a message to the person."""
+        """Show a message to the user."""
         self.window_show_message(types.ShowMessageParams(type=_MESSAGE_TYPES[severity], message=text))
 
     def report(self, status: Status) -> None:
@@ -126,13 +126,13 @@ class RepoformerServer(LanguageServer):
         self.protocol.notify(STATUS_METHOD, status.to_json())
 
     def show_progress(self, task: str, share: float | None) -> None:
-        """Show a task's progress, where the client can."""
+        """Show the progress of a task, if the client supports it."""
         self._bars.show(task, share)
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Ask with `window/showMessageRequest`; a client that does not announce that it can is told `otherwise`.
+        """Ask with `window/showMessageRequest`. A client without that capability gets the message `otherwise`.
 
-        So is Neovim: what it asks with takes the keyboard, in the middle of what a person types.
+        So does Neovim, because its prompt would receive the keys that the user is typing.
         """
         window, client = self.client_capabilities.window, self.client_name
         if window is None or window.show_message is None or client == "Neovim":
@@ -143,7 +143,7 @@ class RepoformerServer(LanguageServer):
         try:
             answer = await self.ask(types.WINDOW_SHOW_MESSAGE_REQUEST, asked)
         except JsonRpcException as error:
-            log.info("the client did not ask: %s", error)
+            log.info("the client did not show the question: %s", error)
             return None
         return answer.title if answer else None
 

@@ -1,8 +1,8 @@
-"""What one connection has: documents, settings, the core, and the requests that run.
+"""The state of one connection: documents, settings, the core, and the running requests.
 
-Handlers in `features` turn messages into calls of `Session`, which knows no messages. It reports through
-`ClientOutput`. Everything here runs on the event loop, and nothing takes long: documents are values, and the work is
-done in the index's threads and in the worker process.
+Handlers in `features` convert messages to calls of `Session`, which is independent of message types. It reports through
+`ClientOutput`. All of it runs on the event loop, and no call takes long: documents are values, and the work happens in
+the index's threads and in the worker process.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ Fate = Literal["offered", "shown", "partly accepted", "accepted"]
 
 
 class ClientOutput(Protocol):
-    """What a session says to its client."""
+    """Sends what a session reports to its client."""
 
     def show(self, severity: Severity, text: str) -> None:
-        """Show a message to the person."""
+        """Show a message to the user."""
 
     def report(self, status: Status) -> None:
-        """Say what the server is doing."""
+        """Send the status of the server."""
 
     def show_progress(self, task: str, share: float | None) -> None:
-        """Say how far a long task is: its share from 0 to 1, None where that is unknown; at 1 it has ended."""
+        """Show the progress of a long task: a share from 0 to 1, or None if it is unknown. 1 ends the task."""
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Which of `actions` the person takes; None for none of them. Where the client cannot ask, tell `otherwise`."""
+        """Ask the user. Return the chosen action or None. If the client cannot ask, show `otherwise`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A completion that was given, where, and what became of it, or of one of its candidates."""
+    """A completion that was sent to the client, its cursor, and what the user did with it or with `candidate`."""
 
     number: int
     uri: str
@@ -73,12 +73,12 @@ class Record:
 
 
 class Session:
-    """One client's state. `stopped` is set once the connection is to end."""
+    """The state of one client. `stopped` is set when the connection must end."""
 
     def __init__(self, client: ClientOutput, defaults: Mapping[str, object]) -> None:
-        self.begun = False  # whether the client has said who it is
+        self.begun = False  # whether the client has sent `initialize`
         self.stopped = asyncio.Event()
-        self.exit_status = 1  # unless the client asks to shut down first
+        self.exit_status = 1  # 0 after a request to shut down
         self.encoding: Encoding = "utf-16"
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
@@ -92,18 +92,18 @@ class Session:
         self._core = Core(self)
         self._documents: dict[str, Document] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
-        self._ahead: dict[str, asyncio.Task[None]] = {}  # what reads ahead, by document
+        self._ahead: dict[str, asyncio.Task[None]] = {}  # evaluation of prompts in advance, by document
         self._numbers = itertools.count(1)
         self._records: dict[str, Record] = {}
         self._outcomes = Outcomes(self._learn)
         self._background: set[asyncio.Task[None]] = set()
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------------
 
     def begin(
         self, *, encoding: Encoding, roots: tuple[Path, ...], options: object, client_process: int | None
     ) -> None:
-        """Take over what the client said of itself."""
+        """Store what the client sent with `initialize`."""
         self.encoding = encoding
         self._layers = (*self._layers, options)
         if isinstance(options, Mapping) and isinstance(key := options.get("serverKey"), str):
@@ -115,7 +115,7 @@ class Session:
         self.begun = True
 
     def start(self) -> None:
-        """The settings are known: index the workspace and load the model, both in the background."""
+        """Start to index the workspace and to load the model in the background. The settings are known."""
         self._started.set()
         self._tell_status()
         self._core.start(self.roots, self.settings)
@@ -127,35 +127,36 @@ class Session:
             await self._offer_better()
 
     async def _offer_better(self) -> None:
-        """Offer a better model, where this machine is fast enough for one; use it once it is there."""
+        """Offer a better model if this machine is fast enough for one, and use it after its download."""
         better = await self._core.better_model()
         if better is not None and await offer(better, self._client, Answers()):
             await self._use(better.card)
 
     def get_model(self) -> None:
-        """The person wants a better model than the one in use."""
+        """Download a better model than the one in use, because the user asked for it."""
         self._spawn(self._get_model())
 
     async def _get_model(self) -> None:
         card = await self._core.larger_model()
         if card is None:
-            self._client.show("info", "There is no better model for this machine that is not installed yet.")
+            self._client.show("info", "There is no better model to download.")
         elif await fetch(card, self._client):
             await self._use(card)
 
     async def _use(self, card: Card) -> None:
-        """Complete with a model that has just been fetched, where it is fast enough."""
+        """Use a model that was just downloaded, if it is fast enough."""
         await self._core.choose_again()
         await self._core.warm_up()
         if self._core.uses(card.file):
-            self.notice(f"{card.title} completes from now on.")
+            self.notice(f"{card.title} is now in use.")
         else:
             self.notice(
-                f"{card.title} was downloaded, and another model is used: `repoformer-lsp model list` says why."
+                f"{card.title} was downloaded, but another model is in use. "
+                "To see why, run `repoformer-lsp model list`."
             )
 
     def shutting_down(self) -> None:
-        """The client asked to shut down: what runs is cancelled, and this is a clean end."""
+        """Cancel the running requests, because the client asked to shut down. The exit status is 0."""
         self.exit_status = 0
         for task in self._running.values():
             task.cancel()
@@ -165,7 +166,7 @@ class Session:
         self.stopped.set()
 
     async def close(self) -> None:
-        """Stop everything that runs and leave no process behind."""
+        """Stop all work and disconnect from the worker."""
         running = [*self._running.values(), *self._background]
         for task in running:
             task.cancel()
@@ -174,7 +175,7 @@ class Session:
         log.info("closed")
 
     def _orphaned(self) -> None:
-        log.warning("the client's process is gone; stopping")
+        log.warning("the client's process has ended; stopping")
         self.stop()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -191,11 +192,11 @@ class Session:
     # -- settings -----------------------------------------------------------------------------------------------------
 
     def configure(self, sent: object = None) -> None:
-        """Take over settings: those sent now, over those of `initialize`, over those of the command line."""
+        """Use new settings. `sent` overrides those of `initialize`, which override those of the command line."""
         settings, problems = read_settings(*self._layers, sent)
         if problems:
             listed = "; ".join(problems)
-            self._notices.tell("settings", f"Wrong settings, for which the defaults are used: {listed}.", "warning")
+            self._notices.tell("settings", f"Invalid settings, replaced by their defaults: {listed}.", "warning")
         else:
             self._notices.settle("settings")
         if settings != self.settings:
@@ -207,49 +208,49 @@ class Session:
 
     async def _apply(self, settings: Settings) -> None:
         await self._core.apply(settings)
-        await self._warm_up()  # at once, so that a person who corrected a setting sees whether it helped
+        await self._warm_up()  # immediately, so that the user sees whether a corrected setting helps
 
     def set_server_key(self, key: str) -> None:
-        """The editor knows the key of the server that generates. It is no setting: settings are files, and shared."""
+        """Set the API key of the generating server. It is no setting, because settings files are often shared."""
         self._spawn(self._use_key(key))
 
     async def _use_key(self, key: str) -> None:
         await self._core.set_server_key(key)
-        await self._warm_up()  # so that the state shown is not that of an engine that was closed for it
+        await self._warm_up()  # otherwise the status would be that of the closed engine
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 
     def set_roots(self, roots: tuple[Path, ...]) -> None:
-        """Change the workspace folders; those that are not there are named."""
+        """Replace the workspace folders, and report those that do not exist."""
         self.roots = roots
         if gone := [str(root) for root in roots if not root.is_dir()]:
             listed = ", ".join(gone)
-            self._notices.tell("workspace", f"Not indexed, because it is not a folder: {listed}.", "warning")
+            self._notices.tell("workspace", f"Not indexed, because there is no such folder: {listed}.", "warning")
         else:
             self._notices.settle("workspace")
         self._core.set_roots(roots)
 
     def touch(self, paths: Iterable[Path]) -> None:
-        """These files may have changed on disk."""
+        """Tell the index that these files may have changed on disk."""
         self._core.touch(paths)
 
     # -- documents ----------------------------------------------------------------------------------------------------
 
     def document(self, uri: str) -> Document | None:
-        """The current version of an open document; one that was never opened is reported."""
+        """Return the current version of an open document. Return None and log a warning for any other."""
         document = self._documents.get(uri)
         if document is None:
-            log.warning("%s was never opened (textDocument/didOpen); nothing can be done with it", uri)
+            log.warning("%s was never opened (textDocument/didOpen); the message about it is ignored", uri)
         return document
 
     def put(self, document: Document) -> None:
-        """Take over a document's new version."""
+        """Store a new version of a document."""
         self._documents[document.uri] = document
         if path := local_path(document.uri):
             self._core.set_buffer(path, document.text, document.language_id)
 
     def drop(self, uri: str) -> None:
-        """A document was closed: what was asked for in it is cancelled, and its file counts again."""
+        """Close a document: cancel its requests, and index its file on disk again."""
         document = self._documents.pop(uri, None)
         self._records.pop(uri, None)
         self._outcomes.forget(uri)
@@ -266,7 +267,7 @@ class Session:
 
     @contextlib.contextmanager
     def latest(self, uri: str) -> Iterator[None]:
-        """Make the current task the one that completes in a document; the one before it is cancelled."""
+        """Register the current task as the request of a document, and cancel the document's older request."""
         task = asyncio.current_task()
         assert task is not None
         if before := self._running.get(uri):
@@ -281,20 +282,21 @@ class Session:
             self._update(generating=len(self._running))
 
     def place_of(self, uri: str, position: Position) -> tuple[Document, Place] | None:
-        """Where completions are wanted, in which document; None for none (a wrong position is logged)."""
+        """Return the document and the place to complete at, or None if there is none (logs a wrong position)."""
         document = self.document(uri)
         if document is None or not self.offers(document):
             return None
         place = document.locate(position, self.encoding)
         if place.note:
-            log.warning("%s: %s; nothing is completed there", uri, place.note)
+            log.warning("%s: %s; no completion", uri, place.note)
             return None
         return document, place
 
     def focus(self, uri: str, position: Position | None = None) -> None:
-        """A document is in front of somebody: read ahead at its cursor, at the last completion, or at its end.
+        """Evaluate the prompts of a document that the user now works in.
 
-        A cursor at the very beginning says nothing: that is where editors put it in a file they open.
+        The place is the cursor, else the last completion, else the end of the document. A cursor at the start of the
+        document is ignored, because editors put it there when they open a file.
         """
         document = self._documents.get(uri)
         if document is None or not self.offers(document):
@@ -312,13 +314,13 @@ class Session:
             task.add_done_callback(lambda done: self._ahead.pop(uri) if self._ahead.get(uri) is done else None)
 
     def offers(self, document: Document) -> bool:
-        """Whether completions are wanted in a document."""
+        """Return whether the settings allow completions in a document."""
         return self.settings.enabled and document.language_id not in self.settings.disabled_languages
 
     async def complete(
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Record | None:
-        """Complete between two texts; None after a failure, which is reported and not raised."""
+        """Complete between two texts. Return None after a failure, which is reported and not raised."""
         resting = self._saving("invoked")
         self._update(resting=resting)
         if resting and not invoked:
@@ -328,21 +330,21 @@ class Session:
             request = replace(request, multiline=False, ahead=False)
         self._outcomes.requested(request)
         try:
-            if not self._started.is_set():  # the first request may come before the settings do
+            if not self._started.is_set():  # the first request may arrive before the settings
                 await self._started.wait()
                 if not self.offers(document):
                     return None
             completion = await self._core.complete(request)
-        except Exception as error:  # a bug, too, ends here: an editor that gets errors shows them
+        except Exception as error:  # bugs too, because editors show the errors that they receive
             self._failed(error)
             return None
-        if "engine" in completion.timings_ms:  # it was asked, and has answered
+        if "engine" in completion.timings_ms:  # the engine has answered
             self._engine_works()
-        if document.uri not in self._documents:  # closed while it answered
+        if document.uri not in self._documents:  # closed in the meantime
             return None
         position = document.position(place, self.encoding)
         record = Record(next(self._numbers), document.uri, position, request, completion)
-        self._records.pop(document.uri, None)  # so that the newest stands last
+        self._records.pop(document.uri, None)  # so that the newest record is the last one
         self._records[document.uri] = record
         self._outcomes.offered(record.number, request, completion)
         if completion.reason:
@@ -350,11 +352,11 @@ class Session:
         return record
 
     def _saving(self, *how: str) -> bool:
-        """Whether the machine runs on its battery, and one of these is what is wanted then."""
+        """Return whether the machine runs on battery and the setting `onBattery` is one of `how`."""
         return self.settings.on_battery in how and self._power.on_battery()
 
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
-        """Something became of a completion; one that is no longer the last of its document is forgotten."""
+        """Store what the user did with a completion. Ignored unless it is the last one of its document."""
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)
         for uri, record in self._records.items():
@@ -369,7 +371,7 @@ class Session:
         self._spawn(self._core.learn(request, outcome, p))
 
     def record(self, uri: str | None) -> Record | None:
-        """The last completion in a document, or in any."""
+        """Return the last completion of a document, or of all documents if `uri` is None."""
         if uri is not None:
             return self._records.get(uri)
         return next(reversed(self._records.values()), None)
@@ -377,7 +379,7 @@ class Session:
     # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """The worker starts, serves, or has failed because of `problem`."""
+        """Report the state of the engine."""
         self._client.show_progress("model", None if state == "starting" else 1.0)
         self._update(engine=state, model=model, problem=problem)
         if problem:
@@ -386,31 +388,31 @@ class Session:
             self._notices.settle("engine")
 
     def _engine_works(self) -> None:
-        """A request was answered: whatever was wrong before is over, a model that did not load again for one."""
+        """Clear the reported problem of the engine, because it has answered a request."""
         self._notices.settle("engine")
         self._update(engine="ready", problem="")
 
     def indexing(self, progress: Progress) -> None:
-        """The index advances."""
+        """Report the progress of the index."""
         share = 1.0 if progress.stage == "ready" else progress.done / max(progress.total, 1)
         self._client.show_progress("index", share)
         self._update(indexed=share)
 
     def generator_changed(self, problem: str) -> None:
-        """Another model or a server was to write: why it cannot, or that nothing is wrong any more."""
+        """Report why the configured generator is unavailable, or that it is available again."""
         if problem == self._facts.replaced:
             return
         if problem and not self._facts.replaced:
             self._notices.tell("generator", problem, "warning")
-        elif problem:  # it is known to be away; that it now fails in another way is for the log
+        elif problem:  # the user knows that it is unavailable, so a different failure is only logged
             log.info("%s", problem)
         else:
-            log.info("the generator is there again")
+            log.info("the generator is available again")
             self._notices.settle("generator")
         self._update(replaced=problem)
 
     def notice(self, text: str) -> None:
-        """Something a person should know once."""
+        """Show `text` to the user once."""
         self._notices.tell(text, text, "info")
 
     # -- reporting ----------------------------------------------------------------------------------------------------
@@ -430,7 +432,7 @@ class Session:
 
     def _tell_status(self) -> None:
         status = status_of(self._facts)
-        if status != self._status and self._started.is_set():  # LSP forbids to send it before `initialized`
+        if status != self._status and self._started.is_set():  # LSP forbids notifications before `initialized`
             self._status = status
             self._client.report(status)
 

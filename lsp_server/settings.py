@@ -1,11 +1,11 @@
-"""Every setting, documented beside its default, and the reading of what a client sends.
+"""All settings with their defaults and descriptions, and the function that reads them from a client's message.
 
-One table serves four readers: the server, the settings pages of the editors (`json_schema`), the README's table, and
-the message about a wrong value. Settings come from outside, so each is checked by itself: a wrong one is named and its
-default is used, the others hold. Keys that no field has are left alone, because editors keep settings of their own
-(where the server is, say) in the same section.
+The server, the settings pages of the editors (`json_schema`), `docs/settings.md` and the message about an invalid value
+all use this table. Each setting is checked separately: an invalid one is reported and replaced by its default, and the
+others apply. Unknown keys are ignored, because editors have their own settings in the same section, such as the path of
+the server.
 
-The values are flat on purpose: every editor can write `repoformer.threads`, not every editor can nest.
+The values are not nested, because not every editor supports nested settings.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LARGEST_SHARE = 1e6
 
 
 class SettingKind(Protocol):
-    """What values a setting takes."""
+    """The type of a setting's values."""
 
     def read(self, value: object) -> object:
-        """Return the value as the field holds it. Raises `ValueError` that says what was expected."""
+        """Return the value of the field for a JSON value. Raises `ValueError` with the expected type."""
         ...
 
     def schema(self) -> dict[str, object]:
-        """The same as a JSON Schema."""
+        """Return the type as a JSON Schema."""
         ...
 
 
@@ -100,7 +100,7 @@ class _Number:
 class _Text:
     def read(self, value: object) -> object:
         if not _is_text(value):
-            raise ValueError("a text")
+            raise ValueError("a string")
         return value
 
     def schema(self) -> dict[str, object]:
@@ -111,7 +111,7 @@ class _Text:
 class _Texts:
     def read(self, value: object) -> object:
         if not isinstance(value, list) or not all(map(_is_text, value)):
-            raise ValueError("a list of texts")
+            raise ValueError("a list of strings")
         return tuple(value)
 
     def schema(self) -> dict[str, object]:
@@ -120,7 +120,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Shares:
-    """Numbers of zero or more, one a device."""
+    """Numbers from zero, one for each device."""
 
     def read(self, value: object) -> object:
         numbers = isinstance(value, list) and all(
@@ -136,72 +136,74 @@ class _Shares:
 
 
 def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
-    """A field of `Settings`. `scope` is VS Code's: who may set it, if not everybody."""
+    """Return a field of `Settings`. `scope` is that of VS Code. It limits which settings files may set the field."""
     return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a person can set, section `repoformer`. In JSON the names are in camel case: `gpuLayers`."""
+    """The settings in the section `repoformer`. In JSON, the names are in camel case, such as `gpuLayers`."""
 
-    # What a completion does
-    enabled: bool = _setting(True, _Switch(), "Offer completions at all.")
+    # Completions
+    enabled: bool = _setting(True, _Switch(), "Offer completions.")
     disabled_languages: tuple[str, ...] = _setting(
-        (), _Texts(), 'Language ids in which no completions are offered, such as `["markdown"]`.'
+        (), _Texts(), 'Language ids without completions, such as `["markdown"]`.'
     )
     policy: Literal["selective", "always", "never"] = _setting(
         "selective",
         _Choice(("selective", "always", "never")),
-        "When to put code from other files before the model: when the model asks for it, always, or never.",
+        "When to add code from other files to the prompt: when it is likely to help, always, or never.",
     )
     selection: Literal["threshold", "token", "greedy"] = _setting(
         "threshold",
         _Choice(("threshold", "token", "greedy")),
-        "How `selective` decides: by a threshold on what the model asks for together with what was found, by a "
-        "threshold on the model's own probability alone, or by its likeliest token.",
+        "How `selective` decides: by a threshold on a probability from the model and the search results, by a "
+        "threshold on the model's own probability, or by its most probable token.",
     )
     threshold: float | None = _setting(
-        None, _Number(0, 1), "Probability over which to retrieve. Empty: the threshold that belongs to the model."
+        None,
+        _Number(0, 1),
+        "Probability above which to retrieve. Empty: the calibrated threshold of the workspace, or the model's.",
     )
     multiline: Literal["auto", "never"] = _setting(
         "auto",
         _Choice(("auto", "never")),
-        "Whether a completion may have several lines: where the syntax says that a block is open, or never.",
+        "Whether a completion may have several lines: where the syntax opens a block, or never.",
     )
     suggest: Literal["eager", "balanced", "careful"] = _setting(
         "balanced",
         _Choice(get_args(Suggest)),
-        "How likely a suggestion that comes by itself has to be right to be shown: `eager` shows all, `careful` few. "
-        "One asked for with a key is always shown.",
+        "How likely an automatic suggestion must be correct to be shown: `eager` shows all, `careful` shows few. A "
+        "requested suggestion is always shown.",
     )
     learn: bool = _setting(
         True,
         _Switch(),
-        "Adapt `suggest` to a workspace, by how many suggestions are accepted there. Only counts are stored, on this "
-        "machine; `repoformer-lsp learned` shows and resets them.",
+        "Adapt `suggest` to the workspace, by the number of accepted suggestions. Only counts are stored, on this "
+        "machine. `repoformer-lsp learned` shows and resets them.",
     )
     patience: float = _setting(
         CompletionSettings().patience,
         _Number(0.1, 600),
-        "Seconds of generating after which a suggestion is cut off at a good place. One asked for has five times as "
-        "long.",
+        "Time limit of a generation in seconds. After it, the suggestion is cut at a suitable place. A requested "
+        "suggestion has five times as long.",
     )
     completion: bool = _setting(
         False,
         _Switch(),
-        "Also offer the suggestion in the completion list, for editors without ghost text. Read at the start.",
+        "Also offer the suggestion in the completion list, for editors without ghost text. Needs a restart.",
     )
 
     # The model
     model: str = _setting(
         "auto",
         _Text(),
-        "A GGUF file to use. `auto`: the best installed model that writes a line within 0.6 s on this machine.",
+        "The GGUF file to use. `auto`: the best installed model that generates a line within 0.6 s on this machine.",
     )
     layout: str = _setting(
         "",
         _Choice(("", *LAYOUTS)),
-        "Order of the parts of the prompt. Empty: the one that the model's metadata names.",
+        "Order of the parts of the prompt. Empty: the layout in the model's metadata.",
     )
     left_tokens: int | None = _setting(
         None, _Integer(32, 65_536), "Tokens left of the cursor that the model reads. Empty: the model's own budget."
@@ -212,55 +214,55 @@ class Settings:
     context_tokens: int | None = _setting(
         None, _Integer(0, 65_536), "Tokens of other files that the model reads. Empty: the model's own budget."
     )
-    chunks: int = _setting(10, _Integer(1, 100), "Most pieces of code from other files to put before the model.")
+    chunks: int = _setting(10, _Integer(1, 100), "Maximum number of chunks of other files in the prompt.")
 
-    # Who writes
+    # The generator
     generator: Literal["self", "gguf", "openai"] = _setting(
         "self",
         _Choice(("self", "gguf", "openai")),
-        "Who writes: the model that decides, a larger GGUF (`generatorModel`), or an OpenAI-compatible server "
-        "(`serverUrl`). The local model decides in any case, and writes while the other cannot.",
+        "What generates: the model that decides, a larger GGUF (`generatorModel`), or an OpenAI-compatible server "
+        "(`serverUrl`). The local model generates while the other is unavailable.",
     )
-    generator_model: str = _setting(
-        "", _Text(), "The GGUF file that writes, or the server's own name for the model that does."
-    )
+    generator_model: str = _setting("", _Text(), "The GGUF file that generates, or the server's name for its model.")
     server_url: str = _setting(
         "http://127.0.0.1:8080/v1",
         _Text(),
-        "Address of the server, as a rule with `/v1`. Its key is `REPOFORMER_API_KEY` in the environment.",
-        scope="machine",  # a workspace must not say where its code is sent to
+        "Address of the server, usually with `/v1`. The environment variable `REPOFORMER_API_KEY` has its key.",
+        scope="machine",  # a workspace must not choose where its code is sent
     )
     server_prompt: str = _setting(
         SUFFIX,
         _Choice(tuple(FAMILIES)),
-        "How the server's model is prompted: the server takes a `suffix`, or the markers of a family of models.",
+        "Prompt format of the server's model: the request's field `suffix`, or the markers of a model family.",
     )
     server_decides: bool = _setting(
-        False, _Switch(), "The server's model is a Repoformer and says when to retrieve, by its `logprobs`."
+        False, _Switch(), "The server's model is a Repoformer, and its `logprobs` decide when to retrieve."
     )
 
     server_timeout: float = _setting(
         READ_SECONDS,
         _Number(0.5, 600),
-        "Seconds to wait for the server's first token, and for each further one, until the local model writes. A large "
-        "model on a CPU may need many.",
+        "Seconds to wait for each token of the server before the local model generates instead. A large model on "
+        "a CPU may need many seconds for its first token.",
     )
 
     # The machine
     context_size: int = _setting(
         _ENGINE.context_size,
         _Integer(512, 1_048_576),
-        "Size of the model's context in tokens; the documents that were edited last share it.",
+        "Size of the model's context in tokens. The most recently edited documents share it.",
     )
     threads: int = _setting(
-        _ENGINE.threads, _Integer(0, 512), "CPU threads of the model. 0: physical cores, one left for the editor."
+        _ENGINE.threads,
+        _Integer(0, 512),
+        "CPU threads of the model. 0: the physical cores, less one if there are more than two.",
     )
     gpu_layers: int = _setting(
         _ENGINE.gpu_layers, _Integer(-1, 10_000), "Layers of the model on the GPU. -1: all of them."
     )
-    main_gpu: int = _setting(_ENGINE.main_gpu, _Integer(0, 64), "Which GPU, counted from 0.")
+    main_gpu: int = _setting(_ENGINE.main_gpu, _Integer(0, 64), "The GPU to use, counted from 0.")
     tensor_split: tuple[float, ...] = _setting(
-        _ENGINE.tensor_split, _Shares(), "How to share the model among GPUs, such as `[3, 1]`."
+        _ENGINE.tensor_split, _Shares(), "Share of the model on each GPU, such as `[3, 1]`."
     )
     flash_attention: Literal["auto", "on", "off"] = _setting(
         _ENGINE.flash_attention, _Choice(get_args(FlashAttention)), "Flash attention."
@@ -268,38 +270,35 @@ class Settings:
     kv_cache_type: Literal["f32", "f16", "q8_0", "q4_0"] = _setting(
         _ENGINE.kv_cache_type,
         _Choice(get_args(KvCacheType)),
-        "Number format of the KV cache; smaller ones save memory.",
+        "Number format of the KV cache. Smaller formats need less memory.",
     )
 
     llama_library: str = _setting(
         _ENGINE.library,
         _Text(),
         "A llama.cpp library (`libllama.so`, `llama.dll`) to load. Empty: the installed one.",
-        scope="machine",  # a workspace must not say what native code runs
+        scope="machine",  # a workspace must not choose which native code runs
     )
 
     unload_after_minutes: int = _setting(
         int(_ENGINE.idle_minutes),
         _Integer(0, 10_080),
-        "Minutes without a request after which the model leaves memory, until the next one. 0: it stays.",
+        "Minutes without a request after which the model is unloaded until the next request. 0: never.",
     )
     on_battery: Literal["always", "smaller", "invoked"] = _setting(
         "always",
         _Choice(("always", "smaller", "invoked")),
-        "On battery: complete as ever; no more than the rest of a line, and nothing ahead; or only where a completion "
-        "is asked for with a key.",
+        "Completions on battery: as usual; up to the end of the line, with no work in advance; or only on request.",
     )
 
     # The index
     include: tuple[str, ...] = _setting(
-        (), _Texts(), "What to index although an ignore file leaves it out, as `.gitignore` patterns."
+        (), _Texts(), "`.gitignore` patterns of files to index although an ignore file excludes them."
     )
-    exclude: tuple[str, ...] = _setting(
-        (), _Texts(), "What not to index beside what `.gitignore` names, as `.gitignore` patterns."
-    )
+    exclude: tuple[str, ...] = _setting((), _Texts(), "`.gitignore` patterns of more files to exclude from the index.")
 
     log_level: Literal["error", "warning", "info", "debug"] = _setting(
-        "info", _Choice(("error", "warning", "info", "debug")), "How much to write into the log."
+        "info", _Choice(("error", "warning", "info", "debug")), "Level of the messages in the log."
     )
 
 
@@ -307,10 +306,10 @@ DEFAULTS = Settings()
 
 
 def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
-    """Read settings out of what a client sent, later layers over earlier ones.
+    """Read settings from `layers`, which are JSON values from a client. Later layers override earlier ones.
 
-    Returns the settings and what was wrong with them, a line a setting. A layer that is `None` counts as absent; a
-    setting that is null or an empty text counts as not set, since editors send their own defaults too.
+    Returns the settings and a message for each invalid one. A layer that is `None` counts as absent. A setting that is
+    null or an empty string counts as not set, because editors send their own defaults too.
     """
     given: dict[str, object] = {}
     problems: list[str] = []
@@ -332,19 +331,19 @@ def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
 
 
 def json_name(each: Field[Any]) -> str:
-    """The name of a field in JSON: `gpu_layers` is `gpuLayers`."""
+    """Return the name of a field in JSON, such as `gpuLayers` for `gpu_layers`."""
     first, *rest = each.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 def kind_of(each: Field[Any]) -> SettingKind:
-    """What values a field takes."""
+    """Return the type of a field's values."""
     kind: SettingKind = each.metadata["kind"]
     return kind
 
 
 def json_schema() -> dict[str, dict[str, object]]:
-    """Every setting as a JSON Schema property with its default and description, by its dotted name."""
+    """Return a JSON Schema property for each setting, with default and description, by its dotted name."""
     return {f"{SECTION}.{json_name(each)}": _property(each) for each in fields(Settings)}
 
 
@@ -360,7 +359,7 @@ def _property(each: Field[Any]) -> dict[str, object]:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is a text that a file or a header can have: no NUL, no half of a surrogate pair."""
+    """Return whether a value is a string that a file name or a header can have: no NUL, no lone surrogate."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:

@@ -1,6 +1,6 @@
-"""One glance: what the server is doing, as editors show it in a status bar.
+"""The status of the server, which editors show in a status bar.
 
-A pure function of a few facts, so that the state never depends on the order in which things happened.
+It is a pure function of a few facts, so that it never depends on the order of events.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ ServerState = Literal["starting", "indexing", "ready", "generating", "off", "err
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the state follows from.
+    """The facts that determine the status.
 
-    `engine` is what was last heard of it, and `problem` what was last wrong with it or with the model. `indexed` is the
-    share of the workspace that is indexed, None before it began. `resting`: nothing is completed unless it is asked
-    for, to save power. `replaced` says why the local model writes in place of another.
+    `engine` is its last known state, and `problem` the last problem of the engine or the model. `indexed` is the share
+    of the workspace that is indexed, or None before indexing starts. `resting` says that only requested completions
+    are made, to save power. `replaced` says why the local model generates instead of the configured generator.
     """
 
     enabled: bool = True
@@ -36,7 +36,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Parameters of `repoformer/status`. `percent` is there while indexing."""
+    """The parameters of `repoformer/status`. `percent` is None unless the workspace is being indexed."""
 
     state: ServerState
     message: str
@@ -45,18 +45,18 @@ class Status:
     percent: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it goes over the wire."""
+        """Return the parameters as JSON values."""
         return asdict(self)
 
 
 def status_of(facts: Facts) -> Status:
-    """What to show for `facts`; what a person can act on comes first."""
+    """Return the status for `facts`. A problem that the user can solve comes first."""
 
     def status(state: ServerState, message: str, percent: int | None = None) -> Status:
         return Status(state, message, facts.model, facts.policy, percent)
 
     if not facts.enabled:
-        return status("off", "switched off in the settings")
+        return status("off", "disabled in the settings")
     if facts.problem or facts.engine == "failed":
         return status("error", facts.problem or "the model could not be loaded")
     if facts.engine != "ready":
@@ -68,4 +68,4 @@ def status_of(facts: Facts) -> Status:
         return status("indexing", f"indexing the workspace, {percent}%", percent)
     if facts.replaced:
         return status("ready", facts.replaced)
-    return status("ready", "on battery: completes where it is asked to" if facts.resting else "ready")
+    return status("ready", "on battery: completes only on request" if facts.resting else "ready")

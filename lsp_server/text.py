@@ -1,16 +1,16 @@
-"""The one module that knows line ends and position encodings.
+"""Documents: the only module that handles line ends and position encodings.
 
-LSP counts lines by `\\n`, `\\r\\n` and `\\r` and nothing else, and characters in UTF-8, UTF-16 or UTF-32 code units,
-whichever the client chose. `str.splitlines` also breaks at `\\f`, U+2028 and others, after which an incremental edit
-hits the wrong line; hence an own text model.
+LSP lines end with `\\n`, `\\r\\n` or `\\r` only. LSP characters are UTF-8, UTF-16 or UTF-32 code units; the client and
+the server agree on one. `str.splitlines` also splits at `\\f`, U+2028 and others, so incremental edits would change the
+wrong line. That is why this module has its own text model.
 
-A document is a tuple of lines, each with its line end. An edit rebuilds the lines it touches and copies the pointers
-to the others, so a keystroke in a file of 25,000 lines costs microseconds, and every version is a value: a request
-keeps the one it started with while the user types on. The price is that `text` is joined when it is asked for.
+A document is a tuple of lines, each with its line end. An edit builds new strings for the lines that it changes, and
+copies the pointers to the others, so a keystroke in a file of 25,000 lines costs microseconds. Every version is a
+value: a request keeps the version that it started with. The cost is that `text` joins the lines at each access.
 
-No operation takes more time than is linear in the line it touches (`benchmarks/sizes.py` prints a table).
+Every operation takes time linear in the lines that it changes (`benchmarks/sizes.py` prints a table).
 
-Outside this module lines end with `\\n`: `Document.split_at` and `Document.text` say so in their results.
+Outside this module, lines end with `\\n`: `Document.split_at` and `Document.text` return such texts.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Literal
 
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 Position = tuple[int, int]
-"""Zero-based line, and character in code units of an encoding: a position as LSP has it."""
+"""A position of LSP: zero-based line, and zero-based character in code units of an encoding."""
 
-# Only for text that ends with a line end: behind the last one this would search on from every character.
+# Only for text that ends with a line end. After the last line end, the search would start at every character.
 _ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One content change: `text` replaces the range from `start` to `end`, or everything where they are `None`."""
+    """A content change: `text` replaces the range from `start` to `end`, or the whole text if they are None."""
 
     text: str
     start: Position | None = None
@@ -42,7 +42,7 @@ class Change:
 class Place:
     """A place in a document: zero-based line, and column as an index into that line's `str`.
 
-    `note` says why the place is not where the client pointed to, and is empty when it is.
+    `note` says why the place differs from the client's position. It is empty if they agree.
     """
 
     line: int
@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One version of a text. `lines` holds at least one line; only the last has no line end."""
+    """A version of a text. `lines` has at least one line. Only the last line has no line end."""
 
     uri: str
     version: int
@@ -61,40 +61,40 @@ class Document:
 
     @classmethod
     def of(cls, uri: str, text: str, *, version: int = 0, language_id: str = "") -> Document:
-        """Make a document from its whole text."""
+        """Return a document with the text `text`."""
         return cls(uri, version, language_id, tuple(_split(_well_formed(text))))
 
     @property
     def text(self) -> str:
-        """The whole text, lines ended by `\\n`."""
+        """The whole text. Its lines end with `\\n`."""
         return _normal("".join(self.lines))
 
     def locate(self, position: Position, encoding: Encoding) -> Place:
-        """Where `position` is; one outside the document becomes the nearest place inside, with a note.
+        """Return the place of `position`. Outside the document, return the nearest place inside, with a note.
 
-        A position inside a character (half of a surrogate pair) becomes the place before it. A character past the
-        end of its line means the end of the line, which LSP allows, so that gets no note.
+        A position inside a character (half of a surrogate pair) becomes the place before it. A position after the end
+        of its line becomes the end of the line. LSP allows that, so it gets no note.
         """
         return _locate(self.lines, position, encoding)
 
     def position(self, place: Place, encoding: Encoding) -> Position:
-        """The LSP position of a place."""
+        """Return the LSP position of a place."""
         return place.line, units(self.lines[place.line][: place.column], encoding)
 
     def split_at(self, place: Place) -> tuple[str, str]:
-        """The text left and right of a place, lines ended by `\\n`."""
+        """Return the text left and right of a place. Its lines end with `\\n`."""
         here = self.lines[place.line]
         left = "".join(self.lines[: place.line]) + here[: place.column]
         right = here[place.column :] + "".join(self.lines[place.line + 1 :])
         return _normal(left), _normal(right)
 
     def around(self, place: Place) -> tuple[str, str]:
-        """What stands left and right of a place on its own line, without the line end."""
+        """Return the text left and right of a place on its line, without the line end."""
         body = _body(self.lines[place.line])
         return body[: place.column], body[place.column :]
 
     def apply(self, changes: Iterable[Change], version: int, encoding: Encoding) -> Document:
-        """The document after `changes`, each of which sees the result of those before it."""
+        """Return the document after `changes`. Each change applies to the result of the one before it."""
         lines = list(self.lines)
         for change in changes:
             _change(lines, change, encoding)
@@ -102,7 +102,7 @@ class Document:
 
 
 def units(text: str, encoding: Encoding) -> int:
-    """Length of `text` in code units of an encoding."""
+    """Return the length of `text` in code units of an encoding."""
     if encoding == "utf-32" or text.isascii():
         return len(text)
     codec, size = _CODECS[encoding]
@@ -110,7 +110,7 @@ def units(text: str, encoding: Encoding) -> int:
 
 
 def _change(lines: list[str], change: Change, encoding: Encoding) -> None:
-    """Apply one change in place: a client sends thousands of them together when it replaces a word everywhere."""
+    """Apply one change in place, because a client may send thousands together (replace all)."""
     text = _well_formed(change.text)
     if change.start is None or change.end is None:
         lines[:] = _split(text)
@@ -122,10 +122,10 @@ def _change(lines: list[str], change: Change, encoding: Encoding) -> None:
     first = start.line
     middle = lines[first][: start.column] + text + lines[end.line][end.column :]
     if first and middle.startswith("\n") and lines[first - 1].endswith("\r"):
-        # The edit completes a `\r\n` that begins on the line above.
+        # The edit completes a `\r\n` that begins on the previous line.
         first -= 1
         middle = lines[first] + middle
-    # `middle` ends where the last line it took from ended, so its last piece is whole: empty unless at the end.
+    # `middle` ends with the end of a line, so its last piece is empty, except at the end of the document.
     pieces = _split(middle)
     if end.line + 1 < len(lines):
         pieces.pop()
@@ -157,8 +157,8 @@ def _normal(text: str) -> str:
 
 
 def _well_formed(text: str) -> str:
-    # JSON can carry half a surrogate pair, which no encoder takes. The replacement character has the same length in
-    # all three encodings, so positions stay right.
+    # JSON can contain half a surrogate pair, which cannot be encoded. The replacement character has the same length
+    # in all three encodings, so positions stay correct.
     try:
         text.encode()  # ten times as fast as a search
     except UnicodeEncodeError:
@@ -167,12 +167,12 @@ def _well_formed(text: str) -> str:
 
 
 def _column(body: str, character: int, encoding: Encoding) -> int:
-    # A character has one code unit or more, so what lies behind `character` characters is out of reach.
+    # Every character has at least one code unit, so the column is at most `character`.
     head = body[:character]
     if encoding == "utf-32" or head.isascii():
         return len(head)
     codec, size = _CODECS[encoding]
-    # Cut inside a character, the decoder leaves it out.
+    # The decoder omits a character that is cut.
     return len(head.encode(codec)[: character * size].decode(codec, "ignore"))
 
 

@@ -1,11 +1,11 @@
-"""Bytes in, bytes out: stdio and TCP, each connection with a server of its own.
+"""Serve over stdio and TCP. Each connection has its own server.
 
-pygls brings both, but its stdio reader blocks a pool thread that is joined at exit: an editor that sends `exit` and
-keeps the pipe open would leave a process behind. Here stdin and stdout have a daemon thread each, so that neither a
-silent editor nor one that stops reading can block the event loop or the exit.
+pygls has both, but its stdio reader blocks a pool thread that is joined at exit: if an editor sends `exit` and keeps
+the pipe open, the process does not end. Here stdin and stdout have a daemon thread each, so that an editor that is
+silent or stops reading blocks neither the event loop nor the exit.
 
-Standard output belongs to the protocol. A stray print, in Python or in native code, would break the framing: the real
-stdout is duplicated and file descriptor 1 then points to stderr.
+Only the protocol may write to standard output, because any other output would break the framing. So the real stdout is
+duplicated, and file descriptor 1 then points to stderr, for Python and for native code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FLUSH_SECONDS = 2.0
 
 
 async def serve_stdio(make_server: Callable[[], RepoformerServer]) -> int:
-    """Serve one editor over stdin and stdout until it is gone; returns the exit status."""
+    """Serve one editor over stdin and stdout until it disconnects. Return the exit status."""
     source, sink = _take_stdio()
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -49,9 +49,9 @@ async def serve_stdio(make_server: Callable[[], RepoformerServer]) -> int:
 
 
 async def serve_tcp(make_server: Callable[[], RepoformerServer], host: str, port: int) -> int:
-    """Serve editors that connect to `host:port`; returns when the last of them has gone, or on a signal.
+    """Serve editors that connect to `host:port`, until the last one disconnects or a signal arrives.
 
-    Raises `OSError` where the address cannot be listened on.
+    Return the exit status. Raises `OSError` if the server cannot listen on the address.
     """
     connections: set[asyncio.Task[None]] = set()
     servers: set[RepoformerServer] = set()
@@ -88,7 +88,7 @@ async def serve_tcp(make_server: Callable[[], RepoformerServer], host: str, port
 
 
 async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer: Writer | asyncio.StreamWriter) -> int:
-    """Run one connection until the client asks to exit, hangs up, or is found dead."""
+    """Run one connection until the client sends `exit`, disconnects, or its process has ended."""
     server.protocol.set_writer(writer)
     messages = asyncio.create_task(_receive(server, Frames(reader)))
     stopped = asyncio.create_task(server.session.stopped.wait())
@@ -104,10 +104,10 @@ async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer:
 
 
 async def _receive(server: RepoformerServer, frames: Frames) -> None:
-    """Handle messages in the order in which they come.
+    """Handle messages in the order of their arrival.
 
-    What one began takes its first step before the next one is handled: requests run in tasks, and where an edit
-    arrives together with the request before it, that request would see the edit.
+    A request runs in a task, which gets its first step before the next message is handled. Otherwise a request would
+    see an edit that arrives just after it.
     """
     while (body := await frames.next()) is not None:
         server.protocol.receive(body)
@@ -116,7 +116,7 @@ async def _receive(server: RepoformerServer, frames: Frames) -> None:
 
 @contextlib.contextmanager
 def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT, where the platform's event loop can."""
+    """Call `stop` on SIGTERM and SIGINT, if the platform's event loop supports it."""
     loop = asyncio.get_running_loop()
     added = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,7 +131,7 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _take_stdio() -> tuple[int, int]:
-    """File descriptors of the real stdin and stdout, binary; later prints go to stderr."""
+    """Return file descriptors of the real stdin and stdout, in binary mode. Redirect later output to stderr."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -144,9 +144,9 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _feed(source: int, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-    # `os.read` and not `sys.stdin`: a daemon thread that holds the lock of a buffered reader aborts the interpreter's
-    # shutdown.
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening any more
+    # `os.read` instead of `sys.stdin`, because a daemon thread that holds the lock of a buffered reader aborts the
+    # interpreter's shutdown.
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         while data := _read(source):
             loop.call_soon_threadsafe(reader.feed_data, data)
         loop.call_soon_threadsafe(reader.feed_eof)
@@ -160,7 +160,7 @@ def _read(source: int) -> bytes:
 
 
 class _PipeWriter:
-    """Writes to a file descriptor from a thread of its own, in order."""
+    """Writes to a file descriptor from its own thread, in order."""
 
     def __init__(self, sink: int) -> None:
         self._sink = sink
@@ -168,17 +168,17 @@ class _PipeWriter:
         threading.Thread(target=self._drain, name="stdout", daemon=True).start()
 
     def write(self, data: bytes) -> None:
-        """Queue `data`; never blocks."""
+        """Queue `data`. Never blocks."""
         self._queue.put(data)
 
     def flush(self, timeout: float) -> None:
-        """Wait until all that was written so far is out, `timeout` seconds at most."""
+        """Wait up to `timeout` seconds until everything queued so far is written."""
         written = threading.Event()
         self._queue.put(written)
         written.wait(timeout)
 
     def close(self) -> None:
-        """Nothing to do: the process ends with its pipe."""
+        """Do nothing. The pipe is closed when the process ends."""
 
     def _drain(self) -> None:
         broken = False
@@ -191,5 +191,5 @@ class _PipeWriter:
             while view and not broken:
                 try:
                     view = view[os.write(self._sink, view) :]
-                except OSError:  # the editor is gone; the end of stdin says so too
+                except OSError:  # the editor has ended; the end of stdin ends the server
                     broken = True

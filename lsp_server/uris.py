@@ -1,6 +1,6 @@
-"""From a document's URI to its place on this machine.
+"""Convert a document's URI to a local path.
 
-pygls has this too, but takes names that are not UTF-8 for others, and raises for some URIs.
+pygls has such a function too, but it returns wrong paths for names that are not UTF-8, and raises for some URIs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DRIVE = re.compile(r"/[A-Za-z]:(?=/|$)")
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of a `file` URI; None for other schemes, and for what no file can be called."""
+    """Return the path of a `file` URI. Return None for other schemes and for impossible file names."""
     try:
         parts = urlsplit(uri)
         if parts.scheme != "file" or not parts.path:
@@ -26,6 +26,6 @@ def local_path(uri: str) -> Path | None:
         elif _DRIVE.match(name):
             name = name[1].lower() + name[2:]
         os.fsencode(name)
-    except ValueError:  # a host that is none, half a surrogate pair
+    except ValueError:  # an invalid host, or half a surrogate pair
         return None
     return None if "\0" in name else Path(name)

@@ -54,14 +54,17 @@ BANNED = (
 )  # fmt: skip
 # Files and folders that are free of them.
 PLAIN = (
-    "benchmarks", "docs/evaluation.md", "docs/experiments.md", "docs/generators.md", "docs/retrieval.md",
-    "docs/serving.md", "docs/training.md", "indexer", "policy/__init__.py", "policy/completion/__init__.py",
+    "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks", "docs/editors/other.md",
+    "docs/editors/protocol.md", "docs/evaluation.md", "docs/experiments.md", "docs/generators.md",
+    "docs/retrieval.md", "docs/serving.md", "docs/settings.md", "docs/training.md",
+    "examples/demo.py", "examples/workspace/README.md", "indexer",
+    "lsp_server", "policy/__init__.py", "policy/completion/__init__.py",
     "policy/completion/attempt.py", "policy/completion/clock.py", "policy/completion/debounce.py",
     "policy/completion/idle.py", "policy/completion/pending.py", "policy/completion/pinned.py",
     "policy/completion/pipeline.py", "policy/completion/plan.py", "policy/completion/request.py",
     "policy/completion/reuse.py", "policy/completion/service.py", "policy/engine", "policy/errors.py",
     "policy/evaluation", "policy/gating", "policy/generators", "policy/models", "policy/prompting", "policy/training",
-    "tests/evaluation", "tests/indexer", "tests/policy", "tests/training",
+    "tests/evaluation", "tests/indexer", "tests/policy", "tests/training", "tools",
 )  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""`python tools/environment.py [--dev] FOLDER`: a virtual environment with this project in it, and how far it is.
+"""`python tools/environment.py [--dev] FOLDER`: create a virtual environment with this project, and show the progress.
 
-The Makefile calls it with the system's Python, so it needs the standard library alone. It uses uv where that is
-installed, and pip otherwise. Each step says what it does, how much was fetched so far, and how long it took; the
-installer's own words are shown where it fails.
+The Makefile runs it with the system's Python, so it needs only the standard library. It uses uv if that is installed,
+and pip otherwise. Each step prints its title, the size of the downloads so far, and its time. If a step fails, the
+output of the installer is printed.
 
-PyPI's PyTorch for Linux is built for CUDA: 2 GB that no test needs. So PyTorch is installed first, from its own index
-of CPU builds where that can be reached. Where it can't, pip takes what it is configured with.
+PyPI's PyTorch for Linux is built for CUDA: 2 GB that no test needs. So PyTorch is installed first, from its index of
+CPU builds. If that is unreachable, pip uses its configured index.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".ci/constraints.txt"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-EVERY = 2.0 if sys.stdout.isatty() else 5.0  # seconds between two lines about a step
+EVERY = 2.0 if sys.stdout.isatty() else 5.0  # seconds between two lines of progress
 _UNITS = {"k": 1e-3, "M": 1.0, "G": 1e3}
 
 
 class Step:
-    """A command that is followed: what it does, how far it is, and what it said if it fails."""
+    """A command whose progress is printed, and whose output is printed if it fails."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self._title, self._folder, self._started = title, folder, time.monotonic()
@@ -39,7 +39,7 @@ class Step:
         self._ended = threading.Event()
 
     def run(self, command: Sequence[str]) -> None:
-        """Run to the end. Exits with the command's last words where it fails."""
+        """Run the command. If it fails, print its last 30 lines of output and exit."""
         print(f"{self._title} ...", flush=True)
         teller = threading.Thread(target=self._tell, daemon=True)
         teller.start()
@@ -92,7 +92,7 @@ class Step:
 
 
 def make(folder: Path, dev: bool) -> None:
-    """Make the environment in `folder`, or complete the one that is there."""
+    """Create or update the environment in `folder`. `dev` adds the packages for tests and training."""
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     uv = shutil.which("uv")
     if not _works(python):
@@ -101,7 +101,7 @@ def make(folder: Path, dev: bool) -> None:
             if uv
             else [sys.executable, "-m", "venv", "--clear"]
         )
-        Step(f"Making a Python environment in {folder}", folder).run([*command, str(folder)])
+        Step(f"Creating a Python environment in {folder}", folder).run([*command, str(folder)])
     if uv:
         install = [uv, "pip", "install", "--python", str(python), "--no-progress"]
         torch = ["--torch-backend=cpu"] if sys.platform == "linux" else []
@@ -118,7 +118,7 @@ def make(folder: Path, dev: bool) -> None:
         torch = ["--index-url", TORCH_INDEX] if sys.platform == "linux" and _reachable(TORCH_INDEX) else []
     constrained = [*install, "--constraint", str(CONSTRAINTS)]
     if not dev:
-        Step("Installing the server: wheels only, nothing is compiled", folder).run([*install, "--editable", "."])
+        Step("Installing the server from wheels", folder).run([*install, "--editable", "."])
         return
     Step("Installing PyTorch for the CPU (training and its tests)", folder).run([*constrained, *torch, "torch"])
     Step("Installing the tools for development", folder).run([*constrained, "--editable", ".[dev]"])
@@ -140,10 +140,10 @@ def _reachable(address: str) -> bool:
 
 
 def main() -> None:
-    """Read the arguments."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--dev", action="store_true", help="what tests and training need, too")
+    parser.add_argument("--dev", action="store_true", help="also install the packages for tests and training")
     options = parser.parse_args()
     make(options.folder, options.dev)
 

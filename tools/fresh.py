@@ -1,7 +1,7 @@
-"""`python tools/fresh.py COMMAND...`: run a command as on a machine where nothing was installed or compiled yet.
+"""`python tools/fresh.py COMMAND...`: run a command as on a new machine, on which nothing was installed or compiled.
 
-The command gets a home of its own, with empty caches, and a PATH that has every program but compilers and build tools.
-It runs in a clone of this repository's last commit. Prints how long it took; the exit status is the command's.
+The command gets an empty home folder, so that all caches are empty, and a PATH with all programs except compilers and
+build tools. It runs in a clone of this repository's last commit. Prints the command's time, and exits with its status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEPT = ("LANG", "LC_ALL", "PYTHON", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTT
 
 
 def path_without_compilers(folder: Path) -> str:
-    """Fill `folder` with links to the programs of the PATH, but for compilers; it is the PATH to use."""
+    """Fill `folder` with links to the programs of the PATH, except compilers. Return the new PATH."""
     for place in os.environ["PATH"].split(os.pathsep):
         for program in sorted(Path(place).glob("*")):
             link = folder / program.name
@@ -32,7 +32,7 @@ def path_without_compilers(folder: Path) -> str:
 
 
 def main() -> int:
-    """Run the command."""
+    """Run the command. Return its exit status."""
     with tempfile.TemporaryDirectory(prefix="fresh-") as folder:
         home, programs, clone = (Path(folder, name) for name in ("home", "programs", "clone"))
         home.mkdir()

@@ -2,13 +2,13 @@
 # requires-python = ">=3.10"
 # dependencies = ["pycparser>=2.22", "ruff>=0.8"]
 # ///
-"""`python tools/make_capi.py`: write policy/engine/worker/capi.py from the headers of the builds that are supported.
+"""`python tools/make_capi.py`: write policy/engine/worker/capi.py from the headers of the supported builds.
 
-The headers come out of wheels of llama-cpp-py-sync, which carry `llama.h` of one llama.cpp build each, preprocessed
-for cffi. Nothing of a wheel is run. The script needs pycparser and ruff.
+The headers are in wheels of llama-cpp-py-sync. Each wheel has the `llama.h` of one llama.cpp build, preprocessed for
+cffi. The script runs no code of a wheel. It needs pycparser and ruff.
 
-To support another build: add its wheel to `BUILDS`, run the script, and load a library of that build; the check at
-load (`policy.engine.worker.native`) names the defaults that differ from `DEFAULTS`.
+To support another build, add its wheel to `BUILDS`, run the script, and load a library of that build. The check at load
+time (`policy.engine.worker.native`) prints the defaults that differ from `DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from pycparser import CParser, c_ast  # type: ignore[import-untyped, unused-ignore]
 
 TARGET = Path(__file__).resolve().parent.parent / "policy/engine/worker/capi.py"
-# llama.cpp build, what `llama_version` of that build answers.
+# By llama.cpp build: the result of its `llama_version`.
 BUILDS = {11413: "0.5.0", 11548: "0.6.0"}
 
 STRUCTS = ("llama_batch", "llama_model_params", "llama_context_params")
@@ -90,8 +90,8 @@ FUNCTIONS = (
     "llama_vocab_is_eog",
     "llama_vocab_n_tokens",
 )
-# What `llama_model_default_params` and `llama_context_default_params` set (llama.cpp's src/llama-model.cpp and
-# src/llama-context.cpp); every field that is not named is 0.
+# The values that `llama_model_default_params` and `llama_context_default_params` return (llama.cpp's
+# src/llama-model.cpp and src/llama-context.cpp). All other fields are 0.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "llama_model_params": {
         "n_gpu_layers": -1, "split_mode": 1, "load_mode": -1, "lazy_mode": 1, "use_extra_bufts": 1,
@@ -104,7 +104,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     },
 }  # fmt: skip
 
-# cffi knows these without a header.
+# cffi defines these types without a header.
 _PRELUDE = "".join(
     f"typedef int {name};\n"
     for name in ("bool", "size_t", "FILE", "int8_t", "uint8_t", "int16_t", "int32_t", "uint32_t", "int64_t", "uint64_t")
@@ -118,7 +118,7 @@ _SCALARS = {
 
 @dataclass
 class Header:
-    """What one header declares."""
+    """The declarations of one header."""
 
     typedefs: dict[str, c_ast.Node]
     structs: dict[str, c_ast.Struct]
@@ -163,7 +163,7 @@ class Header:
     # -- C types as ctypes --------------------------------------------------------------------------------------------
 
     def name(self, node: c_ast.Node, *, parameter: bool = False) -> str:
-        """The ctypes expression for a type; every pointer that we don't look behind is a `c_void_p`."""
+        """Return the ctypes expression for a type. A pointer that we do not dereference is a `c_void_p`."""
         if isinstance(node, c_ast.PtrDecl):
             return self._pointer(node, parameter)
         assert isinstance(node, c_ast.TypeDecl), node
@@ -193,17 +193,17 @@ class Header:
         return "c_void_p"
 
     def callback(self, name: str) -> str:
-        """A function pointer type as a call of `CFUNCTYPE`."""
+        """Return a function pointer type as a call of `CFUNCTYPE`."""
         function = self.typedefs[name].type
         parts = [self.name(function.type), *(self.name(each.type) for each in function.args.params)]
         return f"CFUNCTYPE({', '.join(parts)})"
 
     def fields(self, struct: str) -> list[tuple[str, str]]:
-        """Names and ctypes of a struct's fields."""
+        """Return the names and the ctypes of a struct's fields."""
         return [(each.name, self.name(each.type)) for each in self.structs[struct].decls]
 
     def signature(self, function: str) -> str:
-        """Result and parameters, as a tuple expression."""
+        """Return the types of a function's result and parameters, as a tuple expression."""
         declared = self.functions[function]
         parameters = [each.type for each in declared.args.params] if declared.args else []
         names = [self.name(each, parameter=True) for each in parameters]
@@ -212,7 +212,7 @@ class Header:
 
 
 def headers() -> Iterator[tuple[int, Header]]:
-    """The header of each build, out of its wheel."""
+    """Download the wheel of each build. Yield each build with its header."""
     with tempfile.TemporaryDirectory() as folder:
         for build in BUILDS:
             package = f"llama-cpp-py-sync==0.{build}"
@@ -234,7 +234,7 @@ def headers() -> Iterator[tuple[int, Header]]:
 
 
 def write(found: Mapping[int, Header]) -> str:
-    """The module's text. Exits where the builds differ in more than the fields of structs."""
+    """Return the module's text. Exits if the builds differ in more than the fields of structs."""
     newest = found[max(found)]
     for function in FUNCTIONS:
         if len({header.signature(function) for header in found.values()}) != 1:

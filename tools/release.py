@@ -1,12 +1,12 @@
-"""Make and check a release: one version everywhere, notes out of the changelog, assets with their hashes.
+"""Make and check a release: its version, its notes from the changelog, and its assets with their hashes.
 
-`release.yml` calls this for all that is more than moving files. It needs the standard library alone.
+The workflow `release.yml` runs these commands. They need only the standard library.
 
     python tools/release.py version                 print the version
-    python tools/release.py bump 0.2.0              set it, and give the unreleased changes its heading
+    python tools/release.py bump 0.2.0              set the version, and add its heading to the changelog
     python tools/release.py check [--tag v0.2.0]    exit 1 unless all versions are equal and the changelog has this one
     python tools/release.py notes                   print the changelog's section of the version
-    python tools/release.py contents DIST           exit 1 unless wheel and sdist in DIST hold what they must
+    python tools/release.py contents DIST           exit 1 unless the wheel and the sdist in DIST are complete
     python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, with SHA256SUMS
 """
 
@@ -28,12 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = Path("policy", "model")
 PACKAGES = ("indexer", "lsp_server", "policy")
 LARGEST = 100_000_000
-"""Bytes: what PyPI takes for one file."""
+"""The size limit of PyPI for one file, in bytes."""
 
 UNRELEASED = "## Unreleased"
 _NUMBER = r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?"
 _LOCK = "editors/vscode/package-lock.json"
-# A file, and where the version is in it: a pattern whose groups are what is before and behind the number.
+# A file, and a pattern that matches the version in it. The groups are the text before and after the number.
 _PLACES: tuple[tuple[str, str], ...] = (
     ("pyproject.toml", rf'(?m)^(version = "){_NUMBER}(")$'),
     ("editors/vscode/package.json", rf'(?m)^(  "version": "){_NUMBER}(",)$'),
@@ -44,13 +44,13 @@ _PLACES: tuple[tuple[str, str], ...] = (
 
 
 class ReleaseError(Exception):
-    """What keeps a release from being made; the message says what to do."""
+    """A problem that prevents the release. The message says what to do."""
 
 
 def versions(root: Path = ROOT) -> list[tuple[str, str]]:
-    """(file, version) of each place that has one; the first is the source, `pyproject.toml`.
+    """Return (file, version) of each place that has a version. The first is `pyproject.toml`, the source.
 
-    Raises `ReleaseError` where a file has no version, or several.
+    Raises `ReleaseError` if a file has no version or several.
     """
     found = []
     for name, pattern in _PLACES:
@@ -63,19 +63,19 @@ def versions(root: Path = ROOT) -> list[tuple[str, str]]:
 
 
 def version(root: Path = ROOT) -> str:
-    """The version of `pyproject.toml`."""
+    """Return the version of `pyproject.toml`."""
     return versions(root)[0][1]
 
 
 def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> None:
-    """Write `new` everywhere. The unreleased changes get a heading with it and the date, under an empty section.
+    """Write the version `new` to all files. In the changelog, add a heading with it above the unreleased changes.
 
-    Raises `ReleaseError` for what is no version, and where nothing is unreleased.
+    Raises `ReleaseError` if `new` is no version, or if there are no unreleased changes.
     """
     if not re.fullmatch(_NUMBER, new):
-        raise ReleaseError(f"{new} is no version: expected MAJOR.MINOR.PATCH, or that with a1, b1 or rc1 behind it")
+        raise ReleaseError(f"{new} is no version: expected MAJOR.MINOR.PATCH, possibly with a1, b1 or rc1")
     if not notes("Unreleased", root):
-        raise ReleaseError(f"CHANGELOG.md has nothing under {UNRELEASED!r}: write what changes for people first")
+        raise ReleaseError(f"CHANGELOG.md has nothing under {UNRELEASED!r}: add the changes that users notice")
     for name, pattern in _PLACES:
         file = root / name
         file.write_bytes(re.sub(pattern, rf"\g<1>{new}\g<2>", file.read_bytes().decode()).encode())
@@ -85,7 +85,7 @@ def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> Non
 
 
 def check(tag: str = "", root: Path = ROOT) -> None:
-    """Raise `ReleaseError` unless all versions are one and, for a tag, it names that one and the changelog has it."""
+    """Raise `ReleaseError` unless all versions are equal and, if given, the tag and the changelog have it too."""
     (_, source), *others = versions(root)
     different = [f"{name} says {other}" for name, other in others if other != source]
     if different:
@@ -99,7 +99,7 @@ def check(tag: str = "", root: Path = ROOT) -> None:
 
 
 def notes(of: str, root: Path = ROOT) -> str:
-    """The changelog's section of a version, without its heading; empty where there is none."""
+    """Return the changelog's section of a version without its heading, or "" if there is none."""
     sections = re.split(r"(?m)^## ", (root / "CHANGELOG.md").read_text("utf-8"))
     for section in sections[1:]:
         heading, _, body = section.partition("\n")
@@ -109,10 +109,10 @@ def notes(of: str, root: Path = ROOT) -> str:
 
 
 def contents(dist: Path, root: Path = ROOT) -> list[str]:
-    """What the wheel and the sdist in `dist` are, a line each.
+    """Check the wheel and the sdist in `dist`. Return a line with name and size for each.
 
-    Raises `ReleaseError` where one is missing or too large, lacks a file that is in the repository, holds a file that
-    it should not, or where a part of the model is not the one that the manifest names.
+    Raises `ReleaseError` if one is missing or too large, lacks a file of the repository or has another one, or if a
+    part of the model differs from the manifest.
     """
     wheel, sdist = (_only(dist, pattern) for pattern in ("*.whl", "*.tar.gz"))
     with zipfile.ZipFile(wheel) as archive:
@@ -146,16 +146,16 @@ def contents(dist: Path, root: Path = ROOT) -> list[str]:
 
 
 def model_hashes(root: Path = ROOT) -> dict[str, str]:
-    """SHA-256 by file name of the model's parts that come with the package, as its manifest has them."""
+    """Return the SHA-256 by file name of the model's parts in the package, from its manifest."""
     manifest = json.loads((root / MODEL / "manifest.json").read_text("utf-8"))
     shipped = {path.name for path in (root / MODEL).glob("*.gguf")}
     return {name: of["sha256"] for name, of in manifest["files"].items() if name in shipped}
 
 
 def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
-    """Copy what is released to `out`: all of `dist`, the model's parts with their card and manifest, `SHA256SUMS`.
+    """Copy the assets to `out`: `dist`, the model's parts, their model card and manifest, and `SHA256SUMS`.
 
-    Raises `ReleaseError` where a part of the model is not the one that its manifest names.
+    Raises `ReleaseError` if a part of the model differs from its manifest.
     """
     out.mkdir(parents=True, exist_ok=True)
     named = {path.name: path for path in sorted(dist.iterdir()) if path.is_file() and not path.name.startswith(".")}
@@ -166,7 +166,7 @@ def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
     if wrong := [name for name, digest in model_hashes(root).items() if sums.get(name) != digest]:
         raise ReleaseError(f"{', '.join(wrong)}: not the file that the model's manifest names")
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # on Windows too without a carriage return
+    (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # bytes, so that Windows adds no carriage returns
     return [*copies, out / "SHA256SUMS"]
 
 
@@ -190,7 +190,7 @@ def _sha256_of(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 1, with the reason on stderr, where a check fails."""
+    """Run one command. Return 1 after printing the reason to stderr if a check fails, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("version")

@@ -1,1 +1,1 @@
-"""Commands of `repoformer-lsp`, a module each; `lsp_server.cli` lists them."""
+"""The commands of `repoformer-lsp`, one module for each. `lsp_server.cli` lists them."""

@@ -1,4 +1,4 @@
-"""How far a download is, on a terminal or in a log: one line that is rewritten, or a line for each tenth."""
+"""Show the progress of a download: one line that is rewritten on a terminal, or a line for each 10% elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class Bar:
-    """Writes to `out` how many bytes are there, out of how many. `close` ends the line."""
+    """Writes to `out` how many of all bytes were downloaded. `close` ends the line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -22,7 +22,7 @@ class Bar:
         self._open = False
 
     def show(self, done: int, total: int) -> None:
-        """Take down how far it is; a call costs next to nothing."""
+        """Show that `done` of `total` bytes were downloaded. Cheap enough to call for each block."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = done, now
@@ -41,25 +41,25 @@ class Bar:
             self._out.flush()
 
     def close(self) -> None:
-        """Leave the line, so that what is written next has one of its own."""
+        """End the line, so that the next output starts on a new one."""
         if self._open:
             self._out.write("\n")
             self._open = False
 
 
 class JsonLines:
-    """Writes the same for a program, as JSON objects with `done` and `total`: a line for each percent."""
+    """Writes progress for programs: a line for each percent, with a JSON object of `done` and `total` in bytes."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._percent = -1
 
     def show(self, done: int, total: int) -> None:
-        """Write a line where the percentage has changed."""
+        """Write a line if the percentage has changed."""
         percent = done * 100 // total
         if percent != self._percent:
             self._percent = percent
             print(json.dumps({"done": done, "total": total}), file=self._out, flush=True)
 
     def close(self) -> None:
-        """Every line is complete."""
+        """Do nothing. Every line is complete."""

@@ -1,4 +1,4 @@
-"""`repoformer-lsp complete`: one completion on the command line, by the same core that serves editors."""
+"""`repoformer-lsp complete`: one completion on the command line, with the core that also serves editors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(RepoformerError):
-    """What was asked for is not there."""
+    """The file or the place in it does not exist or cannot be used."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -34,12 +34,12 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "complete",
         help="complete at a place in a file",
-        description="Complete at a place in a file and say how the completion came about. Lines and columns count "
-        "from 1, columns in characters; what stands behind the place counts as text right of the cursor.",
+        description="Complete at a place in a file, and print how the completion was made. Lines and columns count "
+        "from 1, columns in characters. The text after the place is the text right of the cursor.",
     )
     parser.add_argument("place", metavar="FILE:LINE:COLUMN", type=_place)
     parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="workspace folder (default: the repository around FILE)"
+        "--root", type=Path, metavar="DIR", help="workspace folder (default: the repository that contains FILE)"
     )
     parser.add_argument(
         "--policy", choices=get_args(Policy), default=DEFAULTS.policy, help="when to retrieve (default: %(default)s)"
@@ -69,7 +69,7 @@ async def _complete(options: argparse.Namespace) -> Completion:
     core = Core(_Quiet(), settings, watch=False)
     try:
         core.start([options.root or root_of(path)])
-        # Both warm before the request, so that its timings are those of a server that has been running.
+        # Both are ready before the request, so that its timings are those of a running server.
         await asyncio.gather(core.warm_up(), asyncio.to_thread(core.wait_indexed))
         return await core.complete(Request(cursor, path.as_uri(), "invoked"))
     finally:
@@ -82,7 +82,7 @@ def _cursor(path: Path, line: int, column: int) -> Cursor:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if isinstance(text, Reason):
-        raise UsageError(f"{path} is a binary file ({text.detail}); there is nothing to complete in it")
+        raise UsageError(f"{path} is a binary file ({text.detail})")
     document = Document.of(path.as_uri(), text)
     place = document.locate((line - 1, column - 1), "utf-32")
     if place.note or place.column != column - 1:
@@ -92,7 +92,7 @@ def _cursor(path: Path, line: int, column: int) -> Cursor:
 
 
 def root_of(path: Path) -> Path:
-    """The repository around a file, or its folder where there is none."""
+    """Return the repository that contains a file, or the file's folder if there is none."""
     for folder in path.parents:
         if (folder / ".git").exists():
             return folder
@@ -115,8 +115,8 @@ def _print(completion: Completion) -> None:
             f"\n{verb}: {decision.p_retrieve:.3f} against {decision.threshold:.3f} ({decision.source})", file=sys.stderr
         )
     if estimate := completion.estimate:
-        verb = "shown" if estimate.shown else "not shown unless asked for"
-        print(f"kept with probability {estimate.p:.3f}, {verb} (from {estimate.threshold:.3f})", file=sys.stderr)
+        verb = "shown" if estimate.shown else "shown only on request"
+        print(f"kept with probability {estimate.p:.3f}, {verb} (threshold {estimate.threshold:.3f})", file=sys.stderr)
     for hit in completion.hits:
         chunk = hit.chunk
         print(f"  {shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)
@@ -124,19 +124,19 @@ def _print(completion: Completion) -> None:
 
 
 class _Quiet:
-    """Watches the core and says only what a person should know."""
+    """Prints the messages of the core for the user."""
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """Nothing to do: the command waits for the engine."""
+        """Do nothing. The command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:
-        """Nothing to do: the command waits for the index."""
+        """Do nothing. The command waits for the index."""
 
     def generator_changed(self, problem: str) -> None:
-        """Tell it beside the output."""
+        """Print the problem to standard error."""
         if problem:
             print(problem, file=sys.stderr)
 
     def notice(self, text: str) -> None:
-        """Tell it beside the output."""
+        """Print the message to standard error."""
         print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`repoformer-lsp doctor`: is everything here that is needed, and what to do where it is not."""
+"""`repoformer-lsp doctor`: check that this machine has everything that is needed, and advise what to do."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _FEW_WATCHES = 100_000
 _REPAIR = (
     "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
 )
-_COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # a cached wheel would be what is here already
+_COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # the cache may have the installed wheel
 _LITTLE_SPACE = 1_000_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `advice` says what to do, and is empty where nothing needs doing.
+    """The result of one check. `advice` says what to do, or is empty if there is nothing to do.
 
-    `details` has the same for programs.
+    `details` has the result as values for programs.
     """
 
     check: str
@@ -64,18 +64,18 @@ def register(subparsers: Subparsers) -> None:
     """Add the command's arguments."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check this machine and say what to do",
+        help="check this machine and advise what to do",
         description="Check the build of llama.cpp, the GPU, the model, the cache, permissions and watch limits, and "
-        "say for each what to do. Exit status 1 where something keeps completions from working.",
+        "advise what to do. The exit status is 1 if a problem prevents completions.",
     )
-    parser.add_argument("--model", default="", metavar="FILE", help="check this GGUF file in place of the default one")
-    parser.add_argument("--stdio", action="store_true", help=argparse.SUPPRESS)  # of what starts the server
+    parser.add_argument("--model", default="", metavar="FILE", help="check this GGUF file instead of the default one")
+    parser.add_argument("--stdio", action="store_true", help=argparse.SUPPRESS)  # an argument that starts the server
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what every check found."""
+    """Print the results of all checks."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
         _build,
@@ -107,7 +107,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _build() -> Iterator[Finding]:
-    """Ask a process of its own: native code that crashes here would take the answer with it."""
+    """Check llama.cpp in a separate process, because native code may crash."""
     code = (
         "import json\n"
         "from policy.engine.worker.llama import build_info\n"
@@ -120,7 +120,7 @@ def _build() -> Iterator[Finding]:
         capture_output=True,
         text=True,
         check=False,
-        cwd=sys.prefix,  # Python imports from the current folder first: not from somebody's workspace
+        cwd=sys.prefix,  # Python imports from the current folder first, which must not be a workspace
     )
     try:
         info = json.loads(done.stdout.splitlines()[-1])
@@ -131,7 +131,7 @@ def _build() -> Iterator[Finding]:
         yield Finding("llama.cpp", "problem", f"cannot be used: {problem}", advice)
         return
     found = f"{info['version']}, API of {info['build']}, from {info['origin']}: {info['path']}; {info['system']}"
-    # A library that was not taken, although it comes first, is usually one that somebody compiled for a purpose.
+    # A skipped library is usually one that the user has compiled, so it is worth a message.
     skipped = f"Not used: {'; '.join(info['skipped'])}" if info["skipped"] else ""
     yield Finding("llama.cpp", "note" if skipped else "ok", found, skipped, info)
     if info["gpu_offload"]:
@@ -140,8 +140,8 @@ def _build() -> Iterator[Finding]:
         yield Finding(
             "GPU",
             "note",
-            "there is one, but this build of llama.cpp cannot use it",
-            f"Compile one that can, in the folder of the clone: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}",
+            "this machine has one, but this build of llama.cpp cannot use it",
+            f"To compile a build that can, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}",
         )
     else:
         yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
@@ -153,7 +153,7 @@ def _model(setting: str) -> Iterator[Finding]:
         model = best.model if best else locate.resolve(setting)
         header = check_generator(model.path)
     except ModelError as error:
-        yield Finding("model", "problem", str(error), "repoformer-lsp model list says which models are here.")
+        yield Finding("model", "problem", str(error), "To see the installed models, run `repoformer-lsp model list`.")
         return
     size = size_of(model.path)
     yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
@@ -161,7 +161,7 @@ def _model(setting: str) -> Iterator[Finding]:
 
 
 async def _load(model: locate.ModelFile) -> list[Finding]:
-    """Join or start the engine that a server with no settings has, so that what the server will meet is met here."""
+    """Connect to or start the engine of a server without settings, so that the check has the same problems."""
     notices: list[str] = []
     supervisor = await supervisor_of(model, Settings(), notice=notices.append)
     started = time.perf_counter()
@@ -170,7 +170,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
         seconds = time.perf_counter() - started
         speed = await measure(supervisor, Speeds(), EngineSettings())
     except RepoformerError as error:
-        return [Finding("engine", "problem", str(error), "The lines above say what it stumbled over.")]
+        return [Finding("engine", "problem", str(error), "The results above may show the cause.")]
     finally:
         await supervisor.close()
     info = supervisor.info
@@ -196,14 +196,14 @@ def _folders() -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            advice = f"Make it writable for you: chown -R {os.environ.get('USER', 'you')} {folder}"
+            advice = f"Make it writable: chown -R {os.environ.get('USER', 'you')} {folder}"
             yield Finding(check, "problem", f"{folder} cannot be written: {error.strerror}", advice)
             continue
         free = shutil.disk_usage(folder).free
         used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         found = f"{folder} ({used / 1e6:,.0f} MB used, {free / 1e9:,.1f} GB free)"
         if free < _LITTLE_SPACE:
-            yield Finding(check, "problem", found, "Make room; everything in the cache can be deleted.")
+            yield Finding(check, "problem", found, "Free some disk space. Everything in the cache can be deleted.")
         else:
             yield Finding(check, "ok", found)
 
@@ -213,10 +213,10 @@ def _watching() -> Iterator[Finding]:
     try:
         watches = int(limit.read_text())
     except (OSError, ValueError):
-        yield Finding("file watching", "ok", "no limit known on this system")
+        yield Finding("file watching", "ok", "this system has no known limit")
         return
     if watches < _FEW_WATCHES:
-        advice = "For workspaces with more folders than that: sudo sysctl fs.inotify.max_user_watches=524288"
+        advice = "For workspaces with more folders, run: sudo sysctl fs.inotify.max_user_watches=524288"
         yield Finding("file watching", "note", f"{watches:,} folders at most", advice)
     else:
         yield Finding("file watching", "ok", f"{watches:,} folders at most")

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class NoWorkspaceError(RepoformerError):
-    """The folder to index is not there."""
+    """The folder to index does not exist."""
 
 
 def register(subparsers: Subparsers) -> None:
     """Add the command's arguments."""
     parser = subparsers.add_parser(
         "index",
-        help="index a folder and say what is in it",
-        description="Index a folder, as the server does when an editor opens it, and say how many files and pieces "
-        "of code there are. What was indexed before is not read again.",
+        help="index a folder and print figures about it",
+        description="Index a folder, as the server does when an editor opens it, and print the number of files and "
+        "chunks. Unchanged files are not read again.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
-    parser.add_argument("--why-not", metavar="FILE", type=Path, help="say instead why a file is not in the index")
+    parser.add_argument("--why-not", metavar="FILE", type=Path, help="print why a file is not in the index instead")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _why_not(options: argparse.Namespace) -> int:
-    """Ask the rules, which know it without an index."""
+    """Print the answer of the rules, which need no index."""
     file: Path = options.why_not
     root = _folder(options.path)
     reason = why_not(file.absolute() if file.is_absolute() else root / file, [root], IndexSettings())
@@ -79,7 +79,7 @@ def _why_not(options: argparse.Namespace) -> int:
 
 @contextmanager
 def indexed(path: Path) -> Iterator[WorkspaceIndex]:
-    """The finished index of a folder. Raises `NoWorkspaceError` where it is not a folder."""
+    """Return the finished index of a folder. Raises `NoWorkspaceError` if `path` is not a folder."""
     from indexer.workspace import WorkspaceIndex
     from lsp_server.core import cache_dir
 

@@ -1,4 +1,4 @@
-"""`repoformer-lsp learned`: what was learned of a workspace from suggestions that were accepted or not."""
+"""`repoformer-lsp learned`: show or reset what was learned from a workspace's suggestions."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def register(subparsers: Subparsers) -> None:
         "learned",
         help="show or reset what was learned from accepted and dismissed suggestions",
         description="Show how many suggestions of a workspace were accepted, typed over and dismissed, and how that "
-        "shifts the least probability at which one is shown. Only counts are stored, on this machine.",
+        "shifts the threshold for showing one. Only counts are stored, on this machine.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, nargs="?", default=Path(), help="the workspace folder")
-    parser.add_argument("--reset", action="store_true", help="forget what was learned of this workspace")
-    parser.add_argument("--all", action="store_true", help="with --reset: of every workspace")
+    parser.add_argument("--reset", action="store_true", help="delete the counts of this workspace")
+    parser.add_argument("--all", action="store_true", help="with --reset: delete the counts of all workspaces")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the counts of a workspace, or forget them."""
+    """Print the counts of a workspace, or delete them."""
     if options.reset:
         try:
             gone = learned.reset(None if options.all else options.path)

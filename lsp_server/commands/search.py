@@ -1,4 +1,4 @@
-"""`repoformer-lsp search`: what the index finds for a text, which is what a completion there would retrieve."""
+"""`repoformer-lsp search`: print what the index finds for a text, as a completion would retrieve it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def register(subparsers: Subparsers) -> None:
     """Add the command's arguments."""
     parser = subparsers.add_parser(
         "search",
-        help="search a folder for code like a text",
-        description="Search a folder for the pieces of code that are most like a text: the search that a completion "
-        "does with the lines before the cursor.",
+        help="search a folder for code that is similar to a text",
+        description="Search a folder for the chunks that are most similar to a text. A completion searches with the "
+        "lines before the cursor.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
-    parser.add_argument("--query", required=True, metavar="TEXT", help="what to search for")
+    parser.add_argument("--query", required=True, metavar="TEXT", help="the text to search for")
     parser.add_argument("-k", type=int, default=10, metavar="COUNT", help="most results (default: %(default)s)")
     parser.add_argument(
         "--embedding",
         type=Path,
         metavar="GGUF",
-        help="rank by meaning instead, with this embedding model (MiniLM, UniXcoder, …); the first time takes minutes "
-        "where an index takes seconds",
+        help="rank by meaning instead, with this embedding model (MiniLM, UniXcoder, …); the first search of a "
+        "folder takes minutes",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the chunks that were found, best first."""
+    """Print the chunks found, best first."""
     with indexed(options.path) as index:
         if options.embedding is not None:
             hits = _by_meaning(index.snapshot, options)
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        # The score is one of shared words; by meaning the order is another.
+        # The score counts common words, so it does not match the order by meaning.
         score = f"{hit.score:.3f}  " if options.embedding is None else ""
         print(f"{score}{shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, ...]:
-    # Imported late: only this needs the engine.
+    # Imported late, because only this function needs the engine.
     from indexer.retrieval.embedding import EmbeddingRetriever, Vectors
     from lsp_server.core import cache_dir
     from policy.engine.embedding import embedding_model, name_of
@@ -69,7 +69,7 @@ def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, .
     model: Path = options.embedding.absolute()
     if not model.is_file():
         raise ModelMissing(f"no model at {model}")
-    # Among the saved indexes, so that it is cleaned up as they are.
+    # In the folder of the saved indexes, so that it is deleted with them.
     file = cache_dir() / "index" / "vectors.sqlite3"
     with (
         embedding_model(model, memory=cache_dir() / "engine.json") as embed,

@@ -1,4 +1,4 @@
-"""`repoformer-lsp serve`: the language server, for an editor."""
+"""`repoformer-lsp serve`: serve an editor."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def register(subparsers: Subparsers) -> None:
         "--tcp",
         metavar="HOST:PORT",
         type=_address,
-        help="listen there instead; ends when the last editor has gone. There is no encryption and no "
-        "password: listen on localhost only",
+        help="listen on this address instead, until the last editor disconnects. There is no encryption and no "
+        "password, so listen on localhost only",
     )
-    parser.add_argument("--stdio", action="store_true", help="stdin and stdout, as without it; some editors pass this")
-    parser.add_argument("--model", default="", metavar="FILE", help="GGUF file to use where the editor sets no model")
+    parser.add_argument("--stdio", action="store_true", help="use stdin and stdout (the default)")
+    parser.add_argument("--model", default="", metavar="FILE", help="GGUF file to use if the editor sets no model")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until the editor is gone."""
+    """Serve until the editor disconnects."""
     path = logs.open_file()
     log.info("log file: %s", path)
-    # Imported late so that `--help` and errors on the command line come at once.
+    # Imported late, so that `--help` and errors on the command line appear immediately.
     from lsp_server.server import RepoformerServer
     from lsp_server.transport import serve_stdio, serve_tcp
 
@@ -55,11 +55,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def share_interpreter() -> None:
-    """Keep short what the event loop has to wait for: the index's threads run in the same interpreter.
+    """Shorten the waits of the event loop, which shares its interpreter with the index's threads.
 
-    They give way five times as often as is usual. And what is loaded by now stays for good, so a collection of garbage
-    need not look at it again: those objects were most of the 80 to 130 ms for which the largest collections, which come
-    when many files are indexed, held everything up.
+    Threads switch five times as often as by default. The objects that exist now stay until the end, so the garbage
+    collector can skip them. They took most of the time of the longest collections, which stopped all threads for
+    80 to 130 ms while many files were indexed.
     """
     sys.setswitchinterval(0.001)  # seconds
     gc.collect()

@@ -1,1 +1,1 @@
-"""Protocol handlers, one small file a subject: convert in, call the core, convert out."""
+"""Protocol handlers, grouped by subject. They convert between LSP messages and calls of the session."""

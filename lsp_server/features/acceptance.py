@@ -1,7 +1,7 @@
-"""What became of a suggestion: shown, accepted in part, accepted.
+"""Messages about what happened to a suggestion: shown, partly accepted, accepted.
 
-Acceptance comes as the item's `command`, which every editor runs when it inserts an item; the rest as the
-notifications that Copilot's server has for it (`textDocument/didShowCompletion`, `didPartiallyAcceptCompletion`).
+An editor that inserts an item runs the item's `command`. The other two are notifications that Copilot's server defines
+(`textDocument/didShowCompletion`, `textDocument/didPartiallyAcceptCompletion`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PARTLY_ACCEPTED = "textDocument/didPartiallyAcceptCompletion"
 
 
 def command(number: int, candidate: int = 0) -> types.Command:
-    """The command of the item that shows a candidate of completion `number`."""
+    """Return the command of an item that shows a candidate of completion `number`."""
     return types.Command("Suggestion accepted", COMMAND, arguments=[number, candidate])
 
 
 def register(ls: HandlerContext) -> None:
-    """Offer the command."""
+    """Register the command."""
 
     def accepted(number: int, candidate: int = 0) -> None:
         ls.session.happened(number, "accepted", candidate)
@@ -35,18 +35,18 @@ def register(ls: HandlerContext) -> None:
 
 
 def shown(ls: HandlerContext, params: Any) -> None:
-    """An item is on the screen."""
+    """Handle `textDocument/didShowCompletion`."""
     if (number := _number(params)) is not None:
         ls.session.happened(number, "shown")
 
 
 def partly_accepted(ls: HandlerContext, params: Any) -> None:
-    """A word or a line of an item was taken."""
+    """Handle `textDocument/didPartiallyAcceptCompletion`: a word or a line was accepted."""
     if (number := _number(params)) is not None:
         ls.session.happened(number, "partly accepted")
 
 
 def _number(params: Any) -> int | None:
-    """The number in the command of `params.item`."""
+    """Return the completion's number in the command of `params.item`."""
     arguments = member(member(member(params, "item"), "command"), "arguments")
     return arguments[0] if isinstance(arguments, list) and arguments and isinstance(arguments[0], int) else None

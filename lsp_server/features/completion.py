@@ -1,7 +1,7 @@
-"""`textDocument/completion`: the same suggestion as an entry of the completion list, for editors without ghost text.
+"""`textDocument/completion`: the suggestion as an entry of the completion list, for editors without ghost text.
 
-Opt-in, by `completion` among the `initializationOptions`: an editor that shows ghost text would show everything twice,
-and what is offered has to be said before `workspace/configuration` can be asked.
+Off by default, because an editor with ghost text would show each suggestion twice. `completion` in the
+`initializationOptions` turns it on. `workspace/configuration` would be too late: capabilities are sent before it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
 _WORD = re.compile(r"\w*")
 _LABEL_CHARACTERS = 60
-_LONGEST_WORD = 200  # characters; nothing that is longer is a name
+_LONGEST_WORD = 200  # characters; a longer word is no name
 _DOCUMENTED = 200  # characters of the line before the cursor that the documentation shows
 
 
 def register(ls: HandlerContext) -> None:
-    """Offer it to this client."""
+    """Register the handler for this client."""
     ls.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(complete)
 
 
 async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.CompletionList:
-    """Complete at a cursor; the list is always incomplete, so that editors ask again after the next key."""
+    """Complete at a cursor. The list is always incomplete, so that editors ask again after the next key."""
     session = ls.session
     uri = params.text_document.uri
     with session.latest(uri):
@@ -47,7 +47,7 @@ async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.
 
 
 def entry(document: Document, place: Place, record: Record, encoding: Encoding) -> types.CompletionItem:
-    """The suggestion as an entry that replaces the word at the cursor, by which editors choose what to show."""
+    """Return the suggestion as an entry that replaces the word at the cursor, by which editors filter entries."""
     before, _ = document.around(place)
     word = _word(before)
     line, column = document.position(place, encoding)
@@ -73,6 +73,6 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
 
 
 def _word(before: str) -> str:
-    """The word at the end of a line; matched backwards, since a search would look for it from every character."""
+    """Return the word at the end of a line. Matched backward, because a search would start at every character."""
     found = _WORD.match(before[: -_LONGEST_WORD - 1 : -1])
     return found[0][::-1] if found else ""

@@ -1,4 +1,4 @@
-"""Settings from the client: `initializationOptions` first, `workspace/configuration` over them."""
+"""Get settings from the client. `workspace/configuration` overrides `initializationOptions`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SET_KEY = "repoformer.setServerKey"
 
 
 def accept_key(ls: HandlerContext) -> None:
-    """Offer the command by which an editor hands over a key out of its secret store."""
+    """Register the command by which an editor sends a key from its secret store."""
 
     def set_server_key(key: str) -> None:
         ls.session.set_server_key(key)
@@ -30,7 +30,7 @@ def accept_key(ls: HandlerContext) -> None:
 
 
 async def register(ls: HandlerContext) -> None:
-    """Ask to be told of changed settings, where the client wants to be asked."""
+    """Register for changed settings, if the client requires a registration."""
     workspace = ls.client_capabilities.workspace
     changes = workspace.did_change_configuration if workspace else None
     if changes and changes.dynamic_registration:
@@ -39,21 +39,21 @@ async def register(ls: HandlerContext) -> None:
 
 
 async def pull(ls: HandlerContext) -> None:
-    """Fetch the settings, where the client can answer; one that does not answer keeps what it had."""
+    """Request the settings, if the client supports it. Without an answer, the current ones stay."""
     workspace = ls.client_capabilities.workspace
     if not (workspace and workspace.configuration):
         return
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
         answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), ANSWER_TIMEOUT)
-    except (asyncio.TimeoutError, JsonRpcException) as error:  # another class on Python 3.10
+    except (asyncio.TimeoutError, JsonRpcException) as error:  # a different class on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
     else:
         ls.session.configure(answer[0] if answer else None)
 
 
 async def changed(ls: HandlerContext, params: types.DidChangeConfigurationParams) -> None:
-    """`workspace/didChangeConfiguration`: older clients send the settings along, others want to be asked."""
+    """Handle `workspace/didChangeConfiguration`. Older clients send the settings, others have to be asked."""
     sent = params.settings
     if isinstance(sent, dict) and SECTION in sent:
         ls.session.configure(sent[SECTION])

@@ -1,4 +1,4 @@
-"""`textDocument/didOpen`, `didChange`, `didClose`: the client's text in our own model; `didFocus`: which one counts."""
+"""`textDocument/didOpen`, `didChange` and `didClose` update our documents; `didFocus` names the one in use."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def opened(ls: HandlerContext, params: types.DidOpenTextDocumentParams) -> None:
-    """Take over a document's text from the client."""
+    """Store the text of an opened document."""
     sent = params.text_document
     ls.session.put(Document.of(sent.uri, sent.text, version=sent.version, language_id=str(sent.language_id)))
     ls.session.focus(sent.uri)
 
 
 def changed(ls: HandlerContext, params: types.DidChangeTextDocumentParams) -> None:
-    """Apply what the person typed."""
+    """Apply edits to a document."""
     session = ls.session
     uri, version = params.text_document.uri, params.text_document.version
     document = session.document(uri)
@@ -32,7 +32,7 @@ def changed(ls: HandlerContext, params: types.DidChangeTextDocumentParams) -> No
 
 
 def focused(ls: HandlerContext, params: Any) -> None:
-    """A document has come to the front; its cursor may be told as well (`textDocument/didFocus`)."""
+    """Handle `textDocument/didFocus`: the user now works in a document, possibly at a given position."""
     uri, position = member(member(params, "textDocument"), "uri"), member(params, "position")
     line, character = member(position, "line"), member(position, "character")
     if isinstance(uri, str):
@@ -40,7 +40,7 @@ def focused(ls: HandlerContext, params: Any) -> None:
 
 
 def closed(ls: HandlerContext, params: types.DidCloseTextDocumentParams) -> None:
-    """The file on disk counts again."""
+    """Close a document. Its file on disk is indexed again."""
     ls.session.drop(params.text_document.uri)
 
 

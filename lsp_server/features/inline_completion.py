@@ -1,4 +1,4 @@
-"""`textDocument/inlineCompletion`: the main job."""
+"""`textDocument/inlineCompletion`: the main request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOTHING = types.InlineCompletionList(items=[])
 async def complete(ls: HandlerContext, params: types.InlineCompletionParams) -> types.InlineCompletionList:
     """Complete at a cursor.
 
-    A newer request for a document cancels the older, which is then answered with an error: an empty list would make
-    Neovim hide the suggestion that is on screen.
+    A newer request for a document cancels the older one. The answer of the older one is an error, because Neovim would
+    hide the visible suggestion after an empty list.
     """
     session = ls.session
     uri = params.text_document.uri

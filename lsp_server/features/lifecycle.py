@@ -19,7 +19,7 @@ _ENCODINGS: dict[object, Encoding] = {"utf-8": "utf-8", "utf-16": "utf-16", "utf
 
 
 def initialize(ls: HandlerContext, params: types.InitializeParams) -> None:
-    """Take down who the client is and what it can do; nothing is sent before `initialized`."""
+    """Store the client's name, capabilities and options. The server sends nothing before `initialized`."""
     client = params.client_info
     ls.client_name = client.name if client else ""
     log.info("client: %s %s", client.name if client else "unnamed", (client.version if client else "") or "")
@@ -42,10 +42,10 @@ async def initialized(ls: HandlerContext, params: types.InitializedParams) -> No
 
 
 def shutdown(ls: HandlerContext, params: None) -> None:
-    """No more requests will come; what runs is cancelled."""
+    """Cancel the running requests, because no more requests follow."""
     ls.session.shutting_down()
 
 
 def leave(ls: HandlerContext, params: None) -> None:
-    """`exit`: end the connection, and with it the worker and the index."""
+    """Handle `exit`: end the connection, which closes the index and disconnects from the worker."""
     ls.session.stop()

@@ -1,4 +1,4 @@
-"""The command that fetches a better model, for editors in which a person is told of it and not asked."""
+"""The command that downloads a better model, for editors that show a message instead of a question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMMAND = "repoformer.getModel"
 
 
 def register(ls: HandlerContext) -> None:
-    """Offer the command (`workspace/executeCommand`)."""
+    """Register the command (`workspace/executeCommand`)."""
 
     def get_model() -> None:
         ls.session.get_model()

@@ -1,4 +1,4 @@
-"""`repoformer/why`: how the last completion in a document came about."""
+"""`repoformer/why`: report how the last completion of a document was made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METHOD = "repoformer/why"
 
 
 def why(ls: HandlerContext, params: Any) -> dict[str, Any] | None:
-    """Report on the last completion, of `params.textDocument.uri` or of any document; null where there was none."""
+    """Return the report about the last completion of `params.textDocument.uri` or of any document, or null."""
     uri = member(member(params, "textDocument"), "uri")
     record = ls.session.record(uri if isinstance(uri, str) else None)
     return _report(record) if record else None
@@ -36,7 +36,7 @@ def _report(record: Record) -> dict[str, Any]:
 
 
 def _location(hit: Hit) -> dict[str, Any]:
-    """Where to jump to: whole lines, so the position encoding does not matter."""
+    """Return the link to a chunk. Its range has whole lines, so it is independent of the position encoding."""
     return {
         "uri": hit.chunk.file.as_uri(),
         "range": {

@@ -1,4 +1,4 @@
-"""Workspace folders and files that change on disk."""
+"""Messages about workspace folders and files that change on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
-    """The workspace folders on this machine; older clients name one root, as a URI or as a path."""
-    if params.workspace_folders:  # some clients send an empty list beside the root
+    """Return the local workspace folders. Older clients send one root, as a URI or as a path."""
+    if params.workspace_folders:  # some clients send an empty list and the root
         uris = [folder.uri for folder in params.workspace_folders]
     elif params.root_uri:
         uris = [params.root_uri]
@@ -29,7 +29,7 @@ def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
 
 
 def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersParams) -> None:
-    """`workspace/didChangeWorkspaceFolders`."""
+    """Handle `workspace/didChangeWorkspaceFolders`."""
     removed = set(_paths(folder.uri for folder in params.event.removed))
     added = [path for path in _paths(folder.uri for folder in params.event.added) if path not in ls.session.roots]
     kept = [root for root in ls.session.roots if root not in removed]
@@ -37,20 +37,20 @@ def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersP
 
 
 def files_changed(ls: HandlerContext, params: types.DidChangeWatchedFilesParams) -> None:
-    """`workspace/didChangeWatchedFiles`: the index looks at these files again.
+    """Handle `workspace/didChangeWatchedFiles`: the index checks these files.
 
-    The server does not ask clients to watch files. The index does so itself, without ignored folders such as
-    `node_modules`, for which clients have no exception; and some clients report only what they save themselves.
+    The server does not ask clients to watch files, because the index watches them itself. Clients cannot exclude
+    ignored folders such as `node_modules`, and some report only files that they save.
     """
     ls.session.touch(_paths(change.uri for change in params.changes))
 
 
 def _paths(uris: Iterable[str]) -> tuple[Path, ...]:
-    """Local paths; folders elsewhere (a virtual file system) cannot be read and are left out."""
+    """Return the local paths. Other URIs (a virtual file system) cannot be read and are left out."""
     paths = []
     for uri in uris:
         if path := local_path(uri):
             paths.append(path)
         else:
-            log.info("not a local folder or file, so not indexed: %s", uri)
+            log.info("not indexed, because it is not a local file or folder: %s", uri)
     return tuple(paths)

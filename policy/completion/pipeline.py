@@ -13,6 +13,7 @@ from policy.completion.pinned import LineDecisions, PinnedChunks
 from policy.completion.plan import plan
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.shape import Shaper
+from policy.completion.shaping.files import ParsedFiles
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
@@ -40,6 +41,7 @@ class Pipeline:
         self.provider = provider
         self.pinned = PinnedChunks()
         self._line_decisions = LineDecisions()
+        self._files = ParsedFiles()
 
     async def run(
         self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]
@@ -82,7 +84,13 @@ class Pipeline:
             await asyncio.sleep(0)  # let the started tasks send their requests
             with clock.measure("shape"):  # meanwhile the engine works
                 # An automatic completion shows the line without waiting for the block that it opens.
-                shaper = Shaper(cursor, multiline=settings.multiline, bodies=not automatic)
+                shaper = Shaper(
+                    cursor,
+                    multiline=settings.multiline,
+                    bodies=not automatic,
+                    files=self._files,
+                    document=document,
+                )
                 shaper.prepare()
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
@@ -177,6 +185,7 @@ class Pipeline:
         """Delete the state of a closed document."""
         self.pinned.forget(document)
         self._line_decisions.forget(document)
+        self._files.forget(document)
 
     def _model_decides(self, provider: GeneratorProvider) -> bool:
         """Whether the model or a server says whether to retrieve, or a gate uses the model's probabilities."""

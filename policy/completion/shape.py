@@ -16,6 +16,7 @@ from indexer.model import Cursor
 from policy.completion.shaping.blocks import opens_block
 from policy.completion.shaping.clean import Clean, Cleaner
 from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
+from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.fit import UNBALANCED, Fit
 from policy.completion.shaping.indentation import at_cursor, in_style, style_of
 from policy.completion.shaping.region import Region, indent, region
@@ -43,11 +44,19 @@ class Shaper:
     "line" (which grows if it opens something itself). With `multiline` off everything ends at the line. With `bodies`
     off, a line that is begun already ends where it opens a block: the block is the next completion, which is there by
     the time the line is accepted, and the line need not wait for it. `parsed` says whether the syntax is checked: the
-    language has a grammar.
+    language has a grammar. `files` keeps the syntax tree of the file, which is called `document` there, for the next
+    completion in it.
     """
 
     def __init__(
-        self, cursor: Cursor, *, multiline: bool = True, bodies: bool = True, max_lines: int = MAX_LINES
+        self,
+        cursor: Cursor,
+        *,
+        multiline: bool = True,
+        bodies: bool = True,
+        max_lines: int = MAX_LINES,
+        files: ParsedFiles | None = None,
+        document: str = "",
     ) -> None:
         self._language = cursor.language
         self._max_lines = max_lines
@@ -60,11 +69,12 @@ class Shaper:
         # What is open counts from the line that may have opened it: the cursor's, or the last one with text.
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
-        self._fit = Fit(near, Region(cursor.prefix, cursor.suffix), cursor.language, self._line)
+        file = Region(cursor.prefix, cursor.suffix)
+        self._fit = Fit(near, file, cursor.language, self._line, ParsedFiles() if files is None else files, document)
         outside = scan(near.left[:base], cursor.language).stack
         self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
         self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
-        self._style = style_of(near.left + near.right)
+        self._style = style_of(near.left + near.right) or style_of(self._line + ".")
         self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal
         self.scope: Scope = "line"
         if self._multiline and self._opens_block():

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from indexer.model import Chunk, Cursor
-from indexer.secrets import secret_spans
+from indexer.secrets import FARTHEST, secret_spans
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, PromptStats, Reading, Urgency, UsedChunk
 from policy.errors import ServerUnavailable
@@ -69,7 +69,12 @@ class Server:
         Otherwise return "".
         """
         near = truncate(cursor, self._prompts.budgets)
-        secret = any(True for text in (near.prefix, near.suffix) for _ in secret_spans(text))
+        # A secret may be recognized by text that no prompt contains, on either side of the cursor.
+        before = cursor.prefix[-len(near.prefix) - FARTHEST :]
+        after = cursor.suffix[: len(near.suffix) + FARTHEST]
+        start, end = max(len(before) - len(near.prefix), 0), len(before) + len(near.suffix)
+        spans = secret_spans(before + after, cursor.language)
+        secret = any(first < end and start < last for first, last in spans)
         return "the text around the cursor contains something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:

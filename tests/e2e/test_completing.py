@@ -137,6 +137,27 @@ async def test_a_cancelled_request_is_answered_and_frees_the_engine(
     assert await client.complete(place.uri, (line, 7)), "the next request is served"
 
 
+async def test_closing_a_document_cancels_its_request_and_drops_its_record(
+    start: Start, workspace: Write, model: Path
+) -> None:
+    place = workspace(COUNTING)
+    long = "".join(f"VALUE_{number} = {number} * {number}\n" for number in range(2000)) + place.text
+    client = await start(place.root, model=model)
+    await opened(client, place)
+    assert await client.complete(place.uri, place.cursor)
+    assert await client.why(place.uri)
+    client.edit(place.uri, 2, (0, 0), (0, 0), long)
+    _, items = client.ask_completion(place.uri, (long.count("\n") - 1, 7))
+    await client.seen("repoformer/status", lambda status: status["state"] == "generating")
+    client.close_document(place.uri)
+    with pytest.raises(RefusedError) as refused:
+        await items
+    assert refused.value.code == CANCELLED
+    assert await client.why(place.uri) is None
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor), "the next request is served"
+
+
 async def test_a_newer_request_for_a_document_cancels_the_older(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING)
     client = await start(place.root, model=model)

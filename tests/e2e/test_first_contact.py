@@ -105,7 +105,7 @@ async def test_a_yes_fetches_the_model_and_uses_it(start: Open, home: dict[str, 
     assert [action["title"] for action in asked["actions"]] == [get, "Not now", "Don't ask again"]
     begun = await client.seen("$/progress", lambda params: "Downloading" in str(params["value"].get("title")))
     await client.seen("$/progress", lambda params: params == {"token": begun["token"], "value": {"kind": "end"}})
-    await shown(client, "Tiny Coder completes from now on")
+    await shown(client, "Tiny Coder is now in use")
     assert pulled(home, card).stat().st_size == card.size
     await client.seen("repoformer/status", lambda status: status["state"] == "ready" and status["model"] == card.name)
     await client.close()
@@ -121,14 +121,14 @@ async def test_a_no_is_remembered(start: Open, home: dict[str, str], card: Card,
     await client.close()
     assert stored(home)["never"] is (answer == "Don't ask again")
     again = await start("Download")
-    await logged(again, "Tiny Coder would complete better; it is not offered again")
+    await logged(again, "Tiny Coder is better than the model in use; it was offered before")
     assert not [message for message in again.received if message["method"] == ASKED]
     assert not pulled(home, card).exists()
 
 
 async def test_a_client_that_cannot_ask_is_told_the_command(start: Open, card: Card) -> None:
     client = await start(asks=False)
-    assert f"repoformer-lsp model pull {card.name}" in await shown(client, "Tiny Coder completes better")
+    assert f"repoformer-lsp model pull {card.name}" in await shown(client, "Tiny Coder gives better completions")
     assert not [message for message in client.received if message["method"] == ASKED]
 
 
@@ -136,12 +136,12 @@ async def test_neovim_whose_question_takes_the_keyboard_has_a_command(
     start: Open, home: dict[str, str], card: Card
 ) -> None:
     client = await start(name="Neovim")
-    assert ":Repoformer model" in await shown(client, "Tiny Coder completes better")
+    assert ":Repoformer model" in await shown(client, "Tiny Coder gives better completions")
     await client.request("workspace/executeCommand", {"command": "repoformer.getModel", "arguments": []})
-    await shown(client, "Tiny Coder completes from now on")
+    await shown(client, "Tiny Coder is now in use")
     assert pulled(home, card).stat().st_size == card.size
     await client.request("workspace/executeCommand", {"command": "repoformer.getModel", "arguments": []})
-    await shown(client, "There is no better model for this machine that is not installed yet")
+    await shown(client, "There is no better model to download")
     assert not [message for message in client.received if message["method"] == ASKED]
 
 

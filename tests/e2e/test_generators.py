@@ -41,10 +41,33 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
         items = await client.complete(place.uri, place.cursor)
         while items[0]["insertText"] != "THREE = 33":  # until it is time to ask again
             items = await client.complete(place.uri, place.cursor)
-        await logged(client, "is there again")
+        await logged(client, "is available again")
         assert shown(client) == [told]
     lines = [sent["params"]["message"] for sent in client.received if sent["method"] == "window/logMessage"]
     assert not [line for line in lines if "secret store" in line]
+
+
+async def test_private_text_is_not_sent_to_a_server(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING + "#- .gitignore\nbuild/\n#- .env\nPORT=80\n#- build/made.py\nONE = 1\nTWO = \n")
+    secret = 'PASSWORD = "kX9#mQ2pLw7z"\n'
+    async with standing_in(stream("33")) as server:
+        settings = {"generator": "openai", "serverUrl": server.url, "generatorModel": "coder"}
+        client = await start(place.root, model=model, settings=settings)
+        await ready(client)
+        for file, text, reason in (
+            (place.root / ".env", "PORT=80\nHOST=", ".env"),
+            (place.root / "build/made.py", "ONE = 1\nTWO = ", "build/"),
+            (place.root / "settings.py", secret + "ONE = 1\nTWO = ", "password"),
+        ):
+            client.open(file.as_uri(), text)
+            await client.complete(file.as_uri(), (text.count("\n"), len(text.rpartition("\n")[2])))
+            why = await client.why(file.as_uri())
+            assert reason in why["withheld"] and why["model"] == model.stem
+        assert server.asked == []
+        client.open(place.uri, place.text)
+        [item] = await client.complete(place.uri, place.cursor)
+        assert item["insertText"] == "THREE = 33"
+        assert (await client.why(place.uri))["withheld"] == ""
 
 
 async def test_a_key_that_is_set_later(start: Start, workspace: Write, model: Path) -> None:

@@ -48,8 +48,8 @@ class Package:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the editor."""
-        return self.index.environment | {"PIP_RETRIES": "0", "PIP_FIND_LINKS": "", "PIP_CONSTRAINT": ""}
+        """Variables for the editor. Without a retry pip does not say that it could not reach the index."""
+        return self.index.environment | {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_CONSTRAINT": ""}
 
 
 @contextmanager

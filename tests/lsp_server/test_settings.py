@@ -68,8 +68,8 @@ def test_every_setting_can_be_set() -> None:
     ("name", "value", "expected"),
     [
         ("enabled", "yes", "true or false"),
-        ("disabledLanguages", "python", "a list of texts"),
-        ("disabledLanguages", [1], "a list of texts"),
+        ("disabledLanguages", "python", "a list of strings"),
+        ("disabledLanguages", [1], "a list of strings"),
         ("policy", "sometimes", "one of 'selective', 'always', 'never'"),
         ("policy", ["selective"], "one of"),
         ("threshold", 1.5, "a number from 0 to 1"),
@@ -81,7 +81,7 @@ def test_every_setting_can_be_set() -> None:
         ("threads", -1, "a whole number"),
         ("gpuLayers", -2, "a whole number from -1"),
         ("tensorSplit", [1, -1], "a list of numbers from 0 to 1e+06"),
-        ("model", 7, "a text"),
+        ("model", 7, "a string"),
     ],
 )
 def test_a_wrong_value_is_named_and_the_rest_holds(name: str, value: object, expected: str) -> None:
@@ -109,7 +109,7 @@ def test_a_long_wrong_value_is_cut_in_the_message() -> None:
     assert len(problems[0]) < 200
 
 
-def test_an_empty_text_overrides_nothing() -> None:
+def test_an_empty_string_overrides_nothing() -> None:
     assert read_settings({"model": "/m.gguf"}, {"model": ""})[0].model == "/m.gguf"
 
 

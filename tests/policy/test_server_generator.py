@@ -73,7 +73,7 @@ class Editor:
         if [problem] != self.problems[-1:]:
             self.problems.append(problem)
 
-    async def complete(self, **settings: Any) -> Completion:
+    async def complete(self, cursor: Cursor = CALL, private: str = "", **settings: Any) -> Completion:
         settings = {"policy": "never", **settings}
         completer = Completer(
             self.supervisor,
@@ -82,7 +82,8 @@ class Editor:
             self.provider,
         )
         self._numbers += 1
-        return await completer.complete(Request(CALL, f"document {self._numbers}", "invoked"))
+        request = Request(cursor, f"document {self._numbers}", "invoked", private=private)
+        return await completer.complete(request)
 
 
 async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
@@ -110,6 +111,21 @@ async def test_the_server_generates(supervisor: Supervisor) -> None:
         assert (asked["suffix"], asked["model"], asked["temperature"], asked["stream"]) == ("\n", "coder", 0, True)
         assert server.headers[0]["authorization"] == "bearer secret"
         assert editor.problems == [""]
+        await editor.provider.close()
+
+
+async def test_text_that_is_private_is_completed_by_the_local_model(supervisor: Supervisor) -> None:
+    secret = Cursor("/w/run.sh", "export DB_PASSWORD=kX9mQ2pLw7z\necho ", "\n", "bash")
+    async with standing_in(stream(WRITTEN)) as server:
+        editor = Editor(supervisor, server.url)
+        for policy in ("never", "always"):
+            ignored = await editor.complete(private="left out by .gitignore", policy=policy)
+            assert (ignored.withheld, ignored.model) == ("left out by .gitignore", supervisor.model.stem)
+            withheld = await editor.complete(secret, policy=policy)
+            assert "password" in withheld.withheld and withheld.model == supervisor.model.stem
+        assert server.asked == []
+        assert (await editor.complete()).withheld == ""
+        assert len(server.asked) == 1
         await editor.provider.close()
 
 

@@ -82,6 +82,52 @@ NOTHING = ""
         ("python", "foo(‸", "a, b", "a, b"),
         ("c", "int f(‸", "int a) {\n", "int a) {"),
         ("go", "package p\n\nfunc f() {\n\tif a {\n\t\tg(‸\n", "x, y)\n", "x, y)"),
+        # brackets match in kind and nesting
+        ("cpp", "void g() {\n  auto f = ‸()](int x) { return x; };\n}\n", "[self = weak}", "[self = weak"),
+        ("cpp", "void g() {\n  auto f = ‸()](int x) { return x; };\n}\n" + "void h() {\n  i(1);\n}\n" * 200,
+         "[self = weak}", "[self = weak"),
+        ("javascript", "foo(bar[‸], baz);\n", "i]) {\n", "i"),
+        ("javascript", "items.forEach(item => {‸});\n", " console.log(item); });\n", " console.log(item); "),
+        ("typescript", "const m: Map<string, Array<‸>> = new Map();\n", "number>> = new Map();\n", "number"),
+        ("python", "x = {**base, ‸}\n", "'k': [1, 2]}\n", "'k': [1, 2]"),
+        ("tsx", "const a = <A b={‸} c />;\n", "() => f({ x: 1 })} c />;\n", "() => f({ x: 1 })"),
+        # a bracket that closes an expression in a string does not become text
+        ("typescript", "throw new Error(`bad ${‸}`);\n", "JSON.stringify({ a: 1 })}`);\n", "JSON.stringify({ a: 1 })"),
+        ("bash", 'x="$(‸)"\n', 'cat "$f")"\n', 'cat "$f"'),
+        ("bash", 'echo "${x:-‸}"\n', '$(pwd)}"\n', "$(pwd)"),
+        ("ruby", 'puts "#{h[‸]}"\n', ':a]}"\n', ":a"),
+        # strings of all kinds
+        ("python", "x = rb'‸'\n", "\\d+'\n", "\\d+"),
+        ("python", "x = f'{‸!r:>{w}}'\n", "name!r}'\n", "name"),
+        ("python", "x = f\"{d['‸']}\"\n", "key']}\"\n", "key"),
+        ("python", "x = \'\'\'‸\'\'\'\n", "it's \"x\"\'\'\'\n", "it's \"x\""),
+        ("python", "d = {‸\"b\": 2}\n", '"a": 1, ', '"a": 1, '),
+        ("javascript", "const s = 'it\\'s ‸';\n", "\\'ok\\'';\n", "\\'ok\\'"),
+        ("javascript", "const s = `a ${b ? `‸` : ''} c`;\n", "x${y}` : ''} c`;\n", "x${y}"),
+        ("csharp", 'class A { string S = @"‸"; }\n', 'C:\\dir\\"; }\n', "C:\\dir\\"),
+        ("swift", 'let s = """\n  a ‸\n  """\n', '\\(b) "c"\n  """\n', '\\(b) "c"'),
+        # a block is written below one that is closed
+        ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n"
+         "\t‸\n\treturn nil\n}\n",
+         "if err := h(); err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
+         "if err := h(); err != nil {\n\t\treturn err\n\t}"),
+        # more words and lines that are below already
+        ("ruby", "if a\n  ‸\nelse\n  c\nend\n", "b\nelse\n  c\nend\n", "b"),
+        ("ruby", "def a\n  1\n‸\n\ndef b\n  2\nend\n", "end\n\ndef b\n", "end"),
+        ("php", "<?php\nif ($a):\n    ‸\nendif;\n", "echo 1;\nendif;\n", "echo 1;"),
+        ("python", "try:\n    ‸\nexcept ValueError:\n    pass\n", "f()\nexcept ValueError:\n    pass\n", "f()"),
+        ("java", "import a.B;\n‸\nimport a.D;\n", "import a.C;\nimport a.D;\nimport a.D;\n", "import a.C;"),
+        ("c", "static const int t[] = {\n    1, 2, 3,\n    ‸\n    1, 2, 3,\n};\n", "4, 5, 6,\n    1, 2, 3,\n};\n",
+         "4, 5, 6,"),
+        ("python", "xs = [\n    (0, 0),\n    (0, 0),\n    ‸\n]\n", "(0, 0),\n]\n", "(0, 0),"),
+        # comments stay comments
+        ("python", "x = [‸]\n", "# comment", NOTHING),
+        ("c", "x = ‸;\n", "/* unfinished", NOTHING),
+        ("python", "foo(‸)  # call\n", "a)  # call\n", "a"),
+        # a sign of several characters is not cut in two
+        ("scala", "‸ they cost. */\nclass Cart(items: List[Item])\n", '"""', NOTHING),
+        # a string of many lines began far above
+        ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
         # an error that the text adds is cut off
         ("python", "x = ‸\n", "y z\n", "y"),
         ("javascript", "const a = ‸;\n", "b +\n", "b"),
@@ -146,6 +192,13 @@ def test_whatever_a_generator_writes(written: str, shown: str) -> None:
     assert accept("x = ‸\nz = 3\n", written, "python").shown == shown
 
 
+def test_a_chat_models_fences_are_not_shown() -> None:
+    assert accept("x = ‸\n", "```python\n1\n```\n", "python").shown == NOTHING
+    assert accept("x = ‸\n", "1\n```\n", "python").shown == "1"
+    assert accept('def f():\n    """Do it.\n\n‸\n    """\n', "```\nf()\n```\n", "python").shown == "```"
+    assert accept("Use it:\n\n‸\n", "```\n", "markdown").shown == "```"
+
+
 def test_why_nothing_is_shown() -> None:
     assert accept("x = ‸\n", "", "python").reason == "the model had nothing to add"
     assert accept("x = ‸\n", "<|endoftext|>", "python").reason.startswith("the model wrote no text")
@@ -161,6 +214,7 @@ def test_why_nothing_is_shown() -> None:
         ("def f():\n    x = 1\n    if x:‸\n", "\n\t\treturn 1\n", "\n        return 1"),
         ("if a:\n  b = 1\nif b:‸\n", "\r\n\tc = 1\r\n", "\n  c = 1"),
         ("def f():\n    ‸\n", "x = 1\n    y = 2\n", "x = 1\n    y = 2"),
+        ("def f():\n\t‸\n", "    x = 1\n    return x\n", "x = 1\n\treturn x"),
         ("class A:\n    def f(self):\n‸\n", "        return 1\n", "        return 1"),
     ],
 )

@@ -34,6 +34,13 @@ def depth(line: Sequence[Token]) -> int:
     return sum((token.text in OPENERS) - (token.text in CLOSERS) for token in line)
 
 
+def open_after(line: Sequence[Token], before: int) -> int:
+    """How many brackets are open behind a line, if `before` are before it; what closes others is left out."""
+    for token in line:
+        before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
+    return before
+
+
 def opens_block(line: Sequence[Token], language: str) -> bool:
     """Whether a block begins at the end of a line with these tokens, its body on the next line."""
     if not line:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from indexer.languages import LANGUAGES
 from policy.completion.shaping.scan import Stack, scan
 
 LONGEST = 8_000  # characters of a text that are looked at: more than any screen shows
@@ -21,6 +22,7 @@ _MARKER = re.compile(
     r"|▁?<(?:PRE|SUF|MID|EOT|FILL_ME|END|SEP|CURSOR)>"  # Code Llama
     r"|<(?:cc|eof|cfc_info|end_of_turn|start_of_turn|bos|eos|pad|unk|mask|endoftext)>"  # Repoformer, Gemma, …
     r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST)\]"  # Codestral
+    r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # a chat model's answer
     r"|</?s>"
 )
 _STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
@@ -47,7 +49,9 @@ class Cleaner:
         self._language = language
         self._stack = stack
         self._about_markers = any(
-            match.group() not in _STRIKES for side in (left, right) for match in _MARKER.finditer(side)
+            match.group() not in _STRIKES and match.group()[0] != "`"
+            for side in (left, right)
+            for match in _MARKER.finditer(side)
         )
         self._struck = left.rfind("<s>") > left.rfind("</s>")
 
@@ -65,8 +69,11 @@ class Cleaner:
             text = text[: broken.start()]
         for marker in _MARKER.finditer(text):
             if not self._can_be_meant(text, marker):
-                return Clean(text[: marker.start()], ended=True)
-            if marker.group() not in _STRIKES and not text[marker.end() :].strip():  # the model's own end
+                fence_begun = streaming and marker.group()[0] == "`" and marker.end() == len(text)
+                return Clean(text[: marker.start()], ended=not fence_begun)
+            if (
+                marker.group() not in _STRIKES and marker.group()[0] != "`" and not text[marker.end() :].strip()
+            ):  # the model's own end
                 return Clean(text[: marker.start()], ended=not streaming)
         if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
             return Clean(text[: begun.start()], broken=not streaming)
@@ -78,6 +85,8 @@ class Cleaner:
             before = text[: marker.start()]
             struck = before.rfind("<s>") > before.rfind("</s>") or (self._struck and "</s>" not in before)
             return self._language in _MARKUP and struck == (marker.group() == "</s>")
+        if marker.group()[0] == "`":
+            return self._language not in LANGUAGES or self._in_literal(text[: marker.start()])
         return self._about_markers and self._in_literal(text[: marker.start()])
 
     def _in_literal(self, text: str) -> bool:

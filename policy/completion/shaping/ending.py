@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from policy.completion.shaping.blocks import closes_block, closing_words, depth, opens_block
+from policy.completion.shaping.blocks import closes_block, closing_words, open_after, opens_block
 from policy.completion.shaping.region import indent
 from policy.completion.shaping.scan import Scan, Stack, scan
 
@@ -42,7 +42,7 @@ def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
     found: list[Line] = []
     position = 0
     for content in text.split("\n"):
-        literal = bool(stack) and Scan(stack, 0, 0).literal
+        literal = bool(stack) and Scan(stack).literal
         done = scan(content + "\n", language, stack, words=True)
         end = position + len(content)
         found.append(Line(position, end, content, done, literal))
@@ -84,23 +84,23 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
         tokens = line.scan.tokens
         finished = line is not lines[-1]
         if line.start > start.line and line.text.strip():
-            if indented and brackets <= 0 and not line.literal and indent(line.text) <= start.indent:
+            if indented and not brackets and not line.literal and indent(line.text) <= start.indent:
                 if closes_block(tokens, language):
                     return Ending(line.end - cursor, finished, True)
                 return Ending(last_end, finished or not closing_words(language), True)
             shown += 1
             if shown > max_lines:
                 return Ending(last_end, True, False)
-        brackets += depth(tokens)
+        brackets = open_after(tokens, brackets)
         opens = opens_block(tokens, language)
         if opens and not bodies and finished and line.end >= cursor and balanced(text[: line.end - cursor]):
             return Ending(line.end - cursor, True, True)
-        if brackets <= 0:
+        if not brackets:
             indented = indented or opens
         if line.end < cursor or not finished or not line.text.strip():
             continue
         last_end = line.end - cursor
-        if brackets <= 0 and not indented and not line.scan.literal:
+        if not brackets and not indented and not line.scan.literal:
             return Ending(last_end, True, True)
     return Ending(len(text), False, False)
 
@@ -108,14 +108,8 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
 def whole_statements(text: str, language: str, stack: Stack) -> str:
     """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block."""
     while text.strip():
-        done = scan(text, language, stack).stack
-        if all(bracket == "{" for bracket in done[_shared(stack, done) :]):
+        done = scan(text, language, stack)
+        if all(bracket == "{" for bracket in done.stack[done.kept :]):
             return text
         text = text[: max(0, text.rfind("\n"))]
     return ""
-
-
-def _shared(one: Stack, other: Stack) -> int:
-    """How many entries two stacks have in common, from the outermost on."""
-    differing = (number for number, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-    return next(differing, min(len(one), len(other)))

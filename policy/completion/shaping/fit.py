@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from indexer.languages import grammar_of
+from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.parsing import ParseCheck, Span
 from policy.completion.shaping.region import Region
@@ -19,7 +20,9 @@ from policy.completion.shaping.scan import Scan, Stack, scan, states
 
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
+_BEYOND = 40_000  # characters below the region that are searched for closing brackets
 _PARSES = 12  # heads that are parsed at most
+_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that can be one sign together
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
 REPEATED = "it would repeat what is right of the cursor or below"
@@ -27,15 +30,23 @@ SYNTAX_ERROR = "it would add a syntax error"
 
 
 class Fit:
-    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`."""
+    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`.
 
-    def __init__(self, region: Region, file: Region, language: str, line: str) -> None:
+    `files` keeps the tree of the file, whose name there is `document`.
+    """
+
+    def __init__(
+        self, region: Region, file: Region, language: str, line: str, files: ParsedFiles, document: str
+    ) -> None:
         self._file = file
+        self._files = files
+        self._document = document
         self._language = language
         self.parsed = grammar_of(language) is not None
         self.stack: Stack = scan(region.left, language).stack
         self._region = region = _with_closers(region, language, self.stack)
-        self._right = Right(line, region.right, self._whole, parsed=self.parsed)
+        self._line = line
+        self._right = Right(line, region.right, self._whole, self._literal, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
         self._file_check: ParseCheck | None = None
@@ -45,24 +56,32 @@ class Fit:
         self._rest(self.stack)
         if self.parsed and self._check is None:
             self._check = ParseCheck(self._region, self._language)
+            if not self._files.slow(self._document):
+                self._parse_file()
 
     @property
     def closable(self) -> int:
         """How many of the innermost things that are open at the cursor are not closed by what is right of it."""
         count = 0
-        while count < len(self.stack) and self._as_balanced(self.stack[: len(self.stack) - count - 1], 0):
+        while count < len(self.stack):
+            size = len(self.stack) - count - 1
+            if not self._balances(Scan(self.stack[:size], kept=size)):
+                break
             count += 1
         return count
 
     def balanced(self, text: str) -> bool:
         """Whether brackets and quotes are at least as balanced with `text` as without."""
-        done = scan(text, self._language, self.stack)
-        return not done.extra and self._as_balanced(done.stack, done.unclosed)
+        return self._balances(scan(text, self._language, self.stack))
 
     def _whole(self, text: str) -> bool:
         """Whether `text` opens nothing that it does not close."""
         done = scan(text, self._language, self.stack)
         return len(done.stack) <= len(self.stack) and not done.unclosed
+
+    def _literal(self, text: str) -> bool:
+        """Whether `text` ends in a string or a comment."""
+        return scan(text, self._language, self.stack).literal
 
     def longest(self, text: str) -> tuple[str, str]:
         """The longest head of `text` that fits, and if that is empty the reason."""
@@ -72,7 +91,7 @@ class Fit:
                 continue
             if len(self._scans) > _STATES:
                 break
-            if state.extra or not self._as_balanced(state.stack, state.unclosed):
+            if not self._balances(state) or not self._joins(head):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
@@ -84,7 +103,11 @@ class Fit:
                 errors = self._check.errors(head)
                 parses += 1
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
-                if len(errors) <= self._check.elsewhere and (not (errors or opens) or self._file_agrees(head)):
+                if opens and not self._balances_below(state):
+                    reason = reason or UNBALANCED
+                    continue
+                uncertain = errors or opens or self._broken_without
+                if len(errors) <= self._check.elsewhere and (not uncertain or self._file_agrees(head)):
                     return head, ""
                 if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
                     unfinished = head
@@ -102,11 +125,24 @@ class Fit:
         How a parser recovers from an error depends on what is far away. That takes a parse of the file, but only for
         code that stays unfinished.
         """
+        self._parse_file()
         if self._file_check is None:
-            if max(len(self._file.left), len(self._file.right)) > LARGEST or self._region == self._file:
-                return True
-            self._file_check = ParseCheck(self._file, self._language)
+            return self._check is None or not self._check.before or self._check.agrees_from_scratch(text)
         return len(self._file_check.errors(text)) <= len(self._file_check.before)
+
+    @property
+    def _broken_without(self) -> bool:
+        """Whether there are errors without a text, as far as that is known."""
+        check = self._file_check or self._check
+        return check is not None and bool(check.before)
+
+    def _parse_file(self) -> None:
+        """Parse the whole file, if the region is not all of it and it is not too large."""
+        left, right = self._file.left, self._file.right
+        whole = self._region.left == left and self._region.right == right
+        if self._file_check is None and not whole and max(len(left), len(right)) <= LARGEST:
+            tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
+            self._file_check = ParseCheck(self._file, self._language, tree)
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
         """`text`, then its heads, longest first, with the states behind them; none ends in a string of its own."""
@@ -116,22 +152,53 @@ class Fit:
         whole = text if rest.strip() and not rest[0].isspace() else text.rstrip()
         yield whole, scan(whole, self._language, self.stack)
         changes = list(states(text, self._language, self.stack))
-        at_once = Scan(self.stack, 0, 0)
+        at_once = scan("", self._language, self.stack)
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
-                inside = changes[-1][0] < end
-                changes.pop()
-                if inside:
+                if changes[-1][0] < end:  # inside of it
                     break
+                changes.pop()
             else:
                 state = changes[-1][2] if changes else at_once
                 own = state.literal and state.stack != self.stack[: len(state.stack)]
                 if not own:
                     yield text[:end], state
 
-    def _as_balanced(self, stack: Stack, unclosed: int) -> bool:
-        with_text, without = self._rest(stack), self._rest(self.stack)
-        return with_text.extra <= without.extra and with_text.missing + unclosed <= without.missing
+    def _balances(self, state: Scan) -> bool:
+        """Whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
+
+        That is more than a count: each bracket of the text has its own partner, in the text or on either side, and
+        what has none left or right of the cursor had none before. A bracket right of it that closes something still
+        does: where the text closes `${` itself, `}` is a part of the string.
+        """
+        if state.strays or state.unclosed:
+            return False
+        with_text, without = self._rest(state.stack), self._rest(self.stack)
+        return (
+            set(with_text.strays) <= set(without.strays)
+            and with_text.missing <= without.missing
+            and with_text.closers >= without.closers
+            and not any(entry >= state.kept for entry in with_text.cut_off)
+        )
+
+    def _balances_below(self, state: Scan) -> bool:
+        """Whether brackets and quotes are as balanced in all that is below the cursor, not only in the region."""
+        region = self._region
+        if not region.beyond or len(region.beyond) > _BEYOND:
+            return True
+        below = region.right[: region.near] + region.beyond
+        with_text, without = (scan(below, self._language, stack) for stack in (state.stack, self.stack))
+        return with_text.extra <= without.extra and with_text.missing <= without.missing
+
+    def _joins(self, text: str) -> bool:
+        """Whether `text` stays balanced where a sign at its border is read as one with its neighbour: `"` and `""`."""
+        right = self._region.right
+        if not _JOINS.match(self._line[-1:] + text[:1]) and not _JOINS.match(text[-1:] + right[:1]):
+            return True
+        before = scan(self._region.left[: len(self._region.left) - len(self._line)], self._language).stack
+        without = scan(self._line + right, self._language, before)
+        with_text = scan(self._line + text + right, self._language, before)
+        return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
         """The right side, read with `stack` open."""
@@ -141,12 +208,21 @@ class Fit:
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """`region` with what closes the headers at its beginning, where that is too far below to be in it."""
-    if not region.cut:
+    """`region` with what closes it, where that is too far below to be in it.
+
+    The headers at its beginning are taken to be closed. Of what the lines near the cursor open, what is never closed
+    below stays open: the text may close it.
+    """
+    if not region.beyond:
         return region
     outer = len(scan(region.left[: region.outer], language).stack)
-    still_open = scan(region.right, language, stack).stack[:outer]
-    closers = [OPENERS[entry] for entry in reversed(still_open) if entry in OPENERS]
+    still_open = scan(region.right, language, stack).stack
+    never_closed = len(still_open)
+    if never_closed > outer:
+        near = scan(region.right[: region.near], language, stack).stack
+        never_closed = scan(region.beyond, language, near).kept if len(region.beyond) <= _BEYOND else 0
+    closed = [*still_open[:outer], *still_open[max(outer, never_closed) :]]
+    closers = [OPENERS[entry] for entry in reversed(closed) if entry in OPENERS]
     return replace(region, right=region.right + "".join(closer + "\n" for closer in closers))
 
 

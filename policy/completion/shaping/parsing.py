@@ -27,19 +27,19 @@ _NAMES = frozenset({"identifier", "command_name"})
 
 
 class ParseCheck:
-    """The errors of one region with different texts at the cursor.
+    """The errors of one region with different texts at the cursor. `tree` is the region's tree, if that is known.
 
     `before` are the errors without a text, `elsewhere` how many of them lie apart from the cursor's line.
     """
 
-    def __init__(self, region: Region, language: str) -> None:
+    def __init__(self, region: Region, language: str, tree: tree_sitter.Tree | None = None) -> None:
         parser = parser_for(language)
         assert parser is not None, f"no grammar for {language!r}"
         self._parser = parser
         self._stray = _STRAY.get(language)
         self._left = region.left.encode("utf-8", "replace")
         self._right = region.right.encode("utf-8", "replace")
-        self._tree = parser.parse(self._left + self._right)
+        self._tree = tree or parser.parse(self._left + self._right)
         self._at = (self._left.count(b"\n"), len(self._left) - self._left.rfind(b"\n") - 1)
         self.before = self._errors(self._tree, self._left + self._right)
         line_start = self._left.rfind(b"\n") + 1
@@ -65,6 +65,14 @@ class ParseCheck:
         whole = self._left + data + self._right
         found = self._errors(self._parser.parse(whole, tree), whole)
         return [(start - at, end - at) for start, end in found]
+
+    def agrees_from_scratch(self, text: str) -> bool:
+        """Whether a parse from scratch finds no more errors with `text` than without.
+
+        How a parser recovers from an error depends on the tree it begins with.
+        """
+        whole = self._left + text.encode("utf-8", "replace") + self._right
+        return len(self._errors(self._parser.parse(whole), whole)) <= len(self.before)
 
     def adds_none(self, errors: list[Span], text: str) -> bool:
         """Whether `errors`, those with `text` at the cursor, are no more than there are without it.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from policy.completion.shaping.lexical import syntax_of
+from policy.completion.shaping.scan import scan
 
 NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
@@ -21,6 +22,8 @@ _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
 _RAW = {"rust": (('r#"', '"#'),), "lua": (("[[", "]]"),), "cpp": (('R"(', ')"'),)}
+_PLAIN_STRINGS = frozenset({"bash", "php", "ruby"})  # a string with plain quotes can have several lines
+_LONGEST_SCAN = 60_000  # characters
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -28,20 +31,22 @@ _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-
 class Region:
     """What is looked at: `left` and `right` of the cursor, each ending or beginning there.
 
-    `outer` characters of `left` are kept only for what they open. `cut`: not all of the right side is in `right`.
+    `outer` characters of `left` are kept only for what they open. `near` characters of `right` are the text next to
+    the cursor, the others close what encloses it; `beyond` is what follows the near text.
     """
 
     left: str
     right: str
     outer: int = 0
-    cut: bool = False
+    near: int = 0
+    beyond: str = ""
 
 
 def region(prefix: str, suffix: str, language: str, near: int = NEAR) -> Region:
     """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one."""
     headers, kept = _left(prefix, language, near)
-    right = _right(suffix, near)
-    return Region(headers + kept, right, len(headers), right != suffix)
+    end, closing = _right(suffix, near)
+    return Region(headers + kept, suffix[:end] + closing, len(headers), end, suffix[end:])
 
 
 def indent(line: str) -> int:
@@ -84,10 +89,11 @@ def _headers(above: list[str], least: int) -> list[str]:
     return headers
 
 
-def _right(suffix: str, near: int) -> str:
+def _right(suffix: str, near: int) -> tuple[int, str]:
+    """Where the near lines end in `suffix`, and what closes what encloses them."""
     if len(suffix) <= 2 * near:
-        return suffix
-    end = _border(suffix, near, 2 * near) or 2 * near
+        return len(suffix), ""
+    border = end = _border(suffix, near, 2 * near) or 2 * near
     kept = suffix[:end]
     last = next((line for line in reversed(kept.split("\n")) if line.strip()), "")
     least = indent(last) + (not _CLOSES.match(last))
@@ -96,7 +102,7 @@ def _right(suffix: str, near: int) -> str:
         least, end = len(line.group(1)), line.end()
         if closer := _CLOSES.match(line.group()):
             closing.append(closer.group() + "\n")
-    return kept + "".join(closing)
+    return border, "".join(closing)
 
 
 @cache
@@ -130,6 +136,11 @@ def _outside_literals(prefix: str, start: int, language: str) -> int:
     for opening, close in _RAW.get(language, ()):
         if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
             start = prefix.rfind("\n", 0, begin) + 1
+    if language in _PLAIN_STRINGS and start <= _LONGEST_SCAN:
+        read = scan(prefix[:start], language)
+        if read.literal and read.since is not None:
+            return prefix.rfind("\n", 0, read.since) + 1
+        return start
     for opening, quote in syntax.quotes.items():
         plain = (
             opening == quote.close and quote.lines and (len(opening) == 3 or (opening == "`" and language != "bash"))

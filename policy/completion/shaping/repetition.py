@@ -17,6 +17,7 @@ _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|forea
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
 _CLOSING_SIGNS, _OPENING_SIGNS = frozenset(")]}\"'`"), frozenset("([{")
 
 
@@ -67,14 +68,18 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 class Right:
     """What is right of the cursor: `rest` of its line, and the lines below.
 
-    `whole` says whether a text closes all that it opens; `parsed` whether a grammar says what closes too much.
+    `whole` says whether a text closes all that it opens, `literal` whether it ends in a string or a comment; `parsed`
+    whether a grammar says what closes too much.
     """
 
-    def __init__(self, line: str, right: str, whole: Callable[[str], bool], *, parsed: bool) -> None:
+    def __init__(
+        self, line: str, right: str, whole: Callable[[str], bool], literal: Callable[[str], bool], *, parsed: bool
+    ) -> None:
         self.rest, _, below = right.partition("\n")
         self._line = line
         self._below = [other for other in below[:2_000].split("\n") if other.strip()][:BELOW]
         self._whole = whole
+        self._literal = literal
         self._parsed = parsed
 
     def repeated_at(self, text: str) -> int | None:
@@ -99,6 +104,8 @@ class Right:
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
             return False  # a part of a word
+        if set(overlap) <= _BRACKETS.keys() and self._literal(before):
+            return all(before.count(_BRACKETS[closer]) == before.count(closer) for closer in overlap)
         if set(overlap) <= _CLOSING_SIGNS or (set(overlap) <= _OPENING_SIGNS and overlap != rest):
             return False  # brackets are counted
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)

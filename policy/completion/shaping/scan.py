@@ -32,14 +32,26 @@ class Token:
 class Scan:
     """The state behind a text, and what went wrong on the way.
 
-    `extra` counts brackets that close nothing; `unclosed` counts brackets and strings that something around them cut
-    off: a string by the end of its line, a bracket by another kind of bracket.
+    `strays` are the offsets of brackets that close nothing. `unclosed` counts brackets and strings that something
+    around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of
+    them that were open before the text, as indexes in that stack; its outermost `kept` entries are open all the time.
+    `closers` are the offsets of brackets that close something.
+    `since` is the offset of what opens the innermost entry of `stack`, where the text contains it.
     """
 
     stack: Stack
-    extra: int
-    unclosed: int
+    strays: tuple[int, ...] = ()
+    unclosed: int = 0
     tokens: tuple[Token, ...] = ()
+    cut_off: frozenset[int] = frozenset()
+    kept: int = 0
+    since: int | None = None
+    closers: frozenset[int] = frozenset()
+
+    @property
+    def extra(self) -> int:
+        """How many brackets close nothing."""
+        return len(self.strays)
 
     @property
     def missing(self) -> int:
@@ -57,7 +69,7 @@ def scan(text: str, language: str, stack: Stack = (), *, words: bool = False) ->
     reader = _Reader(text, language, stack)
     while reader.step(words=words):
         pass
-    return Scan(tuple(reader.opened), reader.extra, reader.unclosed, tuple(reader.tokens))
+    return reader.result()
 
 
 def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
@@ -65,7 +77,7 @@ def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
     reader = _Reader(text, language, stack)
     while reader.step():
-        if len(reader.opened) < floor or reader.extra:
+        if len(reader.opened) < floor or reader.strays:
             return reader.begin
     return None
 
@@ -76,8 +88,8 @@ def states(text: str, language: str, stack: Stack) -> Iterator[tuple[int, int, S
     Ends where something closes nothing, which no later text mends, or where too much is open to be meant.
     """
     reader = _Reader(text, language, stack)
-    while not reader.extra and len(reader.opened) < len(stack) + _DEEPEST and reader.step():
-        yield reader.begin, reader.position, Scan(tuple(reader.opened), reader.extra, reader.unclosed)
+    while not reader.strays and len(reader.opened) < len(stack) + _DEEPEST and reader.step():
+        yield reader.begin, reader.position, reader.result()
 
 
 class _Reader:
@@ -87,8 +99,26 @@ class _Reader:
         self.syntax = syntax_of(language)
         self.text = text
         self.opened = list(stack)
+        self._offsets: list[int | None] = [None] * len(stack)  # of what opens each entry of `opened`
         self.tokens: list[Token] = []
-        self.extra = self.unclosed = self.begin = self.position = 0
+        self.strays: list[int] = []
+        self._cut_off: list[int] = []
+        self._closers: list[int] = []
+        self._kept = len(stack)  # how many entries of `stack` are open all the time
+        self._unclosed = self.begin = self.position = 0
+
+    def result(self) -> Scan:
+        """The state behind what was read."""
+        return Scan(
+            tuple(self.opened),
+            tuple(self.strays),
+            self._unclosed,
+            tuple(self.tokens),
+            frozenset(self._cut_off),
+            self._kept,
+            self._offsets[-1] if self._offsets else None,
+            frozenset(self._closers),
+        )
 
     def step(self, *, words: bool = False) -> bool:
         """Read the next thing that changes the state; whether there was one."""
@@ -113,13 +143,13 @@ class _Reader:
         if words and kind in ("open", "close", "word", "sign"):
             self.tokens.append(Token(self.begin, self.position, value))
         if kind == "open" or kind == "block":
-            self.opened.append(value)
+            self._open(value)
         elif kind == "close":
             self._close(value)
         elif kind == "line":
-            self.opened.append(LINE_COMMENT)
+            self._open(LINE_COMMENT)
         elif kind == "quote":
-            self.opened.append(_with_prefix(value, text[max(0, self.begin - 3) : self.begin], syntax))
+            self._open(_with_prefix(value, text[max(0, self.begin - 3) : self.begin], syntax))
         elif kind == "end" and len(self.opened) > 1:
             self._end_line()
         return True
@@ -132,12 +162,12 @@ class _Reader:
             end = text.find(close, self.position)
             inner = text.find(top, self.position, end if end >= 0 else len(text)) if syntax.nested else -1
             if inner >= 0:
-                self.opened.append(top)
                 self.begin, self.position = inner, inner + len(top)
+                self._open(top)
                 return True
             if end < 0:
                 return False
-            self.opened.pop()
+            self._drop(len(self.opened) - 1)
             self.begin = end
             self.position = end if top == LINE_COMMENT else end + len(close)  # the line end itself is code
             return True
@@ -147,16 +177,19 @@ class _Reader:
         quote, value = syntax.quotes[top], found.group()
         self.begin, self.position = found.span()
         if value == quote.close:
-            self.opened.pop()
+            self._drop(len(self.opened) - 1)
         elif value == "\n":
-            self.opened.pop()
-            self.unclosed += 1
+            self._drop(len(self.opened) - 1, cut_off=1)
             self.position = self.begin
         elif value == quote.hole:
-            self.opened.append(value)
+            self._open(value)
         elif value == "}":
-            self.extra += 1
+            self.strays.append(self.begin)
         return True
+
+    def _open(self, entry: str) -> None:
+        self.opened.append(entry)
+        self._offsets.append(self.begin)
 
     def _close(self, closer: str) -> None:
         """Close the innermost bracket that `closer` fits; those inside of it are then never closed."""
@@ -164,17 +197,24 @@ class _Reader:
             if entry not in OPENERS:
                 break  # what is outside of the string around this
             if OPENERS[entry] == closer:
-                del self.opened[len(self.opened) - depth - 1 :]
-                self.unclosed += depth
+                self._drop(len(self.opened) - depth - 1, cut_off=depth)
+                self._closers.append(self.begin)
                 return
-        self.extra += closer not in self.syntax.loose
+        if closer not in self.syntax.loose:
+            self.strays.append(self.begin)
+
+    def _drop(self, size: int, *, cut_off: int = 0) -> None:
+        """Keep the outermost `size` entries of what is open; the innermost `cut_off` of the others were cut off."""
+        self._unclosed += cut_off
+        self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
+        del self.opened[size:], self._offsets[size:]
+        self._kept = min(self._kept, size)
 
     def _end_line(self) -> None:
         """Drop a string of one line whose last line ends inside an expression."""
         for number, entry in enumerate(self.opened):
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
-                self.unclosed += len(self.opened) - number
-                del self.opened[number:]
+                self._drop(number, cut_off=len(self.opened) - number)
                 return
 
 

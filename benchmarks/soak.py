@@ -1,0 +1,232 @@
+"""Two windows on one engine for hours, compressed: whether answers stay right and memory, processes and files stay few.
+
+Use: `python -m benchmarks.soak [--scale SHARE] [--model FILE]`. Scale 1 is 100 rounds with 5,000 files. In each round
+both windows type a recorded trace at full speed and save it, a folder is added or removed, a setting is changed, and
+the engine is killed; every fifth round rewrites all files, as a switch between two branches does. After each round a
+third, fresh server is asked for the same completion: its text and its chunks have to be those of both windows. In the
+end no process may be left, no lock and no temporary file. Prints a row a round. The exit status is 1 where a check
+fails. The default model has random weights, so that what takes time is the server's own work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.machine import describe
+from benchmarks.tiny_llama import write_tiny_llama
+from benchmarks.trace import Place, record
+from lsp_server.client import Client
+
+ROUNDS, FILES = 100, 5_000  # at scale 1
+SWITCH_EVERY = 5  # rounds
+SETTLING = 120.0  # seconds for which two servers may differ, while they index and start engines
+GROWTH = 1.15  # most memory of a server at the end, relative to that after the first tenth
+KEYS = 80  # of a trace
+PAUSE = 0.03  # seconds between two keys, the mean
+_SOURCE = Path(__file__).parent.parent  # what is typed is this project's own code
+_PROBE = "from branch import compute\n\n\ndef probed(total):\n    return compute_{number}("
+
+
+def write_branch(root: Path, files: int, branch: int) -> None:
+    """Write all files of the workspace as they are on one of two branches."""
+    for number in range(files):
+        file = root / f"package{number // 100}" / f"module{number}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            f"def compute_{number}(total, branch={branch}):\n    scaled = total * {number + branch}\n"
+            "    return scaled\n"
+        )
+
+
+class Window:
+    """An editor with a server of its own, and what goes through it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.keys = self.answered = 0
+        self._draw = random.Random(0)
+
+    async def type(self, place: Place, file: Path) -> None:
+        """Type a trace fast, each key with a request that the next one may cancel; save and close the file."""
+        uri, version, typed = file.as_uri(), 1, ""
+        self.client.open(uri, place.prefix + place.suffix, place.language)
+        line, column = place.prefix.count("\n"), len(place.prefix.rpartition("\n")[2])
+        answers = []
+        for state in place.states():
+            version += 1
+            end = _after(line, column, typed)
+            self.client.edit(uri, version, (line, column), end, state)
+            typed = state
+            answers.append(self.client.ask_completion(uri, _after(line, column, typed), invoked=False)[1])
+            self.keys += 1
+            await asyncio.sleep(self._draw.expovariate(1 / PAUSE))
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        self.answered += sum(not isinstance(result, BaseException) for result in results)
+        await asyncio.to_thread(file.write_text, place.prefix + typed + place.suffix, "utf-8")
+        self.client.close_document(uri)
+        self.client.received.clear()
+
+    async def probe(self, file: Path, text: str) -> tuple[list[str], list[Any]]:
+        """Return the completion at the end of a text, and the chunks it was made with, with their scores."""
+        uri = file.as_uri()
+        self.client.open(uri, text)
+        items = await self.client.complete(uri, (text.count("\n"), len(text.rpartition("\n")[2])))
+        why = await self.client.request("repoformer/why", {"textDocument": {"uri": uri}}) or {}
+        self.client.close_document(uri)
+        return [item["insertText"] for item in items], why.get("chunks", [])
+
+    def memory(self) -> int:
+        """Return the resident set of the server in bytes, without its engine and its workers."""
+        assert self.client.process is not None
+        return int(psutil.Process(self.client.process.pid).memory_info().rss)
+
+
+def _after(line: int, column: int, typed: str) -> tuple[int, int]:
+    breaks = typed.count("\n")
+    return line + breaks, len(typed.rpartition("\n")[2]) + (0 if breaks else column)
+
+
+class Soak:
+    """The workspace, the windows, and what was found wrong."""
+
+    def __init__(self, folder: Path, model: Path, rounds: int, files: int) -> None:
+        self.root, self.extra = folder / "workspace", folder / "extra"
+        self.model, self.rounds, self.files = model, rounds, files
+        self.runtime, self.temporary = folder / "run", folder / "tmp"
+        for made in (self.root, self.extra, self.runtime, self.temporary):
+            made.mkdir()
+        (self.extra / "more.py").write_text("def compute_more(total):\n    return total\n")
+        self.environment = {
+            **{f"XDG_{name}_HOME": str(folder / name) for name in ("CACHE", "DATA", "STATE")},
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "TMPDIR": str(self.temporary),
+        }
+        self.problems: list[str] = []
+        self.kills = 0
+        self._processes: set[psutil.Process] = set()
+        self._draw = random.Random(0)
+
+    async def run(self) -> None:
+        """Do all rounds and check what is left."""
+        write_branch(self.root, self.files, 0)
+        places = record(_SOURCE, 2 * self.rounds, KEYS, 0)
+        windows = [Window(await self._start({"policy": "always"})) for _ in range(2)]
+        memory: list[int] = []
+        print("round  seconds  keys  answered  kills  memory of the two servers (MB)  same answers as a fresh server")
+        for number in range(self.rounds):
+            started = time.perf_counter()
+            same = await self._round(number, windows, places)
+            memory.append(max(window.memory() for window in windows))
+            sizes = " ".join(f"{window.memory() / 1e6:.1f}" for window in windows)
+            keys, answered = sum(w.keys for w in windows), sum(w.answered for w in windows)
+            took = time.perf_counter() - started
+            print(
+                f"{number + 1:5}  {took:7.1f}  {keys:4}  {answered:8}  {self.kills:5}  {sizes:>30}  {same}", flush=True
+            )
+        tenth = max(1, self.rounds // 10)
+        if memory[-1] > GROWTH * max(memory[:tenth]):
+            self.problems.append(f"memory grew from {max(memory[:tenth]) / 1e6:.1f} to {memory[-1] / 1e6:.1f} MB")
+        for window in windows:
+            await self._stop(window.client)
+        await self._check_leftovers()
+
+    async def _round(self, number: int, windows: list[Window], places: list[Place]) -> bool:
+        if number % SWITCH_EVERY == SWITCH_EVERY - 1:
+            await asyncio.to_thread(write_branch, self.root, self.files, number // SWITCH_EVERY % 2 + 1)
+        has_extra = number % 2 == 0
+        folder = {"uri": self.extra.as_uri(), "name": "extra"}
+        event = {"added": [folder] if has_extra else [], "removed": [] if has_extra else [folder]}
+        for window in windows:
+            window.client.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+            window.client.settings = {"policy": "always", "model": str(self.model), "chunks": 5 + number % 2}
+            window.client.notify("workspace/didChangeConfiguration", {"settings": None})
+        typing = [
+            asyncio.create_task(window.type(places[(2 * number + at) % len(places)], self.root / f"typed{at}.py"))
+            for at, window in enumerate(windows)
+        ]
+        await asyncio.sleep(self._draw.uniform(0.0, 0.5))
+        self._kill_engines(windows)
+        await asyncio.gather(*typing)
+        return await self._compare(number, windows, [self.root, self.extra] if has_extra else [self.root])
+
+    def _kill_engines(self, windows: list[Window]) -> None:
+        for process in {each for window in windows for each in self._family(window.client)}:
+            with contextlib.suppress(psutil.Error):
+                if "policy.engine.worker" in process.cmdline():
+                    process.kill()
+                    self.kills += 1
+
+    async def _compare(self, number: int, windows: list[Window], roots: list[Path]) -> bool:
+        """Compare both windows with a fresh server, until they agree or `SETTLING` seconds are over."""
+        text = _PROBE.format(number=self._draw.randrange(self.files))
+        options = {"policy": "always", "chunks": 5 + number % 2}
+        fresh = Window(await self._start(options, roots, cache=f"fresh{number}"))
+        until, answers = time.monotonic() + SETTLING, []
+        while time.monotonic() < until:
+            probes = (window.probe(self.root / "probe.py", text) for window in [*windows, fresh])
+            answers = await asyncio.gather(*probes)
+            if all(answer == answers[0] for answer in answers) and any(answers[0]):
+                break
+            await asyncio.sleep(1)
+        else:
+            self.problems.append(f"round {number + 1}: {answers}")
+        await self._stop(fresh.client)
+        return all(answer == answers[0] for answer in answers)
+
+    async def _start(self, settings: Mapping[str, object], roots: list[Path] | None = None, cache: str = "") -> Client:
+        wanted = {**settings, "model": str(self.model)}
+        environment = dict(self.environment)
+        if cache:
+            environment["XDG_CACHE_HOME"] += cache
+        client = await Client.spawn([sys.executable, "-m", "lsp_server.cli"], settings=wanted, env=environment)
+        await client.initialize(roots or [self.root], options={"patience": 60})
+        await client.seen("repoformer/status", lambda status: status["state"] == "ready")
+        return client
+
+    def _family(self, client: Client) -> Iterator[psutil.Process]:
+        assert client.process is not None
+        server = psutil.Process(client.process.pid)
+        for process in (server, *server.children(recursive=True)):
+            self._processes.add(process)
+            yield process
+
+    async def _stop(self, client: Client) -> None:
+        list(self._family(client))
+        if status := await asyncio.wait_for(client.close(), 60):
+            self.problems.append(f"a server ended with {status}")
+
+    async def _check_leftovers(self) -> None:
+        _, alive = await asyncio.to_thread(psutil.wait_procs, self._processes, 20)
+        self.problems += [f"left running: {process}" for process in alive]
+        for folder in (self.runtime, self.temporary):
+            self.problems += [f"left: {file}" for file in folder.rglob("*") if file.is_file() or file.is_socket()]
+
+
+async def _main(scale: float, model: Path | None) -> int:
+    rounds, files = max(1, round(ROUNDS * scale)), max(100, round(FILES * scale))
+    print(f"{describe()}; {rounds} rounds, {files:,} files, scale {scale}")
+    with tempfile.TemporaryDirectory(prefix="soak-") as made:
+        folder = Path(made)
+        soak = Soak(folder, model or write_tiny_llama(folder / "tiny.gguf"), rounds, files)
+        await soak.run()
+    print("\n".join(soak.problems) or "no wrong answer, no growth of memory, nothing left")
+    return 1 if soak.problems else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rounds and files (default: %(default)s)")
+    parser.add_argument("--model", type=Path, help="a model file (default: a tiny one with random weights)")
+    arguments = parser.parse_args()
+    sys.exit(asyncio.run(_main(arguments.scale, arguments.model)))

@@ -1,0 +1,106 @@
+"""The syntax trees of whole files, by document, for what the region around the cursor cannot tell.
+
+Between two completions a document changes little. Tree-sitter then parses only what changed. How it recovers from an
+error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
+that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of
+its text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from indexer.languages import parser_for
+
+if TYPE_CHECKING:
+    import tree_sitter
+
+Point = tuple[int, int]
+_DOCUMENTS = 8
+_BYTES = 1_000_000  # of all texts whose trees are kept
+_SLOW = 0.02  # seconds of processor time
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    language: str
+    data: bytes
+    tree: tree_sitter.Tree
+    seconds: float
+
+
+class ParsedFiles:
+    """The trees of the documents that were parsed last."""
+
+    def __init__(self, documents: int = _DOCUMENTS, size: int = _BYTES) -> None:
+        self._documents = documents
+        self._size = size
+        self._known: OrderedDict[str, _Parsed] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def slow(self, document: str) -> bool:
+        """Whether the document took long to parse the last time, as some files with syntax errors do."""
+        return document in self._known and self._known[document].seconds > _SLOW
+
+    def tree(self, document: str, language: str, data: bytes) -> tree_sitter.Tree:
+        """The tree of `data`, the text of `document`, in a language that has a grammar."""
+        known = self._known.pop(document, None)
+        if known is None or known.language != language or known.data != data:
+            known = _parse(language, data, known if known is not None and known.language == language else None)
+        self._known[document] = known
+        while len(self._known) > 1 and (len(self._known) > self._documents or self._total() > self._size):
+            self._known.popitem(last=False)
+        return known.tree
+
+    def forget(self, document: str) -> None:
+        """Drop the tree of a closed document."""
+        self._known.pop(document, None)
+
+    def _total(self) -> int:
+        return sum(len(parsed.data) for parsed in self._known.values())
+
+
+def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
+    parser = parser_for(language)
+    assert parser is not None, f"no grammar for {language!r}"
+    started = time.thread_time()
+    tree = None
+    if old is not None and not old.tree.root_node.has_error:
+        start = _common_prefix(old.data, data)
+        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # behind the change
+        old_end, new_end = len(old.data) - kept, len(data) - kept
+        edited = old.tree.copy()
+        edited.edit(
+            start_byte=start,
+            old_end_byte=old_end,
+            new_end_byte=new_end,
+            start_point=_point(old.data, start),
+            old_end_point=_point(old.data, old_end),
+            new_end_point=_point(data, new_end),
+        )
+        tree = parser.parse(data, edited)
+    if tree is None or tree.root_node.has_error:
+        tree = parser.parse(data)
+    return _Parsed(language, data, tree, time.thread_time() - started)
+
+
+def _common_prefix(one: bytes, other: bytes) -> int:
+    """How many bytes two texts have in common at their beginnings."""
+    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes are, the first `differing` are not
+    while same + 1 < differing:
+        middle = (same + differing) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            differing = middle
+    return same
+
+
+def _point(data: bytes, offset: int) -> Point:
+    """The row and the column, in bytes, of an offset."""
+    return data.count(b"\n", 0, offset), offset - data.rfind(b"\n", 0, offset) - 1

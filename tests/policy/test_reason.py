@@ -1,0 +1,73 @@
+"""Why nothing is shown reaches the completion: through `Attempt`, from a provider that writes what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+
+from indexer.model import Cursor
+from policy.completion.attempt import Attempt, Generated
+from policy.completion.clock import Clock
+from policy.completion.shape import Shaper
+from policy.engine.messages import GenerationRequest, Urgency
+from policy.generators import SameModel, SingleCandidate
+
+
+class Written(SingleCandidate):
+    """A generation of a fixed text, which the model ends itself."""
+
+    model, prompt, tokens, ended = "fake", None, 1, True
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def __aiter__(self) -> AsyncGenerator[str]:
+        for character in self._text:
+            yield character
+
+
+class Writer:
+    """An engine that writes one text wherever it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Written:
+        return Written(self._text)
+
+
+def generated(source: str, written: str) -> Generated:
+    prefix, suffix = source.split("‸")
+    cursor = Cursor("", prefix, suffix, "python")
+
+    async def attempt() -> Generated:
+        engine = cast(Any, Writer(written))
+        of = Attempt(
+            engine, SameModel(), "a", cursor, Clock(), patience=60, urgency=Urgency(), report=lambda text: None
+        )
+        try:
+            return await of.generate(Shaper(cursor), (), 100, 1)
+        finally:
+            await of.end()
+
+    return asyncio.run(attempt())
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "reason"),
+    [
+        ("x = ‸\n", "", "the model had nothing to add"),
+        ("x = f(‸)\n", ")(\n", "it would leave brackets or quotes unbalanced"),
+        ("x = 1‸\n", " 2\n", "it would add a syntax error"),
+        ("def f(a):\n    ‸\n    return b\n", "return b\n", "it would repeat what is right of the cursor or below"),
+    ],
+)
+def test_a_reason_comes_with_nothing(source: str, written: str, reason: str) -> None:
+    assert generated(source, written) == Generated((), reason=reason)
+
+
+def test_a_text_comes_without_a_reason() -> None:
+    assert generated("x = f(‸)\n", "a)\n") == Generated(("a",))

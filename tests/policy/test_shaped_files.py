@@ -1,0 +1,40 @@
+"""The trees of whole files: parsed incrementally they are those of a parse from scratch, and few are kept."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.languages import parser_for
+from policy.completion.shaping.files import ParsedFiles
+
+SOURCE = "def f(a):\n    return [a, 'é']\n\n\nclass A:\n    x = (1, 2)\n" * 5
+EDITS = st.tuples(st.integers(0, len(SOURCE)), st.integers(0, 9), st.text(alphabet="ab()[]{}'\":é\n ", max_size=9))
+
+
+@given(st.lists(EDITS, max_size=6))
+def test_a_changed_file_has_the_tree_of_its_text(edits: list[tuple[int, int, str]]) -> None:
+    files, text, parser = ParsedFiles(), SOURCE, parser_for("python")
+    assert parser is not None
+    files.tree("a", "python", text.encode())
+    for start, size, new in edits:
+        text = text[:start] + new + text[start + size :]
+        tree, expected = files.tree("a", "python", text.encode()), parser.parse(text.encode())
+        assert str(tree.root_node) == str(expected.root_node)
+
+
+def test_few_documents_are_kept() -> None:
+    files = ParsedFiles(documents=2, size=100)
+    for name in "abc":
+        files.tree(name, "python", b"x = 1\n")
+    assert len(files) == 2
+    files.tree("d", "python", b"x = 1\n" * 50)  # larger than all that may be kept, but the one in use
+    assert len(files) == 1
+    files.forget("d")
+    assert len(files) == 0
+
+
+def test_a_document_that_changes_its_language_is_parsed_from_scratch() -> None:
+    files = ParsedFiles()
+    files.tree("a", "python", b"x = 1\n")
+    assert files.tree("a", "javascript", b"x = 1;\n").root_node.type == "program"
