@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint the clients: TypeScript with eslint and its compiler (from npm), Lua with luacheck (from Debian's package lua-check; elsewhere
-# `luarocks install luacheck` or `brew install luacheck`). Where a linter cannot be had, the last line says what was
+# `luarocks install luacheck` or `brew install luacheck`). Where a linter cannot be installed, the last line says what was
 # not linted; with CI set, that is a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

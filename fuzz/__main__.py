@@ -52,7 +52,7 @@ def guided(name: str, seconds: int) -> int:
     )
     options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=20", "-verbosity=0"]
     seeds = FOLDER / "corpus" / name
-    # What is found on the way is not kept: the first folder is a new one.
+    # New inputs are not kept: the first folder is a temporary one.
     new = FOLDER / "found" / f"{name}-corpus"
     new.mkdir(exist_ok=True)
     found = f"-artifact_prefix={FOLDER / 'found'}/{name}-"

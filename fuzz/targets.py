@@ -1,6 +1,6 @@
 """What is fuzzed: functions of any bytes, which raise only where something is wrong with the code under test.
 
-`text`: the server's text model, against plain string operations. `framing`: messages out of a stream. `ignore`: the
+`text`: the server's text model, against plain string operations. `framing`: messages read from a stream. `ignore`: the
 patterns of ignore files. `chunking`: chunks partition the lines of a file. `gguf`: headers of model files.
 """
 

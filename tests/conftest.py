@@ -21,7 +21,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Path]:
-    """A place of our own to meet engines at: not the one where the editors of whoever runs the tests meet theirs."""
+    """A runtime directory of the tests, apart from the one that this user's editors share."""
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
         yield Path(folder)
@@ -45,7 +45,7 @@ def model() -> Path:
 
 @pytest.fixture(scope="session")
 def marked_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in the layout `repoformer-spm`; it decides, though nobody taught it how."""
+    """The same in the layout `repoformer-spm`; it decides, although it was not trained to."""
     target = tmp_path_factory.mktemp("models") / "marked.gguf"
     mark(model, target, "repoformer-spm")
     return target

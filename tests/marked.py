@@ -1,6 +1,6 @@
 """The default model with the markers of our layout: five of its unused special tokens under new names.
 
-Nobody trained them, so what it decides means nothing; but it is a real model with a real P(`<cc>`), and everything
+They are not trained, so the decisions mean nothing; but it is a real model with a real P(`<cc>`), and everything
 about prompts, decisions and the KV cache can be shown on it.
 """
 

@@ -52,19 +52,12 @@ BANNED = (
     "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
     "whatever it", "whoever", "worth its time",
 )  # fmt: skip
-# Files and folders that are free of them.
+# Where they must not occur.
+PROSE_SUFFIXES = {".py", ".md", ".ts", ".lua", ".el", ".sh"}
+NOT_PROSE = {"node_modules", "sources", "snippets", "corpus", "vendor"}
 PLAIN = (
-    "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks", "docs/editors/other.md",
-    "docs/editors/protocol.md", "docs/evaluation.md", "docs/experiments.md", "docs/generators.md",
-    "docs/retrieval.md", "docs/serving.md", "docs/settings.md", "docs/training.md",
-    "examples/demo.py", "examples/workspace/README.md", "indexer",
-    "lsp_server", "policy/__init__.py", "policy/completion/__init__.py",
-    "policy/completion/attempt.py", "policy/completion/clock.py", "policy/completion/debounce.py",
-    "policy/completion/idle.py", "policy/completion/pending.py", "policy/completion/pinned.py",
-    "policy/completion/pipeline.py", "policy/completion/plan.py", "policy/completion/request.py",
-    "policy/completion/reuse.py", "policy/completion/service.py", "policy/engine", "policy/errors.py",
-    "policy/evaluation", "policy/gating", "policy/generators", "policy/models", "policy/prompting", "policy/training",
-    "tests/evaluation", "tests/indexer", "tests/policy", "tests/training", "tools",
+    "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "benchmarks", "docs", "editors",
+    "examples/demo.py", "examples/workspace/README.md", "fuzz", "indexer", "lsp_server", "policy", "tests", "tools",
 )  # fmt: skip
 
 
@@ -163,12 +156,12 @@ def test_every_module_says_its_idea() -> None:
 
 
 def plain_files() -> list[Path]:
-    """The Python and Markdown files of `PLAIN`, without the sources of the truth set, which are data."""
-    found = []
+    """The files with prose of `PLAIN`, without installed packages, data, and this list itself."""
+    found: list[Path] = []
     for path in (ROOT / name for name in PLAIN):
-        files = [path] if path.is_file() else [*path.rglob("*.py"), *path.rglob("*.md")]
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in PROSE_SUFFIXES]
         assert files, f"{name(path)} has no files"
-        found += [file for file in files if "truth/sources" not in name(file)]
+        found += [file for file in files if NOT_PROSE.isdisjoint(file.parts) and file != Path(__file__).resolve()]
     return sorted(found)
 
 

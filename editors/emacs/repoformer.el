@@ -778,7 +778,7 @@ Any Python will do; where there is none, uv gets one."
 (defun repoformer-install ()
   "Install the server and a model, and start the server.
 They go into `repoformer-directory', and change no other Python.  After a
-failure the same command goes on where it stopped."
+failure the same command continues where it stopped."
   (interactive)
   (when (process-live-p repoformer--installation)
     (user-error "The server is being installed"))
@@ -842,7 +842,7 @@ failure the same command goes on where it stopped."
   (set-process-sentinel repoformer--installation #'ignore)
   (delete-process repoformer--installation)
   (repoformer--show-progress nil)
-  (message "repoformer: the installation is cancelled; `M-x repoformer-install' goes on with it"))
+  (message "repoformer: the installation is cancelled; `M-x repoformer-install' resumes it"))
 
 (defun repoformer--show-progress (told)
   "Show TOLD, a line of the installation, in the echo area and the mode line.

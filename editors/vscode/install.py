@@ -69,7 +69,7 @@ FAILURES = (
 
 
 class Failed(Exception):
-    """The installation cannot go on: why, what to do next, and a word for programs."""
+    """The installation failed: the reason, the next step, and a code for programs."""
 
     def __init__(self, error: str, advice: str, kind: str = "other") -> None:
         super().__init__(error)
@@ -287,7 +287,7 @@ def works(program: object, *arguments: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """The environment of what is run: nothing of another Python environment, and for uv what pip is told."""
+    """The environment of commands: without other Python environments, and with pip's settings for uv."""
     env = {
         name: value
         for name, value in os.environ.items()

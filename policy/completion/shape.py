@@ -173,7 +173,7 @@ class Shaper:
     def _why_nothing(self, text: str) -> str:
         if self._ending(text).offset:
             return "the model did not end its statement"
-        return "the model goes on in the next line" if text.startswith("\n") else UNBALANCED
+        return "the model continues in the next line" if text.startswith("\n") else UNBALANCED
 
     # -- what of it is shown --------------------------------------------------------------------------------------
 
@@ -195,6 +195,6 @@ class Shaper:
 
 
 def inside_word(cursor: Cursor) -> bool:
-    """Whether a letter stands on either side: nothing is to be completed there."""
+    """Whether there is a letter on both sides: nothing is completed inside a word."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False

@@ -20,7 +20,7 @@ SERVER = Path(sys.executable).with_name("repoformer-lsp")
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder of files, and the cursor that stands in one of them."""
+    """A folder of files, and the cursor in one of them."""
 
     root: Path
     file: Path

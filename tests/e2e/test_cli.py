@@ -66,7 +66,7 @@ def test_complete_prints_json(run: Run, workspace: Write, model: Path) -> None:
     assert all(ms >= 0 for ms in report["timings_ms"].values())
 
 
-def test_complete_for_people(run: Run, workspace: Write, model: Path) -> None:
+def test_complete_prints_text(run: Run, workspace: Write, model: Path) -> None:
     place = workspace(TWO_FILES)
     done = run("complete", "main.py:4:22", "--policy", "never", "--model", model, cwd=place.root)
     assert done.stdout.strip()

@@ -327,7 +327,7 @@ async def test_what_follows_an_acceptance_is_completed_ahead(start: Start, works
     await client.complete(place.uri, behind, invoked=False)
     report = await client.why(place.uri)
     assert report["position"] == {"line": behind[0], "character": behind[1]}
-    assert report["stats"].keys() & {"reused", "joined"}, "nobody asked for it before"
+    assert report["stats"].keys() & {"reused", "joined"}, "no earlier request asked for it"
 
 
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:
@@ -369,7 +369,7 @@ async def retrieved(
 async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     start: Start, workspace: Write, model: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored and taken back while the server runs."""
+    """Stored and removed while the server runs."""
     monkeypatch.setattr(calibration, "file", lambda: Path(home["XDG_DATA_HOME"], "repoformer-lsp", "thresholds.json"))
     place = workspace(TWO_FILES)
     client = await start(place.root, model=model)

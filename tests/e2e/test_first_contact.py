@@ -126,7 +126,7 @@ async def test_a_no_is_remembered(start: Open, home: dict[str, str], card: Card,
     assert not pulled(home, card).exists()
 
 
-async def test_a_client_that_cannot_ask_is_told_the_command(start: Open, card: Card) -> None:
+async def test_a_client_that_cannot_ask_gets_the_command(start: Open, card: Card) -> None:
     client = await start(asks=False)
     assert f"repoformer-lsp model pull {card.name}" in await shown(client, "Tiny Coder gives better completions")
     assert not [message for message in client.received if message["method"] == ASKED]

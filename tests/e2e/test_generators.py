@@ -1,4 +1,4 @@
-"""The real server process with somebody else to write for it."""
+"""The real server process with another generator."""
 
 from __future__ import annotations
 

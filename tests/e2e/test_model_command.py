@@ -92,10 +92,10 @@ def test_a_gguf_by_its_id(run: Pull, content: bytes, home: dict[str, str], serve
     assert "licence: mit" in done.stderr
     assert str(path) in run("list").stdout
     run("pull", f"{NAME}:tiny.gguf")
-    assert len(served.ranges) == 1, "what is there is not fetched again"
+    assert len(served.ranges) == 1, "an installed model is not downloaded again"
 
 
-def test_an_interrupted_download_is_gone_on_with(
+def test_an_interrupted_download_is_resumed(
     run: Pull, start: Command, content: bytes, home: dict[str, str], served: Hub
 ) -> None:
     served.stall_at = 20 << 20
@@ -155,7 +155,9 @@ def test_offline(run: Pull) -> None:
 
 
 @pytest.mark.skipif(not find_spec("torch"), reason="needs the `train` extra")
-def test_a_repoformer_checkpoint_in_one_go(run: Pull, served: Hub, tmp_path: Path, home: dict[str, str]) -> None:
+def test_a_repoformer_checkpoint_is_pulled_and_converted(
+    run: Pull, served: Hub, tmp_path: Path, home: dict[str, str]
+) -> None:
     from tests.checkpoints import bigcode, save
 
     folder = tmp_path / "made"

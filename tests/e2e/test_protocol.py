@@ -130,7 +130,7 @@ async def test_a_change_that_does_not_mention_our_settings_leaves_them(start: St
     client = await start(workspace(ONE_FILE).root, capabilities={"workspace": {}})
     client.notify("workspace/didChangeConfiguration", {"settings": {"repoformer": {"enabled": False}}})
     await client.seen("repoformer/status", lambda status: status["state"] == "off")
-    client.notify("workspace/didChangeConfiguration", {"settings": {"somebody": {"else": 1}}})
+    client.notify("workspace/didChangeConfiguration", {"settings": {"another": {"section": 1}}})
     await client.request("repoformer/why", {})
     states = [sent["params"]["state"] for sent in client.received if sent["method"] == "repoformer/status"]
     assert states[-1] == "off"
@@ -182,7 +182,7 @@ async def test_requests_that_make_no_sense_are_answered(start: Start, workspace:
     client = await start(workspace(ONE_FILE).root)
     with pytest.raises(RefusedError):
         await asyncio.wait_for(client.request("textDocument/inlineCompletion", params), 20)
-    assert await client.request("repoformer/why", {}) is None, "the server goes on"
+    assert await client.request("repoformer/why", {}) is None, "the server continues"
     assert not [text for text in shown(client) if "rror" in text]
 
 
@@ -257,7 +257,7 @@ async def test_over_tcp_each_connection_is_a_session(home: dict[str, str], works
         assert answer["capabilities"]["positionEncoding"] == encoding
     family = family_of(process.pid)
     assert await one.close() == 0
-    assert await two.request("repoformer/why", {}) is None, "the other one goes on"
+    assert await two.request("repoformer/why", {}) is None, "the other one continues"
     assert await two.close() == 0
     assert await asyncio.wait_for(process.wait(), 20) == 0
     await all_gone(family)

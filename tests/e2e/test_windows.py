@@ -80,7 +80,7 @@ async def test_the_window_that_started_the_engine_is_killed(start: Start, worksp
     for client in left:
         assert await client.complete(place.uri, place.cursor)
     assert engine.is_running() and engines_of(*(server_of(client) for client in left)) == []
-    engine.kill()  # now nobody's child, it is missed all the same
+    engine.kill()  # it has no parent now, and its end is noticed all the same
     for client in left:
         await logged(client, "is gone")
         assert await client.complete(place.uri, place.cursor)

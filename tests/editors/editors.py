@@ -1,9 +1,8 @@
 """The editors that are tested: installing them, and saying at the end which were, and which were not.
 
-An editor is installed into the user's cache by a script of `install/`, once. It takes Debian, and for some programs
-root. Where that is not to be had the editor's tests are skipped, and the last lines of the run say so in capitals; on
-a Debian of continuous integration (`CI` is set) they fail instead, because a check that nobody notices is missing is
-worse than none.
+A script of `install/` installs each editor into the user's cache, once. That needs Debian, and root for some programs.
+Elsewhere the editor's tests are skipped, and the last lines of the run say so in capitals. With `CI` set on Debian they
+fail instead, because a missing check must not look green.
 """
 
 from __future__ import annotations

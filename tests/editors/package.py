@@ -67,7 +67,7 @@ def package(folder: Path, content: bytes) -> Iterator[Package]:
 def put_uv(folder: Path) -> Path:
     """Write a stand-in for uv that hands everything to pip, which takes seconds less than pip in a new environment.
 
-    Returns the program; `told` beside it has its arguments.
+    Returns the program; the file `told` in its folder has its arguments.
     """
     folder.mkdir()
     program = folder / "uv"

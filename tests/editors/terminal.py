@@ -85,7 +85,7 @@ def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: P
 
 
 def _page(screen: str) -> str:
-    style: dict[str, str] = {}  # goes on from line to line
+    style: dict[str, str] = {}  # continues from line to line
     rows = "\n".join(_spans(line, style) for line in screen.splitlines()[:ROWS])
     background = re.search('background:([^;"]+)', rows)  # a program that paints its own paints the edge too
     return (

@@ -137,7 +137,7 @@ def test_typing_through_away_and_dismiss(batch: Callable[[str], str], wire: Wire
     check_same(wire, folder / "beds.py", tmp_path / "kept")
 
 
-def test_what_stands_behind_the_cursor(batch: Callable[[str], str]) -> None:
+def test_text_right_of_the_cursor(batch: Callable[[str], str]) -> None:
     """A suggestion fits only in front of the text that it was made for; elsewhere it would double code."""
     batch(f"""
 (test-open "beds.py")
@@ -160,7 +160,7 @@ def test_what_stands_behind_the_cursor(batch: Callable[[str], str]) -> None:
 (test-suggest "(x)")
 (test-key ?\\()
 (test-equal "foo()" (buffer-substring (pos-bol) (pos-eol)) "a pair")
-(test-no-suggestion "the other half stands behind the cursor")
+(test-no-suggestion "the other half is right of the cursor")
 (test-equal t (timerp repoformer--timer) "the server is asked again")
 
 (test-suggest "x, y")                           ; in front of the other half
@@ -172,11 +172,11 @@ def test_what_stands_behind_the_cursor(batch: Callable[[str], str]) -> None:
 (test-suggest ", z")
 (test-key ?\\))
 (test-equal "foo(x, y)" (buffer-substring (pos-bol) (pos-eol)) "over the other half")
-(test-no-suggestion "less stands behind the cursor")
+(test-no-suggestion "less is right of the cursor")
 """)
 
 
-def test_dismissed_on_its_way(batch: Callable[[str], str], wire: Wire) -> None:
+def test_dismissed_before_it_arrives(batch: Callable[[str], str], wire: Wire) -> None:
     batch(f"""
 (test-open "beds.py")
 (test-type {lisp(AREA)})
@@ -219,7 +219,7 @@ def test_middle_of_a_line(batch: Callable[[str], str], wire: Wire, folder: Path,
 (let ((whole (test-ghost)))
   (test-command #'repoformer-accept)
   (test-equal (concat "names = [\\"one\\", \\"two\\", \\"three\\"]\\nprint(len(" whole "))\\n")
-              (test-text) "in its place")
+              (test-text) "the text is in place")
   (test-same {lisp(tmp_path / "kept")}))
 """)
     check_same(wire, folder / "names.py", tmp_path / "kept")
@@ -369,7 +369,7 @@ def test_modes_that_are_not_served(batch: Callable[[str], str]) -> None:
 (let ((before post-command-hook))
   (repoformer-ensure)
   (test-equal before post-command-hook "nothing is started"))
-(test-equal nil (local-variable-p 'eglot-server-programs) "for nobody")
+(test-equal nil (local-variable-p 'eglot-server-programs) "for no buffer")
 (setq repoformer-program '("no-such-program"))
 (repoformer-ensure)
 (define-derived-mode their-mode python-mode "Theirs")
@@ -611,7 +611,7 @@ def test_beside_other_completion(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` is told of it."""
+    """What an installation gets; `home` records it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state

@@ -139,7 +139,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
 
     (programs / "python3.11").symlink_to(sys.executable)
     told = run("--model", "", python=old_python(programs), PATH=str(programs))
-    assert told[-1]["program"], "one that is new enough is found beside it"
+    assert told[-1]["program"], "another one that is new enough is found"
 
 
 @pytest.mark.usefixtures("uv")

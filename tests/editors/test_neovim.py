@@ -28,9 +28,9 @@ vim.opt.swapfile = false
 require('repoformer').setup(vim.tbl_deep_extend('force', { cmd = %(cmd)s, settings = %(settings)s }, %(options)s))
 """
 
-# Servers inside Neovim, for what depends on when an answer comes: one says `says[name]` where the cursor is at the end
-# of a line, and what stands before it as the real one does; while there is nothing to say the answers wait, and
-# `answer(name, text)` gives the last of them.
+# Servers inside Neovim, for what depends on when an answer comes. At the end of a line each answers with the text
+# before the cursor and `says[name]`, as the real server does. Without a text the answers wait, and `answer(name, text)`
+# gives the last of them.
 SCRIPTED = """
 says, waiting, delay = {}, {}, 0
 function answer(name, text)
@@ -118,7 +118,7 @@ class Neovim:
 
     @property
     def marks(self) -> list[Any]:
-        """Everything that is drawn, whoever drew it."""
+        """Everything that is drawn, by any plugin."""
         lua = """
         local ns = vim.api.nvim_get_namespaces()
         local all = {}
@@ -358,7 +358,7 @@ def test_middle_of_a_line(start: Callable[..., Neovim], wire: Wire, folder: Path
     neovim.keys("G$F(a")
     whole = neovim.wait_ghost()
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"), "not in its place")
+    neovim.until(lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"), "not in place")
     check_same(neovim, wire, folder / "names.py")
 
 
@@ -395,7 +395,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     neovim.until(lambda: wire.front() == (folder / "shapes.py").as_uri(), "the server does not know what is in front")
     neovim.api.command("buffer beds.py")
     neovim.until(lambda: wire.front() == (folder / "beds.py").as_uri(), "nor what comes back to the front")
-    # How often it is told is Neovim's affair: a buffer may be attached a moment after it is entered.
+    # Neovim decides how often it is notified: a buffer may be attached a moment after it is entered.
     assert wire.sent("textDocument/didFocus")[-1]["position"]["line"] == wire.asked()[-1]["position"]["line"]
 
 
@@ -489,7 +489,7 @@ EVERYWHERE = "delay = 1000 if vim.lsp.inline_completion then vim.lsp.inline_comp
 
 
 @pytest.mark.parametrize("before", ["", EVERYWHERE], ids=["ours", "everywhere"])
-def test_ghost_text_goes_with_the_text_behind_the_cursor(scripted: Callable[..., Neovim], before: str) -> None:
+def test_ghost_text_disappears_with_the_text_right_of_the_cursor(scripted: Callable[..., Neovim], before: str) -> None:
     neovim = scripted(before)
     type_and_see(neovim, "ifoo", "bar")
     neovim.keys("<Left>")
@@ -571,7 +571,9 @@ vim.lsp.inline_completion.enable()
 @pytest.mark.parametrize("nvim", ["neovim"], indirect=True)
 def test_another_server_shows_its_own(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(OTHER)
-    both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # nobody asks for it where it comes after what is typed
+    both = (
+        "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # no request asks for it where it comes after what is typed
+    )
     neovim.until(lambda: neovim.api.exec_lua(both), "the other is not there")
     say(neovim, "bar", "other")
     neovim.keys("ifo")
@@ -627,7 +629,7 @@ def test_on_screen(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` is told of it."""
+    """What an installation gets; `home` records it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state

@@ -283,7 +283,7 @@ def test_type_accept_word_line_all_undo(
         code.open("arithmetic.py")
         code.press("Control+End")
         code.type(MULTIPLY)
-        assert code.text(file) == before, "saved, so nothing but its text says that somebody has written"
+        assert code.text(file) == before, "saved, so nothing but its text says that it was changed"
         code.wait_ghost()
         watch.lap("opening a file")
         code.press("Tab")
@@ -303,7 +303,7 @@ def test_type_accept_word_line_all_undo(
 
         code.open("beds.py")
         file = folder / "beds.py"
-        code.until(lambda: wire.front() == file.as_uri(), "nobody tells the server which file is in front")
+        code.until(lambda: wire.front() == file.as_uri(), "the server does not learn which file is in front")
         code.press("Control+End")
         code.type(AREA[:-2])
         code.until(lambda: wire.text(file).endswith(AREA[:-2]), "not typed")
@@ -324,8 +324,10 @@ def test_type_accept_word_line_all_undo(
         code.until(lambda: code.ghost == whole[len(word) :], "the rest after a word")
         code.press("Tab", "Escape")
         assert check_same(code, wire, file) == FILES["beds.py"] + AREA + whole
-        code.until(lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2, "nobody tells the server")
-        code.until(lambda: wire.sent("workspace/executeCommand"), "nobody tells the server")
+        code.until(
+            lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2, "the server does not learn of it"
+        )
+        code.until(lambda: wire.sent("workspace/executeCommand"), "the server does not learn of it")
 
 
 def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -591,7 +593,7 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder:
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` is told of it."""
+    """What an installation gets; `home` records it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment)
         yield state

@@ -1,4 +1,4 @@
-"""Stands between an editor and its server and writes down what they say to each other.
+"""Relay messages between an editor and its server, and record them.
 
 Use: `python wiretap.py RECORD -- SERVER…`. Editors do not tell what they sent; with the record, a test can compare an
 editor's buffer with the text that the server has of it. A line of the record is `[time, "editor" | "server", message]`.

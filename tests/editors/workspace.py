@@ -1,7 +1,7 @@
 """The files that every editor completes in.
 
-Small on purpose: the model is small, the machine is shared, and what is tested is the editor. The code leaves hardly a
-choice of how to go on, so that any model has something to say; what it says, no test asserts beyond that.
+The files are small, because the model is small and the tests are about the editor. The code leaves little choice of how
+to continue, so that any model completes it. No test asserts more about the text of a completion.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def subtract(a, b):
     "names.py": 'names = ["one", "two", "three"]\nprint(len())\n',
 }
 
-AREA = "area = rectangle_area("  # typed at the end of beds.py; a model goes on with the arguments
-MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model goes on with the body
+AREA = "area = rectangle_area("  # typed at the end of beds.py; a model continues with the arguments
+MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model continues with the body
 
 # The machine is busy, so that an editor has all the time it needs; nothing passes because of it.
 SECONDS = 240
 
-# What the server is told in every editor, for the same reason: threads that wait for each other wait for the busiest.
+# The server's settings in every editor. One thread, for the same reason: several wait for the busiest of them.
 SETTINGS = {"patience": 60, "threads": 1, "suggest": "eager"}
 
 MANY = 6000  # files of a workspace that takes long to index
@@ -55,7 +55,7 @@ HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR =
 
 
 def fill(root: Path) -> None:
-    """Add so many files that a person sees the workspace being indexed."""
+    """Add enough files to see the workspace being indexed."""
     function = "".join(f"def part_{n}(value):\n    return value + {n}\n\n\n" for n in range(40))
     many = root / "many"
     many.mkdir()

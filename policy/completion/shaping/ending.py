@@ -1,7 +1,7 @@
 """Where a completion ends.
 
-It is the rest of the line, and goes on over lines only where something is open: a block that the cursor is at the
-beginning of, or brackets, strings and blocks that the completion's own first line opens.
+It ends with the line, and has more lines only where something is open: a block at whose beginning the cursor is, or
+brackets, strings and blocks that the completion's own first line opens.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _with_tabs(line: str, unit: int) -> str:
 
 
 def at_cursor(text: str, line: str, wanted: int, *, deeper: bool) -> str:
-    """`text` without the blanks that are there already: the model may not have seen them.
+    """Return `text` without the blanks that the line already has, which the model may not have seen.
 
     `line` is what is left of the cursor, `wanted` the indentation of a line here at the least. `deeper`: a block
     begins here, and the cursor may not have been indented yet.

@@ -155,6 +155,6 @@ def _first_indent(text: str) -> int:
 
 
 def _open(lines: list[str]) -> bool:
-    """Whether a header goes on in the next line: a parenthesis is open."""
+    """Whether a header continues in the next line: a parenthesis is open."""
     text = "".join(lines)
     return text.count("(") > text.count(")") or text.count("[") > text.count("]")

@@ -1,6 +1,6 @@
 """What has been written already: on the line right of the cursor, on the lines below and above, or a moment ago.
 
-A person who accepts a line that is there already has to delete one. But a table of numbers repeats itself, and may.
+A user who accepts a line that the file already has must delete one. But a table of numbers repeats itself, and may.
 """
 
 from __future__ import annotations

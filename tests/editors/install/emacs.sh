@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Emacs 30 for the terminal from Debian's backports (needs root; a newer one that is there is taken), tmux, and beside
-# it in a folder the packages that it is tested with: company, corfu, lsp-mode, package-lint. Use: emacs.sh FOLDER
+# Emacs 30 for the terminal from Debian's backports (needs root; an installed newer one is used), tmux, and a folder with
+# the packages that it is tested with: company, corfu, lsp-mode, package-lint. Use: emacs.sh FOLDER
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 . /etc/os-release

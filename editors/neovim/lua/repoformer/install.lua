@@ -71,7 +71,7 @@ local function finish(outcome, written, program)
     local warning = outcome.warning ~= '' and outcome.warning
     tell(outcome.message .. ' ' .. (warning or 'Open a file and type.'), warning and vim.log.levels.WARN or nil)
   elseif cancelled then
-    tell('the installation is cancelled; `:Repoformer install` goes on with it')
+    tell('the installation is cancelled; `:Repoformer install` resumes it')
   elseif outcome.error then
     tell(('%s %s'):format(outcome.error, outcome.advice), vim.log.levels.ERROR)
   else
