@@ -28,7 +28,7 @@ MAX_DEPTH = 48  # at deeper nesting, long runs are cut into parts of equal lengt
 HEADER_COLUMNS = 160
 # Characters. Longer files are not written by hand, and would delay the files queued after them.
 PARSED_LENGTH = 2_000_000
-# Children of an error node. A text with more is not treated as code, because the time for a query grows with the
+# If an error node has more children than this, the text is not treated as code: the time of a query grows with the
 # square of their number.
 MAX_ERRORS = 2_000
 _WORD = re.compile(r"\w")

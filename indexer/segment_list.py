@@ -30,7 +30,7 @@ class Merge:
         return sum(len(masked.segment) for masked in self.segments)
 
     def run(self) -> Segment:
-        """Return the merged segment."""
+        """Merge the segments into one."""
         return Segment.merge(self.segments)
 
 

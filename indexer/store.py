@@ -28,7 +28,7 @@ from indexer.worker import Outcome
 
 SCHEMA = 3  # increase it when the format of a record, the limits of chunks, or the rules for secrets change
 MAX_AGE_DAYS = 30
-_UNUSED_SECONDS = 14 * 86_400  # how long the store keeps content that no file has
+_UNUSED_SECONDS = 14 * 86_400  # how long content is kept after the last file with it is gone
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS file (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
 """
-# `used` is the last time at which a file had the content; it decides when the content is deleted.
+# `used` is when a file last had this content. Content that is unused for `_UNUSED_SECONDS` is deleted.
 _USED_UNTIL_NOW = """
 UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path = ?) AND digest != ?
 """

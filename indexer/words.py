@@ -62,13 +62,13 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 def last_lines(text: str, count: int) -> str:
     """Return the last `count` lines of a text, counting an incomplete last line.
 
-    At most `MAX_LINE_LENGTH` characters of each line are returned, those nearest to the end of the text.
+    At most `count` times `MAX_LINE_LENGTH` characters are returned, from the end of the text.
     """
     return _lines(text, count, from_end=True)
 
 
 def first_lines(text: str, count: int) -> str:
-    """Return the first `count` lines of a text, cut in the same way as by `last_lines`."""
+    """Return the first `count` lines of a text, at most `count` times `MAX_LINE_LENGTH` characters."""
     return _lines(text, count, from_end=False)
 
 

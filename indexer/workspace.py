@@ -463,7 +463,7 @@ class WorkspaceIndex:
             elif outcome.record is not None:
                 extracts.append(Extract.from_bytes(*key, outcome.record))
             elif key not in self._known or self._known[key][2] != outcome.digest:
-                # The file is unchanged, but the index removed its chunks in the meantime.
+                # The worker found the file unchanged and sent no chunks, but the index has removed them since.
                 self._read_queue.add_first([key])
                 continue
             if outcome.digest:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from indexer.model import Cursor
     from policy.completion.request import Completion, Request
 
-READ = 0.5  # seconds that a suggestion must be visible before typing over it counts
+MIN_VISIBLE = 0.5  # seconds; a suggestion that is typed over sooner counts as unseen
 
 
 def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
@@ -69,7 +69,7 @@ class Outcomes:
         if (offered := self._open.get(request.document)) is None:
             return
         became = outcome(offered.text, offered.request.cursor, request.cursor)
-        if became == "accepted" or (became is not None and self._clock() - offered.since >= READ):
+        if became == "accepted" or (became is not None and self._clock() - offered.since >= MIN_VISIBLE):
             self._settle(offered, became)
         elif became is not None:
             del self._open[request.document]

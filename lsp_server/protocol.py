@@ -60,8 +60,8 @@ class Protocol(LanguageServerProtocol):
             return
         if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION or not _well_formed(message):
             number = message.get("id") if isinstance(message, dict) else None
-            asked = isinstance(message, dict) and "method" not in message
-            if not asked:  # a response is never answered
+            is_response = isinstance(message, dict) and "method" not in message
+            if not is_response:
                 self._refuse(number, types.ErrorCodes.InvalidRequest, "not a message of JSON-RPC 2.0 (no batches)")
             return
         method = message.get("method")

@@ -282,7 +282,7 @@ class Session:
             self._update(generating=len(self._running))
 
     def place_of(self, uri: str, position: Position) -> tuple[Document, Place] | None:
-        """Return the document and the place to complete at, or None if there is none (logs a wrong position)."""
+        """Return the document and the place to complete at, or None. A position outside the document is logged."""
         document = self.document(uri)
         if document is None or not self.offers(document):
             return None

@@ -24,7 +24,7 @@ Encoding = Literal["utf-8", "utf-16", "utf-32"]
 Position = tuple[int, int]
 """A position of LSP: zero-based line, and zero-based character in code units of an encoding."""
 
-# Only for text that ends with a line end. After the last line end, the search would start at every character.
+# Only for text that ends with a line end. On a long last line without one, the search would retry at each character.
 _ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -1,8 +1,8 @@
 """Serve over stdio and TCP. Each connection has its own server.
 
-pygls has both, but its stdio reader blocks a pool thread that is joined at exit: if an editor sends `exit` and keeps
-the pipe open, the process does not end. Here stdin and stdout have a daemon thread each, so that an editor that is
-silent or stops reading blocks neither the event loop nor the exit.
+pygls can do both. But its stdio reader blocks in a pool thread, and Python waits for that thread at exit: if an editor
+sends `exit` and keeps the pipe open, the process does not end. Here stdin and stdout have a daemon thread each, so that
+an editor that is silent or stops reading blocks neither the event loop nor the exit.
 
 Only the protocol may write to standard output, because any other output would break the framing. So the real stdout is
 duplicated, and file descriptor 1 then points to stderr, for Python and for native code.

@@ -21,7 +21,7 @@ from indexer.segment import MaskedSegment
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK = 64  # chunks
+BLOCK = 64  # chunks whose largest possible score is computed together
 
 
 class Ranked(NamedTuple):

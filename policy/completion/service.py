@@ -103,7 +103,7 @@ class Completer:
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> PendingCompletion[Completion]:
-        """Start a completion. It replaces the document's pending completion, and those that no request waits for."""
+        """Start a completion. Cancel the document's pending one, and all others that no request waits for."""
         for document, pending in self._pending.items():
             if document == request.document or not pending.awaited:
                 pending.cancel()

@@ -1,9 +1,9 @@
 """How fast this machine runs a model: measured once, stored, and compared with what typing allows.
 
 The measure is the time for a line of 12 tokens after a keystroke with a warm cache: a few prompt tokens to read, then
-the generation. On a busy machine a measurement is too slow, on two cores by a factor. So the share of the processors
-that other work used is measured too. If it is large, the measurement excludes no model. A speed that excludes a model
-is valid for a week, and `doctor` measures again.
+the generation. On a busy machine the measured time is too long; on two cores it can be a multiple. So the share of the
+processors that other work used is measured too. If it is large, the measurement excludes no model. A speed that
+excludes a model is valid for a week, and `doctor` measures again.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Supervisor:
         return self._engine.pid if self._engine else None
 
     async def close(self) -> None:
-        """Disconnect from the worker, and start no other one."""
+        """Disconnect from the worker, and never start another one."""
         self._closed = True
         await self._drop()
         self._set_state("stopped")

@@ -25,7 +25,7 @@ Outcome = Literal["accepted", "typed over", "dismissed"]
 MOST_SHIFT = 1.0  # log-odds
 FADING = 0.995  # of the weight of earlier events, with each new one: the last 200 count
 PRIOR = 30.0  # events that speak for the estimate from the beginning
-KEPT = 200  # workspaces
+MAX_WORKSPACES = 200
 _LARGEST = 1 << 20  # bytes of a file that is read
 
 
@@ -138,6 +138,6 @@ def _save(every: Mapping[str, Counts]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(f".{os.getpid()}.new")
     told = {key: {name: round(value, 4) for name, value in asdict(counts).items()}
-            for key, counts in list(every.items())[-KEPT:]}  # fmt: skip
+            for key, counts in list(every.items())[-MAX_WORKSPACES:]}  # fmt: skip
     temporary.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     temporary.replace(target)

@@ -34,9 +34,8 @@ ContextStyle = Literal["commented", "plain", "files"]
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out if the model has no such token
 ANCHOR_LINES = 2
-MAX_TOKEN_LENGTH = (
-    16  # characters; hardly any token is longer, so n tokens are assumed to cover at most n times as many
-)
+# In characters. Few tokens are longer, so n tokens are assumed to cover at most 16n characters.
+MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.model import Cursor
-from lsp_server.outcomes import READ, Outcomes, outcome
+from lsp_server.outcomes import MIN_VISIBLE, Outcomes, outcome
 from policy.completion.request import Completion, Request
 from policy.gating.keep import Estimate
 from policy.gating.learned import Outcome
@@ -53,14 +53,14 @@ def session(*events: tuple[float, str], p: float | None = 0.4) -> list[Outcome]:
 
 def test_each_suggestion_counts_once() -> None:
     assert session((0.1, "accept"), (0.2, "x = abc‸\ny"), (0.3, "accept")) == ["accepted"]
-    assert session((2 * READ, "x = q‸\ny"), (3 * READ, "x = qq‸\ny")) == ["typed over"]
-    assert session((2 * READ, "x = a‸\ny"), (3 * READ, "x‸\ny")) == ["dismissed"]
+    assert session((2 * MIN_VISIBLE, "x = q‸\ny"), (3 * MIN_VISIBLE, "x = qq‸\ny")) == ["typed over"]
+    assert session((2 * MIN_VISIBLE, "x = a‸\ny"), (3 * MIN_VISIBLE, "x‸\ny")) == ["dismissed"]
 
 
 def test_what_was_not_read_does_not_count_unless_it_was_typed() -> None:
-    assert session((READ / 2, "x = q‸\ny"), (3 * READ, "x = qq‸\ny")) == []
-    assert session((READ / 2, "x = abc‸\ny")) == ["accepted"]
+    assert session((MIN_VISIBLE / 2, "x = q‸\ny"), (3 * MIN_VISIBLE, "x = qq‸\ny")) == []
+    assert session((MIN_VISIBLE / 2, "x = abc‸\ny")) == ["accepted"]
 
 
 def test_without_an_estimate_nothing_is_learned() -> None:
-    assert session((2 * READ, "x = q‸\ny"), p=None) == []
+    assert session((2 * MIN_VISIBLE, "x = q‸\ny"), p=None) == []

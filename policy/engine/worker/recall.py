@@ -40,7 +40,7 @@ class Recall:
         self._known: OrderedDict[TokenIds, Recalled] = OrderedDict()
 
     def of(self, slot: str, prompt: TokenIds) -> Recalled:
-        """Return the results of a prompt, which the caller extends."""
+        """Return the stored results of a prompt, empty for a new one. The caller adds to them."""
         known = self._known.setdefault(prompt, Recalled(slot))
         self._known.move_to_end(prompt)
         if len(self._known) > self._kept:
