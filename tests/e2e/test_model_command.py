@@ -171,7 +171,7 @@ def test_a_repoformer_checkpoint_is_pulled_and_converted(
 
 
 def test_a_folder_that_cannot_be_imported(run: Pull, tmp_path: Path) -> None:
-    assert "is no folder" in run("import", tmp_path / "gone", status=1).stderr
+    assert "is not a folder" in run("import", tmp_path / "gone", status=1).stderr
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_bigcode"}))
     assert "has no tokenizer.json" in run("import", tmp_path, status=1).stderr
     (tmp_path / "tokenizer.json").write_text("{")

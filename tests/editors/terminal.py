@@ -51,8 +51,17 @@ class Terminal:
 
     def picture(self, path: Path) -> Path:
         """Draw the screen as a PNG."""
-        page = path.with_suffix(".html")
-        page.write_text(_page(self._tmux("capture-pane", "-p", "-e", "-N")), "utf-8")
+        return self.draw(self.page(path.with_suffix(".html")))
+
+    def page(self, path: Path) -> Path:
+        """Write the screen as an HTML page, which `draw` draws."""
+        path.write_text(_page(self._tmux("capture-pane", "-p", "-e", "-N")), "utf-8")
+        return path
+
+    @staticmethod
+    def draw(page: Path) -> Path:
+        """Draw a page as a PNG beside it."""
+        path = page.with_suffix(".png")
         size = f"--window-size={COLUMNS * 9 + 32},{ROWS * 20 + 32}"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-sync"]
         quiet = ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={path}.profile"]
