@@ -82,7 +82,7 @@ async def test_the_window_that_started_the_engine_is_killed(start: Start, worksp
     assert engine.is_running() and engines_of(*(server_of(client) for client in left)) == []
     engine.kill()  # it has no parent now, and its end is noticed all the same
     for client in left:
-        await logged(client, "is gone")
+        await logged(client, "has ended")
         assert await client.complete(place.uri, place.cursor)
     [another] = engines_of(*(server_of(client) for client in left))
     for client in left:
