@@ -23,7 +23,8 @@ from tests.editors.editors import install
 from tests.editors.terminal import Terminal, terminal
 
 ROOT = Path(__file__).resolve().parent.parent
-FILE, LINE, CUT, TYPED = "lending/reminders.py", 25, "fee = desk.owed(member, today)", "fee = desk."
+FILE, LINE, TYPED = "lending/desk.py", 57, "return late_fee("
+CUT = TYPED + "returned, self.members[loan.member_number], today)"
 RATE = 0.16  # seconds between two keys
 LAST = 2.5  # seconds for which the last frame is shown
 INIT = """
@@ -57,7 +58,8 @@ class Recorder:
 
     def save(self, target: Path) -> None:
         """Draw the frames and write them as a GIF."""
-        images = [Image.open(self._screen.draw(page)).convert("P", colors=64) for page, _ in self.frames]
+        pictures = [Image.open(self._screen.draw(page)).convert("RGB") for page, _ in self.frames]
+        images = [picture.quantize(48, dither=Image.Dither.NONE) for picture in pictures]
         times = [round(1000 * max(seconds, 0.05)) for _, seconds in self.frames[:-1]] + [round(1000 * LAST)]
         images[0].save(target, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
 
@@ -82,7 +84,7 @@ def main() -> int:
         command = [str(nvim), "-u", str(folder / "init.lua"), FILE]
         with terminal(command, env=dict(os.environ), cwd=workspace, socket=folder / "tmux") as screen:
             screen.wait(lambda text: "repoformer ✓" in text, "that the server is ready")
-            screen.type(f"{LINE}G")
+            screen.type(f"{LINE}Gzz")
             screen.type("A")
             time.sleep(1.0)
             recorder = Recorder(screen, folder)
