@@ -78,3 +78,11 @@ def test_accepting_leaves_a_file_no_worse(language: str, data: st.DataObject) ->
     if following and not is_closing(following):
         own = accepted.shown.split("\n")[1:-1]  # the first and the last are parts of lines
         assert following not in map(str.strip, own)
+
+
+def test_a_stray_end_is_not_exchanged_for_a_syntax_error() -> None:
+    """In Ruby's grammar a stray `end` is a name; a `do` before it would take it, inside a broken symbol."""
+    text = SNIPPETS["ruby"]
+    prefix, suffix = text[:58], text[125:]
+    accepted = accept(f"{prefix}‸{suffix}", "      @items.each do |item|\n", "ruby", complete=False, bodies=False)
+    assert errors(accepted.text, "ruby") <= errors(prefix + suffix, "ruby")

@@ -126,6 +126,8 @@ class Fit:
         code that stays unfinished.
         """
         self._parse_file()
+        if any(check.replaces_stray(text) for check in (self._check, self._file_check) if check):
+            return False
         if self._file_check is None:
             return self._check is None or not self._check.before or self._check.agrees_from_scratch(text)
         return len(self._file_check.errors(text)) <= len(self._file_check.before)

@@ -42,6 +42,7 @@ class ParseCheck:
         self._tree = tree or parser.parse(self._left + self._right)
         self._at = (self._left.count(b"\n"), len(self._left) - self._left.rfind(b"\n") - 1)
         self.before = self._errors(self._tree, self._left + self._right)
+        self._nodes = len(_errors(self._tree))
         line_start = self._left.rfind(b"\n") + 1
         line_end = len(self._left) + self._right.find(b"\n") if b"\n" in self._right else len(self._left + self._right)
         self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before)
@@ -73,6 +74,16 @@ class ParseCheck:
         """
         whole = self._left + text.encode("utf-8", "replace") + self._right
         return len(self._errors(self._parser.parse(whole), whole)) <= len(self.before)
+
+    def replaces_stray(self, text: str) -> bool:
+        """Whether `text` takes a stray closing keyword away, and adds an `ERROR` or `MISSING` node for it.
+
+        Both count as errors, so their number alone does not tell.
+        """
+        if self._nodes == len(self.before):  # nothing is stray
+            return False
+        whole = self._left + text.encode("utf-8", "replace") + self._right
+        return len(_errors(self._parser.parse(whole))) > self._nodes
 
     def adds_none(self, errors: list[Span], text: str) -> bool:
         """Whether `errors`, those with `text` at the cursor, are no more than there are without it.
