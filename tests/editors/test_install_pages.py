@@ -85,7 +85,7 @@ def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:
     assert lines, "emacs.md says nothing about the init file"
     Path(person["HOME"], "repoformer-lsp").symlink_to(tmp_path / "checkout")
     # The model's text is of no interest here, so none is hidden as unlikely to be kept.
-    settings = "(setq repoformer-settings '(:suggest \"eager\" :patience 60))\n"
+    settings = '(setq repoformer-settings \'(:suggest "eager" :patience 60))\n'
     Path(person["HOME"], ".emacs").write_text(settings + lines[1])
     with terminal(["emacs", "-nw", "beds.py"], env=person, cwd=folder, socket=tmp_path / "tmux") as screen:
         screen.wait(lambda text: "repoformer:" in text, "the server in the mode line")

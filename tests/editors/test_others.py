@@ -49,7 +49,9 @@ def test_helix(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) ->
     program = install("helix") / "hx"
     settings = Path(env["XDG_CONFIG_HOME"], "helix")
     settings.mkdir(parents=True)
-    page = patient(block("other.md", "Helix", "toml"), "completion = true", ", patience = 60, threads = 1")
+    page = patient(
+        block("other.md", "Helix", "toml"), "completion = true", ', patience = 60, threads = 1, suggest = "eager"'
+    )
     (settings / "languages.toml").write_text(page)
     with terminal([str(program), "beds.py"], env=env, cwd=folder, socket=tmp_path / "tmux") as screen:
         screen.wait(lambda _: is_ready(wire), "the server")
@@ -62,7 +64,11 @@ def test_helix(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) ->
 
 def test_lsp_mode(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
     packages = sorted((install("emacs") / "lisp").iterdir())
-    page = patient(block("other.md", "lsp-mode (Emacs)", "elisp"), '(:policy "selective"', " :patience 60 :threads 1")
+    page = patient(
+        block("other.md", "lsp-mode (Emacs)", "elisp"),
+        '(:policy "selective"',
+        ' :patience 60 :threads 1 :suggest "eager"',
+    )
     start = tmp_path / "init.el"
     start.write_text(
         "".join(f'(add-to-list \'load-path "{package}")\n' for package in packages)
@@ -82,7 +88,9 @@ def test_neovim_without_the_plugin(env: dict[str, str], folder: Path, wire: Wire
     program = install("neovim") / "nvim"
     start = tmp_path / "init.lua"
     page = block("neovim.md", "Without the plugin", "lua")
-    start.write_text(patient(page, "root_markers = { '.git' }", ", init_options = { patience = 60, threads = 1 }"))
+    start.write_text(
+        patient(page, "root_markers = { '.git' }", ", init_options = { patience = 60, threads = 1, suggest = 'eager' }")
+    )
     command = [str(program), "-n", "-u", str(start), "beds.py"]
     with terminal(command, env=env, cwd=folder, socket=tmp_path / "tmux") as screen:
         screen.wait(lambda _: is_ready(wire), "the server")
