@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from indexer.languages import parser_for
 from indexer.model import Cursor
 from policy.completion.shape import Shaper
 
@@ -33,15 +32,3 @@ def accept(source: str, written: str, language: str, *, complete: bool = True, b
             break
     assert bool(whole.text) != bool(whole.reason), "there is a text or a reason"
     return Accepted(prefix + whole.text + suffix, whole.text, whole.reason)
-
-
-def errors(text: str, language: str) -> int:
-    """How many `ERROR` and `MISSING` nodes a file has, parsed from scratch."""
-    parser = parser_for(language)
-    assert parser is not None
-    stack, count = [parser.parse(text.encode("utf-8", "replace")).root_node], 0
-    while stack:
-        node = stack.pop()
-        count += node.is_error or node.is_missing
-        stack.extend(child for child in node.children if child.has_error)
-    return count

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.shown import errors
 from indexer.languages import LANGUAGES
-from tests.policy.accepting import accept, errors
+from tests.policy.accepting import accept
 
 NOTHING = ""
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.shown import errors
 from indexer.languages import LANGUAGES
 from policy.completion.shaping.repetition import is_closing
 from policy.completion.shaping.scan import scan
-from tests.policy.accepting import accept, errors
+from tests.policy.accepting import accept
 
 SNIPPETS = {path.stem: path.read_text("utf-8") for path in sorted(Path(__file__).with_name("snippets").glob("*.txt"))}
 PIECES = [
