@@ -60,7 +60,7 @@ class Terminal:
 
     @staticmethod
     def draw(page: Path) -> Path:
-        """Draw a page as a PNG beside it."""
+        """Draw a page as a PNG in the same folder."""
         path = page.with_suffix(".png")
         size = f"--window-size={COLUMNS * 9 + 32},{ROWS * 20 + 32}"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-sync"]
