@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from indexer.model import Cursor
@@ -60,7 +61,10 @@ class Shaper:
     ) -> None:
         self._language = cursor.language
         self._max_lines = max_lines
-        near = region(cursor.prefix, cursor.suffix, cursor.language)
+        files = files or ParsedFiles()
+        near = region(
+            cursor.prefix, cursor.suffix, cursor.language, opened=partial(files.opened, document, cursor.language)
+        )
         line_start = near.left.rfind("\n") + 1
         self._line = near.left[line_start:]
         above = near.left[:line_start].rstrip()
@@ -70,7 +74,7 @@ class Shaper:
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
-        self._fit = Fit(near, file, cursor.language, self._line, ParsedFiles() if files is None else files, document)
+        self._fit = Fit(near, file, cursor.language, self._line, files, document)
         outside = scan(near.left[:base], cursor.language).stack
         self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
         self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)

@@ -1,9 +1,12 @@
-"""The syntax trees of whole files, by document, for what the region around the cursor cannot tell.
+"""What is known of whole files, by document, for what the region around the cursor cannot tell.
 
 Between two completions a document changes little. Tree-sitter then parses only what changed. How it recovers from an
 error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
 that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of
 its text.
+
+What is open at an offset is known as well: a string that begins far above, for one. The text above that offset is read
+once. Where it has only grown the next time, the reading goes on from there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexer.languages import parser_for
+from policy.completion.shaping.scan import Opened, opened_after
 
 if TYPE_CHECKING:
     import tree_sitter
@@ -32,13 +36,21 @@ class _Parsed:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    language: str
+    text: str
+    opened: Opened
+
+
 class ParsedFiles:
-    """The trees of the documents that were parsed last."""
+    """The trees of the documents that were parsed last, and what is open at an offset of theirs."""
 
     def __init__(self, documents: int = _DOCUMENTS, size: int = _BYTES) -> None:
         self._documents = documents
         self._size = size
         self._known: OrderedDict[str, _Parsed] = OrderedDict()
+        self._read: OrderedDict[str, _Read] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -57,9 +69,22 @@ class ParsedFiles:
             self._known.popitem(last=False)
         return known.tree
 
+    def opened(self, document: str, language: str, text: str) -> Opened:
+        """What is open behind `text`, the beginning of `document` up to a line's."""
+        known = self._read.pop(document, None)
+        if known is None or known.language != language or not text.startswith(known.text):
+            opened = opened_after(text, language)
+        else:
+            opened = opened_after(text, language, known.opened, len(known.text))
+        self._read[document] = _Read(language, text, opened)
+        while len(self._read) > self._documents:
+            self._read.popitem(last=False)
+        return opened
+
     def forget(self, document: str) -> None:
-        """Drop the tree of a closed document."""
+        """Drop what is known of a closed document."""
         self._known.pop(document, None)
+        self._read.pop(document, None)
 
     def _total(self) -> int:
         return sum(len(parsed.data) for parsed in self._known.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 
 from indexer.languages import grammar_of
 from policy.completion.shaping.files import ParsedFiles
@@ -16,7 +17,7 @@ from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.parsing import ParseCheck, Span
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
-from policy.completion.shaping.scan import Scan, Stack, scan, states
+from policy.completion.shaping.scan import Scan, Stack, as_balanced, reads_apart, scan, states
 
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
@@ -62,6 +63,9 @@ class Fit:
     @property
     def closable(self) -> int:
         """How many of the innermost things that are open at the cursor are not closed by what is right of it."""
+        rest = self._rest(self.stack)
+        if not rest.kept and not rest.cut_off and self.stack and self.stack[-1] in OPENERS:
+            return 0  # each is closed, so a bracket closed twice closes nothing
         count = 0
         while count < len(self.stack):
             size = len(self.stack) - count - 1
@@ -189,18 +193,25 @@ class Fit:
         if not region.beyond or len(region.beyond) > _BEYOND:
             return True
         below = region.right[: region.near] + region.beyond
-        with_text, without = (scan(below, self._language, stack) for stack in (state.stack, self.stack))
-        return with_text.extra <= without.extra and with_text.missing <= without.missing
+        return as_balanced(below, self._language, state.stack, self.stack)
 
     def _joins(self, text: str) -> bool:
         """Whether `text` stays balanced where a sign at its border is read as one with its neighbour: `"` and `""`."""
-        right = self._region.right
-        if not _JOINS.match(self._line[-1:] + text[:1]) and not _JOINS.match(text[-1:] + right[:1]):
+        line, right = self._line, self._region.right
+        borders = [(line, text + right), (line + text, right)]
+        if all(
+            not _JOINS.match(left[-1:] + behind[:1]) or reads_apart(left, behind, self._language, self._before_line)
+            for left, behind in borders
+        ):
             return True
-        before = scan(self._region.left[: len(self._region.left) - len(self._line)], self._language).stack
-        without = scan(self._line + right, self._language, before)
-        with_text = scan(self._line + text + right, self._language, before)
+        without = scan(line + right, self._language, self._before_line)
+        with_text = scan(line + text + right, self._language, self._before_line)
         return with_text.extra <= without.extra and with_text.missing <= without.missing
+
+    @cached_property
+    def _before_line(self) -> Stack:
+        """What is open before the cursor's line."""
+        return scan(self._region.left[: len(self._region.left) - len(self._line)], self._language).stack
 
     def _rest(self, stack: Stack) -> Scan:
         """The right side, read with `stack` open."""

@@ -35,17 +35,21 @@ class Syntax:
     """How to read one language.
 
     `code`, matched where `stops` finds a character, says what begins there outside of strings (its group names the
-    kind); `words` finds all of that, and words and signs as well. `inside` finds the next thing that matters in a
-    string, by what opened it. `blocks` maps what opens a block comment to what closes it. `loose` are closing brackets
-    that need no opening one. `nested`: a block comment can contain another.
+    kind); `words` finds all of that, and words and signs as well. `line_stops` finds the ends of lines too, which
+    matter only in an expression inside a string and behind the beginning of a heredoc. `inside` finds the next thing
+    that matters in a string, by what opened it. `blocks` maps what opens a block comment to what closes it. `raw` is
+    what closes a raw string, made from the match of what opens it. `loose` are closing brackets that need no opening
+    one. `nested`: a block comment can contain another.
     """
 
     stops: re.Pattern[str]
+    line_stops: re.Pattern[str]
     code: re.Pattern[str]
     words: re.Pattern[str]
     quotes: Mapping[str, Quote]
     inside: Mapping[str, re.Pattern[str]]
     blocks: Mapping[str, str]
+    raw: str
     loose: frozenset[str]
     nested: bool = False
 
@@ -54,10 +58,12 @@ Skipped = tuple[str, str]  # the character that it begins with, and its pattern
 _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a', but not the lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
-_HEREDOC = (
+_SHELL_HEREDOC = ("<", r"(?<![<\d])<<-?[ \t]*\\?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)")
+_RUBY_HEREDOC = (  # without `~` or `-` it can as well be an operator
     "<",
-    r"<<[~-]?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)[^\n]*\n(?:[^\n]*\n)*?[ \t]*(?P=name)(?!\w)",
+    r"<<(?:[~-](?=['\"`]?[A-Za-z_])|(?=['\"`]?[A-Z]))(?P<mark>['\"`]?)(?P<name>\w+)(?P=mark)",
 )
+_PHP_HEREDOC = ("<", r"<<<[ \t]*(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)(?=\r?\n)")
 _ESCAPED = ("\\", r"\\.")
 _DOUBLE = {'"': Quote('"')}
 _BOTH = {'"': Quote('"'), "'": Quote("'")}
@@ -78,9 +84,15 @@ def _make(
     comments: tuple[tuple[str, ...], dict[str, str]],
     quotes: Mapping[str, Quote],
     *skipped: Skipped,
+    heredoc: Skipped | None = None,
+    raw: tuple[str, str, str] | None = None,
     loose: str = "",
 ) -> Syntax:
-    """Compile a row. `skipped` is what looks like a quote, a bracket or a comment but is none."""
+    """Compile a row. `skipped` is what looks like a quote, a bracket or a comment but is none.
+
+    `heredoc` opens a string that begins in the next line and ends at the group `name`. `raw` opens a string without
+    escapes: the characters that it can begin with, its pattern, and a template of what closes it.
+    """
     lines, blocks = comments
     firsts = {
         "(",
@@ -89,26 +101,32 @@ def _make(
         "]",
         "{",
         "}",
-        "\n",
         *(first for first, _ in skipped),
+        *(heredoc[0] if heredoc else ""),
+        *(raw[0] if raw else ""),
         *(key[0] for key in (*quotes, *blocks)),
     }
     firsts |= {"#" if "#" in line else line[0] for line in lines}
     parts = [
         *(f"(?P<skip{number}>{pattern})" for number, (_, pattern) in enumerate(skipped)),
+        f"(?P<heredoc>{heredoc[1]})" if heredoc else "",
+        f"(?P<raw>{raw[1]})" if raw else "",
         f"(?P<block>{_any(blocks)})" if blocks else "",
         f"(?P<line>{'|'.join(lines)})" if lines else "",
         f"(?P<quote>{_any(_plain(quotes))})" if quotes else "",
         r"(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>\n)",
     ]
     code = "|".join(filter(None, parts))
+    stops = re.escape("".join(sorted(firsts)))
     return Syntax(
-        re.compile("[" + re.escape("".join(sorted(firsts))) + "]"),
+        re.compile(f"[{stops}]"),
+        re.compile(f"[{stops}\n]"),
         re.compile(code, re.DOTALL),
         re.compile(code + r"|(?P<word>[^\W\d]\w*|\d[\w.]*)|(?P<sign>[^\s\w])", re.DOTALL),
         quotes,
         {key: _inside(quote) for key, quote in quotes.items()},
         blocks,
+        raw[2] if raw else "",
         frozenset(loose),
     )
 
@@ -138,7 +156,10 @@ def _rows() -> dict[str, Syntax]:
     script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX)
     python = _make(_HASH, _PYTHON)
     c = _make(
-        _SLASHES, _BOTH, ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"), ('"', r"(?<=R)\"(?P<raw>[^(\s]*)\(.*?\)(?P=raw)\"")
+        _SLASHES,
+        _BOTH,
+        ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
+        raw=('"', r"(?<=R)\"(?P<delimiter>[^()\\\s\"]{0,16})\(", r')\g<delimiter>"'),
     )
     shell = {
         '"': Quote('"', lines=True, hole="$("),
@@ -168,8 +189,7 @@ def _rows() -> dict[str, Syntax]:
             _SLASHES,
             {'"': Quote('"', lines=True)},
             _CHARACTER,
-            ("#", r"(?<=r)(?P<hashes>#+)\".*?\"(?P=hashes)"),
-            ('"', r"(?<=\br)\"[^\"]*\""),
+            raw=('"#', r"(?<=r)(?P<hashes>#*)\"", r'"\g<hashes>'),
         ),
         "c": c,
         "cpp": c,
@@ -182,24 +202,30 @@ def _rows() -> dict[str, Syntax]:
                 "`": Quote("`", lines=True, hole="#{"),
             },
             _REGEX,
-            _HEREDOC,
             ("$", r"\$['\"`]"),
+            heredoc=_RUBY_HEREDOC,
         ),
         "php": _make(
             (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
             {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
-            ("<", r"<<<(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)\n(?:[^\n]*\n)*?[ \t]*(?P=name)(?!\w)"),
+            heredoc=_PHP_HEREDOC,
         ),
         "kotlin": _make(
             _SLASHES,
             {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
         ),
-        "swift": _make(_SLASHES, {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")}),
+        "swift": _make(
+            _SLASHES,
+            {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")},
+            raw=("#", r"(?P<hashes>#+)(?P<marks>\"\"\"|\")", r"\g<marks>\g<hashes>"),
+        ),
         "scala": _make(
             _SLASHES, {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
         ),
-        "lua": _make((("--",), {"--[[": "]]"}), _BOTH, ("[", r"\[(?P<level>=*)\[.*?\](?P=level)\]")),
-        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, _HEREDOC, ("$", r"\$#"), loose=")"),
+        "lua": _make((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
+        "bash": _make(
+            ((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")"
+        ),
         "terraform": _make((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
         "dart": _make(
             _SLASHES,

@@ -10,20 +10,20 @@ correctness.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
-from policy.completion.shaping.lexical import syntax_of
-from policy.completion.shaping.scan import scan
+from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.scan import Opened, opened_after
 
 NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_RAW = {"rust": (('r#"', '"#'),), "lua": (("[[", "]]"),), "cpp": (('R"(', ')"'),)}
-_PLAIN_STRINGS = frozenset({"bash", "php", "ruby"})  # a string with plain quotes can have several lines
-_LONGEST_SCAN = 60_000  # characters
+_LONGEST = 200_000  # characters above the region that are read for strings and comments that begin there
+_LONGEST_LITERAL = 6_000  # characters of a string or a comment above the region that are kept
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -42,9 +42,14 @@ class Region:
     beyond: str = ""
 
 
-def region(prefix: str, suffix: str, language: str, near: int = NEAR) -> Region:
-    """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one."""
-    headers, kept = _left(prefix, language, near)
+def region(
+    prefix: str, suffix: str, language: str, near: int = NEAR, opened: Callable[[str], Opened] | None = None
+) -> Region:
+    """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one.
+
+    `opened` says what is open behind a part of the prefix.
+    """
+    headers, kept = _left(prefix, language, near, opened or partial(opened_after, language=language))
     end, closing = _right(suffix, near)
     return Region(headers + kept, suffix[:end] + closing, len(headers), end, suffix[end:])
 
@@ -54,17 +59,38 @@ def indent(line: str) -> int:
     return len(line) - len(line.lstrip(" \t"))
 
 
-def _left(prefix: str, language: str, near: int) -> tuple[str, str]:
+def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]) -> tuple[str, str]:
     """The headers of what encloses the near lines, and those."""
     if len(prefix) <= 2 * near:
         return "", prefix
-    start = _outside_literals(prefix, _border(prefix, len(prefix) - 2 * near, len(prefix) - near), language)
-    if len(prefix) - start > 8 * near:  # a line, or a string, without an end
+    start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
+    if len(prefix) - start > 8 * near:  # a line without an end
         start = len(prefix) - 2 * near
-    headers = _headers(prefix[:start].split("\n")[:-1], _first_indent(prefix[start:]))
-    if language == "php" and prefix.rfind("<?", 0, start) > prefix.rfind("?>", 0, start):
+    first, kept = start, prefix[start:]
+    if start <= _LONGEST:
+        first, kept = _with_literals(prefix, start, opened(prefix[:start]))
+    headers = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
+    if language == "php" and prefix.rfind("<?", 0, first) > prefix.rfind("?>", 0, first):
         headers.insert(0, "<?php")
-    return "".join(line + "\n" for line in headers), prefix[start:]
+    return "".join(line + "\n" for line in headers), kept
+
+
+def _with_literals(prefix: str, start: int, opened: Opened) -> tuple[int, str]:
+    """The lines from `start` on, behind those that begin the strings and comments around it; where the first begins.
+
+    What these contain above `start` is left out, if it is much.
+    """
+    outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
+    if outermost is None:
+        return start, prefix[start:]
+    first = prefix.rfind("\n", 0, opened.offsets[outermost]) + 1
+    if start - first <= _LONGEST_LITERAL:
+        return first, prefix[first:]
+    lines: dict[int, str] = {}
+    for offset in opened.offsets[outermost:]:
+        line_start, line_end = prefix.rfind("\n", 0, offset) + 1, prefix.find("\n", offset) + 1
+        lines[line_start] = prefix[line_start:line_end]
+    return first, "".join(lines.values()) + prefix[start:]
 
 
 def _headers(above: list[str], least: int) -> list[str]:
@@ -125,29 +151,6 @@ def _border(text: str, start: int, end: int) -> int:
             best, least = position, indent(line)
         position += len(line) + 1
     return best
-
-
-def _outside_literals(prefix: str, start: int, language: str) -> int:
-    """`start`, or where the string or comment of several lines begins that `start` seems to lie in."""
-    syntax = syntax_of(language)
-    for opening, close in syntax.blocks.items():
-        if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
-            start = prefix.rfind("\n", 0, begin) + 1
-    for opening, close in _RAW.get(language, ()):
-        if (begin := prefix.rfind(opening, 0, start)) > prefix.rfind(close, 0, start):
-            start = prefix.rfind("\n", 0, begin) + 1
-    if language in _PLAIN_STRINGS and start <= _LONGEST_SCAN:
-        read = scan(prefix[:start], language)
-        if read.literal and read.since is not None:
-            return prefix.rfind("\n", 0, read.since) + 1
-        return start
-    for opening, quote in syntax.quotes.items():
-        plain = (
-            opening == quote.close and quote.lines and (len(opening) == 3 or (opening == "`" and language != "bash"))
-        )
-        if plain and prefix.count(opening, 0, start) % 2:
-            start = prefix.rfind("\n", 0, prefix.rfind(opening, 0, start)) + 1
-    return start
 
 
 def _first_indent(text: str) -> int:

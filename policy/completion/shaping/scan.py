@@ -1,20 +1,25 @@
 """What is open at a place in a text: brackets, strings, comments.
 
 `scan` goes from one state to the next, so a text is read in pieces: left of the cursor, the suggestion, right of the
-cursor. A state is the stack of what is open, innermost last; the right side's result depends on nothing else.
+cursor. A state is the stack of what is open, innermost last; the right side's result depends on nothing else. An entry
+of the stack is what opened it. For strings whose end depends on their beginning it is what closes them: `raw ")"` and
+the like, `heredoc EOF`.
 """
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT, OPENERS, Syntax, syntax_of
 
 Stack = tuple[str, ...]
 
 _DEEPEST = 64
+_RAW, _HEREDOC = "raw ", "heredoc "
 _LETTERS = string.ascii_letters + string.digits + "_"
 _FORMATTED = frozenset({"f", "fr", "rf", "t", "tr", "rt"})
 
@@ -36,7 +41,6 @@ class Scan:
     around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of
     them that were open before the text, as indexes in that stack; its outermost `kept` entries are open all the time.
     `closers` are the offsets of brackets that close something.
-    `since` is the offset of what opens the innermost entry of `stack`, where the text contains it.
     """
 
     stack: Stack
@@ -45,7 +49,6 @@ class Scan:
     tokens: tuple[Token, ...] = ()
     cut_off: frozenset[int] = frozenset()
     kept: int = 0
-    since: int | None = None
     closers: frozenset[int] = frozenset()
 
     @property
@@ -64,12 +67,57 @@ class Scan:
         return bool(self.stack) and self.stack[-1] not in OPENERS
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is open: `stack`, and by their `offsets` in the text what opened its entries."""
+
+    stack: Stack = ()
+    offsets: tuple[int, ...] = ()
+
+
 def scan(text: str, language: str, stack: Stack = (), *, words: bool = False) -> Scan:
     """Read `text` from the state `stack` on. With `words` the tokens contain words and signs, else there are none."""
     reader = _Reader(text, language, stack)
-    while reader.step(words=words):
-        pass
+    reader.finish(words=words)
     return reader.result()
+
+
+def opened_after(text: str, language: str, known: Opened = Opened(), start: int = 0) -> Opened:
+    """What is open behind `text`, if that is `known` at the offset `start`, the beginning of a line."""
+    reader = _Reader(text, language, known.stack, known.offsets, start)
+    reader.finish()
+    return Opened(tuple(reader.opened), tuple(reader.offsets))
+
+
+def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
+    """Whether `text` has no more errors where `stack` is open before it than where `other` is.
+
+    Both are read side by side, until nothing tells them apart.
+    """
+    one, two = _Reader(text, language, stack), _Reader(text, language, other)
+    while not one.agrees(two):
+        behind, ahead = (one, two) if one.position <= two.position else (two, one)
+        if not behind.step():
+            ahead.finish()
+            break
+    with_stack, with_other = one.result(), two.result()
+    return with_stack.extra <= with_other.extra and with_stack.missing <= with_other.missing
+
+
+def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
+    """Whether `left` and `right` are read the same as one text: no sign lies across the border between them.
+
+    `stack` is open before them.
+    """
+    apart, joined = _Reader(left, language, stack), _Reader(left + right, language, stack)
+    apart.finish()
+    alone = _Reader(right, language, tuple(apart.opened))
+    found = alone.step()
+    while (more := joined.step()) and joined.begin < len(left) and joined.position <= len(left):
+        pass
+    if more != found or joined.opened != alone.opened or joined.missed != apart.missed + alone.missed:
+        return False
+    return not found or (joined.begin, joined.position) == (len(left) + alone.begin, len(left) + alone.position)
 
 
 def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
@@ -95,17 +143,22 @@ def states(text: str, language: str, stack: Stack) -> Iterator[tuple[int, int, S
 class _Reader:
     """Reads a text step by step. `begin` and `position` are the offsets of the last thing that was read."""
 
-    def __init__(self, text: str, language: str, stack: Stack) -> None:
+    def __init__(
+        self, text: str, language: str, stack: Stack, offsets: Sequence[int] | None = None, start: int = 0
+    ) -> None:
         self.syntax = syntax_of(language)
         self.text = text
         self.opened = list(stack)
-        self._offsets: list[int | None] = [None] * len(stack)  # of what opens each entry of `opened`
+        self._literals = sum(entry not in OPENERS for entry in stack)
+        self._heredocs: list[str] = []  # begun on this line
+        self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # of what opens each entry of `opened`
         self.tokens: list[Token] = []
         self.strays: list[int] = []
         self._cut_off: list[int] = []
         self._closers: list[int] = []
         self._kept = len(stack)  # how many entries of `stack` are open all the time
-        self._unclosed = self.begin = self.position = 0
+        self._unclosed = 0
+        self.begin = self.position = start
 
     def result(self) -> Scan:
         """The state behind what was read."""
@@ -116,8 +169,23 @@ class _Reader:
             tuple(self.tokens),
             frozenset(self._cut_off),
             self._kept,
-            self._offsets[-1] if self._offsets else None,
             frozenset(self._closers),
+        )
+
+    def finish(self, *, words: bool = False) -> None:
+        """Read to the end of the text."""
+        while self.step(words=words):
+            pass
+
+    @property
+    def missed(self) -> int:
+        """How many errors there are so far."""
+        return self._unclosed + len(self.strays)
+
+    def agrees(self, other: _Reader) -> bool:
+        """Whether two readers of one text read the same from here on."""
+        return (
+            self.position == other.position and self.opened == other.opened and self._heredocs == other._heredocs
         )
 
     def step(self, *, words: bool = False) -> bool:
@@ -131,9 +199,10 @@ class _Reader:
         if words:
             found = syntax.words.search(text, self.position)
         else:
-            stop = syntax.stops.search(text, self.position)
+            stops = syntax.line_stops if self._literals or self._heredocs else syntax.stops
+            stop = stops.search(text, self.position)
             while stop and not (found := syntax.code.match(text, stop.start())):
-                stop = syntax.stops.search(text, stop.end())
+                stop = stops.search(text, stop.end())
             if stop is None:
                 found = None
         if found is None:
@@ -150,13 +219,24 @@ class _Reader:
             self._open(LINE_COMMENT)
         elif kind == "quote":
             self._open(_with_prefix(value, text[max(0, self.begin - 3) : self.begin], syntax))
-        elif kind == "end" and len(self.opened) > 1:
+        elif kind == "raw":
+            self._open(_RAW + found.expand(syntax.raw))
+        elif kind == "heredoc" and not _in_arithmetic(self.opened):
+            self._heredocs.append(_HEREDOC + found.group("name"))
+        elif kind == "end":
             self._end_line()
         return True
 
     def _literal(self, top: str) -> bool:
         """Read on in a string or a comment."""
         text, syntax = self.text, self.syntax
+        if top.startswith((_RAW, _HEREDOC)):
+            last = _end_of(top).search(text, self.position)
+            if last is None:
+                return False
+            self._drop(len(self.opened) - 1)
+            self.begin, self.position = last.span()
+            return True
         if top == LINE_COMMENT or top in syntax.blocks:
             close = syntax.blocks.get(top, "\n")
             end = text.find(close, self.position)
@@ -189,7 +269,8 @@ class _Reader:
 
     def _open(self, entry: str) -> None:
         self.opened.append(entry)
-        self._offsets.append(self.begin)
+        self.offsets.append(self.begin)
+        self._literals += entry not in OPENERS
 
     def _close(self, closer: str) -> None:
         """Close the innermost bracket that `closer` fits; those inside of it are then never closed."""
@@ -207,15 +288,32 @@ class _Reader:
         """Keep the outermost `size` entries of what is open; the innermost `cut_off` of the others were cut off."""
         self._unclosed += cut_off
         self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
-        del self.opened[size:], self._offsets[size:]
+        if self._literals:
+            self._literals -= sum(entry not in OPENERS for entry in self.opened[size:])
+        del self.opened[size:], self.offsets[size:]
         self._kept = min(self._kept, size)
 
     def _end_line(self) -> None:
-        """Drop a string of one line whose last line ends inside an expression."""
+        """Drop a string of one line whose last line ends inside an expression, and begin the heredocs of the line."""
         for number, entry in enumerate(self.opened):
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
                 self._drop(number, cut_off=len(self.opened) - number)
-                return
+                break
+        while self._heredocs:
+            self._open(self._heredocs.pop())
+
+
+@lru_cache(256)
+def _end_of(entry: str) -> re.Pattern[str]:
+    """What closes a string that `_RAW` or `_HEREDOC` begins the entry of."""
+    if entry.startswith(_RAW):
+        return re.compile(re.escape(entry.removeprefix(_RAW)))
+    return re.compile(rf"^[ \t]*{entry.removeprefix(_HEREDOC)}(?!\w)", re.MULTILINE)
+
+
+def _in_arithmetic(opened: list[str]) -> bool:
+    """Whether `<<` is an operator: inside two parentheses, as in the shell's `$((1 << n))`."""
+    return len(opened) > 1 and all(OPENERS.get(entry) == ")" for entry in opened[-2:])
 
 
 def _with_prefix(quote: str, before: str, syntax: Syntax) -> str:
