@@ -22,7 +22,7 @@ from policy.completion.shaping.fit import UNBALANCED, Fit
 from policy.completion.shaping.indentation import at_cursor, in_style, style_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
-from policy.completion.shaping.scan import closers_in, scan, surplus
+from policy.completion.shaping.scan import closers_in, opened_after, scan, surplus
 
 Scope = Literal["line", "block"]
 
@@ -74,9 +74,10 @@ class Shaper:
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
-        self._fit = Fit(near, file, cursor.language, self._line, files, document)
-        outside = scan(near.left[:base], cursor.language).stack
-        self._start = Start(near.left[base:], outside, base_indent, line_start - base, cursor.language)
+        outside = opened_after(near.left[:base], cursor.language)
+        before_line = opened_after(near.left[:line_start], cursor.language, outside, base)
+        self._fit = Fit(near, file, cursor.language, before_line, files, document)
+        self._start = Start(near.left[base:], outside.stack, base_indent, line_start - base, cursor.language)
         self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
         self._style = style_of(near.left + near.right) or style_of(self._line + ".")
         self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal

@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 
 from indexer.languages import grammar_of
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
-from policy.completion.shaping.parsing import ParseCheck, Span
+from policy.completion.shaping.parsing import Errors, ParseCheck
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
-from policy.completion.shaping.scan import Scan, Stack, as_balanced, reads_apart, scan, states
+from policy.completion.shaping.scan import Opened, Scan, Stack, as_balanced, opened_after, reads_apart, scan, states
 
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
@@ -33,20 +32,23 @@ SYNTAX_ERROR = "it would add a syntax error"
 class Fit:
     """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`.
 
-    `files` keeps the tree of the file, whose name there is `document`.
+    `before_line` is what is open before the cursor's line. `files` keeps the tree of the file, whose name there is
+    `document`.
     """
 
     def __init__(
-        self, region: Region, file: Region, language: str, line: str, files: ParsedFiles, document: str
+        self, region: Region, file: Region, language: str, before_line: Opened, files: ParsedFiles, document: str
     ) -> None:
         self._file = file
         self._files = files
         self._document = document
         self._language = language
         self.parsed = grammar_of(language) is not None
-        self.stack: Stack = scan(region.left, language).stack
+        line_start = region.left.rfind("\n") + 1
+        self._line = line = region.left[line_start:]
+        self._before_line = before_line.stack
+        self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
         self._region = region = _with_closers(region, language, self.stack)
-        self._line = line
         self._right = Right(line, region.right, self._whole, self._literal, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._check: ParseCheck | None = None
@@ -104,37 +106,39 @@ class Fit:
             else:
                 self.prepare()
                 assert self._check is not None
-                errors = self._check.errors(head)
-                parses += 1
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
                 if opens and not self._balances_below(state):
                     reason = reason or UNBALANCED
                     continue
-                uncertain = errors or opens or self._broken_without
-                if len(errors) <= self._check.elsewhere and (not uncertain or self._file_agrees(head)):
+                errors = self._check.errors(head)
+                parses += 1
+                finished = len(errors) <= self._check.elsewhere
+                if finished and not (errors or opens or self._broken_without):
                     return head, ""
-                if not unfinished and self._check.adds_none(errors, head) and self._file_agrees(head):
+                acceptable = finished or (not unfinished and self._check.adds_none(errors, head))
+                if acceptable and self._file_agrees(head, errors):
                     unfinished = head
-                    if not self._right.rest.strip():
+                    if finished or not self._right.rest.strip():
                         break
                 reason = reason or SYNTAX_ERROR
-                limit = min(_before_first_error(errors, head), len(head) - 1)
+                limit = min(self._check.length_before(errors, head), len(head) - 1)
                 if parses == _PARSES:
                     break
         return unfinished, "" if unfinished else reason
 
-    def _file_agrees(self, text: str) -> bool:
+    def _file_agrees(self, text: str, errors: Errors) -> bool:
         """Whether the whole file has no more errors with `text`, where the region has some with and without it.
 
-        How a parser recovers from an error depends on what is far away. That takes a parse of the file, but only for
-        code that stays unfinished.
+        `errors` are those of the region with it. How a parser recovers from an error depends on what is far away. That
+        takes a parse of the file, but only for code that stays unfinished.
         """
         self._parse_file()
-        if any(check.replaces_stray(text) for check in (self._check, self._file_check) if check):
-            return False
-        if self._file_check is None:
-            return self._check is None or not self._check.before or self._check.agrees_from_scratch(text)
-        return len(self._file_check.errors(text)) <= len(self._file_check.before)
+        if self._file_check is not None:
+            return self._file_check.errors(text).no_more_than(self._file_check.before)
+        assert self._check is not None
+        if errors and self._check.before:
+            errors = self._check.errors_from_scratch(text)
+        return errors.no_more_than(self._check.before)
 
     @property
     def _broken_without(self) -> bool:
@@ -208,11 +212,6 @@ class Fit:
         with_text = scan(line + text + right, self._language, self._before_line)
         return with_text.extra <= without.extra and with_text.missing <= without.missing
 
-    @cached_property
-    def _before_line(self) -> Stack:
-        """What is open before the cursor's line."""
-        return scan(self._region.left[: len(self._region.left) - len(self._line)], self._language).stack
-
     def _rest(self, stack: Stack) -> Scan:
         """The right side, read with `stack` open."""
         if (known := self._scans.get(stack)) is None:
@@ -237,10 +236,3 @@ def _with_closers(region: Region, language: str, stack: Stack) -> Region:
     closed = [*still_open[:outer], *still_open[max(outer, never_closed) :]]
     closers = [OPENERS[entry] for entry in reversed(closed) if entry in OPENERS]
     return replace(region, right=region.right + "".join(closer + "\n" for closer in closers))
-
-
-def _before_first_error(errors: list[Span], head: str) -> int:
-    """How long a head can be, in characters, if it is not to contain the first error: those that do have it, too."""
-    data = head.encode("utf-8", "replace")
-    ends = [end for start, end in errors if start >= 0 and end < len(data)]
-    return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(head)

@@ -3,11 +3,15 @@
 Tree-sitter parses the second text incrementally: what the suggestion does not touch is taken from the first tree. An
 error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the grammar takes for a name.
 Code that is not finished has errors without the suggestion, and may have as many with it.
+
+How the parser recovers from an error depends on the tree it begins with. Where errors are left with the suggestion,
+`errors_from_scratch` tells what others will see: a compiler, or the editor that opens the file the next time.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexer.languages import parser_for
@@ -26,6 +30,21 @@ _STRAY = {
 _NAMES = frozenset({"identifier", "command_name"})
 
 
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Where the errors are, in order. `strays` of them are closing keywords that the grammar takes for names."""
+
+    spans: tuple[Span, ...]
+    strays: int = 0
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def no_more_than(self, other: Errors) -> bool:
+        """Whether there are no more errors than in `other`, and no other kind of error in place of a stray keyword."""
+        return len(self) <= len(other) and len(self) - self.strays <= len(other) - other.strays
+
+
 class ParseCheck:
     """The errors of one region with different texts at the cursor. `tree` is the region's tree, if that is known.
 
@@ -42,16 +61,15 @@ class ParseCheck:
         self._tree = tree or parser.parse(self._left + self._right)
         self._at = (self._left.count(b"\n"), len(self._left) - self._left.rfind(b"\n") - 1)
         self.before = self._errors(self._tree, self._left + self._right)
-        self._nodes = len(_errors(self._tree))
         line_start = self._left.rfind(b"\n") + 1
         line_end = len(self._left) + self._right.find(b"\n") if b"\n" in self._right else len(self._left + self._right)
-        self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before)
+        self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before.spans)
 
-    def errors(self, text: str) -> list[Span]:
-        """The errors with `text` at the cursor, as bytes from the cursor on (before it: negative), in order."""
-        if not text:
-            return [(start - len(self._left), end - len(self._left)) for start, end in self.before]
-        data, at = text.encode("utf-8", "replace"), len(self._left)
+    def errors(self, text: str) -> Errors:
+        """The errors with `text` at the cursor, in bytes of the text with it."""
+        data = text.encode("utf-8", "replace")
+        whole = self._left + data + self._right
+        at = len(self._left)
         row, column = self._at
         lines = data.count(b"\n")
         tree = self._tree.copy()
@@ -63,29 +81,14 @@ class ParseCheck:
             old_end_point=(row, column),
             new_end_point=(row + lines, len(data) - data.rfind(b"\n") - 1 if lines else column + len(data)),
         )
-        whole = self._left + data + self._right
-        found = self._errors(self._parser.parse(whole, tree), whole)
-        return [(start - at, end - at) for start, end in found]
+        return self._errors(self._parser.parse(whole, tree), whole)
 
-    def agrees_from_scratch(self, text: str) -> bool:
-        """Whether a parse from scratch finds no more errors with `text` than without.
-
-        How a parser recovers from an error depends on the tree it begins with.
-        """
+    def errors_from_scratch(self, text: str) -> Errors:
+        """The same, whatever the tree without the text is. It takes longer."""
         whole = self._left + text.encode("utf-8", "replace") + self._right
-        return len(self._errors(self._parser.parse(whole), whole)) <= len(self.before)
+        return self._errors(self._parser.parse(whole), whole)
 
-    def replaces_stray(self, text: str) -> bool:
-        """Whether `text` takes a stray closing keyword away, and adds an `ERROR` or `MISSING` node for it.
-
-        Both count as errors, so their number alone does not tell.
-        """
-        if self._nodes == len(self.before):  # nothing is stray
-            return False
-        whole = self._left + text.encode("utf-8", "replace") + self._right
-        return len(_errors(self._parser.parse(whole))) > self._nodes
-
-    def adds_none(self, errors: list[Span], text: str) -> bool:
+    def adds_none(self, errors: Errors, text: str) -> bool:
         """Whether `errors`, those with `text` at the cursor, are no more than there are without it.
 
         Where the code is not finished, an error may have become another. But one that lies inside the text, or right
@@ -93,23 +96,31 @@ class ParseCheck:
         """
         if len(errors) <= self.elsewhere:
             return True
-        size = len(text.encode("utf-8", "replace"))
-        inside = any(start >= 0 and end < size for start, end in errors)
-        right = sum(start > size for start, _ in errors)
-        right_before = sum(start > len(self._left) for start, _ in self.before)
+        start, end = len(self._left), len(self._left) + len(text.encode("utf-8", "replace"))
+        inside = any(start <= begin and last < end for begin, last in errors.spans)
+        right = sum(begin > end for begin, _ in errors.spans)
+        right_before = sum(begin > start for begin, _ in self.before.spans)
         return len(errors) <= len(self.before) and not inside and right <= right_before
 
-    def _errors(self, tree: tree_sitter.Tree, text: bytes) -> list[Span]:
-        found = _errors(tree)
+    def length_before(self, errors: Errors, text: str) -> int:
+        """How long a head of `text` can be, in characters, if it is not to contain the first of its `errors`."""
+        data, start = text.encode("utf-8", "replace"), len(self._left)
+        ends = [end - start for begin, end in errors.spans if begin >= start and end < start + len(data)]
+        return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(text)
+
+    def _errors(self, tree: tree_sitter.Tree, text: bytes) -> Errors:
+        found = _nodes(tree)
+        strays = 0
         if self._stray is not None:
             for match in self._stray.finditer(text):
                 node = tree.root_node.descendant_for_byte_range(*match.span())
                 if node and (node.type in _NAMES or (node.parent and node.parent.type in _NAMES)):
                     found.append(match.span())
-        return sorted(found)
+                    strays += 1
+        return Errors(tuple(sorted(found)), strays)
 
 
-def _errors(tree: tree_sitter.Tree) -> list[Span]:
+def _nodes(tree: tree_sitter.Tree) -> list[Span]:
     """Where `ERROR` and `MISSING` nodes are, in the order of their beginnings."""
     found: list[Span] = []
     stack = [tree.root_node] if tree.root_node.has_error else []
