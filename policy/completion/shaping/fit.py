@@ -45,6 +45,7 @@ class Fit:
         self._language = language
         self.parsed = grammar_of(language) is not None
         line_start = region.left.rfind("\n") + 1
+        self._is_whole = region.left == file.left and region.right == file.right
         self._line = line = region.left[line_start:]
         self._before_line = before_line.stack
         self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
@@ -58,7 +59,7 @@ class Fit:
         """Do what takes time and does not depend on the text."""
         self._rest(self.stack)
         if self.parsed and self._check is None:
-            self._check = ParseCheck(self._region, self._language)
+            self._check = ParseCheck(self._region, self._language, whole=self._is_whole)
             if not self._files.slow(self._document):
                 self._parse_file()
 
@@ -106,17 +107,14 @@ class Fit:
             else:
                 self.prepare()
                 assert self._check is not None
-                opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
-                if opens and not self._balances_below(state):
-                    reason = reason or UNBALANCED
-                    continue
                 errors = self._check.errors(head)
                 parses += 1
                 finished = len(errors) <= self._check.elsewhere
+                opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
                 if finished and not (errors or opens or self._broken_without):
                     return head, ""
                 acceptable = finished or (not unfinished and self._check.adds_none(errors, head))
-                if acceptable and self._file_agrees(head, errors):
+                if acceptable and self._file_agrees(head, errors, state):
                     unfinished = head
                     if finished or not self._right.rest.strip():
                         break
@@ -126,19 +124,23 @@ class Fit:
                     break
         return unfinished, "" if unfinished else reason
 
-    def _file_agrees(self, text: str, errors: Errors) -> bool:
-        """Whether the whole file has no more errors with `text`, where the region has some with and without it.
+    def _file_agrees(self, text: str, errors: Errors, state: Scan) -> bool:
+        """Whether the whole file is no worse with `text`, where the region has `errors` with or without it.
 
-        `errors` are those of the region with it. How a parser recovers from an error depends on what is far away. That
-        takes a parse of the file, but only for code that stays unfinished.
+        How a parser recovers from an error depends on what is far away, and so does whether what the text opens, by
+        its `state`, is closed. That takes a parse of the file, but only for code that is not finished.
         """
-        self._parse_file()
-        if self._file_check is not None:
-            return self._file_check.errors(text).no_more_than(self._file_check.before)
         assert self._check is not None
-        if errors and self._check.before:
-            errors = self._check.errors_from_scratch(text)
-        return errors.no_more_than(self._check.before)
+        self._parse_file()
+        check = self._file_check or self._check
+        if check is self._file_check:
+            errors = check.errors(text)
+        elif errors and check.before and not check.from_scratch:
+            errors = check.errors_from_scratch(text)
+        if not errors.no_more_than(check.before):
+            return False
+        balanced = check is self._file_check and not errors
+        return balanced or len(state.stack) <= len(self.stack) or self._balances_below(state)
 
     @property
     def _broken_without(self) -> bool:
@@ -149,8 +151,7 @@ class Fit:
     def _parse_file(self) -> None:
         """Parse the whole file, if the region is not all of it and it is not too large."""
         left, right = self._file.left, self._file.right
-        whole = self._region.left == left and self._region.right == right
-        if self._file_check is None and not whole and max(len(left), len(right)) <= LARGEST:
+        if self._file_check is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
             tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
             self._file_check = ParseCheck(self._file, self._language, tree)
 

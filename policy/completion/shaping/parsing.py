@@ -48,10 +48,13 @@ class Errors:
 class ParseCheck:
     """The errors of one region with different texts at the cursor. `tree` is the region's tree, if that is known.
 
-    `before` are the errors without a text, `elsewhere` how many of them lie apart from the cursor's line.
+    `before` are the errors without a text, `elsewhere` how many of them lie apart from the cursor's line. `whole`: the
+    region is the whole file. Errors elsewhere in it remain, so it is always parsed from scratch.
     """
 
-    def __init__(self, region: Region, language: str, tree: tree_sitter.Tree | None = None) -> None:
+    def __init__(
+        self, region: Region, language: str, tree: tree_sitter.Tree | None = None, *, whole: bool = False
+    ) -> None:
         parser = parser_for(language)
         assert parser is not None, f"no grammar for {language!r}"
         self._parser = parser
@@ -64,11 +67,14 @@ class ParseCheck:
         line_start = self._left.rfind(b"\n") + 1
         line_end = len(self._left) + self._right.find(b"\n") if b"\n" in self._right else len(self._left + self._right)
         self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before.spans)
+        self.from_scratch = whole and self.elsewhere > 0
 
     def errors(self, text: str) -> Errors:
         """The errors with `text` at the cursor, in bytes of the text with it."""
         data = text.encode("utf-8", "replace")
         whole = self._left + data + self._right
+        if self.from_scratch:
+            return self._errors(self._parser.parse(whole), whole)
         at = len(self._left)
         row, column = self._at
         lines = data.count(b"\n")

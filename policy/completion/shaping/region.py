@@ -2,20 +2,22 @@
 
 A file of thousands of lines takes too long to parse with every suggestion. What encloses the lines around the cursor is
 known by its indentation: going up, each line with less indentation than all below it opens a scope that the cursor
-is in; going down, each closing line with less indentation closes one. The lines in between are left out. Where a file
-is not indented that way the region may not parse; since it is only compared with itself, that costs suggestions, not
-correctness.
+is in; going down, each closing line with less indentation closes one. The lines in between are left out.
+
+Which brackets, strings and comments are open above the region is known exactly. Where a file is not indented that way,
+the lines that open them stand for what encloses the cursor. The region may not parse then; since it is only compared
+with itself, that costs suggestions, not correctness.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
 from policy.completion.shaping.lexical import OPENERS
-from policy.completion.shaping.scan import Opened, opened_after
+from policy.completion.shaping.scan import Opened, opened_after, scan
 
 NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
@@ -66,13 +68,20 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
     start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
     if len(prefix) - start > 8 * near:  # a line without an end
         start = len(prefix) - 2 * near
-    first, kept = start, prefix[start:]
+    first, kept, brackets = start, prefix[start:], None
     if start <= _LONGEST:
-        first, kept = _with_literals(prefix, start, opened(prefix[:start]))
-    headers = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
+        brackets = opened(prefix[:start])
+        first, kept = _with_literals(prefix, start, brackets)
+        brackets = brackets.before(first)
+    lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
+    headers = "".join(line + "\n" for line in lines)
+    if brackets is not None and scan(headers, language).stack != brackets.stack:
+        headers = _lines_at(prefix, brackets.offsets)
+        if scan(headers, language).stack != brackets.stack:
+            headers = "".join(bracket + "\n" for bracket in brackets.stack)
     if language == "php" and prefix.rfind("<?", 0, first) > prefix.rfind("?>", 0, first):
-        headers.insert(0, "<?php")
-    return "".join(line + "\n" for line in headers), kept
+        headers = "<?php\n" + headers
+    return headers, kept
 
 
 def _with_literals(prefix: str, start: int, opened: Opened) -> tuple[int, str]:
@@ -86,11 +95,16 @@ def _with_literals(prefix: str, start: int, opened: Opened) -> tuple[int, str]:
     first = prefix.rfind("\n", 0, opened.offsets[outermost]) + 1
     if start - first <= _LONGEST_LITERAL:
         return first, prefix[first:]
+    return first, _lines_at(prefix, opened.offsets[outermost:]) + prefix[start:]
+
+
+def _lines_at(text: str, offsets: Iterable[int]) -> str:
+    """The lines with these offsets, each one once."""
     lines: dict[int, str] = {}
-    for offset in opened.offsets[outermost:]:
-        line_start, line_end = prefix.rfind("\n", 0, offset) + 1, prefix.find("\n", offset) + 1
-        lines[line_start] = prefix[line_start:line_end]
-    return first, "".join(lines.values()) + prefix[start:]
+    for offset in offsets:
+        line_start, line_end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset) + 1
+        lines[line_start] = text[line_start:line_end]
+    return "".join(lines.values())
 
 
 def _headers(above: list[str], least: int) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import string
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -73,6 +74,11 @@ class Opened:
 
     stack: Stack = ()
     offsets: tuple[int, ...] = ()
+
+    def before(self, offset: int) -> Opened:
+        """That part of it that was opened before an offset."""
+        size = bisect_left(self.offsets, offset)
+        return Opened(self.stack[:size], self.offsets[:size])
 
 
 def scan(text: str, language: str, stack: Stack = (), *, words: bool = False) -> Scan:
