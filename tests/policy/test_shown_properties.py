@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,8 +11,8 @@ from indexer.languages import LANGUAGES
 from policy.completion.shaping.repetition import is_closing
 from policy.completion.shaping.scan import scan
 from tests.policy.accepting import accept
+from tests.policy.snippets import SNIPPETS
 
-SNIPPETS = {path.stem: path.read_text("utf-8") for path in sorted(Path(__file__).with_name("snippets").glob("*.txt"))}
 PIECES = [
     *"()[]{}\"'`;:,.=+#\\$ \n\t",
     "\n    ",

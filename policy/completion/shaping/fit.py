@@ -21,7 +21,7 @@ from policy.completion.shaping.scan import Opened, Scan, Stack, as_balanced, ope
 LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
 _BEYOND = 40_000  # characters below the region that are searched for closing brackets
-_PARSES = 12  # heads that are parsed at most
+_PARSES = 8  # heads that are parsed at most
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that can be one sign together
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"

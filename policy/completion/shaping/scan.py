@@ -190,9 +190,7 @@ class _Reader:
 
     def agrees(self, other: _Reader) -> bool:
         """Whether two readers of one text read the same from here on."""
-        return (
-            self.position == other.position and self.opened == other.opened and self._heredocs == other._heredocs
-        )
+        return self.position == other.position and self.opened == other.opened and self._heredocs == other._heredocs
 
     def step(self, *, words: bool = False) -> bool:
         """Read the next thing that changes the state; whether there was one."""
