@@ -223,7 +223,7 @@ def _rows() -> dict[str, Syntax]:
             _SLASHES, {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
         ),
         "lua": _make((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
-        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")"),
+        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
         "terraform": _make((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
         "dart": _make(
             _SLASHES,
