@@ -1,7 +1,8 @@
 """The longest head of a text that fits: nothing unbalanced, nothing said twice, no syntax error that was not there.
 
-A head ends at the border of a token. The cheap rules are asked first, the parser last, and where the parser finds an
-error inside a head, no head that contains it is tried. `_PARSES` bounds the time.
+A head ends at the border of a token. The cheap rules are asked first: are brackets and quotes balanced (`scan.py`), is
+something repeated (`repetition.py`)? The parser is asked last (`syntax.py`), and where it finds an error inside a head,
+no head that contains it is tried. `_PARSES` bounds the time.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from dataclasses import replace
 from indexer.languages import grammar_of
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
-from policy.completion.shaping.parsing import Errors, ParseCheck
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, Scan, Stack, as_balanced, opened_after, reads_apart, scan, states
+from policy.completion.shaping.syntax import SyntaxCheck
 
-LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
 _STATES = 40  # states in which the right side is read at most
 _BEYOND = 40_000  # characters below the region that are searched for closing brackets
 _PARSES = 8  # heads that are parsed at most
@@ -39,29 +39,22 @@ class Fit:
     def __init__(
         self, region: Region, file: Region, language: str, before_line: Opened, files: ParsedFiles, document: str
     ) -> None:
-        self._file = file
-        self._files = files
-        self._document = document
         self._language = language
         self.parsed = grammar_of(language) is not None
         line_start = region.left.rfind("\n") + 1
-        self._is_whole = region.left == file.left and region.right == file.right
         self._line = line = region.left[line_start:]
         self._before_line = before_line.stack
         self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
         self._region = region = _with_closers(region, language, self.stack)
         self._right = Right(line, region.right, self._whole, self._literal, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
-        self._check: ParseCheck | None = None
-        self._file_check: ParseCheck | None = None
+        self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
     def prepare(self) -> None:
         """Do what takes time and does not depend on the text."""
         self._rest(self.stack)
-        if self.parsed and self._check is None:
-            self._check = ParseCheck(self._region, self._language, whole=self._is_whole)
-            if not self._files.slow(self._document):
-                self._parse_file()
+        if self._syntax is not None:
+            self._syntax.prepare()
 
     @property
     def closable(self) -> int:
@@ -92,7 +85,7 @@ class Fit:
 
     def longest(self, text: str) -> tuple[str, str]:
         """The longest head of `text` that fits, and if that is empty the reason."""
-        reason, unfinished, parses, limit = "", "", 0, len(text)
+        reason, best, parses, limit = "", "", 0, len(text)
         for head, state in self._heads(text):
             if len(head) > limit:
                 continue
@@ -102,58 +95,21 @@ class Fit:
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
-            elif not self.parsed:
+            elif self._syntax is None:
                 return head, ""
             else:
-                self.prepare()
-                assert self._check is not None
-                errors = self._check.errors(head)
-                parses += 1
-                finished = len(errors) <= self._check.elsewhere
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
-                if finished and not (errors or opens or self._broken_without):
-                    return head, ""
-                acceptable = finished or (not unfinished and self._check.adds_none(errors, head))
-                if acceptable and self._file_agrees(head, errors, state):
-                    unfinished = head
-                    if finished or not self._right.rest.strip():
+                verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
+                parses += 1
+                if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):
+                    best = head
+                    if verdict.finished or not self._right.rest.strip():
                         break
                 reason = reason or SYNTAX_ERROR
-                limit = min(self._check.length_before(errors, head), len(head) - 1)
+                limit = min(verdict.longest, len(head) - 1)
                 if parses == _PARSES:
                     break
-        return unfinished, "" if unfinished else reason
-
-    def _file_agrees(self, text: str, errors: Errors, state: Scan) -> bool:
-        """Whether the whole file is no worse with `text`, where the region has `errors` with or without it.
-
-        How a parser recovers from an error depends on what is far away, and so does whether what the text opens, by
-        its `state`, is closed. That takes a parse of the file, but only for code that is not finished.
-        """
-        assert self._check is not None
-        self._parse_file()
-        check = self._file_check or self._check
-        if check is self._file_check:
-            errors = check.errors(text)
-        elif errors and check.before and not check.from_scratch:
-            errors = check.errors_from_scratch(text)
-        if not errors.no_more_than(check.before):
-            return False
-        balanced = check is self._file_check and not errors
-        return balanced or len(state.stack) <= len(self.stack) or self._balances_below(state)
-
-    @property
-    def _broken_without(self) -> bool:
-        """Whether there are errors without a text, as far as that is known."""
-        check = self._file_check or self._check
-        return check is not None and bool(check.before)
-
-    def _parse_file(self) -> None:
-        """Parse the whole file, if the region is not all of it and it is not too large."""
-        left, right = self._file.left, self._file.right
-        if self._file_check is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
-            tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
-            self._file_check = ParseCheck(self._file, self._language, tree)
+        return best, "" if best else reason
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
         """`text`, then its heads, longest first, with the states behind them; none ends in a string of its own."""

@@ -1,0 +1,81 @@
+"""Whether a text at the cursor adds a syntax error to the file.
+
+The region around the cursor is parsed with every text. That is certain where nothing is broken: the file has no error
+without the text, the region has none with it, and the text opens nothing that would be closed far below. Everywhere
+else the whole file is parsed as well, since how a parser recovers from an error depends on what is far away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy.completion.shaping.files import ParsedFiles
+from policy.completion.shaping.parsing import ParseCheck
+from policy.completion.shaping.region import Region
+
+LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the parser says of a text.
+
+    `fits`: it adds no error. `finished`: the cursor's line has none left. `longest`: a head of it that is to have
+    another verdict is at most as long, in characters. `flawless`: with the text the whole file has no error.
+    """
+
+    fits: bool
+    finished: bool
+    longest: int
+    flawless: bool = False
+
+
+class SyntaxCheck:
+    """The syntax of one `file` with different texts at the cursor, in a language that has a grammar.
+
+    `region` is the part around the cursor. `files` keeps the tree of the file, whose name there is `document`.
+    """
+
+    def __init__(self, region: Region, file: Region, language: str, files: ParsedFiles, document: str) -> None:
+        self._language = language
+        self._file = file
+        self._files = files
+        self._document = document
+        self._is_whole = region.left == file.left and region.right == file.right
+        self._region = region
+        self._in_region: ParseCheck | None = None
+        self._in_file: ParseCheck | None = None
+
+    def prepare(self) -> None:
+        """Parse what there is without a text."""
+        if self._in_region is None:
+            self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
+            if not self._files.slow(self._document):
+                self._parse_file()
+
+    def judge(self, text: str, *, opens: bool, unfinished: bool) -> Verdict:
+        """The verdict on `text`. `opens`: it opens what it does not close. `unfinished`: code may be left so."""
+        self.prepare()
+        region = self._in_region
+        assert region is not None
+        errors = region.errors(text)
+        finished = len(errors) <= region.elsewhere
+        longest = region.length_before(errors, text)
+        if finished and not (errors or opens or (self._in_file or region).before):
+            return Verdict(True, True, longest)
+        if not finished and not (unfinished and region.adds_none(errors, text)):
+            return Verdict(False, False, longest)
+        self._parse_file()
+        if self._in_file is not None:
+            errors, before = self._in_file.errors(text), self._in_file.before
+            return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors)
+        if errors and region.before and not region.from_scratch:
+            errors = region.errors_from_scratch(text)
+        return Verdict(errors.no_more_than(region.before), finished, longest)
+
+    def _parse_file(self) -> None:
+        """Parse the whole file, if the region is not all of it and it is not too large."""
+        left, right = self._file.left, self._file.right
+        if self._in_file is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
+            tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
+            self._in_file = ParseCheck(self._file, self._language, tree)
