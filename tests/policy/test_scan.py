@@ -72,3 +72,8 @@ def test_a_text_below_two_others(language: str, text: str, one: str, other: str)
     below, other_below = scan(text, language, stack), scan(text, language, other_stack)
     expected = below.extra <= other_below.extra and below.missing <= other_below.missing
     assert as_balanced(text, language, stack, other_stack) == expected
+
+
+def test_a_bracket_in_a_pattern_of_the_shell_closes_nothing() -> None:
+    text = "case $a in\n  *]*) echo\nesac\n"
+    assert (scan(text, "bash").extra, scan(text, "bash").missing) == (0, 0)

@@ -11,6 +11,11 @@ from tests.policy.accepting import accept
 NOTHING = ""
 
 
+def inside(opening: str, line: str, closing: str) -> str:
+    """A cursor far from both ends of something that has many lines."""
+    return opening + line * 1_200 + "a‸b\n" + "c\n" * 700 + closing
+
+
 @pytest.mark.parametrize(
     ("language", "source", "written", "shown"),
     [
@@ -129,6 +134,20 @@ NOTHING = ""
         ("scala", "‸ they cost. */\nclass Cart(items: List[Item])\n", '"""', NOTHING),
         # a string of many lines began far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
+        ("rust", inside('fn f() {\n    let s = r#"\n', 'it "is {\n', '"#;\n}\n'), "{ \"\n", '{ "'),
+        ("cpp", inside('auto s = R"x(\n', 'it "is {\n', ')x";\n'), "{ \"\n", '{ "'),
+        ("lua", inside("s = [==[\n", "it's ]] {\n", "]==]\n"), "{ \"\n", '{ "'),
+        ("bash", inside("cat <<EOF\n", "it's (\n", "EOF\necho\n"), "{ \"\n", '{ "'),
+        ("ruby", inside("f(<<~SQL)\n", "  it's (\n", "SQL\n"), "{ \"\n", '{ "'),
+        ("php", inside("<?php\nf(<<<X\n", "it's (\n", "X);\n"), "{ \"\n", '{ "'),
+        # a string is open on the left only up to its own end
+        ("ruby", "f(<<~SQL)\n  it's (\nSQL\ng(‸)\n", "1)\n", "1"),
+        ("bash", "cat <<A\nit's (\nA\nx=$(‸)\n", "ls)\n", "ls"),
+        ("rust", 'fn f() {\n    g(r"\\", ‸);\n}\n', "1);\n", "1"),
+        # a line of a string is no line of code, whatever its indentation is
+        ("rust", 'fn f() {\n    let s = r#"{\n"\n"#;\n' + "    g();\n" * 400 + "    h(‸);\n}\n", "1);\n", "1"),
+        # a pattern of the shell can have a bracket that closes nothing
+        ("bash", "case $a in\n*]*) echo ‸;;\nesac\n", "b;;\n", "b"),
         # an error that the text adds is cut off
         ("python", "x = ‸\n", "y z\n", "y"),
         ("javascript", "const a = ‸;\n", "b +\n", "b"),

@@ -22,6 +22,7 @@ from policy.completion.shaping.syntax import SyntaxCheck
 _STATES = 40  # states in which the right side is read at most
 _BEYOND = 40_000  # characters below the region that are searched for closing brackets
 _PARSES = 8  # heads that are parsed at most
+_COSTLY = 4  # a parse of the whole file takes as long as that many of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that can be one sign together
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "it would leave brackets or quotes unbalanced"
@@ -100,14 +101,14 @@ class Fit:
             else:
                 opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
-                parses += 1
+                parses += _COSTLY if verdict.costly else 1
                 if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):
                     best = head
                     if verdict.finished or not self._right.rest.strip():
                         break
                 reason = reason or SYNTAX_ERROR
                 limit = min(verdict.longest, len(head) - 1)
-                if parses == _PARSES:
+                if parses >= _PARSES:
                     break
         return best, "" if best else reason
 

@@ -26,6 +26,7 @@ _CONTINUES = re.compile(
 )
 _LONGEST = 200_000  # characters above the region that are read for strings and comments that begin there
 _LONGEST_LITERAL = 6_000  # characters of a string or a comment above the region that are kept
+_PREFIX = re.compile(r"\w*\Z")  # of a string: `r`, `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -68,23 +69,30 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
     start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
     if len(prefix) - start > 8 * near:  # a line without an end
         start = len(prefix) - 2 * near
-    first, kept, brackets = start, prefix[start:], None
+    first, kept, outside = start, prefix[start:], None
     if start <= _LONGEST:
-        brackets = opened(prefix[:start])
-        first, kept = _with_literals(prefix, start, brackets)
-        brackets = brackets.before(first)
-    lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
-    headers = "".join(line + "\n" for line in lines)
-    if brackets is not None and scan(headers, language).stack != brackets.stack:
-        headers = _lines_at(prefix, brackets.offsets)
-        if scan(headers, language).stack != brackets.stack:
-            headers = "".join(bracket + "\n" for bracket in brackets.stack)
+        around = opened(prefix[:start])
+        first, kept = _with_literals(prefix, start, around, language)
+        outside = around.before(first)
+    headers = _enclosing(prefix, first, outside, language)
     if language == "php" and prefix.rfind("<?", 0, first) > prefix.rfind("?>", 0, first):
         headers = "<?php\n" + headers
     return headers, kept
 
 
-def _with_literals(prefix: str, start: int, opened: Opened) -> tuple[int, str]:
+def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) -> str:
+    """The headers of what encloses the line at `first`. They open the same `brackets`, if these are known."""
+    lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
+    headers = "".join(line + "\n" for line in lines)
+    if brackets is None or scan(headers, language).stack == brackets.stack:
+        return headers
+    headers = _lines_at(prefix, brackets.offsets)
+    if scan(headers, language).stack == brackets.stack:
+        return headers
+    return "".join(bracket + "\n" for bracket in brackets.stack)
+
+
+def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tuple[int, str]:
     """The lines from `start` on, behind those that begin the strings and comments around it; where the first begins.
 
     What these contain above `start` is left out, if it is much.
@@ -92,19 +100,25 @@ def _with_literals(prefix: str, start: int, opened: Opened) -> tuple[int, str]:
     outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
     if outermost is None:
         return start, prefix[start:]
-    first = prefix.rfind("\n", 0, opened.offsets[outermost]) + 1
+    offset = opened.offsets[outermost]
+    first = prefix.rfind("\n", 0, offset) + 1
+    in_code = scan(prefix[first:offset], language, opened.before(first).stack).stack == opened.stack[:outermost]
+    if not in_code:  # the line begins in another string, which ends there
+        first = offset - len(_PREFIX.findall(prefix[max(0, offset - 3) : offset])[0])
     if start - first <= _LONGEST_LITERAL:
         return first, prefix[first:]
-    return first, _lines_at(prefix, opened.offsets[outermost:]) + prefix[start:]
+    line_end = prefix.find("\n", offset) + 1
+    return first, prefix[first:line_end] + _lines_at(prefix, opened.offsets[outermost:], line_end) + prefix[start:]
 
 
-def _lines_at(text: str, offsets: Iterable[int]) -> str:
-    """The lines with these offsets, each one once."""
-    lines: dict[int, str] = {}
+def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
+    """The lines with these offsets, in order and each one once, if they begin behind `line_end`."""
+    lines: list[str] = []
     for offset in offsets:
-        line_start, line_end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset) + 1
-        lines[line_start] = text[line_start:line_end]
-    return "".join(lines.values())
+        if offset >= line_end:
+            line_start, line_end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset) + 1
+            lines.append(text[line_start:line_end])
+    return "".join(lines)
 
 
 def _headers(above: list[str], least: int) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import string
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,7 +76,7 @@ class Opened:
 
     def before(self, offset: int) -> Opened:
         """That part of it that was opened before an offset."""
-        size = bisect_left(self.offsets, offset)
+        size = next((number for number, begin in enumerate(self.offsets) if begin >= offset), len(self.offsets))
         return Opened(self.stack[:size], self.offsets[:size])
 
 
@@ -156,7 +155,7 @@ class _Reader:
         self.text = text
         self.opened = list(stack)
         self._literals = sum(entry not in OPENERS for entry in stack)
-        self._heredocs: list[str] = []  # begun on this line
+        self._heredocs: list[tuple[str, int]] = []  # begun on this line, with the offsets of their beginnings
         self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # of what opens each entry of `opened`
         self.tokens: list[Token] = []
         self.strays: list[int] = []
@@ -226,7 +225,7 @@ class _Reader:
         elif kind == "raw":
             self._open(_RAW + found.expand(syntax.raw))
         elif kind == "heredoc" and not _in_arithmetic(self.opened):
-            self._heredocs.append(_HEREDOC + found.group("name"))
+            self._heredocs.append((_HEREDOC + found.group("name"), self.begin))
         elif kind == "end":
             self._end_line()
         return True
@@ -271,9 +270,9 @@ class _Reader:
             self.strays.append(self.begin)
         return True
 
-    def _open(self, entry: str) -> None:
+    def _open(self, entry: str, begin: int | None = None) -> None:
         self.opened.append(entry)
-        self.offsets.append(self.begin)
+        self.offsets.append(self.begin if begin is None else begin)
         self._literals += entry not in OPENERS
 
     def _close(self, closer: str) -> None:
@@ -303,8 +302,9 @@ class _Reader:
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
                 self._drop(number, cut_off=len(self.opened) - number)
                 break
-        while self._heredocs:
-            self._open(self._heredocs.pop())
+        for entry, begin in reversed(self._heredocs):
+            self._open(entry, begin)
+        self._heredocs.clear()
 
 
 @lru_cache(256)

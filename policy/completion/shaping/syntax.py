@@ -21,13 +21,15 @@ class Verdict:
     """What the parser says of a text.
 
     `fits`: it adds no error. `finished`: the cursor's line has none left. `longest`: a head of it that is to have
-    another verdict is at most as long, in characters. `flawless`: with the text the whole file has no error.
+    another verdict is at most as long, in characters. `flawless`: with the text the whole file has no error. `costly`:
+    the whole file was parsed with it.
     """
 
     fits: bool
     finished: bool
     longest: int
     flawless: bool = False
+    costly: bool = False
 
 
 class SyntaxCheck:
@@ -68,7 +70,7 @@ class SyntaxCheck:
         self._parse_file()
         if self._in_file is not None:
             errors, before = self._in_file.errors(text), self._in_file.before
-            return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors)
+            return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
         if errors and region.before and not region.from_scratch:
             errors = region.errors_from_scratch(text)
         return Verdict(errors.no_more_than(region.before), finished, longest)
