@@ -177,5 +177,6 @@ def shown(completion: Completion, request: Request, settings: CompletionSettings
     completion = replace(completion, estimate=estimate)
     if estimate.shown or request.trigger == "invoked":
         return completion
-    reason = f"not shown: kept with a probability of {estimate.p:.0%}, and {settings.suggest!r} asks for "
-    return replace(completion, text="", others=(), reason=f"{reason}{estimate.threshold:.0%}")
+    probability = f"hidden, because it is kept with a probability of {estimate.p:.1%}"
+    reason = f"{probability}, and {estimate.suggest!r} requires {estimate.threshold:.1%}"
+    return replace(completion, text="", others=(), reason=reason)

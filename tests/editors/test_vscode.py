@@ -24,7 +24,7 @@ from tests.editors.conftest import REPOSITORY
 from tests.editors.editors import EDITORS, Stopwatch, install
 from tests.editors.package import WHEEL, Package, package
 from tests.editors.wire import Wire
-from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, UNSURE, fill
 from tests.standin_index import hub_path
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
@@ -406,7 +406,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        for said in ("Why this completion", "other files were read", "fitted into the prompt"):
+        for said in ("Why this completion", "other files were read", "(eager): shown.", "fitted into the prompt"):
             code.page_shows(said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
         code.page_frame.locator("a:has-text('shapes.py')").first.click()
@@ -435,6 +435,16 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.menu("When to read other files")
         code.choose("For every completion")
         code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy stays")
+        code.menu("Which suggestions to show")
+        code.choose("very likely")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "all are shown")
+        stored = json.loads((tmp_path / "data" / "User" / "settings.json").read_text())
+        assert (stored["repoformer.policy"], stored["repoformer.suggest"]) == ("always", "careful")
+        code.page.click(ITEM)
+        for row in ("When to read other files… always", "Which suggestions to show… careful"):
+            code.shows(".quick-input-list .monaco-list-row", row)
+        code.press("Escape")
+        assert len(wire.sent("initialize")) == 1, "without another server"
         # Of logs and terminals this code-server has only the frames: their native modules were not compiled.
         code.menu("Logs")
         code.until(lambda: code.page.locator(".part.panel select").first.input_value() == "Repoformer", "no logs")
@@ -449,6 +459,23 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.wait_ghost()
         code.menu("Why this completion?")
         code.page_shows("Why this completion")
+
+
+def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., Any], wire: Wire) -> None:
+    with start(**{"repoformer.suggest": "careful", "editor.autoClosingQuotes": "never"}) as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        code.press("Control+End")
+        code.type(UNSURE)
+        code.until(lambda: wire.answered(len(UNSURE)), "not answered")
+        assert not code.ghost
+        code.command("Repoformer: Why This Completion")
+        code.page_shows("(careful): hidden.")
+        code.page_shows("Nothing was suggested: hidden, because it is kept with a probability of ")
+        code.press("Alt+Backslash")
+        code.wait_ghost()
+        code.command("Repoformer: Why This Completion")
+        code.page_shows("(careful): shown, because you requested it.")
 
 
 def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:

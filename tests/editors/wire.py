@@ -73,6 +73,13 @@ class Wire:
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
 
+    def answered(self, character: int) -> bool:
+        """Whether the last request for inline completions was made at this character of a line, and is answered."""
+        asked = [message for _, message in self.messages("editor") if message.get("method") == METHOD]
+        if not asked or asked[-1]["params"]["position"]["character"] != character:
+            return False
+        return any("method" not in m and m.get("id") == asked[-1]["id"] for _, m in self.messages("server"))
+
     def front(self) -> str | None:
         """The URI of the document that the server was last told to be in front."""
         told = self.sent("textDocument/didFocus")
