@@ -654,7 +654,7 @@ Eglot turns it on in the buffers that the server manages."
            'local-map repoformer--lighter-map))))
 
 (defun repoformer--uses-p (setting value)
-  "Whether the server of the current buffer uses VALUE of SETTING, a keyword."
+  "Whether SETTING, a keyword, has VALUE in the server of the current buffer."
   (when-let* ((server (repoformer--server)))
     (equal value (plist-get (repoformer--status server) setting))))
 
