@@ -50,7 +50,7 @@ def learned(home: dict[str, str]) -> Learned:
     """Run `repoformer-lsp learned`, and return what it prints as JSON."""
 
     def learned(root: Path, *arguments: str) -> Any:
-        command = [SERVER, "learned", str(root), *arguments]
+        command = [str(SERVER), "learned", str(root), *arguments]
         printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | home).stdout
         return json.loads(printed) if "--json" in arguments else printed
 

@@ -441,9 +441,11 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         stored = json.loads((tmp_path / "data" / "User" / "settings.json").read_text())
         assert (stored["repoformer.policy"], stored["repoformer.suggest"]) == ("always", "careful")
         code.page.click(ITEM)
-        for row in ("When to read other files… always", "Which suggestions to show… careful"):
+        for row in ("When to read other files…always", "Which suggestions to show…careful"):
             code.shows(".quick-input-list .monaco-list-row", row)
-        code.press("Escape")
+        code.choose("Which suggestions to show")
+        code.choose("All suggestions")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "few are shown")
         assert len(wire.sent("initialize")) == 1, "without another server"
         # Of logs and terminals this code-server has only the frames: their native modules were not compiled.
         code.menu("Logs")
