@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lsprotocol import types
@@ -35,10 +37,14 @@ class Wire:
         tap = Path(__file__).with_name("wiretap.py")
         return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
 
-    def script(self, path: Path) -> Path:
-        """The command as a program; given a command of its own (`doctor`), it is the server's program itself."""
-        direct = f'[ $# -gt 0 ] && exec {shlex.quote(str(SERVER))} "$@"'
-        path.write_text(f"#!/bin/sh\n{direct}\nexec {shlex.join(self.command)}\n")
+    def script(self, path: Path, env: Mapping[str, str] = MappingProxyType({})) -> Path:
+        """The command as a program; given a command of its own (`doctor`), it is the server's program itself.
+
+        It has the environment `env`, if that is given, else the editor's.
+        """
+        runs = shlex.join(["exec", *(["env", "-i", *map("=".join, env.items())] if env else [])])
+        direct = f'[ $# -gt 0 ] && {runs} {shlex.quote(str(SERVER))} "$@"'
+        path.write_text(f"#!/bin/sh\n{direct}\n{runs} {shlex.join(self.command)}\n")
         path.chmod(0o755)
         return path
 
