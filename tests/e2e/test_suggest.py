@@ -151,7 +151,7 @@ class Typist:
 
 
 async def counted(learned: Learned, root: Path, total: int) -> tuple[list[int], float]:
-    """Wait until so many outcomes are counted: accepted, typed over, dismissed. Also return the shift."""
+    """Wait until `total` outcomes are counted: accepted, typed over, dismissed. Also return the shift."""
     while True:
         told = await asyncio.to_thread(learned, root, "--json")
         counts = [round(told[name]) for name in ("accepted", "typed_over", "dismissed")]

@@ -232,7 +232,7 @@ def window_on(context: BrowserContext, address: str, opened: str, place: Path) -
     """Show what is `opened` in a window, which remembers nothing of earlier ones, until the block ends."""
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
-    # Its cache is kept: the page then takes the half of the time to load.
+    # Its cache is kept: the page then loads faster.
     kept = {"origin": address, "storageTypes": "cookies,local_storage,indexeddb"}
     context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
     try:
