@@ -34,7 +34,7 @@ from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
-from policy.errors import GaveWay
+from policy.errors import Preempted
 from policy.models import locate
 
 LOADING = 600  # seconds
@@ -185,7 +185,7 @@ async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place])
 
 
 async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
-    with contextlib.suppress(GaveWay):
+    with contextlib.suppress(Preempted):
         if stage == "reading":
             await engine.read("document", cursor)
         else:

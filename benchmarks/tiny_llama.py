@@ -1,8 +1,9 @@
-"""A llama of one layer with random weights, in a GGUF file: what it writes means nothing, and takes no time."""
+"""A llama or Qwen2 of one layer with random weights, in a GGUF file: its texts mean nothing, and take no time."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
@@ -11,14 +12,14 @@ WIDTH, INNER, HEADS = 64, 96, 4
 MARKERS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 
 
-def write_tiny_llama(file: Path) -> Path:
+def write_tiny_llama(file: Path, architecture: Literal["llama", "qwen2"] = "llama") -> Path:
     """Write the model, the same every time: one token a byte, and the markers of fill-in-the-middle. Return `file`."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
     tokens = [*letters, "in", "<|endoftext|>", *MARKERS]
     kinds = [gguf.TokenType.NORMAL] * (len(letters) + 1) + [gguf.TokenType.CONTROL] * (1 + len(MARKERS))
-    writer = gguf.GGUFWriter(file, "llama")
+    writer = gguf.GGUFWriter(file, architecture)
     writer.add_name("tiny llama")
     writer.add_block_count(1)
     writer.add_context_length(4_096)
@@ -49,6 +50,9 @@ def write_tiny_llama(file: Path) -> Path:
         writer.add_tensor(f"{name}.weight", rng.normal(scale=0.3, size=shape).astype(np.float32))
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    if architecture == "qwen2":
+        for part in ("q", "k", "v"):
+            writer.add_tensor(f"blk.0.attn_{part}.bias", rng.normal(scale=0.3, size=WIDTH).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from policy.engine.settings import EngineSettings
 from policy.engine.speed import LIMIT_SECONDS, Speed, Speeds
 from policy.engine.supervisor import Supervisor
-from policy.errors import EngineError, GaveWay, ModelError, RepoformerError
+from policy.errors import EngineError, ModelError, Preempted, RepoformerError
 from policy.models import choice
 from policy.models.locate import ModelFile, resolve
 
@@ -65,7 +65,7 @@ async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettin
     for _ in range(_TRIES):
         try:
             speed = await engine.measure()
-        except GaveWay:
+        except Preempted:
             continue
         speeds.remember(supervisor.model, speed, settings)
         log.info("%s: %s", supervisor.model.name, choice.describe(supervisor.model, speed))

@@ -20,8 +20,8 @@ def completion_report(completion: Completion) -> dict[str, Any]:
 
     `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
     grammar, whose texts are only checked for brackets and quotes. `estimate` has the probability that the user keeps
-    the text, and the threshold above which it is shown. It is null for a model without estimates, whose texts are all
-    shown.
+    the text, the threshold from which on it is shown, and the setting `suggest` of that threshold. It is null for a
+    model without estimates, whose texts are all shown.
     """
     decision = completion.decision
     return {
@@ -42,7 +42,12 @@ def completion_report(completion: Completion) -> dict[str, Any]:
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
-    return {"p": round(estimate.p, 4), "threshold": round(estimate.threshold, 4), "shown": estimate.shown}
+    return {
+        "p": round(estimate.p, 4),
+        "threshold": round(estimate.threshold, 4),
+        "shown": estimate.shown,
+        "suggest": estimate.suggest,
+    }
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Session:
             if self._started.is_set():
                 self._spawn(self._apply(settings))
         logs.set_level(settings.log_level)
-        self._update(enabled=settings.enabled, policy=settings.policy)
+        self._update(enabled=settings.enabled, policy=settings.policy, suggest=settings.suggest)
 
     async def _apply(self, settings: Settings) -> None:
         await self._core.apply(settings)

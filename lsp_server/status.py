@@ -30,6 +30,7 @@ class Facts:
     indexed: float | None = None
     generating: int = 0
     policy: str = "selective"
+    suggest: str = "balanced"
     resting: bool = False
     replaced: str = ""
 
@@ -42,6 +43,7 @@ class Status:
     message: str
     model: str
     policy: str
+    suggest: str
     percent: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def status_of(facts: Facts) -> Status:
     """Return the status for `facts`. A problem that the user can solve comes first."""
 
     def status(state: ServerState, message: str, percent: int | None = None) -> Status:
-        return Status(state, message, facts.model, facts.policy, percent)
+        return Status(state, message, facts.model, facts.policy, facts.suggest, percent)
 
     if not facts.enabled:
         return status("off", "disabled in the settings")

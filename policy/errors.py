@@ -11,7 +11,7 @@
         │   └── OutOfMemory   llama.cpp got no memory for the model or its context
         ├── EngineDied        the worker died while it worked on this request
         ├── EngineFailed      the worker answered that it cannot process the request
-        └── GaveWay           a background request was interrupted by a request that a caller waits for
+        └── Preempted         a background request was interrupted by a request that a caller waits for
 
 Each message says what happened and what to do about it, and is written for the user of the editor. Cancelling a request
 is not an error; it raises `asyncio.CancelledError`.
@@ -78,5 +78,5 @@ class EngineFailed(EngineError):
     """The worker answered that it cannot process the request."""
 
 
-class GaveWay(EngineError):
+class Preempted(EngineError):
     """A background request was interrupted by a request that a caller waits for."""

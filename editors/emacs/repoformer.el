@@ -123,6 +123,9 @@ A mode also includes the modes that are derived from it."
 (defvar repoformer--policy nil
   "The policy that was chosen in this session, or nil.")
 
+(defvar repoformer--suggest nil
+  "Which suggestions to show, as chosen in this session, or nil.")
+
 (defconst repoformer--personal '(:serverUrl :model :generatorModel)
   "Settings that `eglot-workspace-configuration' cannot change.
 Eglot declares any list safe there, and a cloned repository must not set where
@@ -154,6 +157,8 @@ the project."
       (setq settings (plist-put settings :disabledLanguages off)))
     (when repoformer--policy
       (setq settings (plist-put settings :policy repoformer--policy)))
+    (when repoformer--suggest
+      (setq settings (plist-put settings :suggest repoformer--suggest)))
     ;; An empty property list would be sent as null; an empty table is an object.
     (or settings (make-hash-table))))
 
@@ -648,6 +653,11 @@ Eglot turns it on in the buffers that the server manages."
            'mouse-face 'mode-line-highlight
            'local-map repoformer--lighter-map))))
 
+(defun repoformer--uses-p (setting value)
+  "Whether SETTING, a keyword, has VALUE in the server of the current buffer."
+  (when-let* ((server (repoformer--server)))
+    (equal value (plist-get (repoformer--status server) setting))))
+
 (easy-menu-define repoformer-mode-menu repoformer-mode-map
   "The menu of repoformer."
   '("Repoformer"
@@ -658,9 +668,19 @@ Eglot turns it on in the buffers that the server manages."
     ["Pause for this language" repoformer-pause-language]
     ["Resume" repoformer-resume]
     ("Read other files"
-     ["When the model asks for it" (repoformer-policy "selective")]
-     ["Always" (repoformer-policy "always")]
-     ["Never" (repoformer-policy "never")])
+     ["When the model asks for it" (repoformer-policy "selective")
+      :style radio :selected (repoformer--uses-p :policy "selective")]
+     ["Always" (repoformer-policy "always")
+      :style radio :selected (repoformer--uses-p :policy "always")]
+     ["Never" (repoformer-policy "never")
+      :style radio :selected (repoformer--uses-p :policy "never")])
+    ("Show suggestions"
+     ["All" (repoformer-suggest "eager")
+      :style radio :selected (repoformer--uses-p :suggest "eager")]
+     ["Those that you are likely to keep" (repoformer-suggest "balanced")
+      :style radio :selected (repoformer--uses-p :suggest "balanced")]
+     ["Those that you are very likely to keep" (repoformer-suggest "careful")
+      :style radio :selected (repoformer--uses-p :suggest "careful")])
     "---"
     ["Log" repoformer-log]
     ["Doctor" repoformer-doctor]
@@ -678,11 +698,12 @@ Eglot turns it on in the buffers that the server manages."
   (interactive)
   (let* ((server (repoformer--server-or-lose))
          (status (repoformer--status server)))
-    (message "repoformer: %s; %s; model %s, policy %s"
+    (message "repoformer: %s; %s; model %s, policy %s, suggest %s"
              (repoformer--state server)
              (or (plist-get status :message) "starting")
              (or (plist-get status :model) "none")
-             (or (plist-get status :policy) "unknown"))))
+             (or (plist-get status :policy) "unknown")
+             (or (plist-get status :suggest) "unknown"))))
 
 (defun repoformer-reconfigure ()
   "Send the settings to every repoformer server.
@@ -724,6 +745,15 @@ See `repoformer-settings'."
   (interactive (list (completing-read "Read other files: "
                                       '("selective" "always" "never") nil t)))
   (setq repoformer--policy policy)
+  (repoformer-reconfigure))
+
+(defun repoformer-suggest (suggest)
+  "Set which suggestions to show.
+SUGGEST is \"eager\" for all, \"balanced\" for those that you are likely to
+keep, or \"careful\" for those that you are very likely to keep."
+  (interactive (list (completing-read "Show suggestions: "
+                                      '("eager" "balanced" "careful") nil t)))
+  (setq repoformer--suggest suggest)
   (repoformer-reconfigure))
 
 (defun repoformer--log-directory ()
@@ -927,6 +957,18 @@ OUTCOME is what the installation told last, PYTHON what has run it."
               (if (eq (plist-get decision :held) t) ", asked earlier on this line" "")
               outcome)))))
 
+(defun repoformer--kept (report)
+  "Whether the suggestion of REPORT is likely enough to be kept, as a sentence."
+  (if-let* ((estimate (plist-get report :estimate)))
+      (format "P(kept) %.3f against a threshold of %.3f (%s): %s."
+              (plist-get estimate :p)
+              (plist-get estimate :threshold)
+              (plist-get estimate :suggest)
+              (cond ((eq (plist-get estimate :shown) t) "shown")
+                    ((equal (plist-get report :text) "") "hidden")
+                    (t "shown, because you requested it")))
+    "It was not estimated whether you keep the suggestion."))
+
 (defun repoformer--trimmed (parts)
   "PARTS of the prompt that were cut, as a sentence."
   (if (= 0 (length parts))
@@ -955,7 +997,8 @@ OUTCOME is what the installation told last, PYTHON what has run it."
                   (file-name-nondirectory (plist-get report :uri))
                   (1+ (plist-get (plist-get report :position) :line))
                   (plist-get report :model))
-          (repoformer--verdict (plist-get report :decision)) "\n\n")
+          (repoformer--verdict (plist-get report :decision)) "\n\n"
+          (repoformer--kept report) "\n\n")
   (if (equal (plist-get report :text) "")
       (insert (format "Nothing was suggested: %s.\n" (plist-get report :reason)))
     (insert (propertize (plist-get report :text) 'face 'repoformer-ghost) "\n"))

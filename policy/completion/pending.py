@@ -104,7 +104,7 @@ class PendingCompletion(Generic[T]):
         """Cancel the completion, even if requests wait for it."""
         self._task.cancel()
 
-    async def cancelled(self) -> None:
+    async def cancel_and_wait(self) -> None:
         """Cancel the completion, and wait until it has ended."""
         self.cancel()
         await asyncio.wait({self._task})

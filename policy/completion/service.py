@@ -22,7 +22,7 @@ from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.reuse import Reuse
 from policy.completion.shape import inside_word
 from policy.engine.supervisor import Supervisor
-from policy.errors import GaveWay, RepoformerError
+from policy.errors import Preempted, RepoformerError
 from policy.gating import keep
 from policy.generators import GeneratorProvider, SameModel
 
@@ -93,7 +93,7 @@ class Completer:
         try:
             if await pending.wait(typed) is None:
                 return None
-        except GaveWay:  # a request interrupted it while it ran in the background
+        except Preempted:  # a request interrupted it while it ran in the background
             return None
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
             return None  # all of its text was typed
@@ -138,7 +138,7 @@ class Completer:
         self._reuse.forget(document)
         self._pipeline.forget(document)
         if pending := self._pending.pop(document, None):
-            await pending.cancelled()
+            await pending.cancel_and_wait()
         with contextlib.suppress(RepoformerError):
             await self._provider.forget(slot(document, ""))
         if self.supervisor.state == "ready":
@@ -152,7 +152,7 @@ class Completer:
     async def close(self) -> None:
         """Stop all work and disconnect from the engines."""
         self._idle.cancel()
-        await asyncio.gather(*(pending.cancelled() for pending in self._pending.values()))
+        await asyncio.gather(*(pending.cancel_and_wait() for pending in self._pending.values()))
         await asyncio.gather(self._provider.close(), self.supervisor.close())
 
     def _awaited(self) -> bool:
@@ -177,5 +177,6 @@ def shown(completion: Completion, request: Request, settings: CompletionSettings
     completion = replace(completion, estimate=estimate)
     if estimate.shown or request.trigger == "invoked":
         return completion
-    reason = f"not shown: kept with a probability of {estimate.p:.0%}, and {settings.suggest!r} asks for "
-    return replace(completion, text="", others=(), reason=f"{reason}{estimate.threshold:.0%}")
+    probability = f"hidden, because it is kept with a probability of {estimate.p:.1%}"
+    reason = f"{probability}, and {estimate.suggest!r} requires {estimate.threshold:.1%}"
+    return replace(completion, text="", others=(), reason=reason)

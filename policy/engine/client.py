@@ -36,7 +36,7 @@ from policy.engine.messages import (
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speed
-from policy.errors import EngineDied, EngineFailed, GaveWay, RepoformerError
+from policy.errors import EngineDied, EngineFailed, Preempted, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
@@ -147,7 +147,7 @@ class Engine:
     async def measure(self) -> Speed:
         """Return how fast the model runs on this machine. This takes a second or two.
 
-        Raises `GaveWay` if another request arrives meanwhile.
+        Raises `Preempted` if another request arrives meanwhile.
         """
         return Speed(**_values(await self._call("measure", Urgency(background=True))))
 
@@ -159,7 +159,7 @@ class Engine:
     async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> tuple[UsedChunk, ...]:
         """Evaluate in advance what a request at `cursor` needs. Return the chunks that fit into its prompt.
 
-        Raises `GaveWay` as soon as any request arrives.
+        Raises `Preempted` as soon as any request arrives.
         """
         urgency = Urgency(background=True)
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
@@ -248,7 +248,7 @@ class Engine:
                         error.crashed = self._crashed
                     raise error
                 if event["event"] == "cancelled":
-                    raise GaveWay("a request that a caller waits for interrupted it")
+                    raise Preempted("a request that a caller waits for interrupted it")
                 yield event
                 if over:
                     return

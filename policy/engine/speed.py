@@ -65,7 +65,7 @@ class Speed:
         return Speed(self.read_ms * ratio**_READING_GROWS, self.write_ms * ratio**_WRITING_GROWS)
 
 
-class Others:
+class OtherProcesses:
     """Measures how much of the processors other processes use from now on."""
 
     def __init__(self) -> None:

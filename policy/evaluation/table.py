@@ -31,6 +31,14 @@ _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 _SHOWN = frozenset({"shown_without", "shown_with"})
 
 
+def has_helped(nll_without: float, nll_with: float) -> bool:
+    """Return whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`. Both arguments are in nats.
+
+    Edit similarity rises by chance in a fifth of the blanks. The likelihood of the truth does not.
+    """
+    return nll_without - nll_with >= max(HELPED_NATS, HELPED_SHARE * nll_without)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """The results at one blank, without and with cross-file context.
@@ -102,13 +110,10 @@ class Row:
 
     @property
     def helped(self) -> bool | None:
-        """Whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`, or None if that is unknown.
-
-        Edit similarity rises by chance in a fifth of the blanks. The likelihood of the truth does not.
-        """
+        """Whether retrieval made the truth likelier, or None if that is unknown."""
         if self.nll_without is None or self.nll_with is None:
             return None
-        return self.nll_without - self.nll_with >= max(HELPED_NATS, HELPED_SHARE * self.nll_without)
+        return has_helped(self.nll_without, self.nll_with)
 
     @property
     def tested(self) -> bool:

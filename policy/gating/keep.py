@@ -35,10 +35,14 @@ _COMMENTS = {language.id: language.comment.strip() for language in LANGUAGES.val
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The probability that a text is kept, and the one from which on it is shown. Both are in [0, 1]."""
+    """The probability that a text is kept, and the one from which on it is shown. Both are in [0, 1].
+
+    `suggest` is the setting that the threshold is for.
+    """
 
     p: float
     threshold: float
+    suggest: Suggest
 
     @property
     def shown(self) -> bool:
@@ -65,7 +69,7 @@ class Keep:
         threshold = {"eager": 0.0, "balanced": self.balanced, "careful": self.careful}[suggest]
         if 0 < threshold < 1:
             threshold = 0.5 * (1 + math.tanh(0.5 * (math.log(threshold / (1 - threshold)) + shift)))
-        return Estimate(self.probability(values), threshold)
+        return Estimate(self.probability(values), threshold, suggest)
 
     def to_metadata(self) -> dict[str, str]:
         """Keys and values by which a GGUF file or a card carries it."""

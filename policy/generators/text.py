@@ -112,7 +112,7 @@ class TextPrompts:
         """Build the prompt for a completion. `chunks` None means without cross-file context."""
         self._make_room()
         return self._text_prompt(
-            self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
+            self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
         )
 
     def _make_room(self) -> None:

@@ -56,7 +56,7 @@ class Vocabulary:
 
     def missing(self, layout: Layout) -> tuple[Part, ...]:
         """Return the markers of `layout` for which this model has no token."""
-        parts = {*layout.decide, *layout.abstain, *layout.retrieve} - set(OPTIONAL)
+        parts = {*layout.decide, *layout.without_context, *layout.with_context} - set(OPTIONAL)
         return tuple(part for part in ROLES if part in parts and part not in self.ids)
 
 
@@ -64,9 +64,9 @@ class Vocabulary:
 class Layout:
     """The order of the parts of a prompt.
 
-    `decide` is the sequence whose next token is the decision. It is empty for models that do not decide. `abstain` and
-    `retrieve` are complete sequences, up to the first generated token. `abstain` begins with `decide`, so after an
-    abstention the model continues with the same KV cache at no extra cost.
+    `decide` is the sequence whose next token is the decision. It is empty for models that do not decide.
+    `without_context` and `with_context` are complete sequences, up to the first generated token. `without_context`
+    begins with `decide`, so after an abstention the model continues with the same KV cache at no extra cost.
 
     `heals` says that the text before the cursor may end inside a token, so that its last word is left out and generated
     again (`policy.prompting.healing`). Models that were trained on split words, such as ours, do not need this.
@@ -74,8 +74,8 @@ class Layout:
 
     name: str
     decide: tuple[Part, ...]
-    abstain: tuple[Part, ...]
-    retrieve: tuple[Part, ...]
+    without_context: tuple[Part, ...]
+    with_context: tuple[Part, ...]
     context_style: ContextStyle
     heals: bool = False
 
@@ -88,8 +88,8 @@ class Layout:
 def _layout(
     name: str,
     decide: str,
-    abstain: str,
-    retrieve: str,
+    without_context: str,
+    with_context: str,
     context_style: ContextStyle,
     *,
     heals: bool = False,
@@ -97,7 +97,7 @@ def _layout(
     def parts(row: str) -> tuple[Part, ...]:
         return tuple(row.split())  # type: ignore[arg-type]
 
-    return Layout(name, parts(decide), parts(abstain), parts(retrieve), context_style, heals)
+    return Layout(name, parts(decide), parts(without_context), parts(with_context), context_style, heals)
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -277,13 +277,13 @@ class PromptBuilder:
             raise ValueError(f"layout {self.layout.name!r} has no decision")
         return self._lay_out(self.layout.decide, cursor, ())
 
-    def abstain(self, cursor: Cursor) -> Prompt:
+    def without_context(self, cursor: Cursor) -> Prompt:
         """Build the prompt without cross-file context."""
-        return self._lay_out(self.layout.abstain, cursor, ())
+        return self._lay_out(self.layout.without_context, cursor, ())
 
-    def retrieve(self, cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
+    def with_context(self, cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
         """Build the prompt with `chunks` (best first) as cross-file context."""
-        return self._lay_out(self.layout.retrieve, cursor, chunks)
+        return self._lay_out(self.layout.with_context, cursor, chunks)
 
     def _lay_out(self, parts: tuple[Part, ...], cursor: Cursor, chunks: Sequence[Chunk]) -> Prompt:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416

@@ -192,31 +192,34 @@ _KNOWN_TOKENS = {
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    """Return the transformers configuration of a Llama-shaped GGUF. Raises `TrainingError` for another architecture."""
+    """Return the transformers configuration of a GGUF of the Llama or Qwen2 architecture.
+
+    Raises `TrainingError` for another architecture.
+    """
     import gguf
 
     readers = [gguf.GGUFReader(part) for part in shards_of(path)]
     fields = {key: field.contents() for key, field in readers[0].fields.items() if not key.startswith("tokenizer.")}
-    if (kind := fields.get("general.architecture")) != "llama":
-        raise TrainingError(f"{path} is a {kind!r} model; only Llama-shaped GGUF files can be trained")
+    if (kind := fields.get("general.architecture")) not in {"llama", "qwen2"}:
+        raise TrainingError(f"{path} is a {kind!r} model; only GGUF files of Llama and Qwen2 models can be read")
     tensors = {str(tensor.name): tensor for reader in readers for tensor in reader.tensors}
     return {
-        "model_type": "llama",
+        "model_type": kind,
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,
-        "hidden_size": fields["llama.embedding_length"],
-        "intermediate_size": fields["llama.feed_forward_length"],
-        "num_hidden_layers": fields["llama.block_count"],
-        "num_attention_heads": fields["llama.attention.head_count"],
-        "num_key_value_heads": fields.get("llama.attention.head_count_kv", fields["llama.attention.head_count"]),
-        "max_position_embeddings": fields["llama.context_length"],
-        "rms_norm_eps": float(fields["llama.attention.layer_norm_rms_epsilon"]),
-        "rope_theta": float(fields.get("llama.rope.freq_base", 10_000.0)),
+        "hidden_size": fields[f"{kind}.embedding_length"],
+        "intermediate_size": fields[f"{kind}.feed_forward_length"],
+        "num_hidden_layers": fields[f"{kind}.block_count"],
+        "num_attention_heads": fields[f"{kind}.attention.head_count"],
+        "num_key_value_heads": fields.get(f"{kind}.attention.head_count_kv", fields[f"{kind}.attention.head_count"]),
+        "max_position_embeddings": fields[f"{kind}.context_length"],
+        "rms_norm_eps": float(fields[f"{kind}.attention.layer_norm_rms_epsilon"]),
+        "rope_theta": float(fields.get(f"{kind}.rope.freq_base", 10_000.0)),
     }
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a Llama-shaped GGUF, dequantised to float32, in transformers' naming and row order."""
+    """Return the tensors of a Llama or Qwen2 GGUF, dequantised to float32, in transformers' naming and row order."""
     import gguf
     import torch
 
@@ -226,7 +229,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     for tensor in (tensor for part in shards_of(path) for tensor in gguf.GGUFReader(part).tensors):
         name = _renamed(str(tensor.name), names)
         array = gguf.dequantize(tensor.data, tensor.tensor_type)
-        if ".q_proj." in name or ".k_proj." in name:
+        if config["model_type"] == "llama" and (".q_proj." in name or ".k_proj." in name):
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
             array = _pairs_to_halves(array, int(heads))
         state[name] = torch.tensor(np.asarray(array, np.float32))

@@ -77,7 +77,9 @@ class ExampleBuilder:
         tokens.
         """
         cursor = self.cursor(blank)
-        prompt = self.prompts.retrieve(cursor, self.chunks(blank)) if context else self.prompts.abstain(cursor)
+        prompt = (
+            self.prompts.with_context(cursor, self.chunks(blank)) if context else self.prompts.without_context(cursor)
+        )
         return self._complete(prompt, blank)
 
     def build_labelled(self, blank: Blank, *, positive: bool) -> list[Example]:
@@ -93,7 +95,7 @@ class ExampleBuilder:
         cursor = self.cursor(blank)
         asked = self.prompts.decide(cursor).tokens
         example = self.build(blank, context=positive)
-        if not positive or layout.retrieve[: len(layout.decide) + 1] == (*layout.decide, "cc"):
+        if not positive or layout.with_context[: len(layout.decide) + 1] == (*layout.decide, "cc"):
             return [replace(example, decision=len(asked))] if example else []
         decided = Example((*asked, ids["cc"]), len(asked) + 1, 0, 0, len(asked))
         return [decided, example] if example else [decided]
@@ -116,7 +118,7 @@ class ExampleBuilder:
 
     def build_left_only(self, blank: Blank) -> Example | None:
         """Build the sequence that contains only L and the blank, for measuring the base model."""
-        return self._complete(self.left_only.abstain(self.cursor(blank)), blank)
+        return self._complete(self.left_only.without_context(self.cursor(blank)), blank)
 
     def _complete(self, prompt: Prompt, blank: Blank) -> Example | None:
         middle = self.base.tokenizer.encode(self.text(blank))

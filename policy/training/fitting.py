@@ -32,18 +32,26 @@ def best_threshold(scores: Sequence[float], gains: Sequence[float], max_share: f
 
 
 def fit_gate(
-    name: Name, features: Sequence[Feature], known: Sequence[GateInputs], gains: Sequence[float], max_share: float
+    name: Name,
+    features: Sequence[Feature],
+    known: Sequence[GateInputs],
+    gains: Sequence[float],
+    max_share: float,
+    helped: Sequence[bool] | None = None,
 ) -> Gate:
     """Fit a logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share
     `max_share`.
 
-    `known` and `gains` (points of edit similarity) describe the same validation blanks. Every feature must be known for
-    each blank. If P(`<cc>`) is the only feature and falls as gains rise, it is left uncalibrated.
+    `known`, `gains` (points of edit similarity, or nats) and `helped` describe the same validation blanks. The gate
+    returns the probability of `helped`, by default of a gain above 0; the thresholds have the greatest total gain.
+    Every feature must be known for each blank. If P(`<cc>`) is the only feature and falls as gains rise, it is left
+    uncalibrated.
     """
     values, gained = values_of(known, features), np.asarray(gains, float)
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     alone = len(features) == 1
-    fitted = logistic((values - means) / scales, gained > 0, ridge=1e-3 if alone else 1.0)
+    positive = gained > 0 if helped is None else np.asarray(helped, bool)
+    fitted = logistic((values - means) / scales, positive, ridge=1e-3 if alone else 1.0)
     weights, offset = fitted[:-1] / scales, float(fitted[-1] - (fitted[:-1] * means / scales).sum())
     if alone and features[0] == "token" and weights[0] <= 0:
         weights, offset = np.ones(1), 0.0

@@ -5,6 +5,10 @@ top probability of the first generated token (compare CARD, arXiv 2406.10263), w
 (`policy.gating.evidence`), and whether a line or a block is completed. Boosted trees were no better on this little
 data.
 
+The gates of a model that was trained to decide are fitted on results of `eval`, by gains in edit similarity. A model
+whose weights stay as they are has an evidence gate, which decides before the model reads. It is fitted on the rows of
+`train likelihood`, by whether retrieval helped and the nats that it saved.
+
 Each gate is evaluated on repositories that it was not fitted on: the repositories are split in halves, the gate of one
 half (thresholds included) is evaluated on the other, and this is repeated for several splits. The written gates are
 fitted on all repositories.
@@ -24,11 +28,12 @@ from numpy.typing import NDArray
 
 from policy.evaluation import record, table
 from policy.evaluation.statistics import auc, bootstrap, calibration_error, mean, paired_p
-from policy.evaluation.table import Row, Table
+from policy.evaluation.table import Row
 from policy.gating.gate import Feature, Gate, Name
 
-from . import manifest
+from . import likelihood, manifest
 from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
+from .likelihood import Likelihood
 
 SPLITS = 10
 MIN_BLANKS = 20  # fewest blanks to fit a gate on
@@ -46,6 +51,12 @@ GATES: Mapping[str, tuple[Feature, ...]] = {
     "token+scores": ("token", *_RETRIEVAL),
     "token+engine+overlap": ("token", *_ENGINE, "overlap"),
     "all": ("token", *_ENGINE, *_RETRIEVAL),
+}
+EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
+    "evidence-score": ("score",),
+    "evidence-overlap": ("overlap",),
+    "evidence": _RETRIEVAL,
+    "evidence+block": (*_RETRIEVAL, "block"),
 }
 
 
@@ -74,21 +85,49 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return evaluations
 
 
+def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Write `OUT/NAME.json` for each evidence gate. Return the metrics of each gate by its name.
+
+    `measured` are folders of `train likelihood`. Raises `TrainingError` if they have too few rows.
+    """
+    inputs = {f"measured {number}": folder for number, folder in enumerate(measured, start=1)}
+    manifest.begin(out, "gate", inputs, {})
+    rows = list({row.id: row for folder in measured for row in likelihood.load(folder)}.values())
+    repositories = len({row.repository for row in rows})
+    if not has_enough_data(rows):
+        raise manifest.TrainingError(f"too few rows to fit a gate: {len(rows)} blanks of {repositories} repositories")
+    evaluations: dict[str, dict[str, Any]] = {}
+    for name, features in EVIDENCE_GATES.items():
+        evaluations[name] = evaluate_nats(rows, *held_out(rows, features))
+        (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
+    manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
+    return evaluations
+
+
 def results(evaluated: Sequence[Path]) -> list[Row]:
     """Read the rows of all runs. A blank that several runs drew counts once."""
     rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
 
-def has_enough_data(rows: Sequence[Row]) -> bool:
+def has_enough_data(rows: Sequence[Row | Likelihood]) -> bool:
     """Return whether there are enough blanks, from several repositories, to fit and evaluate a gate."""
     return len(rows) >= MIN_BLANKS and len({row.repository for row in rows}) > 1
 
 
-def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
-    """Fit a gate and its thresholds on results."""
+def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
+    """Fit a gate and its thresholds on results of `eval` or on rows of `train likelihood`."""
     name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
-    return fit_gate(name, features, [row.known for row in rows], [row.gain for row in rows], MAX_RETRIEVAL_SHARE)
+    if tuple(features) in EVIDENCE_GATES.values() and isinstance(rows[0], Likelihood):
+        name = "evidence"
+    helped = [has_helped(row) for row in rows]
+    known, gains = [row.known for row in rows], [row.gain for row in rows]
+    return fit_gate(name, features, known, gains, MAX_RETRIEVAL_SHARE, helped)
+
+
+def has_helped(row: Row | Likelihood) -> bool:
+    """Return the label that gates are fitted on."""
+    return row.helped if isinstance(row, Likelihood) else row.gain > 0
 
 
 def best_gate(rows: Sequence[Row]) -> str:
@@ -121,7 +160,9 @@ def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
-def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def held_out(
+    rows: Sequence[Row | Likelihood], features: Sequence[Feature]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Evaluate each row with gates that were not fitted on its repository. Both arrays have shape (rows,).
 
     Return the mean probability, and the share of the splits in which the gate retrieves.
@@ -131,10 +172,10 @@ def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[
         first = halves([row.repository for row in rows], seed)
         for half in (first, ~first):
             gate = fit([row for row, other in zip(rows, half, strict=True) if not other], features)
-            own = Table.of(row for row, other in zip(rows, half, strict=True) if other)
-            probabilities = own.probabilities(gate)
+            own = [row.known for row, other in zip(rows, half, strict=True) if other]
+            probabilities = np.array([gate.probability(known) for known in own], float)
             p[half] += probabilities / SPLITS
-            chosen[half] += (probabilities > [gate.threshold(row.scale) for row in own.rows]) / SPLITS
+            chosen[half] += (probabilities > [gate.threshold(known.kind) for known in own]) / SPLITS
     return p, chosen
 
 
@@ -173,6 +214,45 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
         "against_always": _figure(*asdict(mean(difference)).values()),
         "p_against_always": paired_p(difference),
     }
+
+
+def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
+    """Return AUC for `helped` (also by kind), calibration error, and the nats that retrieval saves per blank.
+
+    The arguments are as in `evaluate`. `right_abstentions` is the share of the abstentions in which retrieval would not
+    have helped. `harm` is the mean of the nats lost where the gate retrieved and retrieval did not help.
+    """
+    gains, helped = np.array([row.gain for row in rows]), np.array([row.helped for row in rows])
+    kinds = np.array([row.kind for row in rows])
+    area = bootstrap(lambda sample: auc(p[sample], helped[sample]), len(rows))
+    areas = {str(kind): auc(p[kinds == kind], helped[kinds == kind]) for kind in np.unique(kinds)}
+    useless = chosen * ~helped
+    return {
+        "auc": _figure(area.value, area.low, area.high),
+        "auc_by_kind": {kind: round(value, 4) for kind, value in areas.items() if not math.isnan(value)},
+        "calibration_error": calibration_error(p, helped),
+        "helped": float(helped.mean()),
+        "always": float(gains.mean()),
+        "selected": float((chosen * gains).mean()),
+        "oracle": float(np.maximum(gains, 0).mean()),
+        "share": float(chosen.mean()),
+        "right_abstentions": float(((1 - chosen) * ~helped).sum() / max((1 - chosen).sum(), 1e-9)),
+        "harm": float(-(useless * gains).sum() / max(useless.sum(), 1e-9)),
+    }
+
+
+def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Format the metrics of the evidence gates as a table. Nats are those that retrieval saves per blank."""
+    output = [
+        f"{'gate':18}{'AUC':>22}{'retrieves':>11}{'nats':>8}{'always':>8}{'oracle':>8}{'harm':>8}  right to abstain"
+    ]
+    for name, row in evaluations.items():
+        area = "{:.3f} [{:.3f}, {:.3f}]".format(*row["auc"])
+        output.append(
+            f"{name:18}{area:>22}{row['share']:11.0%}{row['selected']:8.2f}{row['always']:8.2f}"
+            f"{row['oracle']:8.2f}{row['harm']:8.2f}{row['right_abstentions']:11.0%}"
+        )
+    return output
 
 
 def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:

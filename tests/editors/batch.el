@@ -87,6 +87,20 @@
   "What the mode line says."
   (substring-no-properties (nth 1 (repoformer--lighter))))
 
+(defun test-selected ()
+  "The entries of the menu that are selected."
+  (let (found)
+    (cl-labels ((walk (map)
+                  (map-keymap
+                   (lambda (_key entry)
+                     (pcase entry
+                       (`(menu-item ,name ,does . ,properties)
+                        (cond ((keymapp does) (walk does))
+                              ((eval (cdr (plist-get properties :button)) t) (push name found))))))
+                   map)))
+      (walk repoformer-mode-menu))
+    (nreverse found)))
+
 (defun test-kill (file)
   "Kill the process whose number is in FILE, as the system's memory killer would."
   (signal-process (with-temp-buffer

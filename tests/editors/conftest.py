@@ -59,7 +59,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, runtime: Path) -> dict[str, str]:
     """The environment of a person who has nothing yet."""
-    place = tmp_path / "home"
+    return new_home(tmp_path / "home", runtime)
+
+
+def new_home(place: Path, runtime: Path) -> dict[str, str]:
+    """Make a home directory, and return the environment of a person who has nothing else."""
     place.mkdir()
     programs = os.environ["PATH"].split(os.pathsep)
     return {

@@ -17,7 +17,7 @@ from tests.editors.editors import EDITORS, Stopwatch, install
 from tests.editors.package import Package, package, put_uv
 from tests.editors.terminal import Terminal, terminal
 from tests.editors.wire import Wire
-from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, UNSURE, fill
 
 PACKAGE = REPOSITORY / "editors" / "emacs"
 HERE = Path(__file__).parent
@@ -255,7 +255,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(batch: Callable[[str], str]) -> None:
 (test-ghost)
 (repoformer-why)
 (test-equal "*repoformer-why*" (buffer-name) "the document")
-(dolist (said '("fitted into the prompt" " ms" "evaluated tokens"))
+(dolist (said '("P(kept) " "(eager): shown." "fitted into the prompt" " ms" "evaluated tokens"))
   (goto-char (point-min))
   (search-forward said))
 (goto-char (point-min))
@@ -279,13 +279,17 @@ def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> Non
 (test-equal "repoformer:off here" (test-state) "paused for the language")
 (repoformer-resume)
 (repoformer-policy "never")
-(test-until "policy" (lambda () (equal (plist-get (repoformer--status (repoformer--server)) :policy) "never")))
+(test-until "policy" (lambda () (repoformer--uses-p :policy "never")))
+(repoformer-suggest "careful")
+(test-until "suggest" (lambda () (repoformer--uses-p :suggest "careful")))
+(test-equal '("Never" "Those that you are very likely to keep") (test-selected) "the menu shows the current values")
 (repoformer-status)
 """)
-    assert "policy never" in printed
+    assert "policy never, suggest careful" in printed
+    assert len(wire.sent("initialize")) == 1, "without another server"
     states = [status["state"] for status in wire.received("repoformer/status")]
     assert "off" in states and states[-1] == "ready", "the server follows"
-    sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-5:]]
+    sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-6:]]
     changes: list[dict[str, object]]
     changes = [
         {"enabled": False},
@@ -293,8 +297,32 @@ def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> Non
         {"disabledLanguages": ["python"]},
         {},
         {"policy": "never"},
+        {"policy": "never", "suggest": "careful"},
     ]
     assert sent == [SETTINGS | change for change in changes]
+
+
+def test_careful_hides_a_suggestion_unless_it_is_requested(batch: Callable[[str], str]) -> None:
+    batch(f"""
+(test-open "beds.py")
+(test-type {lisp(UNSURE)})
+(test-ghost)
+(repoformer-suggest "careful")
+(test-until "suggest" (lambda () (repoformer--uses-p :suggest "careful")))
+(repoformer--ask (current-buffer) 2)
+(test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
+(test-no-suggestion "it is hidden")
+(save-window-excursion
+  (repoformer-why)
+  (dolist (said '("(careful): hidden." "Nothing was suggested: hidden, because it is kept with a probability of "))
+    (goto-char (point-min))
+    (search-forward said)))
+(repoformer-trigger)
+(test-ghost)
+(repoformer-why)
+(goto-char (point-min))
+(search-forward "(careful): shown, because you requested it.")
+""")
 
 
 def test_mode_line_does_not_copy_the_buffer(batch: Callable[[str], str]) -> None:

@@ -18,7 +18,7 @@ from tests.editors.editors import EDITORS, Stopwatch, install
 from tests.editors.package import WHEEL, Package, package, put_uv
 from tests.editors.terminal import terminal
 from tests.editors.wire import Wire
-from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, UNSURE, fill
 from tests.standin_index import hub_path
 
 PLUGIN = REPOSITORY / "editors" / "neovim"
@@ -385,7 +385,14 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
     neovim.until(lambda: "Why this completion" in neovim.text, "no document")
-    for said in ("other files were read", "fitted into the prompt", " ms", "evaluated tokens"):
+    for said in (
+        "other files were read",
+        "P(kept) ",
+        "(eager): **shown**",
+        "fitted into the prompt",
+        " ms",
+        "evaluated tokens",
+    ):
         assert said in neovim.text
     [line] = [text for text in neovim.text.splitlines() if "shapes.py:" in text]
     assert wire.front() == (folder / "beds.py").as_uri()
@@ -407,12 +414,46 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
         neovim.api.command(f"Repoformer {command}")
         neovim.until(lambda sign=sign: sign in neovim.status, command)
     neovim.api.command("Repoformer policy never")
-    lua = "return require('repoformer.status').of(0).policy"
-    neovim.until(lambda: neovim.api.exec_lua(lua) == "never", "the policy stays")
+    wait_setting(neovim, "policy", "never")
     assert wire.received("repoformer/status")[-1]["policy"] == "never"
-    neovim.api.command("Repoformer status")
-    assert "policy never" in neovim.messages()
-    assert neovim.api.call("getcompletion", "Repoformer policy ", "cmdline") == ["always", "never", "selective"]
+    neovim.api.command("Repoformer suggest careful")
+    wait_setting(neovim, "suggest", "careful")
+    neovim.api.command("Repoformer suggest")
+    assert "policy never, suggest careful" in neovim.messages()
+    for action, values in (("policy", ["always", "never", "selective"]), ("suggest", ["balanced", "careful", "eager"])):
+        assert neovim.api.call("getcompletion", f"Repoformer {action} ", "cmdline") == values
+    neovim.api.command("Repoformer restart")
+    neovim.wait_ready()
+    wait_setting(neovim, "suggest", "careful")
+    assert len(wire.sent("initialize")) == 4, "only the command restarts the server"
+
+
+def wait_setting(neovim: Neovim, name: str, value: str) -> None:
+    """Wait until the server uses a value of a setting."""
+    lua = "return (require('repoformer.status').of(0) or {})[...]"
+    neovim.until(lambda: neovim.api.exec_lua(lua, name) == value, f"{name} stays")
+
+
+def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., Neovim], wire: Wire) -> None:
+    neovim = start("beds.py")
+    neovim.wait_ready()
+    neovim.keys("Go" + UNSURE)
+    neovim.wait_ghost()
+    neovim.keys("<Esc>")
+    neovim.api.command("Repoformer suggest careful")
+    wait_setting(neovim, "suggest", "careful")
+    answered = len(wire.answers())
+    neovim.keys("A<Space><BS>")
+    neovim.until(lambda: len(wire.answers()) > answered, "not answered")
+    neovim.keys("<Esc>:Repoformer why<CR>")
+    neovim.until(lambda: "(careful): **hidden**." in neovim.text, "it does not say that it is hidden")
+    assert "Nothing was suggested: hidden, because it is kept with a probability of " in neovim.text
+    neovim.keys("q")
+    neovim.until(lambda: "Why this completion" not in neovim.text, "not closed")
+    neovim.keys("A<M-Bslash>")
+    neovim.wait_ghost()
+    neovim.keys("<Esc>:Repoformer why<CR>")
+    neovim.until(lambda: "(careful): **shown**, because you requested it." in neovim.text, "it does not say why")
 
 
 def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:

@@ -10,21 +10,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from tests.editors.conftest import REPOSITORY
+from tests.editors.conftest import REPOSITORY, new_home
 from tests.editors.editors import EDITORS, Stopwatch, install
 from tests.editors.package import WHEEL, Package, package
 from tests.editors.wire import Wire
-from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, fill
+from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTINGS, UNSURE, fill
 from tests.standin_index import hub_path
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
@@ -67,9 +68,15 @@ def extensions(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = place / "extension"
     shutil.copytree(EXTENSION, source, ignore=shutil.ignore_patterns("node_modules", "dist", "*.vsix"))
     folder = place / "extensions"
+    modules = EXTENSION / "node_modules"
+    # npm writes this file when it is done, so it is as old as what is installed.
+    done_at = modules / ".package-lock.json"
+    is_current = done_at.exists() and done_at.stat().st_mtime >= (EXTENSION / "package-lock.json").stat().st_mtime
+    if is_current:  # such as by `make lint`
+        (source / "node_modules").symlink_to(modules)
     data = ["--user-data-dir", str(place / "data"), "--extensions-dir", str(folder)]
     for command in (
-        ["npm", "ci", "--no-audit", "--no-fund"],
+        *([] if is_current else [["npm", "ci", "--no-audit", "--no-fund"]]),
         ["npm", "run", "package"],
         [str(program), *data, "--install-extension", "repoformer-lsp.vsix"],
     ):
@@ -193,34 +200,50 @@ class Code:
 
 
 @contextmanager
-def code_server(
-    program: Path, extensions: Path, browser: Browser, home: dict[str, str], opened: str, place: Path
-) -> Iterator[Code]:
-    """Run code-server, and a browser window on what is `opened`, until the block ends."""
+def code_server(program: Path, extensions: Path, home: dict[str, str], place: Path) -> Iterator[str]:
+    """Run code-server until the block ends. Its data are in `place`. Returns its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (place / "code-server.log").open("w")
     command = [str(program), "--user-data-dir", str(place / "data"), "--extensions-dir", str(extensions)]
+    # What a closed window has started ends some seconds later, not hours.
     server = subprocess.Popen(
-        [*command, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}"],
+        [*command, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--reconnection-grace-time", "5"],
         env={**home, "VSCODE_PROXY_URI": ""},
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
-    window = browser.new_context(viewport={"width": 1100, "height": 620})
     try:
-        page = window.new_page()
-        page.set_default_timeout(SECONDS * 1000)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(SECONDS)
+        log.close()
+
+
+def new_context(browser: Browser) -> BrowserContext:
+    return browser.new_context(viewport={"width": 1100, "height": 620})
+
+
+@contextmanager
+def window_on(context: BrowserContext, address: str, opened: str, place: Path) -> Iterator[Code]:
+    """Show what is `opened` in a window, which remembers nothing of earlier ones, until the block ends."""
+    page = context.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    # Its cache is kept: the page then loads faster.
+    kept = {"origin": address, "storageTypes": "cookies,local_storage,indexeddb"}
+    context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
+    try:
         end = time.monotonic() + SECONDS
         while True:
             try:
-                page.goto(f"http://127.0.0.1:{port}/?{opened}")
+                page.goto(f"{address}/?{opened}")
                 page.wait_for_selector(".monaco-workbench", timeout=60_000)
                 break
             except PlaywrightError:  # it does not listen yet, or not to all that the page loads
-                assert time.monotonic() < end, (place / "code-server.log").read_text()
+                assert time.monotonic() < end, f"{address} does not answer"
                 time.sleep(0.3)
         try:
             yield Code(page)
@@ -228,31 +251,73 @@ def code_server(
             page.screenshot(path=place / "failed.png")
             raise
     finally:
-        window.close()
-        server.terminate()
-        server.wait(SECONDS)
-        log.close()
+        page.close()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A code-server for several tests, and a browser whose cache has its page."""
+
+    address: str
+    data: Path
+    context: BrowserContext
+
+
+@pytest.fixture(scope="module")
+def shared(
+    program: Path, extensions: Path, browser: Browser, runtime: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared]:
+    place = tmp_path_factory.mktemp("shared")
+    with code_server(program, extensions, new_home(place / "home", runtime), place) as address:
+        context = new_context(browser)
+        yield Shared(address, place / "data", context)
+        context.close()
 
 
 @pytest.fixture
-def start(
-    program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
-) -> Callable[..., Any]:
-    def start(wire: Wire = wire, opened: str = f"folder={folder}", program: Path = program, **settings: Any) -> Any:
-        user = {
-            **USER_SETTINGS,
-            **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
-            "repoformer.model": str(wire.model),
-        }
-        machine = {"repoformer.server.command": [str(wire.script(tmp_path / "repoformer-lsp"))]}  # as its scope is
-        for name, value in settings.items():
-            (machine if name.startswith("repoformer.server.") else user)[name] = value
-        for level, values in (("User", user), ("Machine", machine)):
-            (tmp_path / "data" / level).mkdir(parents=True)
-            (tmp_path / "data" / level / "settings.json").write_text(json.dumps(values))
-        return code_server(program, extensions, browser, home, opened, tmp_path)
+def start(shared: Shared, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[..., Any]:
+    """Open a window with these settings; the server that it starts has the test's own home directory."""
+
+    def start(wire: Wire = wire, opened: str = f"folder={folder}", **settings: Any) -> Any:
+        write_settings(shared.data, wire.script(tmp_path / "repoformer-lsp", home), wire, settings)
+        return window_on(shared.context, shared.address, opened, tmp_path)
 
     return start
+
+
+@pytest.fixture
+def start_alone(
+    program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
+) -> Callable[..., Any]:
+    """The same in a code-server with the test's own home directory."""
+
+    @contextmanager
+    def start(program: Path = program, **settings: Any) -> Iterator[Code]:
+        write_settings(tmp_path / "data", wire.script(tmp_path / "repoformer-lsp"), wire, settings)
+        with (
+            code_server(program, extensions, home, tmp_path) as address,
+            new_context(browser) as context,
+            window_on(context, address, f"folder={folder}", tmp_path) as code,
+        ):
+            yield code
+
+    return start
+
+
+def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a person for whom the server is installed, and `settings`, in place of all others."""
+    user = {
+        **USER_SETTINGS,
+        **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
+        "repoformer.model": str(wire.model),
+    }
+    machine = {"repoformer.server.command": [str(server)]}  # as its scope is
+    for name, value in settings.items():
+        (machine if name.startswith("repoformer.server.") else user)[name] = value
+    for level, values in (("User", user), ("Machine", machine)):
+        (data / level).mkdir(parents=True, exist_ok=True)
+        (data / level / "settings.json").write_text(json.dumps(values))
+    (data / "User" / "keybindings.json").unlink(missing_ok=True)
 
 
 def check_same(code: Code, wire: Wire, file: Path) -> str:
@@ -263,9 +328,12 @@ def check_same(code: Code, wire: Wire, file: Path) -> str:
 
 
 def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
-    code.page.wait_for_timeout(1000)  # animations, and colours that come late
-    code.page.screenshot(path=tmp_path / name)
-    keep(lambda: tmp_path / name, name)
+    def take() -> Path:
+        code.page.wait_for_timeout(1000)  # animations, and colours that come late
+        code.page.screenshot(path=tmp_path / name)
+        return tmp_path / name
+
+    keep(take, name)
 
 
 def test_the_settings_page_is_the_servers() -> None:
@@ -406,7 +474,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.type(AREA)
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")
-        for said in ("Why this completion", "other files were read", "fitted into the prompt"):
+        for said in ("Why this completion", "other files were read", "(eager): shown.", "fitted into the prompt"):
             code.page_shows(said)
         keep_picture(code, keep, tmp_path, "vscode-why.png")
         code.page_frame.locator("a:has-text('shapes.py')").first.click()
@@ -414,7 +482,9 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any,
         code.shows(".part.statusbar", "Ln 1, Col 1")
 
 
-def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: Any, tmp_path: Path) -> None:
+def test_every_entry_of_the_menu(
+    start: Callable[..., Any], shared: Shared, wire: Wire, keep: Any, tmp_path: Path
+) -> None:
     with start() as code:
         code.open("beds.py")
         code.wait_status("ready")
@@ -435,6 +505,18 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.menu("When to read other files")
         code.choose("For every completion")
         code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy stays")
+        code.menu("Which suggestions to show")
+        code.choose("very likely")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "all are shown")
+        stored = json.loads((shared.data / "User" / "settings.json").read_text())
+        assert (stored["repoformer.policy"], stored["repoformer.suggest"]) == ("always", "careful")
+        code.page.click(ITEM)
+        for row in ("When to read other files…always", "Which suggestions to show…careful"):
+            code.shows(".quick-input-list .monaco-list-row", row)
+        code.choose("Which suggestions to show")
+        code.choose("All suggestions")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "few are shown")
+        assert len(wire.sent("initialize")) == 1, "without another server"
         # Of logs and terminals this code-server has only the frames: their native modules were not compiled.
         code.menu("Logs")
         code.until(lambda: code.page.locator(".part.panel select").first.input_value() == "Repoformer", "no logs")
@@ -449,6 +531,23 @@ def test_every_entry_of_the_menu(start: Callable[..., Any], wire: Wire, keep: An
         code.wait_ghost()
         code.menu("Why this completion?")
         code.page_shows("Why this completion")
+
+
+def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., Any], wire: Wire) -> None:
+    with start(**{"repoformer.suggest": "careful", "editor.autoClosingQuotes": "never"}) as code:
+        code.open("beds.py")
+        code.wait_status("ready")
+        code.press("Control+End")
+        code.type(UNSURE)
+        code.until(lambda: wire.answered(len(UNSURE)), "not answered")
+        assert not code.ghost
+        code.command("Repoformer: Why This Completion")
+        code.page_shows("(careful): hidden.")
+        code.page_shows("Nothing was suggested: hidden, because it is kept with a probability of ")
+        code.press("Alt+Backslash")
+        code.wait_ghost()
+        code.command("Repoformer: Why This Completion")
+        code.page_shows("(careful): shown, because you requested it.")
 
 
 def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
@@ -509,10 +608,10 @@ def test_no_model(start: Callable[..., Any], folder: Path, tmp_path: Path) -> No
         assert code.page.locator(".notification-toast:has-text('no model at')").count() == 1
 
 
-def test_a_setting_that_is_emptied_again(start: Callable[..., Any], wire: Wire, tmp_path: Path) -> None:
+def test_a_setting_that_is_emptied_again(start: Callable[..., Any], shared: Shared, wire: Wire, tmp_path: Path) -> None:
     with start(**{"repoformer.model": str(tmp_path / "no.gguf")}) as code:
         code.wait_status("no model at")
-        user = json.loads((tmp_path / "data" / "User" / "settings.json").read_text())
+        user = json.loads((shared.data / "User" / "settings.json").read_text())
         code.command("Preferences: Open User Settings (JSON)")
         code.page.wait_for_selector(".monaco-editor.focused .view-line:has-text('editor.fontSize')")
         code.press("Control+A")
@@ -527,14 +626,16 @@ def running(word: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or [])]
 
 
-def test_restarts_at_once_leave_one_server(start: Callable[..., Any], wire: Wire, tmp_path: Path) -> None:
+def test_restarts_at_once_leave_one_server(
+    start: Callable[..., Any], shared: Shared, home: dict[str, str], wire: Wire, tmp_path: Path
+) -> None:
     dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"  # a program that says nothing, and is no server
-    script = wire.script(tmp_path / "server")
+    script = wire.script(tmp_path / "server", home)
     first, rest = script.read_text().split("\n", 1)
     script.write_text(f"{first}\n[ -e {dumb} ] && rm {dumb} && exec sleep {for_ever}\n{rest}")
     window = start(**{"repoformer.server.command": [str(script)]})
     keys = [{"key": "ctrl+alt+9", "command": "repoformer.restart"}]
-    (tmp_path / "data" / "User" / "keybindings.json").write_text(json.dumps(keys))
+    (shared.data / "User" / "keybindings.json").write_text(json.dumps(keys))
     with window as code:
         code.open("beds.py")
         code.wait_status("ready")
@@ -558,7 +659,7 @@ def test_restarts_at_once_leave_one_server(start: Callable[..., Any], wire: Wire
 
 
 def test_a_workspace_that_is_not_trusted(
-    start: Callable[..., Any], program: Path, wire: Wire, folder: Path, tmp_path: Path
+    start_alone: Callable[..., Any], program: Path, wire: Wire, folder: Path, tmp_path: Path
 ) -> None:
     asking = tmp_path / "code-server"
     text = program.read_text().replace('$(cd "$(dirname "$0")" && pwd)', str(program.parent))
@@ -568,7 +669,7 @@ def test_a_workspace_that_is_not_trusted(
     theirs = {**{f"repoformer.{name}": value for name, value in evil.items()}, "repoformer.chunks": 3}
     (folder / ".vscode").mkdir()
     (folder / ".vscode" / "settings.json").write_text(json.dumps(theirs))
-    with start(program=asking, **{"security.workspace.trust.startupPrompt": "never"}) as code:
+    with start_alone(program=asking, **{"security.workspace.trust.startupPrompt": "never"}) as code:
         code.open("beds.py")
         code.wait_status("ready")
         told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
@@ -604,7 +705,11 @@ def test_from_nothing_to_ghost_text_by_clicks(
     keep: Any, tmp_path: Path,
 ) -> None:  # fmt: skip
     """An empty home, no settings, nothing but Python."""
-    with code_server(program, extensions, browser, home, f"folder={folder}", tmp_path) as code:
+    with (
+        code_server(program, extensions, home, tmp_path) as address,
+        new_context(browser) as context,
+        window_on(context, address, f"folder={folder}", tmp_path) as code,
+    ):
         page = code.page
         code.wait_status("the server is not installed")
         page.click(".notification-toast .codicon-notifications-clear, .notification-toast .codicon-notifications-hide")
@@ -637,11 +742,11 @@ def test_from_nothing_to_ghost_text_by_clicks(
 
 
 def test_an_installation_that_fails_and_is_tried_again(
-    start: Callable[..., Any], served: Package, tmp_path: Path
+    start_alone: Callable[..., Any], served: Package, tmp_path: Path
 ) -> None:
     wheel = served.index.files.pop(f"/files/{WHEEL}")
     offer = ".notification-toast:has-text('not installed yet')"
-    with start(**{"repoformer.server.command": []}) as code:
+    with start_alone(**{"repoformer.server.command": []}) as code:
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Ask Again')")
         code.page.wait_for_selector(offer, state="hidden")
@@ -665,14 +770,14 @@ def test_an_installation_that_fails_and_is_tried_again(
         code.wait_status("ready")
 
 
-def test_nothing_to_install_with(start: Callable[..., Any], home: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_to_install_with(start_alone: Callable[..., Any], home: dict[str, str], tmp_path: Path) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("sh", "dirname"):
         (programs / name).symlink_to(shutil.which(name) or name)
     home["PATH"] = str(programs)
     Path(home["HOME"], ".profile").write_text(f"PATH={programs}\n")  # VS Code asks a login shell
-    with start(**{"repoformer.server.command": []}) as code:
+    with start_alone(**{"repoformer.server.command": []}) as code:
         code.page.click(".notification-toast a:has-text('Install')")
         code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
         code.page.wait_for_selector(".notification-toast:has-text('Install Python 3.10 or later')")

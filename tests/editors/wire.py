@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lsprotocol import types
@@ -35,10 +37,14 @@ class Wire:
         tap = Path(__file__).with_name("wiretap.py")
         return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
 
-    def script(self, path: Path) -> Path:
-        """The command as a program; given a command of its own (`doctor`), it is the server's program itself."""
-        direct = f'[ $# -gt 0 ] && exec {shlex.quote(str(SERVER))} "$@"'
-        path.write_text(f"#!/bin/sh\n{direct}\nexec {shlex.join(self.command)}\n")
+    def script(self, path: Path, env: Mapping[str, str] = MappingProxyType({})) -> Path:
+        """The command as a program; given a command of its own (`doctor`), it is the server's program itself.
+
+        It has the environment `env`, if that is given, else the editor's.
+        """
+        runs = shlex.join(["exec", *(["env", "-i", *map("=".join, env.items())] if env else [])])
+        direct = f'[ $# -gt 0 ] && {runs} {shlex.quote(str(SERVER))} "$@"'
+        path.write_text(f"#!/bin/sh\n{direct}\n{runs} {shlex.join(self.command)}\n")
         path.chmod(0o755)
         return path
 
@@ -72,6 +78,13 @@ class Wire:
         asked = {m["id"] for m in sent if kind in (None, m["params"]["context"]["triggerKind"])}
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
+
+    def answered(self, character: int) -> bool:
+        """Whether the last request for inline completions was made at this character of a line, and is answered."""
+        asked = [message for _, message in self.messages("editor") if message.get("method") == METHOD]
+        if not asked or asked[-1]["params"]["position"]["character"] != character:
+            return False
+        return any("method" not in m and m.get("id") == asked[-1]["id"] for _, m in self.messages("server"))
 
     def front(self) -> str | None:
         """The URI of the document that the server was last told to be in front."""

@@ -39,6 +39,7 @@ def subtract(a, b):
 }
 
 AREA = "area = rectangle_area("  # typed at the end of beds.py; a model continues with the arguments
+UNSURE = 'place = "'  # typed at the end of beds.py; any text may follow, so that no model is sure of its own
 MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model continues with the body
 
 # The machine is busy, so that an editor has all the time it needs; nothing passes because of it.

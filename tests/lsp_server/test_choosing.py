@@ -9,7 +9,7 @@ import pytest
 from lsp_server.choosing import choose
 from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speed, Speeds
-from policy.errors import GaveWay, ModelInvalid, ModelTooLarge, RepoformerError
+from policy.errors import ModelInvalid, ModelTooLarge, Preempted, RepoformerError
 from policy.models import card as cards
 from policy.models import locate
 from policy.models.locate import ModelFile
@@ -28,7 +28,7 @@ class StandinSupervisor:
         self._outcome = outcome
 
     async def engine(self) -> StandinSupervisor:
-        if isinstance(self._outcome, RepoformerError) and not isinstance(self._outcome, GaveWay):
+        if isinstance(self._outcome, RepoformerError) and not isinstance(self._outcome, Preempted):
             raise self._outcome
         return self
 
@@ -48,7 +48,7 @@ class StandinSupervisor:
         (SLOW, FAST, "small.gguf", ""),
         (SLOW, SLOW, "ours.gguf", ""),
         (BUSY, FAST, "large.gguf", ""),
-        (GaveWay("a request came"), FAST, "large.gguf", ""),
+        (Preempted("a request came"), FAST, "large.gguf", ""),
         (ModelTooLarge("large.gguf takes 9 GB."), FAST, "small.gguf", "large.gguf takes 9 GB. A smaller model is used"),
         (ModelInvalid("It is damaged."), SLOW, "ours.gguf", "It is damaged. A smaller model is used"),
     ],

@@ -38,7 +38,7 @@ def session(*events: tuple[float, str], p: float | None = 0.4) -> list[Outcome]:
     """The outcomes of a suggestion of `abc` behind `x = `, and of what happens at these times (seconds)."""
     found: list[Outcome] = []
     now = 0.0
-    estimate = None if p is None else Estimate(p, 0.2)
+    estimate = None if p is None else Estimate(p, 0.2, "balanced")
     outcomes = Outcomes(lambda _request, became, _p: found.append(became), lambda: now)
     request = Request(at("x = ‸\ny"), "a")
     outcomes.offered(7, request, Completion("abc", estimate=estimate))

@@ -21,7 +21,7 @@ from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, Stop, Trial, Tried, Urgency
 from policy.engine.settings import EngineSettings, difference, fallbacks
 from policy.engine.supervisor import Supervisor
-from policy.errors import EngineDied, EngineFailed, GaveWay, ModelInvalid, ModelMissing
+from policy.errors import EngineDied, EngineFailed, ModelInvalid, ModelMissing, Preempted
 from policy.prompting.prompt import Budgets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -107,7 +107,7 @@ async def test_background_work_is_interrupted(supervisor: Supervisor) -> None:
     warming = asyncio.create_task(engine.warm("b", long))
     await asyncio.sleep(0.1)
     expected, _ = await text_of(engine, "a", CURSOR)
-    with pytest.raises(GaveWay):
+    with pytest.raises(Preempted):
         await warming
     await engine.forget("")
     assert (await text_of(engine, "a", CURSOR))[0] == expected
@@ -127,7 +127,7 @@ async def test_a_request_becomes_background(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     urgency = Urgency()
     generation = engine.generate(GenerationRequest("a", typed("st_"), None, 400), urgency)
-    with pytest.raises(GaveWay):
+    with pytest.raises(Preempted):
         async for _ in generation:
             urgency.change(background=True)
             await engine.read("b", CURSOR)

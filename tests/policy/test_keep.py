@@ -129,8 +129,9 @@ def test_unlikely_texts_are_not_shown_and_the_reason_is_said() -> None:
     assert answer(SURE, "balanced").text == "abcdef"
     quiet = answer(UNSURE, "balanced")
     assert (quiet.text, quiet.others) == ("", ())
-    assert quiet.reason.startswith("not shown: ")
+    assert quiet.reason == "hidden, because it is kept with a probability of 7.6%, and 'balanced' requires 50.0%"
     assert quiet.estimate is not None
+    assert quiet.estimate.suggest == "balanced"
     assert quiet.estimate.p < quiet.estimate.threshold
     assert answer(UNSURE, "eager").text == "abcdef"
     assert answer(SURE, "careful").text == ""

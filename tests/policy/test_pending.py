@@ -57,7 +57,7 @@ async def test_requests_that_cannot_join(cursor: Cursor, key: str) -> None:
     engine = Engine()
     await engine.say("fo")
     assert engine.pending.typed(cursor, key) is None
-    await engine.pending.cancelled()
+    await engine.pending.cancel_and_wait()
 
 
 async def test_no_request_joins_before_the_start_or_after_the_end() -> None:
@@ -76,7 +76,7 @@ async def test_a_wait_ends_when_the_text_differs() -> None:
     assert not waiting.done()
     await engine.say("ar")
     assert await waiting is None
-    await engine.pending.cancelled()
+    await engine.pending.cancel_and_wait()
 
 
 async def test_a_completion_without_requests_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,28 +153,28 @@ def test_golden(layout: str) -> None:
             build.decide(CURSOR)
     else:
         assert shown(build.decide(CURSOR)) == decide
-    assert shown(build.abstain(CURSOR)) == abstain
-    assert shown(build.retrieve(CURSOR, (AREA, METHOD))) == retrieve
+    assert shown(build.without_context(CURSOR)) == abstain
+    assert shown(build.with_context(CURSOR, (AREA, METHOD))) == retrieve
 
 
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.selective])
 def test_an_abstention_continues_the_decision_prompt(layout: str) -> None:
     build = builder(layout)
     decide = build.decide(CURSOR).tokens
-    assert build.abstain(CURSOR).tokens[: len(decide)] == decide
+    assert build.without_context(CURSOR).tokens[: len(decide)] == decide
 
 
 def test_comments_follow_the_language() -> None:
     cursor = Cursor("/w/a.ts", "f(", ")", "typescript")
-    assert "// def area(w, h):\n" in shown(builder("fim-psm").retrieve(cursor, (AREA,)))
+    assert "// def area(w, h):\n" in shown(builder("fim-psm").with_context(cursor, (AREA,)))
 
 
 def test_without_bos_where_the_model_has_none() -> None:
-    assert shown(builder("prefix-only", bos=None).abstain(CURSOR)).replace("¦", "") == CURSOR.prefix
+    assert shown(builder("prefix-only", bos=None).without_context(CURSOR)).replace("¦", "") == CURSOR.prefix
 
 
 def test_an_empty_file_is_an_empty_line() -> None:
-    assert shown(builder("prefix-only", bos=None).abstain(Cursor("", "", "", "python"))) == "\n"
+    assert shown(builder("prefix-only", bos=None).without_context(Cursor("", "", "", "python"))) == "\n"
 
 
 def test_a_missing_marker_is_named_in_the_error() -> None:
@@ -183,7 +183,7 @@ def test_a_missing_marker_is_named_in_the_error() -> None:
 
 
 def test_retrieving_no_chunks_leaves_the_context_empty() -> None:
-    assert shown(builder("repoformer-spm").retrieve(CURSOR, ())) == (
+    assert shown(builder("repoformer-spm").with_context(CURSOR, ())) == (
         "⟨suffix⟩))\n⟨cc⟩⟨prefix⟩from geo import area\n\nprint(area(⟨eof⟩⟨middle⟩"
     )
 
@@ -197,7 +197,7 @@ def test_budgets_do_not_depend_on_the_branch() -> None:
     """Otherwise the length of the prompt would reveal the label (paper, section 4.2)."""
     cursor = Cursor("", "x = 1\n" * 100, "y = 2\n" * 100, "python")
     build = builder("repoformer", Budgets(left=60, right=30, context=90))
-    plain, retrieved = build.abstain(cursor), build.retrieve(cursor, (AREA,))
+    plain, retrieved = build.without_context(cursor), build.with_context(cursor, (AREA,))
     assert (plain.left_tokens, plain.right_tokens) == (retrieved.left_tokens, retrieved.right_tokens)
     assert plain.left_trimmed and plain.right_trimmed
 
@@ -205,14 +205,14 @@ def test_budgets_do_not_depend_on_the_branch() -> None:
 def test_a_chunk_that_does_not_fit_is_cut_where_a_statement_ends() -> None:
     text = "def f():\n    a = 1\n    b = g(\n        2,\n        3,\n    )\n    c = 4\n"
     chunk = Chunk("/w", "a.py", 1, 7, text, "function")
-    prompt = builder("repoformer-spm", Budgets(context=70)).retrieve(CURSOR, (chunk,))
+    prompt = builder("repoformer-spm", Budgets(context=70)).with_context(CURSOR, (chunk,))
     assert prompt.chunks[0].text == "def f():\n    a = 1\n    b = g(\n        2,\n        3,\n    )\n"
     assert prompt.chunks[0].end_line == 6
 
 
 def test_chunks_are_used_best_first_within_the_budget() -> None:
     chunks = [Chunk("/w", f"{name}.py", 1, 1, f"{name} = 1\n", "block") for name in "abcdef"]
-    prompt = builder("repoformer-spm", Budgets(context=50)).retrieve(CURSOR, chunks)
+    prompt = builder("repoformer-spm", Budgets(context=50)).with_context(CURSOR, chunks)
     assert [chunk.path for chunk in prompt.chunks] == ["a.py", "b.py", "c.py"]
 
 
@@ -247,7 +247,7 @@ def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, st
 
 @given(st.text(st.sampled_from("ab \n"), max_size=300), st.text(st.sampled_from("ab \n"), max_size=300))
 def test_budgets_hold(prefix: str, suffix: str) -> None:
-    prompt = builder("repoformer-spm", Budgets(60, 30, 80)).retrieve(Cursor("", prefix, suffix, ""), (AREA, METHOD))
+    prompt = builder("repoformer-spm", Budgets(60, 30, 80)).with_context(Cursor("", prefix, suffix, ""), (AREA, METHOD))
     assert prompt.left_tokens <= 60
     assert prompt.right_tokens <= 30
     assert prompt.context_tokens <= 80
@@ -264,7 +264,7 @@ def test_truncated_text_changes_no_prompt(prefix: str, suffix: str, left: int, s
     build = builder("repoformer", budgets)
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
     near = truncate(cursor, budgets)
-    assert build.retrieve(near, (AREA,)) == build.retrieve(cursor, (AREA,))
+    assert build.with_context(near, (AREA,)) == build.with_context(cursor, (AREA,))
     assert len(near.prefix) <= (left + 2) * MAX_TOKEN_LENGTH + 1
     assert len(near.suffix) <= 3 * MAX_TOKEN_LENGTH + 1
 

@@ -51,7 +51,7 @@ def texts(cursor: Cursor, hits: tuple[Hit, ...]) -> Iterator[str]:
     chunks = [hit.chunk for hit in hits]
     vocabulary = Vocabulary({role: MARKER + number for number, role in enumerate(ROLES)})
     for layout in LAYOUTS.values():
-        prompt = PromptBuilder(layout, vocabulary, Characters(), BUDGETS).retrieve(cursor, chunks)
+        prompt = PromptBuilder(layout, vocabulary, Characters(), BUDGETS).with_context(cursor, chunks)
         assert bool(prompt.chunks) == bool(chunks)
         yield "".join(chr(token) for token in prompt.whole if token < MARKER)
     for family in FAMILIES:

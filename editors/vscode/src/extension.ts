@@ -8,6 +8,7 @@
 import * as vscode from "vscode";
 import { LanguageClient, State, type LanguageClientOptions } from "vscode-languageclient/node";
 import { Acceptance } from "./acceptance";
+import { choose, current } from "./choosing";
 import { CrashHandler } from "./crashes";
 import { takeUp, tellFocus } from "./focus";
 import { installServer } from "./install";
@@ -37,7 +38,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         pauseLanguage: () => pausing.pauseLanguage(),
         pauseWorkspace: () => pausing.pauseWorkspace(),
         resume: () => pausing.resume(),
-        policy: () => pausing.choosePolicy(),
+        policy: () => choose("policy"),
+        suggest: () => choose("suggest"),
         logs: () => output.show(),
         restart: () => restart(context),
         doctor: () => doctor(context),
@@ -182,7 +184,8 @@ async function showMenu(): Promise<void> {
                   { label: `$(debug-pause) Pause for ${language ?? "this language"}`, command: "pauseLanguage" },
                   { label: "$(debug-pause) Pause for this workspace", command: "pauseWorkspace" },
               ]),
-        { label: "$(references) When to read other files…", description: pausing.policy(), command: "policy" },
+        { label: "$(references) When to read other files…", description: current("policy"), command: "policy" },
+        { label: "$(filter) Which suggestions to show…", description: current("suggest"), command: "suggest" },
         { label: "$(output) Logs", command: "logs" },
         { label: "$(debug-restart) Restart the server", command: "restart" },
         { label: "$(heart) Doctor", command: "doctor" },

@@ -1,18 +1,13 @@
-/** Switch completions off and on, and choose the policy, by changing settings. */
+/** Switch completions off and on, by changing settings. */
 
 import * as vscode from "vscode";
 
-const POLICIES: Record<string, string> = {
-    selective: "When the model says that they would help",
-    always: "For every completion",
-    never: "Never",
-};
-
-function settings(): vscode.WorkspaceConfiguration {
+export function settings(): vscode.WorkspaceConfiguration {
     return vscode.workspace.getConfiguration("repoformer");
 }
 
-function target(): vscode.ConfigurationTarget {
+/** The level of a setting that is for this workspace only. */
+export function target(): vscode.ConfigurationTarget {
     const open = vscode.workspace.workspaceFolders?.length;
     return open ? vscode.ConfigurationTarget.Workspace : vscode.ConfigurationTarget.Global;
 }
@@ -61,24 +56,5 @@ export async function resume(): Promise<void> {
             const left = values.filter((each) => each !== language);
             await settings().update("disabledLanguages", left.length ? left : undefined, level);
         }
-    }
-}
-
-export function policy(): string {
-    return settings().get<string>("policy", "selective");
-}
-
-export async function choosePolicy(): Promise<void> {
-    const now = policy();
-    const entries = Object.entries(POLICIES).map(([label, detail]) => ({
-        label,
-        detail,
-        description: label === now ? "now" : "",
-    }));
-    const chosen = await vscode.window.showQuickPick(entries, { title: "When to read other files" });
-    if (chosen) {
-        const { workspaceValue } = settings().inspect("policy") ?? {};
-        const level = workspaceValue === undefined ? vscode.ConfigurationTarget.Global : target();
-        await settings().update("policy", chosen.label, level);
     }
 }

@@ -13,6 +13,13 @@ interface Chunk {
     uri: string;
 }
 
+interface Estimate {
+    p: number;
+    threshold: number;
+    shown: boolean;
+    suggest: string;
+}
+
 interface Report {
     uri: string;
     position: { line: number };
@@ -24,6 +31,7 @@ interface Report {
     trimmed: string[];
     model: string;
     reason: string;
+    estimate: Estimate | null;
 }
 
 export class WhyPage implements vscode.Disposable {
@@ -83,7 +91,7 @@ function page(report: Report): string {
 <style>pre { padding: 1em; overflow-x: auto; background: var(--vscode-textCodeBlock-background);
 font-family: var(--vscode-editor-font-family); font-size: var(--vscode-editor-font-size) }</style></head><body>
 <h1>Why this completion</h1><p>${escaped(place)}, by ${escaped(report.model || "no model")}</p>
-<p>${verdict(report)}</p>${text}
+<p>${verdict(report)}</p><p>${kept(report)}</p>${text}
 <h2>Code from other files in the prompt</h2>${chunks.length ? list(chunks) : "<p>None.</p>"}
 <p>${escaped(trimmed(report))}</p>
 <h2>Time</h2>${list(figures(report.timings_ms, " ms"))}
@@ -112,6 +120,17 @@ function verdict({ decision }: Report): string {
     const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
     const when = decision.held ? ", asked earlier on this line" : "";
     return `${what} ${p} against a threshold of ${threshold}${when}: ${outcome}.`;
+}
+
+/** Whether the suggestion is likely enough to be kept, in a sentence. */
+function kept({ estimate, text }: Report): string {
+    if (!estimate) {
+        return "It was not estimated whether you keep the suggestion.";
+    }
+    const [p, threshold] = [estimate.p.toFixed(3), estimate.threshold.toFixed(3)];
+    const hidden = text ? "<b>shown</b>, because you requested it" : "<b>hidden</b>";
+    const outcome = estimate.shown ? "<b>shown</b>" : hidden;
+    return `P(kept) ${p} against a threshold of ${threshold} (${escaped(estimate.suggest)}): ${outcome}.`;
 }
 
 const PARTS: Record<string, string> = {

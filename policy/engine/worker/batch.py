@@ -116,7 +116,9 @@ class Batch:
         started = time.perf_counter()
         plain = trial.chunks is None
         prompt = (
-            self._builder.abstain(trial.cursor) if plain else self._builder.retrieve(trial.cursor, trial.chunks or ())
+            self._builder.without_context(trial.cursor)
+            if plain
+            else self._builder.with_context(trial.cursor, trial.chunks or ())
         )
         tokens = list(prompt.whole)
         asked = max(MIN_ROWS, len(prompt.healed) + 1)

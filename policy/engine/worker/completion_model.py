@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
-from policy.engine.speed import LINE_TOKENS, Others, Speed
+from policy.engine.speed import LINE_TOKENS, OtherProcesses, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import (
@@ -124,7 +124,7 @@ class CompletionModel:
         """
         tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
         half = min(len(tokens), _MEASURED_TOKENS) // 2
-        reads, writes, others = [], [], Others()
+        reads, writes, others = [], [], OtherProcesses()
         try:
             for end in (half, 2 * half):
                 result = self._cache.evaluate("measured", tokens[:end])
@@ -145,7 +145,7 @@ class CompletionModel:
         """
         started = time.perf_counter()
         selective = self._builder.layout.selective
-        prompt = self._builder.abstain(cursor)
+        prompt = self._builder.without_context(cursor)
         built = time.perf_counter()
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.reading is not None:
@@ -169,7 +169,7 @@ class CompletionModel:
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
             return ()
-        prompt = self._builder.retrieve(cursor, chunks)
+        prompt = self._builder.with_context(cursor, chunks)
         next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
         self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN)
         self._cache.rename(next_slot, slot)
@@ -274,7 +274,7 @@ class CompletionModel:
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
         started = time.perf_counter()
-        prompt = self._builder.abstain(cursor) if chunks is None else self._builder.retrieve(cursor, chunks)
+        prompt = self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
         return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:

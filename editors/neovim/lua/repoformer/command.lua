@@ -39,7 +39,7 @@ local function status()
     table.insert(parts, ('off for %s'):format(vim.bo.filetype))
   end
   if now.model and now.model ~= '' then
-    table.insert(parts, ('model %s, policy %s'):format(now.model, now.policy))
+    table.insert(parts, ('model %s, policy %s, suggest %s'):format(now.model, now.policy, now.suggest))
   end
   vim.notify(table.concat(parts, '; '))
 end
@@ -60,6 +60,20 @@ end
 
 local settings = require('repoformer.settings')
 
+--- An action that sets a setting. Without a value it shows the status, which has the current one.
+---@param name 'policy'|'suggest'
+---@param values string[]
+local function choice(name, values)
+  local function run(value)
+    if value then
+      settings.set(name, value)
+    else
+      status()
+    end
+  end
+  return { run = run, arguments = values }
+end
+
 ---@type table<string, { run: fun(argument?: string), arguments?: string[] }>
 local actions = {
   status = { run = status },
@@ -75,16 +89,8 @@ local actions = {
     arguments = { 'all', 'language' },
   },
   resume = { run = settings.resume },
-  policy = {
-    run = function(policy)
-      if policy then
-        settings.policy(policy)
-      else
-        status()
-      end
-    end,
-    arguments = { 'selective', 'always', 'never' },
-  },
+  policy = choice('policy', { 'selective', 'always', 'never' }),
+  suggest = choice('suggest', { 'eager', 'balanced', 'careful' }),
   model = { run = model },
   log = { run = log },
   doctor = { run = doctor },

@@ -13,6 +13,7 @@ local INVOKED, AUTOMATIC = 1, 2
 ---@field timer uv.uv_timer_t
 ---@field due? table The pause in progress
 ---@field request? integer
+---@field asked? string The text and the cursor of the last request, unless it was cancelled or dismissed
 ---@field items table[]
 ---@field index integer
 ---@field complete boolean Whether the user requested the items: the list is then complete
@@ -49,9 +50,15 @@ local function draw(buf, hint)
   })
 end
 
+--- What a request is made for: a version of the text, and the cursor.
+local function place(buf)
+  return vim.inspect({ api.nvim_buf_get_changedtick(buf), api.nvim_win_get_cursor(0) })
+end
+
 local function cancel(buf)
   local state = states[buf]
   state.timer:stop()
+  state.asked = nil
   state.due = nil -- the timer may have fired already, with its callback scheduled
   if state.request then
     state.client:cancel_request(state.request)
@@ -66,6 +73,7 @@ local function ask(buf, kind, step)
     return
   end
   cancel(buf)
+  state.asked = place(buf)
   local params = vim.lsp.util.make_position_params(0, state.client.offset_encoding)
   params.context = { triggerKind = kind }
   local answered = require('repoformer.ghost').asking(state.client, buf, params.position)
@@ -99,7 +107,9 @@ function M.attach(client, buf)
     buffer = buf,
     callback = function()
       local state = states[buf]
-      if state then
+      -- Neovim delays an event until it has processed the keys that are typed already. A requested suggestion must not
+      -- be replaced because of one from before the request.
+      if state and state.asked ~= place(buf) then
         cancel(buf)
         draw(buf)
         local due = {}

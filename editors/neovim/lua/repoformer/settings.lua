@@ -1,4 +1,4 @@
---- Change the server's settings while it runs, for pause, resume and policy.
+--- Change the server's settings while it runs.
 
 local M = {}
 
@@ -57,10 +57,11 @@ function M.resume()
   end)
 end
 
----@param policy 'selective'|'always'|'never'
-function M.policy(policy)
+---@param name 'policy'|'suggest'
+---@param value string
+function M.set(name, value)
   alter(function(ours)
-    ours.policy = policy
+    ours[name] = value
   end)
 end
 

@@ -7,6 +7,7 @@ local M = {}
 ---@field message string
 ---@field model? string
 ---@field policy? string
+---@field suggest? string
 ---@field percent? integer
 
 ---@type table<integer, repoformer.Status>

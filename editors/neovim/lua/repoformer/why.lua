@@ -24,6 +24,21 @@ local function verdict(decision)
   )
 end
 
+--- Whether the suggestion is likely enough to be kept, as a sentence.
+local function kept(report)
+  local estimate = report.estimate
+  if type(estimate) ~= 'table' then
+    return 'It was not estimated whether you keep the suggestion.'
+  end
+  local hidden = report.text == '' and '**hidden**' or '**shown**, because you requested it'
+  return ('P(kept) %.3f against a threshold of %.3f (%s): %s.'):format(
+    estimate.p,
+    estimate.threshold,
+    estimate.suggest,
+    estimate.shown and '**shown**' or hidden
+  )
+end
+
 local PARTS = { left = 'text before the cursor', right = 'text after the cursor', context = 'code of other files' }
 
 --- The parts that were cut to fit into the prompt, as a sentence.
@@ -58,6 +73,8 @@ function M.document(report)
     ),
     '',
     verdict(report.decision),
+    '',
+    kept(report),
     ''
   )
   if report.text == '' then

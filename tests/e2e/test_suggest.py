@@ -1,0 +1,212 @@
+"""Which suggestions are shown, and what is learned of them: the real server, the model in the package."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsp_server.client import Client, Message
+from lsp_server.outcomes import MIN_VISIBLE
+from policy.models import locate
+from tests.e2e.driving import SERVER, Start, Workspace, ready
+
+Write = Callable[[str], Workspace]
+Learned = Callable[..., Any]
+
+# Any text may follow, so that no model can be sure of its own.
+UNSURE = """
+#- secrets.py
+NAME = "garden"
+PLACE = "‸
+"""
+# Nothing else may follow, so that any model is sure.
+SURE = """
+#- counting.py
+ONE = 1
+TWO = 2
+THREE = 3
+FOUR = 4
+FIVE = ‸
+"""
+
+
+@pytest.fixture
+def model() -> Path:
+    """The model in the package, which brings an estimate of whether its texts are kept."""
+    return locate.shipped()[0].path
+
+
+@pytest.fixture
+def learned(home: dict[str, str]) -> Learned:
+    """Run `repoformer-lsp learned`, and return what it prints as JSON."""
+
+    def learned(root: Path, *arguments: str) -> Any:
+        command = [str(SERVER), "learned", str(root), *arguments]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | home).stdout
+        return json.loads(printed) if "--json" in arguments else printed
+
+    return learned
+
+
+def uses(suggest: str, status: Message) -> bool:
+    return bool(status["suggest"] == suggest)
+
+
+async def set_suggest(client: Client, **settings: object) -> None:
+    """Change the settings as an editor's menu does, and wait until the server says so."""
+    client.settings = settings
+    client.received.clear()
+    client.notify("workspace/didChangeConfiguration", {"settings": None})
+    await client.seen("repoformer/status", partial(uses, str(settings["suggest"])))
+
+
+async def test_careful_hides_what_eager_shows(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(UNSURE)
+    client = await start(place.root, model=model, settings={"suggest": "careful"})
+    assert uses("careful", await ready(client))
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor, invoked=False) == []
+    report = await client.why(place.uri)
+    estimate = report["estimate"]
+    assert (report["text"], estimate["shown"], estimate["suggest"]) == ("", False, "careful")
+    assert 0 < estimate["p"] < estimate["threshold"] < 1
+    assert "'careful'" in report["reason"]
+
+    assert await client.complete(place.uri, place.cursor, invoked=True), "an explicit request is always shown"
+    report = await client.why(place.uri)
+    assert report["text"]
+    assert report["estimate"]["shown"] is False
+
+    await set_suggest(client, suggest="eager")
+    assert await client.complete(place.uri, place.cursor, invoked=False)
+    estimate = (await client.why(place.uri))["estimate"]
+    assert (estimate["threshold"], estimate["shown"], estimate["suggest"]) == (0, True, "eager")
+
+
+async def test_careful_shows_what_is_sure(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(SURE)
+    client = await start(place.root, model=model, settings={"suggest": "careful"})
+    await ready(client)
+    client.open(place.uri, place.text)
+    assert await client.complete(place.uri, place.cursor, invoked=False)
+    assert (await client.why(place.uri))["estimate"]["shown"] is True
+
+
+def everything_in(folder: Path) -> str:
+    return "".join(file.read_text("utf-8") for file in folder.rglob("*") if file.is_file())
+
+
+class Typist:
+    """Gets suggestions at one place, and accepts them, types something else or goes elsewhere.
+
+    The requests that settle a suggestion are made inside of a word, where they get none.
+    """
+
+    def __init__(self, client: Client, place: Workspace) -> None:
+        self._client, self._uri, self._cursor, self._version = client, place.uri, place.cursor, 1
+        client.open(place.uri, place.text)
+
+    async def suggestion(self) -> Message:
+        """Request a suggestion explicitly, so that one is shown whatever its estimate."""
+        item, *_ = await self._client.complete(self._uri, self._cursor)
+        return item
+
+    async def threshold(self) -> float:
+        """The threshold for a suggestion now."""
+        await self.suggestion()
+        threshold: float = (await self._client.why(self._uri))["estimate"]["threshold"]
+        return threshold
+
+    async def accept(self) -> None:
+        command = (await self.suggestion())["command"]
+        taken = {"command": command["command"], "arguments": command["arguments"]}
+        await self._client.request("workspace/executeCommand", taken)
+
+    async def type_over(self) -> None:
+        await self.suggestion()
+        await asyncio.sleep(1.2 * MIN_VISIBLE)
+        line, column = self._cursor
+        self._replace(column, "zq")
+        assert await self._client.complete(self._uri, (line, column + 1), invoked=False) == []
+        self._replace(column + 2, "")
+
+    async def dismiss(self) -> None:
+        await self.suggestion()
+        await asyncio.sleep(1.2 * MIN_VISIBLE)
+        assert await self._client.complete(self._uri, (0, 1), invoked=False) == []
+
+    def _replace(self, end: int, text: str) -> None:
+        """Replace what is between the cursor and a column of its line."""
+        self._version += 1
+        self._client.edit(self._uri, self._version, self._cursor, (self._cursor[0], end), text)
+
+
+async def counted(learned: Learned, root: Path, total: int) -> tuple[list[int], float]:
+    """Wait until `total` outcomes are counted: accepted, typed over, dismissed. Also return the shift."""
+    while True:
+        told = await asyncio.to_thread(learned, root, "--json")
+        counts = [round(told[name]) for name in ("accepted", "typed_over", "dismissed")]
+        if sum(counts) >= total:
+            return counts, told["shift"]
+        await asyncio.sleep(0.05)
+
+
+async def test_outcomes_shift_the_threshold_of_their_workspace(
+    start: Start, workspace: Write, model: Path, home: dict[str, str], learned: Learned, tmp_path: Path
+) -> None:
+    place = workspace(SURE)
+    client = await start(place.root, model=model, settings={"suggest": "balanced"})
+    await ready(client)
+    typist = Typist(client, place)
+    before = await typist.threshold()
+    await typist.accept()
+    counts, shift = await counted(learned, place.root, 1)
+    assert counts == [1, 0, 0]
+    assert shift < 0, "more are accepted than expected"
+    lower = await typist.threshold()
+    await typist.type_over()
+    await typist.dismiss()
+    counts, shift = await counted(learned, place.root, 3)
+    assert counts == [1, 1, 1]
+    assert shift > 0, "fewer are accepted than expected"
+    assert lower < before < await typist.threshold()
+    assert f"shifted by {shift:+.2f} log-odds" in learned(place.root)
+    assert (await counted(learned, tmp_path, 0)) == ([0, 0, 0], 0), "another workspace"
+
+    state = Path(home["XDG_STATE_HOME"], "repoformer-lsp")
+    stored = json.loads((state / "learned.json").read_text("utf-8"))
+    assert all(re.fullmatch("[0-9a-f]{32}", key) for key in stored), "hashes of paths"
+    assert {type(value) for counts in stored.values() for value in counts.values()} == {float}, "counts, and no text"
+    assert "FIVE" not in everything_in(state)
+
+    assert "1 workspace" in learned(place.root, "--reset")
+    assert (await counted(learned, place.root, 0)) == ([0, 0, 0], 0)
+    assert await typist.threshold() == before
+
+
+async def test_nothing_is_learned_if_it_is_off(start: Start, workspace: Write, model: Path, learned: Learned) -> None:
+    place = workspace(SURE)
+    client = await start(place.root, model=model, settings={"suggest": "balanced", "learn": False})
+    await ready(client)
+    typist = Typist(client, place)
+    before = await typist.threshold()
+    await typist.dismiss()
+    await typist.type_over()
+    await set_suggest(client, suggest="careful", learn=True)
+    await typist.dismiss()
+    counts, _ = await counted(learned, place.root, 1)
+    assert counts == [0, 0, 1], "only what happens while it is on"
+    await set_suggest(client, suggest="balanced", learn=True)
+    assert await typist.threshold() > before
+    await set_suggest(client, suggest="eager", learn=False)
+    await set_suggest(client, suggest="balanced", learn=False)
+    assert await typist.threshold() == before, "nor is what was learned used"
