@@ -1,9 +1,17 @@
 """What to show of what a generator writes: where a completion ends, and what of it fits at the cursor.
 
-The model's text is cleaned, cut where the completion ends, and indented as the document is. Of what is left, the
-longest head is shown that fits its surroundings (`shaping/fit.py`): with it the file has no bracket or quote out of
-balance, no line twice and no syntax error that it does not have without it. Rather than half a statement nothing is
-shown. `Shaper.decided` answers while text streams in, so that the engine is freed as soon as the outcome is fixed.
+A `Shaper` serves one cursor. Each step is a module of `shaping`:
+
+1. *Read* the file while the model is at work. `region.py` takes the lines around the cursor and what encloses them.
+   `scan.py` tells which brackets and strings are open there, from the tables of `lexical.py`. `syntax.py` parses the
+   region, and the whole file where the region cannot tell (`parsing.py`, `files.py`).
+2. *Clean* the text: `clean.py` removes what no person wrote, `indentation.py` indents it as the document is.
+3. *End* it: `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
+   `Shaper.decided` asks for it while text streams in, so that the engine is freed as soon as the outcome is fixed.
+4. *Fit* it: of what is left, `fit.py` finds the longest head with which the file has no bracket or quote out of
+   balance (`scan.py`), no line twice (`repetition.py`) and no syntax error (`syntax.py`) that it does not have without.
+
+Each step only shortens the text or changes its blanks. Rather than half a statement nothing is shown.
 """
 
 from __future__ import annotations
@@ -61,7 +69,7 @@ class Shaper:
     ) -> None:
         self._language = cursor.language
         self._max_lines = max_lines
-        files = files or ParsedFiles()
+        files = ParsedFiles() if files is None else files  # an empty one is false
         near = region(
             cursor.prefix, cursor.suffix, cursor.language, opened=partial(files.opened, document, cursor.language)
         )

@@ -1,4 +1,4 @@
-"""What is open at a place: read in pieces, or side by side, a text is read as it is at once."""
+"""What is open at a place: in pieces, or in parallel, a text is read as it is at once."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.languages import parser_for
+from indexer.model import Cursor
+from policy.completion.shape import Shaper
 from policy.completion.shaping.files import ParsedFiles
 
 SOURCE = "def f(a):\n    return [a, 'é']\n\n\nclass A:\n    x = (1, 2)\n" * 5
@@ -21,6 +23,15 @@ def test_a_changed_file_has_the_tree_of_its_text(edits: list[tuple[int, int, str
         text = text[:start] + new + text[start + size :]
         tree, expected = files.tree("a", "python", text.encode()), parser.parse(text.encode())
         assert str(tree.root_node) == str(expected.root_node)
+
+
+def test_a_completion_keeps_the_file_for_the_next_one() -> None:
+    files, text = ParsedFiles(), SOURCE * 20
+    Shaper(Cursor("a", text, text, "python"), files=files, document="a").prepare()
+    assert len(files) == 1
+    tree = files.tree("a", "python", (text + text).encode())
+    Shaper(Cursor("a", text, text, "python"), files=files, document="a").prepare()
+    assert files.tree("a", "python", (text + text).encode()) is tree
 
 
 def test_few_documents_are_kept() -> None:

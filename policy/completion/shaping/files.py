@@ -6,7 +6,7 @@ that happens while the model is at work. The trees of a few documents are kept: 
 its text.
 
 What is open at an offset is known as well: a string that begins far above, for one. The text above that offset is read
-once. Where it has only grown the next time, the reading goes on from there.
+once. Where it has only grown the next time, only what is new is read.
 """
 
 from __future__ import annotations

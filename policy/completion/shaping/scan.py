@@ -97,7 +97,7 @@ def opened_after(text: str, language: str, known: Opened = Opened(), start: int 
 def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
     """Whether `text` has no more errors where `stack` is open before it than where `other` is.
 
-    Both are read side by side, until nothing tells them apart.
+    Both are read in parallel, until nothing tells them apart.
     """
     one, two = _Reader(text, language, stack), _Reader(text, language, other)
     while not one.agrees(two):
