@@ -3,8 +3,8 @@
 A `Shaper` serves one cursor. Each step is a module of `shaping`:
 
 1. *Read* the file while the model is at work. `region.py` takes the lines around the cursor and what encloses them.
-   `scan.py` tells which brackets and strings are open there, from the tables of `lexical.py`. `syntax.py` parses the
-   region, and the whole file where the region cannot tell (`parsing.py`, `files.py`).
+   `scan.py` tells which brackets and strings are open there (`reader.py`, with the tables of `lexical.py`). `syntax.py`
+   parses the region, and the whole file where the region cannot tell (`parsing.py`, `files.py`).
 2. *Clean* the text: `clean.py` removes what no person wrote, `indentation.py` indents it as the document is.
 3. *End* it: `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
    `Shaper.decided` asks for it while text streams in, so that the engine is freed as soon as the outcome is fixed.

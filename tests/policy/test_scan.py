@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.completion.shaping.files import ParsedFiles
-from policy.completion.shaping.scan import Scan, as_balanced, opened_after, reads_apart, scan
+from policy.completion.shaping.reader import Scan
+from policy.completion.shaping.scan import as_balanced, opened_after, reads_apart, scan
 from tests.policy.snippets import SNIPPETS
 
 SIGNS = st.lists(st.sampled_from([*"()[]{}\"'`/*#\\\n$<-~ ar", '"""', "/*", "*/", "//", "${", 'r#"', '"#', "<<EOF"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policy.completion.shaping.lexical import CLOSERS, OPENERS
-from policy.completion.shaping.scan import Token
+from policy.completion.shaping.reader import Token
 
 _COLON_BLOCKS = frozenset({"python", "cython"})
 _OPENING_WORDS = {

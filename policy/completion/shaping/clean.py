@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 
 from indexer.languages import LANGUAGES
-from policy.completion.shaping.scan import Stack, scan
+from policy.completion.shaping.reader import Stack
+from policy.completion.shaping.scan import scan
 
 LONGEST = 8_000  # characters of a text that are looked at: more than any screen shows
 _MARKER = re.compile(

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from policy.completion.shaping.blocks import closes_block, closing_words, open_after, opens_block
+from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import indent
-from policy.completion.shaping.scan import Scan, Stack, scan
+from policy.completion.shaping.scan import scan
 
 
 @dataclass(frozen=True, slots=True)

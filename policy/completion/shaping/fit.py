@@ -14,9 +14,10 @@ from dataclasses import replace
 from indexer.languages import grammar_of
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
-from policy.completion.shaping.scan import Opened, Scan, Stack, as_balanced, opened_after, reads_apart, scan, states
+from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
 _STATES = 40  # states in which the right side is read at most

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.region import indent
-from policy.completion.shaping.scan import Stack
 
 BELOW = 3  # lines with text below the cursor that are not said again
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
