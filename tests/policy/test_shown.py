@@ -132,6 +132,11 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "foo(‸)  # call\n", "a)  # call\n", "a"),
         # a sign of several characters is not cut in two
         ("scala", "‸ they cost. */\nclass Cart(items: List[Item])\n", '"""', NOTHING),
+        ("bash", "cat ‸END\nx\nEND\n", "<<end", NOTHING),
+        ("bash", "cat ‸\nx\nEOF\n", "<<EOF\n", "<<EOF"),
+        ("bash", "cat ‸\nx\n", "<<EOF\n", NOTHING),
+        ("ruby", "f(‸)\n  x\nEOF\n", "<<~EOF)\n", "<<~EOF"),
+        ("ruby", "f(‸)\n  x\n", "<<~EOF)\n", NOTHING),
         # a string of many lines began far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
         ("rust", inside('fn f() {\n    let s = r#"\n', 'it "is {\n', '"#;\n}\n'), "{ \"\n", '{ "'),

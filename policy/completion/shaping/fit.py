@@ -163,8 +163,9 @@ class Fit:
         line, right = self._line, self._region.right
         borders = [(line, text + right), (line + text, right)]
         if all(
-            not _JOINS.match(left[-1:] + behind[:1]) or reads_apart(left, behind, self._language, self._before_line)
+            reads_apart(left, behind, self._language, self._before_line)
             for left, behind in borders
+            if "<<" in left or _JOINS.match(left[-1:] + behind[:1])
         ):
             return True
         without = scan(line + right, self._language, self._before_line)

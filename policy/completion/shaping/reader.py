@@ -75,7 +75,7 @@ class Reader:
         self.text = text
         self.opened = list(stack)
         self._literals = sum(entry not in OPENERS for entry in stack)
-        self._heredocs: list[tuple[str, int]] = []  # begun on this line, with the offsets of their beginnings
+        self.heredocs: list[tuple[str, int]] = []  # begun on this line, with the offsets of their beginnings
         self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # of what opens each entry of `opened`
         self.tokens: list[Token] = []
         self.strays: list[int] = []
@@ -109,7 +109,7 @@ class Reader:
 
     def agrees(self, other: Reader) -> bool:
         """Whether two readers of one text read the same from here on."""
-        return self.position == other.position and self.opened == other.opened and self._heredocs == other._heredocs
+        return self.position == other.position and self.opened == other.opened and self.heredocs == other.heredocs
 
     def step(self, *, words: bool = False) -> bool:
         """Read the next thing that changes the state; whether there was one."""
@@ -122,7 +122,7 @@ class Reader:
         if words:
             found = syntax.words.search(text, self.position)
         else:
-            stops = syntax.line_stops if self._literals or self._heredocs else syntax.stops
+            stops = syntax.line_stops if self._literals or self.heredocs else syntax.stops
             stop = stops.search(text, self.position)
             while stop and not (found := syntax.code.match(text, stop.start())):
                 stop = stops.search(text, stop.end())
@@ -145,7 +145,7 @@ class Reader:
         elif kind == "raw":
             self._open(_RAW + found.expand(syntax.raw))
         elif kind == "heredoc" and not _in_arithmetic(self.opened):
-            self._heredocs.append((_HEREDOC + found.group("name"), self.begin))
+            self.heredocs.append((_HEREDOC + found.group("name"), self.begin))
         elif kind == "end":
             self._end_line()
         return True
@@ -222,9 +222,9 @@ class Reader:
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
                 self._drop(number, cut_off=len(self.opened) - number)
                 break
-        for entry, begin in reversed(self._heredocs):
+        for entry, begin in reversed(self.heredocs):
             self._open(entry, begin)
-        self._heredocs.clear()
+        self.heredocs.clear()
 
 
 @lru_cache(256)

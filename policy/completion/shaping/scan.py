@@ -60,10 +60,12 @@ def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
 def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
     """Whether `left` and `right` are read the same as one text: no sign lies across the border between them.
 
-    `stack` is open before them.
+    `stack` is open before them. A heredoc that `left` begins on its last line is no part of a stack, so it does.
     """
     apart, joined = Reader(left, language, stack), Reader(left + right, language, stack)
     apart.finish()
+    if apart.heredocs:
+        return False
     alone = Reader(right, language, tuple(apart.opened))
     found = alone.step()
     while (more := joined.step()) and joined.begin < len(left) and joined.position <= len(left):
