@@ -124,7 +124,7 @@ def test_a_damaged_or_foreign_library_is_refused_before_it_is_loaded(
 
 @pytest.mark.parametrize("name", ["~no-such-user/libllama.so", "x" * 5_000, "a/" * 3_000])
 def test_a_name_that_no_file_can_have_is_reported(name: str) -> None:
-    with pytest.raises(EngineFailed, match="`llamaLibrary` names .*, which is not a file"):
+    with pytest.raises(EngineFailed, match=r"`llamaLibrary` names .*, which is not a file"):
         candidates(name)
 
 
