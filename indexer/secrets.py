@@ -113,7 +113,7 @@ _QUOTED = re.compile(
 _COMPUTED = re.compile(
     rf"""[\w.]{{0,24}}[ \t]{{0,40}}(?::[^=\n]{{0,24}})?[:=]{{1,2}}>?[ \t]{{0,8}}
     (?: [^\n"'`;]{{1,80}}?(?:\|\||\?\?|\bor\b|\?:)\s{{0,8}}
-      | [\w.:<>\[\] ]{{0,40}}?(?:[Ss]tring|Str|Secret\w{{0,9}}|from|Some|Field|decode|encode|quote|bytes|of)
+      | [\w.:<>\[\] ]{{0,40}}?(?:String|string|Str|Secret\w{{0,9}}|from|Some|Field|decode|encode|quote|bytes|of)
         (?:\[\w{{1,12}}\])?\(\s{{0,8}}(?:default\s{{0,4}}=\s{{0,4}})?
     ){_STRING}""",
     re.VERBOSE,
@@ -138,8 +138,8 @@ _DELIMITED = re.compile(
 )
 # The value of an entry that has the name in another member: `- name: PASSWORD` and `value: ...`.
 _MEMBER = re.compile(
-    rf"""[\w.-]{{0,24}}["']?[ \t]{{0,4}}[,;]?\s{{0,40}}["']?[A-Za-z]{{0,12}}?[Vv]alue["']?\s{{0,40}}[:=]>?\s{{0,4}}
-    (?:["']|(?!\w+\}})){_VALUE}""",  # but not a type in a comment
+    rf"""[\w.-]{{0,24}}["']?[ \t]{{0,4}}[,;]?\s{{0,40}}["']?[A-Za-z]{{0,12}}?(?:Value|value)["']?\s{{0,40}}
+    [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type in a comment
     re.VERBOSE,
 )
 # Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a multi-line string), an
