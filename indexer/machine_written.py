@@ -55,6 +55,7 @@ _LITERAL = re.compile(
 _STATEMENT = re.compile(
     r";|=>|&&|\|\||\b(?:function|return|var|let|const|typeof|this|if|for|while|def|end|class)\b|[)}]\.|\}[.#@\w*]"
 )
+_COMMENTED = ("//", "# ")  # such a line has no code; `#a{color:red}` has
 _DATA = 400  # characters per statement; a line with fewer statements is data
 
 
@@ -72,6 +73,8 @@ def is_minified(text: str) -> str:
     for line in text.split("\n"):
         length = len(line)
         if length > _LONG_LINE:
+            if line.lstrip().startswith(_COMMENTED):
+                continue
             code = _LITERAL.sub(" ", line)
             if len(code) > _LONGEST_LINE:
                 return f"a line has more than {_LONGEST_LINE} characters"

@@ -102,6 +102,8 @@ def test_mentions_of_generated_code_do_not_count(text: str) -> None:
         (CODE + f"export const DATA = [{', '.join(map(str, range(3_000)))}];\n", False),
         (CODE + "export const DATA = [" + '{"name": "x", "id": 7}, ' * 600 + "];\n", False),
         (CODE + "export const DATA = [" + "{name: 'x', id: 7}, " * 600 + "];\n", False),
+        (CODE + f"//# sourceMappingURL=data:application/json;base64,{'QUJD' * 6_000}\n", False),
+        ("".join(f"#c{n}{{color:red;margin:0 auto}}" for n in range(300)), True),
         (CODE + f"export const LARGE = '{'QUJD' * 20_000}';\n", False),
         (CODE * 40 + MINIFIED * 30 + "\n" + CODE, False),
         (f"DATA = '{'QUJD' * 3_000}'\n", True),
