@@ -36,7 +36,7 @@ from policy.completion.shaping.scan import closers_in, opened_after, scan, surpl
 Scope = Literal["line", "block"]
 
 MAX_LINES = 12
-NOTHING = "the model had nothing to add"
+NOTHING = "the model generated no text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,13 @@ class Shaper:
             return Shaped("", NOTHING)
         clean = self._prepared(text)
         if not clean.text.strip():
-            return Shaped("", "the model wrote no text, but markers or control characters")
+            return Shaped("", "the model generated only markers or control characters")
         whole = self._until_the_end(clean, complete=complete)
         if not whole.strip():
             return Shaped("", self._why_nothing(clean.text))
         said = self._without_repetition(self._indented(whole))
         if not said.strip():
-            return Shaped("", "the model repeated what it had said or what is above")
+            return Shaped("", "the model repeated its own text or the lines above")
         shown, reason = self._fit.longest(said)
         return Shaped(shown, "" if shown else reason or NOTHING)
 
@@ -186,8 +186,8 @@ class Shaper:
 
     def _why_nothing(self, text: str) -> str:
         if self._ending(text).offset:
-            return "the model did not end its statement"
-        return "the model continues in the next line" if text.startswith("\n") else UNBALANCED
+            return "the statement is incomplete"
+        return "the line is already complete" if text.startswith("\n") else UNBALANCED
 
     # -- what of it is shown --------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class Gate:
     offset: float = 0.0
     line: float = PAPER["line"]
     block: float = PAPER["block"]
-    sure_below: float = 1.0
+    sure_below: float = 1.0  # default: always sure, so the gate alone decides
     sure_above: float = 1.0
 
     @property

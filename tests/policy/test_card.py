@@ -74,7 +74,7 @@ def test_the_card_of_the_model_that_ships_is_read() -> None:
     (told,) = (json.loads(path.read_text("utf-8")) for path in SHIPPED.glob("*.json"))
     (model,) = locate.shipped()
     assert metadata_of(model.path) == told["metadata"], "it belongs to the weights that ship"
-    estimate = keep.carried(metadata_of(model.path))
+    estimate = keep.keep_from_metadata(metadata_of(model.path))
     assert estimate is not None
     assert estimate.to_metadata() == told["metadata"]
     assert estimate.balanced < estimate.careful

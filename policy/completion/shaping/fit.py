@@ -26,9 +26,9 @@ _PARSES = 8  # at most as many heads are parsed
 _COSTLY = 4  # a parse of the whole file takes as long as that many of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that together can be one operator
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-UNBALANCED = "it would leave brackets or quotes unbalanced"
-REPEATED = "it would repeat what is right of the cursor or below"
-SYNTAX_ERROR = "it would add a syntax error"
+UNBALANCED = "the text would leave brackets or quotes unbalanced"
+REPEATED = "the text would repeat what is right of the cursor or below"
+SYNTAX_ERROR = "the text would add a syntax error"
 
 
 class Fit:
