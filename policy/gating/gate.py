@@ -130,7 +130,7 @@ def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
 
 
 def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
-    """Return the gate that decides before the model reads, if the metadata contain one."""
+    """Return the gate that decides before the model reads, if the metadata contains one."""
     return gate_from_metadata(metadata, "evidence")
 
 

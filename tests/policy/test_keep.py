@@ -1,4 +1,4 @@
-"""The estimate of whether a text is kept: what it looks at, what it says, what it is carried by, what is shown."""
+"""The estimate of whether the user keeps a text: its features, its values, its metadata, and what is shown."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_shortened() -> None:
     assert not is_shortened("f(a)\nmore", "f(a)")
 
 
-def test_metadata_carry_it_whole() -> None:
+def test_metadata_contains_the_whole_estimate() -> None:
     weights: dict[Feature, float] = {name: 0.25 * number for number, name in enumerate(FEATURES)}
     keep = Keep(weights, -1.5, 0.375, 0.625)
     assert keep_from_metadata(keep.to_metadata()) == keep
@@ -104,7 +104,7 @@ def test_metadata_carry_it_whole() -> None:
     {"repoformer.keep.offset": "many"}, {"repoformer.keep.offset": "nan"}, {"repoformer.keep.colour": "1"},
     {"repoformer.keep.threshold.balanced": "1.5"}, {"repoformer.keep.mean": "inf"},
 ])  # fmt: skip
-def test_metadata_that_make_no_sense_are_no_estimate(change: dict[str, str]) -> None:
+def test_invalid_metadata_is_no_estimate(change: dict[str, str]) -> None:
     assert keep_from_metadata({**KEEP.to_metadata(), **change}) is None
 
 
