@@ -139,6 +139,12 @@ def test_unlikely_texts_are_not_shown_and_the_reason_is_said() -> None:
     assert answer(SURE, "careful").text == ""
 
 
+def test_a_probability_just_below_the_threshold_is_told_apart_from_it() -> None:
+    reason = answer((Surprise(6, 1.2505),), "balanced").reason
+    assert "keep it is 49.98%" in reason
+    assert "needs at least 50.00%" in reason
+
+
 def test_what_is_asked_for_is_shown() -> None:
     asked = answer(UNSURE, "careful", invoked=True)
     assert asked.text == "abcdef"
