@@ -139,7 +139,7 @@ def test_unlikely_texts_are_not_shown_and_the_reason_is_said() -> None:
     assert answer(SURE, "careful").text == ""
 
 
-def test_a_probability_just_below_the_threshold_is_told_apart_from_it() -> None:
+def test_a_probability_just_below_the_threshold_has_more_digits() -> None:
     reason = answer((Surprise(6, 1.2505),), "balanced").reason
     assert "keep it is 49.98%" in reason
     assert "needs at least 50.00%" in reason
