@@ -1,6 +1,6 @@
-"""What has been written already: on the line right of the cursor, on the lines below and above, or a moment ago.
+"""Find where a text repeats itself, the lines above, the rest of the cursor's line or the lines below.
 
-A user who accepts a line that the file already has must delete one. But a table of numbers repeats itself, and may.
+A user who accepts a line that the file already has must delete it. Rows of a table of literals may repeat.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.region import indent
 
-BELOW = 3  # lines with text below the cursor that are not said again
+BELOW = 3  # lines with text below the cursor that must not be repeated
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
@@ -22,22 +22,22 @@ _CLOSING_SIGNS, _OPENING_SIGNS = frozenset(")]}\"'`"), frozenset("([{")
 
 
 def is_data(line: str) -> bool:
-    """Whether a line has literals and punctuation alone, as a row of a table has."""
+    """Return whether a line has only literals and punctuation, like a row of a table."""
     return bool(_DATA.fullmatch(line)) and "," in line
 
 
 def is_closing(line: str) -> bool:
-    """Whether a line does nothing but close something: brackets, `end`, `fi`, `</div>`."""
+    """Return whether a line only closes something: brackets, `end`, `fi`, `</div>`."""
     return bool(line.strip()) and bool(_CLOSING.fullmatch(line.strip()))
 
 
 def says_something(line: str) -> bool:
-    """Whether a line is more than brackets and filler, which may well come twice."""
+    """Return whether a line has at least four word characters. Shorter lines may repeat."""
     return len(re.findall(r"\w", line)) >= 4
 
 
 def loop_in(text: str, stack: Stack) -> int | None:
-    """Where `text` begins to say the same again and again on one line, unless it is a list that does.
+    """Return the offset where `text` begins to repeat the same characters on one line, except in a list, or None.
 
     `stack` is what is open at the cursor.
     """
@@ -49,9 +49,9 @@ def loop_in(text: str, stack: Stack) -> int | None:
 
 
 def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
-    """How many of `lines`, a text behind `line`, come before one that repeats those just before it.
+    """Return how many of `lines`, a text after `line`, precede the first line that repeats those just before it.
 
-    `above` is the last line with text above the cursor's.
+    `above` is the last line with text above the cursor's line.
     """
     previous = [above.strip()] if above.strip() else []
     said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
@@ -66,10 +66,10 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 
 
 class Right:
-    """What is right of the cursor: `rest` of its line, and the lines below.
+    """The text right of the cursor: the `rest` of its line, and the lines below.
 
-    `whole` says whether a text closes all that it opens, `literal` whether it ends in a string or a comment; `parsed`
-    whether a grammar says what closes too much.
+    `whole` returns whether a text closes all that it opens, `literal` whether it ends in a string or a comment.
+    `parsed`: a grammar finds what closes too much.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Right:
         self._parsed = parsed
 
     def repeated_at(self, text: str) -> int | None:
-        """Where `text` begins to say what the rest of the line, or a line below, says again; None if nowhere."""
+        """Return the offset where `text` begins to repeat the rest of the line or a line below, or None."""
         found = [self._rest_repeated_at(text), self._below_repeated_at(text)]
         return min((offset for offset in found if offset is not None), default=None)
 
@@ -99,7 +99,7 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Whether the first `size` characters of `rest` come twice if `before` and they are put before it."""
+        """Return whether a text that is `before` and the first `size` characters of `rest` repeats those characters."""
         overlap = rest[:size]
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
@@ -126,7 +126,7 @@ class Right:
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
         if is_closing(said):
-            # Brackets are counted, and a grammar knows whether `end` is needed; else its indentation tells.
+            # Brackets are counted, and a grammar finds whether `end` is needed. Otherwise, the indentation decides.
             told = self._parsed or not re.search(r"\w", said)
             return said == below[0] and not told and indent(line) <= indent(self._below[0])
         if said == below[0] or (said in below and says_something(said)):
