@@ -199,8 +199,9 @@ class Settings:
     model: str = _setting(
         "auto",
         _Text(),
-        "The GGUF file to use. `auto`: tries the downloaded models of the catalogue, largest first, then the built-in "
-        "model. It measures each once and uses the first that is fast enough.",
+        "The GGUF file to use, or the name of a downloaded model of the catalogue. `auto`: tries the downloaded models "
+        "of the catalogue, largest first, then the built-in model. It measures each once and uses the first that is "
+        "fast enough.",
     )
     layout: str = _setting(
         "",
