@@ -206,7 +206,7 @@ def advice(reason: str) -> str:
             "`dnf install libgomp` on Fedora"
         )
     if "symbol not found" in reason or "undefined symbol" in reason:
-        return f"it does not match this system's libraries ({reason}). `{COMPILE}` compiles one for it"
+        return f"it does not match this system's libraries ({reason}). `{COMPILE}` in a clone compiles one for it"
     if "libstdc++" in reason:
         return (
             "the system has no C++ library (libstdc++.so.6). Install it: `apt install libstdc++6` on Debian and "
