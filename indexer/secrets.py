@@ -300,8 +300,10 @@ def _bare_random(value: str) -> bool:
 
 def _random(literal: str) -> bool:
     """Return whether a value looks random: `"user_password"` is the name of a field, `"kX9#mQ2p"` a password."""
-    if literal.isalpha() or re.fullmatch(r"[a-z_]+\d?", literal) or re.fullmatch(r"[A-Z_]+\d?", literal):
+    if literal.isalpha() or re.fullmatch(r"[a-z_]+|[A-Z_]+", literal):
         return False
+    if re.fullmatch(r"(?:[a-z_]+|[A-Z_]+)\d", literal) and ("_" in literal or _NAME.search(literal)):
+        return False  # `"password2"`, the second field for a password
     kinds = sum(bool(re.search(kind, literal)) for kind in ("[a-z]", "[A-Z]", r"\d", r"[^\w.\-/:]"))
     if kinds < 2 or not re.search(r"\d|[^\w.\-/:]", literal) or _PLACEHOLDER.search(literal):
         return False

@@ -72,6 +72,7 @@ def test_a_password_in_a_body_withholds_only_its_part() -> None:
     "line",
     [
         f'password = "{PASSWORD}"',
+        'password = "hunter2"',
         f"API_KEY: str = '{PASSWORD}'",
         f'settings["secret"] = "{PASSWORD}"',
         "url = 'postgres://someone:hunter2hunter2@db/x'",
@@ -83,7 +84,10 @@ def test_a_line_with_a_secret_is_withheld(line: str) -> None:
     assert shown(f"{line}\n") == ""
 
 
-@pytest.mark.parametrize("line", ['field = "user_password"', 'password = "changeme"', 'password = ""', "x = token_1"])
+@pytest.mark.parametrize(
+    "line",
+    ['field = "user_password"', 'password = "password2"', 'password = "changeme"', 'password = ""', "x = token_1"],
+)
 def test_plain_words_are_not_withheld(line: str) -> None:
     assert line in shown(f"{line}\n")
 
