@@ -106,10 +106,13 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
     return Ending(len(text), False, False)
 
 
-def whole_statements(text: str, language: str, stack: Stack) -> str:
-    """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block."""
+def whole_statements(text: str, read: Callable[[str], Scan]) -> str:
+    """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block.
+
+    `read` reads a text at the cursor.
+    """
     while text.strip():
-        done = scan(text, language, stack)
+        done = read(text)
         if all(bracket == "{" for bracket in done.stack[done.kept :]):
             return text
         text = text[: max(0, text.rfind("\n"))]

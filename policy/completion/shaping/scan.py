@@ -13,6 +13,7 @@ from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
 _DEEPEST = 64
+_CONTEXT = 8  # characters left of a text that can tell how its first sign is read: `return /`, `f"`, `1'000`
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,13 @@ class Opened:
         return Opened(self.stack[:size], self.offsets[:size])
 
 
-def scan(text: str, language: str, stack: Stack = (), *, words: bool = False) -> Scan:
-    """Read `text` from the state `stack` on. With `words` the tokens contain words and signs, else there are none."""
-    reader = Reader(text, language, stack)
+def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words: bool = False) -> Scan:
+    """Read `text` from the state `stack` on. With `words` the tokens contain words and signs, else there are none.
+
+    `before` is what is left of it on its line. The offsets in the result are those in what was read of both.
+    """
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     reader.finish(words=words)
     return reader.result()
 
@@ -75,24 +80,30 @@ def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
     return not found or (joined.begin, joined.position) == (len(left) + alone.begin, len(left) + alone.position)
 
 
-def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
-    """Offset of the first thing in `text` that closes more than the innermost `allowed` entries of `stack`, if any."""
+def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str = "") -> int | None:
+    """Offset of the first thing in `text` that closes more than the innermost `allowed` entries of `stack`, if any.
+
+    `before` is what is left of `text` on its line.
+    """
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
-    reader = Reader(text, language, stack)
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     while reader.step():
         if len(reader.opened) < floor or reader.strays:
-            return reader.begin
+            return reader.begin - len(before)
     return None
 
 
-def states(text: str, language: str, stack: Stack) -> Iterator[tuple[int, int, Scan]]:
+def states(text: str, language: str, stack: Stack, *, before: str = "") -> Iterator[tuple[int, int, Scan]]:
     """The offsets of each thing in `text` that changes the state, with the state behind it.
 
-    Ends where something closes nothing, which no later text mends, or where too much is open to be meant.
+    `before` is what is left of `text` on its line. Ends where something closes nothing, which no later text mends, or
+    where too much is open to be meant.
     """
-    reader = Reader(text, language, stack)
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     while not reader.strays and len(reader.opened) < len(stack) + _DEEPEST and reader.step():
-        yield reader.begin, reader.position, reader.result()
+        yield reader.begin - len(before), reader.position - len(before), reader.result()
 
 
 def closers_in(text: str) -> bool:
