@@ -41,7 +41,7 @@ demo: $(RUNTIME) ## download MODEL and complete at the cursors of the sample wor
 	$(BIN)/python examples/demo.py
 
 test: setup lint types ## check style and types, and run all tests, including those in real editors that can be installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 editors: setup ## run only the tests in real editors (on Debian)
 	$(BIN)/python -m pytest tests/editors

@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--policy", choices=get_args(Policy), default=DEFAULTS.policy, help="when to retrieve (default: %(default)s)"
     )
-    parser.add_argument("--model", default="", metavar="FILE", help="GGUF file (default: the default model)")
+    parser.add_argument("--model", default="", help="GGUF file or name of a downloaded model (default: `auto`)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

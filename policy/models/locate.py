@@ -72,12 +72,16 @@ def installed() -> list[ModelFile]:
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
-    """Return the model to use. `setting` is a file that the user set, empty, or "auto".
+    """Return the model to use. `setting` is a file or the name of a model in the catalogue, or empty, or "auto".
 
     Raises `ModelMissing` if there is no model. The content of the file is not checked (see `policy.models.gguf`).
     """
     if str(setting) not in {"", "auto"}:
         path = Path(setting).expanduser().absolute()
+        if not path.is_file() and (card := next((card for card in all_cards() if card.name == str(setting)), None)):
+            path = cache_dir() / card.file
+            if not of_file(path):
+                raise ModelMissing(f"{card.name} is not downloaded. Run `repoformer-lsp model pull {card.name}`.")
         if not path.is_file():
             raise ModelMissing(
                 f"There is no model at {path}. Correct the setting `model` (or --model), or leave it empty to use "

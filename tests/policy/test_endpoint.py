@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +34,13 @@ def test_other_users_cannot_connect() -> None:
 
 
 @posix
-def test_a_link_is_not_used_as_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    (tmp_path / f"repoformer-lsp-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EngineUnavailable, match="must be a folder of yours"):
-        runtime_dir()
+def test_a_link_is_not_used_as_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="r-") as short:  # `tmp_path` may be too long for a socket
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        Path(short, "elsewhere").mkdir(mode=0o700)
+        Path(short, f"repoformer-lsp-{os.getuid()}").symlink_to(Path(short, "elsewhere"))
+        with pytest.raises(EngineUnavailable, match="must be a folder of yours"):
+            runtime_dir()
 
 
 @posix

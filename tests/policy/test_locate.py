@@ -8,6 +8,7 @@ import pytest
 
 from policy.errors import ModelMissing
 from policy.models import locate
+from policy.models.card import all_cards
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,16 @@ def test_no_model_at_all() -> None:
 def test_a_setting_that_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"no model at .*absent.gguf. Correct the setting"):
         locate.resolve(tmp_path / "absent.gguf")
+
+
+def test_a_model_of_the_catalogue_is_found_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = all_cards()[0]
+    with pytest.raises(ModelMissing, match=f"{card.name} is not downloaded. Run `repoformer-lsp model pull"):
+        locate.resolve(card.name)
+    monkeypatch.setattr(locate, "of_file", lambda path: card if path.is_file() else None)
+    cache.mkdir(parents=True)
+    (cache / card.file).touch()
+    assert locate.resolve(card.name) == locate.ModelFile(cache / card.file, "setting")
 
 
 def test_imported_models_come_before_pulled_ones_and_shards_count_once(cache: Path) -> None:

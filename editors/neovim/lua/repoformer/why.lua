@@ -73,8 +73,6 @@ function M.document(report)
     ),
     '',
     verdict(report.decision),
-    '',
-    kept(report),
     ''
   )
   if report.text == '' then
@@ -95,7 +93,7 @@ function M.document(report)
   if #report.chunks > 0 then
     add('', '<Enter> opens the code under the cursor.')
   end
-  add('', trimmed(report.trimmed))
+  add('', kept(report), '', trimmed(report.trimmed))
   add('', '## Time', '')
   vim.list_extend(lines, table_of(report.timings_ms or {}, ' ms'))
   add('', '## Tokens', '', 'What was not evaluated was in the cache.', '')
