@@ -130,6 +130,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         # a quote in a string or a comment comes in pairs as well
         ("go", 'package p\n\ntype A struct {\n\tB int `json:"‸"`\n}\n', 'b,omitempty"`\n}\n', "b,omitempty"),
         ("python", 'x = 1  # the "‸"\n', 'name"\n', "name"),
+        ("python", 'x = 1  # as f"‸"\n', 'a" or f"b"\n', 'a" or f"b'),
         ("python", "x = 'a \"‸\" b'\n", "it's\" b'\n", "it"),
         ("tsx", "const a = <p>Don‸</p>;\n", "'t stop</p>;\n", "'t stop"),
         # a name ends with a sign that is an operator as well

@@ -20,6 +20,7 @@ _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|forea
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
+_APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 _QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
 _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
@@ -81,7 +82,7 @@ def _has_partner_left(closer: str, text: str) -> bool:
     """Whether a bracket or quote behind `text`, in a string, belongs to one left of `text`."""
     if closer in _BRACKETS:
         return text.count(_BRACKETS[closer]) == text.count(closer)
-    return len(re.findall(rf"{closer}(?<!\w{closer}(?=\w))", text)) % 2 == 0  # without apostrophes
+    return _APOSTROPHE.sub("", text).count(closer) % 2 == 0
 
 
 class Right:
