@@ -1,10 +1,10 @@
-"""The language table: one row for each language, with everything that the project knows about it.
+"""List the languages: one row for each, with its name, files, comments and grammar.
 
-A row names the file extensions, the line comment prefix (prompts show retrieved code as comments), the language ids
+A row names the file extensions, how to write a comment (prompts show retrieved code as comments), the language ids
 (those of LSP, and those that Vim, Emacs, Helix and Sublime Text send), and the source of the grammar. A tree-sitter
-query in `queries` says what a function, a class or an import looks like. To add a language, add a row and, if the
-language has a grammar, a query. Grammars load on first use, so a process loads only the grammars of the languages it
-reads. Files of a language without a grammar are cut into the paper's line windows.
+query in `queries` says what a function, a class or an import looks like. Grammars load on first use, so a process loads
+only the grammars of the languages it reads. Files of a language without a query are cut into the paper's line windows.
+To add a language, follow the recipe in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Language:
     """One row of the table.
 
-    `comment` is the line comment prefix with its space ("# ", "// "). `grammar` is "module:function" of the package
+    `comment` is the line comment prefix with its space ("# ", "// "). A language without line comments has the opening
+    of a block comment instead, and its closing as `comment_end`. `grammar` is "module:function" of the package
     with the tree-sitter grammar, or "". `query` names one or more files in `queries/`, separated by spaces.
     """
 
@@ -39,6 +40,11 @@ class Language:
     query: str = ""
     filenames: tuple[str, ...] = ()
     lsp_ids: tuple[str, ...] = ()
+    comment_end: str = ""
+
+    def commented(self, line: str) -> str:
+        """Return a line as a comment."""
+        return f"{self.comment}{line}{self.comment_end}"
 
 
 _ROWS = (
@@ -88,7 +94,7 @@ _ROWS = (
     Language("nim", (".nim",), "# "),
     Language("objective-c", (".m", ".mm"), "// ",
              lsp_ids=("objc", "objcpp", "objective-cpp", "objectivec", "objective-c++")),
-    Language("ocaml", (".ml", ".mli"), "// ",
+    Language("ocaml", (".ml", ".mli"), "(* ", comment_end=" *)",
              lsp_ids=("ocaml.interface", "tuareg")),
     Language("perl", (".pl", ".pm"), "# ",
              lsp_ids=("cperl",)),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from indexer.locations import Locations
 from indexer.machine_written import is_minified, says_generated
-from indexer.rules import Reason, Rules
+from indexer.rules import Reason, Rules, too_large
 from indexer.settings import IndexSettings
 
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b\x08"))
@@ -32,7 +32,7 @@ def read(file: Path, max_bytes: int) -> bytes | Reason:
     except OSError as error:
         return Reason("unreadable", f"{file}: {error.strerror}")
     if len(data) > max_bytes:
-        return Reason("size", f"more than max_file_bytes = {max_bytes}")
+        return Reason("size", too_large(f"more than {max_bytes:,} bytes", max_bytes))
     return data
 
 

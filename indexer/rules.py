@@ -50,6 +50,11 @@ _PRIVATE_DIRECTORIES = frozenset((".ssh", ".gnupg", ".aws", ".kube"))
 _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
+def too_large(size: str, limit: int) -> str:
+    """Return the reason for a file of a size in words that is over the limit in bytes."""
+    return f"{size}; files over {limit:,} bytes are not indexed"
+
+
 def printable(text: str) -> str:
     """Escape the bytes of file names that are not UTF-8, so that the text can be printed."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -195,7 +200,8 @@ class Rules:
             blocked_by = blocked_by or self._ignored(path)
         if blocked_by is None and name in _DIRECTORIES:
             blocked_by = Reason(
-                "directory", f"{path} contains files that tools generate or install (the setting `include` can add it)"
+                "directory",
+                f"{path} contains files that tools generate or install. To index it, add it to the setting `include`.",
             )
         enters = blocked_by is None or self._reaches_include(path)
         return enters or self._ignore_files.leads_to_submodule(path), blocked_by
@@ -216,7 +222,7 @@ class Rules:
         if _GENERATED_NAME.fullmatch(name):
             return Reason("generated", f"the name {name} is that of a generated file")
         if size > self._max_bytes:
-            return Reason("size", f"{size} bytes, more than max_file_bytes = {self._max_bytes}")
+            return Reason("size", too_large(f"{size:,} bytes", self._max_bytes))
         return None
 
     def _kind(self, path: str, status: os.stat_result) -> Reason | None:
@@ -266,7 +272,7 @@ def _first_characters(file: Path) -> str:
 
 
 def _no_kind(path: str) -> Reason:
-    return Reason("kind", f"{PurePosixPath(path).name} is in no language that is indexed")
+    return Reason("kind", f"{PurePosixPath(path).name} has no supported language")
 
 
 def _link(path: Path) -> Reason:

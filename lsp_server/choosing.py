@@ -33,7 +33,7 @@ async def choose(
     """Return the engine of the model to use, made by `make`. Raises the errors of `make` for the last candidate."""
     found = choice.candidates(speeds, settings)
     for candidate in found[:-1]:
-        if not candidate.fits:
+        if not candidate.fast_enough:
             continue
         name = candidate.model.path.name
         try:

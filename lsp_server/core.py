@@ -398,7 +398,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 
 
 def _budgets(settings: Settings) -> dict[str, int]:
-    """Return the token budgets in the settings. The model's metadata have the others."""
+    """Return the token budgets in the settings. The model's metadata has the others."""
     own = {"left": settings.left_tokens, "right": settings.right_tokens, "context": settings.context_tokens}
     return {name: tokens for name, tokens in own.items() if tokens is not None}
 

@@ -20,7 +20,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
 
     `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
     grammar, whose texts are only checked for brackets and quotes. `estimate` has the probability that the user keeps
-    the text, the threshold from which on it is shown, and the setting `suggest` of that threshold. It is null for a
+    the text, the least probability at which it is shown, and the setting `suggest` of that threshold. It is null for a
     model without estimates, whose texts are all shown.
     """
     decision = completion.decision

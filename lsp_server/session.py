@@ -225,7 +225,9 @@ class Session:
         self.roots = roots
         if gone := [str(root) for root in roots if not root.is_dir()]:
             listed = ", ".join(gone)
-            self._notices.tell("workspace", f"Not indexed, because there is no such folder: {listed}.", "warning")
+            self._notices.tell(
+                "workspace", f"These workspace folders do not exist and are not indexed: {listed}.", "warning"
+            )
         else:
             self._notices.settle("workspace")
         self._core.set_roots(roots)

@@ -157,13 +157,13 @@ class Settings:
     selection: Literal["threshold", "token", "greedy"] = _setting(
         "threshold",
         _Choice(("threshold", "token", "greedy")),
-        "How `selective` decides: by a threshold on a probability from the model and the search results, by a "
-        "threshold on the model's own probability, or by its most probable token.",
+        "How `selective` decides. `threshold`: a probability from the model and the search results, compared with a "
+        "threshold. `token`: only the model's own probability. `greedy`: the model's most probable token.",
     )
     threshold: float | None = _setting(
         None,
         _Number(0, 1),
-        "Probability above which to retrieve. Empty: the calibrated threshold of the workspace, or the model's.",
+        "Probability above which to retrieve. Not set: the calibrated threshold of the workspace, or the model's.",
     )
     multiline: Literal["auto", "never"] = _setting(
         "auto",
@@ -173,32 +173,35 @@ class Settings:
     suggest: Literal["eager", "balanced", "careful"] = _setting(
         "balanced",
         _Choice(get_args(Suggest)),
-        "How likely an automatic suggestion must be correct to be shown: `eager` shows all, `careful` shows few. A "
-        "requested suggestion is always shown.",
+        "How likely a suggestion must be correct to appear automatically. `eager` shows all suggestions, `careful` "
+        "only the most likely ones. Suggestions that you request always appear.",
     )
     learn: bool = _setting(
         True,
         _Switch(),
-        "Adapt `suggest` to the workspace, by the number of accepted suggestions. Only counts are stored, on this "
-        "machine. `repoformer-lsp learned` shows and resets them.",
+        "Adapt `suggest` to the workspace, based on which suggestions you accept or dismiss. Only counts are stored, "
+        "on this machine. `repoformer-lsp learned` shows and resets them.",
     )
     patience: float = _setting(
         CompletionSettings().patience,
         _Number(0.1, 600),
-        "Time limit of a generation in seconds. After it, the suggestion is cut at a suitable place. A requested "
-        "suggestion has five times as long.",
+        "Time limit of a generation in seconds. When the time is up, generation stops after the current statement. "
+        "For a requested suggestion, the limit is five times as long.",
     )
     completion: bool = _setting(
         False,
         _Switch(),
-        "Also offer the suggestion in the completion list, for editors without ghost text. Needs a restart.",
+        "Also offer the suggestion in the completion list, for editors without ghost text. To apply a "
+        "change, restart the server.",
     )
 
     # The model
     model: str = _setting(
         "auto",
         _Text(),
-        "The GGUF file to use. `auto`: the best installed model that generates a line within 0.6 s on this machine.",
+        "The GGUF file to use, or the name of a downloaded model of the catalogue. `auto`: tries the downloaded models "
+        "of the catalogue, largest first, then the built-in model. It measures each once and uses the first that is "
+        "fast enough.",
     )
     layout: str = _setting(
         "",
@@ -206,13 +209,13 @@ class Settings:
         "Order of the parts of the prompt. Empty: the layout in the model's metadata.",
     )
     left_tokens: int | None = _setting(
-        None, _Integer(32, 65_536), "Tokens left of the cursor that the model reads. Empty: the model's own budget."
+        None, _Integer(32, 65_536), "Tokens left of the cursor that the model reads. Not set: the model's own budget."
     )
     right_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Tokens right of the cursor that the model reads. Empty: the model's own budget."
+        None, _Integer(0, 65_536), "Tokens right of the cursor that the model reads. Not set: the model's own budget."
     )
     context_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Tokens of other files that the model reads. Empty: the model's own budget."
+        None, _Integer(0, 65_536), "Tokens of other files that the model reads. Not set: the model's own budget."
     )
     chunks: int = _setting(10, _Integer(1, 100), "Maximum number of chunks of other files in the prompt.")
 
@@ -250,7 +253,7 @@ class Settings:
     context_size: int = _setting(
         _ENGINE.context_size,
         _Integer(512, 1_048_576),
-        "Size of the model's context in tokens. The most recently edited documents share it.",
+        "Size of the model's context in tokens. The documents that you edited most recently share the context.",
     )
     threads: int = _setting(
         _ENGINE.threads,
@@ -265,7 +268,9 @@ class Settings:
         _ENGINE.tensor_split, _Shares(), "Share of the model on each GPU, such as `[3, 1]`."
     )
     flash_attention: Literal["auto", "on", "off"] = _setting(
-        _ENGINE.flash_attention, _Choice(get_args(FlashAttention)), "Flash attention."
+        _ENGINE.flash_attention,
+        _Choice(get_args(FlashAttention)),
+        "Whether to use flash attention, which needs less memory. `auto`: llama.cpp decides.",
     )
     kv_cache_type: Literal["f32", "f16", "q8_0", "q4_0"] = _setting(
         _ENGINE.kv_cache_type,
@@ -288,12 +293,13 @@ class Settings:
     on_battery: Literal["always", "smaller", "invoked"] = _setting(
         "always",
         _Choice(("always", "smaller", "invoked")),
-        "Completions on battery: as usual; up to the end of the line, with no work in advance; or only on request.",
+        "On battery. `always`: as usual. `smaller`: only to the end of the line, and no work in advance. `invoked`: "
+        "only on request.",
     )
 
     # The index
     include: tuple[str, ...] = _setting(
-        (), _Texts(), "`.gitignore` patterns of files to index although an ignore file excludes them."
+        (), _Texts(), "`.gitignore` patterns of files to index even if an ignore file excludes them."
     )
     exclude: tuple[str, ...] = _setting((), _Texts(), "`.gitignore` patterns of more files to exclude from the index.")
 

@@ -155,6 +155,41 @@ def test_every_module_says_its_idea() -> None:
         assert ast.get_docstring(tree), f"{name(path)} has no docstring"
 
 
+# A function's docstring says what it does, so it begins with a verb. A property's may begin with a noun.
+NO_VERB = re.compile(r"(?:Whether|What|Where|Those|How many)\b")
+
+
+def docstrings_without_verb(source: str) -> list[str]:
+    """The functions, but not the properties, whose docstring begins with one of the words of `NO_VERB`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+        if not is_property and NO_VERB.match(ast.get_docstring(node) or ""):
+            found.append(f"line {node.lineno}: {node.name}")
+    return found
+
+
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    found = {name(path): lines for path in SOURCES if (lines := docstrings_without_verb(path.read_text("utf-8")))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('def f():\n    """Whether it is."""', ["line 1: f"]),
+        ('class C:\n    async def f(self):\n        """\n        How many there are."""', ["line 2: f"]),
+        ('class C:\n    @cached_property\n    def f(self):\n        """What it is."""', []),
+        ('def f():\n    """Return whether it is. What else?"""', []),
+        ("def f(): ...", []),
+    ],
+)
+def test_docstrings_without_verb_are_found(source: str, found: list[str]) -> None:
+    assert docstrings_without_verb(source) == found
+
+
 def plain_files() -> list[Path]:
     """The files with prose of `PLAIN`, without installed packages, data, and this list itself."""
     found: list[Path] = []

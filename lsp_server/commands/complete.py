@@ -110,13 +110,13 @@ def _print(completion: Completion) -> None:
     print(completion.text or f"(nothing: {completion.reason})")
     decision = completion.decision
     if decision:
-        verb = "retrieved" if decision.retrieve else "abstained"
-        print(
-            f"\n{verb}: {decision.p_retrieve:.3f} against {decision.threshold:.3f} ({decision.source})", file=sys.stderr
-        )
+        verb = "retrieved" if decision.retrieve else "did not retrieve"
+        compared = f"probability {decision.p_retrieve:.3f}, threshold {decision.threshold:.3f}"
+        print(f"\n{verb}: {compared} (gate: {decision.source})", file=sys.stderr)
     if estimate := completion.estimate:
         verb = "shown" if estimate.shown else "shown only on request"
-        print(f"kept with probability {estimate.p:.3f}, {verb} (threshold {estimate.threshold:.3f})", file=sys.stderr)
+        compared = f"{estimate.p:.3f}, threshold {estimate.threshold:.3f}"
+        print(f"estimated probability that you keep it: {compared} ({verb})", file=sys.stderr)
     for hit in completion.hits:
         chunk = hit.chunk
         print(f"  {shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {hit.score:.3f}", file=sys.stderr)

@@ -24,7 +24,7 @@ from lsp_server.choosing import AUTO, measure
 from lsp_server.core import cache_dir, supervisor_of
 from lsp_server.report import to_json
 from lsp_server.settings import Settings
-from policy.engine.libraries import ENVIRONMENT
+from policy.engine.libraries import COMPILE, ENVIRONMENT
 from policy.engine.memory import available_memory, size_of
 from policy.engine.process import describe_exit
 from policy.engine.settings import EngineSettings, default_threads
@@ -42,7 +42,6 @@ _FEW_WATCHES = 100_000
 _REPAIR = (
     "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
 )
-_COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # the cache may have the installed wheel
 _LITTLE_SPACE = 1_000_000_000  # bytes
 
 
@@ -141,14 +140,14 @@ def _build() -> Iterator[Finding]:
             "GPU",
             "note",
             "this machine has one, but this build of llama.cpp cannot use it",
-            f"To compile a build that can, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}",
+            f"To compile a build that can, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
         )
     else:
         yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
 
 
 def _model(setting: str) -> Iterator[Finding]:
-    best = choice.choose(Speeds()) if setting in AUTO else None
+    best = choice.expected_choice(Speeds()) if setting in AUTO else None
     try:
         model = best.model if best else locate.resolve(setting)
         header = check_generator(model.path)
@@ -175,7 +174,9 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
         await supervisor.close()
     info = supervisor.info
     layout = (
-        f", prompt layout {info.layout}, {'asks' if info.selective else 'does not ask'} to retrieve" if info else ""
+        f", prompt layout {info.layout}, the model {'can' if info.selective else 'cannot'} request retrieval"
+        if info
+        else ""
     )
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
@@ -217,6 +218,6 @@ def _watching() -> Iterator[Finding]:
         return
     if watches < _FEW_WATCHES:
         advice = "For workspaces with more folders, run: sudo sysctl fs.inotify.max_user_watches=524288"
-        yield Finding("file watching", "note", f"{watches:,} folders at most", advice)
+        yield Finding("file watching", "note", f"the system allows {watches:,} watched folders", advice)
     else:
-        yield Finding("file watching", "ok", f"{watches:,} folders at most")
+        yield Finding("file watching", "ok", f"the system allows {watches:,} watched folders")

@@ -47,5 +47,6 @@ def run(options: argparse.Namespace) -> int:
         f"{options.path.resolve()}: {counts.accepted:.0f} accepted ({counts.expected:.0f} expected), "
         f"{counts.typed_over:.0f} typed over, {counts.dismissed:.0f} dismissed"
     )
-    print(f"the threshold for showing a suggestion is shifted by {counts.shift:+.2f} log-odds")
+    meaning = "(positive: fewer suggestions are shown)"
+    print(f"the threshold for showing a suggestion is shifted by {counts.shift:+.2f} log-odds {meaning}")
     return 0

@@ -13,6 +13,7 @@ from lsp_server.commands.bar import Bar, JsonLines
 from policy.engine.memory import size_of
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
+from policy.extras import advice
 from policy.models import catalogue, choice, hub, locate
 from policy.models.gguf import check_generator
 from policy.models.pull import From, Observer, pull
@@ -76,12 +77,12 @@ def _path(options: argparse.Namespace) -> int:
 
 def _used() -> locate.ModelFile:
     """Return the model of a server without settings, according to the known speeds. Raises `ModelMissing`."""
-    found = choice.choose(Speeds())
+    found = choice.expected_choice(Speeds())
     return found.model if found else locate.resolve()
 
 
 def _list(options: argparse.Namespace) -> int:
-    found, speeds, best = locate.installed(), Speeds(), choice.choose(Speeds())
+    found, speeds, best = locate.installed(), Speeds(), choice.expected_choice(Speeds())
     for model in found:
         try:
             kind = check_generator(model.path).architecture
@@ -99,7 +100,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _why(best: choice.Candidate, speeds: Speeds) -> str:
-    slower = [each for each in choice.candidates(speeds) if not each.fits and each != best]
+    slower = [each for each in choice.candidates(speeds) if not each.fast_enough and each != best]
     if not slower:
         return locate.REASONS[best.model.source]
     listed = ", ".join(f"{each.model.path.name} ({each.speed.line_seconds:.2f} s)" for each in slower if each.speed)
@@ -127,7 +128,8 @@ def _pull(options: argparse.Namespace) -> int:
         return _convert(found, None, options.type)
     check_generator(found)
     print(found)
-    _say("to generate with it, set `generator` to gguf and `generatorModel` to this path; the default model decides")
+    _say("To generate with this model, set `generator` to `gguf` and `generatorModel` to this path.")
+    _say("The default model still decides when to retrieve.")
     return 0
 
 
@@ -168,9 +170,9 @@ def _need_converter(folder: Path | None = None) -> None:
     """Raise `ModelMissing` if a package for the conversion is missing, before gigabytes are downloaded."""
     absent = [name for name in ("torch", "safetensors", "gguf") if not find_spec(name)]
     if absent:
-        then = f", then run `repoformer-lsp model import {folder}`" if folder else " first"
+        then = f" Then run: repoformer-lsp model import {folder}" if folder else ""
         raise ModelMissing(
-            f"Converting a checkpoint needs {', '.join(absent)}: pip install 'repoformer-lsp[train]'{then}."
+            f"Not installed, but needed to convert a checkpoint: {', '.join(absent)}. {advice('train')}{then}"
         )
 
 

@@ -18,7 +18,7 @@ from policy.completion.clock import Clock
 from policy.completion.shape import NOTHING, Shaper
 from policy.engine.client import Engine
 from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
-from policy.gating.keep import Keep, aligned, carried, is_shortened
+from policy.gating.keep import Keep, aligned, is_shortened, keep_from_metadata
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
 
@@ -166,7 +166,7 @@ class Attempt:
                 generated,
                 surprises=aligned(texts[0], distinct[0], generation.surprises),
                 shortened=is_shortened(texts[0], distinct[0]),
-                keep=carried(generation.metadata),
+                keep=keep_from_metadata(generation.metadata),
             )
         return self._with_chunks(generated, hits, generation.prompt) if generation.prompt else generated
 

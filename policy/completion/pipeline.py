@@ -188,7 +188,7 @@ class Pipeline:
         self._files.forget(document)
 
     def _model_decides(self, provider: GeneratorProvider) -> bool:
-        """Whether the model or a server says whether to retrieve, or a gate uses the model's probabilities."""
+        """Return whether the model or a server decides when to retrieve, or a gate uses the model's probabilities."""
         info = self.supervisor.info
         if info is None or info.selective or provider.decides:
             return True

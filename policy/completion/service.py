@@ -58,13 +58,13 @@ class Completer:
             self._debounce.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
                 text, origin = known
-                reused = shown(origin.rest(text), request, settings)
+                reused = judged(origin.rest(text), request, settings)
                 if not self._idle.running:
                     self._idle.start_after(request, settings, reused)
                 return replace(reused, timings_ms=clock.finish(), stats={"reused": 1})
         self._idle.cancel()
         if automatic and (joined := await self._join(request, settings)):
-            joined = shown(joined, request, settings)
+            joined = judged(joined, request, settings)
             self._idle.start_after(request, settings, joined)
             return replace(joined, timings_ms=clock.finish())
         if inside_word(request.cursor):
@@ -75,7 +75,7 @@ class Completer:
                 await asyncio.sleep(delay)
         completion = await self._start(request, settings, clock).wait()
         assert completion is not None, "wait() without typed text returns the completion or raises"
-        completion = shown(completion, request, settings)
+        completion = judged(completion, request, settings)
         if automatic:
             spent = completion.timings_ms
             # The delay of the request, and the time to load the model.
@@ -160,11 +160,11 @@ class Completer:
         return any(pending.awaited for pending in self._pending.values())
 
 
-def shown(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
-    """Return `completion` with the estimate that its text is kept, and without the text where that is too unlikely.
+def judged(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
+    """Return `completion` with the estimate that the user keeps its text, and without the text if that is too unlikely.
 
-    What is kept for reuse stays whole: the rest of a text is judged again when its beginning was typed. An invoked
-    request is shown every text.
+    The completion that is stored for reuse keeps its text, because the rest of a text is judged again after the user
+    typed its beginning. An invoked request gets every text.
     """
     if completion.keep is None or not completion.text:
         return completion
@@ -177,6 +177,12 @@ def shown(completion: Completion, request: Request, settings: CompletionSettings
     completion = replace(completion, estimate=estimate)
     if estimate.shown or request.trigger == "invoked":
         return completion
-    probability = f"hidden, because it is kept with a probability of {estimate.p:.1%}"
-    reason = f"{probability}, and {estimate.suggest!r} requires {estimate.threshold:.1%}"
-    return replace(completion, text="", others=(), reason=reason)
+    return replace(completion, text="", others=(), reason=_why_hidden(estimate))
+
+
+def _why_hidden(estimate: keep.Estimate) -> str:
+    p, least = f"{estimate.p:.0%}", f"{estimate.threshold:.0%}"
+    if p == least:
+        p, least = f"{estimate.p:.2%}", f"{estimate.threshold:.2%}"
+    suggest = f"`suggest: {estimate.suggest}` needs at least {least}"
+    return f"not shown: the estimated probability that you keep it is {p}, and {suggest}"

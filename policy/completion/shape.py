@@ -1,17 +1,18 @@
-"""What to show of what a generator writes: where a completion ends, and what of it fits at the cursor.
+"""Decide which part of a generated text to show: where the completion ends, and what of it fits at the cursor.
 
 A `Shaper` serves one cursor. Each step is a module of `shaping`:
 
-1. *Read* the file while the model is at work. `region.py` takes the lines around the cursor and what encloses them.
-   `scan.py` tells which brackets and strings are open there (`reader.py`, with the tables of `lexical.py`). `syntax.py`
-   parses the region, and the whole file where the region cannot tell (`parsing.py`, `files.py`).
-2. *Clean* the text: `clean.py` removes what no person wrote, `indentation.py` indents it as the document is.
+1. *Read* the file while the model generates. `region.py` takes the lines around the cursor and the scopes that enclose
+   them. `scan.py` finds which brackets and strings are open there (`reader.py`, with the tables of `lexical.py`).
+   `syntax.py` parses the region, and the whole file if the region is not enough (`parsing.py`, `files.py`).
+2. *Clean* the text: `clean.py` removes markers and control characters, `indentation.py` applies the document's
+   indentation style.
 3. *End* it: `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
    `Shaper.decided` asks for it while text streams in, so that the engine is freed as soon as the outcome is fixed.
-4. *Fit* it: of what is left, `fit.py` finds the longest head with which the file has no bracket or quote out of
-   balance (`scan.py`), no line twice (`repetition.py`) and no syntax error (`syntax.py`) that it does not have without.
+4. *Fit* it: `fit.py` finds the longest head of the rest that adds no unbalanced bracket or quote (`scan.py`), no
+   repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file.
 
-Each step only shortens the text or changes its blanks. Rather than half a statement nothing is shown.
+Each step only shortens the text or changes its whitespace. Nothing is shown rather than half a statement.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from policy.completion.shaping.scan import closers_in, opened_after, scan, surpl
 Scope = Literal["line", "block"]
 
 MAX_LINES = 12
-NOTHING = "the model had nothing to add"
+NOTHING = "the model generated no text"
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """What to show; where that is nothing, `reason` says why."""
+    """The text to show. If it is empty, `reason` says why."""
 
     text: str
     reason: str = ""
 
 
 class Shaper:
-    """The shape of a completion at one cursor.
+    """Shapes the completions at one cursor.
 
-    `scope` says beforehand what there can be: a "block" where one is open at the cursor and has no body yet, else a
-    "line" (which grows if it opens something itself). With `multiline` off everything ends at the line. With `bodies`
-    off, a line that is begun already ends where it opens a block: the block is the next completion, which is there by
-    the time the line is accepted, and the line need not wait for it. `parsed` says whether the syntax is checked: the
-    language has a grammar. `files` keeps the syntax tree of the file, which is called `document` there, for the next
-    completion in it.
+    `scope` is known before any text: "block" if a block without a body is open at the cursor, else "line" (which grows
+    if the line opens something itself). If `multiline` is false, every completion ends at the line's end. If `bodies`
+    is false, a completion of a line that already has text ends where it opens a block: the block is the next
+    completion, which is ready by the time the user accepts the line, so the line need not wait for it. `parsed` is
+    true if the language has a grammar, by which the syntax is checked. `files` keeps the syntax tree of the file under
+    the name `document` for the next completion in it.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Shaper:
         above = near.left[:line_start].rstrip()
         self._above = above[above.rfind("\n") + 1 :]
         blank = not self._line.strip()
-        # What is open counts from the line that may have opened it: the cursor's, or the last one with text.
+        # Read from the line that may have opened what is open: the cursor's, or the last one with text.
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
@@ -94,7 +95,7 @@ class Shaper:
             self.scope = "block"
         self._bodies = bodies or self.scope == "block" or blank
         self._closable: int | None = None
-        self._known: tuple[str, Ending] | None = None  # what decides is then finished: read once for both
+        self._known: tuple[str, Ending] | None = None  # `decided` and `finish` read the same text
 
     @property
     def grows(self) -> bool:
@@ -107,12 +108,12 @@ class Shaper:
         return self._fit.parsed
 
     def prepare(self) -> None:
-        """Do what takes a moment and needs no text, so that it is done while the model is at work."""
+        """Do the work that needs no text, while the model generates."""
         self._fit.prepare()
         self._surplus("")
 
     def decided(self, text: str) -> bool:
-        """Whether `text`, the completion so far, fixes what will be shown."""
+        """Return whether `text`, the completion so far, already determines what is shown."""
         clean = self._prepared(text, streaming=True)
         if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True
@@ -121,23 +122,23 @@ class Shaper:
         return self._ending(clean.text).certain
 
     def finish(self, text: str, *, complete: bool) -> Shaped:
-        """What to show of `text`. `complete`: the model ended it, rather than a limit of tokens."""
+        """Return what to show of `text`. `complete`: the model ended it, not the limit of tokens."""
         if not text.strip():
             return Shaped("", NOTHING)
         clean = self._prepared(text)
         if not clean.text.strip():
-            return Shaped("", "the model wrote no text, but markers or control characters")
+            return Shaped("", "the model generated only markers or control characters")
         whole = self._until_the_end(clean, complete=complete)
         if not whole.strip():
             return Shaped("", self._why_nothing(clean.text))
         said = self._without_repetition(self._indented(whole))
         if not said.strip():
-            return Shaped("", "the model repeated what it had said or what is above")
+            return Shaped("", "the model repeated its own text or the lines above")
         shown, reason = self._fit.longest(said)
         return Shaped(shown, "" if shown else reason or NOTHING)
 
     def _prepared(self, text: str, *, streaming: bool = False) -> Clean:
-        """`text` without what no person wrote, indented in the document's style."""
+        """Return `text` without markers and control characters, indented in the document's style."""
         clean = self._cleaner.clean(text, streaming=streaming)
         return replace(clean, text=in_style(clean.text, self._style, self._start.indent // max(1, len(self._style))))
 
@@ -158,7 +159,7 @@ class Shaper:
 
     def _find_ending(self, text: str) -> Ending:
         if text.startswith("\n") and (self.scope == "line" or not self._line.strip()):
-            return Ending(0, True, True)  # nothing to add where the cursor is
+            return Ending(0, True, True)  # nothing to add at the cursor
         closer = self._surplus(text)
         ending = first_line(text)
         if self._multiline:
@@ -172,7 +173,7 @@ class Shaper:
         return Ending(closer, certain, True)
 
     def _surplus(self, text: str) -> int | None:
-        """Where `text` closes what it did not open and what is closed right of the cursor already."""
+        """Return the offset where `text` closes something that the text right of the cursor already closes, or None."""
         if self._closable is None:
             self._closable = self._fit.closable
         return surplus(text, self._language, self._fit.stack, self._closable, before=self._line)
@@ -189,19 +190,19 @@ class Shaper:
 
     def _why_nothing(self, text: str) -> str:
         if self._ending(text).offset:
-            return "the model did not end its statement"
-        return "the model continues in the next line" if text.startswith("\n") else UNBALANCED
+            return "the statement is incomplete"
+        return "the line is already complete" if text.startswith("\n") else UNBALANCED
 
     # -- what of it is shown --------------------------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
-        # A blank line is indented as the line above, or deeper where a block was opened (by how much, who knows).
+        # A blank line is indented like the line above, or by an unknown amount more if a block was opened.
         block = self.scope == "block"
         wanted = max(len(self._line), self._start.indent + block)
         return at_cursor(text, self._line, wanted, deeper=block and len(self._line) <= self._start.indent)
 
     def _without_repetition(self, text: str) -> str:
-        """`text` up to where it begins to say again what it has said, or what is above."""
+        """Return `text` up to where it begins to repeat itself or the lines above."""
         loop = loop_in(text, self._fit.stack)
         if loop is not None:
             text = text[: max(0, text.rfind("\n", 0, loop))]
@@ -212,6 +213,6 @@ class Shaper:
 
 
 def inside_word(cursor: Cursor) -> bool:
-    """Whether there is a letter on both sides: nothing is completed inside a word."""
+    """Return whether the cursor is between two word characters: nothing is completed inside a word."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False

@@ -248,7 +248,7 @@ class Engine:
                         error.crashed = self._crashed
                     raise error
                 if event["event"] == "cancelled":
-                    raise Preempted("a request that a caller waits for interrupted it")
+                    raise Preempted("interrupted by a request that the user is waiting for")
                 yield event
                 if over:
                     return

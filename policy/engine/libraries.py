@@ -19,7 +19,7 @@ from policy.engine import cpu
 from policy.errors import EngineFailed
 
 ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
-COMPILE = "pip install 'repoformer-lsp[native]'"
+COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # in a clone; the cache may have the installed wheel
 # The instruction sets of ggml's default build for x86-64, as in the code of both prebuilt libraries.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
 
@@ -121,6 +121,7 @@ def _nothing() -> str:
         system += " with musl"
     return (
         f"no llama.cpp library is installed for this Python ({system}). There are prebuilt ones for Linux with glibc "
-        f"(x86_64, aarch64), macOS 13 or newer and Windows (x86_64). Elsewhere `{COMPILE}` compiles one, for which a "
-        "C++ compiler and CMake are needed; or set `llamaLibrary` to a library that you have built"
+        f"(x86_64, aarch64), macOS 13 or newer and Windows (x86_64). Elsewhere, run `{COMPILE}` in a clone of the "
+        "repository to compile one, which needs a C++ compiler and CMake, or set `llamaLibrary` to a library that you "
+        "have built"
     )

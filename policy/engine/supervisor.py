@@ -174,8 +174,9 @@ class Supervisor:
             else:
                 self._adopt(engine, level, out_of_memory=out_of_memory)
                 return engine
-        safest = ", the last with the safest parameters" if last.crashed else ""
-        raise EngineUnavailable(f"{last}. {MAX_STARTS} attempts failed{safest}. Run `repoformer-lsp doctor`")
+        safest = ", the last time with the safest settings" if last.crashed else ""
+        failed = f"The engine failed to start {MAX_STARTS} times{safest}"
+        raise EngineUnavailable(f"{last}. {failed}. Run `repoformer-lsp doctor`.")
 
     async def _connect(self, settings: EngineSettings) -> Engine:
         """Return the engine that runs the model with `settings`, shared with every server that needs the same."""

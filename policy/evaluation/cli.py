@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, get_args
 
 from indexer.retrieval import RetrieverName
+from policy.extras import advice
 
 from .retrieval import Style
 from .task import KINDS, EvaluationError
@@ -213,7 +214,7 @@ def _evaluate() -> ModuleType:
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:
-        raise EvaluationError(f"{missing.name} is not installed: pip install 'repoformer-lsp[eval]'") from missing
+        raise EvaluationError(f"{missing.name} is not installed. {advice('eval')}") from missing
 
 
 def _options(options: argparse.Namespace) -> Options:

@@ -17,7 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.gate import Gate, gates_of
-from policy.gating.keep import carried
+from policy.gating.keep import keep_from_metadata
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
@@ -138,7 +138,7 @@ async def evaluate(options: Options) -> Result:
     gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
     generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
-    shown = showing.compute(every, gates, carried(generating.metadata if generating else {}))
+    shown = showing.compute(every, gates, keep_from_metadata(generating.metadata if generating else {}))
     run = {**record.read_run(out), "typing": typing}
     problems = record.read_problems(out)
     report.write(out, rows, found, run, problems, shown)

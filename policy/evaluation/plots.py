@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from policy.extras import advice
+
 from .figures import Figures, expected_time
 from .showing import ShownFigures
 from .table import Row, Table, groups
@@ -35,9 +37,7 @@ def all_plots(rows: Sequence[Row], figures: Figures, shown: ShownFigures | None 
     try:
         import matplotlib as mpl
     except ModuleNotFoundError as missing:
-        raise EvaluationError(
-            "matplotlib is not installed: pip install 'repoformer-lsp[eval]' for reports"
-        ) from missing
+        raise EvaluationError(f"matplotlib is not installed. {advice('eval')}") from missing
     mpl.use("Agg")
     drawn: dict[str, tuple[str, Callable[[Any], None]]] = {
         "gain": ("Change in edit similarity from retrieval, per blank", lambda axes: _gain(axes, rows)),

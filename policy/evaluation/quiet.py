@@ -68,7 +68,7 @@ def _places(path: str, text: str, rng: random.Random) -> dict[str, list[Span]]:
 
 
 def _is_finished(line: str, below: str, language: str) -> bool:
-    """Whether a statement ends with `line`, as far as the line and the one below it show."""
+    """Return whether a statement ends with `line`, as far as the line and the one below it show."""
     code = line.rstrip()
     if language in _SEMICOLONS:
         return code.endswith(";") and code == line

@@ -1,7 +1,7 @@
-"""Figures of what is shown: how much, how much of it is right, and how often nothing is shown where nothing belongs.
+"""Compute how many suggestions are shown, how many of them are right, and how often a place that needs none has none.
 
-Each blank counts with the completion that the served policy makes there. The settings of `policy.gating.keep` are
-compared, and every other threshold as a curve: the texts that are likeliest to be kept are shown first.
+Each blank counts with the completion of the served policy. The settings of `policy.gating.keep` are compared, and all
+other thresholds form a curve: the texts that the user most probably keeps are shown first.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One setting: shares in [0, 1], with NaN where there is nothing to count.
+    """The figures of one setting: shares in [0, 1], NaN if there is nothing to count.
 
     `shown` is the share of the blanks at which something is shown, `precision` the share of the shown texts that are
     exactly right to the end of the line, `found` the share of the right texts that are shown. `kept` is the share of
-    the shown characters that are kept, `breaks` counts shown texts that add a syntax error, and `quiet` is the share of
-    the places where nothing belongs at which nothing is shown.
+    the shown characters that are kept. `breaks` counts shown texts that add a syntax error. `quiet` is the share of the
+    places where nothing belongs at which nothing is shown.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Level:
 class ShownFigures:
     """`places` counts blanks and places where nothing belongs (`quiet_places`); `curve` has (share shown, precision).
 
-    `estimated`: the curve goes by the estimate of the model; else by the mean probability of the tokens.
+    `estimated`: the curve is by the estimate of the model, otherwise by the mean probability of the tokens.
     """
 
     places: int
@@ -61,7 +61,7 @@ class ShownFigures:
 
 
 def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> ShownFigures | None:
-    """Work out the figures; None where the results do not say what was shown (those of an earlier version)."""
+    """Return the figures, or None if the results do not contain what was shown, like those of an earlier version."""
     known = [row for row in rows if row.shown_without is not None and row.shown_with is not None]
     if not known:
         return None
@@ -77,7 +77,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> Sh
 
 
 def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
-    """What the policy that is served by default shows at each blank."""
+    """Return what the default policy shows at each blank."""
     table = Table.of(rows)
     primary = "selective" if table.selective else "trial retrieval"
     choice = next(each for each in policies.as_served(table, gates) if each.name.startswith(primary))
@@ -88,7 +88,7 @@ def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
 
 
 def probability(text: Shown, keep: Keep | None) -> float:
-    """The probability that a text is kept, by the estimate or by its tokens; 0 for an empty one."""
+    """Return the probability that a text is kept, by the estimate or by its tokens; 0 for an empty text."""
     if not text.text or not text.values:
         return 0.0
     if keep is None:
@@ -97,7 +97,7 @@ def probability(text: Shown, keep: Keep | None) -> float:
 
 
 def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: NDArray[np.bool_]) -> Level:
-    """The figures where a text is shown if `shows` says so and there is one. Arrays have shape (blanks,)."""
+    """Return the figures if the texts are shown for which `shows` is true. Arrays have shape (blanks,)."""
     there = np.array([bool(text.text) for text in texts]) & shows
     right = np.array([text.right for text in texts])
     kept = sum(text.kept for text, each in zip(texts, there, strict=True) if each)
@@ -114,14 +114,14 @@ def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: ND
 
 
 def curve(texts: Sequence[Shown], p: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """(share of all blanks that are shown a text, share of those texts that are right), the likeliest first."""
+    """Return pairs (share of all blanks with a shown text, share of those texts that are right), likeliest first."""
     order = [place for place in np.argsort(-p, kind="stable") if texts[place].text]
     right = np.cumsum([texts[place].right for place in order])
     return tuple((count / len(texts), float(right[count - 1] / count)) for count in range(1, len(order) + 1))
 
 
 def to_csv(figures: ShownFigures) -> str:
-    """The curve as CSV."""
+    """Return the curve as CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("shown", "precision"))

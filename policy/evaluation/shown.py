@@ -26,11 +26,11 @@ LARGEST = 200_000  # characters of a file whose syntax is checked
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What would be shown of a generation; `text` is empty where it is nothing.
+    """The part of a generated text that an editor would show. `text` is empty if it shows nothing.
 
-    `right`: the text is exactly the file's to the end of its first line. `kept` counts the characters, from the first
-    one on, that are the file's. `breaks`: the file has more syntax errors with it. `values` are the features of
-    `policy.gating.keep`, by name; none where nothing is shown.
+    `right`: the text is the same as the file's to the end of its first line. `kept` counts the characters at its
+    beginning that are the same as the file's. `breaks`: the file has more syntax errors with the text. `values` are the
+    features of `policy.gating.keep`, by name; empty if nothing is shown.
     """
 
     text: str
@@ -40,17 +40,17 @@ class Shown:
     values: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, numbers rounded."""
+        """Return plain values, with rounded numbers."""
         return {**asdict(self), "values": {name: round(value, 5) for name, value in self.values.items()}}
 
 
 def from_json(told: Mapping[str, Any]) -> Shown:
-    """The inverse of `to_json`."""
+    """Return the value of which `to_json` returned `told`."""
     return Shown(**told)
 
 
 def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
-    """What is shown of a generation whose prompt had these chunks."""
+    """Return what is shown of a generation whose prompt had these chunks."""
     cursor, written = task.cursor, completed.text
     text = Shaper(cursor, bodies=False).finish(written, complete=completed.ended).text
     if not text:
@@ -74,7 +74,7 @@ def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
 
 
 def _line(text: str) -> str:
-    """Up to the end of the first line that is not blank."""
+    """Return `text` up to the end of its first line that is not blank."""
     at = len(text) - len(text.lstrip())
     return text[:at] + text[at:].partition("\n")[0].rstrip()
 
@@ -91,7 +91,7 @@ def _breaks(cursor: Cursor, text: str) -> bool:
 
 
 def _errors(root: Any) -> int:
-    """How many `ERROR` and `MISSING` nodes a tree has."""
+    """Return how many `ERROR` and `MISSING` nodes a tree has."""
     count, stack = 0, [root]
     while stack:
         node = stack.pop()

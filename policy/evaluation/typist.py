@@ -1,4 +1,4 @@
-"""A simulated typist: how many characters does a user accept per request?
+"""Simulate a typist, to count the characters that a user accepts per request.
 
 The typist types exactly the truth. They accept a suggestion if all of it is right, or the whole lines at its top that
 are right. Otherwise they type to the end of the word and ask again. The simulation is crude but treats all policies

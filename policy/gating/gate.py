@@ -74,7 +74,7 @@ class Gate:
     offset: float = 0.0
     line: float = PAPER["line"]
     block: float = PAPER["block"]
-    sure_below: float = 1.0
+    sure_below: float = 1.0  # default: always sure, so the gate alone decides
     sure_above: float = 1.0
 
     @property
@@ -130,7 +130,7 @@ def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
 
 
 def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
-    """Return the gate that decides before the model reads, if the metadata contain one."""
+    """Return the gate that decides before the model reads, if the metadata contains one."""
     return gate_from_metadata(metadata, "evidence")
 
 

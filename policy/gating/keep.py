@@ -1,10 +1,9 @@
-"""From what is known of a generated text to the probability that it is kept, and whether it is shown.
+"""Estimate the probability that the user keeps a generated text, and decide whether to show it.
 
-The estimate is a logistic regression like a gate (`policy.gating.gate`), which the model's metadata carry as
-`repoformer.keep.*`. It is fitted on an evaluation of that model (`repoformer-lsp train keep`): a text is kept if it is
-exactly right to the end of its line. What it looks at is there anyway: how likely the model found its tokens, the text
-itself, and the line around the cursor. No model is called for it and nothing waits. A model without these keys has
-every text shown.
+The estimate is a logistic regression like a gate (`policy.gating.gate`). The model's metadata contains it as
+`repoformer.keep.*`. It is fitted on an evaluation of that model (`repoformer-lsp train keep`): a text counts as kept if
+it is exactly right to the end of its line. Its features need no further model call: the probabilities of the generated
+tokens, the text itself, and the line around the cursor. If a model has no such keys, every text is shown.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ Feature = Literal[
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 _KEY = "repoformer.keep."
-_NAMES = 12  # names of a text that are looked for
-_NEIGHBOURS = 1_500  # characters on either side of the cursor in which a line may occur already
+_NAMES = 12  # at most as many names of a text are searched for
+_NEIGHBOURS = 1_500  # characters on each side of the cursor that are searched for the same line
 _WORD = re.compile(r"[^\W\d]\w{2,}")
 _COMMENTS = {language.id: language.comment.strip() for language in LANGUAGES.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The probability that a text is kept, and the one from which on it is shown. Both are in [0, 1].
+    """The probability that the user keeps a text, and the least one at which it is shown. Both are in [0, 1].
 
     `suggest` is the setting that the threshold is for.
     """
@@ -46,7 +45,7 @@ class Estimate:
 
     @property
     def shown(self) -> bool:
-        """Whether the text is shown unless it was asked for."""
+        """Whether the text is shown without a request by the user."""
         return self.p >= self.threshold
 
 
@@ -60,19 +59,19 @@ class Keep:
     careful: float
 
     def probability(self, values: Mapping[Feature, float]) -> float:
-        """The probability that a text with these features is kept."""
+        """Return the probability that the user keeps a text with these features."""
         total = self.offset + sum(weight * values[feature] for feature, weight in self.weights.items())
         return 0.5 * (1 + math.tanh(0.5 * total))
 
     def estimate(self, values: Mapping[Feature, float], suggest: Suggest, shift: float = 0.0) -> Estimate:
-        """Judge a text under a setting; `shift` (log-odds) is what was learned of a workspace."""
+        """Return the estimate for a text under a setting. `shift` (log-odds) is learned in the workspace."""
         threshold = {"eager": 0.0, "balanced": self.balanced, "careful": self.careful}[suggest]
         if 0 < threshold < 1:
             threshold = 0.5 * (1 + math.tanh(0.5 * (math.log(threshold / (1 - threshold)) + shift)))
         return Estimate(self.probability(values), threshold, suggest)
 
     def to_metadata(self) -> dict[str, str]:
-        """Keys and values by which a GGUF file or a card carries it."""
+        """Return the keys and values for the metadata of a GGUF file or a card."""
         numbers: dict[str, float] = {
             "offset": self.offset, "threshold.balanced": self.balanced, "threshold.careful": self.careful,
         }  # fmt: skip
@@ -80,8 +79,8 @@ class Keep:
         return {_KEY + name: f"{value:.6g}" for name, value in numbers.items()}
 
 
-def carried(metadata: Mapping[str, str]) -> Keep | None:
-    """The estimate that a model's metadata carry; None where they carry none, or one that makes no sense."""
+def keep_from_metadata(metadata: Mapping[str, str]) -> Keep | None:
+    """Return the estimate in a model's metadata, or None if there is none or it is invalid."""
     try:
         numbers = {key.removeprefix(_KEY): float(text) for key, text in metadata.items() if key.startswith(_KEY)}
         offset, balanced, careful = (numbers.pop(key) for key in ("offset", "threshold.balanced", "threshold.careful"))
@@ -97,10 +96,10 @@ def carried(metadata: Mapping[str, str]) -> Keep | None:
 def features(
     cursor: Cursor, text: str, surprises: Sequence[Surprise], hits: Sequence[Hit] = (), *, shortened: bool = False
 ) -> dict[Feature, float] | None:
-    """What is known of `text`, which would be shown at `cursor`; None where its tokens' probabilities are not known.
+    """Return the features of `text`, shown at `cursor`, or None if its tokens' probabilities are not known.
 
-    `surprises` are those of `aligned`. `hits` are the chunks in the prompt. `shortened`: less is shown of the first
-    line than the model wrote.
+    `surprises` are those of `aligned`. `hits` are the chunks in the prompt. `shortened`: the first line
+    is shorter than the model generated it.
     """
     if not surprises or not text.strip():
         return None
@@ -128,9 +127,9 @@ def features(
 
 
 def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Surprise, ...]:
-    """Those of `surprises`, of what a model has written, whose tokens are in what is shown of it.
+    """Return the `surprises` of the tokens of `written`, a generated text, that are in `shown`, the part shown.
 
-    Their `end` counts in `shown`, which may be indented otherwise.
+    Their `end` is an offset in `shown`, which may have another indentation.
     """
     shift = (len(written) - len(written.lstrip())) - (len(shown) - len(shown.lstrip()))
     kept, start = [], 0
@@ -143,12 +142,12 @@ def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Su
 
 
 def rest_of(surprises: Sequence[Surprise], typed: int) -> tuple[Surprise, ...]:
-    """What is left of `surprises` once the first `typed` characters of the text are typed."""
+    """Return the `surprises` that are left after the user typed the first `typed` characters of the text."""
     return tuple(Surprise(each.end - typed, each.nats) for each in surprises if each.end > typed)
 
 
 def is_shortened(written: str, shown: str) -> bool:
-    """Whether less is shown of the first line than a model has written."""
+    """Return whether the first line of `shown` is shorter than the model generated it."""
     return _first_line(shown) != _first_line(written)
 
 
@@ -157,14 +156,14 @@ def _first_line(text: str) -> str:
 
 
 def _strange(cursor: Cursor, text: str, hits: Sequence[Hit]) -> int:
-    """How many names in `text` occur neither in the file nor in the chunks."""
+    """Return how many names in `text` occur neither in the file nor in the chunks."""
     names = list(dict.fromkeys(_WORD.findall(text)))[:_NAMES]
     places = (cursor.prefix, cursor.suffix, *(hit.chunk.text for hit in hits))
     return sum(not any(name in place for place in places) for name in names)
 
 
 def _again(cursor: Cursor, line: str, text: str, rest: str) -> bool:
-    """Whether the first line, as it would be completed, occurs among its neighbours."""
+    """Return whether the completed line already occurs near the cursor."""
     first, *others = text.split("\n")
     whole = (line + first + ("" if others else rest)).strip()
     near = cursor.prefix[-_NEIGHBOURS:] + "\n" + cursor.suffix[:_NEIGHBOURS]

@@ -1,9 +1,9 @@
-"""What became of suggestions in a workspace, and how that moves the least probability at which one is shown.
+"""Count the outcomes of suggestions in a workspace, and shift the threshold for showing one accordingly.
 
-Only counts are kept, in a small file in the user's state folder, under a hash of the workspace's path: how many
-suggestions were accepted, typed over and dismissed, and how many of them the estimate had expected to be kept. Where
-fewer are accepted than expected, texts have to be surer to be shown, and the other way round. The shift is bounded,
-hardly moves on little evidence, and old events fade: each new one takes a part of the weight of those before it.
+Only counts are stored, in a small file in the user's state folder, under a hash of the workspace's path: how many
+suggestions were accepted, typed over and dismissed, and how many of them the estimate expected the user to keep. If the
+user accepts fewer than expected, the threshold rises; if more, it falls. The shift is bounded, and small as long as
+there are few outcomes. Old outcomes fade: each new one reduces the weight of those before it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ import platformdirs
 Outcome = Literal["accepted", "typed over", "dismissed"]
 
 MOST_SHIFT = 1.0  # log-odds
-FADING = 0.995  # of the weight of earlier events, with each new one: the last 200 count
-PRIOR = 30.0  # events that speak for the estimate from the beginning
+FADING = 0.995  # factor on the weight of earlier outcomes with each new one: about the last 200 count
+PRIOR = 30.0  # outcomes as expected that are assumed in advance
 MAX_WORKSPACES = 200
-_LARGEST = 1 << 20  # bytes of a file that is read
+_LARGEST = 1 << 20  # bytes; a larger file is not read
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Faded counts of outcomes. `expected` is the sum of the probabilities with which they were to be kept."""
+    """Faded counts of outcomes. `expected` is the sum of the estimated probabilities that the user keeps the texts."""
 
     accepted: float = 0.0
     typed_over: float = 0.0
@@ -40,12 +40,12 @@ class Counts:
 
     @property
     def total(self) -> float:
-        """How many outcomes count."""
+        """The number of outcomes."""
         return self.accepted + self.typed_over + self.dismissed
 
     @property
     def shift(self) -> float:
-        """What to add to the threshold's log-odds."""
+        """The value to add to the threshold's log-odds. Positive: fewer suggestions are shown."""
         if self.total <= 0:
             return 0.0
         expected = min(max(self.expected / self.total, 0.01), 0.99)
@@ -55,7 +55,7 @@ class Counts:
         return min(max(shift, -MOST_SHIFT), MOST_SHIFT)
 
     def after(self, outcome: Outcome, p: float) -> Counts:
-        """Return the counts with one more outcome of a text that was to be kept with probability `p`."""
+        """Return the counts with one more outcome of a text with the estimated probability `p`."""
         faded = Counts(*(FADING * getattr(self, field.name) for field in fields(self)))
         faded = replace(faded, expected=faded.expected + p)
         match outcome:
@@ -68,14 +68,14 @@ class Counts:
 
 
 def counts_of(workspace: Path) -> Counts:
-    """Return what is known of a workspace: nothing where there is no file, or a damaged one."""
+    """Return the counts of a workspace: zeros if there is no file, or a damaged one."""
     return _read().get(_key(workspace), Counts())
 
 
 def add(workspace: Path, outcome: Outcome, p: float) -> Counts:
-    """Count an outcome; returns the counts with it. Raises `OSError` where the file cannot be written.
+    """Count an outcome, and return the counts with it. Raises `OSError` if the file cannot be written.
 
-    Of two servers that count at the same moment one may lose its event, which does not matter to a rate.
+    If two servers write at the same moment, one outcome may be lost, which hardly changes the rate.
     """
     known, key = dict(_read()), _key(workspace)
     counts = known.pop(key, Counts()).after(outcome, p)
@@ -84,7 +84,10 @@ def add(workspace: Path, outcome: Outcome, p: float) -> Counts:
 
 
 def reset(workspace: Path | None = None) -> int:
-    """Forget a workspace, or all; returns how many were known. Raises `OSError` where the file cannot be written."""
+    """Delete the counts of a workspace, or all, and return how many workspaces had some.
+
+    Raises `OSError` if the file cannot be written.
+    """
     known = dict(_read())
     gone = list(known) if workspace is None else [key for key in known if key == _key(workspace)]
     if gone:
@@ -93,7 +96,7 @@ def reset(workspace: Path | None = None) -> int:
 
 
 def file() -> Path:
-    """Where counts are stored."""
+    """Return the path of the file with the counts."""
     return Path(platformdirs.user_state_dir("repoformer-lsp", appauthor=False), "learned.json")
 
 
@@ -121,7 +124,7 @@ def _read_version(path: Path, _changed: int, size: int) -> Mapping[str, Counts]:
 
 
 def _counts(values: object) -> Counts | None:
-    """The counts that a file has of a workspace; None for what makes no sense."""
+    """Return the counts of a workspace from their JSON values, or None if these are invalid."""
     if not isinstance(values, dict) or values.keys() != {field.name for field in fields(Counts)}:
         return None
     numbers = [values[field.name] for field in fields(Counts)]

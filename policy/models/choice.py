@@ -28,8 +28,8 @@ class Candidate:
     speed: Speed | None
 
     @property
-    def fits(self) -> bool:
-        """Whether the model may be used, as far as is known."""
+    def fast_enough(self) -> bool:
+        """Whether the model is fast enough for this machine. True if its speed is not known."""
         return self.speed is None or self.speed.will_do
 
 
@@ -52,10 +52,13 @@ def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[C
     return [Candidate(model, speeds.of(model.path, settings)) for model in known]
 
 
-def choose(speeds: Speeds) -> Candidate | None:
-    """Return the candidate to use: the first one that fits, else the last one. Return None if no model is installed."""
+def expected_choice(speeds: Speeds) -> Candidate | None:
+    """Return the candidate to use by the known speeds: the first that is fast enough, else the last.
+
+    Return None if no model is installed.
+    """
     found = candidates(speeds)
-    return next((each for each in found if each.fits), found[-1] if found else None)
+    return next((each for each in found if each.fast_enough), found[-1] if found else None)
 
 
 def next_larger(model: Path) -> Card | None:

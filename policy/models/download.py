@@ -117,11 +117,11 @@ def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *
         )
     if status == 200:
         if partial:
-            raise ModelMissing(f"{origin.host} sends only whole files, not ranges of them")
+            raise ModelMissing(f"{origin.host} does not support range requests")
         return 0  # the answer is the whole file
     sent = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
     if sent is None or int(sent[1]) != start:
-        raise ModelMissing(f"{origin.host} answered with another range than was requested")
+        raise ModelMissing(f"{origin.host} returned a different range than requested")
     if origin.total is not None and sent[2] not in {"*", str(origin.total)}:
         raise ModelMissing(f"{origin.host} has another file of that name ({int(sent[2]):,} bytes)")
     return begun

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policy.errors import ModelInvalid, ModelMissing
+from policy.extras import advice
 from policy.models.lock import only_one
 from policy.models.pull import SPARE_BYTES, disk_full
 from policy.models.shards import name_without_shard
@@ -151,8 +152,8 @@ def _download(listing: Listing, remote: Remote, target: Path) -> None:
     if (found := digest(part, remote)) != remote.digest:
         part.unlink()
         raise ModelInvalid(
-            f"{remote.base} has the hash {found}, but {listing.repository} says {remote.digest}. The file was deleted. "
-            "Try again. If this happens again, a proxy between this machine and the hub may be changing files."
+            f"The hash of {remote.base} is {found}, but {listing.repository} lists {remote.digest}. The download was "
+            "deleted. Try again. If this happens again, a proxy between this machine and the hub may be changing files."
         )
     part.replace(target)
 
@@ -187,10 +188,7 @@ def _explain_errors(repository: str) -> Iterator[None]:
         import httpx2
         from huggingface_hub import constants, errors
     except ModuleNotFoundError as absent:
-        raise ModelMissing(
-            f"{absent.name} is not installed. To download models from Hugging Face, run "
-            "pip install 'repoformer-lsp[hub]' (or uv tool install)."
-        ) from absent
+        raise ModelMissing(f"{absent.name} is not installed. {advice('hub')}") from absent
     hub = constants.ENDPOINT
     try:
         yield

@@ -27,7 +27,7 @@ REASONS: Mapping[Source, str] = {
     "setting": "the setting `model` names it",
     "pulled": "it was downloaded, and completes better than the model in the package",
     "shipped": "it is part of the package, and no better model was downloaded (`repoformer-lsp model pull`)",
-    "cache": "no other kind of model is installed",
+    "cache": "it is the only kind of model that is installed",
 }
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # the base of our own model (`policy.training.wheel`)

@@ -22,7 +22,7 @@ from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import Literal, Protocol
 
-from indexer.languages import LANGUAGES
+from indexer.languages import LANGUAGES, Language
 from indexer.model import Chunk, Cursor, shown_path
 from policy.prompting.healing import split_last_word
 
@@ -38,6 +38,7 @@ ANCHOR_LINES = 2
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
+_UNKNOWN = Language("", (), "# ")
 
 
 class Tokenizer(Protocol):
@@ -334,10 +335,10 @@ class PromptBuilder:
 
     def _context(self, cursor: Cursor, chunks: Sequence[Chunk]) -> tuple[tuple[int, ...], tuple[Chunk, ...]]:
         """Return CC within its budget: complete chunks, best first, and the last one cut at the end of a statement."""
-        language = LANGUAGES.get(cursor.language)
+        language = LANGUAGES.get(cursor.language, _UNKNOWN)
         style = _STYLES[self.layout.context_style]
-        write = partial(self._write, style, language.comment if language else "# ")
-        tokens = list(self._encode_cached(style.head(language.comment if language else "# ")))
+        write = partial(self._write, style, language)
+        tokens = list(self._encode_cached(style.head(language)))
         used: list[Chunk] = []
         for chunk in chunks:
             room = self.budgets.context - len(tokens)
@@ -353,10 +354,10 @@ class PromptBuilder:
             break
         return (tuple(tokens), tuple(used)) if used else ((), ())
 
-    def _write(self, style: _Style, comment: str, chunk: Chunk) -> tuple[int, ...]:
+    def _write(self, style: _Style, language: Language, chunk: Chunk) -> tuple[int, ...]:
         # Each chunk is tokenized separately, so its tokens do not depend on its position and can be cached.
         separator = (self.vocabulary.ids["file_sep"],) if style.separated else ()
-        return separator + self._encode_cached(style.chunk(comment, chunk))
+        return separator + self._encode_cached(style.chunk(language, chunk))
 
 
 def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], int]) -> int:
@@ -430,9 +431,9 @@ class _Style(Protocol):
 
     separated: bool
 
-    def head(self, comment: str) -> str: ...
+    def head(self, language: Language) -> str: ...
 
-    def chunk(self, comment: str, chunk: Chunk) -> str: ...
+    def chunk(self, language: Language, chunk: Chunk) -> str: ...
 
 
 class _Commented:
@@ -440,12 +441,12 @@ class _Commented:
 
     separated = False
 
-    def head(self, comment: str) -> str:
-        return f"\n\n{comment}{CONTEXT_PREAMBLE}\n\n"
+    def head(self, language: Language) -> str:
+        return f"\n\n{language.commented(CONTEXT_PREAMBLE)}\n\n"
 
-    def chunk(self, comment: str, chunk: Chunk) -> str:
-        body = "\n".join(comment + line for line in _body(chunk).splitlines())
-        return f"{comment}{CHUNK_PREAMBLE}\n{comment}{shown_path(chunk.path)}\n{body}\n\n"
+    def chunk(self, language: Language, chunk: Chunk) -> str:
+        lines = (CHUNK_PREAMBLE, shown_path(chunk.path), *_body(chunk).splitlines())
+        return "\n".join(map(language.commented, lines)) + "\n\n"
 
 
 class _Plain:
@@ -453,11 +454,11 @@ class _Plain:
 
     separated = False
 
-    def head(self, comment: str) -> str:
+    def head(self, language: Language) -> str:
         return ""
 
-    def chunk(self, comment: str, chunk: Chunk) -> str:
-        return f"{comment}{shown_path(chunk.path)}\n{_body(chunk).rstrip()}\n\n"
+    def chunk(self, language: Language, chunk: Chunk) -> str:
+        return f"{language.commented(shown_path(chunk.path))}\n{_body(chunk).rstrip()}\n\n"
 
 
 class _Files:
@@ -465,10 +466,10 @@ class _Files:
 
     separated = True
 
-    def head(self, comment: str) -> str:
+    def head(self, language: Language) -> str:
         return ""
 
-    def chunk(self, comment: str, chunk: Chunk) -> str:
+    def chunk(self, language: Language, chunk: Chunk) -> str:
         return f"{shown_path(chunk.path)}\n{_body(chunk).rstrip()}\n"
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from policy.extras import advice
+
 from . import wheel
 from .manifest import TrainingError
 
@@ -341,6 +343,4 @@ def _step(name: str) -> Any:
     try:
         return importlib.import_module(f"policy.training.{name}")
     except ModuleNotFoundError as missing:
-        raise TrainingError(
-            f"{missing.name} is not installed: pip install 'repoformer-lsp[train]' to train models"
-        ) from missing
+        raise TrainingError(f"{missing.name} is not installed. {advice('train')}") from missing

@@ -1,6 +1,6 @@
 """Step 6, `train export`: convert a checkpoint to GGUF files that the server can load.
 
-The metadata contain everything that serving needs: the layout and the budgets of the training run, the fitted gates,
+The metadata contains everything that serving needs: the layout and the budgets of the training run, the fitted gates,
 the markers, the base model and its licence, and the hash of the run's manifest.
 """
 

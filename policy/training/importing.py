@@ -1,8 +1,8 @@
 """`repoformer-lsp model import`: convert a Hugging Face checkpoint to a GGUF in the user's model folder.
 
-The released Repoformers are StarCoder with two added tokens. If the vocabulary contains these tokens, the metadata name
-the layout of the prompts, so that the model decides without further settings. The file is converted in F16 and then
-quantised by llama.cpp. An incomplete file never has the final name.
+The released Repoformers are StarCoder with two added tokens. If the vocabulary contains these tokens, the metadata
+names the layout of the prompts, so that the model decides without further settings. The file is converted in F16 and
+then quantised by llama.cpp. An incomplete file never has the final name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Step `train keep`: the probability that a shown text is kept, fitted on the results of evaluations.
+"""Step `train keep`: fit the probability that the user keeps a shown text, on the results of evaluations.
 
-A text is kept if it is exactly right to the end of its line. Every blank counts with the text that is shown without
-retrieved code and the one that is shown with it, where those differ, and places where nothing belongs count as texts
-that are not kept. Figures are of repositories that the estimate was not fitted on: halves of the repositories judge
-each other, thresholds included, for several splits. What is written is fitted on all.
+A text counts as kept if it is exactly right to the end of its line. Each blank gives the text that is shown without
+retrieved code and, if it differs, the one that is shown with it. Texts at places where nothing belongs count as not
+kept. The figures come from repositories that the estimate was not fitted on: for several splits, each half of the
+repositories is judged by an estimate, with thresholds, of the other half. The estimate in the output is fitted on all.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from . import manifest
 from .fitting import logistic, sigmoid
 from .gate import SPLITS, halves
 
-FEWEST = 40  # shown texts; fewer say nothing
+FEWEST = 40  # shown texts that are needed for a fit
 BALANCED, CAREFUL = 0.8, 0.5  # least share of the right texts that is shown
-RIDGE = 5.0  # there are few texts for the features
+RIDGE = 5.0  # strong, because there are few texts per feature
 _CROSSED = 4  # splits by which thresholds are chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text that was shown in a repository; `quiet` where nothing belongs."""
+    """A text that was shown in a repository. `quiet`: nothing belongs at its place."""
 
     repository: str
     shown: Shown
@@ -65,7 +65,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
 
 
 def examples(rows: Sequence[Row]) -> list[Example]:
-    """The shown texts of some results whose tokens' probabilities are known."""
+    """Return the shown texts of some results whose tokens' probabilities are known."""
     found: list[Example] = []
     for row in rows:
         texts = {each.text: each for each in (row.shown_without, row.shown_with) if each and each.text and each.values}
@@ -74,10 +74,10 @@ def examples(rows: Sequence[Row]) -> list[Example]:
 
 
 def fit(found: Sequence[Example]) -> Keep:
-    """An estimate, with thresholds that show shares `BALANCED` and `CAREFUL` of the texts that are right.
+    """Return an estimate with thresholds that show the shares `BALANCED` and `CAREFUL` of the right texts.
 
-    Thresholds are chosen on probabilities of texts that these were not fitted on: on its own texts an estimate is too
-    sure, and would show fewer of others.
+    The thresholds are chosen on texts that the probabilities were not fitted on: on its own texts, an estimate is too
+    certain, so these thresholds would show fewer of other texts.
     """
     weights, offset = _fit(found)
     right = np.array([each.shown.right for each in found])
@@ -88,7 +88,7 @@ def fit(found: Sequence[Example]) -> Keep:
 
 
 def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
-    """Weights, of shape (features,), and the offset of a logistic regression."""
+    """Return the weights, shape (features,), and the offset of a logistic regression."""
     values, right = _values(found), np.array([each.shown.right for each in found])
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     fitted = logistic((values - means) / scales, right, RIDGE)
@@ -97,7 +97,7 @@ def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
 
 
 def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
-    """The probability of each text by a fit on the other half of the repositories; shape (texts,)."""
+    """Return the probability of each text, shape (texts,), by a fit on the other half of the repositories."""
     first = halves([each.repository for each in found], seed)
     p = np.zeros(len(found))
     for half in (first, ~first):
@@ -107,7 +107,7 @@ def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
 
 
 def judge(found: Sequence[Example]) -> dict[str, Any]:
-    """Means over splits: AUC, calibration error, and the figures of each setting, on held-out repositories."""
+    """Return means over splits: AUC, calibration error, and the figures of each setting, on held-out repositories."""
     quiet = np.array([each.quiet for each in found])
     right = np.array([each.shown.right for each in found])
     texts = [each.shown for each in found]
@@ -149,10 +149,10 @@ def lines(worth: Mapping[str, Any]) -> list[str]:
 
 
 def _values(found: Sequence[Example]) -> NDArray[np.float64]:
-    """Features, (texts, features)."""
+    """Return the features, shape (texts, features)."""
     return np.array([[each.shown.values[name] for name in FEATURES] for each in found], float)
 
 
 def _threshold(p: NDArray[np.float64], share: float) -> float:
-    """The greatest probability from which on at least `share` of `p` lies; 0 for none."""
+    """Return the greatest probability that at least `share` of `p` reaches; 0 if `p` is empty."""
     return float(np.sort(p)[int((1 - share) * len(p))]) if len(p) else 0.0

@@ -52,7 +52,7 @@ def quantise(source: Path, target: Path, type_: str) -> None:
 
 
 def types_of(names: Iterable[str], columns: Mapping[str, int], type_: str) -> dict[str, str | None]:
-    """The type of each tensor with two dimensions in a file of `type_`; None for one that keeps its own.
+    """Return the type of each tensor with two dimensions in a file of `type_`; None for one that keeps its own.
 
     `columns` has the length of each tensor's rows.
     """
@@ -122,7 +122,7 @@ def _write(source: Path, target: Path, type_: str) -> None:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """In which order llama.cpp writes tensors."""
+    """Return the sort key of a tensor in the order in which llama.cpp writes them."""
     layer = re.match(r"blk\.(\d+)\.", name)
     return (int(layer[1]) if layer else -1, name)
 
@@ -155,7 +155,7 @@ def _row_bytes(columns: int, type_: gguf.GGMLQuantizationType) -> int:
 def _quantised(
     quantise: Any, pool: ThreadPoolExecutor, data: NDArray[Any], type_: gguf.GGMLQuantizationType
 ) -> NDArray[np.uint8]:
-    """Rows of `data`, shape (rows, columns), as bytes; each core takes a part of the rows."""
+    """Return `data`, shape (rows, columns), quantized to bytes. Each core converts a part of the rows."""
     size = _row_bytes(data.shape[1], type_)
     parts: Sequence[NDArray[Any]] = np.array_split(data, max(1, min(len(data), 4 * (os.cpu_count() or 1))))
     return np.concatenate(list(pool.map(lambda rows: quantise(rows, int(type_), size), parts)))

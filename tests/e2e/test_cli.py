@@ -70,7 +70,7 @@ def test_complete_prints_text(run: Run, workspace: Write, model: Path) -> None:
     place = workspace(TWO_FILES)
     done = run("complete", "main.py:4:22", "--policy", "never", "--model", model, cwd=place.root)
     assert done.stdout.strip()
-    assert "abstained" in done.stderr and "total" in done.stderr
+    assert "did not retrieve: probability " in done.stderr and "total" in done.stderr
 
 
 @pytest.mark.parametrize(

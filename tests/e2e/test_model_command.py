@@ -127,7 +127,7 @@ def test_an_interrupted_download_is_resumed(
         ("", "no such thing", "neither a name in the catalogue nor a Hugging Face id"),
         ("", f"{NAME}:other.gguf", r"does not contain other.gguf. Its GGUF files:\n  someone/tiny-GGUF:tiny.gguf"),
         ("gated", NAME, "is gated. Accept its terms"),
-        ("corrupt", NAME, "has the hash .* The file was deleted"),
+        ("corrupt", NAME, "The hash of .* lists .* The download was deleted"),
         ("full", NAME, "The disk of .* is full: the download needs 1,000,000.00 GB"),
         ("several", NAME, r"contains several models. Choose one:\n  someone/tiny-GGUF:more.gguf"),
         ("nothing", NAME, "contains no GGUF and no checkpoint"),

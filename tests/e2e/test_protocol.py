@@ -206,7 +206,7 @@ async def test_unknown_methods_are_refused_or_ignored(start: Start, workspace: W
 async def test_a_workspace_that_is_gone(start: Start, tmp_path: Path) -> None:
     client = await start(tmp_path / "gone")
     told = await client.seen("window/showMessage", lambda params: "gone" in params["message"])
-    assert "there is no such folder" in told["message"]
+    assert "do not exist and are not indexed" in told["message"]
     assert await client.request("repoformer/why", {}) is None
 
 

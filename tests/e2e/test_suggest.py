@@ -179,7 +179,7 @@ async def test_outcomes_shift_the_threshold_of_their_workspace(
     assert counts == [1, 1, 1]
     assert shift > 0, "fewer are accepted than expected"
     assert lower < before < await typist.threshold()
-    assert f"shifted by {shift:+.2f} log-odds" in learned(place.root)
+    assert f"shifted by {shift:+.2f} log-odds (positive: fewer suggestions are shown)" in learned(place.root)
     assert (await counted(learned, tmp_path, 0)) == ([0, 0, 0], 0), "another workspace"
 
     state = Path(home["XDG_STATE_HOME"], "repoformer-lsp")

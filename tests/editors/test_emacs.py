@@ -314,7 +314,8 @@ def test_careful_hides_a_suggestion_unless_it_is_requested(batch: Callable[[str]
 (test-no-suggestion "it is hidden")
 (save-window-excursion
   (repoformer-why)
-  (dolist (said '("(careful): hidden." "Nothing was suggested: hidden, because it is kept with a probability of "))
+  (dolist (said '("(careful): hidden."
+                  "Nothing was suggested: not shown: the estimated probability that you keep it is "))
     (goto-char (point-min))
     (search-forward said)))
 (repoformer-trigger)

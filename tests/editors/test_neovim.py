@@ -447,7 +447,7 @@ def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., 
     neovim.until(lambda: len(wire.answers()) > answered, "not answered")
     neovim.keys("<Esc>:Repoformer why<CR>")
     neovim.until(lambda: "(careful): **hidden**." in neovim.text, "it does not say that it is hidden")
-    assert "Nothing was suggested: hidden, because it is kept with a probability of " in neovim.text
+    assert "Nothing was suggested: not shown: the estimated probability that you keep it is " in neovim.text
     neovim.keys("q")
     neovim.until(lambda: "Why this completion" not in neovim.text, "not closed")
     neovim.keys("A<M-Bslash>")

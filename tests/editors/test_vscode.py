@@ -543,7 +543,7 @@ def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., 
         assert not code.ghost
         code.command("Repoformer: Why This Completion")
         code.page_shows("(careful): hidden.")
-        code.page_shows("Nothing was suggested: hidden, because it is kept with a probability of ")
+        code.page_shows("Nothing was suggested: not shown: the estimated probability that you keep it is ")
         code.press("Alt+Backslash")
         code.wait_ghost()
         code.command("Repoformer: Why This Completion")

@@ -53,7 +53,7 @@ def test_the_worker_adds_a_card_to_the_metadata(marked_model: Path, tmp_path: Pa
 def test_a_token_of_another_vocabulary_is_refused() -> None:
     assert named_tokens({"repoformer.token.eof": "271"}, 272) == {"eof": 271}
     for wrong in ("272", "-1", "eof"):
-        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens. The metadata are those of another model"):
+        with pytest.raises(ModelInvalid, match=r"the model has 272 tokens. The metadata is that of another model"):
             named_tokens({"repoformer.token.eof": wrong}, 272)
 
 
@@ -67,14 +67,14 @@ def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     ]
     read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
     gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
-    assert gates <= read, "unknown metadata are ignored"
+    assert gates <= read, "unknown metadata is ignored"
 
 
 def test_the_card_of_the_model_that_ships_is_read() -> None:
     (told,) = (json.loads(path.read_text("utf-8")) for path in SHIPPED.glob("*.json"))
     (model,) = locate.shipped()
     assert metadata_of(model.path) == told["metadata"], "it belongs to the weights that ship"
-    estimate = keep.carried(metadata_of(model.path))
+    estimate = keep.keep_from_metadata(metadata_of(model.path))
     assert estimate is not None
     assert estimate.to_metadata() == told["metadata"]
     assert estimate.balanced < estimate.careful

@@ -1,4 +1,4 @@
-"""The estimate of whether a text is kept: what it looks at, what it says, what it is carried by, what is shown."""
+"""The estimate of whether the user keeps a text: its features, its values, its metadata, and what is shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from indexer.model import Cursor
 from policy.completion.request import Completion, CompletionSettings, Request
-from policy.completion.service import shown
+from policy.completion.service import judged
 from policy.engine.messages import Surprise
 from policy.gating.keep import (
     FEATURES,
@@ -19,9 +19,9 @@ from policy.gating.keep import (
     Keep,
     Suggest,
     aligned,
-    carried,
     features,
     is_shortened,
+    keep_from_metadata,
     rest_of,
 )
 
@@ -94,22 +94,22 @@ def test_shortened() -> None:
     assert not is_shortened("f(a)\nmore", "f(a)")
 
 
-def test_metadata_carry_it_whole() -> None:
+def test_metadata_contains_the_whole_estimate() -> None:
     weights: dict[Feature, float] = {name: 0.25 * number for number, name in enumerate(FEATURES)}
     keep = Keep(weights, -1.5, 0.375, 0.625)
-    assert carried(keep.to_metadata()) == keep
+    assert keep_from_metadata(keep.to_metadata()) == keep
 
 
 @pytest.mark.parametrize("change", [
     {"repoformer.keep.offset": "many"}, {"repoformer.keep.offset": "nan"}, {"repoformer.keep.colour": "1"},
     {"repoformer.keep.threshold.balanced": "1.5"}, {"repoformer.keep.mean": "inf"},
 ])  # fmt: skip
-def test_metadata_that_make_no_sense_are_no_estimate(change: dict[str, str]) -> None:
-    assert carried({**KEEP.to_metadata(), **change}) is None
+def test_invalid_metadata_is_no_estimate(change: dict[str, str]) -> None:
+    assert keep_from_metadata({**KEEP.to_metadata(), **change}) is None
 
 
 def test_a_model_without_one_has_none() -> None:
-    assert carried({"repoformer.gate.token.offset": "1"}) is None
+    assert keep_from_metadata({"repoformer.gate.token.offset": "1"}) is None
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-5, 5), st.sampled_from(["eager", "balanced", "careful"]))
@@ -122,19 +122,27 @@ def test_estimates_are_probabilities(mean: float, shift: float, suggest: Suggest
 def answer(tokens: tuple[Surprise, ...], suggest: Suggest, *, invoked: bool = False, shift: float = 0.0) -> Completion:
     request = Request(at("x = ‸"), "a", "invoked" if invoked else "automatic", shift=shift)
     completion = Completion("abcdef", surprises=tokens, keep=KEEP, others=("abc",))
-    return shown(completion, request, CompletionSettings(suggest=suggest))
+    return judged(completion, request, CompletionSettings(suggest=suggest))
 
 
 def test_unlikely_texts_are_not_shown_and_the_reason_is_said() -> None:
     assert answer(SURE, "balanced").text == "abcdef"
     quiet = answer(UNSURE, "balanced")
     assert (quiet.text, quiet.others) == ("", ())
-    assert quiet.reason == "hidden, because it is kept with a probability of 7.6%, and 'balanced' requires 50.0%"
+    assert quiet.reason == (
+        "not shown: the estimated probability that you keep it is 8%, and `suggest: balanced` needs at least 50%"
+    )
     assert quiet.estimate is not None
     assert quiet.estimate.suggest == "balanced"
     assert quiet.estimate.p < quiet.estimate.threshold
     assert answer(UNSURE, "eager").text == "abcdef"
     assert answer(SURE, "careful").text == ""
+
+
+def test_a_probability_just_below_the_threshold_has_more_digits() -> None:
+    reason = answer((Surprise(6, 1.2505),), "balanced").reason
+    assert "keep it is 49.98%" in reason
+    assert "needs at least 50.00%" in reason
 
 
 def test_what_is_asked_for_is_shown() -> None:
@@ -151,12 +159,12 @@ def test_what_was_learned_moves_the_threshold() -> None:
 def test_without_an_estimate_all_is_shown() -> None:
     request = Request(at("x = ‸"), "a")
     for completion in (Completion("abc", surprises=UNSURE), Completion("abc", keep=KEEP)):
-        assert shown(completion, request, CompletionSettings(suggest="careful")) == completion
+        assert judged(completion, request, CompletionSettings(suggest="careful")) == completion
 
 
 def test_the_rest_is_judged_by_what_is_left() -> None:
     whole = Completion("abcdef", surprises=(Surprise(3, 4.0), Surprise(6, 0.01)), keep=KEEP)
     request = Request(at("x = ‸"), "a")
-    assert shown(whole, request, CompletionSettings()).text == ""
+    assert judged(whole, request, CompletionSettings()).text == ""
     typed = replace(request, cursor=at("x = abc‸"))
-    assert shown(whole.rest("def"), typed, CompletionSettings()).text == "def"
+    assert judged(whole.rest("def"), typed, CompletionSettings()).text == "def"

@@ -169,6 +169,15 @@ def test_comments_follow_the_language() -> None:
     assert "// def area(w, h):\n" in shown(builder("fim-psm").with_context(cursor, (AREA,)))
 
 
+@pytest.mark.parametrize("layout", ["fim-psm", "repoformer"])
+def test_a_language_without_line_comments_gets_block_comments(layout: str) -> None:
+    prompt = shown(builder(layout).with_context(Cursor("/w/a.ml", "let b = ", "\n", "ocaml"), (AREA,)))
+    context = [line for line in prompt.splitlines() if "area(w, h)" in line or "geo.py" in line]
+    assert len(context) == 2
+    assert all(line.startswith("(* ") and line.endswith(" *)") for line in context)
+    assert "//" not in prompt
+
+
 def test_without_bos_where_the_model_has_none() -> None:
     assert shown(builder("prefix-only", bos=None).without_context(CURSOR)).replace("¦", "") == CURSOR.prefix
 

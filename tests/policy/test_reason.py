@@ -59,10 +59,14 @@ def generated(source: str, written: str) -> Generated:
 @pytest.mark.parametrize(
     ("source", "written", "reason"),
     [
-        ("x = ‸\n", "", "the model had nothing to add"),
-        ("x = f(‸)\n", ")(\n", "it would leave brackets or quotes unbalanced"),
-        ("x = 1‸\n", " 2\n", "it would add a syntax error"),
-        ("def f(a):\n    ‸\n    return b\n", "return b\n", "it would repeat what is right of the cursor or below"),
+        ("x = ‸\n", "", "the model generated no text"),
+        ("x = f(‸)\n", ")(\n", "the text would leave brackets or quotes unbalanced"),
+        ("x = 1‸\n", " 2\n", "the text would add a syntax error"),
+        (
+            "def f(a):\n    ‸\n    return b\n",
+            "return b\n",
+            "the text would repeat what is right of the cursor or below",
+        ),
     ],
 )
 def test_a_reason_comes_with_nothing(source: str, written: str, reason: str) -> None:

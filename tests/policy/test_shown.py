@@ -249,11 +249,11 @@ def test_a_chat_models_fences_are_not_shown() -> None:
 
 
 def test_why_nothing_is_shown() -> None:
-    assert accept("x = ‸\n", "", "python").reason == "the model had nothing to add"
-    assert accept("x = ‸\n", "<|endoftext|>", "python").reason.startswith("the model wrote no text")
-    assert accept("def f(a):\n    ‸\n    return b\n", "return b\n", "python").reason.startswith("it would repeat")
-    assert accept("x = f(‸)\n", ")(\n", "python").reason.startswith("it would leave brackets")
-    assert accept("x = 1‸\n", " 2\n", "python").reason == "it would add a syntax error"
+    assert accept("x = ‸\n", "", "python").reason == "the model generated no text"
+    assert accept("x = ‸\n", "<|endoftext|>", "python").reason.startswith("the model generated only markers")
+    assert accept("def f(a):\n    ‸\n    return b\n", "return b\n", "python").reason.startswith("the text would repeat")
+    assert accept("x = f(‸)\n", ")(\n", "python").reason.startswith("the text would leave brackets")
+    assert accept("x = 1‸\n", " 2\n", "python").reason == "the text would add a syntax error"
 
 
 @pytest.mark.parametrize(

@@ -129,4 +129,4 @@ def test_the_command_line_works_without_the_extra(tmp_path: Path) -> None:
     assert code == 0, output
     code, output = run_command("train", "adapt", "--work", str(tmp_path), "--base", "base.gguf")
     assert code == 1
-    assert "is not installed: pip install 'repoformer-lsp[train]' to train models" in output
+    assert "is not installed. In a clone of the repository, run `uv tool install --reinstall '.[train]'`." in output

@@ -51,7 +51,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     monkeypatch.setattr(importlib, "import_module", absent)
     options = _options("gate", "--work", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"torch is not installed: pip install 'repoformer-lsp\[train\]'"):
+    with pytest.raises(TrainingError, match=r"torch is not installed\. In a clone .*'\.\[train\]'"):
         options.run(options)
 
 

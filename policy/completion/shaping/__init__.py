@@ -1,1 +1,1 @@
-"""Fit what a generator writes to the text around the cursor: one rule a module, for every generator."""
+"""Fit a generated text to the text around the cursor: one rule per module, for every generator."""

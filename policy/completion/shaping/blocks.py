@@ -1,7 +1,7 @@
-"""Where blocks begin and end, seen from the tokens of a line.
+"""Find where blocks begin and end from the tokens of a line.
 
-What opens a block (`{`, a final `:`, `do`) shows at the end of a line, so a language needs no rule of its own but its
-keywords, where blocks have neither braces nor a colon.
+A block is opened at the end of a line (`{`, a final `:`, `do`). A language therefore needs no rule of its own, only its
+keywords if its blocks have neither braces nor a colon.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _CLOSING_WORDS = {
     "elixir": frozenset({"end"}),
     "julia": frozenset({"end"}),
 }
-_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # behind a statement they open nothing
+_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # after a statement they open nothing
 
 
 def depth(line: Sequence[Token]) -> int:
-    """Brackets opened less brackets closed."""
+    """Return the number of brackets opened minus the number closed."""
     return sum((token.text in OPENERS) - (token.text in CLOSERS) for token in line)
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """How many brackets are open behind a line, if `before` are before it; what closes others is left out."""
+    """Return how many brackets are open after a line, if `before` are open before it; the result is never negative."""
     for token in line:
         before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
     return before
 
 
 def opens_block(line: Sequence[Token], language: str) -> bool:
-    """Whether a block begins at the end of a line with these tokens, its body on the next line."""
+    """Return whether a line with these tokens opens a block whose body begins on the next line."""
     if not line:
         return False
     last = line[-1].text
@@ -55,17 +55,17 @@ def opens_block(line: Sequence[Token], language: str) -> bool:
 
 
 def closing_words(language: str) -> frozenset[str]:
-    """The keywords behind a block, in languages that have them (`end`, `fi`)."""
+    """Return the keywords that end a block, in languages that have them (`end`, `fi`)."""
     return _CLOSING_WORDS.get(language, frozenset())
 
 
 def closes_block(line: Sequence[Token], language: str) -> bool:
-    """Whether a line with these tokens is the end that a keyword language writes behind a block."""
+    """Return whether a line with these tokens begins with a keyword that ends a block."""
     return bool(line) and line[0].text in closing_words(language)
 
 
 def _keywords(line: Sequence[Token], language: str) -> set[str]:
-    """The words of a line that can be keywords: no method (`a.then`), no symbol (`:if`), no name of an argument."""
+    """Return the words of a line that can be keywords: no methods (`a.then`), symbols (`:if`) or argument names."""
     modifiers = _MODIFIERS.get(language, frozenset())
     found = set()
     for number, token in enumerate(line):

@@ -1,8 +1,8 @@
-"""Remove what no person wrote: markers of models, control characters, foreign line ends.
+"""Remove model markers, control characters and foreign line ends from a generated text.
 
-A generator may send anything. Text ends where it stops being text; what comes before is used. A marker that is cut off
-ends the text as the model's own end does, a broken character breaks it. Source code that is about such markers is
-code: in a file that has one in a string or a comment, another one may be written in a string or a comment.
+A generator can send anything. The text is used up to the first marker or broken character. A marker ends the text
+like the model's own end of text; a broken character means that its last line cannot be trusted. Source code can be
+about such markers: if the file has a marker in a string or a comment, the text may have one there as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from indexer.languages import LANGUAGES
 from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.scan import scan
 
-LONGEST = 8_000  # characters of a text that are looked at: more than any screen shows
+LONGEST = 8_000  # characters of a text that are read: more than any screen shows
 _MARKER = re.compile(
     # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>, but no F# pipes
     r"<\|(?! )[\w▁ /.:-]{1,40}(?<! )\|>"
@@ -33,14 +33,14 @@ _MARKER = re.compile(
 _STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
 _MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
 _MARKER_BEGUN = re.compile(r"<(?:\|(?! )[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
-# Control characters but tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
+# Control characters except tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
 # replacement character and the byte order mark.
 _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\ufffd\ufffe\uffff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """What is left of a text. `ended`: a marker ends it; `broken`: something that is no text does."""
+    """The cleaned text. `ended`: it was cut at a marker. `broken`: it was cut at a broken character or at its limit."""
 
     text: str
     ended: bool = False
@@ -61,9 +61,9 @@ class Cleaner:
         self._struck = left.rfind("<s>") > left.rfind("</s>")
 
     def clean(self, text: str, *, streaming: bool = False) -> Clean:
-        """`text` up to what no person wrote, its lines ended by `\n`.
+        """Return `text` up to the first marker or broken character, with `\n` as line end.
 
-        While it is `streaming`, what may yet turn out to be a marker, or not to be one, is left out.
+        While the text is `streaming`, characters at its end that can become a marker are left out.
         """
         cut = len(text) > LONGEST
         text = text[:LONGEST]
@@ -85,7 +85,7 @@ class Cleaner:
         return Clean(text, broken=bool(broken) or cut)
 
     def _can_be_meant(self, text: str, marker: re.Match[str]) -> bool:
-        """Whether a person could write this marker here."""
+        """Return whether this marker can be source code here."""
         if marker.group() in _STRIKES:
             before = text[: marker.start()]
             struck = before.rfind("<s>") > before.rfind("</s>") or (self._struck and "</s>" not in before)

@@ -1,7 +1,7 @@
-"""Where a completion ends.
+"""Find where a completion ends.
 
-It ends with the line, and has more lines only where something is open: a block at whose beginning the cursor is, or
-brackets, strings and blocks that the completion's own first line opens.
+It ends with the line. It has more lines only if something is open: a block that begins at the cursor, or brackets,
+strings and blocks that the completion's own first line opens.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from policy.completion.shaping.scan import scan
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Where a completion ends, as an offset in it.
+    """The end of a completion, as an offset in it.
 
-    `certain`: more text cannot move it. `whole`: what ends there is a statement, not a part of one.
+    `certain`: more text cannot move it. `whole`: a complete statement ends there.
     """
 
     offset: int
@@ -39,7 +39,7 @@ class Line:
 
 
 def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
-    """The lines of `text`, which begins with `stack` open."""
+    """Return the lines of `text`. `stack` is open before it."""
     found: list[Line] = []
     position = 0
     for content in text.split("\n"):
@@ -52,17 +52,17 @@ def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
 
 
 def first_line(text: str) -> Ending:
-    """The end of the line."""
+    """Return the end of the first line."""
     end = text.find("\n")
     return Ending(len(text), False, False) if end < 0 else Ending(end, True, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a completion begins, as far as its end depends on it.
+    """The text before a completion, as far as the completion's end depends on it.
 
-    `head` is the text from the line on that may have opened what is open at the cursor, up to the cursor, and `stack`
-    what is open before it; that line is indented by `indent`. `line` is the offset of the cursor's line in `head`.
+    `head` begins at the line that may have opened what is open at the cursor, and ends at the cursor. `stack` is open
+    before `head`, whose first line is indented by `indent`. `line` is the offset of the cursor's line in `head`.
     """
 
     head: str
@@ -73,9 +73,9 @@ class Start:
 
 
 def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanced: Callable[[str], bool]) -> Ending:
-    """The end of the line, or of what was opened since the head's beginning.
+    """Return the end of the line, or of everything that was opened since the head's beginning.
 
-    Without `bodies` a block's body is another completion, where the line before it is `balanced` without.
+    Without `bodies`, the body of a block is a separate completion if the line that opens it is `balanced` alone.
     """
     cursor, language = len(start.head), start.language
     lines = lines_of(start.head + text, language, start.stack)
@@ -107,9 +107,9 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
 
 
 def whole_statements(text: str, read: Callable[[str], Scan]) -> str:
-    """The leading lines of `text` that are complete: nothing that it opens is open behind them but a block.
+    """Return the leading lines of `text` that are complete: after them, nothing but blocks that they open is open.
 
-    `read` reads a text at the cursor.
+    `read` returns the state after a text at the cursor.
     """
     while text.strip():
         done = read(text)

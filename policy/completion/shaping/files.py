@@ -1,12 +1,12 @@
-"""What is known of whole files, by document, for what the region around the cursor cannot tell.
+"""Keep the syntax trees of whole documents, and what is open at an offset in them.
 
-Between two completions a document changes little. Tree-sitter then parses only what changed. How it recovers from an
+Between two completions a document changes little, and tree-sitter parses only the change. How it recovers from an
 error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
-that happens while the model is at work. The trees of a few documents are kept: one takes about ten times the memory of
-its text.
+this happens while the model generates. Only the trees of a few documents are kept: a tree takes about ten times the
+memory of its text.
 
-What is open at an offset is known as well: a string that begins far above, for one. The text above that offset is read
-once. Where it has only grown the next time, only what is new is read.
+What is open at an offset, such as a string that begins far above, is kept as well. The text above that offset is read
+once; if it only grows until the next time, only the new part is read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Read:
 
 
 class ParsedFiles:
-    """The trees of the documents that were parsed last, and what is open at an offset of theirs."""
+    """The trees of the documents that were parsed last, and what is open at an offset in them."""
 
     def __init__(self, documents: int = _DOCUMENTS, size: int = _BYTES) -> None:
         self._documents = documents
@@ -56,11 +56,11 @@ class ParsedFiles:
         return len(self._known)
 
     def slow(self, document: str) -> bool:
-        """Whether the document took long to parse the last time, as some files with syntax errors do."""
+        """Return whether the last parse of the document was slow, as with some files that have syntax errors."""
         return document in self._known and self._known[document].seconds > _SLOW
 
     def tree(self, document: str, language: str, data: bytes) -> tree_sitter.Tree:
-        """The tree of `data`, the text of `document`, in a language that has a grammar."""
+        """Return the tree of `data`, the text of `document`, in a language that has a grammar."""
         known = self._known.pop(document, None)
         if known is None or known.language != language or known.data != data:
             known = _parse(language, data, known if known is not None and known.language == language else None)
@@ -70,7 +70,7 @@ class ParsedFiles:
         return known.tree
 
     def opened(self, document: str, language: str, text: str) -> Opened:
-        """What is open behind `text`, the beginning of `document` up to a line's."""
+        """Return what is open after `text`, the beginning of `document` up to the start of a line."""
         known = self._read.pop(document, None)
         if known is None or known.language != language or not text.startswith(known.text):
             opened = opened_after(text, language)
@@ -82,7 +82,7 @@ class ParsedFiles:
         return opened
 
     def forget(self, document: str) -> None:
-        """Drop what is known of a closed document."""
+        """Drop everything about a closed document."""
         self._known.pop(document, None)
         self._read.pop(document, None)
 
@@ -97,7 +97,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
     tree = None
     if old is not None and not old.tree.root_node.has_error:
         start = _common_prefix(old.data, data)
-        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # behind the change
+        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # after the change
         old_end, new_end = len(old.data) - kept, len(data) - kept
         edited = old.tree.copy()
         edited.edit(
@@ -115,7 +115,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
-    """How many bytes two texts have in common at their beginnings."""
+    """Return how many bytes two texts have in common at their beginnings."""
     same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes are, the first `differing` are not
     while same + 1 < differing:
         middle = (same + differing) // 2
@@ -127,5 +127,5 @@ def _common_prefix(one: bytes, other: bytes) -> int:
 
 
 def _point(data: bytes, offset: int) -> Point:
-    """The row and the column, in bytes, of an offset."""
+    """Return the row and the column, in bytes, of an offset."""
     return data.count(b"\n", 0, offset), offset - data.rfind(b"\n", 0, offset) - 1

@@ -1,8 +1,8 @@
-"""The longest head of a text that fits: nothing unbalanced, nothing said twice, no syntax error that was not there.
+"""Find the longest head of a text that fits: nothing unbalanced, nothing repeated, no new syntax error.
 
-A head ends at the border of a token. The cheap rules are asked first: are brackets and quotes balanced (`scan.py`), is
-something repeated (`repetition.py`)? The parser is asked last (`syntax.py`), and where it finds an error inside a head,
-no head that contains it is tried. `_PARSES` bounds the time.
+A head ends at a token boundary. The cheap rules run first: balanced brackets and quotes (`scan.py`), then repetition
+(`repetition.py`). The parser runs last (`syntax.py`). If it finds an error inside a head, no head that contains the
+error is tried. `_PARSES` bounds the time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
-_STATES = 40  # states in which the right side is read at most
+_STATES = 40  # at most as many states in which the right side is read
 _BEYOND = 40_000  # characters below the region that are searched for closing brackets
-_PARSES = 8  # heads that are parsed at most
+_PARSES = 8  # at most as many heads are parsed
 _COSTLY = 4  # a parse of the whole file takes as long as that many of the region
-_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that can be one sign together
+_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that together can be one operator
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-UNBALANCED = "it would leave brackets or quotes unbalanced"
-REPEATED = "it would repeat what is right of the cursor or below"
-SYNTAX_ERROR = "it would add a syntax error"
+UNBALANCED = "the text would leave brackets or quotes unbalanced"
+REPEATED = "the text would repeat what is right of the cursor or below"
+SYNTAX_ERROR = "the text would add a syntax error"
 
 
 class Fit:
-    """Which texts fit at one cursor. `stack` is what is open there, `file` the whole file beside its `region`.
+    """Decides which texts fit at one cursor. `stack` is what is open there, `region` a part of the whole `file`.
 
-    `before_line` is what is open before the cursor's line. `files` keeps the tree of the file, whose name there is
+    `before_line` is what is open before the cursor's line. `files` keeps the tree of the file under the name
     `document`.
     """
 
@@ -53,17 +53,17 @@ class Fit:
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
     def prepare(self) -> None:
-        """Do what takes time and does not depend on the text."""
+        """Do the work that takes time and does not depend on the text."""
         self._rest(self.stack)
         if self._syntax is not None:
             self._syntax.prepare()
 
     @property
     def closable(self) -> int:
-        """How many of the innermost things that are open at the cursor are not closed by what is right of it."""
+        """The number of innermost open entries at the cursor that the text right of it does not close."""
         rest = self._rest(self.stack)
         if not rest.kept and not rest.cut_off and self.stack and self.stack[-1] in OPENERS:
-            return 0  # each is closed, so a bracket closed twice closes nothing
+            return 0  # each is closed, so a second closing bracket closes nothing
         count = 0
         while count < len(self.stack):
             size = len(self.stack) - count - 1
@@ -73,15 +73,15 @@ class Fit:
         return count
 
     def read(self, text: str) -> Scan:
-        """The state behind `text` at the cursor."""
+        """Return the state after `text` at the cursor."""
         return scan(text, self._language, self.stack, before=self._line)
 
     def balanced(self, text: str) -> bool:
-        """Whether brackets and quotes are at least as balanced with `text` as without."""
+        """Return whether brackets and quotes are at least as balanced with `text` as without."""
         return self._balances(self.read(text))
 
     def longest(self, text: str) -> tuple[str, str]:
-        """The longest head of `text` that fits, and if that is empty the reason."""
+        """Return the longest head of `text` that fits. If it is empty, return the reason as well."""
         reason, best, parses, limit = "", "", 0, len(text)
         for head, state in self._heads(text):
             if len(head) > limit:
@@ -95,7 +95,7 @@ class Fit:
             elif self._syntax is None:
                 return head, ""
             else:
-                opens = len(state.stack) > len(self.stack)  # it relies on what may be far below
+                opens = len(state.stack) > len(self.stack)  # the closing text can be far below
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
                 if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):
@@ -109,7 +109,7 @@ class Fit:
         return best, "" if best else reason
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
-        """`text`, then its heads, longest first, with the states behind them; none ends in a string of its own."""
+        """Yield `text` and its heads, longest first, with the states after them; none ends in its own string."""
         if not text.strip():
             return
         rest = self._right.rest
@@ -129,11 +129,11 @@ class Fit:
                     yield text[:end], state
 
     def _balances(self, state: Scan) -> bool:
-        """Whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
+        """Return whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
 
-        That is more than a count: each bracket of the text has its own partner, in the text or on either side, and
-        what has none left or right of the cursor had none before. A bracket right of it that closes something still
-        does: where the text closes `${` itself, `}` is a part of the string.
+        Counting is not enough: each bracket of the text needs its own partner, in the text or on either side, and the
+        text must not take the partner of another bracket. A bracket right of the cursor that closes something must
+        still close something: if the text closes `${` itself, the `}` after it becomes a part of the string.
         """
         if state.strays or state.unclosed:
             return False
@@ -146,7 +146,7 @@ class Fit:
         )
 
     def _balances_below(self, state: Scan) -> bool:
-        """Whether brackets and quotes are as balanced in all that is below the cursor, not only in the region."""
+        """Return whether brackets and quotes stay balanced in all the text below the cursor, not only in the region."""
         region = self._region
         if not region.beyond or len(region.beyond) > _BEYOND:
             return True
@@ -154,7 +154,7 @@ class Fit:
         return as_balanced(below, self._language, state.stack, self.stack)
 
     def _joins(self, text: str) -> bool:
-        """Whether `text` stays balanced where a sign at its border is read as one with its neighbour: `"` and `""`."""
+        """Return whether `text` stays balanced if a character at its ends joins its neighbor, as in `"` and `""`."""
         line, right = self._line, self._region.right
         borders = [(line, text + right), (line + text, right)]
         if all(
@@ -168,17 +168,17 @@ class Fit:
         return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
-        """The right side, read with `stack` open."""
+        """Return the state after the right side, read with `stack` open."""
         if (known := self._scans.get(stack)) is None:
             known = self._scans[stack] = scan(self._region.right, self._language, stack)
         return known
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """`region` with what closes it, where that is too far below to be in it.
+    """Return `region` with closing brackets added, if the real ones are too far below to be in it.
 
-    The headers at its beginning are taken to be closed. Of what the lines near the cursor open, what is never closed
-    below stays open: the text may close it.
+    The headers at its beginning count as closed. A bracket near the cursor that the file never closes stays open: the
+    text may close it.
     """
     if not region.beyond:
         return region

@@ -1,4 +1,4 @@
-"""Indent what a generator writes as the document is indented: with its character, and no more than belongs there."""
+"""Indent a generated text like the document: with the same character, and without indentation that is already there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _INDENTED = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
 
 def style_of(text: str) -> str:
-    """What one level is indented by in `text`: a tab, some blanks, or "" where nothing shows it."""
+    """Return the indentation of one level in `text`: a tab, some spaces, or "" if no line shows it."""
     found = [match.group(1) for match in _INDENTED.finditer(text)]
     if not found:
         return ""
@@ -23,9 +23,9 @@ def style_of(text: str) -> str:
 
 
 def in_style(text: str, style: str, level: int) -> str:
-    """`text` with the lines behind its first indented in `style`, where they are indented in another character.
+    """Return `text` with the lines after its first indented in `style`, if they are indented with another character.
 
-    `level` is how many levels the cursor's line is indented by; the first line of the text is never changed.
+    `level` is the number of levels of the cursor's line. The first line of the text never changes.
     """
     head, *lines = text.split("\n")
     blanks = [line[: indent(line)] for line in lines if line.strip()]
@@ -38,7 +38,7 @@ def in_style(text: str, style: str, level: int) -> str:
 
 
 def _unit(width: int, level: int) -> int:
-    """How many blanks a level has in a text whose first indented line has `width`, at most one level below `level`."""
+    """Return the spaces per level if a line indented by `width` is about one level below `level`."""
     fitting = [unit for unit in (4, 2, 8, 3) if width and width % unit == 0] or [4]
     return min(fitting, key=lambda unit: abs(width // unit - level - 1))
 
@@ -50,10 +50,10 @@ def _with_tabs(line: str, unit: int) -> str:
 
 
 def at_cursor(text: str, line: str, wanted: int, *, deeper: bool) -> str:
-    """Return `text` without the blanks that the line already has, which the model may not have seen.
+    """Return `text` without the indentation that the line already has, which the model may not have seen.
 
-    `line` is what is left of the cursor, `wanted` the indentation of a line here at the least. `deeper`: a block
-    begins here, and the cursor may not have been indented yet.
+    `line` is the part of the line left of the cursor, `wanted` the least indentation of a line here. `deeper`: a block
+    begins here, and the cursor's line may not be indented yet.
     """
     if not text[:1].isspace() or text.startswith("\n"):
         return text

@@ -1,9 +1,9 @@
-"""The lexical syntax of each language: comments, quotes, and what looks like a quote or a bracket but is none.
+"""Define the lexical syntax of each language: comments, quotes, and what looks like a quote or bracket but is neither.
 
-A table and two regular expressions a language are enough to know, at any place, which brackets and strings are open.
-That works in code that does not parse yet, where a parser's tokens depend on how it recovers. The table need not be
-complete: a text is only ever compared with the same text without the suggestion, so what it misreads elsewhere counts
-on both sides.
+A table and two regular expressions per language are enough to find which brackets and strings are open at any offset.
+This also works in code that does not parse yet, in which a parser's tokens depend on how it recovers. The table need
+not be complete: a text is only compared with the same text without the suggestion, so a misreading elsewhere counts on
+both sides.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How to read one language.
+    """The patterns that read one language.
 
-    `code`, matched where `stops` finds a character, says what begins there outside of strings (its group names the
-    kind); `words` finds all of that, and words and signs as well. `line_stops` finds the ends of lines too, which
-    matter only in an expression inside a string and behind the beginning of a heredoc. `inside` finds the next thing
-    that matters in a string, by what opened it. `blocks` maps what opens a block comment to what closes it. `raw` is
-    what closes a raw string, made from the match of what opens it. `loose` are closing brackets that need no opening
-    one. `nested`: a block comment can contain another.
+    `code`, matched at a character that `stops` finds, matches what begins there outside of strings (its group names
+    the kind). `words` finds the same, and also words and operators. `line_stops` also finds the ends of lines, which
+    matter only in an expression inside a string and after the beginning of a heredoc. `inside` maps what opens a
+    string to a pattern for the next thing that matters in it. `blocks` maps what opens a block comment to what closes
+    it. `raw` is a template of what closes a raw string, for the match of what opens it. `loose` are closing brackets
+    that need no opening one. `nested`: a block comment can contain another.
     """
 
     stops: re.Pattern[str]
@@ -64,7 +64,7 @@ _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a',
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
 _SHELL_HEREDOC = ("<", r"(?<![<\d])<<-?[ \t]*\\?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)")
-_RUBY_HEREDOC = (  # without `~` or `-` it can as well be an operator
+_RUBY_HEREDOC = (  # without `~` or `-` it can also be an operator
     "<",
     r"<<(?:[~-](?=['\"`]?[A-Za-z_])|(?=['\"`]?[A-Z]))(?P<mark>['\"`]?)(?P<name>\w+)(?P=mark)",
 )
@@ -93,7 +93,7 @@ def _make(
     raw: tuple[str, str, str] | None = None,
     loose: str = "",
 ) -> Syntax:
-    """Compile a row. `skipped` is what looks like a quote, a bracket or a comment but is none.
+    """Compile a row. `skipped` are patterns for what looks like a quote, a bracket or a comment but is not.
 
     `heredoc` opens a string that begins in the next line and ends at the group `name`. `raw` opens a string without
     escapes: the characters that it can begin with, its pattern, and a template of what closes it.
@@ -137,7 +137,7 @@ def _make(
 
 
 def _plain(quotes: Mapping[str, Quote]) -> list[str]:
-    """What opens a string, without the prefixes that are letters: those are looked for behind it."""
+    """Return what opens a string, without entries that begin with a letter: `_with_prefix` finds those."""
     return [key for key in quotes if not key[0].isalpha()]
 
 
@@ -264,7 +264,7 @@ def _rows() -> dict[str, Syntax]:
 
 @cache
 def syntax_of(language: str) -> Syntax:
-    """The row of a language; text that the table does not know has double quotes and its own line comment."""
+    """Return the row of a language; one without a row has double quotes and its own line comment."""
     if row := _rows().get(language):
         return replace(row, nested=language in _NESTED)
     known = LANGUAGES.get(language)

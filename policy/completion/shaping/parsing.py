@@ -1,11 +1,11 @@
-"""Does a suggestion add a syntax error? The region around the cursor is parsed without it and with it.
+"""Find the syntax errors of a region without a suggestion and with it.
 
-Tree-sitter parses the second text incrementally: what the suggestion does not touch is taken from the first tree. An
-error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the grammar takes for a name.
-Code that is not finished has errors without the suggestion, and may have as many with it.
+Tree-sitter parses the second text incrementally: nodes that the suggestion does not touch come from the first tree. An
+error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the grammar reads as a name.
+Unfinished code has errors without the suggestion, and may have as many with it.
 
-How the parser recovers from an error depends on the tree it begins with. Where errors are left with the suggestion,
-`errors_from_scratch` tells what others will see: a compiler, or the editor that opens the file the next time.
+How the parser recovers from an error depends on the tree it begins with. If errors are left with the suggestion,
+`errors_from_scratch` finds those that a parser without that tree reports: a compiler, or the editor after a restart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-# Where nothing is left to close, these grammars read the keyword as a name: a call, a command.
+# If nothing is left to close, these grammars read the keyword as a name: a call, a command.
 _STRAY = {
     "ruby": re.compile(rb"(?<![\w.:@$&])end(?![\w:?!=(])"),
     "bash": re.compile(rb"(?<![\w./$-])(?:fi|done|esac)(?![\w./=-])"),
@@ -32,7 +32,7 @@ _NAMES = frozenset({"identifier", "command_name"})
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Where the errors are, in order. `strays` of them are closing keywords that the grammar takes for names."""
+    """The spans of the errors, in order. `strays` of them are closing keywords that the grammar reads as names."""
 
     spans: tuple[Span, ...]
     strays: int = 0
@@ -41,14 +41,14 @@ class Errors:
         return len(self.spans)
 
     def no_more_than(self, other: Errors) -> bool:
-        """Whether there are no more errors than in `other`, and no other kind of error in place of a stray keyword."""
+        """Return whether there are no more errors than in `other`, and none replaces a stray keyword of `other`."""
         return len(self) <= len(other) and len(self) - self.strays <= len(other) - other.strays
 
 
 class ParseCheck:
-    """The errors of one region with different texts at the cursor. `tree` is the region's tree, if that is known.
+    """Finds the errors of one region with different texts at the cursor. `tree` is the region's tree, if it is known.
 
-    `before` are the errors without a text, `elsewhere` how many of them lie apart from the cursor's line. `whole`: the
+    `before` are the errors without a text, `elsewhere` is how many of them are outside the cursor's line. `whole`: the
     region is the whole file. Errors elsewhere in it remain, so it is always parsed from scratch.
     """
 
@@ -70,7 +70,7 @@ class ParseCheck:
         self.from_scratch = whole and self.elsewhere > 0
 
     def errors(self, text: str) -> Errors:
-        """The errors with `text` at the cursor, in bytes of the text with it."""
+        """Return the errors with `text` at the cursor, as offsets in bytes of the whole text."""
         data = text.encode("utf-8", "replace")
         whole = self._left + data + self._right
         if self.from_scratch:
@@ -90,15 +90,15 @@ class ParseCheck:
         return self._errors(self._parser.parse(whole, tree), whole)
 
     def errors_from_scratch(self, text: str) -> Errors:
-        """The same, whatever the tree without the text is. It takes longer."""
+        """Return the same, independent of the tree without the text. It takes longer."""
         whole = self._left + text.encode("utf-8", "replace") + self._right
         return self._errors(self._parser.parse(whole), whole)
 
     def adds_none(self, errors: Errors, text: str) -> bool:
-        """Whether `errors`, those with `text` at the cursor, are no more than there are without it.
+        """Return whether the `errors` with `text` at the cursor are no more than without it.
 
-        Where the code is not finished, an error may have become another. But one that lies inside the text, or right
-        of it where there was none, comes of the text.
+        In unfinished code, the text can turn one error into another. But an error inside the text, or a new one right
+        of it, is caused by the text.
         """
         if len(errors) <= self.elsewhere:
             return True
@@ -109,7 +109,7 @@ class ParseCheck:
         return len(errors) <= len(self.before) and not inside and right <= right_before
 
     def length_before(self, errors: Errors, text: str) -> int:
-        """How long a head of `text` can be, in characters, if it is not to contain the first of its `errors`."""
+        """Return the length, in characters, of the longest head of `text` without the first of its `errors`."""
         data, start = text.encode("utf-8", "replace"), len(self._left)
         ends = [end - start for begin, end in errors.spans if begin >= start and end < start + len(data)]
         return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(text)
@@ -127,7 +127,7 @@ class ParseCheck:
 
 
 def _nodes(tree: tree_sitter.Tree) -> list[Span]:
-    """Where `ERROR` and `MISSING` nodes are, in the order of their beginnings."""
+    """Return the spans of `ERROR` and `MISSING` nodes, in the order of their beginnings."""
     found: list[Span] = []
     stack = [tree.root_node] if tree.root_node.has_error else []
     while stack:

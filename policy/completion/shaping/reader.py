@@ -1,7 +1,7 @@
-"""Read a text sign by sign: brackets, strings and comments, and what is open behind each of them.
+"""Read the brackets, strings and comments of a text in order, and what is open after each of them.
 
-The state is the stack of what is open, innermost last; what follows depends on nothing else. An entry of the stack is
-what opened it. For strings whose end depends on their beginning it is what closes them: `raw ")"` and the like,
+The state is the stack of what is open, innermost last; how the text continues depends on nothing else. An entry of the
+stack is what opened it. For strings whose end depends on their beginning it is what closes them, such as `raw ")"` or
 `heredoc EOF`.
 """
 
@@ -24,7 +24,7 @@ _FORMATTED = frozenset({"f", "fr", "rf", "t", "tr", "rt"})
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bracket, a word or a sign that is code, with its offsets in characters."""
+    """A bracket, a word or an operator in code, with its offsets in characters."""
 
     start: int
     end: int
@@ -51,12 +51,12 @@ class Scan:
 
     @property
     def extra(self) -> int:
-        """How many brackets close nothing."""
+        """The number of brackets that close nothing."""
         return len(self.strays)
 
     @property
     def missing(self) -> int:
-        """How many brackets and strings are never closed, if the text ends here."""
+        """The number of brackets and strings that are never closed, if the text ends here."""
         return self.unclosed + sum(entry != LINE_COMMENT for entry in self.stack)
 
     @property
@@ -86,7 +86,7 @@ class Reader:
         self.begin = self.position = start
 
     def result(self) -> Scan:
-        """The state behind what was read."""
+        """Return the state after the text read so far."""
         return Scan(
             tuple(self.opened),
             tuple(self.strays),
@@ -104,15 +104,15 @@ class Reader:
 
     @property
     def missed(self) -> int:
-        """How many errors there are so far."""
+        """The number of errors so far."""
         return self._unclosed + len(self.strays)
 
     def agrees(self, other: Reader) -> bool:
-        """Whether two readers of one text read the same from here on."""
+        """Return whether two readers of one text read the rest of it the same."""
         return self.position == other.position and self.opened == other.opened and self.heredocs == other.heredocs
 
     def step(self, *, words: bool = False) -> bool:
-        """Read the next thing that changes the state; whether there was one."""
+        """Read the next thing that changes the state. Return whether there was one."""
         if self.opened and self.opened[-1] not in OPENERS:
             return self._literal(self.opened[-1])
         return self._code(words=words)
@@ -151,7 +151,7 @@ class Reader:
         return True
 
     def _literal(self, top: str) -> bool:
-        """Read on in a string or a comment."""
+        """Read the next thing inside a string or a comment."""
         text, syntax = self.text, self.syntax
         if top.startswith((_RAW, _HEREDOC)):
             last = _end_of(top).search(text, self.position)
@@ -199,7 +199,7 @@ class Reader:
         """Close the innermost bracket that `closer` fits; those inside of it are then never closed."""
         for depth, entry in enumerate(reversed(self.opened)):
             if entry not in OPENERS:
-                break  # what is outside of the string around this
+                break  # the rest is outside the string
             if OPENERS[entry] == closer:
                 self._drop(len(self.opened) - depth - 1, cut_off=depth)
                 self._closers.append(self.begin)
@@ -229,19 +229,19 @@ class Reader:
 
 @lru_cache(256)
 def _end_of(entry: str) -> re.Pattern[str]:
-    """What closes a string that `_RAW` or `_HEREDOC` begins the entry of."""
+    """Return a pattern for what closes a string whose entry begins with `_RAW` or `_HEREDOC`."""
     if entry.startswith(_RAW):
         return re.compile(re.escape(entry.removeprefix(_RAW)))
     return re.compile(rf"^[ \t]*{entry.removeprefix(_HEREDOC)}(?!\w)", re.MULTILINE)
 
 
 def _in_arithmetic(opened: list[str]) -> bool:
-    """Whether `<<` is an operator: inside two parentheses, as in the shell's `$((1 << n))`."""
+    """Return whether `<<` is an operator: inside two parentheses, as in the shell's `$((1 << n))`."""
     return len(opened) > 1 and all(OPENERS.get(entry) == ")" for entry in opened[-2:])
 
 
 def _with_prefix(quote: str, before: str, syntax: Syntax) -> str:
-    """The kind of string that `quote` opens: letters in `before` can make it one with expressions in it."""
+    """Return the kind of string that `quote` opens: a prefix at the end of `before` can make it a formatted string."""
     if "f" + quote not in syntax.quotes:
         return quote
     prefix = before[len(before.rstrip(_LETTERS)) :].lower()

@@ -1,12 +1,12 @@
-"""The part of a file that decides whether a suggestion fits: the lines around the cursor, and what encloses them.
+"""Select the part of a file that decides whether a suggestion fits: the lines around the cursor and their scopes.
 
-A file of thousands of lines takes too long to parse with every suggestion. What encloses the lines around the cursor is
-known by its indentation: going up, each line with less indentation than all below it opens a scope that the cursor
-is in; going down, each closing line with less indentation closes one. The lines in between are left out.
+A file of thousands of lines takes too long to parse with every suggestion. Indentation shows which scopes enclose the
+cursor: upward, each line with less indentation than all lines below it opens a scope; downward, each closing line with
+less indentation closes one. The lines in between are left out.
 
-Which brackets, strings and comments are open above the region is known exactly. Where a file is not indented that way,
-the lines that open them stand for what encloses the cursor. The region may not parse then; since it is only compared
-with itself, that costs suggestions, not correctness.
+The brackets, strings and comments that are open above the region are known exactly. If the indentation of a file does
+not agree with them, the region begins with the lines that open them instead. Such a region may not parse. It is only
+compared with itself, so this can suppress suggestions, but shows no wrong ones.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from functools import cache, partial
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.scan import Opened, opened_after, scan
 
-NEAR = 1_000  # characters on each side that are kept whole; up to twice as many, to a line border
+NEAR = 1_000  # characters on each side that are kept; up to twice as many, to end at a line boundary
 _LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_LONGEST = 200_000  # characters above the region that are read for strings and comments that begin there
+_LONGEST = 200_000  # characters above the region that are searched for open strings and comments
 _LONGEST_LITERAL = 6_000  # characters of a string or a comment above the region that are kept
 _PREFIX = re.compile(r"\w*\Z")  # of a string: `r`, `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
@@ -32,10 +32,10 @@ _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is looked at: `left` and `right` of the cursor, each ending or beginning there.
+    """The text `left` and `right` of the cursor.
 
-    `outer` characters of `left` are kept only for what they open. `near` characters of `right` are the text next to
-    the cursor, the others close what encloses it; `beyond` is what follows the near text.
+    The first `outer` characters of `left` are kept only for the scopes that they open. The first `near` characters of
+    `right` are the text next to the cursor, the others close its scopes. `beyond` is the file after the near text.
     """
 
     left: str
@@ -48,9 +48,9 @@ class Region:
 def region(
     prefix: str, suffix: str, language: str, near: int = NEAR, opened: Callable[[str], Opened] | None = None
 ) -> Region:
-    """The region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one.
+    """Return the region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one.
 
-    `opened` says what is open behind a part of the prefix.
+    `opened` returns what is open after a part of the prefix.
     """
     headers, kept = _left(prefix, language, near, opened or partial(opened_after, language=language))
     end, closing = _right(suffix, near)
@@ -58,12 +58,12 @@ def region(
 
 
 def indent(line: str) -> int:
-    """How many blanks and tabs a line begins with."""
+    """Return how many spaces and tabs a line begins with."""
     return len(line) - len(line.lstrip(" \t"))
 
 
 def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]) -> tuple[str, str]:
-    """The headers of what encloses the near lines, and those."""
+    """Return the headers of the scopes that enclose the near lines, and the near lines."""
     if len(prefix) <= 2 * near:
         return "", prefix
     start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
@@ -81,7 +81,7 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
 
 
 def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) -> str:
-    """The headers of what encloses the line at `first`. They open the same `brackets`, if these are known."""
+    """Return the headers of the scopes around the line at `first`. They open `brackets`, if these are known."""
     lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
     headers = "".join(line + "\n" for line in lines)
     if brackets is None or scan(headers, language).stack == brackets.stack:
@@ -93,9 +93,9 @@ def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) 
 
 
 def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tuple[int, str]:
-    """The lines from `start` on, behind those that begin the strings and comments around it; where the first begins.
+    """Return the text from `start`, after the lines that open the strings and comments around it, and its offset.
 
-    What these contain above `start` is left out, if it is much.
+    A long part of these strings and comments above `start` is left out.
     """
     outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
     if outermost is None:
@@ -112,7 +112,7 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
 
 
 def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
-    """The lines with these offsets, in order and each one once, if they begin behind `line_end`."""
+    """Return the lines at these offsets, in order and each once, if they begin after `line_end`."""
     lines: list[str] = []
     for offset in offsets:
         if offset >= line_end:
@@ -122,7 +122,7 @@ def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
 
 
 def _headers(above: list[str], least: int) -> list[str]:
-    """Those of the lines `above` that open something around a line that is indented by `least`."""
+    """Return the lines of `above` that open a scope around a line that is indented by `least`."""
     headers: list[str] = []
     number = len(above)
     while number and least:
@@ -144,7 +144,7 @@ def _headers(above: list[str], least: int) -> list[str]:
 
 
 def _right(suffix: str, near: int) -> tuple[int, str]:
-    """Where the near lines end in `suffix`, and what closes what encloses them."""
+    """Return the offset where the near lines end in `suffix`, and the lines that close their scopes."""
     if len(suffix) <= 2 * near:
         return len(suffix), ""
     border = end = _border(suffix, near, 2 * near) or 2 * near
@@ -161,14 +161,14 @@ def _right(suffix: str, near: int) -> tuple[int, str]:
 
 @cache
 def _indented_less(least: int) -> re.Pattern[str]:
-    """A line that is indented by less than `least`; lines of a preprocessor or a comment say nothing."""
+    """Return a pattern for a line that is indented by less than `least`, except preprocessor and comment lines."""
     return re.compile(rf"^([ \t]{{0,{least - 1}}})(?![\s#]).*", re.MULTILINE)
 
 
 def _border(text: str, start: int, end: int) -> int:
-    """Where to cut `text` between two offsets: before the line with the least indentation that begins something.
+    """Return where to cut `text` between two offsets: before the line with the least indentation that begins something.
 
-    0 where no line begins there.
+    Return 0 if no line begins there.
     """
     best, least = text.find("\n", start) + 1, 1 << 30
     position = best
@@ -186,6 +186,6 @@ def _first_indent(text: str) -> int:
 
 
 def _open(lines: list[str]) -> bool:
-    """Whether a header continues in the next line: a parenthesis is open."""
+    """Return whether a header continues in the next line: a parenthesis is open."""
     text = "".join(lines)
     return text.count("(") > text.count(")") or text.count("[") > text.count("]")

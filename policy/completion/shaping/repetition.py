@@ -1,6 +1,6 @@
-"""What has been written already: on the line right of the cursor, on the lines below and above, or a moment ago.
+"""Find where a text repeats itself, the lines above, the rest of the cursor's line or the lines below.
 
-A user who accepts a line that the file already has must delete one. But a table of numbers repeats itself, and may.
+A user who accepts a line that the file already has must delete it. Rows of a table of literals may repeat.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import indent
 
-BELOW = 3  # lines with text below the cursor that are not said again
+BELOW = 3  # lines with text below the cursor that must not be repeated
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
 _QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has six at most
 _MANY = 4  # times that a short line comes in a row where no person wrote it
@@ -27,12 +27,12 @@ _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
 
 def is_data(line: str) -> bool:
-    """Whether a line has literals and punctuation alone, as a row of a table has."""
+    """Return whether a line has only literals and punctuation, like a row of a table."""
     return bool(_DATA.fullmatch(line)) and "," in line
 
 
 def is_closing(line: str) -> bool:
-    """Whether a line does nothing but close something: brackets, `end`, `fi`, `</div>`."""
+    """Return whether a line only closes something: brackets, `end`, `fi`, `</div>`."""
     return bool(line.strip()) and bool(_CLOSING.fullmatch(line.strip()))
 
 
@@ -41,12 +41,12 @@ def _is_statement(line: str) -> bool:
 
 
 def says_something(line: str) -> bool:
-    """Whether a line is more than brackets and filler, which may well come twice."""
+    """Return whether a line has at least four word characters. Shorter lines may repeat."""
     return len(re.findall(r"\w", line)) >= 4
 
 
 def loop_in(text: str, stack: Stack) -> int | None:
-    """Where `text` begins to say the same again and again on one line, unless it is a list that does.
+    """Return the offset where `text` begins to repeat the same characters on one line, except in a list, or None.
 
     `stack` is what is open at the cursor.
     """
@@ -60,9 +60,9 @@ def loop_in(text: str, stack: Stack) -> int | None:
 
 
 def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
-    """How many of `lines`, a text behind `line`, come before one that repeats those just before it.
+    """Return how many of `lines`, a text after `line`, precede the first line that repeats those just before it.
 
-    `above` is the last line with text above the cursor's.
+    `above` is the last line with text above the cursor's line.
     """
     previous = [above.strip()] if above.strip() else []
     said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
@@ -79,16 +79,16 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 
 
 def _has_partner_left(closer: str, text: str) -> bool:
-    """Whether a bracket or quote behind `text`, in a string, belongs to one left of `text`."""
+    """Return whether a bracket or quote after `text`, in a string, closes one left of `text`."""
     if closer in _BRACKETS:
         return text.count(_BRACKETS[closer]) == text.count(closer)
     return _APOSTROPHE.sub("", text).count(closer) % 2 == 0
 
 
 class Right:
-    """What is right of the cursor: `rest` of its line, and the lines below.
+    """The text right of the cursor: the `rest` of its line, and the lines below.
 
-    `read` reads a text at the cursor. `parsed` says whether a grammar tells what closes too much.
+    `read` returns the state after a text at the cursor. `parsed`: a grammar finds what closes too much.
     """
 
     def __init__(self, line: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
@@ -99,7 +99,7 @@ class Right:
         self._parsed = parsed
 
     def repeated_at(self, text: str) -> int | None:
-        """Where `text` begins to say what the rest of the line, or a line below, says again; None if nowhere."""
+        """Return the offset where `text` begins to repeat the rest of the line or a line below, or None."""
         found = [self._rest_repeated_at(text), self._below_repeated_at(text)]
         return min((offset for offset in found if offset is not None), default=None)
 
@@ -115,7 +115,7 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Whether the first `size` characters of `rest` come twice if `before` and they are put before it."""
+        """Return whether a text that is `before` and the first `size` characters of `rest` repeats those characters."""
         overlap = rest[:size]
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
@@ -131,7 +131,7 @@ class Right:
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
 
     def _counted(self, before: str, closers: str) -> bool:
-        """Whether brackets or quotes behind `before` close something, or are an error: they are no text of a string."""
+        """Return whether brackets or quotes after `before` are code, which closes something or is an error."""
         state, closed = self._read(before), self._read(before + closers)
         return before.endswith("\\") or (state.stack, state.missing, state.extra) != (
             closed.stack,
@@ -140,7 +140,7 @@ class Right:
         )
 
     def _whole(self, text: str) -> bool:
-        """Whether `text` closes all that it opens."""
+        """Return whether `text` closes everything that it opens."""
         state, at_once = self._read(text), self._read("")
         return len(state.stack) <= len(at_once.stack) and not state.unclosed
 
@@ -160,7 +160,7 @@ class Right:
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
         if is_closing(said):
-            # Brackets are counted, and a grammar knows whether `end` is needed; else its indentation tells.
+            # Brackets are counted, and a grammar finds whether `end` is needed. Otherwise, the indentation decides.
             told = self._parsed or not re.search(r"\w", said)
             return said == below[0] and not told and indent(line) <= indent(self._below[0])
         if said == below[0] or (said in below and says_something(said)):

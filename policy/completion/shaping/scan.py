@@ -1,7 +1,7 @@
-"""What is open at a place in a text: brackets, strings, comments.
+"""Find which brackets, strings and comments are open at an offset in a text.
 
-`scan` goes from one state to the next, so a text is read in pieces: left of the cursor, the suggestion, right of the
-cursor. The other functions answer one question each, and read no further than that takes.
+`scan` reads a text from any state, so a file is read in pieces: left of the cursor, the suggestion, right of the
+cursor. Each of the other functions answers one question, and reads no further than necessary.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _CONTEXT = 8  # characters left of a text that can tell how its first sign is re
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is open: `stack`, and by their `offsets` in the text what opened its entries."""
+    """The `stack` of what is open, and the `offsets` in the text of what opened each entry."""
 
     stack: Stack = ()
     offsets: tuple[int, ...] = ()
 
     def before(self, offset: int) -> Opened:
-        """That part of it that was opened before an offset."""
+        """Return the part of it that was opened before an offset."""
         size = next((number for number, begin in enumerate(self.offsets) if begin >= offset), len(self.offsets))
         return Opened(self.stack[:size], self.offsets[:size])
 
 
 def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words: bool = False) -> Scan:
-    """Read `text` from the state `stack` on. With `words` the tokens contain words and signs, else there are none.
+    """Return the state after `text`, read from the state `stack`. Only with `words` does the result have tokens.
 
-    `before` is what is left of it on its line. The offsets in the result are those in what was read of both.
+    `before` is the text left of `text` on its line. The offsets in the result count from the part of it that is read.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))
@@ -41,16 +41,16 @@ def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words
 
 
 def opened_after(text: str, language: str, known: Opened = Opened(), start: int = 0) -> Opened:
-    """What is open behind `text`, if that is `known` at the offset `start`, the beginning of a line."""
+    """Return what is open after `text`. `known` is what is open at the offset `start`, the beginning of a line."""
     reader = Reader(text, language, known.stack, known.offsets, start)
     reader.finish()
     return Opened(tuple(reader.opened), tuple(reader.offsets))
 
 
 def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
-    """Whether `text` has no more errors where `stack` is open before it than where `other` is.
+    """Return whether `text` has no more errors with `stack` open before it than with `other`.
 
-    Both are read in parallel, until nothing tells them apart.
+    Both readings advance in parallel until they agree.
     """
     one, two = Reader(text, language, stack), Reader(text, language, other)
     while not one.agrees(two):
@@ -63,9 +63,10 @@ def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
 
 
 def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
-    """Whether `left` and `right` are read the same as one text: no sign lies across the border between them.
+    """Return whether `left` and `right` are read separately as they are read together: no token crosses the boundary.
 
-    `stack` is open before them. A heredoc that `left` begins on its last line is no part of a stack, so it does.
+    `stack` is open before them. A heredoc that begins on the last line of `left` counts as crossing, since it is not
+    in the stack.
     """
     apart, joined = Reader(left, language, stack), Reader(left + right, language, stack)
     apart.finish()
@@ -81,9 +82,9 @@ def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
 
 
 def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str = "") -> int | None:
-    """Offset of the first thing in `text` that closes more than the innermost `allowed` entries of `stack`, if any.
+    """Return the offset at which `text` first closes more than `allowed` innermost entries of `stack`, or None.
 
-    `before` is what is left of `text` on its line.
+    `before` is the text left of `text` on its line.
     """
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
     before = before[-_CONTEXT:]
@@ -95,10 +96,10 @@ def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str
 
 
 def states(text: str, language: str, stack: Stack, *, before: str = "") -> Iterator[tuple[int, int, Scan]]:
-    """The offsets of each thing in `text` that changes the state, with the state behind it.
+    """Yield the offsets of each thing in `text` that changes the state, with the state after it.
 
-    `before` is what is left of `text` on its line. Ends where something closes nothing, which no later text mends, or
-    where too much is open to be meant.
+    `before` is the text left of `text` on its line. Stop at a bracket that closes nothing, which no later text can
+    correct, or if more than `_DEEPEST` entries are open.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))
@@ -107,5 +108,5 @@ def states(text: str, language: str, stack: Stack, *, before: str = "") -> Itera
 
 
 def closers_in(text: str) -> bool:
-    """Whether a text contains anything that could close a bracket or a string."""
+    """Return whether a text contains a character that can close a bracket or a string."""
     return any(character in CLOSERS or character in "\"'`" for character in text)

@@ -1,8 +1,8 @@
-"""Whether a text at the cursor adds a syntax error to the file.
+"""Decide whether a text at the cursor adds a syntax error to the file.
 
-The region around the cursor is parsed with every text. That is certain where nothing is broken: the file has no error
-without the text, the region has none with it, and the text opens nothing that would be closed far below. Everywhere
-else the whole file is parsed as well, since how a parser recovers from an error depends on what is far away.
+The region around the cursor is parsed with every text. This is enough if the file has no error without the text, the
+region has none with it, and the text opens nothing that is closed far below. Otherwise the whole file is parsed as
+well, since how a parser recovers from an error depends on distant text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LARGEST = 200_000  # characters on a side of the cursor: a larger file is never 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the parser says of a text.
+    """The result of parsing with a text.
 
-    `fits`: it adds no error. `finished`: the cursor's line has none left. `longest`: a head of it that is to have
-    another verdict is at most as long, in characters. `flawless`: with the text the whole file has no error. `costly`:
-    the whole file was parsed with it.
+    `fits`: the text adds no error. `finished`: the cursor's line has no error left. `longest`: only a head of the text
+    of at most this length, in characters, can have another verdict. `flawless`: the whole file has no error with the
+    text. `costly`: the whole file was parsed with the text.
     """
 
     fits: bool
@@ -33,9 +33,9 @@ class Verdict:
 
 
 class SyntaxCheck:
-    """The syntax of one `file` with different texts at the cursor, in a language that has a grammar.
+    """Checks the syntax of one `file` with different texts at the cursor, in a language that has a grammar.
 
-    `region` is the part around the cursor. `files` keeps the tree of the file, whose name there is `document`.
+    `region` is the part around the cursor. `files` keeps the tree of the file under the name `document`.
     """
 
     def __init__(self, region: Region, file: Region, language: str, files: ParsedFiles, document: str) -> None:
@@ -49,14 +49,14 @@ class SyntaxCheck:
         self._in_file: ParseCheck | None = None
 
     def prepare(self) -> None:
-        """Parse what there is without a text."""
+        """Parse the file without a text."""
         if self._in_region is None:
             self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
             if not self._files.slow(self._document):
                 self._parse_file()
 
     def judge(self, text: str, *, opens: bool, unfinished: bool) -> Verdict:
-        """The verdict on `text`. `opens`: it opens what it does not close. `unfinished`: code may be left so."""
+        """Return the verdict on `text`. `opens`: it leaves something open. `unfinished`: errors may remain."""
         self.prepare()
         region = self._in_region
         assert region is not None

@@ -79,7 +79,7 @@ class Listener:
                 writer.close()
 
     def _knows(self, token: object) -> bool:
-        """Whether this is the token that a client has to know."""
+        """Return whether this is the token that a client must send."""
         if not isinstance(token, str):
             return False
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token.encode())

@@ -1,6 +1,6 @@
 """How to prompt a model, from its metadata and vocabulary: its layout, its budgets, the names of its tokens.
 
-The metadata are those of the GGUF file and of its card, if it has one (`policy.models.card`). The card's values take
+The metadata is that of the GGUF file and of its card, if it has one (`policy.models.card`). The card's values take
 precedence.
 """
 
@@ -46,7 +46,7 @@ def budgets_of(metadata: Mapping[str, str]) -> Budgets:
 
 
 def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
-    """Return the token ids that the metadata name for a role (`repoformer.token.ROLE`).
+    """Return the token ids that the metadata names for a role (`repoformer.token.ROLE`).
 
     These are tokens that the model does not use otherwise. Raises `ModelInvalid` for an id outside the model's
     `n_vocab` tokens.
@@ -55,7 +55,7 @@ def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
     for role in ROLES:
         if text := metadata.get(f"repoformer.token.{role}"):
             if not text.isdigit() or int(text) >= n_vocab:
-                raise ModelInvalid(f"The metadata name token {text!r} as {role}, but the model has {n_vocab} tokens. "
-                                   "The metadata are those of another model")  # fmt: skip
+                raise ModelInvalid(f"The metadata names token {text!r} as {role}, but the model has {n_vocab} tokens. "
+                                   "The metadata is that of another model")  # fmt: skip
             ids[role] = int(text)
     return ids

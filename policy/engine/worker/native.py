@@ -41,7 +41,7 @@ class Native:
         if lacking := cpu.missing(candidate.needs):
             raise EngineFailed(
                 f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. "
-                f"`{COMPILE}` compiles one for this CPU (needs a C++ compiler and CMake)"
+                f"`{COMPILE}` in a clone compiles one for this CPU (needs a C++ compiler and CMake)"
             )
         self.candidate = candidate
         self.skipped: list[str] = []
@@ -173,7 +173,8 @@ def advice(reason: str) -> str:
     """Return the loader's error, and what to do about it."""
     if match := re.search(r"version `(GLIBC\w*)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
-        return f"it needs {match[1]} {match[2]}, and the system's {library} is older. `{COMPILE}` compiles one for it"
+        older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
+        return f"{older}. `{COMPILE}` in a clone compiles one for it"
     if "libgomp" in reason:
         return (
             "the system has no OpenMP library (libgomp.so.1). Install it: `apt install libgomp1` on Debian and Ubuntu, "
@@ -182,7 +183,8 @@ def advice(reason: str) -> str:
     if re.search(r"ELF class|ELF header|file too short|incompatible architecture|not a mach-o|WinError 193", reason):
         return f"it is not a library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
     if "ld-linux" in reason or "musl" in reason:
-        return f"it was built for glibc, which this system does not have ({reason}). `{COMPILE}` compiles one for it"
+        absent = f"it was built for glibc, which this system does not have ({reason})"
+        return f"{absent}. `{COMPILE}` in a clone compiles one for it"
     return reason
 
 
