@@ -6,11 +6,15 @@ No function runs `git`: it may not be installed, and a scan asks about thousands
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from indexer.ignore import Patterns
+
 _MAX_INCLUDES = 10
+_INCLUDE_IF = re.compile(r"includeif\.gitdir(/i)?:(.+)\.path", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "b": "\b"}
 
 
@@ -69,9 +73,33 @@ def settings_of(top: Path | None) -> dict[str, str]:
         files.append(Path(named))
     else:
         files += [config_home() / "git" / "config", expanded("~/.gitconfig")]
+    repository: Path | None = None
     if top is not None:
+        repository = _gitdir_of_file(top / ".git") or top / ".git"
         files.append(common_directory(top) / "config")
-    return {key: value for file in files for key, value in _read_config(file)}
+    settings = {key: value for file in files for key, value in _read_config(file, repository)}
+    if repository is not None and is_true(settings.get("extensions.worktreeconfig")):
+        settings |= _read_config(repository / "config.worktree", repository)
+    return settings | dict(_from_environment())
+
+
+def is_true(value: str | None) -> bool:
+    """Return whether git reads the value of a setting as true: a word, or a number that is not 0."""
+    if value is None:
+        return False
+    try:
+        return int(value) != 0
+    except ValueError:
+        return value.lower() in {"true", "yes", "on"}
+
+
+def _from_environment() -> Iterator[tuple[str, str]]:
+    """Yield the settings that environment variables set."""
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    for number in range(int(count) if count.isdecimal() and len(count) < 4 else 0):
+        key, value = (os.environ.get(f"GIT_CONFIG_{part}_{number}") for part in ("KEY", "VALUE"))
+        if key and value is not None:
+            yield key.lower(), value
 
 
 def config_home() -> Path:
@@ -105,8 +133,11 @@ def _gitdir_of_file(file: Path) -> Path | None:
     return Path(os.path.normpath(file.parent / os.fsdecode(data.removeprefix(b"gitdir:").strip())))
 
 
-def _read_config(file: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield names ("section.name", "section.subsection.name") and values of a git configuration file."""
+def _read_config(file: Path, repository: Path | None = None, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield names ("section.name", "section.subsection.name") and values of a git configuration file.
+
+    Files that it includes for the directory of `repository` are read too, but not those included for a branch.
+    """
     section = ""
     text = (read_regular(file) or b"").decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     for line in text.replace("\\\n", "").split("\n"):
@@ -120,10 +151,28 @@ def _read_config(file: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
             continue
         name, equals, value = line.partition("=")
         key = f"{section}.{name.strip().lower()}"
-        if key == "include.path" and depth < _MAX_INCLUDES:
-            yield from _read_config(file.parent / expanded(_value(value)), depth + 1)
+        if depth < _MAX_INCLUDES and (key == "include.path" or _includes(key, file, repository)):
+            yield from _read_config(file.parent / expanded(_value(value)), repository, depth + 1)
         else:
             yield key, _value(value) if equals else "true"
+
+
+def _includes(key: str, file: Path, repository: Path | None) -> bool:
+    """Return whether `key` is "includeIf.gitdir:PATTERN.path" (or "gitdir/i") with a pattern that matches."""
+    match = _INCLUDE_IF.fullmatch(key)
+    if match is None or repository is None:
+        return False
+    pattern = match[2]
+    if pattern.startswith("./"):
+        pattern = f"{file.parent}/{pattern[2:]}"
+    elif pattern.startswith("~"):
+        pattern = str(expanded(pattern)) + ("/" if pattern.endswith("/") else "")
+    elif not pattern.startswith("/"):
+        pattern = f"**/{pattern}"
+    if pattern.endswith("/"):
+        pattern += "**"
+    patterns = Patterns(str(file), [os.fsencode(pattern)], ignore_case=bool(match[1]))
+    return any(patterns.decide(str(at).lstrip("/")) for at in (repository, repository.resolve()))
 
 
 def _value(text: str) -> str:

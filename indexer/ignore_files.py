@@ -8,6 +8,7 @@ to its files. A `.repoformerignore` does apply, because the user wrote it for th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,13 @@ class IgnoreFiles:
         self.root = root
         top = git.top_of(root)
         settings = git.settings_of(top)
-        self._ignore_case = settings.get("core.ignorecase", "").lower() == "true"
+        self._ignore_case = git.is_true(settings.get("core.ignorecase"))
         lead = root.relative_to(top).as_posix() if top is not None and top != root else ""
         above = [at for at in root.parents if top is not None and at.is_relative_to(top)]
         self._above = [self._read(at, lead=root.relative_to(at).as_posix()) for at in above]
         named = settings.get("core.excludesfile")
-        self._user_file = git.expanded(named) if named else git.config_home() / "git" / "ignore"
+        # An empty value means that there is none.
+        self._user_file = git.config_home() / "git" / "ignore" if named is None else git.expanded(named or os.devnull)
         self._excludes = self._exclude_files(top, lead=lead)
         self._in_directory: dict[str, tuple[Patterns | None, Patterns | None]] = {}
         self._repositories: dict[str, list[Patterns]] = {}  # the exclude files of each repository inside the folder

@@ -48,16 +48,17 @@ class Language:
 
 
 _ROWS = (
-    Language("python", (".py", ".pyi", ".pyw"), "# ", "tree_sitter_python:language", "python",
-             filenames=("SConstruct", "SConscript", "wscript", "Snakefile"), lsp_ids=("python3", "py")),
+    Language("python", (".py", ".pyi", ".pyw", ".bzl", ".smk"), "# ", "tree_sitter_python:language", "python",
+             filenames=("SConstruct", "SConscript", "wscript", "Snakefile", "BUILD.bazel", "Tiltfile"),
+             lsp_ids=("python3", "py", "snakemake", "bazel", "starlark", "bzl", "sage", "sagemath")),
     Language("javascript", (".js", ".jsx", ".mjs", ".cjs"), "// ", "tree_sitter_javascript:language",
              "ecmascript javascript",
-             lsp_ids=("javascriptreact", "js", "jsx", "javascript.jsx")),
+             lsp_ids=("javascriptreact", "js", "jsx", "js2", "js3", "rjsx", "javascript (babel)")),
     Language("typescript", (".ts", ".mts", ".cts"), "// ", "tree_sitter_typescript:language_typescript",
              "ecmascript typescript", lsp_ids=("ts",)),
     Language("tsx", (".tsx",), "// ", "tree_sitter_typescript:language_tsx",
              "ecmascript typescript",
-             lsp_ids=("typescriptreact", "typescript.tsx")),
+             lsp_ids=("typescriptreact", "typescript.tsx", "typescript-tsx")),
     Language("java", (".java",), "// ", "tree_sitter_java:language", "java"),
     Language("csharp", (".cs", ".csx"), "// ", "tree_sitter_c_sharp:language", "csharp",
              lsp_ids=("cs", "c-sharp", "c#")),
@@ -67,9 +68,9 @@ _ROWS = (
              lsp_ids=("rs", "rustic")),
     Language("c", (".c",), "// ", "tree_sitter_c:language", "c"),
     # A header may be C or C++: the C++ grammar reads both.
-    Language("cpp", (".cpp", ".cc", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".inl", ".cu",
+    Language("cpp", (".cpp", ".cc", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".inl", ".tpp", ".cu",
                      ".cuh"), "// ", "tree_sitter_cpp:language", "cpp", lsp_ids=("cuda-cpp", "c++", "cxx", "cuda")),
-    Language("ruby", (".rb", ".rake", ".gemspec", ".ru"), "# ", "tree_sitter_ruby:language", "ruby",
+    Language("ruby", (".rb", ".rake", ".gemspec", ".podspec", ".ru"), "# ", "tree_sitter_ruby:language", "ruby",
              filenames=("Rakefile", "Gemfile", "Vagrantfile", "Podfile", "Fastfile", "Brewfile", "Guardfile"),
              lsp_ids=("rb", "enh-ruby")),
     Language("php", (".php", ".phtml"), "// ", "tree_sitter_php:language_php", "php"),
@@ -78,17 +79,19 @@ _ROWS = (
     Language("swift", (".swift",), "// ", "tree_sitter_swift:language", "swift"),
     Language("scala", (".scala", ".sc", ".sbt"), "// ", "tree_sitter_scala:language", "scala"),
     Language("lua", (".lua",), "-- ", "tree_sitter_lua:language", "lua"),
-    Language("bash", (".sh", ".bash", ".zsh", ".ksh"), "# ", "tree_sitter_bash:language", "bash",
-             filenames=(".bashrc", ".zshrc", ".profile"),
-             lsp_ids=("shellscript", "sh", "zsh", "ksh", "dash", "shell", "shell-script", "shell script")),
-    Language("clojure", (".clj", ".cljs", ".cljc"), "; "),
+    Language("bash", (".sh", ".bash", ".zsh", ".ksh", ".bats"), "# ", "tree_sitter_bash:language", "bash",
+             filenames=(".bashrc", ".bash_profile", ".bash_aliases", ".zshrc", ".zshenv", ".zprofile", ".profile",
+                        "PKGBUILD"),
+             lsp_ids=("shellscript", "sh", "zsh", "ksh", "dash", "shell", "shell-script", "shell script",
+                      "bats", "shell script (bash)", "bourne again shell (bash)")),
+    Language("clojure", (".clj", ".cljs", ".cljc"), "; ", lsp_ids=("clojurescript", "clojurec")),
     Language("dart", (".dart",), "// "),
     Language("elixir", (".ex", ".exs"), "# "),
     Language("erlang", (".erl", ".hrl"), "% "),
     Language("fsharp", (".fs", ".fsx"), "// ",
              lsp_ids=("f#",)),
     Language("graphql", (".graphql", ".gql"), "# "),
-    Language("groovy", (".groovy", ".gradle"), "// ", filenames=("Jenkinsfile",)),
+    Language("groovy", (".groovy", ".gradle"), "// ", filenames=("Jenkinsfile",), lsp_ids=("jenkinsfile",)),
     Language("haskell", (".hs",), "-- "),
     Language("julia", (".jl",), "# "),
     Language("nim", (".nim",), "# "),
@@ -104,10 +107,10 @@ _ROWS = (
     Language("r", (".r",), "# ",
              lsp_ids=("rsplus", "ess-r")),
     Language("solidity", (".sol",), "// "),
-    Language("sql", (".sql",), "-- "),
+    Language("sql", (".sql",), "-- ", lsp_ids=("mysql", "plsql", "pgsql", "postgres", "sqlite", "tsql")),
     Language("svelte", (".svelte",), "// "),
-    Language("terraform", (".tf",), "# ",
-             lsp_ids=("tf", "hcl", "terraform-vars")),
+    Language("terraform", (".tf", ".hcl", ".tofu"), "# ",
+             lsp_ids=("tf", "hcl", "terraform-vars", "opentofu", "opentofu-vars")),
     Language("cython", (".pyx", ".pxd", ".pxi"), "# ",
              lsp_ids=("pyrex",)),
     Language("vue", (".vue",), "// "),
@@ -131,19 +134,26 @@ _OTHER_ENDINGS = frozenset((
     ".md", ".rst", ".txt", ".html", ".json", ".yml", ".yaml", ".toml", ".xml", ".lock", ".log", ".bak", ".orig",
     ".rej", ".swp", ".tmp", ".gz", ".zip", ".png", ".svg", ".pdf",
 ))  # fmt: skip
-_SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?)?([\w.+-]+)")
+_SHEBANG = re.compile(
+    r"#!\s*(?:\S*/)?(?:env\s+(?:-u\s+\w+\s+|--split-string=|-\S+\s+|\w+=\S*\s+)*"
+    r"(?:\S*/)?|busybox\s+)?([\w.+-]+)"
+)
 _BY_INTERPRETER = {
     name: row
     for names, row in (
-        ("python pypy uv pythonw", "python"), ("sh bash dash ash zsh ksh mksh", "bash"), ("node nodejs", "javascript"),
-        ("deno bun ts-node tsx", "typescript"), ("ruby jruby rake", "ruby"), ("perl", "perl"), ("php", "php"),
-        ("lua luajit", "lua"), ("rscript", "r"), ("julia", "julia"), ("groovy", "groovy"), ("scala", "scala"),
-        ("kotlin", "kotlin"), ("elixir", "elixir"), ("escript", "erlang"), ("swift", "swift"), ("pwsh", "powershell"),
+        ("python pypy uv pythonw ipython", "python"), ("sh bash dash ash zsh ksh mksh bats openrc-run", "bash"),
+        ("node nodejs", "javascript"), ("deno bun ts-node tsx", "typescript"), ("ruby jruby rake", "ruby"),
+        ("perl", "perl"), ("php", "php"), ("lua luajit", "lua"), ("rscript", "r"), ("julia", "julia"),
+        ("groovy", "groovy"), ("scala scala-cli amm", "scala"), ("rust-script", "rust"), ("kotlin kotlinc", "kotlin"),
+        ("elixir", "elixir"), ("escript", "erlang"), ("swift", "swift"), ("pwsh", "powershell"),
         ("make gmake", "makefile"), ("runhaskell runghc stack", "haskell"), ("clojure clj bb", "clojure"),
         ("ocaml", "ocaml"), ("dart", "dart"), ("nim", "nim"),
     )
     for name in names.split()
 }  # fmt: skip
+# A mode of Emacs with a tree-sitter grammar (`python-ts`), or a file type of Vim with parts (`python.django`). `go.mod`
+# is another language.
+_LSP_ID_VARIANT = re.compile(r"(?!go\.)(.+?)(?:[-_]ts|\.[\w-]+)")
 _BY_LSP_ID = {name: row for row in _ROWS for name in (row.id, *row.lsp_ids)}
 
 
@@ -153,15 +163,17 @@ def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Langu
     The client's language id (`lsp_id`) takes precedence over the file's extension, because the user may have configured
     that `.inc` is PHP. The first line of `text` counts only if the name has no extension.
     """
-    if known := _BY_LSP_ID.get(lsp_id.lower()):
+    lsp_id = lsp_id.lower()
+    id_variant = _LSP_ID_VARIANT.fullmatch(lsp_id)
+    if known := _BY_LSP_ID.get(lsp_id) or (_BY_LSP_ID.get(id_variant[1]) if id_variant else None):
         return known
     pure = PurePath(path)
     if known := _BY_FILENAME.get(pure.name.lower()) or _BY_EXTENSION.get(pure.suffix.lower()):
         return known
     if (variant := _VARIANT.fullmatch(pure.name)) and pure.suffix.lower() not in _OTHER_ENDINGS:
         return _BY_FILENAME[variant[1].lower()]
-    if not pure.suffix and (shebang := _SHEBANG.match(text[:SHEBANG_LENGTH])):
-        interpreter = shebang[1].lower().rstrip("0123456789.-")
+    if not pure.suffix and (shebang := _SHEBANG.match(text[:SHEBANG_LENGTH].removeprefix("\ufeff"))):
+        interpreter = shebang[1].lower().removesuffix(".exe").rstrip("0123456789.-")
         return LANGUAGES.get(_BY_INTERPRETER.get(interpreter, ""))
     return None
 

@@ -28,10 +28,15 @@ Rule = Literal[
 ]  # fmt: skip
 
 _SECRET_NAME = re.compile(
-    r"""\.env(?:\..*)?|.*\.(?:env|pem|key|p12|pfx|jks|keystore|kdbx|asc|gpg|ppk|ovpn)|id_(?:rsa|dsa|ecdsa|ed25519).*
-    |\.(?:netrc|pgpass|npmrc|pypirc|htpasswd|git-credentials|dockercfg)|_netrc|authorized_keys|known_hosts
+    r"""\.env(?:rc)?(?:\..*)?|.*\.(?:env|pem|key|p12|pfx|jks|keystore|kdbx|asc|gpg|ppk|ovpn)|id_(?:rsa|dsa|ecdsa|ed25519).*
+    |\.(?:netrc|pgpass|npmrc|pypirc|htpasswd|git-credentials|dockercfg|my\.cnf|mylogin\.cnf|s3cfg|boto|renviron)|_netrc
+    |authorized_keys|known_hosts|ssh_host_.*_key|kubeconfig|local\.settings\.json|client_secret.*\.json
+    |\.(?:\w+[_-])?(?:pass(?:word|wd|phrase)?|token)s?
+    |(?:.*[._-])?(?:(?:pass(?:word|wd|phrase)?|api[_-]?key|secret[_-]?key)s?|token)\.txt
+    |(?:.*[._-])?(?:password|api[_-]?key|secret[_-]?key)s\.(?:json|ya?ml|toml|ini|csv|properties|xml)
     |(?:.*[._-])?(?:credentials?|secrets?)(?:\.(?:json|ya?ml|toml|ini|cfg|conf|txt|properties|xml|env|sh|tf|tfvars|sql))?
-    |.*\.tfstate(?:\..*)?|.*\.tfvars|service[-_]?account.*\.json""",
+    |.*\.tfstate(?:\..*)?|.*\.tfvars(?:\.json)?|.*service[-_]?account.*\.json|.*-firebase-adminsdk-.*\.json
+    |firebase-adminsdk.*\.json""",
     re.VERBOSE | re.IGNORECASE,
 )
 _LOCK_NAME = re.compile(

@@ -89,30 +89,59 @@ _TOKENS = tuple(
 _STEMS = ("pass", "pwd", "secret", "token", "credential", "bearer", "key", "auth", "connection")
 _NAME = re.compile(
     r"""pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|bearer|connection_?string|apikey
-    |(?:api|access|auth|private|account|signing|encryption|decryption|master|shared|service|storage|session|client
-      |webhook|deploy|license|subscription|secret|admin)[_. -]?key
+    |(?:api|app|access|auth|private|account|signing|encryption|decryption|master|shared|service|storage|session|client
+      |webhook|deploy|license|subscription|secret|admin|fernet|consumer)[_. -]?key
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
 FARTHEST = 21_000  # characters, at most, from the text that says what a secret is to the end of the secret
 _AROUND = 20  # characters before and after a stem that are searched for its name
 _REACH = 400  # characters after a name that are searched for its value
+_STRING = r"""[a-zA-Z@$]{0,2}(["'`])(\S{6,200}?|(?:[A-Za-z0-9]{4}[ ]){2,7}[A-Za-z0-9]{4})\1"""
 # The text between a name and its value, and the value. In any language, with quotes:
 _QUOTED = re.compile(
-    r"""[\w.\]\["'-]{0,24}\s{0,4}
-    (?: (?::[^=\n]{0,24}=|[:?+!=]?={1,3})[\s(\\]{0,24}  # assigned, compared
-      | (?:=>|->|:|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{0,4}  # a value in a mapping, a default
-      | \(\s{0,4}                                       # set_password("...")
+    rf"""[\w.\]\[)"'-]{{0,24}}[?!]?[ \t]{{0,40}}\s{{0,4}}
+    (?: (?::[^=\n]{{0,24}}=|[:?+!=]?={{1,3}})[\s(\[{{\\]{{0,40}}  # assigned, compared
+      | (?:=>|<-|:)[\s(\[{{]{{0,40}}                        # a value in a mapping
+      | (?:->|,|(?:\|\||\?\?|&&)=?|\bor\b)[\s(]{{0,4}}    # an argument, a default
+      | \(\s{{0,4}}                                       # set_password("...")
       | (?<=\s)(?!`)                                    # #define PASSWORD "...", WITH PASSWORD '...'
-    )[bBruUfL@$]{0,2}(["'`])(\S{6,200}?)\1""",
+    ){_STRING}""",
+    re.VERBOSE,
+)
+# A default after an expression (`password: env.PASSWORD || "..."`), and a value that a call converts.
+_COMPUTED = re.compile(
+    rf"""[\w.]{{0,24}}[ \t]{{0,40}}(?::[^=\n]{{0,24}})?[:=]{{1,2}}>?[ \t]{{0,8}}
+    (?: [^\n"'`;]{{1,80}}?(?:\|\||\?\?|\bor\b|\?:)\s{{0,8}}
+      | [\w.:<>\[\] ]{{0,40}}?(?:String|string|Str|Secret\w{{0,9}}|from|Some|Field|decode|encode|quote|bytes|of)
+        (?:\[\w{{1,12}}\])?\(\s{{0,8}}(?:default\s{{0,4}}=\s{{0,4}})?
+    ){_STRING}""",
     re.VERBOSE,
 )
 # A declaration with the type after the name: `var password string = "..."`.
 _TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
-_VALUE = r"""([^\s"'`;&|()<>\[\]\\,]{6,200})"""
+_VALUE = r"""((?:\\[$!#&*;|]|[^\s"'`;&|()<>\[\]\\,]){6,200})"""
 # Without quotes, in these languages ("" is text of no known language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
-_BARE = re.compile(rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))\s{{0,8}}|[ \t]{{1,8}}){_VALUE}""")
+_BARE = re.compile(
+    rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))(?:\\\n)?\s{{0,8}}\(?|[ \t]{{1,8}}){_VALUE}"""
+)
+# In the delimiters of Lua, Perl, TOML, YAML, XML and shells, in any language.
+_DELIMITED = re.compile(
+    rf"""[\w.-]{{0,24}}["']?
+    (?: [ \t]{{0,40}}(?:=>|:=|=|:)\s{{0,4}}
+        (?:\[={{0,3}}\[|q{{1,2}}[(\[{{<|/!]|\"{{3}}|'{{3}}|[|>][+-]?\n)
+      | [ \t]{{0,4}}<<<\s{{0,4}}["']?
+      | >
+    )\s{{0,40}}{_VALUE}""",
+    re.VERBOSE,
+)
+# The value of an entry that has the name in another member: `- name: PASSWORD` and `value: ...`.
+_MEMBER = re.compile(
+    rf"""[\w.-]{{0,24}}["']?[ \t]{{0,4}}[,;]?\s{{0,40}}["']?[A-Za-z]{{0,12}}?(?:Value|value)["']?\s{{0,40}}
+    [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type in a comment
+    re.VERBOSE,
+)
 # Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a multi-line string), an
 # option of a command, and a value inside a string or a comment.
 _DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
@@ -127,28 +156,60 @@ _AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
 # Only its length distinguishes an AWS secret key.
 _AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
-# Secrets whose name is not directly before the value.
+# Secrets whose name is not directly before the value. `sole` is text without quotes, which must be random.
+_SOLE = rf"(?P<sole>{_VALUE[1:-1]})"
 _IN_CONTEXT = tuple(
-    (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE))
+    (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE | re.MULTILINE))
     for literals, pattern in (
         (
             ("identified", "IDENTIFIED", "Identified"),
-            r"""identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?["']([^"'\n]{4,200})""",
+            rf"""identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?(?:["']([^"'\n]{{4,200}})|{_SOLE})""",
         ),
         (
             ("variable",),
             rf"""variable\s+"[^"\n]*(?:{_NAME.pattern})[^"\n]*"\s*
-            \{{[^{{}}]{{0,400}}?default\s*=\s*"([^"\n]{{6,200}})""",
+            \{{[^{{}}]{{0,400}}?(?:\{{[^{{}}]{{0,200}}\}}[^{{}}]{{0,200}}?){{0,4}}?default\s*=\s*"([^"\n]{{6,200}})""",
         ),
         (
             ("uthorization",),
-            r"""authorization["']?\s*[:=,]\s*["']?(?:bearer|basic|token|apikey)\s+([\w.+/=~-]{8,})""",
+            r"""authorization["']?\]?\s*[:=,]\s*[a-z@$]{0,2}["'`]?(?:bearer|basic|token|apikey)\s+([\w.+/=~-]{8,})""",
         ),
-        (("curl", "--user", "wget"), r"""(?<!\S)(?:-u|--user)[=\s]\s*["']?[\w.@+-]+:([^\s"'@$]{6,})"""),
+        (("curl", "--user", "wget"), r"""(?<!\S)(?:-u|--user)[=\s]?\s*["']?[\w.@+-]+:([^\s"'@$]{6,})"""),
         (("mysql", "mariadb"), r"""\b(?:mysql|mariadb)[\w-]*\b[^\n]{0,120}?\s-p([^\s"'$]{6,})"""),
         (("sshpass",), r"""sshpass\s+-p\s*["']?([^\s"'$]{6,})"""),
+        (("chpasswd",), r"""[\w.-]{1,32}:([^\s"'$:|]{4,200})["']?\s{0,8}\|\s{0,8}(?:sudo\s{1,8})?chpasswd"""),
+        (
+            ("-stdin", "sudo -S", "--passphrase-fd"),
+            rf"""\b(?:echo|printf)\s{{1,8}}(?:-n\s{{1,8}})?["']?{_SOLE}["']?\s{{0,8}}\|[^\n]{{0,80}}
+            (?:-stdin|sudo\s-S|--passphrase-fd)""",
+        ),
+        *(
+            ((literal,), rf"""\b{command}\b[^\n|;]{{0,160}}?\s{option}\s{{0,4}}["']?{_SOLE}""")
+            for literal, command, option in (
+                ("login -", "login", r"-p[\s=]"),
+                ("mongo", r"mongo\w*", r"-p[\s=]"),
+                ("cqlsh ", "cqlsh", r"-p[\s=]"),
+                ("sqlcmd ", "sqlcmd", r"-P[\s=]"),
+                ("zip -", "(?:un)?zip", r"-P[\s=]"),
+                ("ldap", r"ldap\w+", r"-w[\s=]"),
+                ("redis-cli ", "redis-cli", r"-a[\s=]"),
+                ("openssl ", "openssl", r"-k[\s=]"),
+                ("vault login ", "vault\\slogin", ""),
+            )
+        ),
+        (
+            ("\ndefine ",),
+            rf"""^define\s{{1,8}}\w{{0,24}}(?:{_NAME.pattern})\w{{0,24}}[ \t:=]{{0,8}}\n\s{{0,40}}{_SOLE}""",
+        ),
     )
 )
+# Calls with a password or a key among their arguments, which do not name it.
+_CALLS = (
+    "getConnection(", "new PDO(", "NetworkCredential(", "login(", "asicAuth(", "asic_auth(", "asic_auth ", "auth=(",
+    "auth = (", "jwt.sign(", "jwt.verify(", "jwt.encode(", "jwt.decode(", "Fernet(", "ConvertTo-SecureString",
+)  # fmt: skip
+_ARGUMENTS = re.compile(r"""(?:[^()"'`]|(["'`])[^"'`\n]{0,200}\1|\([^()]{0,100}\)){0,200}""")
+_ARGUMENT = re.compile(r"""(["'`])([^\s"'`]{8,200})\1""")
 
 _PLACEHOLDER = re.compile(
     r"(?:^|:)\*|\*$|\$\{|\$\(|^\$\w+$|^\$env:|\{\{|^\{[\w.]*\}$|^<[^<>]+>$|^%\w+%?$|%\(|\*{3,}|x{4,}|\.\.\."
@@ -170,7 +231,19 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
             yield from (match.span() for match in pattern.finditer(text, max(first - _REACH, 0)))
     for literals, pattern in _IN_CONTEXT:
         if any(literal in text for literal in literals):
-            yield from (m.span(1) for m in pattern.finditer(text) if not _PLACEHOLDER.search(m[1]))
+            for match in pattern.finditer(text):
+                group = "sole" if match.lastgroup == "sole" else 1
+                if _bare_random(match[group]) if group == "sole" else not _PLACEHOLDER.search(match[group]):
+                    yield match.span(group)
+    for call in _CALLS:
+        at = text.find(call)
+        while at >= 0:
+            at += len(call)
+            arguments = _ARGUMENTS.match(text, at, at + _REACH)
+            for match in _ARGUMENT.finditer(text, at, arguments.end() if arguments else at):
+                if "://" not in match[2] and _bare_random(match[2]):
+                    yield match.span(2)
+            at = text.find(call, at)
     for start, end in _names(text):
         yield from _values(text, start, end, language)
 
@@ -197,14 +270,15 @@ def _names(text: str) -> Iterator[tuple[int, int]]:
 def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
     """Yield the positions of the values that are assigned to a name and are random enough to be secrets."""
     reach = end + _REACH
-    match = _QUOTED.match(text, end, reach) or _TYPED.match(text, end, reach)
-    if match and _random(match[2]):
-        yield match.span(2)
+    for pattern in (_QUOTED, _TYPED, _COMPUTED):
+        if (match := pattern.match(text, end, reach)) and _random(match[2]):
+            yield match.span(2)
+            break
     if _AWS_NAME.search(text, start, end) and (match := _AWS_SECRET.match(text, end, reach)) and _random(match[1]):
         yield match.span(1)
     line = max(text.rfind("\n", max(start - _REACH, 0), start) + 1, start - _REACH, 0)
     before = text[line:start]
-    candidates = [_BARE] if language in _BARE_LANGUAGES else []
+    candidates = [_DELIMITED, _MEMBER, *([_BARE] if language in _BARE_LANGUAGES else [])]
     if _DEFAULT_BEFORE.search(before):
         candidates.append(_DEFAULT)
     if _OPTION_BEFORE.search(before):

@@ -24,6 +24,7 @@ from indexer.settings import IndexSettings
 from indexer.workspace import Progress, WorkspaceIndex
 from lsp_server.choosing import AUTO, better, choose
 from lsp_server.settings import Settings
+from lsp_server.uris import path_in
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
@@ -186,11 +187,12 @@ class Core:
 
     async def _private(self, request: Request) -> str:
         """Return why a generating server must not get the request's text, or "" if there is no reason or no server."""
-        if self._settings.generator != "openai" or not request.cursor.path:
+        path = Path(request.cursor.path) if request.cursor.path else path_in(request.document)
+        if self._settings.generator != "openai" or path is None:
             return ""
         include, exclude = _index_part(self._settings)
         rules = IndexSettings(include=include, exclude=exclude)
-        reason = await asyncio.to_thread(why_private, Path(request.cursor.path), self._roots, rules)
+        reason = await asyncio.to_thread(why_private, path, self._roots, rules)
         return reason.detail if reason else ""
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:

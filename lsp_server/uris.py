@@ -15,12 +15,20 @@ _DRIVE = re.compile(r"/[A-Za-z]:(?=/|$)")
 
 def local_path(uri: str) -> Path | None:
     """Return the path of a `file` URI. Return None for other schemes and for impossible file names."""
+    return path_in(uri) if uri[:5].lower() == "file:" else None
+
+
+def path_in(uri: str) -> Path | None:
+    """Return the path in a URI of any scheme, or None if it has no absolute path.
+
+    For a cell of a notebook, it is that of the notebook; for an older version of a file, that of the file.
+    """
     try:
         parts = urlsplit(uri)
-        if parts.scheme != "file" or not parts.path:
+        if not parts.path.startswith("/"):
             return None
         name = os.fsdecode(unquote_to_bytes(parts.path))
-        host = os.fsdecode(unquote_to_bytes(parts.netloc))
+        host = os.fsdecode(unquote_to_bytes(parts.netloc)) if parts.scheme == "file" else ""
         if host and host != "localhost":
             name = f"//{host}{name}"
         elif _DRIVE.match(name):

@@ -24,8 +24,9 @@ def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
     elif params.root_uri:
         uris = [params.root_uri]
     else:
-        return (Path(params.root_path),) if params.root_path else ()
-    return _paths(uris)
+        # A relative path would depend on the folder in which the client started this process.
+        return (path,) if params.root_path and (path := Path(params.root_path)).is_absolute() else ()
+    return tuple(dict.fromkeys(_paths(uris)))
 
 
 def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersParams) -> None:

@@ -56,7 +56,8 @@ def _candidates() -> Iterator[Path]:
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
     for base in bases:
-        if base and os.access(base, os.W_OK):
+        # A relative path would name another folder in each process.
+        if base and Path(base).is_absolute() and Path(base).is_dir() and os.access(base, os.W_OK):
             yield Path(base, name)
     yield Path(tempfile.gettempdir(), name)
 

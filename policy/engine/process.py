@@ -25,7 +25,12 @@ _CRASHES = {
     for name in ("SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
     if hasattr(signal, name)
 }
-_FIRST_WINDOWS_EXCEPTION, _CONTROL_C = 0xC0000000, 0xC000013A
+# Windows' exceptions of crashing code (ntstatus.h). Others mean that the system has too little memory or no such DLL,
+# or that the session ends.
+_WINDOWS_CRASHES = frozenset((
+    0x80000002, 0x80000003, 0xC0000005, 0xC0000006, 0xC000001D, 0xC0000025, *range(0xC000008C, 0xC0000097), 0xC00000FD,
+    0xC0000194, 0xC0000374, 0xC0000409, 0xC0000420, 0xC06D007E, 0xC06D007F, 0xE06D7363,
+))  # fmt: skip
 # The threads of GNU OpenMP spin for milliseconds at every barrier, and an evaluation has hundreds of barriers. On two
 # cores that other programs also used (a build, a test run), a token took 120-1,800 ms. With a short spin followed by a
 # sleep it took 55 ms. On an idle machine, the short spin makes a token slower by about a tenth (19 ms instead of 17).
@@ -97,7 +102,7 @@ def is_crash(code: int) -> bool:
     """Return whether an exit code means a crash. A kill does not count: another program or the system caused it."""
     if code < 0:
         return -code in _CRASHES
-    return code >= _FIRST_WINDOWS_EXCEPTION and code != _CONTROL_C
+    return code in _WINDOWS_CRASHES
 
 
 def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:

@@ -54,14 +54,17 @@ async def test_private_text_is_not_sent_to_a_server(start: Start, workspace: Wri
         settings = {"generator": "openai", "serverUrl": server.url, "generatorModel": "coder"}
         client = await start(place.root, model=model, settings=settings)
         await ready(client)
-        for file, text, reason in (
-            (place.root / ".env", "PORT=80\nHOST=", ".env"),
-            (place.root / "build/made.py", "ONE = 1\nTWO = ", "build/"),
-            (place.root / "settings.py", secret + "ONE = 1\nTWO = ", "password"),
+        notebook = (place.root / "build/made.ipynb").as_uri().replace("file://", "vscode-notebook-cell:") + "#W0s"
+        for uri, text, reason in (
+            ((place.root / ".env").as_uri(), "PORT=80\nHOST=", ".env"),
+            ((place.root / "build/made.py").as_uri(), "ONE = 1\nTWO = ", "build/"),
+            ((place.root / "settings.py").as_uri(), secret + "ONE = 1\nTWO = ", "password"),
+            (notebook, "ONE = 1\nTWO = ", "build/"),
+            ((place.root / ".env").as_uri().replace("file:", "git:") + "?HEAD", "PORT=80\nHOST=", ".env"),
         ):
-            client.open(file.as_uri(), text)
-            await client.complete(file.as_uri(), (text.count("\n"), len(text.rpartition("\n")[2])))
-            why = await client.why(file.as_uri())
+            client.open(uri, text)
+            await client.complete(uri, (text.count("\n"), len(text.rpartition("\n")[2])))
+            why = await client.why(uri)
             assert reason in why["withheld"] and why["model"] == model.stem
         assert server.asked == []
         client.open(place.uri, place.text)

@@ -161,3 +161,46 @@ def test_random_ignore_files_decide_as_git_does(tree: Path) -> None:
         ours, gits = not_ignored_by_us(tree), not_ignored_by_git(tree, ("src/inner", "foo/clone"))
         shown = {str(file.relative_to(tree.parent)): content for file, content in written.items()}
         assert ours == gits, f"seed {seed}: {shown}; only ours: {ours - gits}; only git's: {gits - ours}"
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a repository without settings of the user."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    root = tmp_path / "ws"
+    for name in ("home/names", "home/.config/git/ignore", "ws/src/a.py", "ws/lib/b.py", "ws/c.ts"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text({"names": "*.ts\n/src/\n", "ignore": "lib/\n"}.get(Path(name).name, "x"))
+    git("init", "-q", at=root)
+    return root
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "On", "1", "-1", "false", "no", "off", "0", ""])
+def test_ignorecase_in_each_spelling(plain: Path, value: str) -> None:
+    git("config", "core.ignorecase", value, at=plain)
+    (plain / ".gitignore").write_text("SRC/\n")
+    assert not_ignored_by_us(plain) == not_ignored_by_git(plain, ())
+
+
+@pytest.mark.parametrize("named", ["~/names", ""])
+@pytest.mark.parametrize("where", ["repository", "worktree", "environment", "gitdir", "gitdir/i", "other gitdir"])
+def test_the_users_ignore_file_is_named_in_each_place(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, where: str, named: str
+) -> None:
+    home = plain.parent / "home"
+    if where == "repository":
+        git("config", "core.excludesFile", named, at=plain)
+    elif where == "worktree":
+        git("config", "extensions.worktreeConfig", "true", at=plain)
+        git("config", "--worktree", "core.excludesFile", named, at=plain)
+    elif where == "environment":
+        monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+        monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.excludesFile")
+        monkeypatch.setenv("GIT_CONFIG_VALUE_0", named)
+    else:
+        pattern = {"gitdir": f"gitdir:{plain}/", "gitdir/i": "gitdir/i:WS/"}.get(where, "gitdir:~/elsewhere/")
+        (home / ".gitconfig").write_text(f'[includeIf "{pattern}"]\n\tpath = ~/included\n')
+        (home / "included").write_text(f"[core]\n\texcludesFile = {named}\n")
+    assert not_ignored_by_us(plain) == not_ignored_by_git(plain, ())

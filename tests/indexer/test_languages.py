@@ -22,6 +22,21 @@ from indexer.workspace import WorkspaceIndex
         ("run", "#!/usr/bin/env bash\r\n", "bash"),
         ("run", "#!/usr/bin/Rscript\n", "r"),
         ("run", "#!/usr/bin/awk -f\n", ""),
+        ("run", "#!/usr/bin/env -u FOO python\n", "python"),
+        ("run", "#!/usr/bin/env --split-string=python3 -u\n", "python"),
+        ("run", "#!/bin/busybox sh\n", "bash"),
+        ("run", "#!C:/Python312/python.exe\n", "python"),
+        ("run", "#!/usr/bin/env scala-cli\n", "scala"),
+        ("run", "#!/usr/bin/env bats\n", "bash"),
+        ("run", "#!/usr/bin/env ipython3\n", "python"),
+        ("run", "\ufeff#!/usr/bin/env python\n", "python"),
+        ("run", "#!/usr/bin/env fish\n", ""),
+        (".zshenv", "", "bash"),
+        ("PKGBUILD", "", "bash"),
+        ("rules/defs.bzl", "", "python"),
+        ("BUILD.bazel", "", "python"),
+        ("network.hcl", "", "terraform"),
+        ("matrix.tpp", "", "cpp"),
         ("LICENSE", "MIT License\n", ""),
         ("LICENSE", "#!\n", ""),
         ("notes.txt", "#!/bin/sh\n", ""),
@@ -39,6 +54,30 @@ from indexer.workspace import WorkspaceIndex
 )
 def test_language_of(path: str, text: str, language: str) -> None:
     found = language_of(path, text=text)
+    assert (found.id if found else "") == language
+
+
+@pytest.mark.parametrize(
+    ("lsp_id", "language"),
+    [
+        ("python-ts", "python"),
+        ("c++-ts", "cpp"),
+        ("typescript-tsx", "tsx"),
+        ("python.django", "python"),
+        ("Bourne Again Shell (bash)", "bash"),
+        ("clojurescript", "clojure"),
+        ("opentofu", "terraform"),
+        ("plsql", "sql"),
+        ("starlark", "python"),
+        ("jenkinsfile", "groovy"),
+        ("go.mod", ""),
+        ("fish", ""),
+        ("plaintext", ""),
+        ("", ""),
+    ],
+)
+def test_the_language_ids_of_each_editor(lsp_id: str, language: str) -> None:
+    found = language_of("", lsp_id)
     assert (found.id if found else "") == language
 
 

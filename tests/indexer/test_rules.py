@@ -132,6 +132,7 @@ def test_ignore_files_above_a_folder_of_the_repository_count(workspace: Path) ->
     [
         (b"x = 1\0", "binary"),
         (b"\xff\xfe" + "x = 'é'\n".encode("utf-16-le"), None),
+        ("é = 1\n".encode("utf-32"), None),
         ("é = 1\n".encode("latin-1"), None),
         (bytes(range(1, 256)) * 20, "binary"),
         (b"x" * 5_000, "minified"),

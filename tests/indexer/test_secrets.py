@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from indexer.chunking import Chunking
+from indexer.languages import language_of
+from indexer.secrets import secret_spans
 from indexer.snapshot import Snapshot
 
 PASSWORD = "kX9#mQ2pLw"
@@ -84,3 +86,86 @@ def test_a_line_with_a_secret_is_withheld(line: str) -> None:
 @pytest.mark.parametrize("line", ['field = "user_password"', 'password = "changeme"', 'password = ""', "x = token_1"])
 def test_plain_words_are_not_withheld(line: str) -> None:
     assert line in shown(f"{line}\n")
+
+
+FORMS = [
+    ("c.yaml", "  - name: DB_PASSWORD\n    value: @\n"),
+    ("c.yaml", '  - ParameterKey: DBPassword\n    ParameterValue: "@"\n'),
+    ("c.yaml", "  password: |\n    @\n"),
+    ("c.toml", 'token = """\n@"""\n'),
+    ("c.properties", "app.secret=\\\n    @\n"),
+    ("c.xml", "<server><password>@</password></server>\n"),
+    ("x.txt", "APP_KEY=base64:@\n"),
+    ("x.txt", "FERNET_KEY=@\n"),
+    ("main.tf", '  master_password         = "@"\n'),
+    ("main.tf", 'variable "token" {\n  validation {\n    condition = true\n  }\n  default = "@"\n}\n'),
+    ("main.tf", '  set {\n    name  = "adminPassword"\n    value = "@"\n  }\n'),
+    ("main.tf", '  environment = [{ name = "API_KEY", value = "@" }]\n'),
+    ("s.sql", "CREATE USER app IDENTIFIED BY @;\n"),
+    ("Dockerfile", "RUN echo 'root:@' | chpasswd\n"),
+    ("Makefile", "x:\ndefine TOKEN\n@\nendef\n"),
+    ("d.sh", "curl -uadmin:@ https://x\n"),
+    ("d.sh", "docker login -u u -p @ reg\n"),
+    ("d.sh", "echo @ | docker login -u u --password-stdin\n"),
+    ("d.sh", "echo '@' | sudo -S apt update\n"),
+    ("d.sh", "redis-cli -a @ ping\n"),
+    ("d.sh", "openssl enc -k @ -in a\n"),
+    ("d.sh", "vault login @\n"),
+    ("d.sh", "read -r PASS <<< '@'\n"),
+    ("d.sh", "PASSWORDS=(@ b)\n"),
+    ("d.sh", "export PASSWORD=kX9\\$@\n"),
+    ("a.py", 'PASSWORDS = ["@", "x"]\n'),
+    ("a.py", 'requests.get(url, auth=("admin", "@"))\n'),
+    ("a.py", 'requests.get(url(x), auth=HTTPBasicAuth("admin", "@"))\n'),
+    ("a.py", 'headers = {"Authorization": f"Bearer @"}\n'),
+    ("a.py", 'CIPHER = Fernet(b"@")\n'),
+    ("a.py", 'token = os.getenv("TOKEN") or "@"\n'),
+    ("a.py", 'password = Field(default="@")\n'),
+    ("a.py", 'login("admin", "@")\n'),
+    ("a.py", 'EMAIL_HOST_PASSWORD = "abcd efgh ijkl @"\n'),
+    ("a.rs", 'let password = String::from("@");\n'),
+    ("A.java", 'DriverManager.getConnection(\n    url,\n    "sa",\n    "@");\n'),
+    ("a.ts", "password?: string = '@'\n"),
+    ("a.js", "password: process.env.X || '@',\n"),
+    ("a.js", "jwt.sign(payload, '@')\n"),
+    ("a.rb", "http.basic_auth 'admin', '@'\n"),
+    ("a.php", "$pdo = new PDO('mysql:host=h', 'root', '@');\n"),
+    ("Program.cs", 'new NetworkCredential("user", "@")\n'),
+    ("a.ps1", '$pw = ConvertTo-SecureString "@" -AsPlainText -Force\n'),
+    ("a.lua", "local password = [[@]]\n"),
+    ("a.r", 'password <- "@"\n'),
+    ("a.pl", "my $password = q(@);\n"),
+]
+
+
+@pytest.mark.parametrize(("path", "form"), FORMS)
+def test_a_value_is_found_in_each_form_of_an_assignment(path: str, form: str) -> None:
+    value = "mnop" if "efgh" in form else "kX9mQ2pLw8zT"
+    text = form.replace("@", value)
+    language = language_of(path)
+    found = list(secret_spans(text, language.id if language else ""))
+    assert any(start <= text.index(value) < end for start, end in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("a.py", 'password = getpass.getpass("Password: ")'),
+        ("a.py", 'token_type = "Bearer"'),
+        ("a.py", "if not login(user, password): raise ValueError('no-such-user')"),
+        ("a.js", 'const password = document.querySelector("#password1");'),
+        ("a.js", "jwt.sign(payload, secret, { algorithm: 'HS256' })"),
+        ("a.js", "/** @param {{node: Token, value: string}} parent The parent. */"),
+        ("a.php", "'ssh2_auth_password',\n        'ssh2_auth_pubkey_file',"),
+        ("d.sh", "password=$(pass show db/prod2)"),
+        ("d.sh", "echo $TOKEN2 | docker login -u u --password-stdin"),
+        ("d.sh", "vault login $VAULT_TOKEN2"),
+        ("d.sh", "openssl enc -k $KEY_2 -in a"),
+        ("Makefile", "TOKEN ?= $(shell cat token2.txt)"),
+        ("main.tf", "password = random_password.db2.result"),
+        ("s.sql", "ALTER TABLE users ADD COLUMN password_hash VARCHAR(255) NOT NULL;"),
+    ],
+)
+def test_code_about_secrets_is_not_withheld(path: str, line: str) -> None:
+    language = language_of(path)
+    assert not list(secret_spans(f"{line}\n", language.id if language else ""))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lsprotocol import types
 
 from indexer.model import shown_path
+from lsp_server.features.workspace import roots_of
+from lsp_server.protocol import plain_converter
 from lsp_server.uris import local_path
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names as POSIX has them")
@@ -54,3 +58,23 @@ def test_every_name_of_a_file_comes_back_and_can_be_shown(name: bytes) -> None:
     path = Path(os.fsdecode(b"/" + name))
     assert local_path(path.as_uri()) == path
     shown_path(str(path)).encode()
+
+
+@posix
+@pytest.mark.parametrize(
+    ("sent", "roots"),
+    [
+        ({"workspaceFolders": [], "rootUri": "file:///a"}, ("/a",)),
+        ({"workspaceFolders": None, "rootUri": None, "rootPath": "/a"}, ("/a",)),
+        ({"workspaceFolders": ["file:///b", "file:///b/", "file:///c"], "rootUri": "file:///a"}, ("/b", "/c")),
+        ({"workspaceFolders": ["vscode-vfs://github/x/y"], "rootUri": "file:///a"}, ()),
+        ({"rootUri": "", "rootPath": "/a"}, ("/a",)),
+        ({"rootUri": None, "rootPath": "relative/folder"}, ()),
+        ({"rootUri": None, "rootPath": ""}, ()),
+    ],
+)
+def test_the_workspace_folders_of_each_kind_of_client(sent: dict[str, Any], roots: tuple[str, ...]) -> None:
+    folders = [{"uri": uri, "name": "x"} for uri in sent.get("workspaceFolders") or ()]
+    named = {**sent, "workspaceFolders": folders} if "workspaceFolders" in sent else sent
+    params = plain_converter().structure({"processId": None, "capabilities": {}, **named}, types.InitializeParams)
+    assert roots_of(params) == tuple(map(Path, roots))

@@ -24,7 +24,12 @@ def test_only_signals_of_crashing_code_are_crashes() -> None:
     assert all(is_crash(-number) for number in crashes)
     others = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
     assert not any(is_crash(code) for code in (0, 1, 2, 137, 0xC000013A, *(-number for number in others)))
-    assert is_crash(0xC0000005) and is_crash(0xC000001D)
+
+
+def test_only_exceptions_of_crashing_code_are_crashes_on_windows() -> None:
+    """Too little memory, a missing DLL and the end of the session say nothing about the parameters."""
+    assert all(map(is_crash, (0xC0000005, 0xC000001D, 0xC0000094, 0xC0000374, 0xC0000409, 0x80000003, 0xE06D7363)))
+    assert not any(map(is_crash, (0xC0000017, 0xC000012D, 0xC0000135, 0xC0000142, 0xC000013A, 0x40010004)))
 
 
 # Ends the first worker while it loads, with the signal in the environment.

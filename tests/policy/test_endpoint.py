@@ -137,6 +137,19 @@ def test_a_path_too_long_for_a_socket_is_not_used(tmp_path: Path, monkeypatch: p
 
 
 @posix
+@pytest.mark.parametrize("named", ["relative", "file", "absent", ""])
+def test_a_runtime_folder_that_cannot_be_used_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", named if named in {"relative", ""} else str(tmp_path / named))
+    folder = runtime_dir()
+    assert folder.is_absolute() and tmp_path not in folder.parents
+
+
+@posix
 def test_lock_files_are_removed(tmp_path: Path) -> None:
     killed, other = Endpoint(tmp_path, "killed"), Endpoint(tmp_path, "other")
     held = killed.claim()

@@ -79,7 +79,7 @@ def test_an_environment_that_is_half_installed(monkeypatch: pytest.MonkeyPatch) 
 def test_a_system_without_any_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "PACKAGES", ())
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    with pytest.raises(EngineFailed, match=rf"\({sys.platform} on riscv64\).*repoformer-lsp\[native\]"):
+    with pytest.raises(EngineFailed, match=rf"\({sys.platform} on riscv64\).*'\.\[native\]'` in a clone"):
         candidates()
 
 
@@ -104,6 +104,28 @@ def test_each_installed_library_proves_its_layout(library: Path) -> None:
     found = Native(candidate(library))
     assert found.version.startswith(found.layout.version)
     assert not list(found._disagreements(ctypes.CDLL(str(library))))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF files")
+@pytest.mark.parametrize(("change", "expected"), [("cut", "is cut off"), ("machine", "is not a library for linux on")])
+def test_a_damaged_or_foreign_library_is_refused_before_it_is_loaded(
+    tmp_path: Path, change: str, expected: str
+) -> None:
+    """The loader would end the process with SIGBUS, or say that the file does not exist."""
+    data = bytearray(next(iter(INSTALLED.values())).read_bytes())
+    if change == "cut":
+        del data[len(data) // 2 :]
+    else:
+        data[18] ^= 0x80
+    (tmp_path / "libllama.so").write_bytes(data)
+    with pytest.raises(EngineFailed, match=expected):
+        Native(candidate(tmp_path / "libllama.so"))
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/libllama.so", "x" * 5_000, "a/" * 3_000])
+def test_a_name_that_no_file_can_have_is_reported(name: str) -> None:
+    with pytest.raises(EngineFailed, match=r"`llamaLibrary` names .*, which is not a file"):
+        candidates(name)
 
 
 @each_library
@@ -196,7 +218,7 @@ def test_the_message_for_a_cpu_without_avx2_says_what_to_do(tmp_path: Path, monk
     (tmp_path / "cpuinfo").write_text(OLD)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
     old = Candidate(tmp_path / "absent", "a test", needs=libraries._AVX2)
-    with pytest.raises(EngineFailed, match=r"this CPU has no AVX2, BMI2, FMA.*repoformer-lsp\[native\]"):
+    with pytest.raises(EngineFailed, match=r"this CPU has no AVX2, BMI2, FMA.*'\.\[native\]'` in a clone"):
         Native(old)
 
 
@@ -218,6 +240,10 @@ def test_prebuilt_libraries_need_avx2_on_x86_alone(monkeypatch: pytest.MonkeyPat
         ("dlopen(a.so): tried: 'a.so' (mach-o file, but is an incompatible architecture)", "is not a library for"),
         ("[WinError 193] %1 is not a valid Win32 application", "is not a library for"),
         ("Error loading shared library ld-linux-x86-64.so.2: No such file (needed by a.so)", "built for glibc"),
+        ("libstdc++.so.6: version `CXXABI_1.3.15' not found (required by a.so)", "needs CXXABI 1.3.15"),
+        ("libstdc++.so.6: cannot open shared object file: No such file or directory", "apt install libstdc++6"),
+        ("libcudart.so.12: cannot open shared object file: No such file or directory", "needs libcudart.so.12, which"),
+        ("Error relocating a.so: __memcpy_chk: symbol not found", "does not match this system's libraries"),
         ("something new", "something new"),
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from policy.errors import EngineFailed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ELF64 = b"\x7fELF\x02\x01"  # the beginning of an ELF file for a 64-bit little-endian CPU
 _ROOM = 1024  # bytes; larger than the structs of all builds, so that no function writes beyond the buffer
 _SUPPORTED = " or ".join(f"{layout.version} (b{layout.build})" for layout in capi.LAYOUTS)
 _loaded: dict[str, Native] = {}
@@ -148,10 +150,33 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
         for folder in (candidate.path.parent, *homes):
             if folder.is_dir():
                 os.add_dll_directory(str(folder))
+    if problem := _elf_problem(candidate.path):
+        raise EngineFailed(f"{candidate} {problem}")
     try:
         return ctypes.CDLL(str(candidate.path))
     except OSError as error:
         raise EngineFailed(f"{candidate} cannot be loaded: {advice(str(error))}") from error
+
+
+def _elf_problem(path: Path) -> str:
+    """Return why an ELF file cannot be loaded, or "". The loader has no good message for these files.
+
+    It says "no such file" for another CPU's, and a file that lacks its end ends the process with SIGBUS.
+    """
+    try:
+        with path.open("rb") as file, Path(sys.executable).open("rb") as program:
+            head, own = file.read(64), program.read(64)
+        size = path.stat().st_size
+    except OSError:
+        return ""
+    if len(head) < 64 or head[:6] != _ELF64 or own[:6] != _ELF64:
+        return ""
+    if head[18:20] != own[18:20]:  # e_machine
+        return f"is not a library for {sys.platform} on {cpu.machine()}"
+    (sections,), (entry_size, entries) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
+    if size < sections + entry_size * entries:  # the section headers are at the end of the file
+        return "is cut off, as after an interrupted installation. Install it again"
+    return ""
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
@@ -171,7 +196,7 @@ def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
 
 def advice(reason: str) -> str:
     """Return the loader's error, and what to do about it."""
-    if match := re.search(r"version `(GLIBC\w*)_([\d.]+)' not found", reason):
+    if match := re.search(r"version `(GLIBC\w*|CXXABI)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
         return f"{older}. `{COMPILE}` in a clone compiles one for it"
@@ -180,6 +205,15 @@ def advice(reason: str) -> str:
             "the system has no OpenMP library (libgomp.so.1). Install it: `apt install libgomp1` on Debian and Ubuntu, "
             "`dnf install libgomp` on Fedora"
         )
+    if "symbol not found" in reason or "undefined symbol" in reason:
+        return f"it does not match this system's libraries ({reason}). `{COMPILE}` in a clone compiles one for it"
+    if "libstdc++" in reason:
+        return (
+            "the system has no C++ library (libstdc++.so.6). Install it: `apt install libstdc++6` on Debian and "
+            "Ubuntu, `dnf install libstdc++` on Fedora"
+        )
+    if missing := re.match(r"(?:Error loading shared library )?(lib[\w.+-]+)(?:: cannot open|: No such file)", reason):
+        return f"it needs {missing[1]}, which is not installed ({reason})"
     if re.search(r"ELF class|ELF header|file too short|incompatible architecture|not a mach-o|WinError 193", reason):
         return f"it is not a library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
     if "ld-linux" in reason or "musl" in reason:
