@@ -166,13 +166,17 @@ class Shaper:
             ending = open_ending(
                 self._start, text, max_lines=self._max_lines, bodies=self._bodies, balanced=self._fit.balanced
             )
-        return Ending(closer, True, True) if closer is not None and closer < ending.offset else ending
+        if closer is None or closer >= ending.offset:
+            return ending
+        # The next character can make it another sign: `}` becomes `}}`, `/[)` becomes a regular expression.
+        certain = "\n" in text[closer:] or all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
+        return Ending(closer, certain, True)
 
     def _surplus(self, text: str) -> int | None:
         """Return the offset where `text` closes something that the text right of the cursor already closes, or None."""
         if self._closable is None:
             self._closable = self._fit.closable
-        return surplus(text, self._language, self._fit.stack, self._closable)
+        return surplus(text, self._language, self._fit.stack, self._closable, before=self._line)
 
     def _until_the_end(self, clean: Clean, *, complete: bool) -> str:
         text = clean.text
@@ -181,7 +185,7 @@ class Shaper:
         shown = text[: ending.offset]
         if not ending.whole and not (complete and ending.offset == len(text)):
             shown = shown if ending.certain else shown[: max(0, shown.rfind("\n"))]
-            shown = whole_statements(shown, self._language, self._fit.stack)
+            shown = whole_statements(shown, self._fit.read)
         return shown
 
     def _why_nothing(self, text: str) -> str:

@@ -84,6 +84,9 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("c", "int t[] = {\n    0xff, 0xff, 0xff, 0xff,\n    ‸\n};\n", "0xff, 0xff, 0xff, 0xff,\n};\n",
          "0xff, 0xff, 0xff, 0xff,"),
         ("python", "x = ‸", "abcde abcde abcde abcde abcde abcde", NOTHING),
+        ("python", "x = ‸\n", "'" * 300, NOTHING),
+        ("javascript", "function f() {\n  ‸\n}\n", "a();\n  " * 50, "a();"),
+        ("javascript", "function f() {\n  ‸\n}\n", "a();\n  b();\n  a();\n}\n", "a();\n  b();\n  a();"),
         # code that is not finished may stay so
         ("python", "foo(‸", "a, b", "a, b"),
         ("c", "int f(‸", "int a) {\n", "int a) {"),
@@ -93,6 +96,9 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("cpp", "void g() {\n  auto f = ‸()](int x) { return x; };\n}\n" + "void h() {\n  i(1);\n}\n" * 200,
          "[self = weak}", "[self = weak"),
         ("javascript", "foo(bar[‸], baz);\n", "i]) {\n", "i"),
+        ("cpp", "std::map<int, ‸> m;\n", "std::vector<int>> m;\n", "std::vector<int>"),
+        ("kotlin", "val m: Map<Int, ‸> = mapOf()\n", "List<Int>> = mapOf()\n", "List<Int>"),
+        ("rust", "fn f<T: ‸>(x: T) {}\n", "Into<String>>(x: T) {}\n", "Into<String>"),
         ("javascript", "items.forEach(item => {‸});\n", " console.log(item); });\n", " console.log(item); "),
         ("typescript", "const m: Map<string, Array<‸>> = new Map();\n", "number>> = new Map();\n", "number"),
         ("python", "x = {**base, ‸}\n", "'k': [1, 2]}\n", "'k': [1, 2]"),
@@ -112,6 +118,23 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "const s = `a ${b ? `‸` : ''} c`;\n", "x${y}` : ''} c`;\n", "x${y}"),
         ("csharp", 'class A { string S = @"‸"; }\n', 'C:\\dir\\"; }\n', "C:\\dir\\"),
         ("swift", 'let s = """\n  a ‸\n  """\n', '\\(b) "c"\n  """\n', '\\(b) "c"'),
+        # a sign is read with what is left of the cursor
+        ("javascript", "x.replace(‸, '')\n", "/[\"'(]/g, '')\n", "/[\"'(]/g"),
+        ("cpp", "auto n = 1'000‸;\n", "'000;\n", "'000"),
+        ("python", "x = f‸\n", "\"{a['b']}\"\n", "\"{a['b']}\""),
+        ("javascript", "const r = s.match(‸);\n", "/^(\\d+)\\)$/);\n", "/^(\\d+)\\)$/"),
+        # two signs that are one in a string
+        ("python", 'x = f"{a} ‸"\n', 'and {b:>10} {{c}}"\n', "and {b:>10} {{c}}"),
+        ("python", "x = rf'‸'\n", "\\d{{{n}}}'\n", "\\d{{{n}}}"),
+        ("csharp", 'class A { string S = @"‸"; }\n', 'a ""b"" c"; }\n', 'a ""b"" c'),
+        # a quote in a string or a comment comes in pairs as well
+        ("go", 'package p\n\ntype A struct {\n\tB int `json:"‸"`\n}\n', 'b,omitempty"`\n}\n', "b,omitempty"),
+        ("python", 'x = 1  # the "‸"\n', 'name"\n', "name"),
+        ("python", 'x = 1  # as f"‸"\n', 'a" or f"b"\n', 'a" or f"b'),
+        ("python", "x = 'a \"‸\" b'\n", "it's\" b'\n", "it"),
+        ("tsx", "const a = <p>Don‸</p>;\n", "'t stop</p>;\n", "'t stop"),
+        # a name ends with a sign that is an operator as well
+        ("ruby", "x = ‸ ? 1 : 2\n", "a.nil? ? 1 : 2\n", "a.nil?"),
         # a block is written below one that is closed
         ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n"
          "\t‸\n\treturn nil\n}\n",
@@ -178,7 +201,8 @@ def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_ope
         "<|im_end|>", "<|cursor|>", "<|eot_id|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<fim-middle>",
         "<file_sep>", "<PRE>", "<SUF>", "<MID>", " <EOT>", "▁<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>",
         "<｜end▁of▁sentence｜>", "<cc>", "<eof>", "[PREFIX]", "[SUFFIX]", "[MIDDLE]", "</s>", "<s>", "<end_of_turn>",
-        "[/INST]",
+        "[/INST]", "<|mask:0|>", "<[fim-suffix]>", "<fim▁end>", "<AIX-SPAN-MIDDLE>", "<mask_1>", "<sep>",
+        "<extra_id_0>", "[gMASK]", "<<SYS>>", "<think>", "</tool_call>",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("language", ["python", "yaml"])
@@ -263,6 +287,12 @@ def test_indentation_is_that_of_the_document(source: str, written: str, shown: s
         ("clojure", "(defn f [x]\n  (+ x ‸))\n", "1))\n\n(f 1)\n", "1"),
         ("haskell", "f x = g (‸)\n", "h x)\n", "h x"),
         ("sql", "SELECT max(‸), b FROM t;\n", "a), b FROM t;\n", "a"),
+        ("sql", "SELECT a FROM t WHERE a = '‸';\n", "it''s';\n", "it''s"),
+        ("powershell", "Say '‸'\n", "it''s'\n", "it''s"),
+        ("powershell", 'Say "‸"\n', 'a `"b`" c"\n', 'a `"b`" c'),
+        ("yaml", "a: '‸'\n", "b'\n", "b"),
+        ("fsharp", "let x = a ‸\n", "|> f <| b\n", "|> f <| b"),
+        ("fsharp", "let x = ‸\n", "f <| b |> g\n", "f <| b |> g"),
         ("dart", "print('‸');\n", "it\\'s');\n", "it\\'s"),
         ("", 'key: "‸"\n', 'value"\n', "value"),
         ("", '{"a": [‸]}\n', "1, 2]}\n", "1, 2"),

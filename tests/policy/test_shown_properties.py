@@ -79,6 +79,13 @@ def test_accepting_leaves_a_file_no_worse(language: str, data: st.DataObject) ->
         assert following not in map(str.strip, own)
 
 
+def test_errors_that_are_left_near_the_cursor_are_those_of_a_parse_from_scratch() -> None:
+    text = SNIPPETS["java"] * 8
+    prefix, suffix = text[:2_939], text[3_071:]
+    accepted = accept(f"{prefix}‸{suffix}", "            } else {\n", "java")
+    assert errors(accepted.text, "java") <= errors(prefix + suffix, "java")
+
+
 def test_a_stray_end_is_not_exchanged_for_a_syntax_error() -> None:
     """In Ruby's grammar a stray `end` is a name; a `do` before it would take it, inside a broken symbol."""
     text = SNIPPETS["ruby"]

@@ -16,19 +16,23 @@ from policy.completion.shaping.scan import scan
 
 LONGEST = 8_000  # characters of a text that are read: more than any screen shows
 _MARKER = re.compile(
-    r"<\|[\w▁ /.-]{1,40}\|>"  # Qwen, StarCoder 2, Llama 3, GPT: <|fim_middle|>, <|endoftext|>, <|im_end|>
+    # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>, but no F# pipes
+    r"<\|(?! )[\w▁ /.:-]{1,40}(?<! )\|>"
     r"|<｜[^｜\n]{1,40}｜>"  # DeepSeek: <｜fim▁begin｜>
-    r"|<\|?fim[_-]\w+\|?>"  # StarCoder: <fim_prefix>
+    r"|<\|?fim[_▁-]\w+\|?>"  # StarCoder: <fim_prefix>
+    r"|<\[[\w▁-]{1,40}\]>"  # Seed-Coder: <[fim-suffix]>
     r"|<(?:file_sep|repo_name|reponame|filename|gh_stars|jupyter_\w+|issue_\w+|empty_output|commit_\w+|NAME|EMAIL|KEY)>"
     r"|▁?<(?:PRE|SUF|MID|EOT|FILL_ME|END|SEP|CURSOR)>"  # Code Llama
+    r"|▁?<AIX-SPAN-\w+>"  # aiXcoder
     r"|<(?:cc|eof|cfc_info|end_of_turn|start_of_turn|bos|eos|pad|unk|mask|endoftext)>"  # Repoformer, Gemma, …
-    r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST)\]"  # Codestral
+    r"|<(?:mask_\d+|sep|eom|extra_id_\d+|sop|eop|eod|/?think|/?tool_call)>"  # CodeGen 2, CodeT5, GLM, Qwen 3
+    r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST|gMASK)\]|<</?SYS>>"  # Codestral, GLM, Llama 2
     r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # a chat model's answer
     r"|</?s>"
 )
 _STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
 _MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
-_MARKER_BEGUN = re.compile(r"<(?:\|[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
+_MARKER_BEGUN = re.compile(r"<(?:\|(?! )[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
 # Control characters except tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
 # replacement character and the byte order mark.
 _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\ufffd\ufffe\uffff\ufeff]")

@@ -106,10 +106,13 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
     return Ending(len(text), False, False)
 
 
-def whole_statements(text: str, language: str, stack: Stack) -> str:
-    """Return the leading lines of `text` that are complete: after them, nothing but blocks that they open is open."""
+def whole_statements(text: str, read: Callable[[str], Scan]) -> str:
+    """Return the leading lines of `text` that are complete: after them, nothing but blocks that they open is open.
+
+    `read` returns the state after a text at the cursor.
+    """
     while text.strip():
-        done = scan(text, language, stack)
+        done = read(text)
         if all(bracket == "{" for bracket in done.stack[done.kept :]):
             return text
         text = text[: max(0, text.rfind("\n"))]

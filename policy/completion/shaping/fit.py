@@ -48,7 +48,7 @@ class Fit:
         self._before_line = before_line.stack
         self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
         self._region = region = _with_closers(region, language, self.stack)
-        self._right = Right(line, region.right, self._whole, self._literal, parsed=self.parsed)
+        self._right = Right(line, region.right, self.read, parsed=self.parsed)
         self._scans: dict[Stack, Scan] = {}
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
@@ -72,18 +72,13 @@ class Fit:
             count += 1
         return count
 
+    def read(self, text: str) -> Scan:
+        """Return the state after `text` at the cursor."""
+        return scan(text, self._language, self.stack, before=self._line)
+
     def balanced(self, text: str) -> bool:
         """Return whether brackets and quotes are at least as balanced with `text` as without."""
-        return self._balances(scan(text, self._language, self.stack))
-
-    def _whole(self, text: str) -> bool:
-        """Return whether `text` closes everything that it opens."""
-        done = scan(text, self._language, self.stack)
-        return len(done.stack) <= len(self.stack) and not done.unclosed
-
-    def _literal(self, text: str) -> bool:
-        """Return whether `text` ends in a string or a comment."""
-        return scan(text, self._language, self.stack).literal
+        return self._balances(self.read(text))
 
     def longest(self, text: str) -> tuple[str, str]:
         """Return the longest head of `text` that fits. If it is empty, return the reason as well."""
@@ -119,9 +114,9 @@ class Fit:
             return
         rest = self._right.rest
         whole = text if rest.strip() and not rest[0].isspace() else text.rstrip()
-        yield whole, scan(whole, self._language, self.stack)
-        changes = list(states(text, self._language, self.stack))
-        at_once = scan("", self._language, self.stack)
+        yield whole, self.read(whole)
+        changes = list(states(text, self._language, self.stack, before=self._line))
+        at_once = self.read("")
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
                 if changes[-1][0] < end:  # inside of it

@@ -22,10 +22,14 @@ LINE_COMMENT = "line comment"
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A kind of string. `lines`: it can contain line ends. `hole`: what opens an expression inside, or ""."""
+    """A kind of string. `lines`: it can contain line ends. `hole`: what opens an expression inside, or "".
+
+    `escape` is the sign that escapes the next character, or "". `doubled`: two closing quotes are one in the text.
+    """
 
     close: str
-    escape: bool = True
+    escape: str = "\\"
+    doubled: bool = False
     lines: bool = False
     hole: str = ""
 
@@ -55,6 +59,7 @@ class Syntax:
 
 
 Skipped = tuple[str, str]  # the character that it begins with, and its pattern
+_APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])")  # in the text of a tag: `<p>Don't</p>`
 _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a', but not the lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
@@ -144,7 +149,8 @@ def _inside(quote: Quote) -> re.Pattern[str]:
     parts = [
         r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a bracket in the text, `}` closes nothing
         re.escape(quote.hole),
-        r"\\." if quote.escape else "",
+        re.escape(quote.escape) + "." if quote.escape else "",
+        re.escape(2 * quote.close) if quote.doubled else "",
         re.escape(quote.close),
         "" if quote.lines else "\n",
     ]
@@ -153,7 +159,7 @@ def _inside(quote: Quote) -> re.Pattern[str]:
 
 @cache
 def _rows() -> dict[str, Syntax]:
-    script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX)
+    script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
     python = _make(_HASH, _PYTHON)
     c = _make(
         _SLASHES,
@@ -163,7 +169,7 @@ def _rows() -> dict[str, Syntax]:
     )
     shell = {
         '"': Quote('"', lines=True, hole="$("),
-        "'": Quote("'", escape=False, lines=True),
+        "'": Quote("'", escape="", lines=True),
         "`": Quote("`", lines=True),
     }
     return {
@@ -176,15 +182,15 @@ def _rows() -> dict[str, Syntax]:
         "csharp": _make(
             _SLASHES,
             {
-                '$@"': Quote('"', escape=False, lines=True, hole="{"),
-                '@$"': Quote('"', escape=False, lines=True, hole="{"),
-                '@"': Quote('"', escape=False, lines=True),
+                '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
+                '@$"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
+                '@"': Quote('"', escape="", doubled=True, lines=True),
                 '$"': Quote('"', hole="{"),
                 **_TRIPLE,
                 **_BOTH,
             },
         ),
-        "go": _make(_SLASHES, {**_BOTH, "`": Quote("`", escape=False, lines=True)}),
+        "go": _make(_SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
         "rust": _make(
             _SLASHES,
             {'"': Quote('"', lines=True)},
@@ -212,7 +218,7 @@ def _rows() -> dict[str, Syntax]:
         ),
         "kotlin": _make(
             _SLASHES,
-            {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
+            {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
         ),
         "swift": _make(
             _SLASHES,
@@ -220,7 +226,7 @@ def _rows() -> dict[str, Syntax]:
             raw=("#", r"(?P<hashes>#+)(?P<marks>\"\"\"|\")", r"\g<marks>\g<hashes>"),
         ),
         "scala": _make(
-            _SLASHES, {'"""': Quote('"""', escape=False, lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
+            _SLASHES, {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
         ),
         "lua": _make((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
         "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
@@ -239,8 +245,11 @@ def _rows() -> dict[str, Syntax]:
         "clojure": _make(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
         "erlang": _make((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
         "elixir": _make(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
-        "powershell": _make((("#",), {"<#": "#>"}), {"'": Quote("'", escape=False), '"': Quote('"', escape=False)}),
-        "sql": _make((("--",), {"/*": "*/"}), {"'": Quote("'", escape=False, lines=True), '"': Quote('"')}),
+        "powershell": _make(
+            (("#",), {"<#": "#>"}),
+            {"'": Quote("'", escape="", doubled=True), '"': Quote('"', escape="`", doubled=True)},
+        ),
+        "sql": _make((("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}),
         "perl": _make(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
         "r": _make(_HASH, _BOTH),
         "proto": _make(_SLASHES, _BOTH),

@@ -8,17 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from policy.completion.shaping.reader import Stack
+from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import indent
 
 BELOW = 3  # lines with text below the cursor that must not be repeated
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
+_QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has six at most
+_MANY = 4  # times that a short line comes in a row where no person wrote it
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
+_APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
-_CLOSING_SIGNS, _OPENING_SIGNS = frozenset(")]}\"'`"), frozenset("([{")
+_QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
+_CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
 
 def is_data(line: str) -> bool:
@@ -29,6 +34,10 @@ def is_data(line: str) -> bool:
 def is_closing(line: str) -> bool:
     """Return whether a line only closes something: brackets, `end`, `fi`, `</div>`."""
     return bool(line.strip()) and bool(_CLOSING.fullmatch(line.strip()))
+
+
+def _is_statement(line: str) -> bool:
+    return bool(re.search(r"[^\W\d]", line)) and not is_closing(line) and not _DATA.fullmatch(line)
 
 
 def says_something(line: str) -> bool:
@@ -45,7 +54,9 @@ def loop_in(text: str, stack: Stack) -> int | None:
         if "," in found.group(1) and (stack or re.search(r"[(\[{]", text[: found.start()])):
             continue
         return found.start()
-    return None
+    in_code = not stack or stack[-1] in OPENERS
+    quotes = _QUOTES_IN_A_ROW.search(text) if in_code else None
+    return quotes.start() if quotes else None
 
 
 def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
@@ -62,24 +73,29 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
                 continue
             if says_something("".join(block)) and not all(map(is_data, block)):
                 return number - len(previous)
+            if period == 1 and said[number : number + _MANY - 1] == block * (_MANY - 1) and _is_statement(block[0]):
+                return number - len(previous)
     return len(lines)
+
+
+def _has_partner_left(closer: str, text: str) -> bool:
+    """Return whether a bracket or quote after `text`, in a string, closes one left of `text`."""
+    if closer in _BRACKETS:
+        return text.count(_BRACKETS[closer]) == text.count(closer)
+    return _APOSTROPHE.sub("", text).count(closer) % 2 == 0
 
 
 class Right:
     """The text right of the cursor: the `rest` of its line, and the lines below.
 
-    `whole` returns whether a text closes all that it opens, `literal` whether it ends in a string or a comment.
-    `parsed`: a grammar finds what closes too much.
+    `read` returns the state after a text at the cursor. `parsed`: a grammar finds what closes too much.
     """
 
-    def __init__(
-        self, line: str, right: str, whole: Callable[[str], bool], literal: Callable[[str], bool], *, parsed: bool
-    ) -> None:
+    def __init__(self, line: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
         self.rest, _, below = right.partition("\n")
         self._line = line
         self._below = [other for other in below[:2_000].split("\n") if other.strip()][:BELOW]
-        self._whole = whole
-        self._literal = literal
+        self._read = read
         self._parsed = parsed
 
     def repeated_at(self, text: str) -> int | None:
@@ -104,11 +120,29 @@ class Right:
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
             return False  # a part of a word
-        if set(overlap) <= _BRACKETS.keys() and self._literal(before):
-            return all(before.count(_BRACKETS[closer]) == before.count(closer) for closer in overlap)
-        if set(overlap) <= _CLOSING_SIGNS or (set(overlap) <= _OPENING_SIGNS and overlap != rest):
+        if overlap in ("?", "!") and self.rest[0].isspace() and re.search(r"\w\Z", before):
+            return False  # the end of a name, as in `nil?`, and an operator
+        if overlap[0] == ">" and before.count("<") > before.count(">"):
+            return False  # it closes a list of type arguments that the text opens
+        if set(overlap) <= _CLOSING_SIGNS:
+            return not self._counted(before, overlap) and all(_has_partner_left(closer, before) for closer in overlap)
+        if set(overlap) <= _OPENING_SIGNS and overlap != rest:
             return False  # brackets are counted
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
+
+    def _counted(self, before: str, closers: str) -> bool:
+        """Return whether brackets or quotes after `before` are code, which closes something or is an error."""
+        state, closed = self._read(before), self._read(before + closers)
+        return before.endswith("\\") or (state.stack, state.missing, state.extra) != (
+            closed.stack,
+            closed.missing,
+            closed.extra,
+        )
+
+    def _whole(self, text: str) -> bool:
+        """Return whether `text` closes everything that it opens."""
+        state, at_once = self._read(text), self._read("")
+        return len(state.stack) <= len(at_once.stack) and not state.unclosed
 
     def _below_repeated_at(self, text: str) -> int | None:
         if not self._below:

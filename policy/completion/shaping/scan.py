@@ -13,6 +13,7 @@ from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
 _DEEPEST = 64
+_CONTEXT = 8  # characters left of a text that can tell how its first sign is read: `return /`, `f"`, `1'000`
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,13 @@ class Opened:
         return Opened(self.stack[:size], self.offsets[:size])
 
 
-def scan(text: str, language: str, stack: Stack = (), *, words: bool = False) -> Scan:
-    """Return the state after `text`, read from the state `stack`. Only with `words` does the result have tokens."""
-    reader = Reader(text, language, stack)
+def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words: bool = False) -> Scan:
+    """Return the state after `text`, read from the state `stack`. Only with `words` does the result have tokens.
+
+    `before` is the text left of `text` on its line. The offsets in the result count from the part of it that is read.
+    """
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     reader.finish(words=words)
     return reader.result()
 
@@ -76,24 +81,30 @@ def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
     return not found or (joined.begin, joined.position) == (len(left) + alone.begin, len(left) + alone.position)
 
 
-def surplus(text: str, language: str, stack: Stack, allowed: int) -> int | None:
-    """Return the offset at which `text` first closes more than `allowed` innermost entries of `stack`, or None."""
+def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str = "") -> int | None:
+    """Return the offset at which `text` first closes more than `allowed` innermost entries of `stack`, or None.
+
+    `before` is the text left of `text` on its line.
+    """
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
-    reader = Reader(text, language, stack)
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     while reader.step():
         if len(reader.opened) < floor or reader.strays:
-            return reader.begin
+            return reader.begin - len(before)
     return None
 
 
-def states(text: str, language: str, stack: Stack) -> Iterator[tuple[int, int, Scan]]:
+def states(text: str, language: str, stack: Stack, *, before: str = "") -> Iterator[tuple[int, int, Scan]]:
     """Yield the offsets of each thing in `text` that changes the state, with the state after it.
 
-    Stop at a bracket that closes nothing, which no later text can correct, or if more than `_DEEPEST` entries are open.
+    `before` is the text left of `text` on its line. Stop at a bracket that closes nothing, which no later text can
+    correct, or if more than `_DEEPEST` entries are open.
     """
-    reader = Reader(text, language, stack)
+    before = before[-_CONTEXT:]
+    reader = Reader(before + text, language, stack, start=len(before))
     while not reader.strays and len(reader.opened) < len(stack) + _DEEPEST and reader.step():
-        yield reader.begin, reader.position, reader.result()
+        yield reader.begin - len(before), reader.position - len(before), reader.result()
 
 
 def closers_in(text: str) -> bool:

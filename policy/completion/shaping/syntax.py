@@ -68,12 +68,13 @@ class SyntaxCheck:
         if not finished and not (unfinished and region.adds_none(errors, text)):
             return Verdict(False, False, longest)
         self._parse_file()
-        if self._in_file is not None:
-            errors, before = self._in_file.errors(text), self._in_file.before
-            return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
         if errors and region.before and not region.from_scratch:
             errors = region.errors_from_scratch(text)
-        return Verdict(errors.no_more_than(region.before), finished, longest)
+        fits = errors.no_more_than(region.before)
+        if self._in_file is None or not fits:
+            return Verdict(fits, finished, longest)
+        errors, before = self._in_file.errors(text), self._in_file.before
+        return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
 
     def _parse_file(self) -> None:
         """Parse the whole file, if the region is not all of it and it is not too large."""
