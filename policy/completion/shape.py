@@ -168,7 +168,7 @@ class Shaper:
             )
         if closer is None or closer >= ending.offset:
             return ending
-        # The next character can make it another sign: `}` becomes `}}`, `/[)` becomes a regular expression.
+        # The next character can make it another token: `}` becomes `}}`, `/[)` becomes a regular expression.
         certain = "\n" in text[closer:] or all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
         return Ending(closer, certain, True)
 

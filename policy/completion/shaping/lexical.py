@@ -24,7 +24,7 @@ LINE_COMMENT = "line comment"
 class Quote:
     """A kind of string. `lines`: it can contain line ends. `hole`: what opens an expression inside, or "".
 
-    `escape` is the sign that escapes the next character, or "". `doubled`: two closing quotes are one in the text.
+    `escape` is the character that escapes the next character, or "". `doubled`: two closing quotes are one in the text.
     """
 
     close: str

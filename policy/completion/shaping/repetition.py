@@ -15,7 +15,7 @@ from policy.completion.shaping.region import indent
 BELOW = 3  # lines with text below the cursor that must not be repeated
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
 _QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has six at most
-_MANY = 4  # times that a short line comes in a row where no person wrote it
+_MANY = 4  # a short line that comes as often in a row counts as a loop
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
