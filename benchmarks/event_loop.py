@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-_BEAT = 0.001  # seconds
+_BEAT = 0.001  # seconds that each loop sleeps between two measurements of its delay
 _IDLE = f"""
 import sys, threading, time
 done = threading.Event()

@@ -27,7 +27,7 @@ RETRY, LOOK_BACK, KEPT = 0.1, 128, 250
 PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000
 MOST_RIGHT = 8  # maximum characters after the cursor in its line for a request
 RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32  # chunks; lines per chunk; lines around a cursor; moved lines
-RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds
+RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds between two added chunks; seconds without a key before the first
 # The options that `llama-server --fim-qwen-1.5b-default` and similar presets set.
 SERVER = ("--ubatch-size", "1024", "--batch-size", "1024", "--ctx-size", "0", "--cache-reuse", "256")
 

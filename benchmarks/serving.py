@@ -47,7 +47,7 @@ SMALL = (48, 16)  # lines before and after the cursor
 
 
 class ServerEditor:
-    """The server over stdio, with requests as editors send them."""
+    """An editor that sends requests to the server over stdio."""
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client

@@ -50,7 +50,7 @@ def write_branch(root: Path, files: int, branch: int) -> None:
 
 
 class Window:
-    """An editor with a server of its own, and what goes through it."""
+    """An editor with its own server. It types traces, and counts the keys and the answers."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

@@ -106,7 +106,7 @@ class InotifyEvents:
                 self._on_change(list(paths))
 
     def _take(self, wd: int, mask: int, name: str, paths: dict[str, None]) -> None:
-        """Add to `paths` the paths that an event says have changed."""
+        """Add the paths that changed, according to an event, to `paths`."""
         if mask & flags.Q_OVERFLOW:  # events were lost: any directory may have changed
             paths.update(dict.fromkeys(self._problems))
             return

@@ -101,9 +101,9 @@ class Rules:
         self._scripts: dict[str, tuple[tuple[int, int], bool]] = {}
 
     def why_not(self, path: str, *, buffer: str | None = None, lsp_id: str = "") -> Reason | None:
-        """Return why the file at a relative path is left out for its name, location, kind or size;
+        """Return why the file at a relative path is left out for its name, location, kind or size.
 
-        None if it is accepted.
+        Return None if the file is accepted.
 
         Reads at most the first line of the file, to find the language of a script without an extension. With `buffer`
         (the text of an open document, which may never have been saved), the file is not read and need not exist.

@@ -293,7 +293,7 @@ def _values(text: str, start: int, end: int, language: str) -> Iterator[tuple[in
 
 
 def _bare_random(value: str) -> bool:
-    """Return whether a value without quotes is random, and no name, path or call."""
+    """Return whether a value without quotes is random and is not a name, a path or a call."""
     value = value.rstrip(".:")
     return len(value) >= 6 and not _PATH.fullmatch(value) and not _CODE.fullmatch(value) and _random(value)
 

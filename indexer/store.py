@@ -101,7 +101,7 @@ class Store:
         self._run(write)
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Delete files that are no longer in the workspace."""
+        """Delete the entries of files that are no longer in the workspace."""
         rows = [(os.fsencode(path),) for path in paths]
         left = [(int(time.time()), path, b"") for (path,) in rows]
 

@@ -142,7 +142,7 @@ def receive(stream: BinaryIO) -> Any:
 
 def main() -> None:
     """Run batches of tasks until the input ends."""
-    # The output of a library must not get between the messages.
+    # The output of a library must not mix with the messages.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(OSError, AttributeError):

@@ -19,8 +19,8 @@ from policy.errors import RepoformerError
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Command → module whose `register(subparsers)` adds its parser (and those of its other commands). A parser sets `run`,
-# which returns the exit status.
+# Maps each command to the module whose `register(subparsers)` adds its parser. A module can add the parsers of several
+# commands. Each parser sets the default `run`, a function that returns the exit status.
 COMMANDS = {
     "serve": "lsp_server.commands.serve",
     "complete": "lsp_server.commands.complete",

@@ -148,7 +148,7 @@ class Core:
             self._index.touch(paths)
 
     async def forget(self, document: str) -> None:
-        """Delete what the engine keeps of a closed document."""
+        """Delete the state of a closed document, including its part of the KV cache."""
         if self._completer is not None:
             await self._completer.forget(document)
 

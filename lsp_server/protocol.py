@@ -99,7 +99,7 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
         log.warning("refused a message: %s", message)
-        # Plain values, because lsprotocol omits an id that is null.
+        # Send a plain dict, because lsprotocol omits an id that is null.
         self._send_data({"jsonrpc": self.VERSION, "id": known, "error": {"code": int(code), "message": message}})
 
     def _execute_handler(

@@ -322,7 +322,10 @@ class Session:
     async def complete(
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Record | None:
-        """Complete between two texts. Return None after a failure, which is reported and not raised."""
+        """Complete between two texts. Return None if nothing may be completed, or after a failure.
+
+        Failures are reported and not raised.
+        """
         resting = self._saving("invoked")
         self._update(resting=resting)
         if resting and not invoked:

@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A version of a text. `lines` has at least one line. Only the last line has no line end."""
+    """One version of a document. `lines` has at least one line. Only the last line has no line end."""
 
     uri: str
     version: int

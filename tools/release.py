@@ -85,7 +85,10 @@ def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> Non
 
 
 def check(tag: str = "", root: Path = ROOT) -> None:
-    """Raise `ReleaseError` unless all versions are equal and, if given, the tag and the changelog have it too."""
+    """Raise `ReleaseError` unless all versions are equal.
+
+    If `tag` is given, the tag and the changelog must have that version too.
+    """
     (_, source), *others = versions(root)
     different = [f"{name} says {other}" for name, other in others if other != source]
     if different:

@@ -69,7 +69,7 @@ def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, .
     model: Path = options.embedding.absolute()
     if not model.is_file():
         raise ModelMissing(f"no model at {model}")
-    # In the folder of the saved indexes, so that it is deleted with them.
+    # The file is in the folder of the saved indexes, so that it is deleted with them.
     file = cache_dir() / "index" / "vectors.sqlite3"
     with (
         embedding_model(model, memory=cache_dir() / "engine.json") as embed,

@@ -39,14 +39,14 @@ async def register(ls: HandlerContext) -> None:
 
 
 async def pull(ls: HandlerContext) -> None:
-    """Request the settings, if the client supports it. Without an answer, the current ones stay."""
+    """Request the settings, if the client supports it. If the client does not answer, the settings do not change."""
     workspace = ls.client_capabilities.workspace
     if not (workspace and workspace.configuration):
         return
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
         answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), ANSWER_TIMEOUT)
-    except (asyncio.TimeoutError, JsonRpcException) as error:  # a different class on Python 3.10
+    except (asyncio.TimeoutError, JsonRpcException) as error:  # not the built-in `TimeoutError` on Python 3.10
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
     else:
         ls.session.configure(answer[0] if answer else None)

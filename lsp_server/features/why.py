@@ -36,7 +36,7 @@ def _report(record: Record) -> dict[str, Any]:
 
 
 def _location(hit: Hit) -> dict[str, Any]:
-    """Return the link to a chunk. Its range has whole lines, so it is independent of the position encoding."""
+    """Return the link to a chunk. The range covers whole lines, so it is independent of the position encoding."""
     return {
         "uri": hit.chunk.file.as_uri(),
         "range": {

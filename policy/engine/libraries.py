@@ -85,8 +85,8 @@ def candidates(setting: str = "") -> list[Candidate]:
     named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
     for origin, text in named.items():
         if text:
-            path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  # Path's raises for an unknown user
-            if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name that is too long
+            path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  # `Path.expanduser` raises for an unknown user
+            if not os.path.isfile(path):  # noqa: PTH113  # `Path.is_file` raises for a name that is too long
                 raise EngineFailed(f"{origin} names {path}, which is not a file. Correct it, or remove it")
             return [Candidate(path, origin, named=True)]
     if found := list(_installed()):

@@ -114,7 +114,7 @@ def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: ND
 
 
 def curve(texts: Sequence[Shown], p: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Return pairs (share of all blanks with a shown text, share of those texts that are right), likeliest first."""
+    """Return a pair for each number of likeliest texts: their share of all blanks, and the share that is right."""
     order = [place for place in np.argsort(-p, kind="stable") if texts[place].text]
     right = np.cumsum([texts[place].right for place in order])
     return tuple((count / len(texts), float(right[count - 1] / count)) for count in range(1, len(order) + 1))

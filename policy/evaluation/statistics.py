@@ -1,4 +1,4 @@
-"""Intervals, paired tests, and the quality of a score as a decision.
+"""Compute intervals, paired tests, the AUC and the calibration error.
 
 All statistics resample blanks, which assumes nothing about the distribution of edit similarity. (It is far from normal:
 most differences are exactly zero.) Seeds are fixed, so the same file always gives the same report.

@@ -24,7 +24,7 @@ from . import shown
 from .shown import Shown
 from .task import EvaluationError
 
-# The outcome of a row's tests: they pass, or (as a prefix) they could not run.
+# The outcome of a row's tests. `PASS` is the whole outcome. `NOT_RUN` is its beginning, and the reason follows.
 PASS, NOT_RUN = "pass", "not run"
 HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # smallest decrease in the truth's nats that counts as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})

@@ -26,7 +26,7 @@ _CLOSING_WORDS = {
     "elixir": frozenset({"end"}),
     "julia": frozenset({"end"}),
 }
-_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # after a statement they open nothing
+_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # after a statement, these open no block
 
 
 def depth(line: Sequence[Token]) -> int:

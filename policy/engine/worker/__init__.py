@@ -1,1 +1,1 @@
-"""The worker process: the only code that loads llama.cpp."""
+"""The worker process. Only this package loads llama.cpp."""

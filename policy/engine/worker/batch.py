@@ -229,7 +229,7 @@ class Batch:
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
-        """Copy the longest prefix of `tokens` in any lane to `lane`. Return its length."""
+        """Copy to `lane` the longest prefix of `tokens` that a lane holds. Return the length of the prefix."""
         held = {other.id: common_prefix(other.tokens, tokens) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
