@@ -79,7 +79,7 @@ async def test_careful_hides_what_eager_shows(start: Start, workspace: Write, mo
     estimate = report["estimate"]
     assert (report["text"], estimate["shown"], estimate["suggest"]) == ("", False, "careful")
     assert 0 < estimate["p"] < estimate["threshold"] < 1
-    assert "'careful'" in report["reason"]
+    assert "`suggest: careful`" in report["reason"]
 
     assert await client.complete(place.uri, place.cursor, invoked=True), "an explicit request is always shown"
     report = await client.why(place.uri)
