@@ -82,19 +82,31 @@ def load(path: Path, weights: Path | None = None) -> Base:
         return _from_folder(path, weights)
     if not path.is_file():
         raise TrainingError(f"no base model at {path}")
-    import transformers
-
-    from . import convert
-
     fields = gguf_fields(path)
     tokenizer = tokenizer_of(fields, path)
     names = list(fields["tokenizer.ggml.tokens"])
     ids = marker_ids(names, path)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**convert.configuration(path)))
-    model.load_state_dict(convert.weights(path), strict=False)
+    model = model_of(path)
     if weights is None:
         initialise_markers(model, ids)
     return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)
+
+
+def model_of(path: Path) -> Any:
+    """Return the model of a GGUF as a transformers causal LM in float32.
+
+    Raises `TrainingError` for an architecture that cannot be read.
+    """
+    import transformers
+
+    from . import convert
+
+    config = convert.configuration(path)
+    kinds: dict[str, Any] = {"llama": transformers.LlamaForCausalLM, "qwen2": transformers.Qwen2ForCausalLM}
+    kind = kinds[config["model_type"]]
+    model = kind(kind.config_class(**config))
+    model.load_state_dict(convert.weights(path), strict=False)
+    return model
 
 
 def trained_as(path: Path) -> dict[str, Any]:

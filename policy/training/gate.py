@@ -120,12 +120,12 @@ def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
     name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
     if tuple(features) in EVIDENCE_GATES.values() and isinstance(rows[0], Likelihood):
         name = "evidence"
-    helped = [has_helped(row) for row in rows]
+    helped = [_is_positive(row) for row in rows]
     known, gains = [row.known for row in rows], [row.gain for row in rows]
     return fit_gate(name, features, known, gains, MAX_RETRIEVAL_SHARE, helped)
 
 
-def has_helped(row: Row | Likelihood) -> bool:
+def _is_positive(row: Row | Likelihood) -> bool:
     """Return the label that gates are fitted on."""
     return row.helped if isinstance(row, Likelihood) else row.gain > 0
 

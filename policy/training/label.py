@@ -116,8 +116,13 @@ def run(
 
 def load_labels(path: Path) -> list[Label]:
     """Read the labels in a file, in order. An incomplete last line is ignored."""
+    return [Label(**row) for row in load_rows(path)]
+
+
+def load_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a file with a JSON object per line, in order. An incomplete last line is ignored."""
     complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
-    return [Label(**json.loads(line)) for line in complete.splitlines()]
+    return [json.loads(line) for line in complete.splitlines()]
 
 
 def prepare_append(path: Path) -> int:

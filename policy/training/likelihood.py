@@ -36,9 +36,10 @@ from policy.gating.gate import GateInputs, Scope
 from policy.prompting.healing import left_to_write
 from policy.prompting.prompt import Prompt, PromptBuilder
 
-from . import convert, manifest
+from . import base as bases
+from . import manifest
 from .compute import Compute
-from .label import prepare_append
+from .label import load_rows, prepare_append
 from .loss import hidden_states
 from .running import StopRequest, keep_freed_memory
 
@@ -140,9 +141,7 @@ def run(
 
 def load(folder: Path) -> list[Likelihood]:
     """Read the rows of a run. An incomplete last line is ignored."""
-    file = folder / FILE
-    complete, _, _ = file.read_text("utf-8").rpartition("\n") if file.is_file() else ("", "", "")
-    return [Likelihood(**json.loads(line)) for line in complete.splitlines()]
+    return [Likelihood(**row) for row in load_rows(folder / FILE)]
 
 
 class Scorer:
@@ -193,13 +192,7 @@ def load_model(path: Path, compute: Compute) -> Any:
 
     Raises `TrainingError` for an architecture that cannot be read.
     """
-    import transformers
-
-    config = convert.configuration(path)
-    kinds: dict[str, Any] = {"llama": transformers.LlamaForCausalLM, "qwen2": transformers.Qwen2ForCausalLM}
-    kind = kinds[config["model_type"]]
-    model = kind(kind.config_class(**config))
-    model.load_state_dict(convert.weights(path), strict=False)
+    model = bases.model_of(path)
     dtype = torch.bfloat16 if compute.precision == "bfloat16" else torch.float32
     return model.to(device=compute.device, dtype=dtype).eval()
 
