@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from . import likelihood, manifest
 from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
 from .likelihood import Likelihood
 
+Labelled = TypeVar("Labelled", Row, Likelihood)
 SPLITS = 10
 MIN_BLANKS = 20  # fewest blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
@@ -75,14 +76,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
             f"too few results in {', '.join(map(str, evaluated))} to fit a gate: "
             f"{len(rows)} blanks of {repositories} repositories"
         )
-    evaluations: dict[str, dict[str, Any]] = {}
-    for name, features in GATES.items():
-        if not has_features(rows, features):
-            continue
-        evaluations[name] = evaluate(rows, *held_out(rows, features))
-        (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
-    manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
-    return evaluations
+    return _fit_all(out, rows, GATES, evaluate)
 
 
 def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -96,10 +90,23 @@ def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[st
     repositories = len({row.repository for row in rows})
     if not has_enough_data(rows):
         raise manifest.TrainingError(f"too few rows to fit a gate: {len(rows)} blanks of {repositories} repositories")
+    return _fit_all(out, rows, EVIDENCE_GATES, evaluate_nats)
+
+
+def _fit_all(
+    out: Path,
+    rows: Sequence[Labelled],
+    gates: Mapping[str, tuple[Feature, ...]],
+    evaluate_held_out: Callable[[Sequence[Labelled], NDArray[np.float64], NDArray[np.float64]], dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Write each of `gates` whose features all rows have, fitted on all rows. Return their metrics by name."""
     evaluations: dict[str, dict[str, Any]] = {}
-    for name, features in EVIDENCE_GATES.items():
-        evaluations[name] = evaluate_nats(rows, *held_out(rows, features))
+    for name, features in gates.items():
+        if not has_features(rows, features):
+            continue
+        evaluations[name] = evaluate_held_out(rows, *held_out(rows, features))
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
+    repositories = len({row.repository for row in rows})
     manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
     return evaluations
 
@@ -155,7 +162,7 @@ def best_gate(rows: Sequence[Row]) -> str:
     return min(filter(is_close, areas), key=lambda name: (len(GATES[name]), -areas[name]))
 
 
-def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
+def has_features(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> bool:
     """Return whether every row has all of these features."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
