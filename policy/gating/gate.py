@@ -4,7 +4,8 @@ A gate is a logistic regression with a few weights. `repoformer-lsp train gate` 
 repositories, and the model's metadata stores them. There are three gates:
 
 - *token* uses only P(`<cc>`), the probability with which the model asks for cross-file context. The gate converts it to
-  the frequency with which retrieval helped on those repositories. The formula is monotone, so requests keep their order.
+  the frequency with which retrieval helped in those repositories. The formula is monotone, so it does not change the
+  order of the requests.
 - *hybrid* also uses the hits of the search. The model knows whether information is missing, and the hits show whether
   the repository has it. The search takes milliseconds and ends before the model has read the prompt, so this gate does
   not delay the decision.
