@@ -401,7 +401,7 @@ def anchor_of(prefix: str) -> str:
 
 
 def _split_lines(text: str) -> list[str]:
-    """Return the lines of `text` with their `\n`. The last one is the cursor's line, without `\n` and maybe empty."""
+    """Return the lines of `text` with their `\\n`. The last one is the cursor's line, without `\\n` and maybe empty."""
     *whole, last = text.split("\n")
     return [line + "\n" for line in whole] + [last]
 
