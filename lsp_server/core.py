@@ -213,7 +213,7 @@ class Core:
         model = completer.supervisor.model
         if model not in self._fingerprints:
             self._fingerprints[model] = asyncio.create_task(asyncio.to_thread(calibration.fingerprint, model))
-        try:  # shielded, because a later request uses the same task: to hash a large model takes seconds
+        try:  # shielded, because later requests use the same task, which takes seconds for a large model
             return calibration.threshold_for(workspace, await asyncio.shield(self._fingerprints[model]))
         except OSError:  # the model file cannot be read, which the engine reports
             return None

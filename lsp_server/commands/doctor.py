@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
-_FEW_WATCHES = 100_000  # a lower limit of inotify is reported
+_FEW_WATCHES = 100_000  # if inotify allows fewer watched folders, the command gives advice
 _REPAIR = (
     "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
 )

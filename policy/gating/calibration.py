@@ -113,7 +113,7 @@ def _read(path: Path, _changed: int, _size: int) -> Mapping[str, Sequence[Calibr
 def _entries(path: Path) -> dict[str, object]:
     """Return the file's entries by workspace, without a check of their values.
 
-    `_save` writes all of them back, also those of another version that this version cannot parse.
+    `_save` writes all entries back, including those that another version wrote and this version cannot parse.
     """
     try:
         entries = json.loads(path.read_text("utf-8"))
@@ -154,4 +154,5 @@ def _save(workspace: Path, history: Sequence[Calibration]) -> None:
     temporary = target.with_suffix(f".{os.getpid()}.new")
     temporary.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     temporary.replace(target)
-    _read.cache_clear()  # a second write in the same clock tick may leave the time and the size of the file unchanged
+    # A second write in the same clock tick may leave the time and the size of the file unchanged.
+    _read.cache_clear()

@@ -44,7 +44,10 @@ class Decision:
 
 
 def by_policy(policy: Policy) -> Decision | None:
-    """Return the decision of `always` or `never`, which ask neither the model nor the index. None for `selective`."""
+    """Return the decision of the policies `always` and `never`, which need neither the model nor the index.
+
+    Return None for `selective`.
+    """
     if policy == "selective":
         return None
     return Decision(1.0 if policy == "always" else 0.0, 0.5, policy == "always", "policy")

@@ -19,7 +19,7 @@ from indexer.words import last_lines, words
 
 NAME_LINES = 3  # the names come from this number of lines before the cursor, including the cursor's own line
 NAME_HITS = 3  # the definitions come from this number of hits, which is about as many as fit into a prompt
-OVERLAP_TOKENS = 8  # the trigrams come from this number of words and signs before the cursor; 6 to 10 work as well
+OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor; 6-10 work too
 OVERLAP_CHARACTERS = 900  # this number of characters of the hits is compared, about as many as fit into a prompt
 
 
@@ -47,9 +47,10 @@ def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
 
 
 def overlap(cursor: Cursor, hits: Sequence[Hit]) -> float:
-    """Return the share of the trigrams (of words and signs) just before the cursor that the first hits contain.
+    """Return the share of the trigrams just before the cursor that the first hits contain, in [0, 1].
 
-    The share is in [0, 1], and 0 if there are fewer than three words and signs before the cursor.
+    A trigram is three tokens, which are words and punctuation characters. The share is 0 if fewer than three tokens are
+    before the cursor.
     """
     wanted = ngrams(tokenize(cursor.prefix[-OVERLAP_CHARACTERS:])[-OVERLAP_TOKENS:], 3).keys()
     found = ngrams(tokenize("\n".join(hit.chunk.text for hit in hits)[:OVERLAP_CHARACTERS]), 3).keys()

@@ -23,7 +23,7 @@ import platformdirs
 
 Outcome = Literal["accepted", "typed over", "dismissed"]
 
-MOST_SHIFT = 1.0  # log-odds, in both directions
+MOST_SHIFT = 1.0  # the maximum shift in each direction, in log-odds
 FADING = 0.995  # each new outcome multiplies the weight of the earlier ones by this, so about the last 200 count
 PRIOR = 30.0  # assumed outcomes at the expected rate, added to the counted ones; they keep the shift small at first
 MAX_WORKSPACES = 200  # the file keeps the counts of this number of workspaces

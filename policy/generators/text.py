@@ -22,7 +22,7 @@ from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Rol
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
-MAX_PIECES = 50_000  # distinct pieces kept between prompts; a prompt has a few thousand
+MAX_PIECES = 50_000  # the number of distinct pieces to keep between prompts; a prompt has a few thousand
 
 
 @dataclass(frozen=True, slots=True)

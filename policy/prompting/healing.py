@@ -74,7 +74,8 @@ class PieceIndex:
 
     def _find(self, expected: bytes) -> NDArray[np.int64]:
         start = bisect_left(self._pieces, expected)
-        end = bisect_left(self._pieces, expected + b"\xff" * 256, start)  # sorts after every match
+        # This key sorts after every piece that begins with `expected`.
+        end = bisect_left(self._pieces, expected + b"\xff" * 256, start)
         found = [self._tokens[start:end]]
         for length in range(1, len(expected)):
             at = bisect_left(self._pieces, expected[:length])

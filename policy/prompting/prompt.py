@@ -9,7 +9,7 @@ A keystroke must change as few tokens as possible, so that most of the KV cache 
 
 - Suffix-first layouts put L last, so a keystroke only appends tokens.
 - L begins at a line whose number is a multiple of `Budgets.step_lines`. So L begins at the same line for many
-  keystrokes, and the cells of its tokens stay valid. The cost is that L has up to `step_lines` lines less.
+  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` lines less.
 - The budgets of L and R do not depend on whether there is CC. This also prevents the length of the prompt from
   revealing the training label (paper, section 4.2).
 """
@@ -148,9 +148,9 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # Suffix first, so that a keystroke only appends tokens: L is the beginning of the text after the marker
-        # `middle`. This is the variant of SPM in Bavarian et al. 2022, section 3, with the markers of models that were
-        # trained prefix-first.
+        # Suffix first, so that a keystroke only appends tokens. L follows the marker `middle`, as if the model had
+        # generated L. This is the variant of SPM in Bavarian et al. 2022, section 3, with the markers of models that
+        # were trained prefix-first.
         _layout(
             "fim-spm",
             "",
@@ -269,7 +269,7 @@ class PromptBuilder:
         self.budgets = budgets or Budgets()
         self._heals = heal and layout.heals
         self._encode = tokenizer.encode
-        # After a keystroke, all lines but one are the same as in the last request.
+        # Cached, because after a keystroke all lines but one are the same as in the previous request.
         self._line_tokens: Callable[[str], int] = lru_cache(maxsize=16_384)(lambda line: len(self._encode(line)))
         self._encode_cached: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=64)(
             lambda text: tuple(self._encode(text))
