@@ -234,7 +234,7 @@ class Core:
         loop = asyncio.get_running_loop()
 
         def advanced(progress: Progress) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
+            with contextlib.suppress(RuntimeError):  # raised if the loop is closed
                 loop.call_soon_threadsafe(self._observer.indexing, progress)
 
         include, exclude = _index_part(self._settings)

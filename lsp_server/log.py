@@ -101,7 +101,7 @@ class ClientHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Schedule `send` for a log record on the event loop."""
         line = self.format(record)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # raised if the loop is closed
             self._loop.call_soon_threadsafe(self._send, record.levelno, line)
 
 

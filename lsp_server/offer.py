@@ -104,7 +104,7 @@ async def fetch(card: Card, person: Person) -> bool:
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # raised if the loop is closed
             loop.call_soon_threadsafe(call)
 
     def progress(done: int, total: int) -> None:

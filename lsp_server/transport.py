@@ -146,7 +146,7 @@ def _take_stdio() -> tuple[int, int]:
 
 def _feed(source: int, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
     # Not with `sys.stdin`: if a daemon thread holds the lock of a buffered reader at exit, the interpreter aborts.
-    with contextlib.suppress(RuntimeError):  # the loop is closed
+    with contextlib.suppress(RuntimeError):  # raised if the loop is closed
         while data := _read(source):
             loop.call_soon_threadsafe(reader.feed_data, data)
         loop.call_soon_threadsafe(reader.feed_eof)

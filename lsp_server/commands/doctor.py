@@ -42,7 +42,7 @@ _FEW_WATCHES = 100_000  # if inotify allows fewer watched folders, the command g
 _REPAIR = (
     "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
 )
-_LITTLE_SPACE = 1_000_000_000  # bytes
+_LITTLE_SPACE = 1_000_000_000  # bytes; less free disk space is a problem
 
 
 @dataclass(frozen=True, slots=True)

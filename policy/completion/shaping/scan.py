@@ -13,7 +13,7 @@ from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
 _DEEPEST = 64  # `states` ends if this number of entries more is open than at the beginning
-_CONTEXT = 8  # the first character of a text is read depending on this many before it: `return /`, `f"`, `1'000`
+_CONTEXT = 8  # how a text's first character is read depends on this many before it: `return /`, `f"`, `1'000`
 
 
 @dataclass(frozen=True, slots=True)
