@@ -57,8 +57,8 @@ async def choose(
             raise
         if speed is None or speed.will_do or not speed.undisturbed:
             return supervisor
-        log.info("%s is too slow here: a line of 12 tokens takes %.2f s, more than %.1f s", name, speed.line_seconds,
-                 LIMIT_SECONDS)  # fmt: skip
+        log.info("%s is too slow on this machine: a line of 12 tokens takes %.2f s, more than %.1f s", name,
+                 speed.line_seconds, LIMIT_SECONDS)  # fmt: skip
         await supervisor.close()
     return await make(found[-1].model if found else resolve())
 

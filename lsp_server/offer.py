@@ -79,7 +79,7 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
     card = better.card
     # The time is stored before the question, so that only one window asks. If it cannot be stored, no window asks.
     if not answers.may_ask() or not answers.remember(never=False):
-        log.info("%s is better than the model in use; it was offered before", card.title)
+        log.info("%s is better than the model in use, but was already offered", card.title)
         return False
     get = f"Download {card.title} ({card.megabytes})"
     text = f"{card.title} gives better completions than the built-in model, and this machine is fast enough for it."

@@ -62,7 +62,7 @@ class Protocol(LanguageServerProtocol):
             number = message.get("id") if isinstance(message, dict) else None
             is_response = isinstance(message, dict) and "method" not in message
             if not is_response:
-                self._refuse(number, types.ErrorCodes.InvalidRequest, "not a message of JSON-RPC 2.0 (no batches)")
+                self._refuse(number, types.ErrorCodes.InvalidRequest, "not a JSON-RPC 2.0 message, or a batch")
             return
         method = message.get("method")
         if method is not None and (refusal := self._refusal(method)):
@@ -98,7 +98,7 @@ class Protocol(LanguageServerProtocol):
 
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
-        log.warning("refused a message: %s", message)
+        log.warning("a message of the client was refused: %s", message)
         # Send a plain dict, because lsprotocol omits an id that is null.
         self._send_data({"jsonrpc": self.VERSION, "id": known, "error": {"code": int(code), "message": message}})
 

@@ -186,10 +186,10 @@ class Session:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._core.close()
-        log.info("closed")
+        log.info("the session is closed")
 
     def _orphaned(self) -> None:
-        log.warning("the client's process has ended; stopping")
+        log.warning("the client's process has ended, so the session ends")
         self.stop()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -134,16 +134,17 @@ def _build() -> Iterator[Finding]:
     skipped = f"Not used: {'; '.join(info['skipped'])}" if info["skipped"] else ""
     yield Finding("llama.cpp", "note" if skipped else "ok", found, skipped, info)
     if info["gpu_offload"]:
-        yield Finding("GPU", "ok", "this build can use it")
+        yield Finding("GPU", "ok", "this build of llama.cpp can use a GPU")
     elif shutil.which("nvidia-smi"):
         yield Finding(
             "GPU",
             "note",
-            "this machine has one, but this build of llama.cpp cannot use it",
-            f"To compile a build that can, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
+            "this machine has a GPU, but this build of llama.cpp cannot use it",
+            f"To compile a build that can use it, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
         )
     else:
-        yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
+        found = "this build of llama.cpp uses only the CPU"
+        yield Finding("GPU", "note", found, "Small models are fast enough on a CPU.")
 
 
 def _model(setting: str) -> Iterator[Finding]:
@@ -183,7 +184,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     )
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
-        return [*findings, Finding("speed", "note", "not measured: the engine is busy", "Try again when it is idle.")]
+        return [*findings, Finding("speed", "note", "not measured, because the engine is busy", "Try again later.")]
     found = choice.describe(model.path, speed)
     if speed.will_do:
         return [*findings, Finding("speed", "ok", found)]
