@@ -150,9 +150,18 @@ LAYOUTS: Mapping[str, Layout] = {
         ),
         # Suffix first, so that a keystroke only appends tokens. L follows the marker `middle`, as if the model had
         # generated L. This is the variant of SPM in Bavarian et al. 2022, section 3, with the markers of models that
-        # were trained prefix-first.
+        # were trained prefix-first. CC follows the marker `prefix`, as if the chunks were the beginning of this file.
         _layout(
             "fim-spm",
+            "",
+            "bos prefix suffix R middle L",
+            "bos prefix CC suffix R middle L",
+            "plain",
+            heals=True,
+        ),
+        # Alternatives, for measurements and for models with other markers (`docs/experiments.md`, entry 32).
+        _layout(
+            "fim-spm-middle",
             "",
             "bos prefix suffix R middle L",
             "bos prefix suffix R middle CC L",
