@@ -104,7 +104,7 @@ class Client:
     async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
         """Return the parameters of the first message from the server with this method that satisfy `where`.
 
-        Wait for such a message if none has arrived. Raises `ConnectionError` if the server ends before.
+        Wait for such a message if none has arrived. Raises `ConnectionError` if the server ends first.
         """
         async with self._news:
             while True:

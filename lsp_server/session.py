@@ -404,7 +404,10 @@ class Session:
         self._spawn(self._core.learn(request, outcome, p))
 
     def record(self, uri: str | None) -> Record | None:
-        """Return the last completion of a document, or of all documents if `uri` is None."""
+        """Return the record of the last completion in a document, or in any document if `uri` is None.
+
+        Return None if there is no such completion.
+        """
         if uri is not None:
             return self._records.get(uri)
         return next(reversed(self._records.values()), None)

@@ -35,7 +35,7 @@ def depth(line: Sequence[Token]) -> int:
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """Return how many brackets are open after a line if `before` are open before the line. At least 0."""
+    """Return how many brackets are open after a line if `before` are open before it. The result is at least 0."""
     for token in line:
         before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
     return before

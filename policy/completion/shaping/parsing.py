@@ -105,8 +105,8 @@ class ParseCheck:
     def adds_none(self, errors: Errors, text: str) -> bool:
         """Return whether `text` adds no error. `errors` are the errors of the region with `text` at the cursor.
 
-        In unfinished code, the text may replace an error by another one. But it must not add to the number of errors,
-        or to the number of errors after it, and no error may be inside it.
+        In unfinished code, `text` may replace an error by another one. But there must be no more errors than without
+        `text`, in the whole region and after the cursor, and no error may be inside `text`.
         """
         if len(errors) <= self.elsewhere:
             return True

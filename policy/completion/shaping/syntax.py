@@ -21,7 +21,7 @@ class Verdict:
     """The result of parsing with a text at the cursor.
 
     `fits` says whether the text adds no error, and `finished` whether the cursor's line has no error with the text.
-    `longest` is a length in characters: only a head of the text that is not longer can have another verdict. `flawless`
+    `longest` is a length in characters: a head of the text that is longer than this has the same verdict. `flawless`
     says whether the whole file has no error with the text, and `costly` whether the whole file was parsed with the
     text.
     """
