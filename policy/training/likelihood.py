@@ -153,7 +153,7 @@ class Scorer:
         layout = choose_layout(metadata.get("repoformer.layout", ""), vocabulary)
         self.prompts = PromptBuilder(layout, vocabulary, self._llama, budgets_of(metadata))
         self._compute = compute
-        self._model = load_model(model, compute)
+        self._model = bases.load_for_reading(model, compute)
 
     def score(self, prompts: Sequence[Prompt], truths: Sequence[str]) -> list[Score]:
         """Score each truth after its prompt, all in one forward pass."""
@@ -185,16 +185,6 @@ class Scorer:
             expected = left_to_write(expected, self._llama.piece(token))
         likely = first[first > 0]
         return Score(nats, len(tail), float(first.max()), float(-(likely * np.log(likely)).sum()))
-
-
-def load_model(path: Path, compute: Compute) -> Any:
-    """Load the weights of a GGUF into a transformers model, in bfloat16 if that is the precision of `compute`.
-
-    Raises `TrainingError` for an architecture that cannot be read.
-    """
-    model = bases.model_of(path)
-    dtype = torch.bfloat16 if compute.precision == "bfloat16" else torch.float32
-    return model.to(device=compute.device, dtype=dtype).eval()
 
 
 def _measure(scorer: Scorer, retrieval: Retrieval, tasks: Sequence[Task]) -> Iterator[Likelihood]:
