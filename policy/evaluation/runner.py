@@ -204,6 +204,7 @@ def _make_row(
         second=found.second,
         names=found.names,
         overlap=found.overlap,
+        match=found.match,
         scope=Shaper(task.cursor).scope,
         nll_without=plain.truth.nats if plain.truth else None,
         nll_with=retrieved.truth.nats if retrieved.truth else None,

@@ -67,8 +67,8 @@ class TorchLlama(Llama):
     """
 
     def __init__(self, path: Path, compute: Compute, sequences: int, context_size: int) -> None:
-        super().__init__(path, EngineSettings(context_size=256, threads=1))
         model: Any = load_for_reading(path, compute)
+        super().__init__(path, EngineSettings(context_size=256, threads=1))
         self._layers, self._norm, self._embed = model.model.layers, model.model.norm, model.model.embed_tokens
         self._rotary, self._head = model.model.rotary_emb, model.get_output_embeddings()
         self._compute = compute

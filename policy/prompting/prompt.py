@@ -149,9 +149,9 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # The suffix first, so that a keystroke only appends: the last lines of L are the beginning of the middle (SPM in
-        # Bavarian et al. 2022, section 3; here with the markers of models that were trained prefix-first). CC and the
-        # rest of L are the prefix. A model that reads the whole L behind an empty prefix expects other text.
+        # The suffix first, so that a keystroke only appends: the last lines of L begin the middle (SPM in Bavarian et
+        # al. 2022, section 3; here with the markers of models that were trained prefix-first). CC and the other lines
+        # of L are the prefix, because a model that was trained prefix-first rarely read an empty one.
         _layout(
             "fim-spm",
             "",
