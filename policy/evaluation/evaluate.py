@@ -17,7 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.extras import advice
-from policy.gating.gate import Gate, gates_of
+from policy.gating.gate import Gate, selectable_gates
 from policy.gating.keep import keep_from_metadata
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
@@ -140,7 +140,7 @@ async def evaluate(options: Options) -> Result:
     finally:
         await models.close()
         await serving.close()
-    gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    gates = tuple(selectable_gates(deciding.info.metadata, decides=deciding.info.selective) if deciding.info else ())
     generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
     shown = showing.compute(every, gates, keep_from_metadata(generating.metadata if generating else {}))
@@ -229,7 +229,7 @@ def _supervisor(
 def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
     """Return the best threshold for these blanks if a retrieval costs `cost` points of edit similarity."""
     found = Table.of(rows)
-    score = policies.scores(found, gates)["selective" if found.selective else "trial retrieval"]
+    score = next(iter(policies.scores(found, gates).values()))
     return policies.best_threshold(found, score, cost)
 
 
@@ -292,7 +292,7 @@ async def _typing(
         return {}
     await serving.engine()
     assert serving.info is not None
-    served = latency.served_policies(gates_of(serving.info.metadata) if serving.info.selective else [])
+    served = latency.served_policies(selectable_gates(serving.info.metadata, decides=serving.info.selective))
     found: dict[str, dict[str, float]] = {}
     bar = Bar("typing")
     for number, (name, settings) in enumerate(served.items()):
