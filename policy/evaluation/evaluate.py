@@ -186,7 +186,7 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     )
     cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
     if options.torch:
-        return (_torch_engine(model.path.resolve(), budgets, cells, options.torch),)
+        return (_torch_engine(model.path.resolve(), budgets, cells, options),)
     lanes = min(LANES, MAX_CELLS // cells)
     threads = options.threads or default_threads()
     workers = min(threads, MAX_WORKERS)
@@ -197,7 +197,7 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
 
 
-def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, precision: str) -> runner.Generator:
+def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: Options) -> runner.Generator:
     try:
         import torch
 
@@ -206,8 +206,9 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, precision
         from .torch_engine import TorchEngine
     except ModuleNotFoundError as missing:
         raise EvaluationError(f"{missing.name} is not installed. {advice('train')}") from missing
+    torch.set_num_threads(options.threads or default_threads())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", precision), MICRO_BATCH))
+    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", options.torch), MICRO_BATCH))
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
