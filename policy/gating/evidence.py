@@ -20,6 +20,7 @@ from indexer.words import last_lines, words
 NAME_LINES = 3  # the names come from this number of lines before the cursor, including the cursor's own line
 NAME_HITS = 3  # the definitions come from this number of hits, which is about as many as fit into a prompt
 OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor; 6-10 work too
+MAX_MATCH = 16  # tokens; a longer match does not predict more
 OVERLAP_CHARACTERS = 900  # this number of characters of the hits is compared, about as many as fit into a prompt
 
 
@@ -29,13 +30,15 @@ class Evidence:
 
     `best` and `second` are the Jaccard similarities of the two best hits, in [0, 1] (0 if there is no such hit).
     `names` is the number of names in the cursor's lines that the first hits define. `overlap` is the share of the
-    trigrams just before the cursor that the hits contain, in [0, 1].
+    trigrams just before the cursor that the hits contain, in [0, 1]. `match` is the largest number of tokens just
+    before the cursor, at most `MAX_MATCH`, that the hits contain in the same order without a gap.
     """
 
     best: float
     second: float
     names: int
     overlap: float
+    match: int
 
 
 def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
@@ -43,15 +46,27 @@ def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
     best, second = sorted([*(hit.score for hit in hits), 0.0, 0.0], reverse=True)[:2]
     defined = {symbol for hit in hits[:NAME_HITS] for symbol in hit.chunk.symbols}
     names = len(defined & words(last_lines(cursor.prefix, NAME_LINES)))
-    return Evidence(best, second, names, overlap(cursor, hits))
+    before = tokenize(cursor.prefix[-OVERLAP_CHARACTERS:])
+    found = tokenize("\n".join(hit.chunk.text for hit in hits)[:OVERLAP_CHARACTERS])
+    return Evidence(best, second, names, overlap(before, found), longest_match(before, found))
 
 
-def overlap(cursor: Cursor, hits: Sequence[Hit]) -> float:
-    """Return the share of the trigrams just before the cursor that the first hits contain, in [0, 1].
+def overlap(before: list[str], found: list[str]) -> float:
+    """Return the share of the last trigrams of `before` that `found` contains, in [0, 1].
 
-    A trigram is three tokens, which are words and punctuation characters. The share is 0 if fewer than three tokens are
-    before the cursor.
+    `before` has the tokens (words and punctuation) before the cursor, and `found` those of the first hits. The share is
+    0 if `before` has fewer than three tokens.
     """
-    wanted = ngrams(tokenize(cursor.prefix[-OVERLAP_CHARACTERS:])[-OVERLAP_TOKENS:], 3).keys()
-    found = ngrams(tokenize("\n".join(hit.chunk.text for hit in hits)[:OVERLAP_CHARACTERS]), 3).keys()
-    return len(wanted & found) / len(wanted) if wanted else 0.0
+    wanted = ngrams(before[-OVERLAP_TOKENS:], 3).keys()
+    return len(wanted & ngrams(found, 3).keys()) / len(wanted) if wanted else 0.0
+
+
+def longest_match(before: list[str], found: list[str]) -> int:
+    """Return how many tokens at the end of `before`, at most `MAX_MATCH`, occur in `found` without a gap."""
+    longest = 0
+    for end in range(1, len(found) + 1):
+        length = 0
+        while length < min(MAX_MATCH, len(before), end) and found[end - 1 - length] == before[-1 - length]:
+            length += 1
+        longest = max(longest, length)
+    return longest

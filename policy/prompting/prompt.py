@@ -7,9 +7,10 @@ has three sequences: the prompt for the decision, the prompt after an abstention
 
 A keystroke must change as few tokens as possible, so that most of the KV cache stays valid. Therefore:
 
-- Suffix-first layouts put L last, so a keystroke only appends tokens.
+- Suffix-first layouts put L, or at least its last lines, at the end of the prompt, so a keystroke only appends tokens.
 - L begins at a line whose number is a multiple of `Budgets.step_lines`. So L begins at the same line for many
-  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` lines less.
+  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` lines less. Some layouts split
+  L into HEAD and TAIL, which have different places in the prompt. TAIL also begins at such a line.
 - The budgets of L and R do not depend on whether there is CC. This also prevents the length of the prompt from
   revealing the training label (paper, section 4.2).
 """
@@ -27,13 +28,14 @@ from indexer.model import Chunk, Cursor, shown_path
 from policy.prompting.healing import split_last_word
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
-Slot = Literal["L", "R", "CC", "ANCHOR", "REPO", "PATH"]
+Slot = Literal["L", "HEAD", "TAIL", "R", "CC", "ANCHOR", "REPO", "PATH"]
 Part = Role | Slot
 ContextStyle = Literal["commented", "plain", "files"]
 
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
 ANCHOR_LINES = 2  # the number of lines in the slot ANCHOR, which repeats the end of L
+TAIL_LINES = 4  # the minimum number of lines in the slot TAIL, including the cursor's line
 # Characters. Few tokens are longer, so the builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
@@ -148,14 +150,15 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # Suffix first, so that a keystroke only appends tokens. L follows the marker `middle`, as if the model had
-        # generated L. This is the variant of SPM in Bavarian et al. 2022, section 3, with the markers of models that
-        # were trained prefix-first. CC follows the marker `prefix`, as if the chunks were the beginning of this file.
+        # Suffix first, so that a keystroke only appends tokens. TAIL, the last lines of L, follows the marker `middle`,
+        # as if the model had generated TAIL. This is the variant of SPM in Bavarian et al. 2022, section 3, with the
+        # markers of models that were trained prefix-first. CC and the other lines of L follow the marker `prefix`,
+        # because such models rarely read an empty prefix in their training.
         _layout(
             "fim-spm",
             "",
-            "bos prefix suffix R middle L",
-            "bos prefix CC suffix R middle L",
+            "bos prefix HEAD suffix R middle TAIL",
+            "bos prefix CC HEAD suffix R middle TAIL",
             "plain",
             heals=True,
         ),
@@ -302,11 +305,13 @@ class PromptBuilder:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
         whole, last = split_last_word(cursor.prefix) if self._heals else (cursor.prefix, "")
         healed = self._encode_cached(last) if last else ()
-        left, left_trimmed = self._left(whole, self.budgets.left - len(healed)) if "L" in parts else ((), False)
+        head, left, left_trimmed = self._left(whole, self.budgets.left - len(healed), split="TAIL" in parts)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
         slots: dict[Part, Callable[[], Sequence[int]]] = {
             "L": lambda: left,
+            "HEAD": lambda: head,
+            "TAIL": lambda: left,
             "R": lambda: right,
             "CC": lambda: context,
             "ANCHOR": lambda: self._encode_cached(anchor_of(cursor.prefix)),
@@ -325,7 +330,7 @@ class PromptBuilder:
             tuple(tokens),
             healed,
             last,
-            len(left) + len(healed),
+            len(head) + len(left) + len(healed),
             len(right),
             len(context),
             left_trimmed,
@@ -333,11 +338,18 @@ class PromptBuilder:
             used,
         )
 
-    def _left(self, prefix: str, budget: int) -> tuple[tuple[int, ...], bool]:
-        start = left_cut(prefix, budget, self.budgets.step_lines, self._line_tokens)
-        tokens = self._encode_cached(prefix[start:])
-        kept = tokens[max(0, len(tokens) - budget) :]
-        return kept, start > 0 or len(kept) < len(tokens)
+    def _left(self, prefix: str, budget: int, *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """Return the tokens of HEAD and of TAIL, and whether L lacks a part of `prefix`.
+
+        If `split` is false, HEAD is empty and TAIL is L.
+        """
+        step = self.budgets.step_lines
+        start = left_cut(prefix, budget, step, self._line_tokens)
+        middle = max(start, tail_cut(prefix, step)) if split else start
+        head, tail = self._encode_cached(prefix[start:middle]), self._encode_cached(prefix[middle:])
+        excess = max(0, len(head) + len(tail) - budget)
+        kept = head[excess:], tail[max(0, excess - len(head)) :]
+        return *kept, start > 0 or excess > 0
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:
         head = suffix[: self.budgets.right * MAX_TOKEN_LENGTH]
@@ -402,6 +414,17 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     first = prefix.count("\n") + 1 - taken
     skip = -first % step
     return len(prefix) - sum(map(len, lines[len(lines) - taken + skip :]))
+
+
+def tail_cut(prefix: str, step_lines: int) -> int:
+    """Return the offset in `prefix` where TAIL begins. It is 0 if TAIL is the whole prefix.
+
+    TAIL begins at the last line whose number is a multiple of `step_lines` and which leaves at least `TAIL_LINES` lines
+    in TAIL.
+    """
+    lines = _split_lines(prefix)
+    before = (len(lines) - TAIL_LINES) // step_lines * step_lines
+    return sum(map(len, lines[:before])) if before > 0 else 0
 
 
 def anchor_of(prefix: str) -> str:
