@@ -1,17 +1,20 @@
-"""Step 8, `train gate`: fit gates with further features than the token and compare them on evaluation results.
+"""Step 8, `train gate`: fit gates, and evaluate them on repositories that they were not fitted on.
 
-A gate is a logistic regression of a few hundred bytes on what is known at decision time: P(`<cc>`), the entropy and the
-top probability of the first generated token (compare CARD, arXiv 2406.10263), what retrieval has found meanwhile
-(`policy.gating.evidence`), and whether a line or a block is completed. Boosted trees were no better on this little
-data.
+A gate is a logistic regression with a few weights. It predicts whether retrieval helps, from numbers that are known
+when the decision is made: P(`<cc>`), the entropy and the top probability of the first generated token (compare CARD,
+arXiv 2406.10263), the evidence from the hits (`policy.gating.evidence`), and whether a line or a block is completed.
+Boosted trees were no better, because there are few data.
 
-The gates of a model that was trained to decide are fitted on results of `eval`, by gains in edit similarity. A model
-whose weights stay as they are has an evidence gate, which decides before the model reads. It is fitted on the rows of
-`train likelihood`, by whether retrieval helped and the nats that it saved.
+There are two kinds of fits, which differ in their data and in what counts as help:
 
-Each gate is evaluated on repositories that it was not fitted on: the repositories are split in halves, the gate of one
-half (thresholds included) is evaluated on the other, and this is repeated for several splits. The written gates are
-fitted on all repositories.
+- `run` fits the gates of a model that was trained to decide. The data are results of `repoformer-lsp eval`. Retrieval
+  helped at a blank if it raised edit similarity.
+- `run_before_reading` fits evidence gates, which decide before the model reads the prompt, for a model whose weights do
+  not change. The data are rows of `train likelihood`. Retrieval helped at a blank if it made the true text likelier.
+
+To evaluate a gate, the repositories are split into halves. A gate that is fitted on one half, thresholds included, is
+evaluated on the other half, and the results of several splits are averaged. The gate that is written is fitted on all
+repositories.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from .likelihood import Likelihood
 
 Labelled = TypeVar("Labelled", Row, Likelihood)
 SPLITS = 10
-MIN_BLANKS = 20  # fewest blanks to fit a gate on
+MIN_BLANKS = 20  # minimum number of blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
 _RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap")
 GATES: Mapping[str, tuple[Feature, ...]] = {
@@ -65,7 +68,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Write `OUT/NAME.json` for each gate whose features the results have. Return the metrics of each gate by its name.
 
     `evaluated` are folders of `repoformer-lsp eval` runs on validation repositories. Raises `TrainingError` if they
-    have too few results.
+    have too few blanks, or blanks of only one repository.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "gate", inputs, {})
@@ -82,7 +85,8 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Write `OUT/NAME.json` for each evidence gate. Return the metrics of each gate by its name.
 
-    `measured` are folders of `train likelihood`. Raises `TrainingError` if they have too few rows.
+    `measured` are folders of `train likelihood`. Raises `TrainingError` if they have too few blanks, or blanks of only
+    one repository.
     """
     inputs = {f"measured {number}": folder for number, folder in enumerate(measured, start=1)}
     manifest.begin(out, "gate", inputs, {})
@@ -99,7 +103,10 @@ def _fit_all(
     gates: Mapping[str, tuple[Feature, ...]],
     evaluate_held_out: Callable[[Sequence[Labelled], NDArray[np.float64], NDArray[np.float64]], dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Write each of `gates` whose features all rows have, fitted on all rows. Return their metrics by name."""
+    """Fit and write each of `gates` whose features all rows have. Return the metrics of each gate by its name.
+
+    `evaluate_held_out` computes the metrics of a gate from the rows and the result of `held_out`.
+    """
     evaluations: dict[str, dict[str, Any]] = {}
     for name, features in gates.items():
         if not has_features(rows, features):
@@ -112,7 +119,10 @@ def _fit_all(
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
-    """Read the rows of all runs. A blank that several runs drew counts once."""
+    """Return the rows of all runs, except quiet places.
+
+    If several runs have the same blank, only its last row is returned.
+    """
     rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
@@ -123,7 +133,7 @@ def has_enough_data(rows: Sequence[Row | Likelihood]) -> bool:
 
 
 def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
-    """Fit a gate and its thresholds on results of `eval` or on rows of `train likelihood`."""
+    """Fit a gate and its thresholds on all `rows`: results of `eval`, or rows of `train likelihood`."""
     name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
     if tuple(features) in EVIDENCE_GATES.values() and isinstance(rows[0], Likelihood):
         name = "evidence"
@@ -133,15 +143,16 @@ def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
 
 
 def _is_positive(row: Row | Likelihood) -> bool:
-    """Return the label that gates are fitted on."""
+    """Return whether retrieval helped at the blank of `row`, which is the label that gates are fitted on."""
     return row.helped if isinstance(row, Likelihood) else row.gain > 0
 
 
 def best_gate(rows: Sequence[Row]) -> str:
-    """Return the name of the gate to ship: of the gates with the token feature, by AUC on held-out repositories.
+    """Return the name of the simplest gate with the feature `token` whose AUC is close to the greatest AUC.
 
-    Gates with more features reach the greatest AUC by chance, so the function returns the gate with the fewest features
-    of those within a standard error of it (the one-standard-error rule of Breiman et al., 1984).
+    The AUC is measured on held-out repositories. A gate with more features may have the greatest AUC by chance.
+    Therefore all gates within one standard error of the greatest AUC count as equal, and the one with the fewest
+    features is returned (the one-standard-error rule of Breiman et al., 1984).
     """
     positive = np.array([row.gain > 0 for row in rows])
     probabilities = {
@@ -163,16 +174,17 @@ def best_gate(rows: Sequence[Row]) -> str:
 
 
 def has_features(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> bool:
-    """Return whether every row has all of these features."""
+    """Return whether all of `features` are known in every row."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
 def held_out(
     rows: Sequence[Row | Likelihood], features: Sequence[Feature]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Evaluate each row with gates that were not fitted on its repository. Both arrays have shape (rows,).
+    """Return a probability and a share of retrieval for each row, from gates that were not fitted on its repository.
 
-    Return the mean probability, and the share of the splits in which the gate retrieves.
+    Both arrays have shape (rows,). The probability is the mean over the splits. The share is that of the splits in
+    which the gate retrieves at the row.
     """
     p, chosen = np.zeros(len(rows)), np.zeros(len(rows))
     for seed in range(SPLITS):
@@ -187,7 +199,10 @@ def held_out(
 
 
 def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
-    """Return a mask (rows,) of the first half: whole repositories, at random, with about half of the rows."""
+    """Split the repositories at random into two halves, and return the first half as a mask (rows,).
+
+    `repositories` has the repository of each row. Each half contains whole repositories and about half of the rows.
+    """
     names, counts = np.unique(repositories, return_counts=True)
     sizes, first = [0, 0], set()
     for number in np.random.default_rng(seed).permutation(len(names)):
@@ -199,10 +214,10 @@ def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
 
 
 def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
-    """Return AUC (also by kind), calibration error, and edit similarity compared with never and always.
+    """Return the metrics of a gate: AUC, calibration error, and edit similarity compared with never and always.
 
-    `p` (rows,) are the probabilities, `chosen` (rows,) the share of splits in which a row retrieves. Figures with an
-    interval are [value, low, high], bootstrapped over blanks.
+    `p` and `chosen` (rows,) are the result of `held_out`. AUC is the area under the ROC curve, also by kind of blank. A
+    figure with three numbers is [value, low, high], with a 95% bootstrap interval over blanks.
     """
     gains = np.array([row.gain for row in rows])
     kinds = np.array([row.kind for row in rows])
@@ -224,10 +239,13 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
 
 
 def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
-    """Return AUC for `helped` (also by kind), calibration error, and the nats that retrieval saves per blank.
+    """Return the metrics of a gate: AUC for `helped`, calibration error, and the nats that retrieval saves per blank.
 
-    The arguments are as in `evaluate`. `right_abstentions` is the share of the abstentions in which retrieval would not
-    have helped. `harm` is the mean of the nats lost where the gate retrieved and retrieval did not help.
+    The arguments are as in `evaluate`. The nats are means over all blanks: `always` for always retrieving, `selected`
+    for the gate, and `oracle` for retrieving exactly where nats are saved. `helped` and `share` are the shares of the
+    blanks at which retrieval helps and at which the gate retrieves. `right_abstentions` is the share of the abstentions
+    at which retrieval does not help. `harm` is the mean number of nats that the gate's retrievals lose where retrieval
+    does not help.
     """
     gains, helped = np.array([row.gain for row in rows]), np.array([row.helped for row in rows])
     kinds = np.array([row.kind for row in rows])
@@ -249,7 +267,11 @@ def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: ND
 
 
 def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format the metrics of the evidence gates as a table. Nats are those that retrieval saves per blank."""
+    """Return the metrics of the evidence gates as the lines of a table.
+
+    The columns `nats`, `always` and `oracle` are the nats per blank that the gate, always retrieving, and perfect
+    decisions save.
+    """
     output = [
         f"{'gate':18}{'AUC':>22}{'retrieves':>11}{'nats':>8}{'always':>8}{'oracle':>8}{'harm':>8}  right to abstain"
     ]
@@ -263,7 +285,7 @@ def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format the metrics of the gates as a table."""
+    """Return the metrics of the gates of `run` as the lines of a table."""
     output = [f"{'gate':16}{'AUC':>22}{'retrieves':>11}{'ES':>8}{'never':>8}{'always':>8}  against always"]
     for name, row in evaluations.items():
         area, against = ("{:.3f} [{:.3f}, {:.3f}]", "{:+.2f} [{:+.2f}, {:+.2f}]")

@@ -1,13 +1,15 @@
 """`train likelihood`: measure whether retrieved code makes the true texts likelier for the model in a GGUF file.
 
-The rows are labels for the gate of a model whose weights stay as they are, such as Qwen2.5-Coder. A blank counts as
-helped if the truth becomes likelier (`policy.evaluation.table.has_helped`), so nothing is generated.
+The rows are the data for an evidence gate (`train gate --measured`) of a model whose weights do not change, such as
+Qwen2.5-Coder. Each row is one blank: a place in a file from which text, the truth, was removed. Retrieval helped at the
+blank if it made the truth likelier (`policy.evaluation.table.has_helped`). Likelihoods are in nats: sums of -ln P of
+the truth's tokens. The model generates nothing.
 
-The prompts are those of serving: llama.cpp's tokenizer, and the layout and the budgets of the model's card. The weights
-are dequantised and run in torch, which reads prompts several times as fast as llama.cpp on a GPU and on a processor
-with AMX. The nats differ from llama.cpp's by its rounding of activations.
+The prompts are the same as in serving: llama.cpp's tokenizer, and the layout and the budgets in the model's metadata.
+The weights are dequantized and run in torch, which reads prompts several times as fast as llama.cpp on a GPU and on a
+processor with AMX. The nats differ slightly from llama.cpp's, because llama.cpp also rounds activations.
 
-Output: `OUT/likelihood.jsonl`, a row per blank, and a manifest. An interrupted run resumes.
+Output: `OUT/likelihood.jsonl`, with one row per blank, and a manifest. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -44,17 +46,17 @@ from .loss import hidden_states
 from .running import StopRequest, keep_freed_memory
 
 FILE = "likelihood.jsonl"
-MAX_TRUTH = 128  # tokens of a truth that are scored; the first lines decide whether a suggestion is right
-BLANK_KINDS = tuple(kind for kind in KINDS if kind != "quiet")  # a quiet place has no truth
+MAX_TRUTH = 128  # maximum number of tokens of a truth to score; its first lines decide whether a suggestion is right
+BLANK_KINDS = tuple(kind for kind in KINDS if kind != "quiet")  # quiet places have no truth to score
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """The nats of a blank's truth without and with retrieved chunks, and what is known at decision time.
+    """One row: the nats of a blank's truth without and with retrieved chunks, and the features that a gate can use.
 
-    The nats are sums over `tokens` tokens, the healed word and the end token included. `first_p` (probability) and
-    `first_entropy` (nats) describe the first token without context. The other fields are as in
-    `policy.evaluation.table.Row`.
+    `nll_without` and `nll_with` are sums of -ln P, in nats, over the same `tokens` tokens: the healed word, the truth
+    and the end token. `first_p` is the greatest probability of a first token without context, and `first_entropy` the
+    entropy (nats) of the first token's distribution. The other fields are as in `policy.evaluation.table.Row`.
     """
 
     id: str
@@ -91,7 +93,11 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The nats of a text of `tokens` tokens after a prompt, and the probability and entropy (nats) of the first."""
+    """The likelihood of a text after a prompt: `nats` is the sum of -ln P over its `tokens` tokens.
+
+    `first_p` is the probability of the likeliest first token after the prompt, and `first_entropy` the entropy (nats)
+    of the first token's distribution.
+    """
 
     nats: float
     tokens: int
@@ -109,9 +115,10 @@ def run(
     batch: int = 8,
     seed: int = 0,
 ) -> None:
-    """Measure about `blanks` blanks of the repositories in `corpus`/`split`, in `batch` at a time.
+    """Measure about `blanks` blanks of the repositories in `corpus/split`, `batch` blanks at a time.
 
-    Raises `TrainingError` if `out` holds another run, or if the model's architecture cannot be read.
+    `model` is a GGUF file. Raises `TrainingError` if `out` holds another run, or if the architecture of the model is
+    not supported.
     """
     arguments = {"split": split, "blanks": blanks, "precision": compute.precision, "seed": seed}
     manifest.begin(out, "likelihood", {"corpus": corpus, "model": model}, arguments)
@@ -140,12 +147,12 @@ def run(
 
 
 def load(folder: Path) -> list[Likelihood]:
-    """Read the rows of a run. An incomplete last line is ignored."""
+    """Return the rows in the folder of a run, without an incomplete last line."""
     return [Likelihood(**row) for row in load_rows(folder / FILE)]
 
 
 class Scorer:
-    """A GGUF model in torch, with the tokenizer and the prompts that serve it."""
+    """A GGUF model in torch, with the tokenizer and the prompt builder of serving."""
 
     def __init__(self, model: Path, compute: Compute) -> None:
         self._llama = Llama(model, EngineSettings(context_size=256, threads=1))
@@ -156,7 +163,7 @@ class Scorer:
         self._model = load_model(model, compute)
 
     def score(self, prompts: Sequence[Prompt], truths: Sequence[str]) -> list[Score]:
-        """Score each truth after its prompt, all in one forward pass."""
+        """Return the score of each truth after the prompt with the same index, all from one forward pass."""
         tails = [self._tail(prompt, truth) for prompt, truth in zip(prompts, truths, strict=True)]
         sequences = [[*prompt.tokens, *tail] for prompt, tail in zip(prompts, tails, strict=True)]
         with torch.no_grad(), self._compute.autocast():
@@ -173,7 +180,11 @@ class Scorer:
         return tokens[:MAX_TRUTH] if len(tokens) >= MAX_TRUTH else [*tokens, self._llama.end]
 
     def _score(self, logits: np.ndarray[Any, np.dtype[np.float32]], tail: Sequence[int], healed: str) -> Score:
-        """Score `tail` on `logits` (tokens, vocabulary). The healed word is scored as serving restricts it."""
+        """Return the score of the tokens `tail`, from the logits (tokens, vocabulary) at their positions.
+
+        The first tokens have to spell the healed word `healed`. As in serving, their probabilities are taken only over
+        the tokens that agree with that word.
+        """
         expected, nats, first = healed.encode("utf-8", "replace"), 0.0, np.ones(1)
         for at, token in enumerate(tail):
             row = self._llama.index.mask(logits[at], expected).astype(np.float64)
@@ -188,9 +199,9 @@ class Scorer:
 
 
 def load_model(path: Path, compute: Compute) -> Any:
-    """Load the weights of a GGUF into a transformers model, in bfloat16 if that is the precision of `compute`.
+    """Load the weights of a GGUF file into a transformers model, in the precision and on the device of `compute`.
 
-    Raises `TrainingError` for an architecture that cannot be read.
+    Raises `TrainingError` if the architecture is not supported.
     """
     model = bases.model_of(path)
     dtype = torch.bfloat16 if compute.precision == "bfloat16" else torch.float32
@@ -227,7 +238,7 @@ def _measure(scorer: Scorer, retrieval: Retrieval, tasks: Sequence[Task]) -> Ite
 
 
 def _by_repository(data: Data) -> Iterator[tuple[str, list[Task]]]:
-    """Yield the tasks by repository, so that one index at a time is in memory."""
+    """Yield each repository with its tasks. The caller then needs only one index in memory at a time."""
     ordered = sorted(data.tasks, key=lambda task: task.repository)
     for repository, tasks in groupby(ordered, key=lambda task: task.repository):
         yield repository, list(tasks)
