@@ -34,7 +34,7 @@ examples:
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add `eval` and `calibrate`."""
+    """Add the commands `eval` and `calibrate` to the command line."""
     _register_eval(subparsers)
     _register_calibrate(subparsers)
 
@@ -54,7 +54,9 @@ def _register_eval(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--latency", type=int, default=20, metavar="N", help="blanks for which to measure latency (default: 20)"
     )
-    parser.add_argument("--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types")
+    parser.add_argument(
+        "--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types (default: 0)"
+    )
     parser.add_argument(
         "--tests", default="", metavar="COMMAND", help="test command to run in a copy of each blank's repository"
     )
@@ -119,8 +121,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 def _run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: in the user's cache)")
-    group.add_argument("--model", default="", metavar="FILE", help="the GGUF that decides (default: the default model)")
-    group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that generates")
+    group.add_argument(
+        "--model", default="", metavar="FILE", help="the model that decides, a GGUF file (default: the server's)"
+    )
+    group.add_argument(
+        "--generator", default="", metavar="FILE", help="the model that generates (default: the model that decides)"
+    )
     group.add_argument(
         "--chunking", choices=get_args(Style), default="structure", help="how files are split into chunks"
     )
@@ -131,7 +137,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--chunks", type=int, default=10, metavar="N", help="maximum number of retrieved chunks (default: 10)"
     )
     group.add_argument(
-        "--tokens", type=int, default=0, metavar="N", help="maximum tokens to generate (default: by kind)"
+        "--tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="maximum tokens to generate (default: depends on the kind of the blank)",
     )
     for name in ("left", "right", "context"):
         group.add_argument(
@@ -210,7 +220,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
 
 
 def _evaluate() -> ModuleType:
-    """Import the evaluation module. Raises `EvaluationError` that names the extra to install if the import fails."""
+    """Import the evaluation module. If that fails, raise an `EvaluationError` that names the extra to install."""
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:

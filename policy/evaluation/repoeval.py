@@ -15,15 +15,14 @@ from . import sources
 from .jsonl import BadRow, rows, text_of
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-FUNCTION_SEARCH_LINES = 80  # maximum lines from a signature to the body, over parameters and docstring
-LINE_SEARCH_LINES = 1  # some published files count lines from 0, others from 1
+FUNCTION_SEARCH_LINES = 80  # maximum number of lines from a signature to its body, after parameters and a docstring
+LINE_SEARCH_LINES = 1  # maximum error of a line number: some published files count lines from 0, others from 1
 
 
 def load(file: Path, repos: Path, kind: TaskKind | None = None) -> Data:
-    """Read the tasks of a RepoEval file whose repositories are in `repos`. `kind` overrides the kind in the file's
-    name.
+    """Read the tasks of a RepoEval file whose repositories are in `repos`.
 
-    Raises `EvaluationError` if the file or the folder does not exist.
+    `kind` overrides the kind in the file's name. Raises `EvaluationError` if the file or the folder does not exist.
     """
     if not repos.is_dir():
         raise EvaluationError(f"{repos} is not a folder: set --repos to the folder with RepoEval's repositories")
@@ -65,7 +64,7 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
-    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # our own files contain several kinds
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # only this project's own files name the kind
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):
@@ -97,6 +96,6 @@ def _end_of_blank(source: str, prompt: str, truth: str, line: int, search_lines:
 
 
 def _kind_by_name(file: Path) -> TaskKind | None:
-    """Return the kind in a file name such as `api_level_completion_….jsonl`. Function rows state their kind."""
+    """Return the kind in a file name such as `api_level_completion_….jsonl`, or None if the name states no kind."""
     kinds: tuple[TaskKind, ...] = ("line", "api", "function")
     return next((kind for kind in kinds if file.name.startswith(kind)), None)

@@ -121,7 +121,7 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
 
 
 def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
-    """Return the findings in sentences, including what the figures do not show."""
+    """Return the findings as sentences. If the figures do not show something, such as an effect, a sentence says so."""
     served = {placed.name: placed for placed in figures.served}
     sentences = [
         f"Always retrieving changes edit similarity by {_estimate(figures.gain, sign=True)} compared with never "
@@ -170,7 +170,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
 
 
 def shown_findings(shown: ShownFigures | None) -> list[str]:
-    """Return sentences about the figures of shown texts."""
+    """Return sentences about what an editor would show."""
     said = []
     for each in shown.levels if shown else ():
         quiet = (
