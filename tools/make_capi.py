@@ -246,8 +246,8 @@ def write(found: Mapping[int, Header]) -> str:
         '"""llama.cpp\'s C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.',
         "",
         f"From the headers of llama.cpp builds {' and '.join(f'b{build}' for build in found)}. Structs that differ "
-        "between them are there once for each build;",
-        "`policy.engine.worker.native` checks at load which one a library has.",
+        "between them are declared for each build;",
+        "`policy.engine.worker.native` checks at load time which of them a library has.",
         '"""',
         "",
         "from collections.abc import Mapping",

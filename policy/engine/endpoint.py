@@ -3,7 +3,7 @@
 An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700, or on Windows a port on
 the loopback interface with a token in a file of the user's profile. The process that holds the lock on a file serves
 there, and the operating system releases the lock however the process ends. So two processes that start at the same time
-cannot both serve, and the socket of a killed process is known to be stale.
+cannot both serve, and if a socket exists without a locked file, its process was killed and the socket is useless.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def runtime_dir() -> Path:
-    """Return the folder for sockets and locks, which only this user may enter. Make it if it does not exist.
+    """Return the folder for sockets and locks, which only this user may enter. Create it if it does not exist.
 
     Raises `EngineUnavailable` if another user owns the folder, because that user could then read the user's code.
     """
@@ -68,7 +68,7 @@ def _fits(folder: Path) -> bool:
 
 
 def _own_folder(folder: Path) -> Path:
-    """Make a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
+    """Create a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -104,7 +104,7 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 def _program() -> str:
     """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, the cards.
 
-    It is computed at the first call. The cards are included because they say how the worker prompts a model.
+    The hash is computed at the first call. The cards are included because they say how the worker prompts a model.
     """
     digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
@@ -123,7 +123,10 @@ class Endpoint:
     name: str
 
     def claim(self) -> int | None:
-        """Take the lock until this process ends. Return its file descriptor, or None if another process has it."""
+        """Lock the endpoint until this process ends.
+
+        Return the lock's file descriptor, or None if another process has it.
+        """
         descriptor = _hold(self._lock)
         if descriptor is not None:
             self._remove_leftovers()
@@ -137,7 +140,7 @@ class Endpoint:
                 os.close(descriptor)
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Accept connections, after `claim`. Return the token that clients have to send."""
+        """Accept connections, after `claim`. Return the server and the token that clients have to send."""
         if sys.platform == "win32":
             return await self.listen_on_loopback(serve)
         else:  # noqa: RET505  # a type checker reads one branch or the other
@@ -154,7 +157,7 @@ class Endpoint:
     def leave(self) -> None:
         """Remove the files of this endpoint, so that no server tries to connect.
 
-        The lock is held until the process ends.
+        This process still holds the lock until it ends.
         """
         for file in (self.socket, self._lock):
             with contextlib.suppress(OSError):  # Windows cannot remove an open file
@@ -190,7 +193,10 @@ class Endpoint:
         return server, token
 
     async def connect_to_loopback(self) -> tuple[Streams, str]:
-        """Connect to the port in the file."""
+        """Connect to the port in the file, and return the streams and the token.
+
+        Raises `OSError` if no process listens.
+        """
         try:
             port, token = self.socket.read_text("ascii").split()
             return await asyncio.open_connection("127.0.0.1", int(port), limit=MAX_FRAME_BYTES), token
@@ -199,13 +205,14 @@ class Endpoint:
 
 
 def _hold(lock: Path) -> int | None:
-    """Make a file and lock it. Return its descriptor, or None if another process holds the lock."""
+    """Create a file and lock it. Return its descriptor, or None if another process holds the lock."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         if not _locked(descriptor):
             os.close(descriptor)
             return None
-        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file.
+        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file, so
+        # another attempt is needed.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return descriptor

@@ -1,7 +1,7 @@
 """llama.cpp's C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.
 
-From the headers of llama.cpp builds b11413 and b11548. Structs that differ between them are there once for each build;
-`policy.engine.worker.native` checks at load which one a library has.
+From the headers of llama.cpp builds b11413 and b11548. Structs that differ between them are declared for each build;
+`policy.engine.worker.native` checks at load time which of them a library has.
 """
 
 from collections.abc import Mapping

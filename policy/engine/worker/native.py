@@ -35,7 +35,7 @@ _loaded: dict[str, Native] = {}
 class Native:
     """The functions of `capi.FUNCTIONS`, under their names in C. `layout` has the structs to pass to them.
 
-    `skipped` says why the libraries that precede this one are not used.
+    `skipped` says why the libraries that come before this one in the list of candidates are not used.
     """
 
     def __init__(self, candidate: Candidate) -> None:
@@ -102,7 +102,7 @@ class Native:
         for name in capi.DEFAULTS:
             struct = getattr(self.layout, name.removeprefix("llama_"))
             function = f"{name.removesuffix('_params')}_default_params"
-            # Only on x86-64, the address of a returned struct is an ordinary first argument.
+            # `_size` needs the address of a returned struct as an ordinary first argument, as it is only on x86-64.
             if cpu.machine() in cpu.X86_64 and (complaint := _size(library, function, struct)):
                 yield f"`{name}`: {complaint}"
             values = _returned(library, function, struct)
@@ -119,11 +119,9 @@ class Native:
 
 
 def load(setting: str = "") -> Native:
-    """Return the first library that can be used.
+    """Return the first library that can be used. `setting` is the value of `llamaLibrary`.
 
-    It is loaded once per process. `setting` is the value of `llamaLibrary`.
-
-    Raises `EngineFailed` if none can be used, with the reason for each.
+    The library is loaded once per process. Raises `EngineFailed` if none can be used, with the reason for each.
     """
     if (native := _loaded.get(setting)) is None:
         skipped: list[str] = []
@@ -145,7 +143,8 @@ def _structs() -> set[str]:
 
 def _open(candidate: Candidate) -> ctypes.CDLL:
     if sys.platform == "win32":
-        # The libraries of CUDA and ROCm are where their installers put them. Those of ggml are in the library's folder.
+        # Windows finds the libraries of ggml, CUDA and ROCm only if their folders are added: the folder of the library,
+        # and those of the installers of CUDA and ROCm.
         homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
         for folder in (candidate.path.parent, *homes):
             if folder.is_dir():
@@ -159,9 +158,10 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
 
 
 def _elf_problem(path: Path) -> str:
-    """Return why an ELF file cannot be loaded, or "". The loader has no good message for these files.
+    """Return why an ELF file cannot be loaded, or "".
 
-    It says "no such file" for another CPU's, and a file that lacks its end ends the process with SIGBUS.
+    The loader has no good message for these files. It says "no such file" for another CPU's file, and a file that lacks
+    its end ends the process with SIGBUS.
     """
     try:
         with path.open("rb") as file, Path(sys.executable).open("rb") as program:
@@ -180,9 +180,9 @@ def _elf_problem(path: Path) -> str:
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
-    """Return a function of ggml, which is part of the library or of one that it has loaded.
+    """Return a function of ggml from the library, or from a library of ggml that it has loaded.
 
-    Windows does not search the latter.
+    Windows does not search the libraries that a library has loaded, so there the file is opened by its name.
     """
     try:
         return library[name]
@@ -195,7 +195,7 @@ def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
 
 
 def advice(reason: str) -> str:
-    """Return the loader's error, and what to do about it."""
+    """Return the loader's error, and what the user can do about it."""
     if match := re.search(r"version `(GLIBC\w*|CXXABI)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
@@ -248,7 +248,7 @@ def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
 
 
 def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
-    """Return what is wrong with the bytes that the function writes, or "" if they are exactly the struct's fields."""
+    """Return what is wrong with the bytes that `function` writes, or "" if they are exactly the fields of `struct`."""
     written = [False] * _ROOM
     into = ctypes.CFUNCTYPE(None, ctypes.c_void_p)((function, library))
     for filler in (0x5A, 0xA5):  # a byte that the function writes may equal one of the fillers, but not both
