@@ -297,7 +297,7 @@ def write(found: Mapping[int, Header]) -> str:
         ),
         ")",
         "",
-        "# What a field has by default where that is not 0.",
+        "# The default values of the fields for which it is not 0.",
         "DEFAULTS: Mapping[str, Mapping[str, float]] = {",
     ]
     for struct, values in DEFAULTS.items():
@@ -305,7 +305,8 @@ def write(found: Mapping[int, Header]) -> str:
     lines += [
         "}",
         "",
-        "# Results and parameters. Structs are named, because their classes depend on the layout.",
+        "# The result and the parameters of each function. Structs are given by name, because their classes depend on "
+        "the layout.",
         "FUNCTIONS: Mapping[str, tuple[Any, list[Any]]] = {",
         *(f'    "{function}": {_without_structs(newest.signature(function))},' for function in FUNCTIONS),
         "}",

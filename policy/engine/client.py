@@ -94,7 +94,7 @@ class Generation:
 
 
 class Engine:
-    """A connection to a worker process. Make it with `Engine.connect`."""
+    """A connection to a worker process. Create it with `Engine.connect`."""
 
     def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
         self.pid = pid
@@ -277,7 +277,7 @@ class Engine:
                 event = protocol.checked_event(await protocol.receive(self._reader))
                 if waiting := self._pending.get(event["id"]):
                     waiting.put_nowait(event)
-        except (asyncio.IncompleteReadError, OSError):  # Windows raises other errors for a broken connection
+        except (asyncio.IncompleteReadError, OSError):  # on Windows, a broken connection raises `OSError`
             death = "the connection to the engine was closed" if self._closing else await self._reason()
         except ValueError as error:
             death = f"the engine (process {self.pid}) sent an invalid message ({error})"

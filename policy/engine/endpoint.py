@@ -39,7 +39,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def runtime_dir() -> Path:
     """Return the folder for sockets and locks, which only this user may enter. Create it if it does not exist.
 
-    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the user's code.
+    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the code in messages.
     """
     if sys.platform == "win32":
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
@@ -51,7 +51,7 @@ def runtime_dir() -> Path:
 def _candidates() -> Iterator[Path]:
     """Yield folders for sockets, the best one first.
 
-    The path of a folder that the user set may be too long for a socket.
+    There are several, because the path of a folder that the user set (XDG_RUNTIME_DIR) may be too long for a socket.
     """
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")

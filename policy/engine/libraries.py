@@ -19,7 +19,7 @@ from policy.engine import cpu
 from policy.errors import EngineFailed
 
 ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
-# To run in a clone. With its cache, uv might install a wheel that it built earlier.
+# The command that compiles llama.cpp, in a clone of the repository. With its cache, uv might install an earlier wheel.
 COMPILE = "uv tool install --reinstall --no-cache '.[native]'"
 # The instruction sets that ggml's default build for x86-64 needs. Both prebuilt libraries are such builds.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})

@@ -17,7 +17,8 @@ from policy.prompting.prompt import Budgets
 class ModelInfo:
     """Information about a loaded model. `metadata` is the GGUF's, with that of the model's card, without the tokenizer.
 
-    `shrunk` says that the context is too small for the model's budgets, so that `budgets` are smaller.
+    `selective` says that the model makes its own decisions. `shrunk` says that the context is too small for the model's
+    budgets, so that `budgets` are smaller.
     """
 
     name: str
@@ -36,8 +37,8 @@ class Reading:
 
     `p_cc` is the full-vocabulary softmax probability of `<cc>` after `<eof>` (paper, section 3.2), or None for a model
     without that token. `first_p` is the probability of the most probable first token of a generation without context,
-    and `first_entropy` the entropy of that distribution in nats. Both are None if they are unknown, as for the model of
-    a server. Times are in milliseconds.
+    and `first_entropy` the entropy of that distribution in nats. Both are None if they are unknown, as after a
+    generation by an HTTP server. Times are in milliseconds.
     """
 
     p_cc: float | None

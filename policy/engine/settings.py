@@ -24,14 +24,14 @@ class EngineSettings:
     """Parameters of the model and its context.
 
     `gpu_layers` is the number of layers on the GPU, or -1 for all; builds without GPU support ignore it. `context_size`
-    is the number of cells in the KV cache. The sequences share these cells equally. `sequences` is their number. With
-    0, there are as many, from 2 to 16, as can each hold the model's longest prompt. `threads` 0 chooses by the machine.
-    `micro_batch` is how many tokens are evaluated between two checks for a cancellation; finished micro-batches stay in
-    the cache. With `extra_buffers`, ggml repacks weights for this CPU. That is faster, but crashes if the build assumes
-    instructions that the machine does not allow (AMX under some hypervisors). `embedding` is for a model that turns
-    texts into vectors and does not complete code. A model that was not used for `idle_minutes` is unloaded until the
-    next request; with 0 it stays loaded. `library` is the file of a llama.cpp library, or "" for the installed one, see
-    `policy.engine.libraries`.
+    is the number of cells in the KV cache. `sequences` is the number of sequences, which share these cells equally.
+    With 0, there are as many, from 2 to 16, as can each hold the model's longest prompt. `threads` is the number of
+    threads. With 0, it is `default_threads()`. `micro_batch` is how many tokens are evaluated between two checks for a
+    cancellation; finished micro-batches stay in the cache. With `extra_buffers`, ggml repacks weights for this CPU.
+    That is faster, but crashes if the build assumes instructions that the machine does not allow (AMX under some
+    hypervisors). `embedding` is for a model that turns texts into vectors and does not complete code. A model that was
+    not used for `idle_minutes` is unloaded until the next request; with 0 it stays loaded. `library` is the file of a
+    llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS

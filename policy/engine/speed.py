@@ -1,4 +1,4 @@
-"""How fast this machine runs a model: measured once, stored, and compared with what typing allows.
+"""How fast this machine runs a model: measured once, stored, and compared with the speed that typing needs.
 
 The measure is the time for a line of 12 tokens after a keystroke with a warm cache: a few prompt tokens to read, then
 the generation. While other programs use the processors, the measured time is too long; on two cores it can be several
@@ -24,8 +24,8 @@ import psutil
 from policy.engine import libraries
 from policy.engine.settings import EngineSettings
 
-LIMIT_SECONDS = 0.6
-LINE_TOKENS = 12
+LIMIT_SECONDS = 0.6  # time for a line above which a model is too slow for typing
+LINE_TOKENS = 12  # generated tokens of a line
 TYPED_TOKENS = 4  # prompt tokens that a keystroke adds, or changes
 _DISTURBS = 0.25  # share of the processors that other processes may use during a measurement that counts
 _HOLDS_SECONDS = 7 * 24 * 3600  # how long a speed that excludes a model is valid

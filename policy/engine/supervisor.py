@@ -223,7 +223,7 @@ class Supervisor:
         self._engine = None
         if self._closed:
             return
-        self._log(f"{reason}; starting another")
+        self._log(f"{reason}; starting another engine")
         if time.monotonic() - self._ready_at > HEALTHY_AFTER:
             self._delay = 0.0
         if self._starting is None:

@@ -61,7 +61,7 @@ class Options:
     """What is evaluated, and how. `cli.py` describes each option.
 
     `blanks` 0 means all blanks of a data set, or `DEFAULT_BLANKS` if blanks are drawn. Without `out`, results are
-    written to a folder in the user's cache that is unique to the run.
+    written to the run's own folder in the user's cache.
     """
 
     out: Path | None

@@ -50,7 +50,7 @@ class Row:
 
     Known at decision time: `p_cc` is P(`<cc>`) over the whole vocabulary (None for a model that does not decide).
     `first_p` and `first_entropy` (nats) are the top probability and the entropy of the first token generated without
-    context. `score` and `second` are the greatest similarities of a chunk, `names` is the number of names in the
+    context. `score` and `second` are the similarities of the two best chunks, `names` is the number of names in the
     cursor's lines that the chunks define, and `overlap` is the share of the text just before the cursor that they
     contain (`policy.gating.evidence`). `scope` is "line" or "block", as a request at the blank would be served.
 

@@ -80,7 +80,7 @@ def find(name: str) -> Entry | None:
 
 def table() -> str:
     """Return the catalogue as a table for a terminal."""
-    rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENCE")]
+    rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENSE")]
     rows += [(entry.name, entry.role, entry.size, entry.layout, entry.licence) for entry in CATALOGUE]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

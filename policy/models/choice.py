@@ -1,9 +1,9 @@
 """The setting `model: "auto"`: choose among the installed models, and find a better one that is not installed.
 
 The candidates are the pinned models that were downloaded, the largest first, then the model that is part of the
-package, which needs no download. A candidate is skipped if it is known to be too slow for this machine
-(`policy.engine.speed`) or too large for its memory. This module measures nothing: a caller that has an engine measures
-the speed and asks again.
+package, which needs no download. A candidate that is known to be too slow for this machine (`policy.engine.speed`) is
+skipped. A larger model is offered only if it fits into memory. This module loads and measures nothing: a caller that
+has an engine measures the speed and asks again.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Better:
 def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[Candidate]:
     """Return the installed models that may be used, the best first.
 
-    These are the pinned models that were downloaded and the model in the package. If there are none, it is the first of
-    the other models.
+    These are the pinned models that were downloaded and the model in the package. If there are none, the only candidate
+    is the first of the other models.
     """
     found = installed()
     known = [model for model in found if model.source != "cache"] or found[:1]

@@ -55,7 +55,7 @@ _USE = "Use the GGUF of a code model, such as one from the catalogue (`repoforme
 class Header:
     """The header of a GGUF file.
 
-    `tensors` is their number, and `data_end` the size in bytes that a complete file has.
+    `tensors` is the number of tensors, and `data_end` the size in bytes that a complete file has.
     """
 
     version: int

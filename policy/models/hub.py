@@ -73,7 +73,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
             _check_room(folder, absent)
             if absent:
                 size = sum(remote.size for remote in absent) / 1e9
-                say(f"downloading {repository}, {size:,.2f} GB, licence: {listing.licence}, into {folder}")
+                say(f"downloading {repository}, {size:,.2f} GB, license: {listing.licence}, into {folder}")
             for remote in absent:
                 _download(listing, remote, folder / remote.base)
     first = folder / chosen[0].base

@@ -20,9 +20,9 @@ class Stopped(Exception):
 def only_one(file: Path, name: str, say: Callable[[str], None], stop: threading.Event | None = None) -> Iterator[None]:
     """Hold the lock on `file` inside the context. Only one process can hold it.
 
-    If another process holds the lock, the function waits for it, and `say` gets a message that the process is
-    downloading `name`. The operating system releases the lock even if a process dies. Raises `Stopped` if `stop` is set
-    while the function waits, and `OSError` if the file cannot be locked.
+    If another process holds the lock, the function waits for it. Before it waits, `say` gets a message that the other
+    process is downloading `name`. The operating system releases the lock even if a process dies. Raises `Stopped` if
+    `stop` is set while the function waits, and `OSError` if the file cannot be locked.
     """
     lock = FileLock(file, thread_local=False)
     try:

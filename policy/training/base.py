@@ -96,7 +96,7 @@ def load(path: Path, weights: Path | None = None) -> Base:
 def model_of(path: Path) -> Any:
     """Return the model of a GGUF as a transformers causal LM in float32.
 
-    Raises `TrainingError` for an architecture that cannot be read.
+    Raises `TrainingError` if the architecture is not supported.
     """
     import transformers
 
@@ -183,7 +183,7 @@ def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
 
 
 def initialise_markers(model: Any, ids: Mapping[Role, int]) -> None:
-    """Initialise the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
+    """Set the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
 
     The embedding is tied to the output, so a marker with a large vector would be predicted everywhere.
     """

@@ -115,7 +115,7 @@ def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float 
 
 
 def load(path: Path) -> list[Blank]:
-    """Read the blanks of one split."""
+    """Return the blanks in the file of one split."""
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [Blank(**{**row, "hits": tuple(RetrievedChunk(**hit) for hit in row["hits"])}) for row in rows]

@@ -138,7 +138,10 @@ class ExampleBuilder:
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Yield groups of examples of similar length. A group has at most `tokens` tokens after padding, or one example."""
+    """Yield groups of examples of similar length.
+
+    A group has at most `tokens` tokens after padding, or is a single example.
+    """
     group: list[Example] = []
     for example in sorted(examples, key=lambda example: len(example.tokens)):
         if group and len(example.tokens) * (len(group) + 1) > tokens:

@@ -215,7 +215,7 @@ def labelled_blanks(blanks: Path, labels: Path, limit: int, seed: int) -> list[L
     """Return up to `limit` blanks (0: all) that have a usable label, in a fixed random order."""
     known = {
         label.id: label for label in reversed(load_labels(labels)) if label.tokens
-    }  # the first label of an id counts
+    }  # of several labels of an id, the first one counts
     labelled = [blank for blank in load(blanks) if blank.id in known]
     return [LabelledBlank(blank, known[blank.id]) for blank in eligible(labelled, limit, seed)]
 

@@ -89,7 +89,7 @@ def fit(found: Sequence[Example]) -> Keep:
 
 
 def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
-    """Return the weights, shape (features,), and the offset of a logistic regression."""
+    """Return the weights, shape (features,), and the offset of a logistic regression that predicts right texts."""
     values, right = _values(found), np.array([each.shown.right for each in found])
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     fitted = logistic((values - means) / scales, right, RIDGE)

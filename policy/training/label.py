@@ -127,7 +127,7 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def prepare_append(path: Path) -> int:
-    """Remove an incomplete last line from a file and return the number of labels in it."""
+    """Remove an incomplete last line from a file and return the number of complete lines. A missing file has none."""
     text = path.read_text("utf-8") if path.is_file() else ""
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
@@ -195,7 +195,7 @@ def complete(
     texts = []
     for row, limit in zip(generated[:, longest:].tolist(), limits, strict=True):
         tokens = row[: row.index(end)] if end in row else row
-        tokens = tokens[:limit]  # `generate` has the greatest limit of the batch, but a text must not depend on others
+        tokens = tokens[:limit]  # `generate` used the greatest limit of the batch
         texts.append(builder.base.tokenizer.decode(tokens))
     return texts
 

@@ -46,7 +46,7 @@ from .loss import hidden_states
 from .running import StopRequest, keep_freed_memory
 
 FILE = "likelihood.jsonl"
-MAX_TRUTH = 128  # maximum number of tokens of a truth to score; its first lines decide whether a suggestion is right
+MAX_TRUTH = 128  # maximum number of tokens to score; the first lines decide whether a suggestion is right
 BLANK_KINDS = tuple(kind for kind in KINDS if kind != "quiet")  # quiet places have no truth to score
 
 
@@ -55,8 +55,9 @@ class Likelihood:
     """One row: the nats of a blank's truth without and with retrieved chunks, and the features that a gate can use.
 
     `nll_without` and `nll_with` are sums of -ln P, in nats, over the same `tokens` tokens: the healed word, the truth
-    and the end token. `first_p` is the greatest probability of a first token without context, and `first_entropy` the
-    entropy (nats) of the first token's distribution. The other fields are as in `policy.evaluation.table.Row`.
+    and the end token, or the first `MAX_TRUTH` of these. `first_p` is the greatest probability of a first token without
+    context, and `first_entropy` the entropy (nats) of the first token's distribution. The other fields are as in
+    `policy.evaluation.table.Row`.
     """
 
     id: str

@@ -5,8 +5,8 @@ forward and backward pass of each step use the weights as the exported file will
 the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within
 a step, so they are rounded once per step, which takes about a second.
 
-The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The embedding, which is also
-the output, has eight bits in the file, and norms stay exact. In this module, they are not rounded.
+The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The module rounds neither the
+embedding, which is also the output and has eight bits in the file, nor the norms, which are exact in the file.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class KvCache:
         If another sequence contains a longer prefix, the function first copies that prefix to `sequence`.
         """
         own = _shared(sequence, tokens)
-        if len(tokens) < own + WORTH_COPYING:  # a keystroke
+        if len(tokens) < own + WORTH_COPYING:  # after a keystroke, for example, no copy can save enough
             return own
         best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
         length = _shared(best, tokens)

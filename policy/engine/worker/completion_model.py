@@ -231,9 +231,10 @@ class CompletionModel:
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
     def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
-        """Evaluate a prompt in `slot`, with those tokens of its healed word that the model would generate itself.
+        """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
-        Raises the same errors as `KvCache.evaluate`.
+        Those tokens of the healed word that the model would generate itself stay in `slot`. Raises the same errors as
+        `KvCache.evaluate`.
         """
         result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1)
         start = start_of(prompt, result.rows, self._llama)

@@ -43,7 +43,7 @@ class Start:
     """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to spell.
 
     `base` has the tokens that were evaluated as a prompt. `expected` is the rest of the healed word
-    (`policy.prompting.healing`). The logits are not masked yet: `expected` does not exclude tokens from them.
+    (`policy.prompting.healing`). The logits still include tokens that do not agree with `expected`.
     """
 
     base: tuple[int, ...]

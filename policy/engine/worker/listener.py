@@ -1,8 +1,8 @@
 """Accept client connections on a socket that only this user can reach.
 
-The process ends when the last client disconnects. The event loop has its own thread, so that a cancellation, or the end
-of a client's process, reaches a running evaluation immediately. The main thread takes the requests from the
-`Scheduler`. `cancel` and `rank` take effect immediately.
+The process ends when the last client disconnects. The event loop of the socket has its own thread, so that a
+cancellation, or the end of a client's process, reaches a running evaluation immediately. The main thread takes the
+requests from the `Scheduler`. The requests `cancel` and `rank` do not wait for it: they take effect immediately.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The one module that calls llama.cpp: a model, its vocabulary, its context.
+"""Call llama.cpp: a model, its vocabulary, its context.
 
-It calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this project
-needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation. Only the
-worker process imports this module, so a crash in native code ends only that process.
+The module calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this
+project needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation.
+The server never imports this module, so a crash in native code ends only the worker process. Training imports it in its
+own process, for the tokenizer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["ok", "full", "aborted"]
 
-MIN_SEQUENCES = 2  # the branches of one document
+MIN_SEQUENCES = 2  # enough for the two branches of one document
 MAX_SEQUENCES = 16
 _GRAIN = 256  # cells; llama.cpp rounds the cells of a sequence up to a multiple of this
 
@@ -125,7 +126,7 @@ class Llama:
         self.n_ubatch: int = self._native.llama_n_ubatch(self._context)
         self.n_seq: int = self._native.llama_n_seq_max(self._context)
         self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
-        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by address; there are few addresses
+        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits, by the few addresses that llama.cpp uses
         self.busy = 0.0  # total seconds inside `llama_decode`
 
     def close(self) -> None:
@@ -161,7 +162,7 @@ class Llama:
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
             params.n_seq_max = settings.sequences or MAX_SEQUENCES
-            params.kv_unified = True  # all texts are in one batch
+            params.kv_unified = True  # a text may need more than an equal share of the cells
         else:
             params.kv_unified = False
             params.n_seq_max = settings.sequences or 1
@@ -177,10 +178,11 @@ class Llama:
         return params
 
     def _flash_attention(self, settings: EngineSettings) -> FlashAttention:
-        """Return what "auto" means: flash attention on a GPU, or if a quantized KV cache requires it.
+        """Return the setting for llama.cpp. "auto" means only on a GPU, or if a quantized KV cache requires it.
 
-        On a CPU it is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s). Its kernels
-        also depend on the size of a batch, so that the logits of a prompt would depend on how much of it was cached.
+        On a CPU, flash attention is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s).
+        Its kernels also depend on the size of a batch, so that the logits of a prompt would depend on how much of it
+        was cached.
         """
         if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
             return "on" if settings.flash_attention == "auto" else settings.flash_attention
@@ -283,8 +285,8 @@ class Llama:
     def decode(self, rows: Sequence[Row]) -> Outcome:
         """Evaluate `rows`, at most `n_batch` of them.
 
-        Returns "full" if no cells were free and nothing was evaluated, or "aborted", after which finished micro-batches
-        stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
+        Return "ok", "full" if no cells were free and nothing was evaluated, or "aborted", after which finished
+        micro-batches stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
         """
         batch = self._batch
         batch.n_tokens = len(rows)
@@ -321,7 +323,7 @@ class Llama:
     def embedding(self, seq: int) -> NDArray[np.float32]:
         """Return the vector of the tokens of `seq` in the last `decode`, shape (dimensions,).
 
-        Like `logits`, it is a view.
+        The array is a view, which the next `decode` overwrites.
         """
         pointer = self._native.llama_get_embeddings_seq(self._context, seq)
         if not pointer:

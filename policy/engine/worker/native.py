@@ -160,8 +160,8 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
 def _elf_problem(path: Path) -> str:
     """Return why an ELF file cannot be loaded, or "".
 
-    The loader has no good message for these files. It says "no such file" for another CPU's file, and a file that lacks
-    its end ends the process with SIGBUS.
+    The loader has no good message for these files. For the file of another CPU, it says "no such file". For a file
+    without its end, it ends the process with SIGBUS.
     """
     try:
         with path.open("rb") as file, Path(sys.executable).open("rb") as program:
@@ -171,7 +171,7 @@ def _elf_problem(path: Path) -> str:
         return ""
     if len(head) < 64 or head[:6] != _ELF64 or own[:6] != _ELF64:
         return ""
-    if head[18:20] != own[18:20]:  # e_machine
+    if head[18:20] != own[18:20]:  # the field `e_machine`, the kind of CPU
         return f"is not a library for {sys.platform} on {cpu.machine()}"
     (sections,), (entry_size, entries) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
     if size < sections + entry_size * entries:  # the section headers are at the end of the file
@@ -235,7 +235,7 @@ def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
 
 def _layout(version: str, candidate: Candidate) -> capi.Layout:
     for layout in capi.LAYOUTS:
-        if version.partition("-")[0] == layout.version:  # "0.6.0-dev"
+        if version.partition("-")[0] == layout.version:  # without the suffix of "0.6.0-dev"
             return layout
     raise EngineFailed(f"{candidate} is llama.cpp {version}, but this release supports {_SUPPORTED}")
 

@@ -20,7 +20,7 @@ from policy.engine.protocol import Message
 
 
 class EngineClient(Protocol):
-    """A client. `name` is unique."""
+    """A connected client, to which answers are sent. `name` is unique."""
 
     name: str
 
@@ -65,7 +65,7 @@ class _Queue:
 class Scheduler:
     """The waiting requests, and the running one.
 
-    `abort(True)` has to stop the running request, and `abort(False)` has to undo that.
+    `abort(True)` must stop the running request. `abort(False)` must let the next requests run.
     """
 
     def __init__(self, abort: Callable[[bool], None]) -> None:
