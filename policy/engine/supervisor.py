@@ -161,7 +161,7 @@ class Supervisor:
                 engine = await self._connect(settings)
             except EngineDied as error:
                 last = error
-                self._log(f"{error}; it was starting with {settings}")
+                self._log(f"{error}; the engine was starting with {settings}")
                 self._back_off()
                 if error.crashed:  # after a kill, the same settings may work
                     level = min(level + 1, len(self._fallbacks) - 1)
@@ -281,7 +281,7 @@ class Supervisor:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             self._memory.write_text(json.dumps(levels), "utf-8")
         except OSError as error:
-            self._log(f"cannot store the engine's parameters in {self._memory}: {error}")
+            self._log(f"cannot store the engine's settings in {self._memory}: {error}")
 
 
 def _version_of(package: str) -> str:

@@ -44,7 +44,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "eval",
         help="measure how much retrieval helps and how well the model decides (needs the `eval` extra)",
         description="Complete blanks with and without code from other files, and report the results of each policy.\n"
-        "You can interrupt it at any time: it reports the results so far, and the same command resumes.\n"
+        "You can interrupt the evaluation at any time: it reports the results so far, and the same command resumes.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,7 +78,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "--fail-below",
         type=float,
         metavar="POINTS",
-        help="exit with status 1 if edit similarity fell by more than this",
+        help="exit with status 1 if edit similarity fell by more than this, or if blanks are missing in B",
     )
     diff.set_defaults(run=_run_diff)
 
@@ -108,7 +108,7 @@ def _register_calibrate(subparsers: Subparsers) -> None:
 def _data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--workspace", type=Path, metavar="DIR", help="evaluate on the code in this folder")
-    data.add_argument("--dataset", choices=DATASETS, help="or evaluate on a data set")
+    data.add_argument("--dataset", choices=DATASETS, help="evaluate on this data set instead")
     data.add_argument("--data", type=Path, metavar="FILE", help="JSONL file of the data set")
     data.add_argument("--repos", type=Path, metavar="DIR", help="folder that contains the repositories")
     data.add_argument("--kinds", default="", metavar="K,K", help=f"only these kinds of blanks: {', '.join(KINDS)}")
@@ -164,7 +164,10 @@ def _run_eval(options: argparse.Namespace) -> int:
 
 
 def _run_diff(options: argparse.Namespace) -> int:
-    """Compare two runs blank by blank. Exit with status 1 if edit similarity fell by more than --fail-below."""
+    """Compare two runs blank by blank.
+
+    With --fail-below, exit with status 1 if edit similarity fell by more than that, or if blanks of A are missing in B.
+    """
     from . import comparing, record, table
 
     before, after = (path / record.RESULTS if path.is_dir() else path for path in (options.before, options.after))

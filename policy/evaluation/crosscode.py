@@ -49,7 +49,7 @@ def _task(
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):
-        raise BadRow("it has no `metadata`")
+        raise BadRow("the row has no `metadata`")
     name = text_of(metadata, "task_id")
     repository, path = text_of(metadata, "repository", name), text_of(metadata, "file", name)
     prefix, suffix = text_of(row, "prompt", name), text_of(row, "right_context", name)

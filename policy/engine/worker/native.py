@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ELF64 = b"\x7fELF\x02\x01"  # the beginning of an ELF file for a 64-bit little-endian CPU
 _ROOM = 1024  # bytes; larger than the structs of all builds, so that no function writes beyond the buffer
 _SUPPORTED = " or ".join(f"{layout.version} (b{layout.build})" for layout in capi.LAYOUTS)
+_COMPILE_HERE = f"To compile a library for this system, run `{COMPILE}` in a clone of the repository"
 _loaded: dict[str, Native] = {}
 
 
@@ -42,8 +43,8 @@ class Native:
         """Load the library. Raises `EngineFailed` if it cannot be used here."""
         if lacking := cpu.missing(candidate.needs):
             raise EngineFailed(
-                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. "
-                f"`{COMPILE}` in a clone compiles one for this CPU (needs a C++ compiler and CMake)"
+                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. To compile "
+                f"one for this CPU, run `{COMPILE}` in a clone of the repository (needs a C++ compiler and CMake)"
             )
         self.candidate = candidate
         self.skipped: list[str] = []
@@ -199,14 +200,14 @@ def advice(reason: str) -> str:
     if match := re.search(r"version `(GLIBC\w*|CXXABI)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
-        return f"{older}. `{COMPILE}` in a clone compiles one for it"
+        return f"{older}. {_COMPILE_HERE}"
     if "libgomp" in reason:
         return (
             "the system has no OpenMP library (libgomp.so.1). Install it: `apt install libgomp1` on Debian and Ubuntu, "
             "`dnf install libgomp` on Fedora"
         )
     if "symbol not found" in reason or "undefined symbol" in reason:
-        return f"it does not match this system's libraries ({reason}). `{COMPILE}` in a clone compiles one for it"
+        return f"it does not match this system's libraries ({reason}). {_COMPILE_HERE}"
     if "libstdc++" in reason:
         return (
             "the system has no C++ library (libstdc++.so.6). Install it: `apt install libstdc++6` on Debian and "
@@ -218,7 +219,7 @@ def advice(reason: str) -> str:
         return f"it is not a library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
     if "ld-linux" in reason or "musl" in reason:
         absent = f"it was built for glibc, which this system does not have ({reason})"
-        return f"{absent}. `{COMPILE}` in a clone compiles one for it"
+        return f"{absent}. {_COMPILE_HERE}"
     return reason
 
 
