@@ -16,7 +16,7 @@ X86_64 = frozenset({"x86_64", "amd64"})
 ARM64 = frozenset({"aarch64", "arm64"})
 
 _CPUINFO = Path("/proc/cpuinfo")
-_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # winnt.h
+_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # the number of this feature in winnt.h
 
 
 def machine() -> str:

@@ -27,9 +27,9 @@ from policy.engine import libraries
 from policy.engine.protocol import MAX_FRAME_BYTES
 from policy.errors import EngineUnavailable
 
-_NAME_LENGTH = 16  # characters of an engine's name
-_MAX_UNIX_PATH = 103  # bytes, the limit of macOS; Linux allows 107
-# Environment variables that native code reads. An engine that was started with other values is a different engine.
+_NAME_LENGTH = 16  # number of characters of an engine's name
+_MAX_UNIX_PATH = 103  # maximum number of bytes of a socket's path on macOS; Linux allows 107
+# Beginnings of the environment variables that native code reads. An engine with other values is a different engine.
 _ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -39,7 +39,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def runtime_dir() -> Path:
     """Return the folder for sockets and locks, which only this user may enter. Create it if it does not exist.
 
-    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the code in messages.
+    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the code that servers
+    send to an engine.
     """
     if sys.platform == "win32":
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
@@ -133,7 +134,7 @@ class Endpoint:
         return descriptor
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of engines that were killed: those of every name whose lock is free."""
+        """Remove the files of engines that were killed: the files of every endpoint whose lock is free."""
         for lock in self.folder.glob("*.lock"):
             if lock != self._lock and (descriptor := _hold(lock)) is not None:
                 Endpoint(self.folder, lock.stem).leave()

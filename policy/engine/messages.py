@@ -179,7 +179,7 @@ class Urgency:
         self.followers: set[Callable[[bool], None]] = set()
 
     def change(self, *, background: bool) -> None:
-        """Move the requests to the background, or back."""
+        """Move the requests to the background, or out of it."""
         if background != self.background:
             self.background = background
             for follower in tuple(self.followers):

@@ -24,7 +24,7 @@ from indexer.model import Chunk, Cursor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when the buffer is full, the sender has to wait
+MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when that is full, the sender has to wait
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 

@@ -45,8 +45,8 @@ from .table import Row, Table
 from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
 DEFAULT_BLANKS = 120
-# Tokens that are evaluated between two checks for a cancellation. Evaluation cancels nothing, so it can use more than
-# serving, which reads a prompt faster.
+# Tokens that are evaluated between two checks for a cancellation. Evaluation cancels nothing, so it uses more than
+# serving. Larger micro-batches read a prompt faster.
 MICRO_BATCH = 256
 # Several workers with few threads are faster than one worker with many, whose threads wait for each other at every
 # operation.

@@ -26,7 +26,7 @@ from .task import EvaluationError
 
 # The outcome of a row's tests is `PASS`, the reason of their failure, or `NOT_RUN` followed by a colon and the reason.
 PASS, NOT_RUN = "pass", "not run"
-HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # smallest decrease in the truth's nats that counts as help, also as a share
+HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # minimum decrease in the truth's nats, and as a share, to count as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 _SHOWN = frozenset({"shown_without", "shown_with"})
 

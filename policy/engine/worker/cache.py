@@ -236,7 +236,10 @@ def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted:
 
 
 def _shared(sequence: _Sequence, tokens: list[int]) -> int:
-    """Return the length of the prefix that both have, without generated tokens, which were evaluated as single rows."""
+    """Return how many leading tokens of `tokens` are in `sequence` and were evaluated there as a prompt.
+
+    Generated tokens do not count, because they were evaluated as single rows, see `KvCache.evaluate`.
+    """
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
 
 

@@ -346,10 +346,7 @@ class Llama:
         return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
-        """Stop a running `decode` within one operation of its graph.
-
-        If `wanted` is False, allow the next ones to run.
-        """
+        """Stop a running `decode` within one operation of its graph. If `wanted` is False, allow later evaluations."""
         self._abort_flag.value = b"1" if wanted else b"0"
 
     # -- the KV cache ---------------------------------------------------------------------------------------------

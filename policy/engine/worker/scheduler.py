@@ -139,7 +139,7 @@ class Scheduler:
             return request
 
     def finish(self) -> None:
-        """Mark the running request as ended."""
+        """Mark the running request as ended, and allow the next one to be evaluated."""
         with self._changed:
             self._running = None
             self._abort(False)
