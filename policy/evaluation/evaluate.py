@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
@@ -16,7 +16,8 @@ from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
-from policy.gating.gate import Gate, gates_of
+from policy.extras import advice
+from policy.gating.gate import Gate, selectable_gates
 from policy.gating.keep import keep_from_metadata
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
@@ -44,6 +45,9 @@ from .retrieval import Retrieval, Style
 from .table import Row, Table
 from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
+if TYPE_CHECKING:
+    from policy.training.compute import Precision
+
 DEFAULT_BLANKS = 120
 # Tokens that are evaluated between two checks for a cancellation. Evaluation cancels nothing, so it uses more than
 # serving. Larger micro-batches read a prompt faster.
@@ -60,8 +64,9 @@ RESERVED = 320  # cells of each completion in addition to its budgets: markers a
 class Options:
     """What is evaluated, and how. `cli.py` describes each option.
 
-    `blanks` 0 means all blanks of a data set, or `DEFAULT_BLANKS` if blanks are drawn. Without `out`, results are
-    written to the run's own folder in the user's cache.
+    `blanks` 0 means all blanks of a data set, or `DEFAULT_BLANKS` if blanks are drawn. `torch` is the precision of the
+    completions in torch, or "" to use llama.cpp. Without `out`, results are written to the run's own folder in the
+    user's cache.
     """
 
     out: Path | None
@@ -81,6 +86,7 @@ class Options:
     tokens: int
     budgets: Mapping[str, int]
     threads: int
+    torch: str
     latency: int
     typing: int
     tests: tuple[str, ...]
@@ -141,7 +147,7 @@ async def evaluate(options: Options) -> Result:
     finally:
         await models.close()
         await serving.close()
-    gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    gates = tuple(selectable_gates(deciding.info.metadata, decides=deciding.info.selective) if deciding.info else ())
     generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
     shown = showing.compute(every, gates, keep_from_metadata(generating.metadata if generating else {}))
@@ -172,8 +178,11 @@ def load(options: Options) -> Data:
     return replace(data, tasks=tuple(spread(tasks, options.blanks)))
 
 
-def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
-    """Create engines for many concurrent completions. Raises `ModelError` if the setting names no model."""
+def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...]:
+    """Create engines for many concurrent completions.
+
+    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch cannot run it.
+    """
     model = locate.resolve(setting)
     header = check_generator(model.path)
     defaults = asdict(Budgets())
@@ -183,6 +192,8 @@ def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
         for name in ("left", "right", "context")
     )
     cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
+    if options.torch:
+        return (_torch_engine(model.path.resolve(), budgets, cells, options),)
     lanes = min(LANES, MAX_CELLS // cells)
     threads = options.threads or default_threads()
     workers = min(threads, MAX_WORKERS)
@@ -191,6 +202,20 @@ def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
     )
     names = [f"{os.getpid()} {number}" for number in range(workers)]
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
+
+
+def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: Options) -> runner.Generator:
+    try:
+        import torch
+
+        from policy.training.compute import Compute
+
+        from .torch_engine import TorchEngine
+    except ModuleNotFoundError as missing:
+        raise EvaluationError(f"{missing.name} is not installed. {advice('train')}") from missing
+    torch.set_num_threads(options.threads or default_threads())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", options.torch), MICRO_BATCH))
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
@@ -212,7 +237,7 @@ def _supervisor(
 def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
     """Return the best threshold for these blanks if a retrieval costs `cost` points of edit similarity."""
     found = Table.of(rows)
-    score = policies.scores(found, gates)["selective" if found.selective else "trial retrieval"]
+    score = next(iter(policies.scores(found, gates).values()))
     return policies.best_threshold(found, score, cost)
 
 
@@ -230,6 +255,8 @@ async def _description(options: Options, data: Data, models: runner.Models) -> d
         "tokens": options.tokens,
         "tasks": record.fingerprint(data.tasks),
     }
+    if options.torch:
+        description["torch"] = options.torch
     if models.policy:
         generator = models.generators[0]
         await generator.engine()
@@ -273,7 +300,7 @@ async def _typing(
         return {}
     await serving.engine()
     assert serving.info is not None
-    served = latency.served_policies(gates_of(serving.info.metadata) if serving.info.selective else [])
+    served = latency.served_policies(selectable_gates(serving.info.metadata, decides=serving.info.selective))
     found: dict[str, dict[str, float]] = {}
     bar = Bar("typing")
     for number, (name, settings) in enumerate(served.items()):

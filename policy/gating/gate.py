@@ -18,11 +18,11 @@ from typing import Literal, cast, get_args
 from policy.gating.evidence import Evidence
 
 Name = Literal["evidence", "hybrid", "token"]
-Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]
+Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "match", "block"]
 Scope = Literal["line", "block"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
-OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap"})
+OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap", "match"})
 PAPER = {"line": 0.20, "block": 0.15}  # the paper's thresholds (section 5.1): 0.15 for functions, else 0.20
 _KEY = "repoformer.gate"
 
@@ -57,6 +57,7 @@ class GateInputs:
         found = self.evidence
         numbers = {
             "score": found.best, "second": found.second, "names": math.log1p(found.names), "overlap": found.overlap,
+            "match": math.log1p(found.match),
         }  # fmt: skip
         return numbers[feature]
 
@@ -138,6 +139,17 @@ def gates_of(metadata: Mapping[str, str]) -> list[Gate]:
     """Return the gates that a model can be served with, the default first. The last uses only P(`<cc>`)."""
     hybrid, token = gate_from_metadata(metadata, "hybrid"), gate_from_metadata(metadata, "token") or UNCALIBRATED
     return [hybrid, token] if hybrid else [token]
+
+
+def selectable_gates(metadata: Mapping[str, str], *, decides: bool) -> list[Gate]:
+    """Return the gates of a model that `decides` or does not, the default first.
+
+    A model that does not decide has the gate that decides before it reads, or no gate.
+    """
+    if decides:
+        return gates_of(metadata)
+    gate = evidence_gate(metadata)
+    return [gate] if gate else []
 
 
 def log_odds(p: float) -> float:

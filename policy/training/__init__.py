@@ -1,6 +1,6 @@
 """The self-supervised training pipeline: corpus, blanks, adapt, label, probes, finetune, export, gate.
 
 Each step is one module and one command (`repoformer-lsp train STEP`). A step reads the artifacts of earlier steps and
-writes its own artifact with a manifest. Two more commands, `likelihood` and `keep`, work on finished models. The server
-never imports this package. `torch` comes with the `train` extra, and each module imports it only when it needs it.
+writes its own artifact with a manifest. One more command, `keep`, works on finished models. The server never imports
+this package. `torch` comes with the `train` extra, and each module imports it only when it needs it.
 """

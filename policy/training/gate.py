@@ -5,12 +5,10 @@ when the decision is made: P(`<cc>`), the entropy and the top probability of the
 arXiv 2406.10263), the evidence from the hits (`policy.gating.evidence`), and whether a line or a block is completed.
 Boosted trees were no better, because there are few data.
 
-There are two kinds of fits, which differ in their data and in what counts as help:
-
-- `run` fits the gates of a model that was trained to decide. The data are results of `repoformer-lsp eval`. Retrieval
-  helped at a blank if it raised edit similarity.
-- `run_before_reading` fits evidence gates, which decide before the model reads the prompt, for a model whose weights do
-  not change. The data are rows of `train likelihood`. Retrieval helped at a blank if it made the true text likelier.
+The gates of a model that was trained to decide are fitted by gains in edit similarity. A model whose weights do not
+change has an evidence gate, which decides before the model reads the prompt. It is fitted by whether retrieval made the
+true text likelier, and by the nats that retrieval saved. For these, `eval --tokens 1` is enough, because no completion
+is compared.
 
 To evaluate a gate, the repositories are split into halves. A gate that is fitted on one half, thresholds included, is
 evaluated on the other half, and the results of several splits are averaged. The gate that is written is fitted on all
@@ -21,10 +19,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +32,13 @@ from policy.evaluation.statistics import auc, bootstrap, calibration_error, mean
 from policy.evaluation.table import Row
 from policy.gating.gate import Feature, Gate, Name
 
-from . import likelihood, manifest
+from . import manifest
 from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
-from .likelihood import Likelihood
 
-Labelled = TypeVar("Labelled", Row, Likelihood)
 SPLITS = 10
 MIN_BLANKS = 20  # minimum number of blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
-_RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap")
+_RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap", "match")
 GATES: Mapping[str, tuple[Feature, ...]] = {
     "score": ("score",),
     "scores": _RETRIEVAL,
@@ -59,6 +55,8 @@ GATES: Mapping[str, tuple[Feature, ...]] = {
 EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
     "evidence-score": ("score",),
     "evidence-overlap": ("overlap",),
+    "evidence-match": ("match",),
+    "evidence-score-match": ("score", "match"),
     "evidence": _RETRIEVAL,
     "evidence+block": (*_RETRIEVAL, "block"),
 }
@@ -67,8 +65,8 @@ EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Write `OUT/NAME.json` for each gate whose features the results have. Return the metrics of each gate by its name.
 
-    `evaluated` are folders of `repoformer-lsp eval` runs on validation repositories. Raises `TrainingError` if they
-    have too few blanks, or blanks of only one repository.
+    The gates are fitted on all results. `evaluated` are folders of `repoformer-lsp eval` runs on repositories that the
+    model was not trained on. Raises `TrainingError` if they have too few blanks, or blanks of only one repository.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "gate", inputs, {})
@@ -79,43 +77,20 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
             f"too few results in {', '.join(map(str, evaluated))} to fit a gate: "
             f"{len(rows)} blanks of {repositories} repositories"
         )
-    return _fit_all(out, rows, GATES, evaluate)
-
-
-def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Write `OUT/NAME.json` for each evidence gate. Return the metrics of each gate by its name.
-
-    `measured` are folders of `train likelihood`. Raises `TrainingError` if they have too few blanks, or blanks of only
-    one repository.
-    """
-    inputs = {f"measured {number}": folder for number, folder in enumerate(measured, start=1)}
-    manifest.begin(out, "gate", inputs, {})
-    rows = list({row.id: row for folder in measured for row in likelihood.load(folder)}.values())
-    repositories = len({row.repository for row in rows})
-    if not has_enough_data(rows):
-        raise manifest.TrainingError(f"too few rows to fit a gate: {len(rows)} blanks of {repositories} repositories")
-    return _fit_all(out, rows, EVIDENCE_GATES, evaluate_nats)
-
-
-def _fit_all(
-    out: Path,
-    rows: Sequence[Labelled],
-    gates: Mapping[str, tuple[Feature, ...]],
-    evaluate_held_out: Callable[[Sequence[Labelled], NDArray[np.float64], NDArray[np.float64]], dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Fit and write each of `gates` whose features all rows have. Return the metrics of each gate by its name.
-
-    `evaluate_held_out` computes the metrics of a gate from the rows and the result of `held_out`.
-    """
+    evaluate_held_out = evaluate if decides(rows) else evaluate_nats
     evaluations: dict[str, dict[str, Any]] = {}
-    for name, features in gates.items():
+    for name, features in (GATES if decides(rows) else EVIDENCE_GATES).items():
         if not has_features(rows, features):
             continue
         evaluations[name] = evaluate_held_out(rows, *held_out(rows, features))
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
-    repositories = len({row.repository for row in rows})
     manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
     return evaluations
+
+
+def decides(rows: Sequence[Row]) -> bool:
+    """Return whether the evaluated model has a token for the decision."""
+    return any(row.p_cc is not None for row in rows)
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
@@ -127,24 +102,24 @@ def results(evaluated: Sequence[Path]) -> list[Row]:
     return list({row.id: row for row in rows}.values())
 
 
-def has_enough_data(rows: Sequence[Row | Likelihood]) -> bool:
+def has_enough_data(rows: Sequence[Row]) -> bool:
     """Return whether there are enough blanks, from several repositories, to fit and evaluate a gate."""
     return len(rows) >= MIN_BLANKS and len({row.repository for row in rows}) > 1
 
 
-def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
-    """Fit a gate and its thresholds on all `rows`: results of `eval`, or rows of `train likelihood`."""
-    name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
-    if tuple(features) in EVIDENCE_GATES.values() and isinstance(rows[0], Likelihood):
-        name = "evidence"
-    helped = [_is_positive(row) for row in rows]
-    known, gains = [row.known for row in rows], [row.gain for row in rows]
-    return fit_gate(name, features, known, gains, MAX_RETRIEVAL_SHARE, helped)
+def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
+    """Fit a gate and its thresholds on results of `eval`."""
+    known = [row.known for row in rows]
+    if decides(rows):
+        name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
+        return fit_gate(name, features, known, [row.gain for row in rows], MAX_RETRIEVAL_SHARE)
+    gains, helped = _saved_and_helped(rows)
+    return fit_gate("evidence", features, known, gains.tolist(), MAX_RETRIEVAL_SHARE, helped.tolist())
 
 
-def _is_positive(row: Row | Likelihood) -> bool:
-    """Return whether retrieval helped at the blank of `row`, which is the label that gates are fitted on."""
-    return row.helped if isinstance(row, Likelihood) else row.gain > 0
+def _saved_and_helped(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the nats that retrieval saved and whether it helped, both of shape (rows,)."""
+    return np.array([row.saved for row in rows], float), np.array([row.helped for row in rows], bool)
 
 
 def best_gate(rows: Sequence[Row]) -> str:
@@ -173,14 +148,12 @@ def best_gate(rows: Sequence[Row]) -> str:
     return min(filter(is_close, areas), key=lambda name: (len(GATES[name]), -areas[name]))
 
 
-def has_features(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> bool:
+def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
     """Return whether all of `features` are known in every row."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
-def held_out(
-    rows: Sequence[Row | Likelihood], features: Sequence[Feature]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a probability and a share of retrieval for each row, from gates that were not fitted on its repository.
 
     Both arrays have shape (rows,). The probability is the mean over the splits. The share is that of the splits in
@@ -238,7 +211,7 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
     }
 
 
-def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
+def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
     """Return the metrics of a gate: AUC for `helped`, calibration error, and the nats that retrieval saves per blank.
 
     The arguments are as in `evaluate`. The nats are means over all blanks: `always` for always retrieving, `selected`
@@ -247,7 +220,7 @@ def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: ND
     at which retrieval does not help. `harm` is the mean number of nats that the gate's retrievals lose where retrieval
     does not help.
     """
-    gains, helped = np.array([row.gain for row in rows]), np.array([row.helped for row in rows])
+    gains, helped = _saved_and_helped(rows)
     kinds = np.array([row.kind for row in rows])
     area = bootstrap(lambda sample: auc(p[sample], helped[sample]), len(rows))
     areas = {str(kind): auc(p[kinds == kind], helped[kinds == kind]) for kind in np.unique(kinds)}
@@ -266,12 +239,14 @@ def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: ND
     }
 
 
-def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the metrics of the evidence gates as the lines of a table.
+def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the metrics of the gates as the lines of a table.
 
-    The columns `nats`, `always` and `oracle` are the nats per blank that the gate, always retrieving, and perfect
-    decisions save.
+    For evidence gates, the columns `nats`, `always` and `oracle` are the nats per blank that the gate, always
+    retrieving, and perfect decisions save.
     """
+    if any("never" in row for row in evaluations.values()):
+        return _similarity_lines(evaluations)
     output = [
         f"{'gate':18}{'AUC':>22}{'retrieves':>11}{'nats':>8}{'always':>8}{'oracle':>8}{'harm':>8}  right to abstain"
     ]
@@ -284,8 +259,7 @@ def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return output
 
 
-def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the metrics of the gates of `run` as the lines of a table."""
+def _similarity_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     output = [f"{'gate':16}{'AUC':>22}{'retrieves':>11}{'ES':>8}{'never':>8}{'always':>8}  against always"]
     for name, row in evaluations.items():
         area, against = ("{:.3f} [{:.3f}, {:.3f}]", "{:+.2f} [{:+.2f}, {:+.2f}]")
