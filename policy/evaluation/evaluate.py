@@ -181,7 +181,8 @@ def load(options: Options) -> Data:
 def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...]:
     """Create engines for many concurrent completions.
 
-    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch cannot run it.
+    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch is needed and not installed.
+    `TrainingError` means that torch does not support the architecture.
     """
     model = locate.resolve(setting)
     header = check_generator(model.path)

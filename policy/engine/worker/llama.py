@@ -2,8 +2,8 @@
 
 The module calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this
 project needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation.
-The server never imports this module, so a crash in native code ends only the worker process. Training imports it in its
-own process, for the tokenizer.
+The server never imports this module, so a crash in native code ends only the worker process. Evaluation in torch
+imports it in its own process, for the tokenizer.
 """
 
 from __future__ import annotations
