@@ -77,7 +77,7 @@ def test_a_bump_without_changes_is_refused(tree: Path) -> None:
 
 @pytest.mark.parametrize("word", ["2", "v2.0.0", "2.0.0-beta", ""])
 def test_what_is_no_version_is_refused(tree: Path, word: str) -> None:
-    with pytest.raises(release.ReleaseError, match="is no version"):
+    with pytest.raises(release.ReleaseError, match="is not a version"):
         release.bump(word, tree)
 
 
