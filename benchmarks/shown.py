@@ -12,9 +12,9 @@ To judge the result, the benchmark parses the whole file from scratch, with and 
 rely on the code that it measures. Files that already have syntax errors are included. Of the texts that begin with the
 whole truth, *exact* is the share for which exactly the truth is shown.
 
-Times are processor time of this thread. Before it shapes a text, the shaper reads the file: *first* is the time if the
-file is new, and *ahead* the time if the file was read before the last character was typed. This happens while the model
-runs. A completion waits only for each *look* at the streaming text and for the work *after* the last token.
+Times are processor time of this thread. While the model runs, the shaper reads the file: *first* is the time if the
+file is new, and *ahead* the time if the file was read before the last character was typed. So a completion waits only
+for each *look* at the streaming text and for the work *after* the last token.
 """
 
 from __future__ import annotations

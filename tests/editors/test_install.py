@@ -116,7 +116,7 @@ def test_without_a_model_the_server_is_used_all_the_same(run: Run, served: Packa
     served.index.files.pop(hub_path(served.card))
     told = run()
     assert told[-1]["program"]
-    assert "could not be downloaded; the small one that the server brings is used" in told[-1]["warning"]
+    assert "could not be downloaded; the small included model is used" in told[-1]["warning"]
     assert "model pull" in told[-1]["warning"], "and how to get it later"
 
 
@@ -185,7 +185,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
 
     (folder / "bin" / "repoformer-lsp").unlink()
     told = run()
-    assert told[0]["message"] == "Making an environment", "one whose program is gone is made again"
+    assert told[0]["message"] == "Creating an environment", "an environment without its program is created again"
     assert told[-1]["warning"] == ""
 
 
