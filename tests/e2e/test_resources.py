@@ -1,4 +1,4 @@
-"""A machine with little memory, and one on its battery: both as Python tells it, in the real processes."""
+"""A machine with little memory, and a machine on battery, both simulated in the real processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREE = ‸
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """An environment in which every Python process begins with these lines."""
+    """Return a function that makes an environment in which every Python process first runs some lines of code."""
 
     def machine(lines: str) -> dict[str, str]:
         site = tmp_path / "site"

@@ -20,7 +20,7 @@ def framed(body: bytes) -> bytes:
 
 
 async def bodies(stream: bytes, size: int = 7, *, end: bool = True) -> list[bytes]:
-    """What is found in `stream`, which arrives `size` bytes at a time; without `end` the stream stays open."""
+    """Return the messages in `stream`, which arrives in pieces of `size` bytes. Without `end`, it stays open."""
     reader = asyncio.StreamReader()
     frames, found = Frames(reader), []
 
