@@ -143,7 +143,7 @@ def make_environment(folder: Path, uv: str | None) -> None:
     """Create an empty environment, and replace an incomplete one. Raises `Failed` and `ProgramFailed`."""
     if folder.exists():
         if any(folder.iterdir()) and not any((folder / name).exists() for name in ("pyvenv.cfg", BIN, COMPLETE)):
-            raise Failed(f"{folder} has files, but is no environment.", "Move them away, then {again}.", "folder")
+            raise Failed(f"{folder} has files, but is not an environment.", "Move them away, then {again}.", "folder")
         shutil.rmtree(str(folder))
     python = find_python()
     if uv:
