@@ -42,7 +42,7 @@ WIRE = 0.003  # seconds from a key to the completer
 
 
 class Generation:
-    """A generation of a given text."""
+    """A simulated generation, which yields a given text."""
 
     model = "none"
     model_ms = 0.0

@@ -126,7 +126,7 @@ async def measure_first(
 
 
 def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
-    """Load the saved index in a new process. Return the seconds until the first query, and until it is up to date."""
+    """Load a saved index in a new process. Return the seconds to the first query, and until the index is current."""
     code = f"""
 import sys, time
 started = time.perf_counter()

@@ -237,7 +237,7 @@ class _Cutter:
             stack.extend(reversed(todo))
 
     def _scope(self, header: str, definition: _Definition) -> str:
-        """Return the header of the code inside a definition: the outer header, then the definition's own line."""
+        """Return the header of the code inside a definition: the outer header, and the signature in one line."""
         row = definition.node.start_point.row
         last = max(min(definition.body, definition.end), row + 1)
         for number in range(row, last):  # skip decorators and attributes

@@ -75,7 +75,7 @@ def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str], language: s
 
 
 def _header_shows(header: str, secret: str) -> bool:
-    """Return whether a secret is in a header. A header line is cut at a maximum length, possibly inside the secret."""
+    """Return whether a header shows a secret or, at the end of a line that was cut, the beginning of a secret."""
     if secret[:_MIN_PREFIX] not in header:
         return False
     beginnings = tuple(secret[:length] for length in range(_MIN_PREFIX, min(len(secret), HEADER_COLUMNS)))

@@ -255,7 +255,7 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
 def _names(text: str) -> Iterator[tuple[int, int]]:
     """Yield the positions of names to which a secret may be assigned."""
     lower = text.lower()
-    if len(lower) != len(text):  # the lower case of a few characters is two characters
+    if len(lower) != len(text):  # a few characters become two in lower case, which would move the offsets
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     seen = -1
     stems = set[int]()

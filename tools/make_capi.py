@@ -25,7 +25,7 @@ from pathlib import Path
 from pycparser import CParser, c_ast  # type: ignore[import-untyped, unused-ignore]
 
 TARGET = Path(__file__).resolve().parent.parent / "policy/engine/worker/capi.py"
-# By llama.cpp build: the result of its `llama_version`.
+# The supported llama.cpp builds, each with the version that its function `llama_version` returns.
 BUILDS = {11413: "0.5.0", 11548: "0.6.0"}
 
 STRUCTS = ("llama_batch", "llama_model_params", "llama_context_params")
@@ -127,7 +127,7 @@ class Header:
 
     @classmethod
     def parse(cls, text: str) -> Header:
-        """Read C declarations without preprocessor lines."""
+        """Parse the C declarations of a header. Preprocessor lines are skipped."""
         lines = [line.partition("//")[0] for line in text.splitlines() if not line.startswith("#")]
         header = cls({}, {}, {}, {})
         for node in CParser().parse(_PRELUDE + "\n".join(lines)):

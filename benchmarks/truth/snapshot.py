@@ -23,7 +23,7 @@ from policy.models import locate
 HERE = Path(__file__).parent
 ARGUMENTS = (
     *("eval", "--dataset", "repoeval", "--data", str(HERE / "blanks.jsonl"), "--repos", str(HERE / "sources")),
-    # Two workers on any machine, so that the same blanks run together.
+    # Two workers on every machine, so that the same blanks run at the same time.
     *("--tokens", "40", "--latency", "0", "--threads", "2"),
 )
 BAND = 3.0  # allowed decrease of mean edit similarity in points, without or with retrieval
