@@ -51,7 +51,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "codellama": Family("fim-psm", {"prefix": "<PRE> ", "suffix": " <SUF>", "middle": " <MID>"}),
     "deepseek": Family("fim-psm", {"prefix": "<｜fim▁begin｜>", "suffix": "<｜fim▁hole｜>", "middle": "<｜fim▁end｜>"}),
-    "codestral": Family("fim-spm", {"prefix": "", "suffix": "[SUFFIX]", "middle": "[PREFIX]"}),
+    "codestral": Family("fim-spm-middle", {"prefix": "", "suffix": "[SUFFIX]", "middle": "[PREFIX]"}),
     "repoformer": Family("repoformer", _REPOFORMER),
     "repoformer-spm": Family("repoformer-spm", _REPOFORMER),
     "repoformer-spm-tail": Family("repoformer-spm-tail", _REPOFORMER),

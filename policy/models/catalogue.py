@@ -41,7 +41,7 @@ _QWEN = "ggml-org/Qwen2.5-Coder-{}-Q8_0-GGUF", "qwen2.5-coder-{}-q8_0.gguf"
 
 def _qwen(size: str, weight: str, licence: str = "Apache-2.0") -> Entry:
     repository, file = (part.format(text) for part, text in zip(_QWEN, (size, size.lower()), strict=True))
-    return Entry(f"qwen2.5-coder-{size.lower()}", repository, file, "writes", "fim-psm-files", weight, licence)
+    return Entry(f"qwen2.5-coder-{size.lower()}", repository, file, "writes", "fim-spm", weight, licence)
 
 
 def _repoformer(size: str) -> Entry:
@@ -52,7 +52,7 @@ def _repoformer(size: str) -> Entry:
 
 
 def _pinned(card: Card) -> Entry:
-    layout = card.metadata.get("repoformer.layout", "fim-psm-files")
+    layout = card.metadata.get("repoformer.layout", "fim-spm")
     return Entry(card.name, card.repository, card.file, "writes", layout, card.megabytes, card.licence, card)
 
 
@@ -64,11 +64,11 @@ CATALOGUE = (
     _qwen("3B", "3.3 GB", "Qwen Research (not commercial)"),
     _qwen("7B", "8.1 GB"),
     Entry(
-        "starcoder2-3b", "second-state/StarCoder2-3B-GGUF", "starcoder2-3b-Q4_K_M.gguf", "writes", "fim-psm", "1.8 GB",
+        "starcoder2-3b", "second-state/StarCoder2-3B-GGUF", "starcoder2-3b-Q4_K_M.gguf", "writes", "fim-spm", "1.8 GB",
         "BigCode OpenRAIL-M",
     ),
     Entry(
-        "mellum-4b", "JetBrains/Mellum-4b-base-gguf", "mellum-4b-base.Q8_0.gguf", "writes", "fim-psm", "4.3 GB",
+        "mellum-4b", "JetBrains/Mellum-4b-base-gguf", "mellum-4b-base.Q8_0.gguf", "writes", "fim-spm", "4.3 GB",
         "Apache-2.0",
     ),
     Entry("smollm2-135m", "", "SmolLM2-135M-Instruct.Q4_1.gguf", "base", "prefix-only", "0.1 GB", "Apache-2.0"),

@@ -147,10 +147,20 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # The suffix first, so that a keystroke only appends: the prefix is the beginning of the middle (SPM in
-        # Bavarian et al. 2022, section 3; here with the markers of models that were trained prefix-first).
+        # The suffix first, so that a keystroke only appends: L is the beginning of the middle (SPM in Bavarian et al.
+        # 2022, section 3; here with the markers of models that were trained prefix-first). CC takes the place of the
+        # prefix, as if the other files were the beginning of this one.
         _layout(
             "fim-spm",
+            "",
+            "bos prefix suffix R middle L",
+            "bos prefix CC suffix R middle L",
+            "plain",
+            heals=True,
+        ),
+        # Alternatives, for measurements and for models with other markers (`docs/experiments.md`, entry 32).
+        _layout(
+            "fim-spm-middle",
             "",
             "bos prefix suffix R middle L",
             "bos prefix suffix R middle CC L",

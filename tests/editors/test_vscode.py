@@ -95,6 +95,11 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def entry_with(text: str) -> str:
+    """Return the selector of the entry with `text` in the open list."""
+    return f".quick-input-list .monaco-list-row:has-text('{text}')"
+
+
 class Code:
     """A browser window with VS Code, and what its user does and sees."""
 
@@ -102,27 +107,31 @@ class Code:
         self.page = page
 
     def search(self, key: str, text: str) -> None:
-        """Open the list of a key and type into it. Try again if a page that is loading has taken the focus."""
+        """Open the list of a key, type into it, and wait for the entry with that text.
+
+        This is repeated if a page that is loading takes the focus, which closes the list, and if the list stays without
+        the entry: VS Code does not search again when a folder becomes readable.
+        """
         input_ = self.page.locator(".quick-input-widget input:focus")
 
-        def typed() -> bool:
+        def found() -> bool:
             self.page.keyboard.press(key)
             try:
                 input_.wait_for(timeout=3000)
                 self.page.keyboard.type(text)
                 if input_.input_value(timeout=3000).endswith(text):
+                    self.page.wait_for_selector(entry_with(text), timeout=10_000)
                     return True
             except PlaywrightError:
                 pass
-            self.page.mouse.click(5, 5)  # the title bar: away from whatever has the focus
+            self.page.mouse.click(5, 5)  # the title bar, so that nothing else has the focus
             self.page.keyboard.press("Escape")
             return False
 
-        self.until(typed, f"{text!r} cannot be typed into a list")
+        self.until(found, f"no list shows {text!r}")
 
     def open(self, name: str) -> None:
         self.search("Control+P", name)
-        self.page.wait_for_selector(f".quick-input-list .monaco-list-row:has-text('{name}')")
         self.page.keyboard.press("Enter")
         self.page.wait_for_selector(f".tab.active[data-resource-name='{name}']")
         self.page.wait_for_selector(".editor-instance .monaco-editor.focused")
@@ -136,7 +145,7 @@ class Code:
 
     def choose(self, title: str) -> None:
         """Choose an entry of the open list, and wait until the list closes or another list replaces it."""
-        entry = f".quick-input-list .monaco-list-row:has-text('{title}')"
+        entry = entry_with(title)
         self.page.click(entry)
         self.page.wait_for_selector(entry, state="hidden")
 

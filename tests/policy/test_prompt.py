@@ -98,6 +98,14 @@ GOLDENS = {
     "fim-spm": (
         None,
         "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
+        "⟨bos⟩⟨prefix⟩"
+        "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"
+        "⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
+    ),
+    "fim-spm-middle": (
+        None,
+        "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
         "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩"
         "# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
         "# app.ts\nclass Box { width(): number {\n  return this.w;\n\n"

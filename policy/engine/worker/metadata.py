@@ -23,7 +23,7 @@ def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
         if missing := vocabulary.missing(LAYOUTS[name]):
             raise ModelInvalid(f"Layout {name!r} needs tokens that this model lacks: {', '.join(missing)}")
         return LAYOUTS[name]
-    for candidate in ("repoformer", "fim-psm-files", "fim-psm"):
+    for candidate in ("repoformer", "fim-spm"):
         if not vocabulary.missing(LAYOUTS[candidate]):
             return LAYOUTS[candidate]
     return LAYOUTS["prefix-only"]
