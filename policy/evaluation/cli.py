@@ -140,6 +140,10 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=int, default=0, metavar="N", help="number of threads (default: depends on the machine)"
     )
+    group.add_argument(
+        "--torch", choices=("float32", "bfloat16"), default="",
+        help="complete the blanks in PyTorch with this precision, which is faster on a GPU and on a processor with AMX",
+    )  # fmt: skip
 
 
 def _run_eval(options: argparse.Namespace) -> int:
@@ -237,7 +241,7 @@ def _options(options: argparse.Namespace) -> Options:
     chosen: Options = options_of(
         out=options.out, workspace=options.workspace, dataset=options.dataset or "", data=options.data,
         repos=options.repos, kinds=kinds, all_kinds=not options.kinds, blanks=options.blanks, seed=options.seed,
-        model=options.model, generator=options.generator, budgets=budgets, threads=options.threads,
+        model=options.model, generator=options.generator, budgets=budgets, threads=options.threads, torch=options.torch,
         chunking=options.chunking, retriever=options.retriever, chunks=options.chunks, tokens=options.tokens,
         latency=options.latency, typing=options.typing, tests=tuple(_words(options.tests)),
         tests_seconds=options.tests_seconds, tests_isolated=not options.tests_without_isolation,

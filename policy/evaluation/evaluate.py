@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from indexer.model import Cursor, Retriever
 from indexer.retrieval import RetrieverName
@@ -16,6 +16,7 @@ from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
+from policy.extras import advice
 from policy.gating.gate import Gate, gates_of
 from policy.gating.keep import keep_from_metadata
 from policy.models import locate
@@ -44,6 +45,9 @@ from .retrieval import Retrieval, Style
 from .table import Row, Table
 from .task import Data, EvaluationError, Problem, Task, TaskKind, spread
 
+if TYPE_CHECKING:
+    from policy.training.compute import Precision
+
 DEFAULT_BLANKS = 120
 # Evaluation cancels no requests, so it can use larger micro-batches, which read a prompt faster.
 MICRO_BATCH = 256
@@ -57,7 +61,7 @@ RESERVED = 320  # cells of a lane in addition to its budgets: markers and the lo
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is evaluated, and how. See `cli.py` for each option. `blanks` 0: all blanks of a data set, or
-    `DEFAULT_BLANKS`.
+    `DEFAULT_BLANKS`. `torch` is the precision of the completions in torch, or "" to use llama.cpp.
 
     Without `out`, results go to a folder in the user's cache that is unique to the run.
     """
@@ -79,6 +83,7 @@ class Options:
     tokens: int
     budgets: Mapping[str, int]
     threads: int
+    torch: str
     latency: int
     typing: int
     tests: tuple[str, ...]
@@ -166,8 +171,11 @@ def load(options: Options) -> Data:
     return replace(data, tasks=tuple(spread(tasks, options.blanks)))
 
 
-def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
-    """Create engines for many concurrent completions. Raises `ModelError` if the setting names no model."""
+def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...]:
+    """Create engines for many concurrent completions.
+
+    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch cannot run it.
+    """
     model = locate.resolve(setting)
     header = check_generator(model.path)
     defaults = asdict(Budgets())
@@ -177,6 +185,8 @@ def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
         for name in ("left", "right", "context")
     )
     cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
+    if options.torch:
+        return (_torch_engine(model.path.resolve(), budgets, cells, options.torch),)
     lanes = min(LANES, MAX_CELLS // cells)
     threads = options.threads or default_threads()
     workers = min(threads, MAX_WORKERS)
@@ -185,6 +195,19 @@ def batch_engines(setting: str, options: Options) -> tuple[Supervisor, ...]:
     )
     names = [f"{os.getpid()} {number}" for number in range(workers)]
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
+
+
+def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, precision: str) -> runner.Generator:
+    try:
+        import torch
+
+        from policy.training.compute import Compute
+
+        from .torch_engine import TorchEngine
+    except ModuleNotFoundError as missing:
+        raise EvaluationError(f"{missing.name} is not installed. {advice('train')}") from missing
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", precision), MICRO_BATCH))
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
@@ -224,6 +247,8 @@ async def _description(options: Options, data: Data, models: runner.Models) -> d
         "tokens": options.tokens,
         "tasks": record.fingerprint(data.tasks),
     }
+    if options.torch:
+        description["torch"] = options.torch
     if models.policy:
         generator = models.generators[0]
         await generator.engine()

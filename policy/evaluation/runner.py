@@ -11,13 +11,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from indexer.model import Hit
 from policy.completion.shape import Shaper
-from policy.engine.messages import Reading, Trial, Tried
+from policy.engine.messages import ModelInfo, Reading, Trial, Tried
 from policy.engine.supervisor import Supervisor
 from policy.errors import ModelError, RepoformerError
 from policy.gating.evidence import evidence
@@ -33,6 +33,36 @@ from .task import Data, Problem, Task
 GROUP = 48  # maximum blanks per call of an engine, with their retrieved chunks
 
 
+class BatchEngine(Protocol):
+    """Runs many completions concurrently: `policy.engine.client.Engine`, or `policy.evaluation.torch_engine`."""
+
+    def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
+        """Yield the index in `trials` and the result of each trial, in the order in which they end."""
+        ...
+
+
+class Generator(Protocol):
+    """A model that completes the blanks. `info` is known once `engine` has returned."""
+
+    @property
+    def model(self) -> Path:
+        """The GGUF file."""
+        ...
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The layout, budgets and metadata of the model."""
+        ...
+
+    async def engine(self) -> BatchEngine:
+        """Return the engine with the model loaded."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """The models of a run: the generators, and a separate model that decides, if there is one.
@@ -40,7 +70,7 @@ class Models:
     All generators have the same model and share the blanks.
     """
 
-    generators: tuple[Supervisor, ...]
+    generators: tuple[Generator, ...]
     policy: Supervisor | None = None
 
     async def close(self) -> None:
@@ -74,7 +104,7 @@ async def run(
     groups = iter([todo[start : start + size] for start in range(0, remaining, size)])
     with (out / record.RESULTS).open("a", encoding="utf-8") as file:
 
-        async def work(generator: Supervisor) -> None:
+        async def work(generator: Generator) -> None:
             nonlocal remaining
             for group in groups:
                 rows = _rows(group, models.policy, generator, retrieval, tokens)
@@ -95,7 +125,7 @@ async def run(
 
 
 async def _rows(
-    group: Sequence[Task], policy: Supervisor | None, generator: Supervisor, retrieval: Retrieval, tokens: int
+    group: Sequence[Task], policy: Supervisor | None, generator: Generator, retrieval: Retrieval, tokens: int
 ) -> AsyncGenerator[Row | Problem]:
     """Yield a row or a problem per finished task. If the engine fails, retry the remaining tasks one by one."""
     found = {task.id: retrieval.find(task) for task in group}
@@ -118,7 +148,7 @@ async def _rows(
 
 
 async def _pairs(
-    group: Sequence[Task], found: Mapping[str, tuple[tuple[Hit, ...], float]], generator: Supervisor, tokens: int
+    group: Sequence[Task], found: Mapping[str, tuple[tuple[Hit, ...], float]], generator: Generator, tokens: int
 ) -> AsyncGenerator[tuple[Task, Tried, Tried]]:
     """Yield each task with its completion without and with context. Both are the same if nothing was retrieved."""
     trials: list[Trial] = []
@@ -174,6 +204,7 @@ def _make_row(
         second=found.second,
         names=found.names,
         overlap=found.overlap,
+        match=found.match,
         scope=Shaper(task.cursor).scope,
         nll_without=plain.truth.nats if plain.truth else None,
         nll_with=retrieved.truth.nats if retrieved.truth else None,

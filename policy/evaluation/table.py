@@ -48,8 +48,8 @@ class Row:
     Known at decision time: `p_cc` is P(`<cc>`) of the softmax (None for a model that does not decide). `first_p` and
     `first_entropy` (nats) are the top probability and the entropy of the first token generated without context. `score`
     and `second` are the greatest similarities of a chunk, `names` is the number of names in the cursor's lines that the
-    chunks define, and `overlap` the share of the text just before the cursor that they contain
-    (`policy.gating.evidence`). `scope` is "line" or "block", as a request at the blank would be served.
+    chunks define, `overlap` the share of the text just before the cursor that they contain, and `match` how many tokens
+    of it they contain in a row (`policy.gating.evidence`). `scope` is "line" or "block", as for a request at the blank.
 
     Known afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest.
     `nll_without` and `nll_with` are the nats of the truth's `truth_tokens` tokens, the end token included. `tests_*`
@@ -81,6 +81,7 @@ class Row:
     second: float | None = None
     names: int | None = None
     overlap: float | None = None
+    match: int | None = None
     scope: str | None = None
     surprise: float
     worst: float
@@ -109,6 +110,11 @@ class Row:
         return self.es_with - self.es_without
 
     @property
+    def saved(self) -> float | None:
+        """The nats that retrieval saved on the truth, or None if they are unknown."""
+        return None if self.nll_without is None or self.nll_with is None else self.nll_without - self.nll_with
+
+    @property
     def helped(self) -> bool | None:
         """Whether retrieval made the truth likelier, or None if that is unknown."""
         if self.nll_without is None or self.nll_with is None:
@@ -129,8 +135,8 @@ class Row:
     def known(self) -> GateInputs:
         """The features that a gate can use."""
         found = None
-        if self.second is not None and self.names is not None and self.overlap is not None:
-            found = Evidence(self.score, self.second, self.names, self.overlap)
+        if self.second is not None and self.names is not None and self.overlap is not None and self.match is not None:
+            found = Evidence(self.score, self.second, self.names, self.overlap, self.match)
         return GateInputs(self.scale, self.p_cc, self.first_p, self.first_entropy, found)
 
 

@@ -18,11 +18,11 @@ from typing import Literal, cast, get_args
 from policy.gating.evidence import Evidence
 
 Name = Literal["evidence", "hybrid", "token"]
-Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "block"]
+Feature = Literal["token", "entropy", "top", "score", "second", "names", "overlap", "match", "block"]
 Scope = Literal["line", "block"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
-OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap"})
+OF_RETRIEVAL: frozenset[Feature] = frozenset({"score", "second", "names", "overlap", "match"})
 PAPER = {"line": 0.20, "block": 0.15}  # the paper's thresholds (section 5.1): 0.15 for functions, else 0.20
 _KEY = "repoformer.gate"
 
@@ -57,6 +57,7 @@ class GateInputs:
         found = self.evidence
         numbers = {
             "score": found.best, "second": found.second, "names": math.log1p(found.names), "overlap": found.overlap,
+            "match": math.log1p(found.match),
         }  # fmt: skip
         return numbers[feature]
 

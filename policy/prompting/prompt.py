@@ -9,7 +9,8 @@ The KV cache determines the design. A keystroke must change as few tokens as pos
 
 - Suffix-first layouts put L last, so a keystroke only appends.
 - L begins at a line whose number is a multiple of `Budgets.step_lines`. So the beginning of L, and the cache of
-  everything after it, stays valid while the user types. The cost is at most that many lines of left context.
+  everything after it, stays valid while the user types. The cost is at most that many lines of left context. If L is
+  split into HEAD and TAIL, the tail also begins at such a line.
 - The budgets of L and R do not depend on whether there is cross-file context (CC). This also prevents the length of the
   prompt from revealing the training label (paper, section 4.2).
 """
@@ -27,13 +28,14 @@ from indexer.model import Chunk, Cursor, shown_path
 from policy.prompting.healing import split_last_word
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
-Slot = Literal["L", "R", "CC", "ANCHOR", "REPO", "PATH"]
+Slot = Literal["L", "HEAD", "TAIL", "R", "CC", "ANCHOR", "REPO", "PATH"]
 Part = Role | Slot
 ContextStyle = Literal["commented", "plain", "files"]
 
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out if the model has no such token
 ANCHOR_LINES = 2
+TAIL_LINES = 4  # smallest number of lines in the tail of L, the cursor's line included
 # In characters. Few tokens are longer, so n tokens are assumed to cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
@@ -147,14 +149,14 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # The suffix first, so that a keystroke only appends: L is the beginning of the middle (SPM in Bavarian et al.
-        # 2022, section 3; here with the markers of models that were trained prefix-first). CC takes the place of the
-        # prefix, as if the other files were the beginning of this one.
+        # The suffix first, so that a keystroke only appends: the last lines of L begin the middle (SPM in Bavarian et
+        # al. 2022, section 3; here with the markers of models that were trained prefix-first). CC and the other lines
+        # of L are the prefix, because a model that was trained prefix-first rarely read an empty one.
         _layout(
             "fim-spm",
             "",
-            "bos prefix suffix R middle L",
-            "bos prefix CC suffix R middle L",
+            "bos prefix HEAD suffix R middle TAIL",
+            "bos prefix CC HEAD suffix R middle TAIL",
             "plain",
             heals=True,
         ),
@@ -300,11 +302,13 @@ class PromptBuilder:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
         whole, last = split_last_word(cursor.prefix) if self._heals else (cursor.prefix, "")
         healed = self._encode_cached(last) if last else ()
-        left, left_trimmed = self._left(whole, self.budgets.left - len(healed)) if "L" in parts else ((), False)
+        head, left, left_trimmed = self._left(whole, self.budgets.left - len(healed), split="TAIL" in parts)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
         slots: dict[Part, Callable[[], Sequence[int]]] = {
             "L": lambda: left,
+            "HEAD": lambda: head,
+            "TAIL": lambda: left,
             "R": lambda: right,
             "CC": lambda: context,
             "ANCHOR": lambda: self._encode_cached(anchor_of(cursor.prefix)),
@@ -323,7 +327,7 @@ class PromptBuilder:
             tuple(tokens),
             healed,
             last,
-            len(left) + len(healed),
+            len(head) + len(left) + len(healed),
             len(right),
             len(context),
             left_trimmed,
@@ -331,11 +335,15 @@ class PromptBuilder:
             used,
         )
 
-    def _left(self, prefix: str, budget: int) -> tuple[tuple[int, ...], bool]:
-        start = left_cut(prefix, budget, self.budgets.step_lines, self._line_tokens)
-        tokens = self._encode_cached(prefix[start:])
-        kept = tokens[max(0, len(tokens) - budget) :]
-        return kept, start > 0 or len(kept) < len(tokens)
+    def _left(self, prefix: str, budget: int, *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """Return the head of L, the tail of L, and whether text is left out. Without `split`, the head is empty."""
+        step = self.budgets.step_lines
+        start = left_cut(prefix, budget, step, self._line_tokens)
+        middle = max(start, tail_cut(prefix, step)) if split else start
+        head, tail = self._encode_cached(prefix[start:middle]), self._encode_cached(prefix[middle:])
+        excess = max(0, len(head) + len(tail) - budget)
+        kept = head[excess:], tail[max(0, excess - len(head)) :]
+        return *kept, start > 0 or excess > 0
 
     def _right(self, suffix: str) -> tuple[tuple[int, ...], bool]:
         head = suffix[: self.budgets.right * MAX_TOKEN_LENGTH]
@@ -396,6 +404,16 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     first = prefix.count("\n") + 1 - taken
     skip = -first % step
     return len(prefix) - sum(map(len, lines[len(lines) - taken + skip :]))
+
+
+def tail_cut(prefix: str, step_lines: int) -> int:
+    """Return the offset in `prefix` where the tail of L begins, 0 if it is all of L.
+
+    It is the last line whose number is a multiple of the step such that the tail has at least `TAIL_LINES` lines.
+    """
+    lines = _split_lines(prefix)
+    before = (len(lines) - TAIL_LINES) // step_lines * step_lines
+    return sum(map(len, lines[:before])) if before > 0 else 0
 
 
 def anchor_of(prefix: str) -> str:

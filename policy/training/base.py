@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import tokenizers
     import torch
 
+    from .compute import Compute
+
 NAMES: Mapping[Role, str] = {
     "prefix": "<fim_prefix>",
     "suffix": "<fim_suffix>",
@@ -107,6 +109,15 @@ def model_of(path: Path) -> Any:
     model = kind(kind.config_class(**config))
     model.load_state_dict(convert.weights(path), strict=False)
     return model
+
+
+def load_for_reading(path: Path, compute: Compute) -> Any:
+    """Return the model of a GGUF on the device of `compute`, in bfloat16 if that is its precision, else in float32.
+
+    Raises `TrainingError` for an architecture that cannot be read.
+    """
+    model = model_of(path)
+    return model.to(device=compute.device, dtype=compute.dtype).eval()
 
 
 def trained_as(path: Path) -> dict[str, Any]:

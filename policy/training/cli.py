@@ -30,7 +30,6 @@ _SUMMARIES = {
     "probes": "find positions where retrieved code holds a needed name, as additional training decisions",
     "finetune": "train the model to decide when retrieval helps",
     "export": "write GGUF files, quantised",
-    "likelihood": "measure for a finished model whether retrieved code makes the true texts likelier",
     "gate": "fit gates on evaluation results and compare them",
     "keep": "fit the estimate of whether a shown text is kept",
 }
@@ -266,43 +265,15 @@ def _run_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _likelihood_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
-    parser.add_argument("--model", required=True, help="name or path of a GGUF model")
-    parser.add_argument(
-        "--split", default="train", choices=("train", "valid", "test"), help="repositories to draw from"
-    )
-    parser.add_argument("--blanks", type=int, default=3000, help="number of blanks")
-    parser.add_argument("--batch", type=int, default=8, help="blanks per forward pass")
-    _compute_flags(parser)
-
-
-def _run_likelihood(options: argparse.Namespace) -> int:
-    from policy.models import locate
-
-    _step("likelihood").run(
-        _out(options, "likelihood"), options.corpus or options.work / "corpus", options.split,
-        locate.resolve(options.model).path, options.blanks, _compute(options), options.batch, options.seed,
-    )  # fmt: skip
-    return 0
-
-
 def _gate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluated", type=Path, nargs="+", metavar="RUN",
         help="folders of `eval` runs on validation repositories (default: WORK/eval)",
     )  # fmt: skip
-    parser.add_argument(
-        "--measured", type=Path, nargs="+", metavar="RUN",
-        help="folders of `train likelihood`, to fit gates that decide before the model reads",
-    )  # fmt: skip
 
 
 def _run_gate(options: argparse.Namespace) -> int:
     step = _step("gate")
-    if options.measured:
-        print("\n".join(step.report_nats(step.run_before_reading(_out(options, "gate"), options.measured))))
-        return 0
     print("\n".join(step.report_lines(step.run(_out(options, "gate"), options.evaluated or [options.work / "eval"]))))
     return 0
 

@@ -5,9 +5,9 @@ top probability of the first generated token (compare CARD, arXiv 2406.10263), w
 (`policy.gating.evidence`), and whether a line or a block is completed. Boosted trees were no better on this little
 data.
 
-The gates of a model that was trained to decide are fitted on results of `eval`, by gains in edit similarity. A model
-whose weights stay as they are has an evidence gate, which decides before the model reads. It is fitted on the rows of
-`train likelihood`, by whether retrieval helped and the nats that it saved.
+The gates of a model that was trained to decide are fitted by gains in edit similarity. A model whose weights stay as
+they are has an evidence gate, which decides before the model reads. It is fitted by whether retrieval helped, and by
+the nats that it saved, for which `eval --tokens 1` suffices.
 
 Each gate is evaluated on repositories that it was not fitted on: the repositories are split in halves, the gate of one
 half (thresholds included) is evaluated on the other, and this is repeated for several splits. The written gates are
@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,13 @@ from policy.evaluation.statistics import auc, bootstrap, calibration_error, mean
 from policy.evaluation.table import Row
 from policy.gating.gate import Feature, Gate, Name
 
-from . import likelihood, manifest
+from . import manifest
 from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
-from .likelihood import Likelihood
 
-Labelled = TypeVar("Labelled", Row, Likelihood)
 SPLITS = 10
 MIN_BLANKS = 20  # fewest blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
-_RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap")
+_RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap", "match")
 GATES: Mapping[str, tuple[Feature, ...]] = {
     "score": ("score",),
     "scores": _RETRIEVAL,
@@ -56,16 +54,17 @@ GATES: Mapping[str, tuple[Feature, ...]] = {
 EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
     "evidence-score": ("score",),
     "evidence-overlap": ("overlap",),
+    "evidence-match": ("match",),
     "evidence": _RETRIEVAL,
     "evidence+block": (*_RETRIEVAL, "block"),
 }
 
 
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Write `OUT/NAME.json` for each gate whose features the results have. Return the metrics of each gate by its name.
+    """Write `OUT/NAME.json` for each gate whose features the results have, fitted on all of them.
 
-    `evaluated` are folders of `repoformer-lsp eval` runs on validation repositories. Raises `TrainingError` if they
-    have too few results.
+    Return the metrics of each gate by its name. `evaluated` are folders of `repoformer-lsp eval` runs on repositories
+    that the model was not trained on. Raises `TrainingError` if they have too few results.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "gate", inputs, {})
@@ -76,39 +75,20 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
             f"too few results in {', '.join(map(str, evaluated))} to fit a gate: "
             f"{len(rows)} blanks of {repositories} repositories"
         )
-    return _fit_all(out, rows, GATES, evaluate)
-
-
-def run_before_reading(out: Path, measured: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Write `OUT/NAME.json` for each evidence gate. Return the metrics of each gate by its name.
-
-    `measured` are folders of `train likelihood`. Raises `TrainingError` if they have too few rows.
-    """
-    inputs = {f"measured {number}": folder for number, folder in enumerate(measured, start=1)}
-    manifest.begin(out, "gate", inputs, {})
-    rows = list({row.id: row for folder in measured for row in likelihood.load(folder)}.values())
-    repositories = len({row.repository for row in rows})
-    if not has_enough_data(rows):
-        raise manifest.TrainingError(f"too few rows to fit a gate: {len(rows)} blanks of {repositories} repositories")
-    return _fit_all(out, rows, EVIDENCE_GATES, evaluate_nats)
-
-
-def _fit_all(
-    out: Path,
-    rows: Sequence[Labelled],
-    gates: Mapping[str, tuple[Feature, ...]],
-    evaluate_held_out: Callable[[Sequence[Labelled], NDArray[np.float64], NDArray[np.float64]], dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Write each of `gates` whose features all rows have, fitted on all rows. Return their metrics by name."""
+    evaluate_held_out = evaluate if decides(rows) else evaluate_nats
     evaluations: dict[str, dict[str, Any]] = {}
-    for name, features in gates.items():
+    for name, features in (GATES if decides(rows) else EVIDENCE_GATES).items():
         if not has_features(rows, features):
             continue
         evaluations[name] = evaluate_held_out(rows, *held_out(rows, features))
         (out / f"{name}.json").write_text(json.dumps(asdict(fit(rows, features)), indent=1) + "\n", "utf-8")
-    repositories = len({row.repository for row in rows})
     manifest.finish(out, gates=evaluations, counts={"blanks": len(rows), "repositories": repositories})
     return evaluations
+
+
+def decides(rows: Sequence[Row]) -> bool:
+    """Return whether the evaluated model has a token for the decision."""
+    return any(row.p_cc is not None for row in rows)
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
@@ -117,24 +97,24 @@ def results(evaluated: Sequence[Path]) -> list[Row]:
     return list({row.id: row for row in rows}.values())
 
 
-def has_enough_data(rows: Sequence[Row | Likelihood]) -> bool:
+def has_enough_data(rows: Sequence[Row]) -> bool:
     """Return whether there are enough blanks, from several repositories, to fit and evaluate a gate."""
     return len(rows) >= MIN_BLANKS and len({row.repository for row in rows}) > 1
 
 
-def fit(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> Gate:
-    """Fit a gate and its thresholds on results of `eval` or on rows of `train likelihood`."""
-    name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
-    if tuple(features) in EVIDENCE_GATES.values() and isinstance(rows[0], Likelihood):
-        name = "evidence"
-    helped = [_is_positive(row) for row in rows]
-    known, gains = [row.known for row in rows], [row.gain for row in rows]
-    return fit_gate(name, features, known, gains, MAX_RETRIEVAL_SHARE, helped)
+def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
+    """Fit a gate and its thresholds on results of `eval`."""
+    known = [row.known for row in rows]
+    if decides(rows):
+        name: Name = "token" if tuple(features) == GATES["token"] else "hybrid"
+        return fit_gate(name, features, known, [row.gain for row in rows], MAX_RETRIEVAL_SHARE)
+    gains, helped = _saved_and_helped(rows)
+    return fit_gate("evidence", features, known, gains.tolist(), MAX_RETRIEVAL_SHARE, helped.tolist())
 
 
-def _is_positive(row: Row | Likelihood) -> bool:
-    """Return the label that gates are fitted on."""
-    return row.helped if isinstance(row, Likelihood) else row.gain > 0
+def _saved_and_helped(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the nats that retrieval saved and whether it helped, both of shape (rows,)."""
+    return np.array([row.saved for row in rows], float), np.array([row.helped for row in rows], bool)
 
 
 def best_gate(rows: Sequence[Row]) -> str:
@@ -162,14 +142,12 @@ def best_gate(rows: Sequence[Row]) -> str:
     return min(filter(is_close, areas), key=lambda name: (len(GATES[name]), -areas[name]))
 
 
-def has_features(rows: Sequence[Row | Likelihood], features: Sequence[Feature]) -> bool:
+def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
     """Return whether every row has all of these features."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
-def held_out(
-    rows: Sequence[Row | Likelihood], features: Sequence[Feature]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Evaluate each row with gates that were not fitted on its repository. Both arrays have shape (rows,).
 
     Return the mean probability, and the share of the splits in which the gate retrieves.
@@ -223,13 +201,13 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
     }
 
 
-def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
+def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
     """Return AUC for `helped` (also by kind), calibration error, and the nats that retrieval saves per blank.
 
     The arguments are as in `evaluate`. `right_abstentions` is the share of the abstentions in which retrieval would not
     have helped. `harm` is the mean of the nats lost where the gate retrieved and retrieval did not help.
     """
-    gains, helped = np.array([row.gain for row in rows]), np.array([row.helped for row in rows])
+    gains, helped = _saved_and_helped(rows)
     kinds = np.array([row.kind for row in rows])
     area = bootstrap(lambda sample: auc(p[sample], helped[sample]), len(rows))
     areas = {str(kind): auc(p[kinds == kind], helped[kinds == kind]) for kind in np.unique(kinds)}
@@ -248,8 +226,10 @@ def evaluate_nats(rows: Sequence[Likelihood], p: NDArray[np.float64], chosen: ND
     }
 
 
-def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format the metrics of the evidence gates as a table. Nats are those that retrieval saves per blank."""
+def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Format the metrics of the gates as a table. Nats are those that retrieval saves per blank."""
+    if any("never" in row for row in evaluations.values()):
+        return _similarity_lines(evaluations)
     output = [
         f"{'gate':18}{'AUC':>22}{'retrieves':>11}{'nats':>8}{'always':>8}{'oracle':>8}{'harm':>8}  right to abstain"
     ]
@@ -262,8 +242,7 @@ def report_nats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return output
 
 
-def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format the metrics of the gates as a table."""
+def _similarity_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     output = [f"{'gate':16}{'AUC':>22}{'retrieves':>11}{'ES':>8}{'never':>8}{'always':>8}  against always"]
     for name, row in evaluations.items():
         area, against = ("{:.3f} [{:.3f}, {:.3f}]", "{:+.2f} [{:+.2f}, {:+.2f}]")

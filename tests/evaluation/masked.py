@@ -75,7 +75,7 @@ def row(number: int = 0, **values: Any) -> Row:
         "id": f"blank {number}", "kind": "line", "variant": "", "repository": "r", "path": "a.py", "language": "python",
         "truth": "x", "without": "y", "with_": "x", "em_without": 0, "em_with": 1, "es_without": 0.0, "es_with": 100.0,
         "f1_without": 0.0, "f1_with": 100.0, "p_cc": None, "cc_is_top": False, "score": 0.5,
-        "first_p": 0.5, "first_entropy": 1.0, "second": 0.25, "names": 0, "overlap": 0.5,
+        "first_p": 0.5, "first_entropy": 1.0, "second": 0.25, "names": 0, "overlap": 0.5, "match": 3,
         "surprise": 1.0, "worst": 2.0, "chunks": 1, "prompt_tokens": 100, "context_tokens": 50,
         "tokens_without": 5, "tokens_with": 5, "retrieval_ms": 1.0,
     }  # fmt: skip

@@ -49,7 +49,7 @@ def test_trial_retrieval_uses_the_similarity() -> None:
 
 def test_a_hybrid_gate_uses_evidence_and_p_cc() -> None:
     def p(p_cc: float, best: float) -> float:
-        decision = by_gate(HYBRID, GateInputs("line", p_cc, evidence=Evidence(best, 0.0, 0, 0.0)))
+        decision = by_gate(HYBRID, GateInputs("line", p_cc, evidence=Evidence(best, 0.0, 0, 0.0, 0)))
         assert decision is not None and decision.source == "hybrid"
         return decision.p_retrieve
 

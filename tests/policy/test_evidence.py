@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from indexer.model import Chunk, Cursor, Hit
-from policy.gating.evidence import evidence
+from policy.gating.evidence import MAX_MATCH, evidence
 
 
 def hit(score: float, *symbols: str) -> Hit:
@@ -42,3 +42,17 @@ def test_trigrams_before_the_cursor_are_searched_in_the_hits() -> None:
     assert overlap("import os\n" * 40 + before, "import os\n" * 40) == 0, "only the last words count"
     assert overlap(before, "#" * 2000, before) == 0, "chunks that do not fit into a prompt do not count"
     assert overlap("", before) == overlap(before) == 0
+
+
+def match(prefix: str, *texts: str) -> int:
+    hits = [Hit(Chunk("/w", "a.py", 1, 2, text, "function"), 0.5) for text in texts]
+    return evidence(Cursor("/w/b.py", prefix, "", "python"), hits).match
+
+
+def test_the_longest_text_before_the_cursor_that_the_hits_contain_is_measured_in_tokens() -> None:
+    assert match("total = price.of", "x", "return price.of(order)") == 3
+    assert match("total = price.of", "total = price.to", "of") == 1, "only text that ends at the cursor counts"
+    assert match("total = price .of", "total=price.of(") == 5, "white space is not code"
+    assert match("total", "") == match("", "total") == match("total") == 0
+    assert match("x = 1\n" * 90, "x = 1\n" * 90) == MAX_MATCH
+    assert match("total = 1", "#" * 2000, "total = 1") == 0, "chunks that do not fit into a prompt do not count"

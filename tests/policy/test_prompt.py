@@ -15,11 +15,13 @@ from policy.prompting.prompt import (
     LAYOUTS,
     MAX_TOKEN_LENGTH,
     ROLES,
+    TAIL_LINES,
     Budgets,
     Prompt,
     PromptBuilder,
     Vocabulary,
     left_cut,
+    tail_cut,
 )
 from policy.prompting.truncation import truncate
 
@@ -40,9 +42,9 @@ def shown(prompt: Prompt) -> str:
     return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in tokens)
 
 
-def builder(layout: str, budgets: Budgets | None = None, **without: None) -> PromptBuilder:
+def builder(layout: str, budgets: Budgets | None = None, *, heal: bool = True, **without: None) -> PromptBuilder:
     ids = {role: token for role, token in _MARKERS.items() if role not in without}
-    return PromptBuilder(LAYOUTS[layout], Vocabulary(ids), Characters(), budgets)
+    return PromptBuilder(LAYOUTS[layout], Vocabulary(ids), Characters(), budgets, heal=heal)
 
 
 AREA = Chunk("/w", "shapes/geo.py", 3, 5, "def area(w, h):\n    # both in metres\n    return w * h\n", "function")
@@ -95,7 +97,7 @@ GOLDENS = {
         "⟨file_sep⟩app.ts\nclass Box { width(): number {\n  return this.w;\n"
         "⟨file_sep⟩main.py\n⟨prefix⟩from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
     ),
-    "fim-spm": (
+    "fim-spm": (  # L is shorter than a step, so that its head is empty
         None,
         "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
         "⟨bos⟩⟨prefix⟩"
@@ -262,23 +264,53 @@ def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, st
         assert kept >= fitting - max(1, fitting // 4) - 1
 
 
+def test_the_head_of_the_left_context_is_in_the_prefix() -> None:
+    lines = [f"v{number} = {number}\n" for number in range(13)]
+    cursor = Cursor("/w/main.py", "".join(lines) + "print(", ")\n", "python")
+    build = builder("fim-spm")
+    head, tail = "".join(lines[:8]), "".join(lines[8:]) + "print"
+    assert shown(build.without_context(cursor)) == f"⟨bos⟩⟨prefix⟩{head}⟨suffix⟩)\n⟨middle⟩{tail}¦("
+    assert shown(build.with_context(cursor, (AREA,))) == (
+        "⟨bos⟩⟨prefix⟩# shapes/geo.py\ndef area(w, h):\n    # both in metres\n    return w * h\n\n"
+        f"{head}⟨suffix⟩)\n⟨middle⟩{tail}¦("
+    )
+
+
+@given(st.text(st.sampled_from("ab\n"), max_size=200), st.sampled_from([1, 2, 4, 8]))
+def test_the_tail_begins_at_a_step_and_is_long_enough(prefix: str, step: int) -> None:
+    cut = tail_cut(prefix, step)
+    assert prefix[:cut].count("\n") % step == 0 and (cut == 0 or prefix[cut - 1] == "\n")
+    lines = prefix[cut:].count("\n") + 1
+    assert lines < TAIL_LINES + step
+    assert cut == 0 or lines >= TAIL_LINES
+
+
+@given(st.text(st.sampled_from("ab \n"), max_size=200), st.text(st.sampled_from("ab "), max_size=20))
+def test_a_keystroke_in_a_line_only_appends(prefix: str, typed: str) -> None:
+    build = builder("fim-spm", heal=False)
+    before, after = (build.without_context(Cursor("", text, "c\n", "")).tokens for text in (prefix, prefix + typed))
+    assert after[: len(before)] == before
+
+
+@pytest.mark.parametrize("layout", ["repoformer-spm", "fim-spm"])
 @given(st.text(st.sampled_from("ab \n"), max_size=300), st.text(st.sampled_from("ab \n"), max_size=300))
-def test_budgets_hold(prefix: str, suffix: str) -> None:
-    prompt = builder("repoformer-spm", Budgets(60, 30, 80)).with_context(Cursor("", prefix, suffix, ""), (AREA, METHOD))
+def test_budgets_hold(layout: str, prefix: str, suffix: str) -> None:
+    prompt = builder(layout, Budgets(60, 30, 80)).with_context(Cursor("", prefix, suffix, ""), (AREA, METHOD))
     assert prompt.left_tokens <= 60
     assert prompt.right_tokens <= 30
     assert prompt.context_tokens <= 80
 
 
+@pytest.mark.parametrize("layout", ["repoformer", "fim-spm"])
 @given(
     st.text(st.sampled_from("ab \n"), max_size=600),
     st.text(st.sampled_from("ab \n"), max_size=100),
     st.integers(1, 12),
     st.sampled_from([1, 2, 3, 4, 8, 12]),
 )
-def test_truncated_text_changes_no_prompt(prefix: str, suffix: str, left: int, step: int) -> None:
+def test_truncated_text_changes_no_prompt(layout: str, prefix: str, suffix: str, left: int, step: int) -> None:
     budgets = Budgets(left, 3, 80, step)
-    build = builder("repoformer", budgets)
+    build = builder(layout, budgets)
     cursor = Cursor("/w/main.py", prefix, suffix, "python")
     near = truncate(cursor, budgets)
     assert build.with_context(near, (AREA,)) == build.with_context(cursor, (AREA,))

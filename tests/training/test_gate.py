@@ -48,7 +48,7 @@ def test_gates_are_compared_by_their_features(tmp_path: Path) -> None:
     assert low < 0.5 < high, "noise is not mistaken for a decision"
     assert manifest.read(tmp_path / "gate")["gates"] == metrics
     fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
-    needed, not_needed = (GateInputs("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5)) for each in (0.9, 0.1))
+    needed, not_needed = (GateInputs("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5, 3)) for each in (0.9, 0.1))
     assert (fitted.probability(needed) or 0) > fitted.line > (fitted.probability(not_needed) or 1)
 
 
@@ -71,11 +71,32 @@ def test_gates_are_evaluated_on_held_out_repositories() -> None:
         seen.add(frozenset(groups[0]))
     assert len(seen) > 3
     # The two repositories have opposite rules: a gate that had seen both would be right for half of the rows.
-    rows = [row(number, repository="ab"[number % 2], score=score, es_without=50.0,
+    rows = [row(number, repository="ab"[number % 2], score=score, p_cc=0.5, es_without=50.0,
                 es_with=60.0 if (score > 0.5) == (number % 2 == 0) else 40.0)
             for number, score in enumerate(np.random.default_rng(1).random(200).tolist())]  # fmt: skip
     p, chosen = gate.held_out(rows, ("score",))
     assert gate.evaluate(rows, p, chosen)["auc"][0] < 0.05
+
+
+def test_a_gate_before_reading_is_fitted_for_a_model_that_does_not_decide(tmp_path: Path) -> None:
+    """It is fitted by nats: the edit similarities of these rows say the opposite."""
+    random = np.random.default_rng(4)
+    scores, noise = random.random(400), random.normal(0, 0.1, 400)
+    rows = [
+        row(number, repository=f"r{number % 8}", p_cc=None, score=score, second=0.1, names=1, nll_without=20.0,
+            nll_with=18.0 if score + wrong > 0.6 else 20.5, es_without=50.0, es_with=90.0 - 80 * score)
+        for number, (score, wrong) in enumerate(zip(scores.tolist(), noise.tolist(), strict=True))
+    ]  # fmt: skip
+    metrics = gate.run(tmp_path / "gate", [write(tmp_path / "evaluated", rows)])
+    assert set(metrics) == set(gate.EVIDENCE_GATES)
+    found = metrics["evidence-score"]
+    assert found["auc"][0] > 0.95
+    assert found["selected"] > max(0.0, found["always"])
+    assert found["right_abstentions"] > 0.9 and found["harm"] == pytest.approx(0.5)
+    assert "evidence-score" in "\n".join(gate.report_lines(metrics))
+    fitted = Gate(**json.loads((tmp_path / "gate" / "evidence-score.json").read_text("utf-8")))
+    assert fitted.name == "evidence"
+    assert 0.5 < -fitted.offset / fitted.weights["score"] < 0.7, "the score at which the probability is one half"
 
 
 def test_gates_with_missing_features_are_left_out(tmp_path: Path) -> None:
