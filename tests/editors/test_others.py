@@ -45,7 +45,7 @@ def is_ready(wire: Wire) -> bool:
 
 
 def test_helix(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     program = install("helix") / "hx"
     settings = Path(env["XDG_CONFIG_HOME"], "helix")
     settings.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_lsp_mode(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path)
 
 
 def test_neovim_without_the_plugin(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     program = install("neovim") / "nvim"
     start = tmp_path / "init.lua"
     page = block("neovim.md", "Without the plugin", "lua")
