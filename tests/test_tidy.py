@@ -239,4 +239,4 @@ def test_architecture_names_what_exists() -> None:
     assert not missing
     unnamed = {name(path) for path in SOURCES if path.name != "__init__.py"}
     unnamed = {path for path in unnamed if named.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
-    assert not unnamed, "the code map says where everything is"
+    assert not unnamed, "the code map names every module"

@@ -327,7 +327,9 @@ async def test_what_follows_an_acceptance_is_completed_ahead(start: Start, works
     await client.complete(place.uri, behind, invoked=False)
     report = await client.why(place.uri)
     assert report["position"] == {"line": behind[0], "character": behind[1]}
-    assert report["stats"].keys() & {"reused", "joined"}, "no earlier request asked for it"
+    assert report["stats"].keys() & {"reused", "joined"}, (
+        "the answer comes from work in advance, not from an earlier request"
+    )
 
 
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:

@@ -205,9 +205,9 @@ async def test_nothing_is_learned_if_it_is_off(start: Start, workspace: Write, m
     await set_suggest(client, suggest="careful", learn=True)
     await typist.dismiss()
     counts, _ = await counted(learned, place.root, 1)
-    assert counts == [0, 0, 1], "only what happens while it is on"
+    assert counts == [0, 0, 1], "only outcomes while `learn` is on count"
     await set_suggest(client, suggest="balanced", learn=True)
     assert await typist.threshold() > before
     await set_suggest(client, suggest="eager", learn=False)
     await set_suggest(client, suggest="balanced", learn=False)
-    assert await typist.threshold() == before, "nor is what was learned used"
+    assert await typist.threshold() == before, "learned counts are not used either"

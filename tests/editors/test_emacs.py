@@ -184,7 +184,7 @@ def test_dismissed_before_it_arrives(batch: Callable[[str], str], wire: Wire) ->
 (test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
 (test-no-suggestion "the answer came too late")
 """)
-    assert wire.answers()[-1], "there was something to show"
+    assert wire.answers()[-1], "the answer has an item"
 
 
 def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
@@ -199,8 +199,8 @@ def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
   (dotimes (_ (1- (length repoformer--items)))
     (test-command #'repoformer-next)
     (push (test-ghost) found))
-  (test-equal first (car found) "a whole round of cycling comes back")
-  (test-equal (length repoformer--items) (length (seq-uniq found)) "each is another one")
+  (test-equal first (car found) "cycling through all items ends at the first one")
+  (test-equal (length repoformer--items) (length (seq-uniq found)) "all items differ")
   (test-command #'repoformer-previous)
   (test-equal (nth 1 (append found found)) (test-ghost) "and backwards")
   (let ((before (test-text)) (chosen (test-ghost)))

@@ -98,7 +98,7 @@ def test_server_and_model(run: Run, folder: Path, served: Package, home: dict[st
     assert served.card.file in listed.stdout
 
     served.index.asked.clear()
-    assert run()[-1] == told[-1], "a second time brings it up to date"
+    assert run()[-1] == told[-1], "a second run updates the server"
     assert not [path for path, _ in served.index.asked if path == hub_path(served.card)], "the model is kept"
 
 
@@ -139,7 +139,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
 
     (programs / "python3.11").symlink_to(sys.executable)
     told = run("--model", "", python=old_python(programs), PATH=str(programs))
-    assert told[-1]["program"], "another one that is new enough is found"
+    assert told[-1]["program"], "another Python that is new enough is used"
 
 
 @pytest.mark.usefixtures("uv")
@@ -171,7 +171,9 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
     """The network fails during the download of the server, and the editor is closed during that of the model."""
     served.index.broken_at[f"/files/{WHEEL}"] = 100
     assert run(status=1)[-1]["kind"] in {"network", "other"}
-    assert folder.exists() and not (folder / "repoformer-lsp.installed").exists(), "incomplete, and known to be"
+    assert folder.exists() and not (folder / "repoformer-lsp.installed").exists(), (
+        "the environment is marked as incomplete"
+    )
 
     served.index.stall_at[hub_path(served.card)] = 1 << 20
     with begin() as process:

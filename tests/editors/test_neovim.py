@@ -240,14 +240,14 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.keys("<M-C-Right>")
     neovim.until(lambda: has(first_line), "no line accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: has(""), "one `u` does not take the line back")
+    neovim.until(lambda: has(""), "one `u` does not undo the line")
 
     neovim.keys("A<Space><BS>")
     neovim.wait_ghost()
     neovim.keys("<M-Right>")
     neovim.until(lambda: has("\n    " + whole.split()[0]), "no word accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: has(""), "one `u` does not take the word back")
+    neovim.until(lambda: has(""), "one `u` does not undo the word")
 
     neovim.keys("A<Space><BS>")
     assert neovim.wait_ghost() == whole
@@ -257,7 +257,7 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.keys("# more<Esc>u")
     neovim.until(lambda: has(whole), "typed text is another step")
     neovim.keys("u")
-    neovim.until(lambda: has(""), "one `u` does not take all of it back")
+    neovim.until(lambda: has(""), "one `u` does not undo all of it")
     check_same(neovim, wire, folder / "arithmetic.py")
     assert len(wire.sent("textDocument/didShowCompletion")) >= 3
     parts = [part for part in (first_line, "\n    " + whole.split()[0]) if part != whole]
@@ -306,13 +306,13 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
     neovim.keys("<C-]>")
     neovim.until(lambda: not neovim.marks, "not dismissed")
     neovim.keys("<M-Bslash>")
-    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "the request is not marked as the user's")
     first = neovim.wait_ghost()
     assert neovim.text == before
 
     shows = len(wire.sent("textDocument/didShowCompletion"))
     neovim.keys("x<BS>")  # an automatic request, which gets one item
-    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "it does not ask by itself")
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "no automatic request is sent")
     neovim.until(lambda: len(wire.sent("textDocument/didShowCompletion")) > shows, "not shown again")
     assert neovim.wait_ghost() == first
     count = 0
@@ -324,13 +324,13 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
         # An automatic request from before the key may be answered after the request of the key.
         count = len(wire.answers(kind=1)[-1])
         found.append(neovim.wait_ghost())
-    assert found[-1] == first, "a whole round of cycling comes back"
-    assert len(set(found)) == count, "each is another one"
+    assert found[-1] == first, "cycling through all items ends at the first one"
+    assert len(set(found)) == count, "all items differ"
     neovim.keys("<M-[>")
-    neovim.until(lambda: neovim.ghost == (found * 2)[-2], "nor does it go backwards")
+    neovim.until(lambda: neovim.ghost == (found * 2)[-2], "cycling backwards does not work")
     last = neovim.wait_ghost()
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text == before[:-1] + last + "\n", "not what is on screen is accepted")
+    neovim.until(lambda: neovim.text == before[:-1] + last + "\n", "the accepted text is not the shown one")
     check_same(neovim, wire, folder / "beds.py")
 
 
@@ -401,7 +401,10 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     assert neovim.api.current.window.cursor[0] == int(line.split(":")[-1].split("-")[0])
     neovim.until(lambda: wire.front() == (folder / "shapes.py").as_uri(), "the server does not know what is in front")
     neovim.api.command("buffer beds.py")
-    neovim.until(lambda: wire.front() == (folder / "beds.py").as_uri(), "nor what comes back to the front")
+    neovim.until(
+        lambda: wire.front() == (folder / "beds.py").as_uri(),
+        "the server does not know that the first buffer is in front again",
+    )
     # There may be more than one notification, because a buffer may be attached a moment after it is entered.
     assert wire.sent("textDocument/didFocus")[-1]["position"]["line"] == wire.asked()[-1]["position"]["line"]
 
@@ -539,7 +542,7 @@ def test_ghost_text_disappears_with_the_text_right_of_the_cursor(scripted: Calla
     neovim.until(lambda: neovim.text != "foo\n", "Tab does nothing")
     assert re.fullmatch(r"fo +o\n", neovim.text), "it is accepted although the cursor has moved into the text"
     neovim.keys("<BS><Right>")
-    neovim.until(lambda: neovim.ghost == "bar", "nor does it come back with the cursor")
+    neovim.until(lambda: neovim.ghost == "bar", "the ghost text is not shown again after the cursor moved back")
     neovim.keys("<Tab>")
     neovim.until(lambda: neovim.text == "foobar\n", "not accepted")
 
@@ -565,13 +568,13 @@ def test_brackets_that_are_closed_for_a_person(scripted: Callable[..., Neovim]) 
     neovim.until(lambda: neovim.ghost == "\n    y\nend", "typing through is no longer shown")
     neovim.api.current.buffer.append(["end"])  # as endwise.vim does
     neovim.keys("<Space><BS>")
-    neovim.until(lambda: not neovim.marks, "what was added on the next line would be there twice")
+    neovim.until(lambda: not neovim.marks, "accepting would repeat the line that was added below")
 
 
 def test_an_answer_for_text_that_has_changed(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(CLOSING)
     neovim.keys("ifoo")
-    neovim.until(lambda: neovim.api.exec_lua("return waiting.repoformer ~= nil"), "nothing is asked")
+    neovim.until(lambda: neovim.api.exec_lua("return waiting.repoformer ~= nil"), "no request is sent")
     neovim.keys("(")
     neovim.until(lambda: neovim.text == "foo()\n", "not typed")
     neovim.api.exec_lua("answer('repoformer', '(x)')")
@@ -599,7 +602,7 @@ def test_keys_do_what_they_did(scripted: Callable[..., Neovim], again: str) -> N
     type_and_see(neovim, "ccteh", "me")
     neovim.keys("<C-]>")
     neovim.until(lambda: not neovim.marks, "not dismissed")
-    assert neovim.text == "teh\n", "nor an abbreviation, while there is something to dismiss"
+    assert neovim.text == "teh\n", "an abbreviation was expanded while ghost text was dismissed"
 
 
 OTHER = """
@@ -613,18 +616,18 @@ vim.lsp.inline_completion.enable()
 def test_another_server_shows_its_own(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(OTHER)
     both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # a server that attaches after the typing gets no request
-    neovim.until(lambda: neovim.api.exec_lua(both), "the other is not there")
+    neovim.until(lambda: neovim.api.exec_lua(both), "the other server is not attached")
     say(neovim, "bar", "other")
     neovim.keys("ifo")
-    neovim.until(lambda: neovim.marks, "the other's is not shown")
+    neovim.until(lambda: neovim.marks, "the other server's ghost text is not shown")
     say(neovim, "", "other")
     neovim.keys("o")
     neovim.until(lambda: neovim.text == "foo\n", "not typed")
-    assert neovim.marks and not neovim.ghost, "the other's is taken off the screen"
+    assert neovim.marks and not neovim.ghost, "the other server's ghost text was removed"
     neovim.keys("<BS><M-Right>")
     neovim.until(lambda: neovim.text == "fo\n", "not deleted")
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text == "fobar\n", "Tab does not accept the other's")
+    neovim.until(lambda: neovim.text == "fobar\n", "Tab does not accept the other server's ghost text")
 
 
 @contextmanager

@@ -371,7 +371,7 @@ def test_type_accept_word_line_all_undo(
         whole = check_same(code, wire, file).removeprefix(before)
         assert whole.startswith("\n    "), "text of several lines"
         code.press("Control+Z")
-        assert check_same(code, wire, file) == before, "one undo takes all of it back"
+        assert check_same(code, wire, file) == before, "one undo removes the whole text"
         code.press("Control+End", "Space", "Backspace")
         code.wait_ghost()
         code.press("Control+Alt+ArrowRight")
@@ -461,17 +461,17 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
         code.press("Escape")
         code.until(lambda: not code.ghost, "not dismissed")
         code.press("Alt+Backslash")
-        code.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+        code.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "the request is not marked as the user's")
         first = code.wait_ghost()
         found = []
         for _ in wire.answers()[-1]:
             code.press("Alt+BracketRight")
             code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
             found.append(code.ghost)
-        assert found[-1] == first, "a whole round of cycling comes back"
-        assert len(set(found)) == len(found), "each is another one"
+        assert found[-1] == first, "cycling through all items ends at the first one"
+        assert len(set(found)) == len(found), "all items differ"
         code.press("Alt+BracketLeft")
-        code.until(lambda: code.ghost == (found * 2)[-2], "nor does it go backwards")
+        code.until(lambda: code.ghost == (found * 2)[-2], "cycling backwards does not work")
         last = code.ghost
         code.press("Tab")
         code.until(lambda: not wire.text(folder / "beds.py").endswith(AREA), "nothing is accepted")
@@ -629,7 +629,10 @@ def test_a_setting_that_is_emptied_again(start: Callable[..., Any], shared: Shar
         code.press("Control+A")
         code.page.keyboard.insert_text(json.dumps({**user, "repoformer.model": ""}))
         code.press("Control+S")
-        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the emptied setting holds")
+        code.until(
+            lambda: wire.received("repoformer/status")[-1]["state"] == "ready",
+            "the emptied setting still has its old value",
+        )
         assert len(wire.sent("initialize")) == 1, "without another server"
 
 
@@ -655,7 +658,7 @@ def test_restarts_at_once_leave_one_server(
         os.kill(int(wire.record.with_suffix(".pid").read_text()), signal.SIGSTOP)
         code.press(*["Control+Alt+9"] * 3)
         code.until(lambda: len(wire.sent("initialize")) == 4, "not started again each time")
-        code.until(lambda: len(running(str(wire.record))) == 1, "servers are left over")
+        code.until(lambda: len(running(str(wire.record))) == 1, "more than one server is left")
         code.wait_status("ready")
         code.command("Repoformer: Why This Completion")  # works only if the extension's client is the running one
         code.page.wait_for_selector(".notification-toast:has-text('Nothing was completed')")
@@ -664,7 +667,7 @@ def test_restarts_at_once_leave_one_server(
         code.press("Control+Alt+9")
         code.until(lambda: running(for_ever), "not started")
         code.press("Control+Alt+9")
-        code.until(lambda: len(wire.sent("initialize")) == 5, "it waits for ever for the one that says nothing")
+        code.until(lambda: len(wire.sent("initialize")) == 5, "the restart waits for a server that never answers")
         code.wait_status("ready")
         assert not running(for_ever)
         assert len(running(str(wire.record))) == 1
@@ -686,7 +689,7 @@ def test_a_workspace_that_is_not_trusted(
         code.wait_status("ready")
         told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
         settings = told[-1]["settings"]["repoformer"]
-        assert settings["chunks"] == 3, "a workspace may say something"
+        assert settings["chunks"] == 3, "a workspace can change other settings"
         assert not {name for name, value in evil.items() if settings[name] == value}
         assert "evil" not in json.dumps([message for _, message in wire.messages("editor")])
 
@@ -731,7 +734,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
         page.screenshot(path=tmp_path / "asking.png")
-        assert not list(tmp_path.rglob("pyvenv.cfg")), "not before the person has agreed"
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "nothing is installed before the user agrees"
         served.index.stall_at[hub_path(served.card)] = 60 << 20
         page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
         toast = ".notification-toast:has-text('Downloading the model: ')"
@@ -768,7 +771,7 @@ def test_an_installation_that_fails_and_is_tried_again(
         code.page.wait_for_selector(".monaco-workbench")
         code.wait_status("the server is not installed")
         code.open("beds.py")
-        assert not code.page.locator(offer).count(), "said once, and for every window"
+        assert not code.page.locator(offer).count(), "the choice holds for every window"
         code.command("Repoformer: Doctor")
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Install')")
