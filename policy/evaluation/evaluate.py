@@ -17,7 +17,7 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.extras import advice
-from policy.gating.gate import Gate, gates_of
+from policy.gating.gate import Gate, selectable_gates
 from policy.gating.keep import keep_from_metadata
 from policy.models import locate
 from policy.models.gguf import Header, check_generator
@@ -140,7 +140,7 @@ async def evaluate(options: Options) -> Result:
     finally:
         await models.close()
         await serving.close()
-    gates = tuple(gates_of(deciding.info.metadata if deciding.info else {}))
+    gates = tuple(selectable_gates(deciding.info.metadata, decides=deciding.info.selective) if deciding.info else ())
     generating = models.generators[0].info
     found = figures.compute(rows, gates, timed)
     shown = showing.compute(every, gates, keep_from_metadata(generating.metadata if generating else {}))
@@ -186,7 +186,7 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     )
     cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
     if options.torch:
-        return (_torch_engine(model.path.resolve(), budgets, cells, options.torch),)
+        return (_torch_engine(model.path.resolve(), budgets, cells, options),)
     lanes = min(LANES, MAX_CELLS // cells)
     threads = options.threads or default_threads()
     workers = min(threads, MAX_WORKERS)
@@ -197,7 +197,7 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     return tuple(_supervisor(model, header, settings, budgets, name) for name in names)
 
 
-def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, precision: str) -> runner.Generator:
+def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: Options) -> runner.Generator:
     try:
         import torch
 
@@ -206,8 +206,9 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, precision
         from .torch_engine import TorchEngine
     except ModuleNotFoundError as missing:
         raise EvaluationError(f"{missing.name} is not installed. {advice('train')}") from missing
+    torch.set_num_threads(options.threads or default_threads())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", precision), MICRO_BATCH))
+    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", options.torch), MICRO_BATCH))
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
@@ -229,7 +230,7 @@ def _supervisor(
 def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
     """Return the best threshold for these blanks if a retrieval costs `cost` points of edit similarity."""
     found = Table.of(rows)
-    score = policies.scores(found, gates)["selective" if found.selective else "trial retrieval"]
+    score = next(iter(policies.scores(found, gates).values()))
     return policies.best_threshold(found, score, cost)
 
 
@@ -292,7 +293,7 @@ async def _typing(
         return {}
     await serving.engine()
     assert serving.info is not None
-    served = latency.served_policies(gates_of(serving.info.metadata) if serving.info.selective else [])
+    served = latency.served_policies(selectable_gates(serving.info.metadata, decides=serving.info.selective))
     found: dict[str, dict[str, float]] = {}
     bar = Bar("typing")
     for number, (name, settings) in enumerate(served.items()):

@@ -107,7 +107,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[TimedReq
     table = Table.of(rows)
     gain = table.gain
     scores = policies.scores(table, gates)
-    primary = "selective" if table.selective else "trial retrieval"
+    primary = next(iter(scores))
     score = scores[primary]
     served = policies.as_served(table, gates)
     own = next(choice for choice in served if choice.name.startswith(primary))

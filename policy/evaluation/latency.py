@@ -18,7 +18,7 @@ from policy.completion.service import Completer
 from policy.engine.supervisor import Supervisor
 from policy.errors import EngineError
 from policy.gating.decision import SelectionRule
-from policy.gating.gate import Gate, gates_of
+from policy.gating.gate import Gate, selectable_gates
 
 from .retrieval import Retrieval
 from .task import Task
@@ -40,16 +40,16 @@ class TimedRequest:
 
 
 def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
-    """Return the policies that can be served, by their name in a report. A model that does not decide has no gates."""
+    """Return the policies that can be served, by their name in a report."""
     one = CompletionSettings(candidates=1)  # further candidates take the same time under every policy
     found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
-        selections: tuple[SelectionRule, ...] = ("threshold", "token", "greedy")
-        found |= {
-            f"selective, {selection}": replace(one, selection=selection)
-            for selection in selections
-            if selection != "token" or len(gates) > 1
-        }
+        selections: list[SelectionRule] = ["threshold"]
+        if len(gates) > 1:
+            selections.append("token")
+        if gates[0].name != "evidence":
+            selections.append("greedy")
+        found |= {f"selective, {selection}": replace(one, selection=selection) for selection in selections}
     else:
         found["trial retrieval"] = one
     return found
@@ -66,7 +66,7 @@ async def measure(
     """Complete each task once under every policy that can be served. A request on which the engine fails is omitted."""
     engine = await supervisor.engine()
     assert supervisor.info is not None
-    policies = served_policies(gates_of(supervisor.info.metadata) if supervisor.info.selective else [])
+    policies = served_policies(selectable_gates(supervisor.info.metadata, decides=supervisor.info.selective))
     timed: list[TimedRequest] = []
     for number, task in enumerate(tasks):
         if stopped():

@@ -36,18 +36,20 @@ class Choice:
 
 
 def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
-    """Return the policies with the thresholds that serving uses. `selective` needs a model that decides.
+    """Return the policies with the thresholds that serving uses.
 
-    `gates` are the gates that the user can select; the first one is the default.
+    `gates` are the gates that the user can select; the first one is the default. Gates that need unknown values are
+    ignored. Without gates, no policy is selective.
     """
     count = len(table)
     score = table.column("score")
     choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
-    if table.selective:
+    if gates := _usable(table, gates):
         for selection, gate in gates_by_selection(gates).items():
             p = table.probabilities(gate)
             limits = np.array([gate.threshold(row.scale) for row in table.rows])
             choices.append(Choice(f"selective, {selection}", (p > limits).astype(float)))
+    if table.selective:
         choices.append(Choice("selective, greedy", table.column("cc_is_top")))
     choices.append(Choice("trial retrieval", (score > SIMILARITY).astype(float)))
     choices.append(Choice("oracle", (table.gain > 0).astype(float)))
@@ -62,14 +64,22 @@ def gates_by_selection(gates: Sequence[Gate]) -> Mapping[str, Gate]:
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
-    """Return the scores that are known before a decision, by policy. A greater score favours retrieval."""
+    """Return the scores that are known before a decision, by policy. A greater score favors retrieval.
+
+    The first one is the score that serving uses.
+    """
     found: dict[str, NDArray[np.float64]] = {}
-    if table.selective:
+    if gates := _usable(table, gates):
         found |= {"selective, token" if number else "selective": table.probabilities(gate)
                   for number, gate in enumerate(gates)}  # fmt: skip
     found["trial retrieval"] = table.column("score")
     found["trial generation"] = table.column("surprise")
     return found
+
+
+def _usable(table: Table, gates: Sequence[Gate]) -> list[Gate]:
+    """Return the gates whose features are known for every blank."""
+    return [gate for gate in gates if not np.isnan(table.probabilities(gate)).any()]
 
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:

@@ -79,7 +79,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> Sh
 def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
     """Return what the default policy shows at each blank."""
     table = Table.of(rows)
-    primary = "selective" if table.selective else "trial retrieval"
+    primary = next(iter(policies.scores(table, gates)))
     choice = next(each for each in policies.as_served(table, gates) if each.name.startswith(primary))
     return [
         cast("Shown", row.shown_with if weight > 0.5 else row.shown_without)

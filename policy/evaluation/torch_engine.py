@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LANES = 16  # concurrent completions; more make a step slower and the batch of a step larger
-BATCH = 512  # tokens of a prompt that are evaluated at a time
+BATCH = 1024  # tokens of a prompt that are evaluated at a time
 
 
 class TorchEngine:
@@ -65,6 +65,8 @@ class TorchLlama(Llama):
     The keys and values of each sequence are in a tensor per layer. A batch is evaluated without padding: its tokens are
     one dimension, and only attention is computed sequence by sequence.
     """
+
+    scored_at_once = 256
 
     def __init__(self, path: Path, compute: Compute, sequences: int, context_size: int) -> None:
         model: Any = load_for_reading(path, compute)

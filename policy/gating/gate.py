@@ -141,6 +141,17 @@ def gates_of(metadata: Mapping[str, str]) -> list[Gate]:
     return [hybrid, token] if hybrid else [token]
 
 
+def selectable_gates(metadata: Mapping[str, str], *, decides: bool) -> list[Gate]:
+    """Return the gates of a model that `decides` or does not, the default first.
+
+    A model that does not decide has the gate that decides before it reads, or no gate.
+    """
+    if decides:
+        return gates_of(metadata)
+    gate = evidence_gate(metadata)
+    return [gate] if gate else []
+
+
 def log_odds(p: float) -> float:
     """Return ln(p / (1 - p)). `p` is clipped, so that the result is finite."""
     p = min(max(p, 1e-9), 1 - 1e-9)

@@ -55,6 +55,7 @@ EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
     "evidence-score": ("score",),
     "evidence-overlap": ("overlap",),
     "evidence-match": ("match",),
+    "evidence-score-match": ("score", "match"),
     "evidence": _RETRIEVAL,
     "evidence+block": (*_RETRIEVAL, "block"),
 }

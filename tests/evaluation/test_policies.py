@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from policy.evaluation import figures, policies, report
-from policy.evaluation.latency import TimedRequest
+from policy.evaluation.latency import TimedRequest, served_policies
 from policy.evaluation.table import Row, Table
 from policy.evaluation.task import Problem
-from policy.gating.gate import UNCALIBRATED
+from policy.gating.gate import UNCALIBRATED, Gate
 from tests.evaluation.masked import row
 
 RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "layout": "repoformer", "budgets": {}}}
@@ -70,10 +71,21 @@ def test_a_random_decision_is_not_better_than_chance() -> None:
 
 def test_a_model_without_the_token_uses_trial_retrieval() -> None:
     rows = [row(number, score=number / 40, es_with=float(number % 2)) for number in range(40)]
-    found = figures.compute(rows, [UNCALIBRATED])
+    found = figures.compute(rows, [])
     assert found.primary == "trial retrieval"
     assert not any(each.name.startswith("selective") for each in found.served)
     assert "makes no decision of its own" in "\n".join(report.findings(found, ()))
+
+
+def test_a_model_without_the_token_can_have_a_gate_on_the_hits() -> None:
+    rows = [row(number, match=number, es_without=50.0, es_with=70.0 if number > 5 else 40.0) for number in range(16)]
+    gate = Gate("evidence", {"match": 1.0}, -math.log1p(5.5), 0.5, 0.5)
+    found = figures.compute(rows, [gate])
+    assert found.primary == "selective"
+    served = {each.name: each for each in found.served}
+    assert "selective, greedy" not in served
+    assert served["selective, threshold"].es.value == served["oracle"].es.value
+    assert list(served_policies([gate])) == ["never", "always", "selective, threshold"]
 
 
 def test_blanks_whose_tests_could_not_run_do_not_count() -> None:

@@ -12,7 +12,7 @@ import pytest
 from policy.engine.worker.metadata import budgets_of, choose_layout, named_tokens
 from policy.errors import ModelInvalid
 from policy.gating import keep
-from policy.gating.gate import gates_of
+from policy.gating.gate import selectable_gates
 from policy.models import locate
 from policy.models.card import SHIPPED, Card, all_cards, metadata_of
 from policy.prompting.prompt import ROLES, Vocabulary
@@ -65,7 +65,7 @@ def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     assert [str(budgets.left), str(budgets.right), str(budgets.context)] == [
         card.metadata[f"repoformer.budget.{name}"] for name in ("left", "right", "context")
     ]
-    read = {key for gate in gates_of(card.metadata) for key in gate.to_metadata()}
+    read = {key for gate in selectable_gates(card.metadata, decides=False) for key in gate.to_metadata()}
     gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
     assert gates <= read, "unknown metadata is ignored"
 

@@ -24,8 +24,6 @@ from policy.engine.worker.llama import Row
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 
-GRAIN = 32  # the number of tokens of a true text that are evaluated at a time
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -180,11 +178,11 @@ class Batch:
         """
         self._cut(lane, len(prompt.tokens))
         expected = prompt.healed_text.encode("utf-8", "replace")
-        nats = 0.0
+        nats, grain = 0.0, self._llama.scored_at_once
         for at, token in enumerate(truth):
             if at:
-                if (row := (at - 1) % GRAIN) == 0:
-                    self._fill(lane, truth[at - 1 : at - 1 + GRAIN], GRAIN)
+                if (row := (at - 1) % grain) == 0:
+                    self._fill(lane, truth[at - 1 : at - 1 + grain], grain)
                 logits = self._llama.logits(row)
             nats += surprise_of(self._llama.index.mask(logits, expected), token)
             expected = left_to_write(expected, self._llama.piece(token))

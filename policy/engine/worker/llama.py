@@ -79,6 +79,8 @@ class Llama:
     model or its context, and `EngineFailed` if llama.cpp cannot make a context with these settings.
     """
 
+    scored_at_once = 32  # tokens of a true text that are evaluated together; each of them has logits
+
     def __init__(
         self, path: Path, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None = None
     ) -> None:
