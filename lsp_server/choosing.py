@@ -1,7 +1,8 @@
-"""The setting `model: "auto"`: start the best installed model that is fast enough, and measure it the first time.
+"""Choose the model for the setting `model: "auto"`: the best installed model that is fast enough.
 
-If this machine cannot run a model (it is too large, or llama.cpp refuses it), the next smaller one is used, and the
-user gets a message. The last candidate, usually the model of the package, is used at any speed.
+A model is measured the first time that it is used. If this machine cannot run a model (the model is too large, or
+llama.cpp refuses it), the next smaller model is used, and the user gets a message. The last candidate, usually the
+built-in model, is used even if it is slow.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from policy.models.locate import ModelFile, resolve
 log = logging.getLogger(__name__)
 
 AUTO = ("", "auto")
-_TRIES = 3  # attempts to measure; every request interrupts a measurement
-_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each try to measure on a busy machine
+_TRIES = 3  # the number of attempts to measure, because every request interrupts a measurement
+_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each measurement while the machine is busy
 
 
 async def choose(
@@ -30,7 +31,10 @@ async def choose(
     settings: EngineSettings,
     tell: Callable[[str], None],
 ) -> Supervisor:
-    """Return the engine of the model to use, made by `make`. Raises the errors of `make` for the last candidate."""
+    """Return the supervisor of the model to use. `make` makes the supervisor of a model.
+
+    `tell` shows a message to the user. Raises the errors of `make` for the last candidate.
+    """
     found = choice.candidates(speeds, settings)
     for candidate in found[:-1]:
         if not candidate.fast_enough:
@@ -53,8 +57,8 @@ async def choose(
             raise
         if speed is None or speed.will_do or not speed.undisturbed:
             return supervisor
-        log.info("%s is too slow here: a line of 12 tokens takes %.2f s, more than %.1f s", name, speed.line_seconds,
-                 LIMIT_SECONDS)  # fmt: skip
+        log.info("%s is too slow on this machine: a line of 12 tokens takes %.2f s, more than %.1f s", name,
+                 speed.line_seconds, LIMIT_SECONDS)  # fmt: skip
         await supervisor.close()
     return await make(found[-1].model if found else resolve())
 
@@ -74,11 +78,12 @@ async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettin
 
 
 async def better(supervisor: Supervisor, speeds: Speeds, settings: EngineSettings) -> choice.Better | None:
-    """Return a model to offer, or None: larger than the one in use, not installed, and expected to be fast enough.
+    """Return a model to offer to the user, or None.
 
-    The expectation is computed from the speed of the model in use. The machine is busy while the workspace is indexed,
-    so this waits up to an hour until a measurement is possible. Raises no error: without a measurement there is no
-    offer.
+    It is larger than the model in use, not installed, and expected to be fast enough. The expected speed is computed
+    from the speed of the model in use. If that speed is unknown, it is measured. Because the machine may be busy, for
+    example while the workspace is indexed, this waits up to an hour until a measurement is possible. If none is
+    possible, return None.
     """
     speed = speeds.of(supervisor.model, settings)
     for seconds in _PAUSES:

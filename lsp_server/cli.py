@@ -1,7 +1,8 @@
-"""`repoformer-lsp`: the table of commands. Without a command, it serves an editor on stdin and stdout.
+"""The command line `repoformer-lsp`. Without a command, it serves an editor on stdin and stdout.
 
-A command is a module whose function `register` adds its arguments. It is imported only for this command or for help,
-because the modules for training would slow down the start of the server.
+Each command is defined in a module whose function `register` adds the command's arguments. The module is imported only
+if the command or the general help is requested, because the modules for training would slow down the start of the
+server.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that its encoding lacks, such as in file names
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters (as in file names) that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
@@ -79,9 +80,10 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _with_default(given: list[str]) -> list[str]:
-    """Return the arguments with the command `serve` if they name none, as in `repoformer-lsp --tcp localhost:9000`.
+    """Return the arguments, with the command `serve` if they do not begin with a command.
 
-    Editors append `doctor` to the arguments that start the server.
+    An example is `repoformer-lsp --tcp localhost:9000`. To run `doctor`, editors append this word to the arguments that
+    start the server. In that case, it becomes the command.
     """
     first = given[0] if given else "-"
     if not first.startswith("-") or any(word in {"-h", "--help", "--version"} for word in given):

@@ -1,6 +1,6 @@
 """A small LSP client, which the demonstration, the benchmarks and the end-to-end tests use instead of an editor.
 
-It sends and returns plain JSON, so that tests see the messages as they are sent.
+The client sends and returns plain JSON values, so that tests see the messages exactly as the server sends them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lsp_server.text import Encoding, Position
 
 Message = dict[str, Any]
 
-_LONGEST_MESSAGE = 1 << 26  # bytes in one message from the server
+_LONGEST_MESSAGE = 1 << 26  # the maximum number of bytes in a message from the server
 
 
 class RefusedError(Exception):
-    """The server answered with an error. `code` is the error code of the protocol."""
+    """The server answered a request with an error. `code` is the error code of the protocol."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} ({code})")
@@ -32,16 +32,16 @@ class RefusedError(Exception):
 
 @dataclass
 class Client:
-    """A connection to one server. `settings` answers its request `workspace/configuration`."""
+    """A connection to one server. `settings` is the answer to the server's request `workspace/configuration`."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     process: asyncio.subprocess.Process | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     received: list[Message] = field(default_factory=list)
-    """Notifications and requests of the server, in the order of their arrival."""
+    """The notifications and requests of the server, in the order of their arrival."""
     answers: dict[str, Any] = field(default_factory=dict)
-    """Answers to requests of the server, by method (default: null), except `workspace/configuration`."""
+    """The answers to the server's other requests, by method. The default answer is null."""
     name: str = "repoformer-lsp's own client"
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Client:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Client:
-        """Start a server, and connect to it over stdio. It inherits the standard error of this process."""
+        """Start a server, and connect to it over stdio. The server inherits the standard error of this process."""
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
@@ -74,7 +74,7 @@ class Client:
 
     @classmethod
     async def connect(cls, host: str, port: int, *, settings: Mapping[str, Any] | None = None) -> Client:
-        """Connect to a listening server. Raises `OSError` if none listens there."""
+        """Connect to the server that listens at `host:port`. Raises `OSError` if no server listens there."""
         reader, writer = await asyncio.open_connection(host, port, limit=_LONGEST_MESSAGE)
         return cls(reader, writer, settings=settings or {})
 
@@ -98,11 +98,14 @@ class Client:
         return await answer
 
     def cancel(self, number: int) -> None:
-        """Cancel a request."""
+        """Cancel the request with the id `number`."""
         self.notify("$/cancelRequest", {"id": number})
 
     async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
-        """Wait for a message of the server whose parameters satisfy `where`, and return them."""
+        """Return the parameters of the first message from the server with this method that satisfy `where`.
+
+        Wait for such a message if none has arrived. Raises `ConnectionError` if the server ends first.
+        """
         async with self._news:
             while True:
                 for message in self.received:
@@ -123,7 +126,10 @@ class Client:
         process_id: int | None = None,
         capabilities: Message | None = None,
     ) -> Message:
-        """Initialize the server, and return its answer. `capabilities` override those of a typical editor."""
+        """Initialize the server, and return its answer.
+
+        The client announces the capabilities of a typical editor, except those that `capabilities` overrides.
+        """
         offered = {
             "general": {"positionEncodings": list(encodings)},
             "window": {"workDoneProgress": True},
@@ -212,7 +218,7 @@ class Client:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError("the server ended"))
-                future.exception()  # mark the error as retrieved, because it may not be awaited
+                future.exception()  # if nothing awaits the future, asyncio would log the error
         async with self._news:
             self._news.notify_all()
 

@@ -22,9 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class HandlerContext(Protocol):
     """The server of one client, as a handler sees it.
 
-    `session` has the client's documents, settings and requests. `log_handler` forwards log lines to the client after
-    it is attached. `client_name` is the name that the client sent. `ask` and `register` are ours, and the other members
-    are those of `pygls.lsp.server.LanguageServer`.
+    `session` has the client's documents, settings and requests. `log_handler` forwards log lines to the client once it
+    is attached. `client_name` is the name that the client sent. `RepoformerServer` defines these attributes, `ask` and
+    `register`. It inherits the other members from `pygls.lsp.server.LanguageServer`.
     """
 
     session: Session
@@ -37,20 +37,20 @@ class HandlerContext(Protocol):
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace of pygls, which has the negotiated position encoding."""
+        """The workspace of pygls. Handlers use only its `position_encoding`, which was negotiated with the client."""
 
     @property
     def work_done_progress(self) -> Progress:
-        """The sender of `$/progress`."""
+        """The object of pygls that sends `$/progress` notifications."""
 
     def command(self, command_name: str) -> Callable[[F], F]:
-        """Register a handler of `workspace/executeCommand`."""
+        """Return a decorator that registers the handler of a command (`workspace/executeCommand`)."""
 
     def feature(self, feature_name: str, options: Any | None = None) -> Callable[[F], F]:
-        """Register the handler of a method."""
+        """Return a decorator that registers the handler of a method."""
 
     async def ask(self, method: str, params: Any) -> Any:
         """Send a request and wait for the answer. Raises `JsonRpcException` if the answer is an error."""
 
     async def register(self, name: str, method: str, options: Any) -> None:
-        """Register a capability dynamically. A refusal is logged."""
+        """Register a capability with the client. If the client refuses, log a warning."""

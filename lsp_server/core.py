@@ -1,8 +1,9 @@
 """The index and the completer of one workspace, made from settings, for the server and `repoformer-lsp complete`.
 
-The two are independent. The index starts immediately and follows the workspace folders. The model is found, checked and
-loaded when it is first needed. If there is none, the next request looks for one again, so that a running server uses a
-model that `repoformer-lsp model pull` downloads. A change of settings replaces only the parts that it affects.
+The index and the completer are independent. The index starts immediately and follows the workspace folders. The model
+is found, checked and loaded when it is first needed. If there is no model, the next request looks for one again, so a
+running server finds a model that `repoformer-lsp model pull` has downloaded. A change of settings replaces only the
+parts that it affects.
 """
 
 from __future__ import annotations
@@ -50,18 +51,18 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the user's folder for data that can be computed again."""
+    """Return the user's cache folder, whose contents can be computed again."""
     return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
 
 
 class Observer(Protocol):
-    """Receives what the core reports. Called on the event loop."""
+    """Receives what the core reports. Its methods are called on the event loop."""
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """Receive a new state of the engine of `model`. `problem` says why it failed, or is empty."""
+        """Receive a new state of the engine. `model` is its model's name. `problem` says why it failed, or is empty."""
 
     def indexing(self, progress: Progress) -> None:
-        """Receive the progress of the index."""
+        """Receive the progress of indexing."""
 
     def notice(self, text: str) -> None:
         """Show `text` to the user once."""
@@ -71,7 +72,10 @@ class Observer(Protocol):
 
 
 class Core:
-    """Answers requests, independently of the protocol. Make and use it on one event loop."""
+    """Answers requests, independently of the protocol. All methods belong to one event loop.
+
+    `watch` says whether the index follows changes of files on disk.
+    """
 
     def __init__(self, observer: Observer, settings: Settings | None = None, *, watch: bool = True) -> None:
         self._observer = observer
@@ -94,7 +98,7 @@ class Core:
         self._open_index()
 
     async def warm_up(self) -> None:
-        """Load the model before the first request. Raises the same errors as `complete`."""
+        """Load the model now instead of at the first request. Raises the same errors as `complete`."""
         completer = await self._completer_now()
         await completer.warm_up()
 
@@ -104,7 +108,7 @@ class Core:
             pass
 
     async def apply(self, settings: Settings) -> None:
-        """Use changed settings."""
+        """Use `settings` from now on, and replace the parts whose settings have changed."""
         before, self._settings = self._settings, settings
         if _engine_part(before) != _engine_part(settings):
             await self._close_completer()
@@ -115,14 +119,14 @@ class Core:
             self._open_index()
 
     async def set_server_key(self, key: str) -> None:
-        """Set the API key of the generating server. It applies from the next request."""
+        """Set the API key of the server that generates. The next request uses the new key."""
         if key != self._server_key:
             self._server_key = key
             if self._settings.generator == "openai":
                 await self._close_completer()
 
     async def close(self) -> None:
-        """Disconnect from the worker process and close the index."""
+        """Disconnect from the worker processes and close the index."""
         await asyncio.gather(self._close_completer(), self._close_index())
 
     # -- what happens in the editor -----------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ class Core:
             await self._completer.forget(document)
 
     async def complete(self, request: Request) -> Completion:
-        """Answer a request. Cancel the task to give it up. Raises `RepoformerError`."""
+        """Answer `request`. To cancel the request, cancel the task that calls this method. Raises `RepoformerError`."""
         if self._settings.learn and (workspace := self._workspace_of(request)) is not None:
             request = replace(request, shift=learned.counts_of(workspace).shift)
         while True:
@@ -168,10 +172,13 @@ class Core:
             except EngineError:
                 if completer is self._completer:
                     raise
-                # The settings have changed, and this completer is closed.
+                # The settings have changed and this completer was closed, so try again with the new one.
 
     async def learn(self, request: Request, outcome: learned.Outcome, p: float) -> None:
-        """Count the outcome of the suggestion of `request`, whose estimated probability to be kept was `p`."""
+        """Count the outcome of a suggestion, if the setting `learn` allows it.
+
+        `request` is the request for the suggestion, and `p` is the estimated probability that the user keeps it.
+        """
         workspace = self._workspace_of(request)
         if self._settings.learn and workspace is not None:
             try:
@@ -186,7 +193,10 @@ class Core:
         return max(holding, key=lambda folder: len(folder.parts), default=None)
 
     async def _private(self, request: Request) -> str:
-        """Return why a generating server must not get the request's text, or "" if there is no reason or no server."""
+        """Return why the text of `request` must not be sent to a server that generates.
+
+        Return "" if it may be sent, or if no server generates.
+        """
         path = Path(request.cursor.path) if request.cursor.path else path_in(request.document)
         if self._settings.generator != "openai" or path is None:
             return ""
@@ -196,25 +206,25 @@ class Core:
         return reason.detail if reason else ""
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
-        """Return the calibrated threshold of the request's workspace and this model, or None."""
+        """Return the calibrated threshold of the request's workspace for the model of `completer`, or None."""
         workspace = calibration.workspace_of(Path(request.cursor.path), self._roots)
         if workspace is None or completer.settings.policy != "selective":
             return None
         model = completer.supervisor.model
         if model not in self._fingerprints:
             self._fingerprints[model] = asyncio.create_task(asyncio.to_thread(calibration.fingerprint, model))
-        try:  # shielded, because hashing a large model takes seconds and later requests wait for the same hash
+        try:  # shielded, because later requests use the same task, which takes seconds for a large model
             return calibration.threshold_for(workspace, await asyncio.shield(self._fingerprints[model]))
-        except OSError:  # the engine reports the problem with the file
+        except OSError:  # the model file cannot be read, which the engine reports
             return None
 
     async def read_ahead(self, request: Request) -> None:
-        """Evaluate the prompts of a likely request while no request waits. Does nothing before a model is loaded."""
+        """Evaluate the prompts of a likely request, while no request waits. Do nothing before a model is loaded."""
         if self._completer is not None:
             await self._completer.warm(request.document, request.cursor)
 
     def look_ahead(self, request: Request) -> None:
-        """Start a likely later request in the background."""
+        """Start the completion of a likely later request in the background."""
         if self._completer is not None:
             self._completer.look_ahead(request)
 
@@ -224,7 +234,7 @@ class Core:
         loop = asyncio.get_running_loop()
 
         def advanced(progress: Progress) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
+            with contextlib.suppress(RuntimeError):  # raised if the loop is closed
                 loop.call_soon_threadsafe(self._observer.indexing, progress)
 
         include, exclude = _index_part(self._settings)
@@ -245,14 +255,14 @@ class Core:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open_completer())
             self._opening.add_done_callback(self._opened)
-        # Shielded, because all waiting requests share it: cancelling the first request must not cancel it.
+        # Shielded, because all waiting requests share this task. Cancelling one of them must not cancel the task.
         return await asyncio.shield(self._opening)
 
     def _opened(self, task: asyncio.Task[Completer]) -> None:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
             self._completer = task.result()
-            self._completer.settings = _completion_settings(self._settings)  # they may have changed since it started
+            self._completer.settings = _completion_settings(self._settings)  # they may have changed in the meantime
 
     async def _open_completer(self) -> Completer:
         settings = self._settings
@@ -275,7 +285,7 @@ class Core:
     async def better_model(self) -> Better | None:
         """Return a better model for this machine that is not installed, or None.
 
-        Measures the model in use unless its speed is known. Raises the same errors as `complete`.
+        If the speed of the model in use is unknown, measure it. Raises the same errors as `complete`.
         """
         if self._settings.model not in AUTO:
             return None
@@ -284,16 +294,19 @@ class Core:
         return await better(completer.supervisor, Speeds(), _engine_settings(self._settings))
 
     async def larger_model(self) -> Card | None:
-        """Return the next larger model to download, at any speed, or None. Raises the same errors as `complete`."""
+        """Return the next larger model that can be downloaded, even if it may be slow, or None.
+
+        Raises the same errors as `complete`.
+        """
         completer = await self._completer_now()
         return await asyncio.to_thread(choice.next_larger, completer.supervisor.model)
 
     def uses(self, file: str) -> bool:
-        """Return whether the model file of this name is in use."""
+        """Return whether the model file with the name `file` is in use."""
         return self._completer is not None and self._completer.supervisor.model.name == file
 
     async def choose_again(self) -> None:
-        """Choose the model again with the next request, because other models are installed now."""
+        """Close the completer after a model was installed, so that the next request chooses a model again."""
         if self._settings.model in AUTO:
             await self._close_completer()
 
@@ -301,7 +314,7 @@ class Core:
         self._observer.engine_changed(state, model, problem)
 
     async def _provider(self) -> GeneratorProvider:
-        """Return the generator in the settings, or the local model if that generator cannot be used."""
+        """Return the provider of the generator in the settings, or of the local model if that generator is unusable."""
         settings, tell = self._settings, self._observer.generator_changed
         tell("")
         if settings.generator == "gguf" and not settings.generator_model:
@@ -318,7 +331,7 @@ class Core:
             except ModelError as error:
                 tell(f"{error} The local model is used instead.")
         if settings.generator == "openai":
-            # Imported late, because importing an HTTP client takes long.
+            # Imported only here, because the import of an HTTP client is slow.
             from policy.generators.server import Server
             from policy.generators.wire import Wire
 
@@ -350,7 +363,7 @@ async def supervisor_of(
     notice: Callable[[str], None],
     on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
 ) -> Supervisor:
-    """Return a supervisor of an engine for `model`, not started yet. Raises `ModelError`."""
+    """Return the supervisor of an engine for `model`, which is not started yet. Raises `ModelError`."""
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
     return Supervisor(
@@ -379,7 +392,7 @@ def _completion_settings(settings: Settings) -> CompletionSettings:
 
 
 def _engine_part(settings: Settings) -> tuple[object, ...]:
-    """Return the settings of the engine and the generator. If they change, both are replaced."""
+    """Return the settings of the engine and the generator. If one of them changes, the completer is replaced."""
     server = settings.server_url, settings.server_prompt, settings.server_decides, settings.server_timeout
     generator = settings.generator, settings.generator_model, server
     return settings.model, settings.layout, _budgets(settings), _engine_settings(settings), generator
@@ -400,11 +413,11 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 
 
 def _budgets(settings: Settings) -> dict[str, int]:
-    """Return the token budgets in the settings. The model's metadata has the others."""
+    """Return the token budgets that the settings set. The others come from the model's metadata."""
     own = {"left": settings.left_tokens, "right": settings.right_tokens, "context": settings.context_tokens}
     return {name: tokens for name, tokens in own.items() if tokens is not None}
 
 
 def _index_part(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the settings of the index. If they change, the index is replaced."""
+    """Return the settings `include` and `exclude`. If one of them changes, the index is replaced."""
     return settings.include, settings.exclude

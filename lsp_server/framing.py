@@ -1,8 +1,9 @@
-"""Split a stream of bytes, valid or not, into the bodies of messages.
+"""Split a stream of bytes, which may be invalid, into the bodies of messages.
 
-pygls reads headers line by line: it closes the connection at a line of 64 KiB, accepts one spelling of
-`Content-Length`, and loses the messages after a body that is shorter than announced. Here a body also ends where the
-next header begins. That is safe, because a header contains a line break, which JSON escapes in strings.
+pygls reads headers line by line: it closes the connection at a line of 64 KiB, accepts only one spelling of
+`Content-Length`, and loses the messages after a body that is shorter than its header says. In this module, a body also
+ends where the next header begins. A body cannot contain a header, because a header contains a line break, which JSON
+escapes in strings.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import Protocol
 
 LONGEST_BODY = 1 << 30  # bytes; a header that announces more is ignored
 _READ_SIZE = 1 << 16
-_LONGEST_HEADER = 256  # bytes of an incomplete header line that are kept
-# A header line, possibly after other bytes on the same line. Bounded, so that a search takes linear time.
+_LONGEST_HEADER = 256  # the number of bytes that are kept because they may be the beginning of a header line
+# A header line, which may follow other bytes on the same line. The repetitions are bounded, so that a search takes
+# linear time.
 _LENGTH = re.compile(rb"content-length[ \t]{0,8}:[ \t]{0,8}(\d{1,12})[ \t]{0,8}\r?\n", re.IGNORECASE)
 _UNFINISHED = re.compile(rb"Content-Length[ \t]{0,8}(?::[ \t]{0,8}\d{0,12}[ \t]{0,8}\r?)?")
-_NAME = b"Content-Length"  # the spelling of all known clients; a case-insensitive search of a body of 10 MB takes 0.2 s
+# Bodies are searched only for this spelling, which all known clients use, because a case-insensitive search of 10 MB
+# takes 0.2 s.
+_NAME = b"Content-Length"
 _OTHER = re.compile(rb"[A-Za-z-]{1,64}:[^\r\n]{0,256}\r?\n")  # such as Content-Type
 
 
@@ -24,7 +28,7 @@ class Reader(Protocol):
     """A source of bytes, such as an `asyncio.StreamReader`."""
 
     async def read(self, n: int, /) -> bytes:
-        """Return up to `n` bytes as soon as some have arrived, and none at the end of the stream."""
+        """Wait for bytes, and return up to `n` of them. Return no bytes at the end of the stream."""
         ...
 
 
@@ -38,13 +42,13 @@ class Frames:
     async def next(self) -> bytes | None:
         """Return the next body, or None at the end of the stream.
 
-        The body may be incomplete, if the next header or the end of the stream comes early.
+        If the next header or the end of the stream comes too early, the body is incomplete.
         """
         length = await self._header()
         return None if length is None else await self._body(length)
 
     async def _header(self) -> int | None:
-        """Skip the next header, and return the length that it announces."""
+        """Remove the next header from the buffer, and return its `Content-Length`, or None at the end of the stream."""
         while True:
             if found := _LENGTH.search(self._buffer):
                 if (length := int(found[1])) > LONGEST_BODY:
@@ -54,19 +58,22 @@ class Frames:
                     return None
                 del self._buffer[:end]
                 return length
-            # The rest may be the beginning of a header line.
+            # Keep the last bytes, which may be the beginning of a header line.
             del self._buffer[:-_LONGEST_HEADER]
             if not await self._fill():
                 return None
 
     async def _end_of_header(self, at: int) -> int | None:
-        """Return the offset after the empty line, or None if the stream ends before it."""
+        """Return the offset where the header ends, or None if the stream ends first.
+
+        `at` is the offset after the line `Content-Length`. A header ends with an empty line.
+        """
         while True:
             rest = bytes(self._buffer[at : at + 2 * _LONGEST_HEADER])
             if rest.startswith((b"\n", b"\r\n")):
                 return at + rest.index(b"\n") + 1
             if _LENGTH.match(rest):
-                return at  # the header of another message: this one is empty
+                return at  # the next header begins, so this message is empty
             if other := _OTHER.match(rest):
                 at += other.end()
             elif b"\n" in rest or len(rest) == 2 * _LONGEST_HEADER or rest[:1] in (b"{", b"["):
@@ -78,7 +85,7 @@ class Frames:
         searched = 0
         while True:
             there = len(self._buffer)
-            # Also find a header that begins in this body and ends after it.
+            # Search a bit further than `length`, to find a header that begins in this body and ends after it.
             while (at := self._buffer.find(_NAME, searched, length + len(_NAME) - 1)) >= 0:
                 if _LENGTH.match(self._buffer, at):
                     return self._take(at)
@@ -89,7 +96,10 @@ class Frames:
             searched = max(0, there - _LONGEST_HEADER)
 
     def _ends_in_header(self) -> bool:
-        """Return whether the buffer ends with the beginning of a header line. JSON ends with a bracket or a quote."""
+        """Return whether the buffer ends with the beginning of a header line.
+
+        The end of a body does not look like one, because a JSON object or array ends with a bracket.
+        """
         tail = bytes(self._buffer[-_LONGEST_HEADER:])
         at = tail.rfind(_NAME[:1])
         rest = tail[at:] if at >= 0 else b""

@@ -1,11 +1,15 @@
-"""Convert the text of a completion to an inline completion item: its range and its text.
+"""Convert the text of a completion to an inline completion item, which consists of a range and a text.
 
-The shape was chosen by trying it in VS Code, Neovim 0.12 and Emacs with eglot. At the end of a line, the range reaches
-from the line's start to the cursor, and the text begins with the line's text: then the user can type through the
-suggestion in all three. In the middle of a line, the range is empty, because Neovim draws a longer one over the text
-after the cursor. At the end of a very long line, the range is empty too, because the item would repeat the line. There
-are no snippets, because Neovim doubles the prefix of a snippet with a range. If an entry of a popup menu is selected,
-VS Code shows an item only if it extends that entry over the entry's own range.
+This form of the item works in VS Code, Neovim 0.12 and Emacs with eglot:
+
+- At the end of a line, the range reaches from the line's start to the cursor, and the text begins with the line's text.
+  So the user can type through the suggestion in all three editors.
+- In the middle of a line, the range is empty, because Neovim draws an item with a longer range over the text after the
+  cursor.
+- At the end of a very long line, the range is empty too, because otherwise the item would repeat the long line.
+- The text is not a snippet, because Neovim inserts the prefix of a snippet with a range twice.
+- If an entry of the completion menu is selected, the item has the entry's range, and its text begins with the entry's
+  text. VS Code shows no other items then.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from lsprotocol import types
 
 from lsp_server.text import Document, Encoding, Place
 
-LONGEST_REPEATED = 400  # characters of a line that an item repeats
+LONGEST_REPEATED = 400  # an item repeats the text before the cursor only if it has at most this many characters
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The selected entry of the editor's popup menu: `text` would replace the text from `start` to `end`."""
+    """The selected entry of the editor's completion menu.
+
+    If the user accepts the entry, `text` replaces the text from `start` to `end`.
+    """
 
     start: Place
     end: Place
@@ -31,7 +38,10 @@ class Selection:
 def selection_of(
     document: Document, place: Place, info: types.SelectedCompletionInfo | None, encoding: Encoding
 ) -> Selection | None:
-    """Return the selected entry, or None if there is none or its range does not contain `place`."""
+    """Return the selected entry from `info`.
+
+    Return None if no entry is selected, or if the entry's range is not on the line of `place` or does not contain it.
+    """
     if info is None:
         return None
     start = document.locate((info.range.start.line, info.range.start.character), encoding)
@@ -41,7 +51,7 @@ def selection_of(
 
 
 def sides(document: Document, place: Place, selection: Selection | None) -> tuple[str, str]:
-    """Return the text left and right of the cursor, as if the selected entry were accepted."""
+    """Return the text before and after `place`, as if the user had accepted the selected entry."""
     if selection is None:
         return document.split_at(place)
     left, _ = document.split_at(selection.start)
@@ -63,7 +73,7 @@ def item(
     replaced = document.lines[place.line][start.column : end.column]
     return types.InlineCompletionItem(
         insert_text=insert,
-        # Editors show an item if this text begins with the replaced text. A selected entry may be spelled differently.
+        # Editors show an item only if this text begins with the replaced text. The text of a selected entry may not.
         filter_text=None if insert.startswith(replaced) else replaced,
         range=types.Range(_position(document, start, encoding), _position(document, end, encoding)),
     )

@@ -1,7 +1,8 @@
 """Write log lines to a file in the user's log directory and to the editor's output window.
 
-Neither contains source code. Our own lines contain only file names and figures. Of an exception, the type and the
-locations are logged, but not the message, which may quote text. pygls logs whole messages, so its logger is disabled.
+The log contains no source code. The lines of this program contain only file names and figures. If an exception is
+logged, its type and the locations in its traceback are written, but not its message, which may quote source code. The
+logger of pygls is disabled, because it logs whole messages of the protocol.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import psutil
 
 OURS = ("lsp_server", "policy", "indexer")
 _KEPT_FILES = 10
-_MAX_BYTES = 2_000_000
+_MAX_BYTES = 2_000_000  # the size at which a file is rotated
 _ATTACHED = (*OURS, "asyncio")
 
 
@@ -31,13 +32,16 @@ def directory() -> Path:
 
 
 def open_file() -> Path | None:
-    """Start a log file for this process and delete the oldest ones. Return None if it cannot be written."""
+    """Start the log file of this process, and delete the oldest log files. Return the path.
+
+    Return None if the file cannot be written.
+    """
     silence_pygls()
     path = directory() / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path.parent)
-        # Each process has its own file, so that no process rotates the file of another.
+        # Each process has its own file, because two processes cannot safely rotate the same file.
         handler = logging.handlers.RotatingFileHandler(
             path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace"
         )
@@ -51,7 +55,7 @@ def open_file() -> Path | None:
 
 
 def _tidy(folder: Path) -> None:
-    """Delete the oldest log files, except those of running servers. Ignores failures."""
+    """Delete the oldest log files, except those of running servers. A file that cannot be deleted is kept."""
     for old in sorted(folder.glob("server-*.log*"))[: -_KEPT_FILES + 1]:
         process = old.name.split(".")[0].rpartition("-")[2]
         if not (process.isdecimal() and psutil.pid_exists(int(process))):
@@ -60,20 +64,23 @@ def _tidy(folder: Path) -> None:
 
 
 def set_level(level: str) -> None:
-    """Set how much is logged: "error", "warning", "info" or "debug"."""
+    """Set the least severe level to log: "error", "warning", "info" or "debug"."""
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
 
 
 def silence_pygls() -> None:
-    """Disable the logger of pygls, which logs messages that contain source code."""
+    """Disable the logger of pygls, which logs messages of the protocol, which contain source code."""
     logger = logging.getLogger("pygls")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False
 
 
 class ClientHandler(logging.Handler):
-    """Forwards log lines to a client. Safe to use from any thread."""
+    """Forwards log lines to a client.
+
+    Any thread may log. `send` is called with the level and the line on the event loop on which this object was made.
+    """
 
     def __init__(self, send: Callable[[int, str], None]) -> None:
         super().__init__()
@@ -82,19 +89,19 @@ class ClientHandler(logging.Handler):
         self.setFormatter(_Formatter("%(name)s: %(message)s"))
 
     def attach(self) -> None:
-        """Start to receive log lines."""
+        """Start to forward log lines."""
         for name in OURS:
             logging.getLogger(name).addHandler(self)
 
     def detach(self) -> None:
-        """Stop receiving log lines."""
+        """Stop forwarding log lines."""
         for name in OURS:
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a line from the event loop."""
+        """Schedule `send` for a log record on the event loop."""
         line = self.format(record)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # raised if the loop is closed
             self._loop.call_soon_threadsafe(self._send, record.levelno, line)
 
 

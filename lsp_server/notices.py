@@ -1,4 +1,4 @@
-"""Messages to the user: each problem is shown once, when it appears, and not with every keystroke."""
+"""Show messages to the user. Each problem is shown once, when it appears, and not at every keystroke."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.I
 
 
 class Notices:
-    """Shows a message unless it is the last one of its topic ("settings", "engine", …)."""
+    """Shows a message, unless it is the same as the previous message about its topic ("settings", "engine", …)."""
 
     def __init__(self, show: Callable[[Severity, str], None]) -> None:
         self._show = show
         self._said: dict[str, str] = {}
 
     def tell(self, topic: str, text: str, severity: Severity = "error") -> None:
-        """Show and log `text`, unless it is the last message of `topic`."""
+        """Show and log `text`, unless it is the previous message about `topic`."""
         if self._said.get(topic) == text:
             return
         self._said[topic] = text
@@ -28,5 +28,5 @@ class Notices:
         self._show(severity, text)
 
     def settle(self, topic: str) -> None:
-        """Forget the message of `topic`, because the problem is solved. If it returns, it is shown again."""
+        """Record that the problem of `topic` is solved. If the problem returns, its message is shown again."""
         self._said.pop(topic, None)

@@ -1,7 +1,7 @@
-"""Offer a better model to a user whose editor started with the model of the package.
+"""Offer the user a better model than the one in use.
 
-The answer is stored in the user's state folder, for all editors. After "Don't ask again" there is no other offer, after
-any other answer none for a month. An installed model is never offered.
+The answer is stored in the user's state folder, and applies to all editors. After "Don't ask again", no model is
+offered any more. After any other answer, no model is offered for a month. An installed model is never offered.
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ _MONTH_SECONDS = 30 * 24 * 3600
 
 
 class Person(Protocol):
-    """The user, reached through the client."""
+    """The user, whom the server can reach through the client."""
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Ask the user. Return the chosen action or None. If the client cannot ask, show `otherwise`."""
+        """Ask the user the question `text`. Return the chosen action, or None if the user chose none.
+
+        If the client cannot ask, show the message `otherwise` instead and return None.
+        """
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message."""
 
     def show_progress(self, task: str, share: float | None) -> None:
-        """Show the progress of a long task."""
+        """Show the progress of a long task. `share` is from 0 to 1, or None if it is unknown. 1 ends the task."""
 
 
 class Answers:
-    """The stored answer of the user. An unreadable file counts as no answer."""
+    """The user's stored answer to an offer. If the file cannot be read, the user has not answered."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file or Path(platformdirs.user_state_dir("repoformer-lsp", appauthor=False), "offers.json")
@@ -60,7 +63,10 @@ class Answers:
             return True
 
     def remember(self, *, never: bool) -> bool:
-        """Store that the user is asked now, or never wants to be asked again. Return whether that succeeded."""
+        """Store that the user is asked now, and whether the user never wants to be asked again.
+
+        Return whether the file could be written.
+        """
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps({"asked": time.time(), "never": never}), "utf-8")
@@ -69,11 +75,11 @@ class Answers:
 
 
 async def offer(better: Better, person: Person, answers: Answers) -> bool:
-    """Ask whether to download a better model, and download it. Return whether it is installed now."""
+    """Ask the user whether to download a better model, and download it. Return whether it was downloaded."""
     card = better.card
-    # Stored before the question, so that several windows ask only once. If it cannot be stored, there is no question.
+    # The time is stored before the question, so that only one window asks. If it cannot be stored, no window asks.
     if not answers.may_ask() or not answers.remember(never=False):
-        log.info("%s is better than the model in use; it was offered before", card.title)
+        log.info("%s is better than the model in use, but was already offered", card.title)
         return False
     get = f"Download {card.title} ({card.megabytes})"
     text = f"{card.title} gives better completions than the built-in model, and this machine is fast enough for it."
@@ -89,13 +95,16 @@ async def offer(better: Better, person: Person, answers: Answers) -> bool:
 
 
 async def fetch(card: Card, person: Person) -> bool:
-    """Download a model, and show the progress in the editor. Return whether it succeeded. Shows a failure."""
-    from policy.models.pull import Observer, pull  # importing an HTTP client takes long
+    """Download a model, and show the progress in the editor. Return whether the download succeeded.
+
+    If it fails, the user gets a message.
+    """
+    from policy.models.pull import Observer, pull  # imported only here, because the import of an HTTP client is slow
 
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # raised if the loop is closed
             loop.call_soon_threadsafe(call)
 
     def progress(done: int, total: int) -> None:

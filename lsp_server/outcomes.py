@@ -1,8 +1,8 @@
-"""Determine the outcome of a suggestion from the text typed after it: accepted, typed over or dismissed.
+"""Determine the outcome of each suggestion: accepted, typed over or dismissed.
 
-Editors report only acceptance. The next request in a document shows the other outcomes: its text agrees with the
-suggestion or differs from it, or the cursor is elsewhere. A suggestion that was visible only for a moment is not
-counted, because a user who types fast has not read it.
+Editors report only acceptance. The next request in the document shows the other outcomes. The user may have typed the
+text of the suggestion (accepted) or another text (typed over), or the cursor may be elsewhere (dismissed). A suggestion
+that was visible only for a moment is not counted, because a user who types fast has not read it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MIN_VISIBLE = 0.5  # seconds; a suggestion that is typed over sooner counts as u
 
 
 def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
-    """Return the outcome of `text`, suggested at `before`, if the cursor is at `now`. None: not yet known."""
+    """Return the outcome of the suggestion `text`, or None if it is not known yet.
+
+    `before` is the cursor at which the text was suggested, and `now` is the current cursor.
+    """
     if not now.prefix.startswith(before.prefix) or not now.suffix.endswith(before.suffix.lstrip()):
         return "dismissed"
     typed = now.prefix[len(before.prefix) :]
@@ -33,7 +36,10 @@ def outcome(text: str, before: Cursor, now: Cursor) -> Outcome | None:
 
 @dataclass(frozen=True, slots=True)
 class _Offered:
-    """A suggestion that is visible since `since` (seconds), and its estimated probability `p` to be kept."""
+    """A suggestion that has been visible since `since`, in seconds of the clock.
+
+    `number` identifies the completion. `p` is the estimated probability that the user keeps `text`.
+    """
 
     number: int
     request: Request
@@ -43,7 +49,11 @@ class _Offered:
 
 
 class Outcomes:
-    """Determines each outcome once. `learn` receives the request, the outcome, and the estimated probability."""
+    """Determines the outcome of each suggestion.
+
+    `learn` is called once for each outcome, with the request, the outcome, and the estimated probability that the user
+    keeps the text. `clock` returns a time in seconds.
+    """
 
     def __init__(
         self, learn: Callable[[Request, Outcome, float], None], clock: Callable[[], float] = time.monotonic
@@ -53,13 +63,13 @@ class Outcomes:
         self._open: dict[str, _Offered] = {}
 
     def offered(self, number: int, request: Request, completion: Completion) -> None:
-        """Store a suggestion that is sent to the editor. It replaces the document's earlier one."""
+        """Store a suggestion that is sent to the editor, instead of the document's earlier suggestion."""
         self._open.pop(request.document, None)
         if completion.text and (estimate := completion.estimate):
             self._open[request.document] = _Offered(number, request, completion.text, estimate.p, self._clock())
 
     def accepted(self, number: int) -> None:
-        """Record that the user accepted a suggestion or a part of it."""
+        """Record that the user accepted the suggestion `number`, or a part of it."""
         for offered in list(self._open.values()):
             if offered.number == number:
                 self._settle(offered, "accepted")

@@ -10,14 +10,14 @@ INTERVAL_SECONDS = 20.0
 
 
 class Power:
-    """Checks the battery at most every `INTERVAL_SECONDS`, because a check may take milliseconds."""
+    """Checks the battery, at most once in `INTERVAL_SECONDS`, because a check may take milliseconds."""
 
     def __init__(self) -> None:
         self._looked_at = -INTERVAL_SECONDS
         self._on_battery = False
 
     def on_battery(self) -> bool:
-        """Return whether the machine runs on battery. False without a battery, or if the system does not say."""
+        """Return whether the machine runs on battery. Return false if it has no battery, or if this is unknown."""
         now = time.monotonic()
         if now - self._looked_at >= INTERVAL_SECONDS:
             self._looked_at = now

@@ -28,7 +28,10 @@ class _Bar:
 
 
 class ProgressBars:
-    """One bar for each task, for clients that support it. Progress before the client accepts a bar is not sent."""
+    """Shows a progress bar for each task, if the client supports that.
+
+    The server asks the client to create each bar. Until the client has answered, no progress is sent.
+    """
 
     def __init__(self, ls: HandlerContext) -> None:
         self._ls = ls
@@ -36,7 +39,7 @@ class ProgressBars:
         self._creating: set[asyncio.Task[None]] = set()
 
     def show(self, task: str, share: float | None) -> None:
-        """Show that the share of `task` from 0 to 1 is done (None: unknown). At 1, its bar is removed."""
+        """Show which share of `task` is done, from 0 to 1, or None if it is unknown. At 1, the bar is removed."""
         if share is not None and share >= 1:
             self._end(task)
             return
@@ -63,7 +66,7 @@ class ProgressBars:
             )
         except JsonRpcException:
             return
-        if self._bars.get(task) is bar:  # the task has not ended
+        if self._bars.get(task) is bar:  # the task has not ended in the meantime
             bar.begun = True
             begin = types.WorkDoneProgressBegin(title=_TITLES[task], percentage=bar.percent)
             self._ls.work_done_progress.begin(bar.token, begin)

@@ -1,8 +1,8 @@
 """JSON-RPC for LSP that tolerates clients' mistakes: every request gets one answer, and no message ends the server.
 
-pygls structures and dispatches messages. It does not answer invalid messages, messages before `initialize` or after
-`shutdown`, and requests with invalid parameters, and it keeps a record of every notification. This module does both
-correctly.
+pygls converts messages to objects and calls their handlers. But it does not answer invalid messages, messages before
+`initialize` or after `shutdown`, and requests with invalid parameters. It also keeps an entry for every notification
+in memory. This module answers these messages and deletes these entries.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LARGEST = 2**31 - 1  # the largest `uinteger` of LSP
 
 
 def plain_converter() -> Converter:
-    """Return a converter that structures LSP's messages, and keeps the parameters of other messages as JSON values.
+    """Return a converter that makes objects of the messages of LSP, and keeps other parameters as JSON values.
 
-    pygls would create a class for each object in those.
+    The converter of pygls would create a class for each JSON object in the parameters of other messages.
     """
     converter: Converter = converters.get_converter()  # type: ignore[no-untyped-call,unused-ignore]
     for kind, names in (
@@ -46,13 +46,13 @@ def plain_converter() -> Converter:
 
 
 class Protocol(LanguageServerProtocol):
-    """The messages of one connection."""
+    """Receives and sends the messages of one connection."""
 
     begun: Callable[[], bool]  # whether the client has sent `initialize`; set by the server
     _announced = False  # whether `initialized` has arrived
 
     def receive(self, body: bytes) -> None:
-        """Handle one message, valid or not."""
+        """Handle the message with this body, which may be invalid."""
         try:
             message = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -62,7 +62,7 @@ class Protocol(LanguageServerProtocol):
             number = message.get("id") if isinstance(message, dict) else None
             is_response = isinstance(message, dict) and "method" not in message
             if not is_response:
-                self._refuse(number, types.ErrorCodes.InvalidRequest, "not a message of JSON-RPC 2.0 (no batches)")
+                self._refuse(number, types.ErrorCodes.InvalidRequest, "not a JSON-RPC 2.0 message, or a batch")
             return
         method = message.get("method")
         if method is not None and (refusal := self._refusal(method)):
@@ -98,7 +98,7 @@ class Protocol(LanguageServerProtocol):
 
     def _refuse(self, number: object, code: types.ErrorCodes, message: str) -> None:
         known = number if isinstance(number, int | str) else None
-        log.warning("refused a message: %s", message)
+        log.warning("a message of the client was refused: %s", message)
         # Send a plain dict, because lsprotocol omits an id that is null.
         self._send_data({"jsonrpc": self.VERSION, "id": known, "error": {"code": int(code), "message": message}})
 
@@ -110,7 +110,7 @@ class Protocol(LanguageServerProtocol):
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Run a handler, and delete its record when it has ended. pygls deletes only those of requests."""
+        """Run a handler, and delete its future when it has ended. pygls deletes only the futures of requests."""
         super()._execute_handler(msg_id, handler, callback, args, kwargs)
 
         def forget(done: object) -> None:
@@ -119,12 +119,12 @@ class Protocol(LanguageServerProtocol):
 
         if future := self._request_futures.get(msg_id):
             loop = asyncio.get_running_loop()
-            # Later, because `shutdown` iterates over the requests and cancels them.
+            # Not immediately, because `shutdown` cancels the requests while it iterates over their futures.
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
         super()._send_response(msg_id, result, error)
-        self._result_types.pop(msg_id, None)  # pygls keeps it if the answer is an error
+        self._result_types.pop(msg_id, None)  # pygls does not delete it if the answer is an error
 
 
 def _well_formed(message: dict[str, Any]) -> bool:
@@ -137,9 +137,10 @@ def _well_formed(message: dict[str, Any]) -> bool:
 
 
 def _repaired(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the message with valid edits. If an edit were dropped, our text would differ from the client's.
+    """Return `message` with valid edits, if it has edits.
 
-    Some clients send 2^32 - 1 or more as the last line, and null as an absent range or version.
+    If the server ignored an invalid edit, its copy of the document would differ from the client's. Some clients send
+    2^32 - 1 or more as the number of the last line, and null instead of omitting a range or a version.
     """
     if message.get("method") != types.TEXT_DOCUMENT_DID_CHANGE:
         return message

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 
 def completion_report(completion: Completion) -> dict[str, Any]:
-    """Return the fields of `completion` as JSON values, with `hits` as `chunks`. See `Completion` for their meaning.
+    """Return fields of `completion` as JSON values. See `policy.completion.request.Completion` for their meaning.
 
-    `withheld` says why the text was not sent to the generating server. `parsed` is false for a language without a
-    grammar, whose texts are only checked for brackets and quotes. `estimate` has the probability that the user keeps
-    the text, the least probability at which it is shown, and the setting `suggest` of that threshold. It is null for a
-    model without estimates, whose texts are all shown.
+    `hits` is called `chunks`. `estimate` has the estimated probability `p` that the user keeps the text, the showing
+    `threshold`, whether the text is `shown` automatically, and the setting `suggest`. It is null for a model without
+    estimates, whose texts are all shown.
     """
     decision = completion.decision
     return {
@@ -51,7 +50,7 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def hit_report(hit: Hit) -> dict[str, Any]:
-    """Return the location of a chunk (lines count from 1, inclusive) and its score."""
+    """Return the path of a chunk, its first and last line (counted from 1), and its score."""
     chunk = hit.chunk
     return {
         "path": shown_path(chunk.path),
@@ -62,6 +61,6 @@ def hit_report(hit: Hit) -> dict[str, Any]:
 
 
 def to_json(value: object) -> str:
-    """Return JSON for standard output. Non-ASCII characters are escaped unless its encoding is UTF-8."""
+    """Return `value` as JSON text for standard output. If its encoding is not UTF-8, the text is ASCII only."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, indent=2, ensure_ascii=not unicode)

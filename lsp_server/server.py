@@ -1,8 +1,8 @@
 """The language server: the handler of each message, and the messages that the session sends to its client.
 
-pygls writes and dispatches messages. Other modules replace its reading (`lsp_server.framing`, `lsp_server.protocol`),
-its copies of the documents (`lsp_server.text`) and its exit (`lsp_server.transport`), and say why. Internal errors are
-logged instead of shown.
+pygls calls the handlers and writes messages. Other parts of pygls are replaced, for reasons that these modules explain:
+the reading of messages (`lsp_server.framing`, `lsp_server.protocol`), the copies of documents (`lsp_server.text`), and
+the transport (`lsp_server.transport`). Internal errors are logged, and not shown to the user.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HANDLERS: dict[str, Callable[..., object]] = {
     why.METHOD: why.why,
 }
 _OPTIONS = {types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions()}
-# The other built-in handlers of pygls store documents and notebooks, which this server does not use.
+# The built-in handlers of pygls that this server keeps. The others store documents and notebooks.
 _BUILT_IN = frozenset(
     {types.INITIALIZE, types.INITIALIZED, types.SHUTDOWN, types.SET_TRACE, types.WORKSPACE_EXECUTE_COMMAND}
 )
@@ -68,7 +68,10 @@ _MESSAGE_TYPES = {
 
 
 class RepoformerServer(LanguageServer):
-    """A server for one client. Make it on a running event loop. `defaults` has the settings of the command line."""
+    """The server of one client. It has to be created on a running event loop.
+
+    `defaults` has the settings of the command line.
+    """
 
     protocol: Protocol
 
@@ -94,7 +97,7 @@ class RepoformerServer(LanguageServer):
         self.log_handler = ClientHandler(self._forward_log)
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """Log an internal error without its message, which may quote a document."""
+        """Log an internal error, but not its message, which may quote a document."""
         places = error.data.get("traceback", []) if isinstance(error, JsonRpcException) and error.data else []
         log.error("internal error: %s\n%s", type(error).__name__, "".join(places), exc_info=error)
 
@@ -103,12 +106,12 @@ class RepoformerServer(LanguageServer):
     async def ask(self, method: str, params: Any) -> Any:
         """Send a request and wait for the answer. Raises `JsonRpcException` if the answer is an error.
 
-        The wait is shielded, because pygls 2.1 fails when an answer arrives for a cancelled task.
+        The future is shielded, because pygls 2.1 fails when the answer to a cancelled future arrives.
         """
         return await asyncio.shield(self.protocol.send_request_async(method, params))
 
     async def register(self, name: str, method: str, options: Any) -> None:
-        """Register a capability dynamically. A refusal is logged."""
+        """Register a capability with the client. If the client refuses, log a warning."""
         registration = types.Registration(id=name, method=method, register_options=options)
         try:
             await self.ask(types.CLIENT_REGISTER_CAPABILITY, types.RegistrationParams([registration]))
@@ -126,13 +129,14 @@ class RepoformerServer(LanguageServer):
         self.protocol.notify(STATUS_METHOD, status.to_json())
 
     def show_progress(self, task: str, share: float | None) -> None:
-        """Show the progress of a task, if the client supports it."""
+        """Show the progress of a task, if the client supports progress bars."""
         self._bars.show(task, share)
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Ask with `window/showMessageRequest`. A client without that capability gets the message `otherwise`.
+        """Ask the user with `window/showMessageRequest`. Return the chosen action, or None.
 
-        So does Neovim, because its prompt would receive the keys that the user is typing.
+        If the client cannot ask, show the message `otherwise`. This also applies to Neovim, because its prompt would
+        receive the keys that the user is typing.
         """
         window, client = self.client_capabilities.window, self.client_name
         if window is None or window.show_message is None or client == "Neovim":

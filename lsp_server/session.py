@@ -1,8 +1,8 @@
 """The state of one connection: documents, settings, the core, and the running requests.
 
-Handlers in `features` convert messages to calls of `Session`, which is independent of message types. It reports through
-`ClientOutput`. All of it runs on the event loop, and no call takes long: documents are values, and the work happens in
-the index's threads and in the worker process.
+Handlers in `features` convert messages to calls of `Session`, which is independent of the types of LSP. A session sends
+messages through `ClientOutput`. All its methods run on the event loop, and none takes long, because the work is done in
+the threads of the index and in the worker process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Fate = Literal["offered", "shown", "partly accepted", "accepted"]
 
 
 class ClientOutput(Protocol):
-    """Sends what a session reports to its client."""
+    """Sends the messages of a session to its client."""
 
     def show(self, severity: Severity, text: str) -> None:
         """Show a message to the user."""
@@ -56,12 +56,19 @@ class ClientOutput(Protocol):
         """Show the progress of a long task: a share from 0 to 1, or None if it is unknown. 1 ends the task."""
 
     async def choose(self, text: str, actions: Sequence[str], otherwise: str) -> str | None:
-        """Ask the user. Return the chosen action or None. If the client cannot ask, show `otherwise`."""
+        """Ask the user the question `text`. Return the chosen action, or None if the user chose none.
+
+        If the client cannot ask, show the message `otherwise` instead and return None.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A completion that was sent to the client, its cursor, and what the user did with it or with `candidate`."""
+    """A completion that was sent to the client.
+
+    `number` identifies the completion in later messages, and `position` is its LSP position. `fate` says what the user
+    did with the completion, and `candidate` with which of its texts: 0 is `completion.text`.
+    """
 
     number: int
     uri: str
@@ -73,12 +80,15 @@ class Record:
 
 
 class Session:
-    """The state of one client. `stopped` is set when the connection must end."""
+    """The state of one client. `stopped` is set when the connection has to end.
+
+    `defaults` has the settings of the command line.
+    """
 
     def __init__(self, client: ClientOutput, defaults: Mapping[str, object]) -> None:
         self.begun = False  # whether the client has sent `initialize`
         self.stopped = asyncio.Event()
-        self.exit_status = 1  # 0 after a request to shut down
+        self.exit_status = 1  # LSP requires 1 if `exit` arrives without `shutdown`
         self.encoding: Encoding = "utf-16"
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
@@ -92,7 +102,7 @@ class Session:
         self._core = Core(self)
         self._documents: dict[str, Document] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
-        self._ahead: dict[str, asyncio.Task[None]] = {}  # evaluation of prompts in advance, by document
+        self._ahead: dict[str, asyncio.Task[None]] = {}  # tasks that evaluate prompts in advance, by document
         self._numbers = itertools.count(1)
         self._records: dict[str, Record] = {}
         self._outcomes = Outcomes(self._learn)
@@ -103,7 +113,11 @@ class Session:
     def begin(
         self, *, encoding: Encoding, roots: tuple[Path, ...], options: object, client_process: int | None
     ) -> None:
-        """Store what the client sent with `initialize`."""
+        """Store what the client sent with `initialize`.
+
+        `options` are the `initializationOptions`, and `client_process` is the id of the client's process, if it is
+        known.
+        """
         self.encoding = encoding
         self._layers = (*self._layers, options)
         if isinstance(options, Mapping) and isinstance(key := options.get("serverKey"), str):
@@ -115,7 +129,7 @@ class Session:
         self.begun = True
 
     def start(self) -> None:
-        """Start to index the workspace and to load the model in the background. The settings are known."""
+        """Start to index the workspace and to load the model in the background, after the settings are known."""
         self._started.set()
         self._tell_status()
         self._core.start(self.roots, self.settings)
@@ -127,13 +141,13 @@ class Session:
             await self._offer_better()
 
     async def _offer_better(self) -> None:
-        """Offer a better model if this machine is fast enough for one, and use it after its download."""
+        """Offer the user a better model if this machine is fast enough for one. Use the model after the download."""
         better = await self._core.better_model()
         if better is not None and await offer(better, self._client, Answers()):
             await self._use(better.card)
 
     def get_model(self) -> None:
-        """Download a better model than the one in use, because the user asked for it."""
+        """Download the next larger model than the one in use, because the user requested it."""
         self._spawn(self._get_model())
 
     async def _get_model(self) -> None:
@@ -156,7 +170,7 @@ class Session:
             )
 
     def shutting_down(self) -> None:
-        """Cancel the running requests, because the client asked to shut down. The exit status is 0."""
+        """Cancel the running requests, because the client sent `shutdown`. The exit status becomes 0."""
         self.exit_status = 0
         for task in self._running.values():
             task.cancel()
@@ -172,10 +186,10 @@ class Session:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._core.close()
-        log.info("closed")
+        log.info("the session is closed")
 
     def _orphaned(self) -> None:
-        log.warning("the client's process has ended; stopping")
+        log.warning("the client's process has ended, so the session ends")
         self.stop()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -192,7 +206,10 @@ class Session:
     # -- settings -----------------------------------------------------------------------------------------------------
 
     def configure(self, sent: object = None) -> None:
-        """Use new settings. `sent` overrides those of `initialize`, which override those of the command line."""
+        """Use the settings `sent`, and report invalid ones.
+
+        They override the settings of `initialize`, which override the settings of the command line.
+        """
         settings, problems = read_settings(*self._layers, sent)
         if problems:
             listed = "; ".join(problems)
@@ -208,15 +225,15 @@ class Session:
 
     async def _apply(self, settings: Settings) -> None:
         await self._core.apply(settings)
-        await self._warm_up()  # immediately, so that the user sees whether a corrected setting helps
+        await self._warm_up()  # so that the user sees immediately whether a corrected setting helps
 
     def set_server_key(self, key: str) -> None:
-        """Set the API key of the generating server. It is no setting, because settings files are often shared."""
+        """Set the API key of the server that generates. The key is no setting, because settings files may be shared."""
         self._spawn(self._use_key(key))
 
     async def _use_key(self, key: str) -> None:
         await self._core.set_server_key(key)
-        await self._warm_up()  # otherwise the status would be that of the closed engine
+        await self._warm_up()  # otherwise, the status would still be that of the closed engine
 
     # -- workspace ----------------------------------------------------------------------------------------------------
 
@@ -239,7 +256,7 @@ class Session:
     # -- documents ----------------------------------------------------------------------------------------------------
 
     def document(self, uri: str) -> Document | None:
-        """Return the current version of an open document. Return None and log a warning for any other."""
+        """Return the current version of an open document. If it is not open, log a warning and return None."""
         document = self._documents.get(uri)
         if document is None:
             log.warning("%s was never opened (textDocument/didOpen); the message about it is ignored", uri)
@@ -252,7 +269,7 @@ class Session:
             self._core.set_buffer(path, document.text, document.language_id)
 
     def drop(self, uri: str) -> None:
-        """Close a document: cancel its requests, and index its file on disk again."""
+        """Close a document: cancel its requests, and index the file on disk instead of the document's text."""
         document = self._documents.pop(uri, None)
         self._records.pop(uri, None)
         self._outcomes.forget(uri)
@@ -269,7 +286,10 @@ class Session:
 
     @contextlib.contextmanager
     def latest(self, uri: str) -> Iterator[None]:
-        """Register the current task as the request of a document, and cancel the document's older request."""
+        """Register the current task as the document's request while the `with` block runs.
+
+        This cancels the document's older request.
+        """
         task = asyncio.current_task()
         assert task is not None
         if before := self._running.get(uri):
@@ -284,7 +304,10 @@ class Session:
             self._update(generating=len(self._running))
 
     def place_of(self, uri: str, position: Position) -> tuple[Document, Place] | None:
-        """Return the document and the place to complete at, or None. A position outside the document is logged."""
+        """Return the document and the place at which to complete, or None if nothing may be completed there.
+
+        If the position is outside the document, log a warning.
+        """
         document = self.document(uri)
         if document is None or not self.offers(document):
             return None
@@ -295,10 +318,11 @@ class Session:
         return document, place
 
     def focus(self, uri: str, position: Position | None = None) -> None:
-        """Evaluate the prompts of a document that the user now works in.
+        """Evaluate the prompts of a document in advance, because the user now works in it.
 
-        The place is the cursor, else the last completion, else the end of the document. A cursor at the start of the
-        document is ignored, because editors put it there when they open a file.
+        `position` is the cursor. If it is unknown, the place of the last completion is used, or else the end of the
+        document. A cursor at the start of the document counts as unknown, because editors put the cursor there when
+        they open a file.
         """
         document = self._documents.get(uri)
         if document is None or not self.offers(document):
@@ -316,15 +340,16 @@ class Session:
             task.add_done_callback(lambda done: self._ahead.pop(uri) if self._ahead.get(uri) is done else None)
 
     def offers(self, document: Document) -> bool:
-        """Return whether the settings allow completions in a document."""
+        """Return whether the settings allow completions in `document`."""
         return self.settings.enabled and document.language_id not in self.settings.disabled_languages
 
     async def complete(
         self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
     ) -> Record | None:
-        """Complete between two texts. Return None if nothing may be completed, or after a failure.
+        """Complete between the two texts `sides`, and return the record of the completion.
 
-        Failures are reported and not raised.
+        `place` is the cursor in `document`. Return None if nothing may be completed, or after a failure. Failures are
+        reported to the user or logged, not raised.
         """
         resting = self._saving("invoked")
         self._update(resting=resting)
@@ -340,16 +365,16 @@ class Session:
                 if not self.offers(document):
                     return None
             completion = await self._core.complete(request)
-        except Exception as error:  # bugs too, because editors show the errors that they receive
+        except Exception as error:  # includes bugs, because editors show each error that they receive
             self._failed(error)
             return None
         if "engine" in completion.timings_ms:  # the engine has answered
             self._engine_works()
-        if document.uri not in self._documents:  # closed in the meantime
+        if document.uri not in self._documents:  # the user has closed the document in the meantime
             return None
         position = document.position(place, self.encoding)
         record = Record(next(self._numbers), document.uri, position, request, completion)
-        self._records.pop(document.uri, None)  # so that the newest record is the last one
+        self._records.pop(document.uri, None)  # so that the newest record becomes the last one in the dict
         self._records[document.uri] = record
         self._outcomes.offered(record.number, request, completion)
         if completion.reason:
@@ -357,11 +382,14 @@ class Session:
         return record
 
     def _saving(self, *how: str) -> bool:
-        """Return whether the machine runs on battery and the setting `onBattery` is one of `how`."""
+        """Return whether the setting `onBattery` is one of `how` and the machine runs on battery."""
         return self.settings.on_battery in how and self._power.on_battery()
 
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
-        """Store what the user did with a completion. Ignored unless it is the last one of its document."""
+        """Store what the user did with the completion `number`, if it is the last completion of its document.
+
+        `candidate` says which of its texts the user accepted.
+        """
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)
         for uri, record in self._records.items():
@@ -376,7 +404,10 @@ class Session:
         self._spawn(self._core.learn(request, outcome, p))
 
     def record(self, uri: str | None) -> Record | None:
-        """Return the last completion of a document, or of all documents if `uri` is None."""
+        """Return the record of the last completion in a document, or in any document if `uri` is None.
+
+        Return None if there is no such completion.
+        """
         if uri is not None:
             return self._records.get(uri)
         return next(reversed(self._records.values()), None)
@@ -384,7 +415,7 @@ class Session:
     # -- what the core reports (lsp_server.core.Observer) --------------------------------------------------------------
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """Report the state of the engine."""
+        """Report a new state of the engine to the client."""
         self._client.show_progress("model", None if state == "starting" else 1.0)
         self._update(engine=state, model=model, problem=problem)
         if problem:
@@ -398,18 +429,18 @@ class Session:
         self._update(engine="ready", problem="")
 
     def indexing(self, progress: Progress) -> None:
-        """Report the progress of the index."""
+        """Report the progress of indexing to the client."""
         share = 1.0 if progress.stage == "ready" else progress.done / max(progress.total, 1)
         self._client.show_progress("index", share)
         self._update(indexed=share)
 
     def generator_changed(self, problem: str) -> None:
-        """Report why the configured generator is unavailable, or that it is available again."""
+        """Report why the configured generator is unavailable, or, if `problem` is "", that it is available again."""
         if problem == self._facts.replaced:
             return
         if problem and not self._facts.replaced:
             self._notices.tell("generator", problem, "warning")
-        elif problem:  # the user knows that it is unavailable, so a different failure is only logged
+        elif problem:  # the user knows that the generator is unavailable, so another reason is only logged
             log.info("%s", problem)
         else:
             log.info("the generator is available again")

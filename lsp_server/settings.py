@@ -1,11 +1,11 @@
 """All settings with their defaults and descriptions, and the function that reads them from a client's message.
 
 The server, the settings pages of the editors (`json_schema`), `docs/settings.md` and the message about an invalid value
-all use this table. Each setting is checked separately: an invalid one is reported and replaced by its default, and the
-others apply. Unknown keys are ignored, because editors have their own settings in the same section, such as the path of
-the server.
+all use this table. Each setting is checked separately: an invalid setting is reported and replaced by its default, and
+the others apply. Unknown keys are ignored, because an editor may have its own settings in the same section, such as the
+path of the server.
 
-The values are not nested, because not every editor supports nested settings.
+The settings are not nested, because not every editor supports nested settings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SettingKind(Protocol):
     """The type of a setting's values."""
 
     def read(self, value: object) -> object:
-        """Return the value of the field for a JSON value. Raises `ValueError` with the expected type."""
+        """Return the Python value for a JSON value. Raises `ValueError` with a description of the expected values."""
         ...
 
     def schema(self) -> dict[str, object]:
@@ -69,7 +69,7 @@ class _Integer:
     maximum: int
 
     def read(self, value: object) -> object:
-        # Lua and JavaScript clients may send 4.0 for 4; JSON's true is an int in Python.
+        # Lua and JavaScript clients may send 4.0 for 4. A JSON `true` is a bool, which is a subclass of int in Python.
         whole = not isinstance(value, bool) and (
             isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         )
@@ -120,7 +120,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Shares:
-    """Numbers from zero, one for each device."""
+    """A list of numbers that are at least 0, one for each GPU."""
 
     def read(self, value: object) -> object:
         numbers = isinstance(value, list) and all(
@@ -136,7 +136,7 @@ class _Shares:
 
 
 def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
-    """Return a field of `Settings`. `scope` is that of VS Code. It limits which settings files may set the field."""
+    """Return a field of `Settings`. `scope` is a scope of VS Code, which limits the settings files that may set it."""
     return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
 
@@ -152,23 +152,25 @@ class Settings:
     policy: Literal["selective", "always", "never"] = _setting(
         "selective",
         _Choice(("selective", "always", "never")),
-        "When to add code from other files to the prompt: when it is likely to help, always, or never.",
+        "When to add code from other files to the prompt. `selective`: when it is likely to help.",
     )
     selection: Literal["threshold", "token", "greedy"] = _setting(
         "threshold",
         _Choice(("threshold", "token", "greedy")),
-        "How `selective` decides. `threshold`: a probability from the model and the search results, compared with a "
-        "threshold. `token`: only the model's own probability. `greedy`: the model's most probable token.",
+        "How `selective` decides. `threshold`: compare a probability with a threshold. The probability depends on the "
+        "model and the search results. `token`: the same, but the probability depends only on the model. `greedy`: "
+        "retrieve if the model's most probable token asks for it.",
     )
     threshold: float | None = _setting(
         None,
         _Number(0, 1),
-        "Probability above which to retrieve. Not set: the calibrated threshold of the workspace, or the model's.",
+        "The probability above which to retrieve. Not set: the calibrated threshold of the workspace, or else the "
+        "model's own.",
     )
     multiline: Literal["auto", "never"] = _setting(
         "auto",
         _Choice(("auto", "never")),
-        "Whether a completion may have several lines: where the syntax opens a block, or never.",
+        "Whether a completion may have several lines. `auto`: where the code opens a block, a bracket or a string.",
     )
     suggest: Literal["eager", "balanced", "careful"] = _setting(
         "balanced",
@@ -185,8 +187,8 @@ class Settings:
     patience: float = _setting(
         CompletionSettings().patience,
         _Number(0.1, 600),
-        "Time limit of a generation in seconds. When the time is up, generation stops after the current statement. "
-        "For a requested suggestion, the limit is five times as long.",
+        "Time limit of a generation in seconds. After this time, the generation stops at the end of the current "
+        "statement. For a requested suggestion, the limit is five times as long.",
     )
     completion: bool = _setting(
         False,
@@ -199,9 +201,9 @@ class Settings:
     model: str = _setting(
         "auto",
         _Text(),
-        "The GGUF file to use, or the name of a downloaded model of the catalogue. `auto`: tries the downloaded models "
-        "of the catalogue, largest first, then the built-in model. It measures each once and uses the first that is "
-        "fast enough.",
+        "The GGUF file to use, or the name of a downloaded model of the catalogue. `auto`: the largest downloaded "
+        "model of the catalogue that is fast enough on this machine, or else the built-in model. The speed of each "
+        "model is measured once.",
     )
     layout: str = _setting(
         "",
@@ -209,59 +211,64 @@ class Settings:
         "Order of the parts of the prompt. Empty: the layout in the model's metadata.",
     )
     left_tokens: int | None = _setting(
-        None, _Integer(32, 65_536), "Tokens left of the cursor that the model reads. Not set: the model's own budget."
+        None, _Integer(32, 65_536), "Maximum tokens before the cursor in the prompt. Not set: the model's own budget."
     )
     right_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Tokens right of the cursor that the model reads. Not set: the model's own budget."
+        None, _Integer(0, 65_536), "Maximum tokens after the cursor in the prompt. Not set: the model's own budget."
     )
     context_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Tokens of other files that the model reads. Not set: the model's own budget."
+        None, _Integer(0, 65_536), "Maximum tokens from other files in the prompt. Not set: the model's own budget."
     )
-    chunks: int = _setting(10, _Integer(1, 100), "Maximum number of chunks of other files in the prompt.")
+    chunks: int = _setting(
+        10, _Integer(1, 100), "Maximum number of chunks (pieces of code from other files) in the prompt."
+    )
 
     # The generator
     generator: Literal["self", "gguf", "openai"] = _setting(
         "self",
         _Choice(("self", "gguf", "openai")),
-        "What generates: the model that decides, a larger GGUF (`generatorModel`), or an OpenAI-compatible server "
-        "(`serverUrl`). The local model generates while the other is unavailable.",
+        "What generates the text. `self`: the model that decides. `gguf`: another, larger model (`generatorModel`). "
+        "`openai`: an OpenAI-compatible server (`serverUrl`). While the other model or the server is unavailable, the "
+        "model that decides generates.",
     )
-    generator_model: str = _setting("", _Text(), "The GGUF file that generates, or the server's name for its model.")
+    generator_model: str = _setting("", _Text(), "The GGUF file that generates, or the name of the server's model.")
     server_url: str = _setting(
         "http://127.0.0.1:8080/v1",
         _Text(),
-        "Address of the server, usually with `/v1`. The environment variable `REPOFORMER_API_KEY` has its key.",
+        "Address of the server, which usually ends with `/v1`. The API key comes from the environment variable "
+        "`REPOFORMER_API_KEY`.",
         scope="machine",  # a workspace must not choose where its code is sent
     )
     server_prompt: str = _setting(
         SUFFIX,
         _Choice(tuple(FAMILIES)),
-        "Prompt format of the server's model: the request's field `suffix`, or the markers of a model family.",
+        "Prompt format for the server's model. `suffix`: the server makes the prompt itself. The other values are "
+        "families of models, whose markers the prompt contains.",
     )
     server_decides: bool = _setting(
-        False, _Switch(), "The server's model is a Repoformer, and its `logprobs` decide when to retrieve."
+        False, _Switch(), "Let the server's model, which must be a Repoformer, decide when to retrieve."
     )
 
     server_timeout: float = _setting(
         READ_SECONDS,
         _Number(0.5, 600),
-        "Seconds to wait for each token of the server before the local model generates instead. A large model on "
-        "a CPU may need many seconds for its first token.",
+        "Maximum time to wait for each token of the server, in seconds. After this time, the local model generates "
+        "instead. A large model on a CPU may need many seconds for its first token.",
     )
 
     # The machine
     context_size: int = _setting(
         _ENGINE.context_size,
         _Integer(512, 1_048_576),
-        "Size of the model's context in tokens. The documents that you edited most recently share the context.",
+        "Size of the model's context in tokens. The prompts of the documents that you edited last share the context.",
     )
     threads: int = _setting(
         _ENGINE.threads,
         _Integer(0, 512),
-        "CPU threads of the model. 0: the physical cores, less one if there are more than two.",
+        "Number of CPU threads for the model. 0: the number of physical cores, minus one if there are more than two.",
     )
     gpu_layers: int = _setting(
-        _ENGINE.gpu_layers, _Integer(-1, 10_000), "Layers of the model on the GPU. -1: all of them."
+        _ENGINE.gpu_layers, _Integer(-1, 10_000), "Number of layers of the model that run on the GPU. -1: all layers."
     )
     main_gpu: int = _setting(_ENGINE.main_gpu, _Integer(0, 64), "The GPU to use, counted from 0.")
     tensor_split: tuple[float, ...] = _setting(
@@ -281,20 +288,20 @@ class Settings:
     llama_library: str = _setting(
         _ENGINE.library,
         _Text(),
-        "A llama.cpp library (`libllama.so`, `llama.dll`) to load. Empty: the installed one.",
+        "The llama.cpp library (`libllama.so`, `llama.dll`) to load. Empty: the installed library.",
         scope="machine",  # a workspace must not choose which native code runs
     )
 
     unload_after_minutes: int = _setting(
         int(_ENGINE.idle_minutes),
         _Integer(0, 10_080),
-        "Minutes without a request after which the model is unloaded until the next request. 0: never.",
+        "Minutes without a request after which the model is unloaded. The next request loads it again. 0: never.",
     )
     on_battery: Literal["always", "smaller", "invoked"] = _setting(
         "always",
         _Choice(("always", "smaller", "invoked")),
-        "On battery. `always`: as usual. `smaller`: only to the end of the line, and no work in advance. `invoked`: "
-        "only on request.",
+        "What changes when the machine runs on battery. `always`: nothing. `smaller`: a completion ends with its line, "
+        "and no work is done in advance. `invoked`: completions are made only on request.",
     )
 
     # The index
@@ -312,10 +319,10 @@ DEFAULTS = Settings()
 
 
 def read_settings(*layers: object) -> tuple[Settings, tuple[str, ...]]:
-    """Read settings from `layers`, which are JSON values from a client. Later layers override earlier ones.
+    """Read settings from `layers`, which are JSON values of a client. Later layers override earlier ones.
 
-    Returns the settings and a message for each invalid one. A layer that is `None` counts as absent. A setting that is
-    null or an empty string counts as not set, because editors send their own defaults too.
+    Return the settings, and a message for each invalid one. A layer that is None is ignored. A value that is null or an
+    empty string counts as not set, because editors send such values as defaults.
     """
     given: dict[str, object] = {}
     problems: list[str] = []
@@ -349,7 +356,10 @@ def kind_of(each: Field[Any]) -> SettingKind:
 
 
 def json_schema() -> dict[str, dict[str, object]]:
-    """Return a JSON Schema property for each setting, with default and description, by its dotted name."""
+    """Return a JSON Schema property for each setting, by its name, such as `repoformer.gpuLayers`.
+
+    A property has the type, the default and the description of a setting.
+    """
     return {f"{SECTION}.{json_name(each)}": _property(each) for each in fields(Settings)}
 
 
@@ -365,7 +375,7 @@ def _property(each: Field[Any]) -> dict[str, object]:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether a value is a string that a file name or a header can have: no NUL, no lone surrogate."""
+    """Return whether `value` is a string without NUL and lone surrogates, which file names cannot contain."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:

@@ -1,6 +1,6 @@
 """The status of the server, which editors show in a status bar.
 
-It is a pure function of a few facts, so that it never depends on the order of events.
+The status is a pure function of a few facts, so that it does not depend on the order of events.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ ServerState = Literal["starting", "indexing", "ready", "generating", "off", "err
 class Facts:
     """The facts that determine the status.
 
-    `engine` is its last known state, and `problem` the last problem of the engine or the model. `indexed` is the share
-    of the workspace that is indexed, or None before indexing starts. `resting` says that only requested completions
-    are made, to save power. `replaced` says why the local model generates instead of the configured generator.
+    `engine` is the last known state of the engine, and `problem` is the last problem of the engine or the model.
+    `indexed` is the share of the workspace that is indexed, from 0 to 1, or None before indexing starts. `generating`
+    is the number of running requests. `resting` says whether completions are made only on request, to save power.
+    `replaced` says why the local model generates instead of the configured generator, or is empty.
     """
 
     enabled: bool = True
@@ -37,7 +38,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The parameters of `repoformer/status`. `percent` is None unless the workspace is being indexed."""
+    """The parameters of the notification `repoformer/status`. `percent` is None unless the state is "indexing"."""
 
     state: ServerState
     message: str

@@ -1,16 +1,15 @@
-"""Documents: the only module that handles line ends and position encodings.
+"""The text of documents. This is the only module that handles line ends and position encodings.
 
-LSP lines end with `\\n`, `\\r\\n` or `\\r` only. LSP characters are UTF-8, UTF-16 or UTF-32 code units; the client and
-the server agree on one. `str.splitlines` also splits at `\\f`, U+2028 and others, so incremental edits would change the
-wrong line. That is why this module has its own text model.
+In LSP, a line ends with `\\n`, `\\r\\n` or `\\r` only, and a character is a code unit of UTF-8, UTF-16 or UTF-32. The
+client and the server agree on one of these encodings. `str.splitlines` also splits at `\\f`, U+2028 and others, so an
+edit would change the wrong line. Therefore, this module splits lines itself.
 
-A document is a tuple of lines, each with its line end. An edit builds new strings for the lines that it changes, and
-copies the pointers to the others, so a keystroke in a file of 25,000 lines costs microseconds. Every version is a
-value: a request keeps the version that it started with. The cost is that `text` joins the lines at each access.
+A document is a tuple of lines, each with its line end. An edit builds new strings for the changed lines, and copies
+only the pointers to the others, so a keystroke in a file of 25,000 lines takes microseconds. Apart from these copies,
+the time of an edit is linear in the length of the changed lines (`benchmarks/sizes.py` measures it). A document is
+immutable, so a request keeps the version that it started with. The cost is that `text` joins the lines at each access.
 
-Every operation takes time linear in the lines that it changes (`benchmarks/sizes.py` prints a table).
-
-Outside this module, lines end with `\\n`: `Document.split_at` and `Document.text` return such texts.
+Outside of this module, lines end with `\\n`: `Document.split_at` and `Document.text` return such texts.
 """
 
 from __future__ import annotations
@@ -22,16 +21,17 @@ from typing import Literal
 
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 Position = tuple[int, int]
-"""A position of LSP: zero-based line, and zero-based character in code units of an encoding."""
+"""A position of LSP: the line, and the character in code units of the encoding. Both count from 0."""
 
-# Only for text that ends with a line end. On a long last line without one, the search would retry at each character.
+# Use this only for text that ends with a line end. In a last line without one, the search would start again at each
+# character.
 _ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A content change: `text` replaces the range from `start` to `end`, or the whole text if they are None."""
+    """An edit of a document: `text` replaces the text from `start` to `end`, or the whole text if both are None."""
 
     text: str
     start: Position | None = None
@@ -40,9 +40,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a document: zero-based line, and column as an index into that line's `str`.
+    """A place in a document: the line, and the column as an index into that line's `str`. Both count from 0.
 
-    `note` says why the place differs from the client's position. It is empty if they agree.
+    `note` says why the place differs from the position that the client sent. It is empty if they agree.
     """
 
     line: int
@@ -61,19 +61,19 @@ class Document:
 
     @classmethod
     def of(cls, uri: str, text: str, *, version: int = 0, language_id: str = "") -> Document:
-        """Return a document with the text `text`."""
+        """Return a document with this text. Halves of surrogate pairs become U+FFFD."""
         return cls(uri, version, language_id, tuple(_split(_well_formed(text))))
 
     @property
     def text(self) -> str:
-        """The whole text. Its lines end with `\\n`."""
+        """The whole text, with `\\n` as line end."""
         return _normal("".join(self.lines))
 
     def locate(self, position: Position, encoding: Encoding) -> Place:
-        """Return the place of `position`. Outside the document, return the nearest place inside, with a note.
+        """Return the place of `position`. If it is outside the document, return the nearest place, with a note.
 
-        A position inside a character (half of a surrogate pair) becomes the place before it. A position after the end
-        of its line becomes the end of the line. LSP allows that, so it gets no note.
+        A position inside a character, between its code units, becomes the place before the character. A position after
+        the end of its line becomes the end of the line, without a note, because LSP allows such a position.
         """
         return _locate(self.lines, position, encoding)
 
@@ -82,14 +82,14 @@ class Document:
         return place.line, units(self.lines[place.line][: place.column], encoding)
 
     def split_at(self, place: Place) -> tuple[str, str]:
-        """Return the text left and right of a place. Its lines end with `\\n`."""
+        """Return the text before and after `place`, with `\\n` as line end."""
         here = self.lines[place.line]
         left = "".join(self.lines[: place.line]) + here[: place.column]
         right = here[place.column :] + "".join(self.lines[place.line + 1 :])
         return _normal(left), _normal(right)
 
     def around(self, place: Place) -> tuple[str, str]:
-        """Return the text left and right of a place on its line, without the line end."""
+        """Return the text before and after `place` on its line, without the line end."""
         body = _body(self.lines[place.line])
         return body[: place.column], body[place.column :]
 
@@ -102,7 +102,7 @@ class Document:
 
 
 def units(text: str, encoding: Encoding) -> int:
-    """Return the length of `text` in code units of an encoding."""
+    """Return the length of `text` in code units of `encoding`."""
     if encoding == "utf-32" or text.isascii():
         return len(text)
     codec, size = _CODECS[encoding]
@@ -110,7 +110,7 @@ def units(text: str, encoding: Encoding) -> int:
 
 
 def _change(lines: list[str], change: Change, encoding: Encoding) -> None:
-    """Apply one change in place, because a client may send thousands together (replace all)."""
+    """Apply one change to `lines`, in place, because an editor may send thousands of changes together (replace all)."""
     text = _well_formed(change.text)
     if change.start is None or change.end is None:
         lines[:] = _split(text)
@@ -122,10 +122,10 @@ def _change(lines: list[str], change: Change, encoding: Encoding) -> None:
     first = start.line
     middle = lines[first][: start.column] + text + lines[end.line][end.column :]
     if first and middle.startswith("\n") and lines[first - 1].endswith("\r"):
-        # The edit completes a `\r\n` that begins on the previous line.
+        # The edit completes a `\r\n` whose `\r` ends the previous line.
         first -= 1
         middle = lines[first] + middle
-    # `middle` ends with the end of a line, so its last piece is empty, except at the end of the document.
+    # Unless the edit is on the document's last line, `middle` ends with a line end, so the last piece is empty.
     pieces = _split(middle)
     if end.line + 1 < len(lines):
         pieces.pop()
@@ -157,24 +157,24 @@ def _normal(text: str) -> str:
 
 
 def _well_formed(text: str) -> str:
-    # JSON can contain half a surrogate pair, which cannot be encoded. The replacement character has the same length
-    # in all three encodings, so positions stay correct.
+    # JSON can contain half a surrogate pair, which Python cannot encode. The replacement character has the same length
+    # as such a half in all three encodings, so positions stay correct.
     try:
-        text.encode()  # ten times as fast as a search
+        text.encode()  # ten times as fast as a search for surrogates
     except UnicodeEncodeError:
         return _LONE_SURROGATE.sub("\ufffd", text)
     return text
 
 
 def _column(body: str, character: int, encoding: Encoding) -> int:
-    # Every character has at least one code unit, so the column is at most `character`.
+    # Every character has at least one code unit, so the column is at most `character`, and the rest is not needed.
     head = body[:character]
     if encoding == "utf-32" or head.isascii():
         return len(head)
     codec, size = _CODECS[encoding]
-    # The decoder omits a character that is cut.
+    # The decoder ignores a character of which only some code units are left.
     return len(head.encode(codec)[: character * size].decode(codec, "ignore"))
 
 
-# The codec of an encoding without a byte order mark, and the bytes of one code unit.
+# For each encoding, the codec that writes no byte order mark, and the number of bytes of one code unit.
 _CODECS: dict[Encoding, tuple[str, int]] = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2)}

@@ -1,11 +1,12 @@
 """Serve over stdio and TCP. Each connection has its own server.
 
-pygls can do both. But its stdio reader blocks in a pool thread, and Python waits for that thread at exit: if an editor
-sends `exit` and keeps the pipe open, the process does not end. Here stdin and stdout have a daemon thread each, so that
-an editor that is silent or stops reading blocks neither the event loop nor the exit.
+pygls can do both. But its reader of stdin blocks in a pool thread, and Python waits for that thread at exit: if an
+editor sends `exit` and keeps the pipe open, the process does not end. In this module, stdin and stdout have a daemon
+thread each. So an editor that sends nothing, or that reads nothing, blocks neither the event loop nor the exit.
 
-Only the protocol may write to standard output, because any other output would break the framing. So the real stdout is
-duplicated, and file descriptor 1 then points to stderr, for Python and for native code.
+Only the protocol may write to standard output, because any other output would be an invalid message. So the file
+descriptor of stdout is duplicated for the protocol, and file descriptor 1 then points to stderr. This also affects
+native code.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ async def serve_tcp(make_server: Callable[[], RepoformerServer], host: str, port
 
 
 async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer: Writer | asyncio.StreamWriter) -> int:
-    """Run one connection until the client sends `exit`, disconnects, or its process has ended."""
+    """Serve one client until it sends `exit`, disconnects, or its process ends. Return the exit status."""
     server.protocol.set_writer(writer)
     messages = asyncio.create_task(_receive(server, Frames(reader)))
     stopped = asyncio.create_task(server.session.stopped.wait())
@@ -106,8 +107,8 @@ async def _serve(server: RepoformerServer, reader: asyncio.StreamReader, writer:
 async def _receive(server: RepoformerServer, frames: Frames) -> None:
     """Handle messages in the order of their arrival.
 
-    A request runs in a task, which gets its first step before the next message is handled. Otherwise a request would
-    see an edit that arrives just after it.
+    A request runs in a task. The task runs its first step before the next message is handled. Otherwise, a request
+    would see the edit that arrives just after it.
     """
     while (body := await frames.next()) is not None:
         server.protocol.receive(body)
@@ -116,7 +117,7 @@ async def _receive(server: RepoformerServer, frames: Frames) -> None:
 
 @contextlib.contextmanager
 def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT, if the platform's event loop supports it."""
+    """Call `stop` on SIGTERM and SIGINT while the `with` block runs, if the event loop supports signals."""
     loop = asyncio.get_running_loop()
     added = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,7 +132,7 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _take_stdio() -> tuple[int, int]:
-    """Return file descriptors of the real stdin and stdout, in binary mode. Redirect later output to stderr."""
+    """Return file descriptors of stdin and stdout, in binary mode. Redirect later output to stderr."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -144,9 +145,8 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _feed(source: int, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-    # `os.read` instead of `sys.stdin`, because a daemon thread that holds the lock of a buffered reader aborts the
-    # interpreter's shutdown.
-    with contextlib.suppress(RuntimeError):  # the loop is closed
+    # Not with `sys.stdin`: if a daemon thread holds the lock of a buffered reader at exit, the interpreter aborts.
+    with contextlib.suppress(RuntimeError):  # raised if the loop is closed
         while data := _read(source):
             loop.call_soon_threadsafe(reader.feed_data, data)
         loop.call_soon_threadsafe(reader.feed_eof)
@@ -160,7 +160,7 @@ def _read(source: int) -> bytes:
 
 
 class _PipeWriter:
-    """Writes to a file descriptor from its own thread, in order."""
+    """Writes data to a file descriptor in its own thread, in the order in which the data was queued."""
 
     def __init__(self, sink: int) -> None:
         self._sink = sink
@@ -168,11 +168,11 @@ class _PipeWriter:
         threading.Thread(target=self._drain, name="stdout", daemon=True).start()
 
     def write(self, data: bytes) -> None:
-        """Queue `data`. Never blocks."""
+        """Queue `data`. This never blocks."""
         self._queue.put(data)
 
     def flush(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until everything queued so far is written."""
+        """Wait up to `timeout` seconds until all data that is queued now is written."""
         written = threading.Event()
         self._queue.put(written)
         written.wait(timeout)
@@ -191,5 +191,5 @@ class _PipeWriter:
             while view and not broken:
                 try:
                     view = view[os.write(self._sink, view) :]
-                except OSError:  # the editor has ended; the end of stdin ends the server
+                except OSError:  # the editor does not read any more; the end of stdin ends the server
                     broken = True

@@ -1,6 +1,7 @@
-"""Convert a document's URI to a local path.
+"""Convert the URI of a document to a local path.
 
-pygls has such a function too, but it returns wrong paths for names that are not UTF-8, and raises for some URIs.
+pygls also has such a function, but it returns wrong paths for names that are not UTF-8, and raises errors for some
+URIs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ def local_path(uri: str) -> Path | None:
 
 
 def path_in(uri: str) -> Path | None:
-    """Return the path in a URI of any scheme, or None if it has no absolute path.
+    """Return the path in a URI of any scheme, or None if the URI has no absolute path.
 
-    For a cell of a notebook, it is that of the notebook; for an older version of a file, that of the file.
+    The URI of a notebook's cell has the path of the notebook, and the URI of an older version of a file has the path of
+    the file.
     """
     try:
         parts = urlsplit(uri)

@@ -8,10 +8,10 @@
     ├── ServerUnavailable     the server that generates cannot be used at the moment
     └── EngineError           something is wrong with the worker process
         ├── EngineUnavailable the worker cannot be started, or dies repeatedly
-        │   └── OutOfMemory   llama.cpp got no memory for the model or its context
+        │   └── OutOfMemory   llama.cpp cannot allocate memory for the model or its context
         ├── EngineDied        the worker died while it worked on this request
         ├── EngineFailed      the worker answered that it cannot process the request
-        └── Preempted         a background request was interrupted by a request that a caller waits for
+        └── Preempted         a request that a caller waits for interrupted this background request
 
 Each message says what happened and what to do about it, and is written for the user of the editor. Cancelling a request
 is not an error; it raises `asyncio.CancelledError`.
@@ -60,13 +60,14 @@ class EngineUnavailable(EngineError):
 
 
 class OutOfMemory(EngineUnavailable):
-    """llama.cpp got no memory for the model or its context, on the GPU or in main memory."""
+    """llama.cpp cannot allocate memory for the model or its context, on the GPU or in main memory."""
 
 
 class EngineDied(EngineError):
     """The worker died while it worked on this request.
 
-    `crashed` says that, as far as is known, its own code crashed and nothing else ended it.
+    `crashed` is true if the worker's own code crashed. It is false if another program ended the worker, or if the cause
+    is unknown.
     """
 
     def __init__(self, message: str, *, crashed: bool = False) -> None:
@@ -79,4 +80,4 @@ class EngineFailed(EngineError):
 
 
 class Preempted(EngineError):
-    """A background request was interrupted by a request that a caller waits for."""
+    """A request that a caller waits for interrupted this background request."""

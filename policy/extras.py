@@ -1,10 +1,13 @@
-"""Name the command that installs an extra of this package. There is no release yet, so it runs in a clone."""
+"""Tell the user how to install an extra (a set of optional dependencies) of this package.
+
+The package has no release yet, so the command runs in a clone of the repository.
+"""
 
 from __future__ import annotations
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs this package again with an extra, to run in a clone of the repository."""
+    """Return the command that reinstalls this package with `extra`. It has to run in a clone of the repository."""
     return f"uv tool install --reinstall '.[{extra}]'"
 
 

@@ -246,8 +246,8 @@ def write(found: Mapping[int, Header]) -> str:
         '"""llama.cpp\'s C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.',
         "",
         f"From the headers of llama.cpp builds {' and '.join(f'b{build}' for build in found)}. Structs that differ "
-        "between them are there once for each build;",
-        "`policy.engine.worker.native` checks at load which one a library has.",
+        "between them are declared for each build;",
+        "`policy.engine.worker.native` checks at load time which of them a library has.",
         '"""',
         "",
         "from collections.abc import Mapping",
@@ -297,7 +297,7 @@ def write(found: Mapping[int, Header]) -> str:
         ),
         ")",
         "",
-        "# What a field has by default where that is not 0.",
+        "# The default values of the fields for which it is not 0.",
         "DEFAULTS: Mapping[str, Mapping[str, float]] = {",
     ]
     for struct, values in DEFAULTS.items():
@@ -305,7 +305,8 @@ def write(found: Mapping[int, Header]) -> str:
     lines += [
         "}",
         "",
-        "# Results and parameters. Structs are named, because their classes depend on the layout.",
+        "# The result and the parameters of each function. Structs are given by name, because their classes depend on "
+        "the layout.",
         "FUNCTIONS: Mapping[str, tuple[Any, list[Any]]] = {",
         *(f'    "{function}": {_without_structs(newest.signature(function))},' for function in FUNCTIONS),
         "}",

@@ -1,4 +1,7 @@
-"""Show the progress of a download: one line that is rewritten on a terminal, or a line for each 10% elsewhere."""
+"""Show the progress of a download.
+
+On a terminal, one line is rewritten. Elsewhere, a line is written for each 10%. For programs, JSON lines are written.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class Bar:
-    """Writes to `out` how many of all bytes were downloaded. `close` ends the line."""
+    """Writes to `out` how many bytes were downloaded."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -22,7 +25,7 @@ class Bar:
         self._open = False
 
     def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes were downloaded. Cheap enough to call for each block."""
+        """Show that `done` of `total` bytes were downloaded. This is fast enough to call for each block."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = done, now
@@ -41,25 +44,25 @@ class Bar:
             self._out.flush()
 
     def close(self) -> None:
-        """End the line, so that the next output starts on a new one."""
+        """End the line, so that the next output starts on a new line."""
         if self._open:
             self._out.write("\n")
             self._open = False
 
 
 class JsonLines:
-    """Writes progress for programs: a line for each percent, with a JSON object of `done` and `total` in bytes."""
+    """Writes a line to `out` for each percent: a JSON object with `done` and `total`, in bytes."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._percent = -1
 
     def show(self, done: int, total: int) -> None:
-        """Write a line if the percentage has changed."""
+        """Write a line if the percentage has changed since the last line."""
         percent = done * 100 // total
         if percent != self._percent:
             self._percent = percent
             print(json.dumps({"done": done, "total": total}), file=self._out, flush=True)
 
     def close(self) -> None:
-        """Do nothing. Every line is complete."""
+        """Do nothing, because every line is complete."""

@@ -1,4 +1,4 @@
-"""`repoformer-lsp complete`: one completion on the command line, with the core that also serves editors."""
+"""`repoformer-lsp complete`: make one completion and print it. This uses the same core as the server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(RepoformerError):
-    """The file or the place in it does not exist or cannot be used."""
+    """The command cannot be performed, for example because a file or a place in it does not exist."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -35,7 +35,7 @@ def register(subparsers: Subparsers) -> None:
         "complete",
         help="complete at a place in a file",
         description="Complete at a place in a file, and print how the completion was made. Lines and columns count "
-        "from 1, columns in characters. The text after the place is the text right of the cursor.",
+        "from 1. Columns are characters. The model also reads the text after the place.",
     )
     parser.add_argument("place", metavar="FILE:LINE:COLUMN", type=_place)
     parser.add_argument(
@@ -69,7 +69,7 @@ async def _complete(options: argparse.Namespace) -> Completion:
     core = Core(_Quiet(), settings, watch=False)
     try:
         core.start([options.root or root_of(path)])
-        # Both are ready before the request, so that its timings are those of a running server.
+        # Wait until the model and the index are ready, so that the times are those of a running server.
         await asyncio.gather(core.warm_up(), asyncio.to_thread(core.wait_indexed))
         return await core.complete(Request(cursor, path.as_uri(), "invoked"))
     finally:
@@ -92,7 +92,7 @@ def _cursor(path: Path, line: int, column: int) -> Cursor:
 
 
 def root_of(path: Path) -> Path:
-    """Return the repository that contains a file, or the file's folder if there is none."""
+    """Return the root of the repository that contains the file `path`, or the file's folder if there is none."""
     for folder in path.parents:
         if (folder / ".git").exists():
             return folder
@@ -124,13 +124,13 @@ def _print(completion: Completion) -> None:
 
 
 class _Quiet:
-    """Prints the messages of the core for the user."""
+    """An observer of the core that prints only problems and notices."""
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """Do nothing. The command waits for the engine."""
+        """Do nothing, because the command waits for the engine."""
 
     def indexing(self, progress: Progress) -> None:
-        """Do nothing. The command waits for the index."""
+        """Do nothing, because the command waits for the index."""
 
     def generator_changed(self, problem: str) -> None:
         """Print the problem to standard error."""

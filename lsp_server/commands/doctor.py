@@ -1,4 +1,4 @@
-"""`repoformer-lsp doctor`: check that this machine has everything that is needed, and advise what to do."""
+"""`repoformer-lsp doctor`: check that this machine has everything that the server needs, and advise what to do."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 CheckResult = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
-_FEW_WATCHES = 100_000
+_FEW_WATCHES = 100_000  # if inotify allows fewer watched folders, the command gives advice
 _REPAIR = (
     "Install the server again. If that does not help, set `llamaLibrary` to a llama.cpp library that you have built."
 )
-_LITTLE_SPACE = 1_000_000_000  # bytes
+_LITTLE_SPACE = 1_000_000_000  # bytes; less free disk space is a problem
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The result of one check. `advice` says what to do, or is empty if there is nothing to do.
 
-    `details` has the result as values for programs.
+    `found` is the result as text, and `details` is the result as JSON values, for programs.
     """
 
     check: str
@@ -68,7 +68,7 @@ def register(subparsers: Subparsers) -> None:
         "advise what to do. The exit status is 1 if a problem prevents completions.",
     )
     parser.add_argument("--model", default="", metavar="FILE", help="check this GGUF file instead of the default one")
-    parser.add_argument("--stdio", action="store_true", help=argparse.SUPPRESS)  # an argument that starts the server
+    parser.add_argument("--stdio", action="store_true", help=argparse.SUPPRESS)  # see `lsp_server.cli._with_default`
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -130,20 +130,21 @@ def _build() -> Iterator[Finding]:
         yield Finding("llama.cpp", "problem", f"cannot be used: {problem}", advice)
         return
     found = f"{info['version']}, API of {info['build']}, from {info['origin']}: {info['path']}; {info['system']}"
-    # A skipped library is usually one that the user has compiled, so it is worth a message.
+    # Usually, the user has compiled the skipped library, so report it.
     skipped = f"Not used: {'; '.join(info['skipped'])}" if info["skipped"] else ""
     yield Finding("llama.cpp", "note" if skipped else "ok", found, skipped, info)
     if info["gpu_offload"]:
-        yield Finding("GPU", "ok", "this build can use it")
+        yield Finding("GPU", "ok", "this build of llama.cpp can use a GPU")
     elif shutil.which("nvidia-smi"):
         yield Finding(
             "GPU",
             "note",
-            "this machine has one, but this build of llama.cpp cannot use it",
-            f"To compile a build that can, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
+            "this machine has a GPU, but this build of llama.cpp cannot use it",
+            f"To compile a build that can use it, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
         )
     else:
-        yield Finding("GPU", "note", "this build uses the CPU only", "Small models are fast enough on a CPU.")
+        found = "this build of llama.cpp uses only the CPU"
+        yield Finding("GPU", "note", found, "Small models are fast enough on a CPU.")
 
 
 def _model(setting: str) -> Iterator[Finding]:
@@ -160,7 +161,10 @@ def _model(setting: str) -> Iterator[Finding]:
 
 
 async def _load(model: locate.ModelFile) -> list[Finding]:
-    """Connect to or start the engine of a server without settings, so that the check has the same problems."""
+    """Load and measure the model in the engine.
+
+    The engine has the default settings, so the check finds the problems of a server with these settings.
+    """
     notices: list[str] = []
     supervisor = await supervisor_of(model, Settings(), notice=notices.append)
     started = time.perf_counter()
@@ -180,7 +184,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     )
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
-        return [*findings, Finding("speed", "note", "not measured: the engine is busy", "Try again when it is idle.")]
+        return [*findings, Finding("speed", "note", "not measured, because the engine is busy", "Try again later.")]
     found = choice.describe(model.path, speed)
     if speed.will_do:
         return [*findings, Finding("speed", "ok", found)]

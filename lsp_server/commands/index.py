@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NoWorkspaceError(RepoformerError):
-    """The folder to index does not exist."""
+    """The workspace is not an existing folder."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -33,7 +33,7 @@ def register(subparsers: Subparsers) -> None:
         "chunks. Unchanged files are not read again.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
-    parser.add_argument("--why-not", metavar="FILE", type=Path, help="print why a file is not in the index instead")
+    parser.add_argument("--why-not", metavar="FILE", type=Path, help="only print why this file is not in the index")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _why_not(options: argparse.Namespace) -> int:
-    """Print the answer of the rules, which need no index."""
+    """Print which rule excludes a file. This needs no index."""
     file: Path = options.why_not
     root = _folder(options.path)
     reason = why_not(file.absolute() if file.is_absolute() else root / file, [root], IndexSettings())
@@ -79,7 +79,10 @@ def _why_not(options: argparse.Namespace) -> int:
 
 @contextmanager
 def indexed(path: Path) -> Iterator[WorkspaceIndex]:
-    """Return the finished index of a folder. Raises `NoWorkspaceError` if `path` is not a folder."""
+    """Index the folder `path`, and return the index as a context manager.
+
+    Raises `NoWorkspaceError` if `path` is not a folder.
+    """
     from indexer.workspace import WorkspaceIndex
     from lsp_server.core import cache_dir
 

@@ -1,4 +1,4 @@
-"""`repoformer-lsp learned`: show or reset what was learned from a workspace's suggestions."""
+"""`repoformer-lsp learned`: show or reset what the server has learned from the suggestions in a workspace."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def register(subparsers: Subparsers) -> None:
     """Add the command's arguments."""
     parser = subparsers.add_parser(
         "learned",
-        help="show or reset what was learned from accepted and dismissed suggestions",
-        description="Show how many suggestions of a workspace were accepted, typed over and dismissed, and how that "
-        "shifts the threshold for showing one. Only counts are stored, on this machine.",
+        help="show or reset what the server has learned from accepted and dismissed suggestions",
+        description="Show how many suggestions in a workspace were accepted, typed over and dismissed, and how this "
+        "changes the threshold for showing a suggestion. Only counts are stored, on this machine.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, nargs="?", default=Path(), help="the workspace folder")
     parser.add_argument("--reset", action="store_true", help="delete the counts of this workspace")

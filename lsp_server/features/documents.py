@@ -1,4 +1,7 @@
-"""`textDocument/didOpen`, `didChange` and `didClose` update our documents; `didFocus` names the one in use."""
+"""Handle `textDocument/didOpen`, `didChange` and `didClose`, which update the server's copy of a document.
+
+The notification `didFocus`, which Copilot's server defines, says in which document the user works.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def opened(ls: HandlerContext, params: types.DidOpenTextDocumentParams) -> None:
 
 
 def changed(ls: HandlerContext, params: types.DidChangeTextDocumentParams) -> None:
-    """Apply edits to a document."""
+    """Apply the edits to the document."""
     session = ls.session
     uri, version = params.text_document.uri, params.text_document.version
     document = session.document(uri)
@@ -32,7 +35,7 @@ def changed(ls: HandlerContext, params: types.DidChangeTextDocumentParams) -> No
 
 
 def focused(ls: HandlerContext, params: Any) -> None:
-    """Handle `textDocument/didFocus`: the user now works in a document, possibly at a given position."""
+    """Handle `textDocument/didFocus`: the user now works in a document. `params` may have the cursor's position."""
     uri, position = member(member(params, "textDocument"), "uri"), member(params, "position")
     line, character = member(position, "line"), member(position, "character")
     if isinstance(uri, str):
@@ -40,7 +43,7 @@ def focused(ls: HandlerContext, params: Any) -> None:
 
 
 def closed(ls: HandlerContext, params: types.DidCloseTextDocumentParams) -> None:
-    """Close a document. Its file on disk is indexed again."""
+    """Close the document."""
     ls.session.drop(params.text_document.uri)
 
 

@@ -1,4 +1,4 @@
-"""`textDocument/inlineCompletion`: the main request."""
+"""Handle `textDocument/inlineCompletion`, the main request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NOTHING = types.InlineCompletionList(items=[])
 
 
 async def complete(ls: HandlerContext, params: types.InlineCompletionParams) -> types.InlineCompletionList:
-    """Complete at a cursor.
+    """Return the completions at a cursor.
 
-    A newer request for a document cancels the older one. The answer of the older one is an error, because Neovim would
-    hide the visible suggestion after an empty list.
+    A newer request for the document cancels this one. The answer to a cancelled request is an error and not an empty
+    list, because Neovim would hide the visible suggestion after an empty list.
     """
     session = ls.session
     uri = params.text_document.uri

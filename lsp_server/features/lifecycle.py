@@ -1,4 +1,4 @@
-"""`initialize`, `initialized`, `shutdown`, `exit`."""
+"""Handle `initialize`, `initialized`, `shutdown` and `exit`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def initialize(ls: HandlerContext, params: types.InitializeParams) -> None:
 
 
 async def initialized(ls: HandlerContext, params: types.InitializedParams) -> None:
-    """Get the settings, then load the model and index the workspace."""
+    """Get the settings, then start to load the model and to index the workspace."""
     ls.log_handler.attach()
     await configuration.pull(ls)
     ls.session.start()
@@ -42,10 +42,10 @@ async def initialized(ls: HandlerContext, params: types.InitializedParams) -> No
 
 
 def shutdown(ls: HandlerContext, params: None) -> None:
-    """Cancel the running requests, because no more requests follow."""
+    """Handle `shutdown`: cancel the running requests."""
     ls.session.shutting_down()
 
 
 def leave(ls: HandlerContext, params: None) -> None:
-    """Handle `exit`: end the connection, which closes the index and disconnects from the worker."""
+    """Handle `exit`: end the connection."""
     ls.session.stop()

@@ -1,4 +1,4 @@
-"""The command that downloads a better model, for editors that show a message instead of a question."""
+"""The command that downloads a better model. Some editors cannot ask the user, and show a message with this command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMMAND = "repoformer.getModel"
 
 
 def register(ls: HandlerContext) -> None:
-    """Register the command (`workspace/executeCommand`)."""
+    """Register the command."""
 
     def get_model() -> None:
         ls.session.get_model()

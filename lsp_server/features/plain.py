@@ -1,8 +1,8 @@
-"""Read parameters of messages for which LSP has no type."""
+"""Read the parameters of messages that LSP does not define. They are JSON values, and may be invalid."""
 
 from __future__ import annotations
 
 
 def member(value: object, name: str) -> object:
-    """Return a member of the JSON object `value`, or None if it is no object or lacks the member."""
+    """Return the member `name` of the JSON object `value`, or None if `value` is not an object or lacks the member."""
     return value.get(name) if isinstance(value, dict) else None

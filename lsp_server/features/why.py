@@ -1,4 +1,4 @@
-"""`repoformer/why`: report how the last completion of a document was made."""
+"""Handle `repoformer/why`: report how the last completion of a document was made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ METHOD = "repoformer/why"
 
 
 def why(ls: HandlerContext, params: Any) -> dict[str, Any] | None:
-    """Return the report about the last completion of `params.textDocument.uri` or of any document, or null."""
+    """Return the report about the last completion of the document in `params`, or None if there is no completion.
+
+    If `params` has no document, the report is about the last completion of any document.
+    """
     uri = member(member(params, "textDocument"), "uri")
     record = ls.session.record(uri if isinstance(uri, str) else None)
     return _report(record) if record else None
@@ -36,7 +39,7 @@ def _report(record: Record) -> dict[str, Any]:
 
 
 def _location(hit: Hit) -> dict[str, Any]:
-    """Return the link to a chunk. The range covers whole lines, so it is independent of the position encoding."""
+    """Return the location of a chunk. The range has whole lines, so it does not depend on the position encoding."""
     return {
         "uri": hit.chunk.file.as_uri(),
         "range": {

@@ -1,4 +1,4 @@
-"""Messages about workspace folders and files that change on disk."""
+"""Handle the messages about workspace folders and about files that change on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
-    """Return the local workspace folders. Older clients send one root, as a URI or as a path."""
-    if params.workspace_folders:  # some clients send an empty list and the root
+    """Return the workspace folders that are local. Older clients send only one root, as a URI or as a path."""
+    if params.workspace_folders:  # may be an empty list, although the client sends a root
         uris = [folder.uri for folder in params.workspace_folders]
     elif params.root_uri:
         uris = [params.root_uri]
@@ -40,14 +40,14 @@ def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersP
 def files_changed(ls: HandlerContext, params: types.DidChangeWatchedFilesParams) -> None:
     """Handle `workspace/didChangeWatchedFiles`: the index checks these files.
 
-    The server does not ask clients to watch files, because the index watches them itself. Clients cannot exclude
-    ignored folders such as `node_modules`, and some report only files that they save.
+    The server does not ask clients to watch files. The index watches them itself, because clients cannot exclude
+    ignored folders such as `node_modules`, and some clients report only files that they save.
     """
     ls.session.touch(_paths(change.uri for change in params.changes))
 
 
 def _paths(uris: Iterable[str]) -> tuple[Path, ...]:
-    """Return the local paths. Other URIs (a virtual file system) cannot be read and are left out."""
+    """Return the paths of the URIs that are local. Others, such as those of a virtual file system, are logged."""
     paths = []
     for uri in uris:
         if path := local_path(uri):

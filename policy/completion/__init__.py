@@ -1,1 +1,1 @@
-"""From a request to the text to show: reuse, decide, retrieve, generate, shape."""
+"""Answer a request: reuse an earlier completion, or decide, retrieve, generate and shape the text to show."""

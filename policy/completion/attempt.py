@@ -1,8 +1,8 @@
-"""The work for one completion: the search of the index (`Search`), the calls of the models (`Attempt`), and their cost.
+"""Make one completion: search the index (`Search`), call the models (`Attempt`), and measure the time of both.
 
-A search runs in a thread while the model reads. A generation starts early if its prompt is already known. If a
-different model generates than decides, the plain generation also starts early, and runs during the decision (the
-paper's online serving model, section 6.3).
+The search runs in a thread while the model reads the prompt. If the decision is already known, the generation starts
+immediately. If one model decides and another generates, a generation without chunks also starts immediately, and runs
+during the decision (the paper's online serving model, section 6.3).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policy.generators import GeneratorProvider, RunningGeneration, StartedGener
 
 
 class Search:
-    """A search of the index in a thread. Without a retriever it finds nothing."""
+    """A search of the index in a thread, for at most `count` hits. If `retriever` is None, there are no hits."""
 
     def __init__(self, retriever: Retriever | None, cursor: Cursor, count: int, clock: Clock) -> None:
         self._retriever = retriever
@@ -38,17 +38,17 @@ class Search:
         return self._task is not None
 
     def start(self) -> None:
-        """Start the search, unless it has started. `hits` waits for the result."""
+        """Start the search, unless it has already started. `hits` waits for the result."""
         if self._task is None and self._retriever is not None:
             self._task = asyncio.create_task(self._search(self._retriever))
 
     async def hits(self) -> tuple[Hit, ...]:
-        """Return the hits, best first. Start the search if it has not started."""
+        """Return the hits, best first. Start the search if it has not started yet."""
         self.start()
         return await self._task if self._task is not None else ()
 
     def cancel(self) -> None:
-        """Discard the result. The thread ends by itself within milliseconds."""
+        """Discard the result. The thread is not interrupted, because a search takes only milliseconds."""
         if self._task is not None:
             self._task.cancel()
 
@@ -61,8 +61,8 @@ class Search:
 class Generated:
     """The texts to show (best first), and the chunks in their prompt.
 
-    `hits` has the chunks as they were cut for the prompt, `whole_hits` the uncut chunks. If there are no texts,
-    `reason` says why. `surprises`, `shortened` and `keep` are as in `request.Completion`.
+    `hits` has the chunks as they were cut for the prompt, and `whole_hits` has the same chunks uncut. If there are no
+    texts, `reason` says why. For `surprises`, `shortened` and `keep`, see `request.Completion`.
     """
 
     texts: tuple[str, ...]
@@ -75,7 +75,13 @@ class Generated:
 
 
 class Attempt:
-    """The calls of the models for one completion. `report` gets the whole unshaped text each time it grows."""
+    """The calls of the models for one completion.
+
+    `document` names the document's slots in the KV cache. `patience` is the time limit of the generation in seconds.
+    `report` is called with the whole generated text, before shaping, each time the text grows. After `generate`,
+    `model` is the name of the generating model, and `trimmed` names the parts of the prompt that were cut (see
+    `request.Completion`).
+    """
 
     def __init__(
         self,
@@ -92,7 +98,7 @@ class Attempt:
         self.model = ""
         self.trimmed: tuple[str, ...] = ()
         self._reader, self._generator = provider.reader(engine), provider.generator(engine)
-        self.separate = self._generator is not engine  # whether another model than the one that decides generates
+        self.separate = self._generator is not engine  # whether one model decides and another generates
         self._started: StartedGeneration | None = None
         self._started_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None
@@ -105,21 +111,21 @@ class Attempt:
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     def start_reading(self) -> None:
-        """Start the request for the decision. `read` waits for the answer."""
+        """Start the evaluation of the prompt up to the decision. `read` waits for the result."""
         self._reading = asyncio.create_task(
             self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
         )
 
     def start_generating(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
-        """Start to generate with `hits`.
+        """Start to generate with the chunks of `hits`.
 
-        If `generate` is called with the same hits, it continues this generation.
+        If `generate` is called with the same hits, it uses this generation. Otherwise, it cancels this generation.
         """
         chunks = tuple(hit.chunk for hit in hits)
         self._started, self._started_with = StartedGeneration(self._generation(chunks, limit, candidates)), chunks
 
     async def read(self) -> Reading:
-        """Wait for the model's answer to the request for the decision."""
+        """Return the result of the evaluation that `start_reading` started."""
         assert self._reading is not None, "start_reading was not called"
         reading = await self._reading
         self._count(reading)
@@ -127,7 +133,10 @@ class Attempt:
         return reading
 
     async def generate(self, shaper: Shaper, hits: tuple[Hit, ...], limit: int, candidates: int) -> Generated:
-        """Generate until the text to show is final, or the time limit is over."""
+        """Generate until the texts to show are final, or a limit is reached. Return the texts to show.
+
+        `limit` is the maximum number of tokens, and `candidates` the number of texts.
+        """
         chunks = tuple(hit.chunk for hit in hits)
         if self._started is not None and self._started_with != chunks:
             await self._started.cancel()
@@ -142,7 +151,7 @@ class Attempt:
                     began = began or time.monotonic()
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
-                        count += 1  # a generation that started early has the higher limit, so `limit` is checked here
+                        count += 1  # `limit` is checked here, because `start_generating` got a higher one
                         self._report(text)
                     if shaper.decided(text):
                         decided.add(number)
@@ -161,7 +170,7 @@ class Attempt:
         distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
         reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
         generated = Generated(distinct, reason=reason)
-        if distinct and distinct[0] == shown[0].text:  # the greedy text, which the surprises belong to
+        if distinct and distinct[0] == shown[0].text:  # the surprises belong to the greedy text only
             generated = replace(
                 generated,
                 surprises=aligned(texts[0], distinct[0], generation.surprises),
@@ -171,23 +180,24 @@ class Attempt:
         return self._with_chunks(generated, hits, generation.prompt) if generation.prompt else generated
 
     async def end(self) -> None:
-        """Cancel what is still running."""
+        """Cancel the reading and the generation if they are still running."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait({self._reading})
             if not self._reading.cancelled():
-                self._reading.exception()  # mark the error as retrieved: `read` raised it
+                self._reading.exception()  # else asyncio logs the error, which `read` has raised
         if self._started is not None:
             await self._started.cancel()
 
     def stats(self) -> dict[str, int]:
-        """Return token counts: in the prompt, evaluated, generated, and in the chunks of the prompt."""
+        """Return the numbers of tokens: in the prompt, evaluated, generated, and in the cross-file context."""
         return dict(self._stats)
 
     def _out_of_patience(self, shaper: Shaper, seconds: float, text: str) -> bool:
-        """Return whether to stop generating: the time limit is over and there is a text to show.
+        """Return whether to stop generating after `seconds`.
 
-        After twice the limit, stop in any case.
+        After the time limit, generation stops as soon as there is a text to show. After twice the limit, it stops
+        without one.
         """
         if seconds > 2 * self._patience:
             return True
@@ -216,5 +226,8 @@ class Attempt:
 
 
 def slot(document: str, branch: str) -> str:
-    """Return the name of a document's branch in the KV cache. `branch` is "plain", "retrieved", or "" for both."""
+    """Return the name of the slot of a document's branch. `branch` is "plain" or "retrieved".
+
+    If `branch` is "", return the common prefix of both names.
+    """
     return f"{document}#{branch}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """The time of each stage, in milliseconds. The times of a stage that runs twice add up."""
+    """The time of each stage, in milliseconds. If a stage runs twice, its times are added."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -24,10 +24,10 @@ class Clock:
             self.add(stage, (time.perf_counter() - started) * 1e3)
 
     def add(self, stage: str, milliseconds: float) -> None:
-        """Add milliseconds that were measured elsewhere to `stage`."""
+        """Add `milliseconds` to the time of `stage`."""
         self._spent[stage] = self._spent.get(stage, 0.0) + milliseconds
 
     def finish(self) -> dict[str, float]:
-        """Return the time of each stage, and the `total` since the clock was made."""
+        """Return the time of each stage, and the `total` time since this object was created."""
         self._spent["total"] = (time.perf_counter() - self._started) * 1e3
         return {stage: round(spent, 3) for stage, spent in self._spent.items()}

@@ -1,9 +1,9 @@
-"""Delay the start of a completion if answers are so slow that the next keystroke usually cancels them.
+"""Delay the start of a completion if the next keystroke would usually cancel it.
 
-A generation that the next keystroke cancels costs little: the engine is free again within milliseconds, its prompt
-stays evaluated, and about every second keystroke agrees with the text so far and joins it. So a delay pays only if an
-answer takes many keystrokes. A request then waits for about one interval between keystrokes, while the engine evaluates
-its prompt. Both the interval and the answer time are measured.
+A generation that the next keystroke cancels costs little: the engine is free again within milliseconds, and the
+evaluated prompt stays in the KV cache. About half of the keystrokes agree with the text so far, and join the generation
+instead. So a delay is useful only if an answer takes as long as many keystrokes. A new request then waits for about one
+interval between keystrokes, while the engine evaluates its prompt. Both the interval and the answer time are measured.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-MAX_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, and does not count
+MAX_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, which the average leaves out
 MAX_DELAY = 0.12  # seconds
-KEYS_PER_ANSWER = 6.0  # a longer answer delays requests; `docs/serving.md` compares other values
-_WEIGHT = 0.2  # weight of the newest value in a moving average
+KEYS_PER_ANSWER = 6.0  # requests are delayed if an answer takes more than this number of intervals (docs/serving.md)
+_WEIGHT = 0.2  # the weight of the newest value in the moving averages
 
 
 class Debounce:
-    """Measures how fast the user types and how fast the engine answers. `clock` returns seconds."""
+    """Measures how fast the user types and how fast the engine answers. `clock` returns a time in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -34,7 +34,7 @@ class Debounce:
         self._last_key = now
 
     def answered(self, seconds: float) -> None:
-        """Record the engine's answer time in seconds, without the delay of its request."""
+        """Record that a request was answered after `seconds`, not counting the delay before it started."""
         self._answer = _mean(self._answer, seconds)
 
     def delay(self) -> float:

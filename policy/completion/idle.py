@@ -23,7 +23,7 @@ LOOK_AHEAD = 0.15  # seconds without a request before the next completion is gen
 
 
 class IdleWork:
-    """Runs idle work after requests.
+    """Runs work while no request waits.
 
     `awaited` returns whether a request waits for a completion. `look_ahead` starts a completion in the background.
     """
@@ -52,9 +52,9 @@ class IdleWork:
         self._replace(self.warm(document, cursor, settings))
 
     def start_after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
-        """Replace the work in progress by the work that follows an answered request.
+        """Replace the work in progress by the work after the answer `completion` to `request`.
 
-        This work is to search for better chunks and to generate the next completion.
+        This work is to search for better chunks, and then to generate the next completion.
         """
         if self._pipeline.works_ahead(request, settings):
             self._replace(self._after(request, settings, completion))
@@ -62,7 +62,7 @@ class IdleWork:
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
         """Evaluate the prompts of a request at `cursor`, until a request waits.
 
-        Both branches are evaluated, as far as the policy allows them, because each new line can change the decision.
+        Both branches that the policy allows are evaluated, because the decision can change with each new line.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
@@ -85,11 +85,11 @@ class IdleWork:
     async def _refresh(
         self, engine: Engine, document: str, cursor: Cursor, settings: CompletionSettings, *, again: bool = False
     ) -> None:
-        """Search for the best chunks at `cursor`, have the model evaluate them, then pin them.
+        """Search for the best chunks at `cursor`, evaluate the prompt with them, and then pin them.
 
         The old chunks stay pinned until the new ones are evaluated, so that no keystroke waits for the evaluation of
-        hundreds of tokens. Chunks that are already pinned are evaluated only if `again`. A server that generates is not
-        asked to evaluate, because this process does not control its cache.
+        hundreds of tokens. If the best chunks are already pinned, the prompt is evaluated only if `again` is true. If a
+        server generates, nothing is done, because this process does not control the server's cache.
         """
         generator, retriever = self._pipeline.provider.generator(engine), self._pipeline.retriever()
         if retriever is None or not isinstance(generator, Engine):

@@ -1,9 +1,9 @@
 """A completion in progress, separate from the requests that wait for it.
 
-While a completion is generated, the user often types the beginning of its text. The newer request then joins the
-pending completion and gets the rest of the text. The generation is cancelled only when the typed text differs from the
-generated text. Editors often cancel a request just before they send the next one. So when no request waits any more,
-the generation continues in the background for a moment.
+While a completion is generated, the user often types the beginning of its text. The next request then joins the pending
+completion, and gets the rest of the text. If the typed text differs from the generated text, the request cannot join.
+Editors often cancel a request just before they send the next one. So when no request waits for a completion any more,
+it continues in the background for `LINGER` seconds before it is cancelled.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from policy.errors import RepoformerError
 
 log = logging.getLogger(__name__)
 
-LINGER = 0.25  # seconds for which a generation continues in the background after its last request was cancelled
+LINGER = 0.25  # seconds
 
 T = TypeVar("T")
 
 
 class PendingCompletion(Generic[T]):
-    """One completion (a value of any type `T`) in progress at `cursor`.
+    """A completion (a value of any type `T`) in progress at `cursor`.
 
-    `key` is everything else that its text depends on.
-
-    `make` gets this object, and calls `report` with the whole text so far each time it grows.
+    The text of the completion depends only on the cursor and on `key`. The coroutine function `make` makes the
+    completion. It gets this object, and calls `report` each time the text grows.
     """
 
     def __init__(
@@ -61,14 +60,15 @@ class PendingCompletion(Generic[T]):
         return self._waiting > 0
 
     def report(self, text: str) -> None:
-        """Store the whole text so far."""
+        """Store `text`, the whole text that is generated so far."""
         self._text = text
         self._changed.set()
 
     def typed(self, cursor: Cursor, key: object) -> str | None:
-        """Return the text typed since the start, or None if a request at `cursor` cannot join.
+        """Return the text that the user typed between this completion's cursor and `cursor`.
 
-        A request can join if one of the typed text and the text so far is the beginning of the other.
+        Return None if a request at `cursor` cannot join. It can join if the typed text is the beginning of the text
+        that is generated so far, or the other way around.
         """
         began = self.cursor
         if self.finished or key != self._key or cursor.suffix != began.suffix:
@@ -79,9 +79,9 @@ class PendingCompletion(Generic[T]):
         return typed if self._agrees(typed) else None
 
     async def wait(self, typed: str = "") -> T | None:
-        """Return the completion, or None as soon as its text differs from `typed`.
+        """Wait for the completion and return it, or return None as soon as its text differs from `typed`.
 
-        Raises the errors of `make`. Cancelling the wait does not cancel the completion.
+        Raises the errors of `make`. Cancelling the task that waits does not cancel the completion.
         """
         self._waiting += 1
         self.urgency.change(background=False)
@@ -101,7 +101,7 @@ class PendingCompletion(Generic[T]):
                 self._end = asyncio.get_running_loop().call_later(LINGER, self.cancel)
 
     def cancel(self) -> None:
-        """Cancel the completion, even if requests wait for it."""
+        """Cancel the completion immediately, even if requests wait for it."""
         self._task.cancel()
 
     async def cancel_and_wait(self) -> None:
@@ -121,6 +121,6 @@ class PendingCompletion(Generic[T]):
 
 
 def log_bug(task: asyncio.Task[Any]) -> None:
-    """Log the error of a background task, unless it is an expected failure (`RepoformerError`)."""
+    """Log the error of a finished background task, unless the error is an expected failure (`RepoformerError`)."""
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, RepoformerError):
         log.error("internal error in the background", exc_info=error)

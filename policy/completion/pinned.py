@@ -1,16 +1,15 @@
-"""State kept from one keystroke to the next: the chunks in the prompt, and the decision for the cursor's line.
+"""Keep state between keystrokes: the chunks in the prompt, and the decision for the cursor's line.
 
-`PinnedChunks` keeps the chunks in the prompt as long as they are good enough. Each letter typed changes the ranking a
-little. But when the retrieved text changes, the model has to evaluate that text, and everything after it in the prompt,
-again: hundreds of tokens instead of a few. So the chunks stay in their order while the cursor stays in a region, the
-search still finds all of them, and its best hit is one of them. When they have to change, the chunks that stay come
-first, because the model has already evaluated them. The cost is that a chunk that would rank second is not read until
-the best hit changes or the cursor moves to another region.
+`PinnedChunks` keeps chunks in the prompt as long as they are good enough. Each typed letter changes the ranking of the
+chunks a little. But if the chunks in the prompt change, the model has to evaluate hundreds of tokens instead of a few:
+the chunks, and everything after them. So the same chunks stay, in the same order, while three conditions hold: the
+cursor stays near the line where they were pinned, a search still finds all of them, and its best hit is one of them. If
+some chunks have to be replaced, the others come first in the prompt, because the model has already evaluated them. The
+cost is that a new chunk that ranks second is not used until the best hit changes or the cursor moves away.
 
-`LineDecisions` keeps a decision to the end of its line. A model that is asked at each letter decides to retrieve
-somewhere on nearly every line, and each change of branch costs the evaluation of the tokens that the other branch
-lacks. An abstention is reconsidered when a member or an argument begins, because a name from another file may be needed
-there.
+`LineDecisions` keeps a decision until the end of its line. A model that is asked at each letter decides to retrieve
+somewhere on nearly every line, and each change between the branches costs the evaluation of many tokens. An abstention
+is reconsidered where a member or an argument begins, because the code may need a name from another file there.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
 from policy.gating.decision import Decision
 
-REGION = 20  # chunks stay pinned while the cursor moves by at most this many lines
-_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention does not hold after one of these
+REGION = 20  # chunks stay pinned while the cursor is at most this number of lines away from where they were pinned
+_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention is reconsidered after one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +34,20 @@ class _Pinned:
 
 
 class PinnedChunks:
-    """The chunks in the prompt of each document, with their scores in the search that found them."""
+    """The pinned chunks of each document, with their scores in the search that found them."""
 
     def __init__(self) -> None:
         self._pinned: dict[str, _Pinned] = {}
 
     def at(self, document: str, cursor: Cursor) -> tuple[Hit, ...]:
-        """Return the chunks pinned around `cursor`."""
+        """Return the chunks that are pinned near `cursor`, or () if there are none."""
         pinned = self._pinned.get(document)
         return pinned.hits if pinned is not None and abs(_line(cursor) - pinned.line) <= REGION else ()
 
     def choose(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """Return the chunks for the prompt: the pinned chunks if they are good enough, else `hits`.
+        """Return the chunks for the prompt: the pinned chunks if they are good enough, otherwise `hits`.
 
-        `hits` is the result of a search, best first. Pinned chunks that are among the best hits come first.
+        `hits` is the result of a search, best first. If it is returned, pinned chunks among the best hits come first.
         """
         pinned, found = self.at(document, cursor), {hit.chunk for hit in hits}
         if hits and hits[0].chunk in _chunks(pinned) and found.issuperset(_chunks(pinned)):
@@ -58,11 +57,11 @@ class PinnedChunks:
         return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
 
     def pin(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
-        """Pin `hits`, possibly none, around `cursor`, and replace what was pinned in the document."""
+        """Pin `hits` at `cursor` instead of the document's pinned chunks. If `hits` is empty, nothing is pinned."""
         self._pinned[document] = _Pinned(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
-        """Delete the state of a closed document."""
+        """Delete the pinned chunks of a closed document."""
         self._pinned.pop(document, None)
 
 
@@ -72,7 +71,7 @@ def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
 
 @dataclass(frozen=True, slots=True)
 class _LineContext:
-    """What a decision depends on: all text outside the cursor's line, by length and hash, and a key."""
+    """What a decision depends on, except the text of its line: the lengths and hashes of the other text, and a key."""
 
     above: tuple[int, int]
     suffix: int
@@ -83,11 +82,11 @@ class LineDecisions:
     """The last decision in each document."""
 
     def __init__(self) -> None:
-        # By document: the context, the text of the line up to the cursor, and the decision.
+        # For each document: the context, the text of the line up to the cursor, and the decision.
         self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
-        """Return the decision that is valid at `cursor`, or None. `key` is everything else that it depends on."""
+        """Return the decision that still holds at `cursor`, or None. `key` must be the same as in `put`."""
         line, asked, decision = self._decisions.get(document, (None, "", None))
         if decision is None or line != _context_of(cursor, key):
             return None
@@ -96,11 +95,11 @@ class LineDecisions:
         return decision if decision.retrieve or not _RECONSIDER_AFTER.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Store a decision made at `cursor`."""
+        """Store the decision that was made at `cursor`. It depends only on the cursor and on `key`."""
         self._decisions[document] = _context_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 
     def forget(self, document: str) -> None:
-        """Delete the state of a closed document."""
+        """Delete the decision of a closed document."""
         self._decisions.pop(document, None)
 
 

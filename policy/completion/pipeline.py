@@ -20,14 +20,15 @@ from policy.gating.evidence import evidence
 from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_gate, gate_from_metadata, gates_of
 from policy.generators import GeneratorProvider, SameModel
 
-# By trigger: the factor for `patience`. A user who invokes a completion is ready to wait for it.
+# The factor for the time limit of a generation, by trigger. A user who invokes a completion is ready to wait for it.
 PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
 
 
 class Pipeline:
-    """Makes completions with one model and the current result of `retriever`.
+    """Makes completions.
 
-    The model decides whether to retrieve. It also generates, unless `provider` has another model for that.
+    `supervisor` has the engine of the local model. `retriever` returns what searches the index, or None if there is no
+    index. `provider` chooses the models that decide and generate.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class Pipeline:
                 attempt.start_reading()
             if planned.generate is not None:
                 attempt.start_generating(planned.generate, settings.block_tokens, candidates)
-            await asyncio.sleep(0)  # let the started tasks send their requests
-            with clock.measure("shape"):  # meanwhile the engine works
-                # An automatic completion shows the line without waiting for the block that it opens.
+            await asyncio.sleep(0)  # let the started tasks send their requests to the engine
+            with clock.measure("shape"):  # this work runs while the engine works
+                # An automatic completion shows a line without waiting for the block that the line opens.
                 shaper = Shaper(
                     cursor,
                     multiline=settings.multiline,
@@ -95,7 +96,7 @@ class Pipeline:
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
-                if not pending.urgency.background:  # a completion made in advance is for another line than the cursor's
+                if not pending.urgency.background:  # a completion in advance may be for another line than the user's
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
@@ -104,7 +105,7 @@ class Pipeline:
             search.cancel()
             await attempt.end()
         if decision.retrieve and self.pinned.at(document, cursor) == hits:
-            self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fit into the prompt
+            self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fitted into the prompt
         text, *others = generated.texts or ("",)
         return Completion(
             text,
@@ -133,11 +134,11 @@ class Pipeline:
         settings: CompletionSettings,
         kind: Scope,
     ) -> Decision:
-        """Decide by the gates of the model, or by the similarity of the best chunk for a model without gates.
+        """Decide with the model's gates, or, for a model without gates, by the similarity of the best chunk.
 
-        The first gate uses only the hits, which takes milliseconds. If it is sure, the model reads L only once, in the
-        prompt of the branch that was chosen. If chunks are pinned, retrieval would use them, so the evidence comes from
-        them, and no keystroke waits for a search.
+        The gate *evidence* comes first. It needs only the hits, which a search finds in milliseconds. If this gate is
+        sure, the model does not evaluate the prompt for the decision, only the prompt of the chosen branch. If chunks
+        are pinned, the evidence comes from them, because retrieval would use them. So no keystroke waits for a search.
         """
         info = self.supervisor.info
         if first := self._first_gate(settings, provider):
@@ -161,23 +162,23 @@ class Pipeline:
             known = GateInputs(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
-        # The search takes milliseconds, and the model evaluates nothing before the decision.
+        # This does not wait for the model, because no reading was started. The search takes milliseconds.
         best = max((hit.score for hit in await search.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 
     async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
-        """Return the chunks for the prompt."""
+        """Return the chunks for the prompt, and pin them."""
         if pinned and not search.started:
             return pinned
         hits = self.pinned.choose(request.document, request.cursor, await search.hits())
-        # Pin them before the model has evaluated them. Otherwise the next keystroke could choose others.
+        # Pin the chunks before the model has evaluated them. Otherwise, the next keystroke could choose others.
         self.pinned.pin(request.document, request.cursor, hits)
         return hits
 
     def works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
         """Return whether idle work may follow `request`.
 
-        There is none with a server that generates, because its users pay for what it generates.
+        It may not if a server generates, because users may pay for each generation.
         """
         return settings.ahead and request.ahead and self.provider.local
 
@@ -188,14 +189,21 @@ class Pipeline:
         self._files.forget(document)
 
     def _model_decides(self, provider: GeneratorProvider) -> bool:
-        """Return whether the model or a server decides when to retrieve, or a gate uses the model's probabilities."""
+        """Return whether a decision can use a reading.
+
+        It can if the local model or a server has the token `<cc>`, or if the local model has the gate *hybrid*, which
+        uses the probabilities of the first token.
+        """
         info = self.supervisor.info
         if info is None or info.selective or provider.decides:
             return True
         return gate_from_metadata(info.metadata, "hybrid") is not None
 
     def _first_gate(self, settings: CompletionSettings, provider: GeneratorProvider) -> Gate | None:
-        """Return the gate that decides before the model reads. Return None if `<cc>` or a server should decide."""
+        """Return the model's gate *evidence*, which decides before the model reads the prompt.
+
+        Return None if there is no such gate, or if the settings or `provider` require another kind of decision.
+        """
         info = self.supervisor.info
         if info is None or provider.decides or settings.selection != "threshold":
             return None

@@ -1,4 +1,4 @@
-"""Plan which work to start immediately, before the model reads anything."""
+"""Plan which work to start immediately when a request arrives."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from policy.gating.decision import Decision, Policy, by_policy
 class Plan:
     """The work to start immediately.
 
-    `decision` is None if the model or the similarity has to decide. `search` says whether to search the index, and
-    `read` whether to evaluate the prompt up to the decision. `generate` has the chunks to start a generation with. An
-    empty tuple starts a plain generation, and None starts none.
+    `decision` is None if it is not made yet. `search` says whether to search the index, and `read` says whether to
+    evaluate the prompt up to the decision. `generate` has the hits to generate with: an empty tuple means to generate
+    without chunks, and None means not to generate yet.
     """
 
     decision: Decision | None
@@ -28,11 +28,12 @@ def plan(
 ) -> Plan:
     """Plan a completion.
 
-    `held` is the line's earlier decision, and `pinned` has the chunks in the prompt. `separate` says that a different
-    model generates than decides, so that the plain generation can run during the decision (paper, section 6.3).
+    `held` is the earlier decision for the cursor's line, and `pinned` has the pinned chunks. `model_decides` says
+    whether every decision needs a reading. `separate` says whether one model decides and another generates. In this
+    case, a generation without chunks can run during the decision (paper, section 6.3).
 
-    A search starts now, unless chunks are pinned or the decision is to abstain, so that its result is ready when the
-    model has read the prompt. With pinned chunks, the search runs after the answer (`idle`).
+    The search starts immediately, so that its result is ready when the model has read the prompt. No search starts if
+    the decision is to abstain, or if chunks are pinned. In the latter case, a search follows after the answer (`idle`).
     """
     decision = by_policy(policy) or held
     if decision is None:

@@ -15,14 +15,15 @@ Trigger = Literal["automatic", "invoked"]
 
 @dataclass(frozen=True, slots=True)
 class CompletionSettings:
-    """The user's settings for completions. None means that the model's metadata decide.
+    """The user's settings for completions. If `threshold` is None, the model's metadata has the threshold.
 
-    `line_tokens` and `block_tokens` limit a generation by its scope (the paper uses 50, and 256 for functions; here a
-    block has to fit on a screen). `patience` is in seconds. When it is over, a generation ends after the current
-    statement, and after twice that time in any case, because a later completion is not seen. An invoked request gets
-    five times as long, and up to `candidates` texts. With `ahead`, idle time is used to generate the next completion
-    and to evaluate better chunks than the pinned ones. Without it, each request that retrieves waits for a search.
-    `suggest` says how probable it must be that an automatic completion is kept (`policy.gating.keep`).
+    `chunks` is the maximum number of chunks to retrieve. `line_tokens` and `block_tokens` are the maximum numbers of
+    generated tokens for one line and for several lines. (The paper uses 50, and 256 for functions. Here, a block has to
+    fit on a screen.) `patience` is the time limit of a generation in seconds. After this time, the generation ends with
+    the current statement, and after twice this time it ends in any case, because the user would not see its text any
+    more. An invoked request has five times the time limit, and gets up to `candidates` texts. If `ahead` is true, idle
+    work generates the next completion and searches for better chunks than the pinned ones. If it is false, each request
+    that retrieves waits for a search. `suggest` sets the showing threshold (`policy.gating.keep`).
     """
 
     policy: Policy = "selective"
@@ -42,11 +43,10 @@ class CompletionSettings:
 class Request:
     """A request for a completion at `cursor`.
 
-    `document` (usually the URI) is part of the names of its slots in the KV cache. A value that is not None overrides
-    the settings, except `threshold`: it is the calibrated threshold of the workspace, and a threshold set by the user
-    overrides it. If `ahead` is False, no idle work follows this request. `private` says why the text must not leave
-    this machine, and is empty if it may. `shift` (log-odds) is added to the least probability at which its completion
-    is shown; it was learned in the workspace.
+    `document` identifies the document, usually by its URI. `policy` and `multiline` override the settings if they are
+    not None. `threshold` is the calibrated threshold of the workspace or None, and the settings override it. If `ahead`
+    is false, no idle work follows this request. `private` says why the text must not leave this machine, and is empty
+    if it may. `shift` is added to the log-odds of the showing threshold (`policy.gating.learned`).
     """
 
     cursor: Cursor
@@ -70,7 +70,7 @@ class Request:
         return settings
 
     def after(self, text: str) -> Request:
-        """Return the next request if the user accepts `text`."""
+        """Return the request that is likely to follow if the user accepts `text`."""
         cursor = replace(self.cursor, prefix=self.cursor.prefix + text)
         return replace(self, cursor=cursor, trigger="automatic")
 
@@ -79,15 +79,23 @@ class Request:
 class Completion:
     """The answer to a request. If `text` is empty, `reason` says why.
 
-    `others` has further candidates, best first. `hits` has the chunks in the prompt, with their scores in the search
-    that found them, possibly for an earlier request. `timings_ms` has each stage that ran; `model` is the time inside
-    llama.cpp, which the other stages include. `stats` has token counts. Both are for this request alone: a reused
-    answer has no stages and a count `reused`, a joined one has a count `joined`. `trimmed` names what did not fit into
-    the prompt: "left" and "right" of the cursor, or "context" if chunks were cut or left out. `parsed` says whether a
-    grammar for the language checked the syntax of the text; brackets and quotes are always checked. `withheld` says why
-    the text was not sent to the server that would have generated. `surprises` are of the tokens of the text.
-    `shortened` says whether the model generated more of the first line. `keep` is the estimate in the model's metadata,
-    and `estimate` its value here. Without it every text is shown.
+    `others` has further candidates, best first. `model` is the name of the model that generated the text. `hits` has
+    the chunks in the prompt, with their scores in the search that found them, which may have been for an earlier
+    request.
+
+    `timings_ms` has the time of each stage that ran. Its entry `model` is the time spent in llama.cpp, which the times
+    of other stages include. `stats` has the numbers of tokens. Both are for this request alone: if the text comes from
+    an earlier completion, there are no stages, and `stats` is `{"reused": 1}`. If the request joined a pending
+    completion, `stats` has an entry `joined`.
+
+    `trimmed` names the parts that did not fit into the prompt: "left" and "right" for the text before and after the
+    cursor, and "context" if chunks were cut or left out. `parsed` says whether a grammar was used to check the syntax.
+    Brackets and quotes are always checked. `withheld` says why the text around the cursor was not sent to the server
+    that should have generated.
+
+    `surprises` are those of the tokens of `text`. `shortened` says whether `text` lacks a part of the first line that
+    the model generated. `keep` is the model's formula for the estimate, and `estimate` is its value for `text`. If the
+    model has no such formula, both are None, and every text is shown.
     """
 
     text: str
@@ -107,6 +115,6 @@ class Completion:
     estimate: Estimate | None = None
 
     def rest(self, text: str) -> Completion:
-        """Return this completion after its text was typed, except for `text`, its end."""
+        """Return this completion after the user has typed its text up to `text`, which is the rest."""
         typed = len(self.text) - len(text)
         return replace(self, text=text, surprises=rest_of(self.surprises, typed))

@@ -1,9 +1,9 @@
-"""Answer from an earlier completion: when the user types its text, deletes back into it, or asks again.
+"""Answer from an earlier completion if the user types its text, deletes a part of that text, or asks again.
 
-A completion is valid at every cursor from where it was generated to its own end, as long as the text around is the
-same: the typed part is removed, the rest is the answer, and the engine is not used. Several completions are kept for
-each document, because users type, delete and type again. Documents are compared by length and hash, so that no copy of
-a document is kept.
+A completion is valid at every cursor between the place where it was generated and the end of its text, as long as the
+text around it does not change. The answer is the part of its text that the user has not typed. The engine is not used.
+Several completions are kept for each document, because users type, delete and type again. The texts of documents are
+compared by length and hash, so that no copy of a document is kept.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import Generic, TypeVar
 
 from indexer.model import Cursor
 
-MAX_COMPLETIONS = 16  # of all documents together
-MAX_AGE_SECONDS = 60.0  # a completion may depend on other files, which change
+MAX_COMPLETIONS = 16  # the maximum number for all documents together
+MAX_AGE_SECONDS = 60.0  # an older completion is not used, because the files that it depends on may have changed
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """The cursor at which a completion was generated. `key` is everything else that its text depends on."""
+    """The cursor at which a completion was generated, and `key`, which is everything else that its text depends on.
+
+    `length` is the length of the text before the cursor, and `prefix` and `suffix` are hashes.
+    """
 
     document: str
     length: int
@@ -34,7 +37,7 @@ class _Origin:
 
 
 class Reuse(Generic[T]):
-    """The last completions (any value `T`), by the cursor at which they were generated."""
+    """The last `kept` completions (values of any type `T`). `clock` returns a time in seconds."""
 
     def __init__(self, kept: int = MAX_COMPLETIONS, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept = kept
@@ -42,7 +45,7 @@ class Reuse(Generic[T]):
         self._texts: OrderedDict[_Origin, tuple[str, T, float]] = OrderedDict()
 
     def put(self, document: str, cursor: Cursor, key: object, text: str, value: T) -> None:
-        """Store `text`, possibly empty, as generated at `cursor`."""
+        """Store the completion `value` and its text, which may be empty. It was generated at `cursor`."""
         origin = _Origin(document, len(cursor.prefix), hash(cursor.prefix), hash(cursor.suffix), key)
         self._texts[origin] = (text, value, self._clock())
         self._texts.move_to_end(origin)
@@ -50,11 +53,10 @@ class Reuse(Generic[T]):
             self._texts.popitem(last=False)
 
     def find(self, document: str, cursor: Cursor, key: object) -> tuple[str, T] | None:
-        """Return the rest of the newest stored text that is valid at `cursor`, and its value.
+        """Return the rest of the text of the newest completion that is valid at `cursor`, and the completion.
 
-        Return None if none is valid.
-
-        A text is not valid at its own end, because what follows it is unknown.
+        Return None if no completion is valid. A completion is not valid at the end of its text, because the model did
+        not generate what follows.
         """
         suffix, now = hash(cursor.suffix), self._clock()
         for origin, (text, value, made) in reversed(self._texts.items()):

@@ -1,7 +1,7 @@
-"""Answer requests: from an earlier completion, from one in progress, or from a new one that `pipeline` makes.
+"""Answer requests: from an earlier completion, from a pending one, or from a new one that `pipeline` makes.
 
-A completion is made separately from the request that started it (`pending`), so that the next request can join it.
-Between requests the engine does idle work (`idle`).
+A completion is separate from the request that started it (`pending`), so that the next request can join it. Between
+requests, the engine does idle work (`idle`).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Completer:
         self._pending: dict[str, PendingCompletion[Completion]] = {}
 
     async def complete(self, request: Request) -> Completion:
-        """Answer `request`. To give up the request, cancel the task.
+        """Answer `request`. To cancel the request, cancel the task that calls this method.
 
-        Raises `RepoformerError` if no engine is available or it fails. An invoked request is never answered from an
-        earlier completion, because another file may have changed.
+        Raises `RepoformerError` if no engine is available, or if the engine fails. An invoked request is never answered
+        from an earlier completion, because other files may have changed.
         """
         settings = request.apply(self.settings)
         clock = Clock()
@@ -78,14 +78,14 @@ class Completer:
         completion = judged(completion, request, settings)
         if automatic:
             spent = completion.timings_ms
-            # The delay of the request, and the time to load the model.
+            # `pause` is the delay of the request, and `engine` includes the time to load the model.
             not_answering = spent.get("pause", 0.0) + spent.get("engine", 0.0)
             self._debounce.answered((spent["total"] - not_answering) / 1e3)
             self._idle.start_after(request, settings, completion)
         return completion
 
     async def _join(self, request: Request, settings: CompletionSettings) -> Completion | None:
-        """Wait for the document's pending completion. Return None if its text differs from the text typed since."""
+        """Return the rest of the document's pending completion, or None if `request` cannot join it."""
         pending = self._pending.get(request.document)
         typed = pending.typed(request.cursor, settings) if pending else None
         if pending is None or typed is None:
@@ -93,17 +93,17 @@ class Completer:
         try:
             if await pending.wait(typed) is None:
                 return None
-        except Preempted:  # a request interrupted it while it ran in the background
+        except Preempted:  # another request interrupted the completion while it ran in the background
             return None
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
-            return None  # all of its text was typed
+            return None  # the user has typed all of its text
         text, origin = known
         return replace(origin.rest(text), stats={**origin.stats, "joined": 1})
 
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> PendingCompletion[Completion]:
-        """Start a completion. Cancel the document's pending one, and all others that no request waits for."""
+        """Start a completion. Cancel the document's pending completion, and all others that no request waits for."""
         for document, pending in self._pending.items():
             if document == request.document or not pending.awaited:
                 pending.cancel()
@@ -119,7 +119,7 @@ class Completer:
         return pending
 
     def look_ahead(self, request: Request) -> None:
-        """Start a likely later request in the background, unless its completion exists."""
+        """Start the completion of a likely later request in the background, unless it exists or is pending."""
         settings = request.apply(self.settings)
         if not self._pipeline.works_ahead(request, settings) or inside_word(request.cursor):
             return
@@ -129,7 +129,7 @@ class Completer:
             self._start(request, settings, Clock(), background=True)
 
     async def warm(self, document: str, cursor: Cursor) -> None:
-        """Evaluate the prompts of a request at `cursor`, while no request waits."""
+        """Evaluate the prompts of a request at `cursor`, until a request waits."""
         await self._idle.warm(document, cursor, self.settings)
 
     async def forget(self, document: str) -> None:
@@ -146,7 +146,7 @@ class Completer:
                 await (await self.supervisor.engine()).forget(slot(document, ""))
 
     async def warm_up(self) -> None:
-        """Load everything that a request needs. Raises the same errors as `complete`."""
+        """Load the models. Raises the same errors as `complete`."""
         await asyncio.gather(self.supervisor.engine(), self._provider.warm_up())
 
     async def close(self) -> None:
@@ -161,10 +161,10 @@ class Completer:
 
 
 def judged(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
-    """Return `completion` with the estimate that the user keeps its text, and without the text if that is too unlikely.
+    """Return `completion` with its estimate, and without its text if the estimate is below the showing threshold.
 
-    The completion that is stored for reuse keeps its text, because the rest of a text is judged again after the user
-    typed its beginning. An invoked request gets every text.
+    The completion that is stored for reuse keeps its text: after the user has typed the beginning of the text, the rest
+    is judged again. An invoked request always gets the text.
     """
     if completion.keep is None or not completion.text:
         return completion

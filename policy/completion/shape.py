@@ -1,18 +1,19 @@
-"""Decide which part of a generated text to show: where the completion ends, and what of it fits at the cursor.
+"""Decide which part of a generated text to show: where the completion ends, and which part fits at the cursor.
 
-A `Shaper` serves one cursor. Each step is a module of `shaping`:
+A `Shaper` serves one cursor. It works in four steps, which use the modules of `shaping`:
 
-1. *Read* the file while the model generates. `region.py` takes the lines around the cursor and the scopes that enclose
-   them. `scan.py` finds which brackets and strings are open there (`reader.py`, with the tables of `lexical.py`).
-   `syntax.py` parses the region, and the whole file if the region is not enough (`parsing.py`, `files.py`).
-2. *Clean* the text: `clean.py` removes markers and control characters, `indentation.py` applies the document's
+1. *Read* the file while the model generates. `region.py` selects the lines around the cursor and the scopes that
+   enclose them. `scan.py` finds which brackets and strings are open at the cursor (with `reader.py` and the tables of
+   `lexical.py`). `syntax.py` parses the region, or the whole file if the region is not enough (`parsing.py`,
+   `files.py`).
+2. *Clean* the text. `clean.py` removes markers and control characters, and `indentation.py` applies the document's
    indentation style.
-3. *End* it: `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
-   `Shaper.decided` asks for it while text streams in, so that the engine is freed as soon as the outcome is fixed.
-4. *Fit* it: `fit.py` finds the longest head of the rest that adds no unbalanced bracket or quote (`scan.py`), no
-   repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file.
+3. *End* the text. `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
+   `Shaper.decided` does this while text streams in, so that the engine is free as soon as the end is certain.
+4. *Fit* the text. `fit.py` finds its longest head (a part from its beginning) that adds no unbalanced bracket or quote
+   (`scan.py`), no repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file.
 
-Each step only shortens the text or changes its whitespace. Nothing is shown rather than half a statement.
+Each step only shortens the text or changes its whitespace. If no complete statement is left, nothing is shown.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from policy.completion.shaping.scan import closers_in, opened_after, scan, surpl
 
 Scope = Literal["line", "block"]
 
-MAX_LINES = 12
+MAX_LINES = 12  # the maximum number of lines with text after the cursor's line
 NOTHING = "the model generated no text"
 
 
@@ -50,12 +51,14 @@ class Shaped:
 class Shaper:
     """Shapes the completions at one cursor.
 
-    `scope` is known before any text: "block" if a block without a body is open at the cursor, else "line" (which grows
-    if the line opens something itself). If `multiline` is false, every completion ends at the line's end. If `bodies`
-    is false, a completion of a line that already has text ends where it opens a block: the block is the next
-    completion, which is ready by the time the user accepts the line, so the line need not wait for it. `parsed` is
-    true if the language has a grammar, by which the syntax is checked. `files` keeps the syntax tree of the file under
-    the name `document` for the next completion in it.
+    `scope` is known before the text: it is "block" if the code before the cursor opens a block that has no body yet,
+    otherwise "line". A completion with the scope "line" can also have several lines, if its first line opens a block, a
+    bracket or a string.
+
+    If `multiline` is false, every completion ends with the cursor's line. If `bodies` is false, a completion of a line
+    that already has text ends where the line opens a block, so that the user does not wait for the body. The body is
+    the next completion, which is generated in advance. `files` keeps the syntax tree of the file under the name
+    `document` for the next completion.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Shaper:
     ) -> None:
         self._language = cursor.language
         self._max_lines = max_lines
-        files = ParsedFiles() if files is None else files  # an empty one is false
+        files = ParsedFiles() if files is None else files  # not `or`, because an empty `ParsedFiles` is falsy
         near = region(
             cursor.prefix, cursor.suffix, cursor.language, opened=partial(files.opened, document, cursor.language)
         )
@@ -79,7 +82,7 @@ class Shaper:
         above = near.left[:line_start].rstrip()
         self._above = above[above.rfind("\n") + 1 :]
         blank = not self._line.strip()
-        # Read from the line that may have opened what is open: the cursor's, or the last one with text.
+        # Only the last line with text can open a block that has no body yet. It begins at `base`.
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
@@ -95,7 +98,7 @@ class Shaper:
             self.scope = "block"
         self._bodies = bodies or self.scope == "block" or blank
         self._closable: int | None = None
-        self._known: tuple[str, Ending] | None = None  # `decided` and `finish` read the same text
+        self._known: tuple[str, Ending] | None = None  # the last text and its ending, for `finish` after `decided`
 
     @property
     def grows(self) -> bool:
@@ -104,16 +107,16 @@ class Shaper:
 
     @property
     def parsed(self) -> bool:
-        """Whether the language has a grammar, by which the syntax is checked."""
+        """Whether the language has a grammar, so that the syntax is checked."""
         return self._fit.parsed
 
     def prepare(self) -> None:
-        """Do the work that needs no text, while the model generates."""
+        """Do the work that does not depend on the generated text. It can run while the model generates."""
         self._fit.prepare()
         self._surplus("")
 
     def decided(self, text: str) -> bool:
-        """Return whether `text`, the completion so far, already determines what is shown."""
+        """Return whether `text`, the text generated so far, already determines which text is shown."""
         clean = self._prepared(text, streaming=True)
         if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True
@@ -122,7 +125,7 @@ class Shaper:
         return self._ending(clean.text).certain
 
     def finish(self, text: str, *, complete: bool) -> Shaped:
-        """Return what to show of `text`. `complete`: the model ended it, not the limit of tokens."""
+        """Return the part of `text` to show. `complete` says whether the model ended the text, and not a limit."""
         if not text.strip():
             return Shaped("", NOTHING)
         clean = self._prepared(text)
@@ -159,7 +162,7 @@ class Shaper:
 
     def _find_ending(self, text: str) -> Ending:
         if text.startswith("\n") and (self.scope == "line" or not self._line.strip()):
-            return Ending(0, True, True)  # nothing to add at the cursor
+            return Ending(0, True, True)  # the completion adds nothing to the line
         closer = self._surplus(text)
         ending = first_line(text)
         if self._multiline:
@@ -168,12 +171,12 @@ class Shaper:
             )
         if closer is None or closer >= ending.offset:
             return ending
-        # The next character can make it another token: `}` becomes `}}`, `/[)` becomes a regular expression.
+        # The next character can change the token at `closer`: `}` may become `}}`, `/[)` a regular expression.
         certain = "\n" in text[closer:] or all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
         return Ending(closer, certain, True)
 
     def _surplus(self, text: str) -> int | None:
-        """Return the offset where `text` closes something that the text right of the cursor already closes, or None."""
+        """Return the offset where `text` closes something that the text after the cursor already closes, or None."""
         if self._closable is None:
             self._closable = self._fit.closable
         return surplus(text, self._language, self._fit.stack, self._closable, before=self._line)
@@ -196,13 +199,13 @@ class Shaper:
     # -- what of it is shown --------------------------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
-        # A blank line is indented like the line above, or by an unknown amount more if a block was opened.
+        # A blank line needs the indentation of the line above. If that line opens a block, it needs at least one more.
         block = self.scope == "block"
         wanted = max(len(self._line), self._start.indent + block)
         return at_cursor(text, self._line, wanted, deeper=block and len(self._line) <= self._start.indent)
 
     def _without_repetition(self, text: str) -> str:
-        """Return `text` up to where it begins to repeat itself or the lines above."""
+        """Return the part of `text` before it repeats itself or the lines above the cursor."""
         loop = loop_in(text, self._fit.stack)
         if loop is not None:
             text = text[: max(0, text.rfind("\n", 0, loop))]
@@ -213,6 +216,6 @@ class Shaper:
 
 
 def inside_word(cursor: Cursor) -> bool:
-    """Return whether the cursor is between two word characters: nothing is completed inside a word."""
+    """Return whether the cursor is between two word characters. Nothing is completed there."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False

@@ -51,11 +51,11 @@ EXIT_TIMEOUT = 2.0  # seconds to wait for the end of a process whose connection 
 class Generation:
     """A generation in progress. Iterate over it to get its text; leaving the iteration early ends the generation.
 
-    If several candidates were requested, `pieces` also gives the number of the candidate; 0 is the greedy one. `model`
-    is the name of the generating model. `prompt` is set with the first piece of text. `tokens` is the number of tokens
-    generated so far. `ended` says whether the model itself ended the text; otherwise the token limit or the caller did.
-    `model_ms` is the time inside llama.cpp so far, in milliseconds. `surprises` has those of candidate 0, `metadata`
-    those of the model.
+    If several candidates were requested, iterate over `pieces`, which also gives the number of the candidate; 0 is the
+    greedy one. `model` is the name of the generating model, and `metadata` are its metadata. `prompt` is set with the
+    first piece of text. `tokens` is the number of tokens generated so far. `ended` says whether the model itself ended
+    the text; otherwise the token limit or the caller did. `model_ms` is the time inside llama.cpp so far, in
+    milliseconds. `surprises` has the surprises of candidate 0.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Generation:
                 yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the number of a candidate and a piece of its text."""
+        """Yield (number of a candidate, piece of its text)."""
         async with contextlib.aclosing(self._events) as events:
             async for event in events:
                 match event["event"]:
@@ -94,7 +94,7 @@ class Generation:
 
 
 class Engine:
-    """A connection to a worker process. Make it with `Engine.connect`."""
+    """A connection to a worker process. Create it with `Engine.connect`."""
 
     def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
         self.pid = pid
@@ -126,9 +126,10 @@ class Engine:
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> ModelInfo:
-        """Load `model`, unless it is loaded, and evaluate a first batch, so that a build that crashes does so here.
+        """Load `model`, unless it is loaded, and evaluate a first batch.
 
-        `model` is an absolute path, because the worker has another current directory. Raises `ModelMissing`,
+        If a build of llama.cpp crashes, it crashes here. `model` is an absolute path, because the worker has another
+        current directory. `layout`, unless empty, and `budgets` override the model's metadata. Raises `ModelMissing`,
         `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         self._model = name_of(model)
@@ -152,7 +153,7 @@ class Engine:
         return Speed(**_values(await self._call("measure", Urgency(background=True))))
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """Evaluate the prompt of `cursor` up to the decision, in the KV cache's `slot`."""
+        """Evaluate the prompt of `cursor` up to the decision, in the slot `slot` of the KV cache."""
         answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
         return Reading(**_values(answer))
 
@@ -179,9 +180,9 @@ class Engine:
         return Generation(events, self._model, self._metadata)
 
     async def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
-        """Run `trials` in parallel, using the whole cache. Yield the index and the result of each when it ends.
+        """Run `trials` in parallel, using the whole cache. Yield the index and the result of each trial when it ends.
 
-        Raises `EngineFailed` if a trial does not fit into the context. The results of trials that ended before remain
+        Raises `EngineFailed` if a trial does not fit into the context. The results that were yielded before remain
         valid.
         """
         packed = [
@@ -199,7 +200,7 @@ class Engine:
                     yield event["number"], _tried(event)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one vector for each text, as rows, from an engine that was loaded with `embedding`."""
+        """Return one vector for each text, shape (texts, dimensions). The engine must be loaded with `embedding`."""
         answer = await self._call("embed", texts=list(texts))
         return protocol.vectors_from_json(answer["vectors"])
 
@@ -270,13 +271,13 @@ class Engine:
         self._writer.write(protocol.pack(message))
 
     async def _receive(self) -> None:
-        """Pass events to the calls that wait for them until the connection ends. Then end all waiting calls."""
+        """Pass events to the calls that wait for them. When the connection ends, end all waiting calls."""
         try:
             while True:
                 event = protocol.checked_event(await protocol.receive(self._reader))
                 if waiting := self._pending.get(event["id"]):
                     waiting.put_nowait(event)
-        except (asyncio.IncompleteReadError, OSError):  # Windows raises other errors for a broken connection
+        except (asyncio.IncompleteReadError, OSError):  # on Windows, a broken connection raises `OSError`
             death = "the connection to the engine was closed" if self._closing else await self._reason()
         except ValueError as error:
             death = f"the engine (process {self.pid}) sent an invalid message ({error})"
@@ -296,7 +297,7 @@ class Engine:
             self.ended.set_result(self._death)
 
     async def _reason(self) -> str:
-        """Return why the connection is closed. Only the server that started the process knows how it ended."""
+        """Return why the connection is closed. Only the server that started the process knows how the process ended."""
         if self._process is None:
             return f"the engine (process {self.pid}) has ended; the log of the server that started it has the reason"
         await asyncio.wait({self._process.ended}, timeout=EXIT_TIMEOUT)

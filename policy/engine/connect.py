@@ -1,7 +1,7 @@
 """Connect to an engine that is already running, or start one and connect to it.
 
-Several servers may do this at the same time. Each retries until it is connected: a server that finds no listener starts
-a process, and of several started processes one gets the lock and serves while the others exit.
+Several servers may do this at the same time. Each retries until it is connected. A server that finds no listener starts
+a process. If several processes start, one of them gets the lock and serves, and the others exit.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ async def connect(
 
 
 async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
-    """Connect, send the token, and wait for the welcome.
+    """Connect, send the token, and wait for the welcome message. Return the streams and the process id.
 
-    Raises `OSError` or `IncompleteReadError` without a listener.
+    Raises `OSError` or `IncompleteReadError` without a listener, and `ValueError` for another answer.
     """
     (reader, writer), token = await endpoint.connect()
     try:

@@ -16,7 +16,7 @@ X86_64 = frozenset({"x86_64", "amd64"})
 ARM64 = frozenset({"aarch64", "arm64"})
 
 _CPUINFO = Path("/proc/cpuinfo")
-_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # winnt.h
+_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # the number of this feature in winnt.h
 
 
 def machine() -> str:
@@ -27,7 +27,7 @@ def machine() -> str:
 def missing(needed: Collection[str]) -> list[str]:
     """Return the instruction sets of `needed` (in Linux's names) that this CPU lacks.
 
-    Return none if the system does not say which it has.
+    The list is empty if the system does not say which instruction sets the CPU has.
     """
     if not needed or (present := _instructions()) is None:
         return []
@@ -48,7 +48,7 @@ def _instructions() -> set[str] | None:
         if sys.platform == "win32":
             import ctypes
 
-            # Windows has no function for the others. Every CPU with AVX2 has them (Intel Haswell, AMD Excavator).
+            # Windows reports only AVX2. Every CPU with AVX2 (since Intel Haswell, AMD Excavator) has the others too.
             has_avx2 = ctypes.windll.kernel32.IsProcessorFeaturePresent(_PF_AVX2_INSTRUCTIONS_AVAILABLE)
             return {"avx2", "bmi2", "f16c", "fma"} if has_avx2 else {"sse4_2"}
         if sys.platform == "darwin":

@@ -3,7 +3,7 @@
 An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700, or on Windows a port on
 the loopback interface with a token in a file of the user's profile. The process that holds the lock on a file serves
 there, and the operating system releases the lock however the process ends. So two processes that start at the same time
-cannot both serve, and the socket of a killed process is known to be stale.
+cannot both serve, and if a socket exists without a locked file, its process was killed and the socket is useless.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from policy.engine import libraries
 from policy.engine.protocol import MAX_FRAME_BYTES
 from policy.errors import EngineUnavailable
 
-_NAME_LENGTH = 16  # characters of an engine's name
-_MAX_UNIX_PATH = 103  # bytes, the limit of macOS; Linux allows 107
-# Environment variables that native code reads. An engine that was started with other values is a different engine.
+_NAME_LENGTH = 16  # number of characters of an engine's name
+_MAX_UNIX_PATH = 103  # maximum number of bytes of a socket's path on macOS; Linux allows 107
+# Beginnings of the environment variables that native code reads. An engine with other values is a different engine.
 _ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -37,9 +37,10 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def runtime_dir() -> Path:
-    """Return the folder for sockets and locks, which only this user may enter. Make it if it does not exist.
+    """Return the folder for sockets and locks, which only this user may enter. Create it if it does not exist.
 
-    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the user's code.
+    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the code that servers
+    send to an engine.
     """
     if sys.platform == "win32":
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
@@ -51,7 +52,7 @@ def runtime_dir() -> Path:
 def _candidates() -> Iterator[Path]:
     """Yield folders for sockets, the best one first.
 
-    The path of a folder that the user set may be too long for a socket.
+    There are several, because the path of a folder that the user set (XDG_RUNTIME_DIR) may be too long for a socket.
     """
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
@@ -68,7 +69,7 @@ def _fits(folder: Path) -> bool:
 
 
 def _own_folder(folder: Path) -> Path:
-    """Make a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
+    """Create a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -104,7 +105,7 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 def _program() -> str:
     """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, the cards.
 
-    It is computed at the first call. The cards are included because they say how the worker prompts a model.
+    The hash is computed at the first call. The cards are included because they say how the worker prompts a model.
     """
     digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
@@ -123,21 +124,24 @@ class Endpoint:
     name: str
 
     def claim(self) -> int | None:
-        """Take the lock until this process ends. Return its file descriptor, or None if another process has it."""
+        """Lock the endpoint until this process ends.
+
+        Return the lock's file descriptor, or None if another process has it.
+        """
         descriptor = _hold(self._lock)
         if descriptor is not None:
             self._remove_leftovers()
         return descriptor
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of engines that were killed: those of every name whose lock is free."""
+        """Remove the files of engines that were killed: the files of every endpoint whose lock is free."""
         for lock in self.folder.glob("*.lock"):
             if lock != self._lock and (descriptor := _hold(lock)) is not None:
                 Endpoint(self.folder, lock.stem).leave()
                 os.close(descriptor)
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Accept connections, after `claim`. Return the token that clients have to send."""
+        """Accept connections, after `claim`. Return the server and the token that clients have to send."""
         if sys.platform == "win32":
             return await self.listen_on_loopback(serve)
         else:  # noqa: RET505  # a type checker reads one branch or the other
@@ -154,7 +158,7 @@ class Endpoint:
     def leave(self) -> None:
         """Remove the files of this endpoint, so that no server tries to connect.
 
-        The lock is held until the process ends.
+        This process still holds the lock until it ends.
         """
         for file in (self.socket, self._lock):
             with contextlib.suppress(OSError):  # Windows cannot remove an open file
@@ -190,7 +194,10 @@ class Endpoint:
         return server, token
 
     async def connect_to_loopback(self) -> tuple[Streams, str]:
-        """Connect to the port in the file."""
+        """Connect to the port in the file, and return the streams and the token.
+
+        Raises `OSError` if no process listens.
+        """
         try:
             port, token = self.socket.read_text("ascii").split()
             return await asyncio.open_connection("127.0.0.1", int(port), limit=MAX_FRAME_BYTES), token
@@ -199,13 +206,14 @@ class Endpoint:
 
 
 def _hold(lock: Path) -> int | None:
-    """Make a file and lock it. Return its descriptor, or None if another process holds the lock."""
+    """Create a file and lock it. Return its descriptor, or None if another process holds the lock."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         if not _locked(descriptor):
             os.close(descriptor)
             return None
-        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file.
+        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file, so
+        # another attempt is needed.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return descriptor

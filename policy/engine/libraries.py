@@ -1,4 +1,4 @@
-"""Find the llama.cpp library for the engine: the one in the settings, one that was compiled here, or the prebuilt one.
+"""Find the llama.cpp library for the engine: the one in the settings, one that was compiled here, or a prebuilt one.
 
 This module loads no library: `policy.engine.worker.native` loads a candidate in the worker process. If the settings
 name a library, it is the only candidate, so that a mistake in its name is reported.
@@ -19,14 +19,19 @@ from policy.engine import cpu
 from policy.errors import EngineFailed
 
 ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
-COMPILE = "uv tool install --reinstall --no-cache '.[native]'"  # in a clone; the cache may have the installed wheel
-# The instruction sets of ggml's default build for x86-64, as in the code of both prebuilt libraries.
+# The command that compiles llama.cpp, in a clone of the repository. With its cache, uv might install an earlier wheel.
+COMPILE = "uv tool install --reinstall --no-cache '.[native]'"
+# The instruction sets that ggml's default build for x86-64 needs. Both prebuilt libraries are such builds.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Python package with a llama.cpp library. `files` are its possible names, relative to `module`."""
+    """A Python package with a llama.cpp library.
+
+    `files` are the paths at which the library may be, in the folder of `module`. `prebuilt` says that the library was
+    not compiled on this machine.
+    """
 
     name: str
     module: str
@@ -53,7 +58,8 @@ class Package:
         return None
 
 
-# In the order in which they are tried. On Windows, xllamacpp's library exports no functions of llama.cpp.
+# In the order in which they are tried. On Windows, xllamacpp's library exports no functions of llama.cpp, so its file
+# there is not listed.
 PACKAGES = (
     Package("llama-cpp-python", "llama_cpp", ("lib/libllama.so", "lib/libllama.dylib", "lib/llama.dll"), False),
     Package("xllamacpp", "xllamacpp", ("xllamacpp.abi3.so",)),
@@ -65,7 +71,8 @@ PACKAGES = (
 class Candidate:
     """A library to try.
 
-    `origin` says where it comes from. `needs` has the instruction sets that it needs, see `cpu.missing`.
+    `origin` says where it comes from. `named` says that a setting or an environment variable names it. `needs` has the
+    instruction sets that it needs, see `cpu.missing`.
     """
 
     path: Path
@@ -80,7 +87,7 @@ class Candidate:
 def candidates(setting: str = "") -> list[Candidate]:
     """Return the libraries to try, in order, at least one. `setting` is the value of `llamaLibrary`.
 
-    Raises `EngineFailed` if there is none, with a message that says what to do.
+    Raises `EngineFailed` with a message that says what to do if there is none.
     """
     named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
     for origin, text in named.items():
@@ -95,7 +102,7 @@ def candidates(setting: str = "") -> list[Candidate]:
 
 
 def versions() -> str:
-    """Return the installed packages with a library and their versions, which an upgrade changes."""
+    """Return the names and versions of the installed packages with a library, as a text that an upgrade changes."""
     return ", ".join(f"{package.name} {version}" for package in PACKAGES if (version := package.version()))
 
 

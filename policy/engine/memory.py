@@ -36,14 +36,12 @@ def size_of(model: Path) -> int:
 
 
 def available_memory() -> int:
-    """Return the number of bytes that can be used without swapping.
-
-    It is at most what the control groups of this process leave.
-    """
+    """Return the number of bytes that this process can use without swapping and within its control groups' limits."""
     free: float = psutil.virtual_memory().available
     for root, controller, limit, usage, reclaimable in _GROUPS:
         inside = root / _group_of(controller).lstrip("/")
-        # A group's limit also applies to the groups inside it. In a container, the path may exist only on the host.
+        # A group's limit also applies to the groups inside it, so all folders above count. In a container, the path may
+        # exist only on the host, and only the root is left.
         for group in dict.fromkeys((inside, *inside.parents, root)):
             if group.is_relative_to(root):
                 free = min(free, _left(group, limit, usage, reclaimable))

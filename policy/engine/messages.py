@@ -15,9 +15,10 @@ from policy.prompting.prompt import Budgets
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Information about a loaded model. `metadata` is the GGUF's, without the tokenizer.
+    """Information about a loaded model. `metadata` is the GGUF's, with that of the model's card, without the tokenizer.
 
-    `shrunk` says that the context is too small for the model's budgets, so that `budgets` are smaller.
+    `selective` says that the model makes its own decisions. `shrunk` says that the context is too small for the model's
+    budgets, so that `budgets` are smaller.
     """
 
     name: str
@@ -32,12 +33,12 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the model says about the decision after it has read L and R.
+    """What the model says about the decision, after it has read the text before and after the cursor.
 
     `p_cc` is the full-vocabulary softmax probability of `<cc>` after `<eof>` (paper, section 3.2), or None for a model
     without that token. `first_p` is the probability of the most probable first token of a generation without context,
-    and `first_entropy` the entropy of that distribution in nats; both are None if they are unknown (a server). Times
-    are in milliseconds.
+    and `first_entropy` the entropy of that distribution in nats. Both are None if they are unknown, as after a
+    generation by an HTTP server. Times are in milliseconds.
     """
 
     p_cc: float | None
@@ -52,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class UsedChunk:
-    """A chunk in the prompt: its index in the list of offered chunks, and the last line that fitted."""
+    """A chunk in the prompt: its index in the list of offered chunks, and the number of the last line that fit."""
 
     index: int
     end_line: int
@@ -74,10 +75,10 @@ class PromptStats:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The limits of a generation in a batch, which the model may also end earlier.
+    """The limits of a generation in a batch. The model may end its text earlier.
 
-    It ends after `tokens` tokens, with its `lines`-th complete line that is not blank (0: no limit), or with a complete
-    line, other than the first, whose indentation is less than `indent` characters.
+    The generation ends after `tokens` tokens, with its `lines`-th complete line that is not blank (0: no limit), or
+    with a complete line, other than the first, whose indentation is less than `indent` characters.
     """
 
     tokens: int
@@ -95,9 +96,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One generation in a batch at `cursor`, with `chunks` or without (None).
+    """One generation in a batch at `cursor`, with the chunks of other files in the prompt, or without (None).
 
-    If `truth` is not None, that text is also scored.
+    If `truth` is not None, the likelihood of that text is also computed.
     """
 
     cursor: Cursor
@@ -123,7 +124,10 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The score of the true text after a prompt: -ln P of each of its tokens in nats, including the end token."""
+    """The score of the true text after a prompt: the sum of -ln P, in nats, of its tokens and the end token.
+
+    `tokens` is the number of these tokens.
+    """
 
     nats: float
     tokens: int
@@ -151,7 +155,7 @@ class Surprise(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request to generate greedily at `cursor`, with cross-file chunks or without (None).
+    """A request to generate greedily at `cursor`, with chunks of other files in the prompt, or without (None).
 
     `slot` names the sequence in the KV cache. `candidates` is the number of texts; the first is the greedy one.
     """
@@ -164,9 +168,10 @@ class GenerationRequest:
 
 
 class Urgency:
-    """Whether a caller waits for the requests made with it. All other requests interrupt background requests.
+    """Says whether a user waits for some requests, or whether they run in the background.
 
-    A change takes effect immediately, also for requests that are waiting or running.
+    Any other request interrupts requests in the background. A change takes effect immediately, also for requests that
+    are waiting or running: it calls all `followers`.
     """
 
     def __init__(self, *, background: bool = False) -> None:
@@ -174,7 +179,7 @@ class Urgency:
         self.followers: set[Callable[[bool], None]] = set()
 
     def change(self, *, background: bool) -> None:
-        """Move the requests to the background, or back."""
+        """Move the requests to the background, or out of it."""
         if background != self.background:
             self.background = background
             for follower in tuple(self.followers):

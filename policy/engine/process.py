@@ -25,8 +25,8 @@ _CRASHES = {
     for name in ("SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
     if hasattr(signal, name)
 }
-# Windows' exceptions of crashing code (ntstatus.h). Others mean that the system has too little memory or no such DLL,
-# or that the session ends.
+# The exit codes that Windows gives to crashing code (ntstatus.h). Other codes mean too little memory, a missing DLL, or
+# the end of the user's session.
 _WINDOWS_CRASHES = frozenset((
     0x80000002, 0x80000003, 0xC0000005, 0xC0000006, 0xC000001D, 0xC0000025, *range(0xC000008C, 0xC0000097), 0xC00000FD,
     0xC0000194, 0xC0000374, 0xC0000409, 0xC0000420, 0xC06D007E, 0xC06D007F, 0xE06D7363,
@@ -45,13 +45,13 @@ class Process:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._log = log
         self._last: deque[str] = deque(maxlen=STDERR_LINES)
-        # A thread, and not asyncio's child watcher, which would kill the process when this server's loop closes.
+        # asyncio's child watcher would kill the process when this server's event loop closes. A thread does not.
         threading.Thread(
             target=self._watch, args=(process, asyncio.get_running_loop()), name="engine", daemon=True
         ).start()
 
     def reason(self) -> str:
-        """Return how the process ended, as text."""
+        """Return how the process ended, as text. It must have ended."""
         return describe_exit(self.ended.result(), tuple(self._last))
 
     @property
@@ -63,7 +63,7 @@ class Process:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits for the result
+                with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task needs the line
                     loop.call_soon_threadsafe(self._printed, line.decode("utf-8", "replace").rstrip())
         code = process.wait()
         with contextlib.suppress(RuntimeError):
@@ -75,7 +75,7 @@ class Process:
 
 
 def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[str], None]) -> Process:
-    """Start a worker that serves at `endpoint`. Raises `EngineUnavailable` if it cannot be started."""
+    """Start a worker that serves at `endpoint`. Raises `EngineUnavailable` if that fails."""
     try:
         process = subprocess.Popen(
             (sys.executable, "-m", "policy.engine.worker", str(endpoint.folder), endpoint.name),
@@ -94,7 +94,7 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
 
 
 def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a worker."""
+    """Return the environment variables for a worker: those of this process, with `changes`."""
     return {**PATIENT_THREADS, **os.environ, **changes}
 
 

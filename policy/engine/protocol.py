@@ -1,11 +1,11 @@
 """The protocol between servers and the worker: JSON objects, each after its length in four bytes, big-endian.
 
-A server begins with `{"token"}`, and the answer is `{"event": "welcome", "pid"}`. From then on it sends `{"id", "op",
-…}`. The worker answers with any number of `{"id", "event": "prompt" | "text" | "tried"}` and then one `{"id", "event":
-"done" | "cancelled" | "error"}`. `{"op": "cancel", "id"}` may be sent at any time. Any other request of any server
-interrupts a request with `"background": true`, which is then answered with `cancelled`. `{"op": "rank", "id",
-"background"}` changes this for a request that is waiting or running. Values are those of `indexer.model` and
-`messages`, field by field.
+A server first sends `{"token"}`, and the worker answers `{"event": "welcome", "pid"}`. Then the server sends requests
+`{"id", "op", …}`. The worker answers each with any number of `{"id", "event": "prompt" | "text" | "tried"}` and then
+one `{"id", "event": "done" | "cancelled" | "error"}`. The server may send `{"op": "cancel", "id"}` at any time. A
+request with `"background": true` is interrupted by every other request of any server, and is then answered with
+`cancelled`. `{"op": "rank", "id", "background"}` changes this for a request that is waiting or running. Values are
+those of `indexer.model` and `messages`, field by field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from indexer.model import Chunk, Cursor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when it is full, the peer has to wait
+MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when that is full, the sender has to wait
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 
@@ -90,7 +90,7 @@ def chunk_from_json(values: Message) -> Chunk:
 
 
 def vectors_to_json(vectors: NDArray[np.float32]) -> Message:
-    """Return rows of numbers in a packed form, which is much shorter than decimal numbers."""
+    """Return the rows of `vectors` packed as base64, which is much shorter than decimal numbers."""
     return {"rows": len(vectors), "data": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
 
 

@@ -24,13 +24,14 @@ class EngineSettings:
     """Parameters of the model and its context.
 
     `gpu_layers` is the number of layers on the GPU, or -1 for all; builds without GPU support ignore it. `context_size`
-    is the number of cells in the KV cache. `sequences` share them equally; 0 makes as many sequences as can each hold
-    the model's longest prompt, from 2 to 16. `threads` 0 chooses by the machine. `micro_batch` is how many tokens are
-    evaluated between two checks for a cancellation; finished micro-batches stay in the cache. With `extra_buffers`,
-    ggml repacks weights for this CPU. That is faster, but crashes if the build assumes instructions that the machine
-    does not allow (AMX under some hypervisors). `embedding` is for a model that turns texts into vectors and does not
-    complete code. A model that was not used for `idle_minutes` is unloaded until the next request; with 0 it stays
-    loaded. `library` is the file of a llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
+    is the number of cells in the KV cache. `sequences` is the number of sequences, which share these cells equally.
+    With 0, there are as many, from 2 to 16, as can each hold the model's longest prompt. `threads` is the number of
+    threads. With 0, it is `default_threads()`. `micro_batch` is how many tokens are evaluated between two checks for a
+    cancellation; finished micro-batches stay in the cache. With `extra_buffers`, ggml repacks weights for this CPU.
+    That is faster, but crashes if the build assumes instructions that the machine does not allow (AMX under some
+    hypervisors). `embedding` is for a model that turns texts into vectors and does not complete code. A model that was
+    not used for `idle_minutes` is unloaded until the next request; with 0 it stays loaded. `library` is the file of a
+    llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -58,7 +59,7 @@ class EngineSettings:
 
 
 def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
-    """Yield the settings to try one after another if loading or the first decode crashes, beginning with `settings`.
+    """Yield the settings to try one after another if loading or the first evaluation crashes. The first are `settings`.
 
     The next ones are without repacked weights, then with half of the model's `layers` on the GPU, then without a GPU.
     """
@@ -74,6 +75,6 @@ def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]
 
 
 def difference(asked: EngineSettings, used: EngineSettings) -> str:
-    """Return what `used` changes in `asked`, as text for a message. The text is empty without a change."""
+    """Return which settings `used` changes in `asked`, as text for a message. It is empty if there is no change."""
     before, after = asked.to_json(), used.to_json()
     return ", ".join(f"{name} {before[name]} → {after[name]}" for name in before if before[name] != after[name])

@@ -1,9 +1,10 @@
-"""How fast this machine runs a model: measured once, stored, and compared with what typing allows.
+"""How fast this machine runs a model: measured once, stored, and compared with the speed that typing needs.
 
 The measure is the time for a line of 12 tokens after a keystroke with a warm cache: a few prompt tokens to read, then
-the generation. On a busy machine the measured time is too long; on two cores it can be a multiple. So the share of the
-processors that other work used is measured too. If it is large, the measurement excludes no model. A speed that
-excludes a model is valid for a week, and `doctor` measures again.
+the generation. While other programs use the processors, the measured time is too long; on two cores it can be several
+times too long. So the module also measures the share of the processors that other processes used. If that share is
+large, the measurement is not stored and excludes no model. A speed that excludes a model is valid for a week, and
+`doctor` measures again.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ import psutil
 from policy.engine import libraries
 from policy.engine.settings import EngineSettings
 
-LIMIT_SECONDS = 0.6
-LINE_TOKENS = 12
+LIMIT_SECONDS = 0.6  # time for a line above which a model is too slow for typing
+LINE_TOKENS = 12  # generated tokens of a line
 TYPED_TOKENS = 4  # prompt tokens that a keystroke adds, or changes
-_DISTURBS = 0.25
-_HOLDS_SECONDS = 7 * 24 * 3600
-# Exponents for the time per token as a function of the bytes of the weights. Measured with the 135M, the 0.5B and the
-# 1.5B (two cores, AVX2).
+_DISTURBS = 0.25  # share of the processors that other processes may use during a measurement that counts
+_HOLDS_SECONDS = 7 * 24 * 3600  # how long a speed that excludes a model is valid
+# The time per token grows with these powers of the size of the weights. Measured with models of 135M, 0.5B and 1.5B
+# weights (two cores, AVX2).
 _READING_GROWS, _WRITING_GROWS = 1.0, 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds per token of the prompt, and per generated token.
+    """Milliseconds per token of the prompt (`read_ms`), and per generated token (`write_ms`).
 
-    `others` is the share of the processors that other processes used meanwhile, in [0, 1].
+    `others` is the share of the processors that other processes used during the measurement, in [0, 1].
     """
 
     read_ms: float
@@ -56,17 +57,17 @@ class Speed:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether other processes used so little that the speed is that of the machine."""
+        """Whether other processes used so little of the processors that the measurement counts."""
         return self.others <= _DISTURBS
 
     def of_size(self, size: int, other: int) -> Speed:
-        """Return the expected speed of a model of `other` bytes, if this is the speed of one of `size` bytes."""
+        """Return the expected speed of a model of `other` bytes, if this is the speed of a model of `size` bytes."""
         ratio = other / max(size, 1)
         return Speed(self.read_ms * ratio**_READING_GROWS, self.write_ms * ratio**_WRITING_GROWS)
 
 
 class OtherProcesses:
-    """Measures how much of the processors other processes use from now on."""
+    """Measures how much of the processors other processes use after its creation."""
 
     def __init__(self) -> None:
         self._began, self._process = time.monotonic(), psutil.Process()
@@ -76,12 +77,12 @@ class OtherProcesses:
         """Return the processor seconds that other processes have used since the machine was started."""
         times, own = psutil.cpu_times(), self._process.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
-        # user and nice include the guest times
+        # The guest times are also part of the user and nice times, so they must not count twice.
         counted = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return float(counted - idle - own.user - own.system)
 
     def share(self) -> float:
-        """Return the share of the processors, in [0, 1]."""
+        """Return the share of the processors that other processes have used since the creation, in [0, 1]."""
         whole = (time.monotonic() - self._began) * (psutil.cpu_count() or 1)
         return min(max((self._taken() - self._before) / max(whole, 1e-3), 0.0), 1.0)
 
@@ -96,7 +97,7 @@ class Speeds:
         self._file = file or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "speed.json")
 
     def of(self, model: Path, settings: EngineSettings | None = None) -> Speed | None:
-        """Return the speed of a model file, or None if it has to be measured."""
+        """Return the stored speed of a model file, or None if it has to be measured."""
         try:
             found = self._all()[_key(model, settings or EngineSettings())]
             speed = Speed(float(found["read_ms"]), float(found["write_ms"]))
@@ -125,9 +126,9 @@ class Speeds:
 
 
 def _key(model: Path, settings: EngineSettings) -> str:
-    """Return a key of the machine, the library, the file, and the settings that affect the speed.
+    """Return a key of the machine, the library, the model file, and the settings that affect the speed.
 
-    Raises `OSError`.
+    Raises `OSError` if the file does not exist.
     """
     status = model.stat()
     library = settings.library or os.environ.get(libraries.ENVIRONMENT) or libraries.versions()

@@ -5,9 +5,9 @@ same engine again after each step.
 
 If a worker crashes while it loads a model or at its first evaluation, its settings do not work on this machine (weights
 repacked for instructions that are not allowed, a driver that crashes). The next worker gets safer settings, see
-`policy.engine.settings.fallbacks`. The settings that worked are stored for a week, per machine and build, so that the
-next start is fast, and reported once. A worker that is killed, or that dies later, is restarted with the same settings.
-If a GPU runs out of memory, it gets fewer layers; that is not stored, because the free memory changes.
+`policy.engine.settings.fallbacks`. The settings that worked are reported once and stored for a week, per machine and
+build, so that the next start is fast. A worker that is killed, or that dies later, is restarted with the same settings.
+If a GPU runs out of memory, it gets fewer layers. That is not stored, because the free memory changes.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ FIRST_DELAY, MAX_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds; a worker that ran this long resets the delay
 MAX_STARTS = 6
 RETRY_AFTER = 60.0  # seconds
-REMEMBERED = 7 * 24 * 3600.0  # seconds until parameters that crashed are tried again
-_MAY_PASS = (ModelTooLarge, EngineUnavailable)
+REMEMBERED = 7 * 24 * 3600.0  # seconds until settings that crashed are tried again
+_MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear without a change of the settings
 
 
 class Supervisor:
     """Runs one model on one worker, and replaces the worker when it ends.
 
-    `log` gets lines for the log, `notice` gets messages for the user (each once), and `on_state` gets every change of
-    state, with the reason if it is a failure. `memory` is the file with the settings that worked (None: store nothing).
-    If `apart` is not empty, the engine is shared only with supervisors with the same `apart`.
+    `layout`, unless empty, and `budgets` override the model's metadata, and `layers` is its number of layers. `memory`
+    is the file with the settings that worked (None: store nothing). `environment` has environment variables for the
+    worker. If `apart` is not empty, the engine is shared only with supervisors with the same `apart`. `log` gets lines
+    for the log, `notice` gets messages for the user (each once), and `on_state` gets every change of state, with the
+    reason if it is a failure.
     """
 
     def __init__(
@@ -101,12 +103,12 @@ class Supervisor:
             raise EngineUnavailable("the engine was shut down")
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
-        # All requests wait for the same start, which continues if the first of them is cancelled.
+        # All requests wait for the same start. It continues if one of them is cancelled.
         return await asyncio.shield(self._starting)
 
     @property
     def running(self) -> Engine | None:
-        """The worker that is running now, for callers that do not wait for one, or None."""
+        """The running worker, or None. For callers that do not wait for a worker to start."""
         return self._engine
 
     @property
@@ -145,7 +147,8 @@ class Supervisor:
     async def _start_with_fallbacks(self) -> Engine:
         """Start with the stored settings, then with safer ones after each crash.
 
-        The last settings may be tried twice.
+        If there are no safer ones, the last settings are tried again. Raises `EngineUnavailable` after `MAX_STARTS`
+        attempts.
         """
         self._set_state("starting")
         level = min(self._remembered_level(), len(self._fallbacks) - 1)
@@ -158,7 +161,7 @@ class Supervisor:
                 engine = await self._connect(settings)
             except EngineDied as error:
                 last = error
-                self._log(f"{error}; it was starting with {settings}")
+                self._log(f"{error}; the engine was starting with {settings}")
                 self._back_off()
                 if error.crashed:  # after a kill, the same settings may work
                     level = min(level + 1, len(self._fallbacks) - 1)
@@ -179,7 +182,7 @@ class Supervisor:
         raise EngineUnavailable(f"{last}. {failed}. Run `repoformer-lsp doctor`.")
 
     async def _connect(self, settings: EngineSettings) -> Engine:
-        """Return the engine that runs the model with `settings`, shared with every server that needs the same."""
+        """Return the engine that runs the model with `settings`. All servers that need the same engine share it."""
         environment = environment_with(self._environment)
         parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
@@ -215,12 +218,12 @@ class Supervisor:
         self._set_state("ready")
 
     async def _watch(self, engine: Engine) -> None:
-        """Wait for the worker's end, then start the next one, so that it is ready for the next request."""
+        """Wait for the worker's end, then start the next worker, so that it is ready for the next request."""
         reason = await engine.ended
         self._engine = None
         if self._closed:
             return
-        self._log(f"{reason}; starting another")
+        self._log(f"{reason}; starting another engine")
         if time.monotonic() - self._ready_at > HEALTHY_AFTER:
             self._delay = 0.0
         if self._starting is None:
@@ -249,9 +252,9 @@ class Supervisor:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _levels(self) -> dict[str, tuple[int, float]]:
-        """Return the level by key, and when it was found to be needed (seconds since the epoch).
+        """Return the stored levels by key. A level is the index of the settings that worked in `fallbacks`.
 
-        Expired levels are left out.
+        Each comes with the time at which it was stored, in seconds since the epoch. Expired levels are left out.
         """
         if self._memory is None:
             return {}
@@ -278,7 +281,7 @@ class Supervisor:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             self._memory.write_text(json.dumps(levels), "utf-8")
         except OSError as error:
-            self._log(f"cannot store the engine's parameters in {self._memory}: {error}")
+            self._log(f"cannot store the engine's settings in {self._memory}: {error}")
 
 
 def _version_of(package: str) -> str:

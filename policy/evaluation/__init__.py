@@ -1,7 +1,8 @@
-"""Evaluation: does retrieval help, does the model know when, and what does it cost? One command repeats all figures.
+"""Evaluation: measure whether retrieval helps, whether the model knows when it helps, and what it costs.
 
-Every blank is completed twice, with and without cross-file context, and each blank is one row of a CSV file. Every
-policy, threshold and budget is then a choice between two columns of that file: comparing them takes no further model
-time, and the oracle, which no policy can beat, follows from the same columns. Only latency (`latency.py`) and the
-effort of a simulated typist (`typist.py`) are measured separately.
+The unit is a blank: a place in a file from which text was removed. The model completes each blank twice, without and
+with cross-file context, and the results are one row of a CSV file. A policy decides at which blanks to retrieve, so it
+only selects one of the two results of each row. Any number of policies and thresholds can therefore be compared without
+running the model again. One of them is the oracle, which always selects the better result and is the upper limit of all
+policies. Only latency (`latency.py`) and the effort of a simulated typist (`typist.py`) are measured separately.
 """

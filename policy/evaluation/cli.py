@@ -34,7 +34,7 @@ examples:
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add `eval` and `calibrate`."""
+    """Add the commands `eval` and `calibrate` to the command line."""
     _register_eval(subparsers)
     _register_calibrate(subparsers)
 
@@ -44,7 +44,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "eval",
         help="measure how much retrieval helps and how well the model decides (needs the `eval` extra)",
         description="Complete blanks with and without code from other files, and report the results of each policy.\n"
-        "You can interrupt it at any time: it reports the results so far, and the same command resumes.\n"
+        "You can interrupt the evaluation at any time: it reports the results so far, and the same command resumes.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,7 +54,9 @@ def _register_eval(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--latency", type=int, default=20, metavar="N", help="blanks for which to measure latency (default: 20)"
     )
-    parser.add_argument("--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types")
+    parser.add_argument(
+        "--typing", type=int, default=0, metavar="N", help="blanks that a simulated typist types (default: 0)"
+    )
     parser.add_argument(
         "--tests", default="", metavar="COMMAND", help="test command to run in a copy of each blank's repository"
     )
@@ -76,7 +78,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "--fail-below",
         type=float,
         metavar="POINTS",
-        help="exit with status 1 if edit similarity fell by more than this",
+        help="exit with status 1 if edit similarity fell by more than this, or if blanks are missing in B",
     )
     diff.set_defaults(run=_run_diff)
 
@@ -106,7 +108,7 @@ def _register_calibrate(subparsers: Subparsers) -> None:
 def _data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--workspace", type=Path, metavar="DIR", help="evaluate on the code in this folder")
-    data.add_argument("--dataset", choices=DATASETS, help="or evaluate on a data set")
+    data.add_argument("--dataset", choices=DATASETS, help="evaluate on this data set instead")
     data.add_argument("--data", type=Path, metavar="FILE", help="JSONL file of the data set")
     data.add_argument("--repos", type=Path, metavar="DIR", help="folder that contains the repositories")
     data.add_argument("--kinds", default="", metavar="K,K", help=f"only these kinds of blanks: {', '.join(KINDS)}")
@@ -119,8 +121,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 def _run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: in the user's cache)")
-    group.add_argument("--model", default="", metavar="FILE", help="the GGUF that decides (default: the default model)")
-    group.add_argument("--generator", default="", metavar="FILE", help="another GGUF that generates")
+    group.add_argument(
+        "--model", default="", metavar="FILE", help="the model that decides, a GGUF file (default: the server's)"
+    )
+    group.add_argument(
+        "--generator", default="", metavar="FILE", help="the model that generates (default: the model that decides)"
+    )
     group.add_argument(
         "--chunking", choices=get_args(Style), default="structure", help="how files are split into chunks"
     )
@@ -131,7 +137,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--chunks", type=int, default=10, metavar="N", help="maximum number of retrieved chunks (default: 10)"
     )
     group.add_argument(
-        "--tokens", type=int, default=0, metavar="N", help="maximum tokens to generate (default: by kind)"
+        "--tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="maximum tokens to generate (default: depends on the kind of the blank)",
     )
     for name in ("left", "right", "context"):
         group.add_argument(
@@ -158,7 +168,10 @@ def _run_eval(options: argparse.Namespace) -> int:
 
 
 def _run_diff(options: argparse.Namespace) -> int:
-    """Compare two runs blank by blank. Exit with status 1 if edit similarity fell by more than --fail-below."""
+    """Compare two runs blank by blank.
+
+    With --fail-below, exit with status 1 if edit similarity fell by more than that, or if blanks of A are missing in B.
+    """
     from . import comparing, record, table
 
     before, after = (path / record.RESULTS if path.is_dir() else path for path in (options.before, options.after))
@@ -214,7 +227,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
 
 
 def _evaluate() -> ModuleType:
-    """Import the evaluation module. Raises `EvaluationError` that names the extra to install if the import fails."""
+    """Import the evaluation module. If that fails, raise an `EvaluationError` that names the extra to install."""
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:

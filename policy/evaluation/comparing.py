@@ -20,7 +20,7 @@ FIGURES = ("es_without", "es_with", "em_without", "em_with", "f1_without", "f1_w
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """A figure of two runs: the mean before, the mean after, their difference with its interval, and the p-value."""
+    """A figure of two runs: the mean before, the mean after, their difference with its interval, and its p-value."""
 
     figure: str
     before: float
@@ -31,7 +31,7 @@ class MetricChange:
 
 @dataclass(frozen=True, slots=True)
 class ChangedCompletion:
-    """A blank whose completion changed, with its edit similarity before and after."""
+    """A blank whose completion changed, with its edit similarity before and after. `figure` is that column's name."""
 
     id: str
     figure: str
@@ -59,7 +59,10 @@ class Difference:
 
 
 def compare(before: Sequence[Row], after: Sequence[Row]) -> Difference:
-    """Pair two runs. Raises `EvaluationError` if they have no blank in common or use different data."""
+    """Return the differences of two runs over their common blanks.
+
+    Raises `EvaluationError` if they have no blank in common or use different data.
+    """
     left, right = {row.id: row for row in before}, {row.id: row for row in after}
     common = [name for name in left if name in right]
     if not common:
@@ -90,7 +93,7 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> Difference:
 
 
 def report_lines(difference: Difference, most: int = 20) -> list[str]:
-    """Format a difference as lines of text, the largest changes first, up to `most` blanks in each direction."""
+    """Return a difference as lines of text, the largest changes first, up to `most` blanks in each direction."""
     output = [f"{difference.blanks} blanks in both runs, {len(difference.changed)} completions changed"]
     for label, names in (("first", difference.only_before), ("second", difference.only_after)):
         if names:

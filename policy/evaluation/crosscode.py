@@ -1,7 +1,7 @@
 """Read CrossCodeEval (NeurIPS 2023) and CrossCodeLongEval (Repoformer): contexts, truths, and retrieved chunks.
 
-These files need no sources: `crossfile_context.list` contains the retrieved chunks. With a folder of repositories,
-named as in `metadata.repository`, our own retrieval replaces these chunks.
+These files need no sources, because `crossfile_context.list` contains the retrieved chunks. If a folder of repositories
+is given, named as in `metadata.repository`, the index searches them, and its hits replace these chunks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .task import Data, Problem, Repository, Task, TaskKind, unique
 
 
 def load(file: Path, repos: Path | None = None, kind: TaskKind = "line") -> Data:
-    """Read the tasks of a file, all of one `kind`. Raises `EvaluationError` if it cannot be read."""
+    """Read the tasks of a file, all of one `kind`. Raises `EvaluationError` if the file cannot be read."""
     problems: list[Problem] = []
     repositories: dict[str, Repository] = {}
     tasks: list[Task] = []
@@ -32,8 +32,9 @@ def load(file: Path, repos: Path | None = None, kind: TaskKind = "line") -> Data
 
 
 def kind_by_name(file: Path) -> TaskKind:
-    """Return the kind of a file's blanks by its name: CrossCodeLongEval has a chunk and a function file, other files
-    have lines.
+    """Return the kind of a file's blanks by the file's name.
+
+    CrossCodeLongEval has a file of chunks and a file of functions. All other files have lines.
     """
     name = file.name.lower()
     return "function" if "function" in name else "chunk" if "chunk" in name else "line"
@@ -48,7 +49,7 @@ def _task(
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):
-        raise BadRow("it has no `metadata`")
+        raise BadRow("the row has no `metadata`")
     name = text_of(metadata, "task_id")
     repository, path = text_of(metadata, "repository", name), text_of(metadata, "file", name)
     prefix, suffix = text_of(row, "prompt", name), text_of(row, "right_context", name)
@@ -68,7 +69,7 @@ def _task(
 
 
 def _chunks(context: object, repository: str, name: str) -> tuple[Chunk, ...]:
-    """Return the chunks of `crossfile_context.list`, best first, or () for a row without that field."""
+    """Return the chunks of `crossfile_context.list`, best first, or () for a row without it. Raises `BadRow`."""
     if context is None or context == "":
         return ()
     listed = context.get("list") if isinstance(context, dict) else None

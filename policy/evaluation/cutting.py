@@ -2,7 +2,7 @@
 
 Line, API, cursor and chunk completions are cut to as many non-blank lines as the truth has. A function is cut at the
 end of its body, and then to the longest part that parses. `stop_for` gives the generator the same limits, so that it
-does not generate tokens that would be cut.
+does not generate tokens that `cut` would remove.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DROPPED_LINES = 8  # maximum number of lines to drop from the end to find a 
 
 
 def stop_for(task: Task, tokens: int = 0) -> Stop:
-    """Return when the generation for `task` ends. `tokens` overrides the paper's limit."""
+    """Return the limits of the generation for `task`. `tokens`, unless 0, overrides the paper's maximum."""
     limit = tokens or TOKENS[task.kind]
     if task.kind == "function":
         return Stop(limit, indent=body_indent(task.cursor.prefix, task.truth))
@@ -42,7 +42,7 @@ def leading_lines(text: str, wanted: int) -> str:
 
 
 def line_count(text: str) -> int:
-    """Return the number of non-blank lines."""
+    """Return the number of non-blank lines in `text`."""
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
@@ -71,7 +71,7 @@ def function_body(text: str, task: Task) -> str:
 
 
 def parses(body: str, task: Task) -> bool:
-    """Return whether L, `body` and R have no syntax errors from the start of the body on. Errors in L are ignored."""
+    """Return whether `body` has no syntax errors at its place in the file. Errors elsewhere in the file are ignored."""
     parser = parser_for(task.cursor.language)
     if parser is None:
         return True

@@ -49,21 +49,24 @@ if TYPE_CHECKING:
     from policy.training.compute import Precision
 
 DEFAULT_BLANKS = 120
-# Evaluation cancels no requests, so it can use larger micro-batches, which read a prompt faster.
+# Tokens that are evaluated between two checks for a cancellation. Evaluation cancels nothing, so it uses more than
+# serving. Larger micro-batches read a prompt faster.
 MICRO_BATCH = 256
-# Workers with one thread each do not wait for each other. Threads of one worker synchronise at every operation.
+# Several workers with few threads are faster than one worker with many, whose threads wait for each other at every
+# operation.
 MAX_WORKERS = 4
-# Concurrent completions per worker, limited by the cells of the KV cache that hold their prompts.
+# Maximum number of completions at the same time in a worker, and of cells in its KV cache, which hold their prompts.
 LANES, MAX_CELLS = 8, 16_384
-RESERVED = 320  # cells of a lane in addition to its budgets: markers and the longest generation
+RESERVED = 320  # cells of each completion in addition to its budgets: markers and the longest generation
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is evaluated, and how. See `cli.py` for each option. `blanks` 0: all blanks of a data set, or
-    `DEFAULT_BLANKS`. `torch` is the precision of the completions in torch, or "" to use llama.cpp.
+    """What is evaluated, and how. `cli.py` describes each option.
 
-    Without `out`, results go to a folder in the user's cache that is unique to the run.
+    `blanks` 0 means all blanks of a data set, or `DEFAULT_BLANKS` if blanks are drawn. `torch` is the precision of the
+    completions in torch, or "" to use llama.cpp. Without `out`, results are written to the run's own folder in the
+    user's cache.
     """
 
     out: Path | None
@@ -93,7 +96,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The results of a run: folder, rows and findings, the deciding model's file name and SHA-256, and its gates."""
+    """The results of a run: its folder, rows, and findings as sentences.
+
+    `model`, `sha256` and `gates` are the file name, the SHA-256 and the gates of the model that decides.
+    """
 
     out: Path
     rows: tuple[Row, ...]
@@ -107,7 +113,8 @@ class Result:
 async def evaluate(options: Options) -> Result:
     """Run or resume an evaluation and write its report.
 
-    Raises `EvaluationError` if it cannot run with these options, `ModelError`, or `EngineUnavailable`.
+    Raises `EvaluationError` if it cannot run with these options, `ModelError` if a model cannot be used, and
+    `EngineUnavailable` if no engine can run it.
     """
     data = load(options)
     retrieval = Retrieval(data.repositories, options.chunking, options.chunks, options.retriever)
@@ -174,7 +181,8 @@ def load(options: Options) -> Data:
 def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...]:
     """Create engines for many concurrent completions.
 
-    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch cannot run it.
+    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch is needed and not installed.
+    `TrainingError` means that torch does not support the architecture.
     """
     model = locate.resolve(setting)
     header = check_generator(model.path)
@@ -212,7 +220,7 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: 
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
-    """Create the engine that editors use, for measuring latency. Raises `ModelError`."""
+    """Create an engine with the settings that editors use, for measuring latency. Raises `ModelError`."""
     model = locate.resolve(setting)
     budgets = {**locate.recommended_budgets(model), **options.budgets}
     settings = EngineSettings(threads=options.threads)
@@ -259,7 +267,7 @@ async def _description(options: Options, data: Data, models: runner.Models) -> d
 
 
 def _default_folder(options: Options, description: Mapping[str, Any]) -> Path:
-    """Return the folder of a run without `--out`, which depends on the code, the model and the options."""
+    """Return the folder of a run without `--out`. It depends on the paths of the sources and on `description`."""
     name = f"workspace-{options.workspace.resolve().name}" if options.workspace else options.dataset
     sources = [str(path.resolve()) for path in (options.workspace, options.data, options.repos) if path]
     return record.folder(name, {**description, "sources": sources})
@@ -319,7 +327,7 @@ def _suggest(completer: Completer, task: Task) -> Callable[[Cursor], Awaitable[s
         try:
             return (await completer.complete(Request(cursor, task.id))).text
         except EngineError:
-            return ""  # an editor shows nothing
+            return ""  # an editor would show nothing
 
     return suggest
 

@@ -1,6 +1,6 @@
 """Compute the figures of a report: numbers with their intervals, without prose.
 
-The figures depend only on the rows and the times of a run, so a report can be made again at any time.
+The figures depend only on the rows and the times of a run, so they can be computed again at any time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from .table import Row, Table, groups
 
 @dataclass(frozen=True, slots=True)
 class PolicyFigures:
-    """The means of a policy. `against` is its difference in edit similarity from a reference policy, `p` the paired
-    p-value.
+    """The mean figures of a policy. `share` is the share of the requests in which it retrieves.
+
+    `against` is its difference in edit similarity from a reference policy, and `p` the p-value of this difference,
+    paired by blank.
     """
 
     name: str
@@ -39,7 +41,7 @@ class PolicyFigures:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """How well a score predicts that retrieval helps: the area under the ROC curve."""
+    """A score, and how well it predicts that retrieval helps: the area under its ROC curve (AUC)."""
 
     name: str
     auc: Estimate
@@ -52,9 +54,9 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class PolicyLatency:
-    """Latency of one policy in milliseconds: the means of the stages, which may overlap, and the total.
+    """The latency of one policy in milliseconds: the means of the stages, which may overlap, and of the whole requests.
 
-    `speed_up` is the mean of always divided by the mean of this policy, minus one (0.28 is 28%).
+    `speed_up` is the mean time of the policy `always` divided by that of this policy, minus one (0.28 is 28%).
     """
 
     policy: str
@@ -73,8 +75,11 @@ class PolicyLatency:
 class Figures:
     """All figures of a report. `primary` is the served signal: "selective" or "trial retrieval".
 
-    `tests` are the number of tested blanks and the percentages that pass without and with retrieval. `untested` counts
-    the blanks whose tests could not run.
+    `helped`, `harmed` and `unchanged` are the shares of the blanks whose edit similarity retrieval raises, lowers, and
+    does not change. `constant` says whether the signal is the same for all blanks. `served` are the policies with the
+    thresholds of serving. `equal` are those that all retrieve in the share `budget` of the requests. `best` is the best
+    threshold for these blanks. `tests` are the number of tested blanks and the percentages that pass without and with
+    retrieval. `untested` is the number of blanks whose tests could not run.
     """
 
     blanks: int
@@ -160,7 +165,7 @@ def policy_figures(rows: Sequence[Row], choices: Sequence[Choice], reference: st
 
 
 def auc_estimate(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
-    """Return the AUC with its interval."""
+    """Return the AUC of `values` for `positive`, with its interval."""
     return statistics.bootstrap(lambda chosen: statistics.auc(values[chosen], positive[chosen]), len(values))
 
 
@@ -174,9 +179,7 @@ def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tu
 
 
 def latencies(times: Sequence[TimedRequest]) -> list[PolicyLatency]:
-    """Return the latency table. Requests that some policy did not answer are left out, so that the comparison is
-    paired.
-    """
+    """Return the latency of each policy. Blanks that were not completed under every policy are left out."""
     by_policy: dict[str, dict[str, TimedRequest]] = {}
     for each in times:
         by_policy.setdefault(each.policy, {})[each.task] = each
@@ -210,9 +213,9 @@ def latencies(times: Sequence[TimedRequest]) -> list[PolicyLatency]:
 
 
 def expected_time(times: Sequence[PolicyLatency], share: float) -> float:
-    """Return the mean milliseconds of a request if a share of them retrieves, interpolated between never and always.
+    """Return the mean milliseconds of a request if the share `share` of them retrieves.
 
-    NaN if never and always were not measured.
+    The value is interpolated between never and always. It is NaN if these two were not measured.
     """
     means = {time.policy: time.mean for time in times}
     if "never" not in means or "always" not in means:

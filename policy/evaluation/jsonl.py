@@ -1,4 +1,4 @@
-"""Read JSONL data sets. An invalid line becomes a problem with its line number and does not stop the rest."""
+"""Read JSONL data sets. An invalid line becomes a problem with its line number, and the other lines are still read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, A
 
 
 def text_of(row: Mapping[str, Any], name: str, item: str = "") -> str:
-    """Return the text in a field. Raises `BadRow` if there is none."""
+    """Return the text in a field. Raises `BadRow` if the field is missing or not a text."""
     value = row.get(name)
     if not isinstance(value, str):
         raise BadRow(f"`{name}` is {'missing' if value is None else 'not a text'}", item)

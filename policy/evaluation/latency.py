@@ -1,9 +1,10 @@
-"""Measure the latency of requests through the code that serves: decision, retrieval and generation.
+"""Measure the latency of requests with the code that serves editors: decision, retrieval and generation.
 
-The completer starts reading and retrieval together and continues with one of the two generations, which is the paper's
-online serving model (section 6.3) for a model that decides itself. Every request starts with an empty KV cache. That is
-the worst case in an editor, where nearly all tokens are usually in the cache. The policies alternate at each blank, so
-that other load on the machine affects all of them equally.
+The completer reads the prompt and searches the index at the same time, and then generates on the branch that the
+decision selects. For a model that decides itself, this is the paper's online serving model (section 6.3). Every request
+starts with an empty KV cache. That is the worst case: in an editor, nearly all tokens of a prompt are usually in the
+cache. Each blank is completed under all policies before the next blank, so that other load on the machine affects all
+policies equally.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STAGES = ("decision", "retrieval", "generation", "total")
 
 @dataclass(frozen=True, slots=True)
 class TimedRequest:
-    """One request under one policy. Times are in milliseconds, 0 for a stage that did not run."""
+    """The times of one request under one policy, in milliseconds, 0 for a stage that did not run."""
 
     task: str
     policy: str
@@ -41,7 +42,7 @@ class TimedRequest:
 
 def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
     """Return the policies that can be served, by their name in a report."""
-    one = CompletionSettings(candidates=1)  # further candidates take the same time under every policy
+    one = CompletionSettings(candidates=1)  # more candidates would add the same time under every policy
     found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
         selections: list[SelectionRule] = ["threshold"]
@@ -89,5 +90,5 @@ async def measure(
 
 
 def to_json(timed: Sequence[TimedRequest]) -> list[dict[str, Any]]:
-    """Convert to JSON-compatible dictionaries."""
+    """Return the times as JSON-compatible dictionaries."""
     return [asdict(each) for each in timed]

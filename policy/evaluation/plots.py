@@ -1,4 +1,4 @@
-"""Draw the paper's figures from our data, each as a PNG.
+"""Draw the paper's figures from the results of a run, each as a PNG.
 
 The module imports matplotlib only when it draws, with a backend that needs no display.
 """
@@ -71,7 +71,10 @@ def _draw(caption: str, draw: Callable[[Any], None]) -> bytes:
 
 
 def _gain(axes: Any, rows: Sequence[Row]) -> None:
-    """Stacked bars by kind of blank. Exactly zero has its own bar, because it is the most frequent value."""
+    """Draw stacked bars by kind of blank.
+
+    A gain of exactly 0 has its own bar, because it is the most frequent value.
+    """
     from matplotlib.patches import Patch
 
     steps = range(-5, 6)

@@ -1,8 +1,9 @@
 """Derive the result of each policy from the two completions of every blank.
 
-A policy is a weight per blank in [0, 1]: the probability of retrieving there. Real policies have weights 0 and 1.
-`random` has the budget as its weight everywhere. If a budget ends within a group of equal scores, these blanks share
-the remaining budget, so a constant score gives exactly the result of `random`.
+A policy is a weight in [0, 1] for each blank: the probability that it retrieves there. Policies that can be served have
+weights 0 and 1. To compare policies fairly, each may retrieve for the same share of the blanks, the budget. The policy
+`random` has the budget as its weight at every blank. If a budget is used up within a group of blanks with equal scores,
+these blanks share the rest of it. A constant score therefore gives exactly the result of `random`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from policy.gating.gate import Gate
 from .table import Table
 
 Weights = NDArray[np.float64]
-MOST_THRESHOLDS = 400
+MOST_THRESHOLDS = 400  # maximum number of thresholds that `best_threshold` tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Choice:
 def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
     """Return the policies with the thresholds that serving uses.
 
-    `gates` are the gates that the user can select; the first one is the default. Gates that need unknown values are
-    ignored. Without gates, no policy is selective.
+    `gates` are the gates that the user can select; the first one is the default. A gate is ignored if one of its
+    features is unknown for a blank. Without gates, no policy is selective.
     """
     count = len(table)
     score = table.column("score")
@@ -57,16 +58,14 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
 
 
 def gates_by_selection(gates: Sequence[Gate]) -> Mapping[str, Gate]:
-    """Return the gates by the setting that selects them: "threshold" is the default gate, "token" the gate on the
-    token.
-    """
+    """Return the gates by the selection rule that uses them: "threshold" for the first gate, "token" for the second."""
     return {"token" if number else "threshold": gate for number, gate in enumerate(gates)}
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
-    """Return the scores that are known before a decision, by policy. A greater score favors retrieval.
+    """Return the scores that each policy decides by, by the policy's name. A greater score favors retrieval.
 
-    The first one is the score that serving uses.
+    The first score is the one that serving uses.
     """
     found: dict[str, NDArray[np.float64]] = {}
     if gates := _usable(table, gates):
@@ -83,7 +82,10 @@ def _usable(table: Table, gates: Sequence[Gate]) -> list[Gate]:
 
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
-    """Return every policy with the same share of retrieval, where its score is highest, and `random` and the oracle."""
+    """Return every policy, `random` and the oracle, all with the budget `share`.
+
+    Each policy retrieves where its score is highest. The oracle retrieves where the gain is greatest, if it is above 0.
+    """
     choices = [Choice(name, top_share(score, share)) for name, score in scores(table, gates).items()]
     best = np.minimum(top_share(table.gain, share), table.gain > 0)
     return [*choices, Choice("random", np.full(len(table), share)), Choice("oracle", best)]
@@ -109,8 +111,9 @@ def values(table: Table, choice: Choice) -> NDArray[np.float64]:
 
 
 def abstention_precision(table: Table, choice: Choice) -> float:
-    """Return the share of abstentions that retrieval would not have improved (paper, section 6.2). NaN without
-    abstentions.
+    """Return the share of abstentions that retrieval would not have improved (paper, section 6.2).
+
+    The result is NaN without abstentions.
     """
     abstained = 1 - choice.weights
     total = float(abstained.sum())
@@ -119,7 +122,7 @@ def abstention_precision(table: Table, choice: Choice) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A policy with one threshold: share of retrieval, mean of the metric, abstention precision."""
+    """The results of a policy at one threshold: share of retrieval, mean of the metric, abstention precision."""
 
     threshold: float
     share: float
@@ -138,7 +141,7 @@ def thresholds_across(score: NDArray[np.float64], steps: int = 101) -> NDArray[n
 
 
 def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float64]) -> list[Point]:
-    """Return the policy `score > threshold` for each threshold."""
+    """Return the results of the policy `score > threshold` at each threshold."""
     points = []
     for threshold in thresholds:
         choice = Choice("", (score > threshold).astype(float))
@@ -148,10 +151,10 @@ def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float
 
 
 def best_threshold(table: Table, score: NDArray[np.float64], cost: float = 0.0) -> Point:
-    """Return the threshold with the highest metric minus `cost` (points of the metric) for each retrieval.
+    """Return the threshold with the greatest mean of the metric, if each retrieval costs `cost` points of the metric.
 
-    Candidates lie halfway between neighbouring scores, so that rounding does not matter. Of equally good thresholds the
-    highest is returned, which retrieves least.
+    The candidates lie halfway between neighboring scores, so that rounding does not matter. Of equally good thresholds,
+    the highest is returned, which retrieves least.
     """
     found = np.unique(score)
     between = (found[1:] + found[:-1]) / 2

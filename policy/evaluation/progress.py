@@ -10,7 +10,7 @@ LOG_SECONDS = 30.0
 
 
 class Bar:
-    """A progress bar on standard error, with an estimate of the remaining time."""
+    """A progress bar on standard error, with an estimate of the remaining time. `what` names the work."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -19,7 +19,7 @@ class Bar:
         self._last_shown = float("-inf")
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
+        """Report that `done` of `total` items are done."""
         now = time.monotonic()
         self._first = done if self._first is None else self._first
         terminal = sys.stderr.isatty()

@@ -29,8 +29,9 @@ RESULTS, RUN, PROBLEMS, TIMES = "results.csv", "run.json", "problems.json", "tim
 
 
 def folder(name: str, description: Mapping[str, Any]) -> Path:
-    """Return a folder in the user's cache. Equal descriptions have the same folder, different ones have different
-    folders.
+    """Return the folder in the user's cache for a run with this description.
+
+    Different descriptions have different folders.
     """
     encoded = json.dumps(description, sort_keys=True).encode()
     cache = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False))
@@ -40,7 +41,7 @@ def folder(name: str, description: Mapping[str, Any]) -> Path:
 def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
     """Create the folder of a run, or open an existing one, and return its rows.
 
-    Raises `EvaluationError` if it holds the results of another run or cannot be written.
+    Raises `EvaluationError` if the folder holds the results of another run or cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,10 @@ def write_problems(out: Path, problems: Sequence[Problem]) -> None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """Return a hash of the ids, contexts and truths, which does not depend on the file that the tasks come from."""
+    """Return a hash of the ids, contexts and truths of `tasks`.
+
+    It does not depend on the file that the tasks come from.
+    """
     digest = hashlib.sha256()
     for task in tasks:
         digest.update(

@@ -15,15 +15,14 @@ from . import sources
 from .jsonl import BadRow, rows, text_of
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-FUNCTION_SEARCH_LINES = 80  # maximum lines from a signature to the body, over parameters and docstring
-LINE_SEARCH_LINES = 1  # some published files count lines from 0, others from 1
+FUNCTION_SEARCH_LINES = 80  # maximum number of lines from a signature to its body, after parameters and a docstring
+LINE_SEARCH_LINES = 1  # maximum error of a line number: some published files count lines from 0, others from 1
 
 
 def load(file: Path, repos: Path, kind: TaskKind | None = None) -> Data:
-    """Read the tasks of a RepoEval file whose repositories are in `repos`. `kind` overrides the kind in the file's
-    name.
+    """Read the tasks of a RepoEval file whose repositories are in `repos`.
 
-    Raises `EvaluationError` if the file or the folder does not exist.
+    `kind` overrides the kind in the file's name. Raises `EvaluationError` if the file or the folder does not exist.
     """
     if not repos.is_dir():
         raise EvaluationError(f"{repos} is not a folder: set --repos to the folder with RepoEval's repositories")
@@ -49,7 +48,7 @@ def _task(
 ) -> Task:
     metadata = row.get("metadata")
     if not isinstance(metadata, dict):
-        raise BadRow("it has no `metadata`")
+        raise BadRow("the row has no `metadata`")
     name = text_of(metadata, "task_id")
     prompt, truth = text_of(row, "prompt", name), text_of(metadata, "ground_truth", name)
     place = metadata.get("fpath_tuple")
@@ -65,11 +64,11 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
-    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # our own files contain several kinds
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # only this project's own files name the kind
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):
-        raise BadRow("it has neither `line_no` nor `lineno`", name)
+        raise BadRow("the row has neither `line_no` nor `lineno`", name)
     prompt, truth = prompt.replace("\r\n", "\n"), truth.replace("\r\n", "\n")
     end = _end_of_blank(source, prompt, truth, line, FUNCTION_SEARCH_LINES if function else LINE_SEARCH_LINES)
     if end is None:
@@ -97,6 +96,6 @@ def _end_of_blank(source: str, prompt: str, truth: str, line: int, search_lines:
 
 
 def _kind_by_name(file: Path) -> TaskKind | None:
-    """Return the kind in a file name such as `api_level_completion_….jsonl`. Function rows state their kind."""
+    """Return the kind in a file name such as `api_level_completion_….jsonl`, or None if the name states no kind."""
     kinds: tuple[TaskKind, ...] = ("line", "api", "function")
     return next((kind for kind in kinds if file.name.startswith(kind)), None)

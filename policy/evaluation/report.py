@@ -75,8 +75,9 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
         ),
         Section(
             "Policies at the same budget",
-            (f"Every policy retrieves in {figures.budget:.0%} of the requests, those with its highest scores, and is "
-             f"compared with {figures.primary}. The oracle uses the truth; `random` uses no information.",),
+            (f"Every policy retrieves in {figures.budget:.0%} of the requests: those to which it gives the highest "
+             f"scores. It is compared with {figures.primary}. The oracle uses the truth, and `random` uses no "
+             "information.",),
             (("", _HEADER, _policy_rows(figures.equal)),),
             ("budget",),
         ),
@@ -121,12 +122,12 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
 
 
 def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
-    """Return the findings in sentences, including what the figures do not show."""
+    """Return the findings as sentences. If the figures do not show something, such as an effect, a sentence says so."""
     served = {placed.name: placed for placed in figures.served}
     sentences = [
         f"Always retrieving changes edit similarity by {_estimate(figures.gain, sign=True)} compared with never "
-        f"({_p(figures.gain_p)}). It raises it in {figures.helped:.0%} of {figures.blanks} blanks, lowers it in "
-        f"{figures.harmed:.0%}, and does not change it in {figures.unchanged:.0%}."
+        f"({_p(figures.gain_p)}). Edit similarity rises in {figures.helped:.0%} of {figures.blanks} blanks, falls in "
+        f"{figures.harmed:.0%}, and does not change in {figures.unchanged:.0%}."
     ]
     primary = next(each for each in figures.signals if each.name == figures.primary)
     own = next(placed for name, placed in served.items() if name.startswith(figures.primary))
@@ -162,7 +163,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
     sentences.append(
         f"If every policy retrieves in {figures.budget:.0%} of requests, {figures.primary} is "
         + ("better than" if is_better else "not shown to differ from" if random.p >= SIGNIFICANCE else "worse than")
-        + f" retrieving at random, by {round(-random.against.value, 2) + 0.0:+.2f} ({_p(random.p)})."
+        + f" retrieving at random ({round(-random.against.value, 2) + 0.0:+.2f} in edit similarity, {_p(random.p)})."
     )
     if problems:
         sentences.append(f"{len(problems)} items could not be evaluated. They are listed at the end.")
@@ -170,7 +171,7 @@ def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
 
 
 def shown_findings(shown: ShownFigures | None) -> list[str]:
-    """Return sentences about the figures of shown texts."""
+    """Return sentences about what an editor would show."""
     said = []
     for each in shown.levels if shown else ():
         quiet = (
@@ -178,7 +179,7 @@ def shown_findings(shown: ShownFigures | None) -> list[str]:
         )
         said.append(
             f"`suggest: {each.name}` shows a text at {_share(each.shown)} of the blanks{quiet}. Of the shown texts, "
-            f"{_share(each.precision.value)} are right to the end of the line; they are {_share(each.found)} of all "
+            f"{_share(each.precision.value)} are right to the end of the line. These are {_share(each.found)} of all "
             "right texts."
         )
     return said

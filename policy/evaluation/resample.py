@@ -1,8 +1,8 @@
-"""Draw blanks from any folder of repositories with RepoEval's method, so that figures do not depend on one old data
-set.
+"""Draw blanks from any folder of repositories with RepoEval's method.
 
-The code that draws training blanks also draws line, cursor, chunk and function blanks here. API blanks are RepoEval's
-second task: a statement that calls something that another file of the repository defines.
+Figures then do not depend on one old data set. `policy.training.blanks`, which draws the training blanks, also draws
+the line, cursor, chunk and function blanks here. API blanks are RepoEval's second task: a statement that calls
+something that another file of the repository defines. `quiet.py` draws quiet places.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TESTS = re.compile(r"(^|/)(tests?|testing|__tests__|spec)(/|$)|(^|/)(test_|conf
 
 
 def load(repos: Path, wanted: int, kinds: Sequence[TaskKind] = KINDS, seed: int = 0) -> Data:
-    """Draw about `wanted` blanks from a folder of repositories, equally by kind and repository as far as possible.
+    """Draw about `wanted` blanks from a folder of repositories, as equally by kind and repository as possible.
 
     Raises `EvaluationError` if no blank can be drawn.
     """
@@ -81,7 +81,8 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind]
     if not files:
         return []
     rng = random.Random(f"{seed} {name}")
-    # `draw_spans` splits a total by shares. Draw enough that the smallest share covers `each`, then keep `each`.
+    # `draw_spans` splits the total among the kinds by fixed shares. With this total, even the kind with the smallest
+    # share gets `each` spans. The spans of the other kinds beyond `each` are not used.
     total = round(each / min(blanks.SHARES.values()))
     spans: list[tuple[str, TaskKind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
     if "api" in kinds:
@@ -97,15 +98,17 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind]
             cursor = sources.cursor_in(repository, path, text[:start], text[end:])
             task_id = f"{name}/{path}:{start}-{end}"
             tasks.append(Task(task_id, kind, name, path, cursor, text[start:end], variant))
-    # The same span can be drawn as two kinds. Keep the first.
+    # The same span can be drawn as two kinds. Keep the task of the first kind.
     return list({task.id: task for task in reversed(tasks)}.values())[::-1]
 
 
 def api_spans(
     files: Mapping[str, str], all_files: Mapping[str, str], wanted: int, rng: random.Random
 ) -> list[tuple[str, TaskKind, str, int, int]]:
-    """Return statements that call a function or class of another file, from their first word to the end of the call's
-    line.
+    """Return the spans of statements that call a function or class of another file.
+
+    A span is (path, kind, called name, start, end), in characters. It begins at the first word of the statement and
+    ends with the line that closes the call's bracket.
     """
     defined = _definitions(all_files)
     paths = list(files)
@@ -137,7 +140,10 @@ def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tu
 
 
 def _end_of_call(text: str, at: int) -> int | None:
-    """Return the end of the line that closes the bracket opened just before `at`, or None if it is too far away."""
+    """Return the end of the line that closes the bracket opened just before `at`.
+
+    None if that is over 1,200 characters away.
+    """
     depth = 1
     for position in range(at, min(len(text), at + 1200)):
         depth += (text[position] in "([{") - (text[position] in ")]}")
@@ -148,7 +154,10 @@ def _end_of_call(text: str, at: int) -> int | None:
 
 
 def _definitions(files: Mapping[str, str]) -> dict[str, set[str]]:
-    """Map "(file ending) (name)" to the files that define it. Names that more than three files define are left out."""
+    """Return the files that define each name, by file ending and name (".py area").
+
+    Names that more than three files define are left out.
+    """
     found: dict[str, set[str]] = {}
     for path, text in files.items():
         suffix = PurePosixPath(path).suffix

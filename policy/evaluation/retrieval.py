@@ -1,4 +1,4 @@
-"""Retrieve for a task with the index's own search over the task's repository, and measure the time."""
+"""Search a task's repository with the index, and measure the time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Style = Literal["structure", "window"]
 
 
 class Retrieval:
-    """Search the repositories of a data set. Each repository is indexed when it is first needed.
+    """Search the repositories of a data set. Each repository is indexed when it is first searched.
 
-    `retriever` selects the ranking (the server uses "proximity", the paper "jaccard"). `style` "structure" is the
-    server's chunking. "window" is the paper's: overlapping windows of 20 lines (50 for functions), and the chunk that
-    follows each hit instead of the hit (fragment alignment, section 3.3).
+    `chunks` is the maximum number of hits. `retriever` selects the ranking (the server uses "proximity", the paper
+    "jaccard"). `style` selects the chunks. "structure" is the server's chunking. "window" is the paper's: overlapping
+    windows of 20 lines (50 for functions). Each hit is then replaced by the chunk that follows it (fragment alignment,
+    section 3.3).
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class Retrieval:
         self._snapshots: dict[tuple[str, int], Snapshot] = {}
 
     def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
-        """Return the hits for a task, best first, and the milliseconds of the search without indexing."""
+        """Return the hits for a task, best first, and the milliseconds of the search without indexing.
+
+        If the data set contains the task's chunks, those are the hits, scored by Jaccard similarity, and the time is 0.
+        """
         if task.given is not None:
             lines = words(last_lines(task.cursor.prefix, self._lines(task)))
             return tuple(Hit(chunk, jaccard(words(chunk.text), lines)) for chunk in task.given[: self._chunks]), 0.0
@@ -51,7 +55,7 @@ class Retrieval:
         return hits, (time.perf_counter() - started) * 1e3
 
     def snapshot(self, task: Task) -> Snapshot:
-        """Return the index of a task's repository."""
+        """Return the index of a task's repository. The first call for a repository indexes it."""
         lines = self._lines(task)
         key = (task.repository, lines)
         if key not in self._snapshots:

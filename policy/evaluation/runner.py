@@ -1,7 +1,7 @@
-"""Complete every task on both branches, many concurrently, and write each result as soon as it is known.
+"""Complete every task without and with cross-file context, many at a time, and write each result immediately.
 
-The two branches of a blank are adjacent, so that they share the common part of their prompts. Each decoded token batch
-contains one token of every sequence.
+The two completions of a task are adjacent in the list of trials, so that an engine can reuse the common part of their
+prompts. An engine generates for several prompts at the same time: one evaluation adds a token to each of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
 
-GROUP = 48  # maximum blanks per call of an engine, with their retrieved chunks
+GROUP = 48  # maximum number of blanks in one call of an engine, which sends all their retrieved chunks
 
 
 class BatchEngine(Protocol):
@@ -65,9 +65,9 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models of a run: the generators, and a separate model that decides, if there is one.
+    """The models of a run. `generators` are engines of the same model, which share the blanks.
 
-    All generators have the same model and share the blanks.
+    `policy` is a separate model that decides, or None if the generating model decides.
     """
 
     generators: tuple[Generator, ...]
@@ -92,8 +92,9 @@ async def run(
 ) -> list[Row]:
     """Evaluate the tasks that `out` does not contain yet. Return all rows in the order of the tasks.
 
-    `stopped` is checked after each task. Raises `EvaluationError` if `out` belongs to another run, `ModelError` or
-    `EngineUnavailable` if there is no model to evaluate. A task on which the engine fails becomes a problem.
+    `stopped` is checked after each task, and `progress` gets the number of finished tasks and of all tasks. A task on
+    which the engine fails becomes a problem. Raises `EvaluationError` if `out` belongs to another run, and `ModelError`
+    or `EngineUnavailable` if there is no model to evaluate.
     """
     done = {row.id: row for row in record.begin(out, description)}
     problems = list(data.problems)
@@ -127,7 +128,7 @@ async def run(
 async def _rows(
     group: Sequence[Task], policy: Supervisor | None, generator: Generator, retrieval: Retrieval, tokens: int
 ) -> AsyncGenerator[Row | Problem]:
-    """Yield a row or a problem per finished task. If the engine fails, retry the remaining tasks one by one."""
+    """Yield a row or a problem for each finished task. If the engine fails, retry the remaining tasks one by one."""
     found = {task.id: retrieval.find(task) for task in group}
     remaining = {task.id: task for task in group}
     try:
@@ -176,7 +177,7 @@ def _make_row(
     without, with_ = cut(plain.completed.text, task), cut(retrieved.completed.text, task)
     before, after = score(without, task.truth, task.path), score(with_, task.truth, task.path)
     surprises = plain.completed.surprises
-    first = plain.reading  # of the generator, even if another model decides
+    first = plain.reading  # the generator's reading, even if another model decides
     assert first is not None
     used = [hits[chunk.index] for chunk in retrieved.prompt.chunks] if hits else ()
     found = evidence(task.cursor, hits)

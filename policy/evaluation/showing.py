@@ -1,7 +1,8 @@
-"""Compute how many suggestions are shown, how many of them are right, and how often a place that needs none has none.
+"""Compute how many suggestions are shown, how many of them are right, and at how many quiet places none is shown.
 
-Each blank counts with the completion of the served policy. The settings of `policy.gating.keep` are compared, and all
-other thresholds form a curve: the texts that the user most probably keeps are shown first.
+At each blank, the completion that the default policy serves counts. An editor shows it if the probability that the user
+keeps it reaches the showing threshold. The figures are computed for each value of the setting `suggest`, which selects
+a threshold of `policy.gating.keep`, and as a curve over all thresholds.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The figures of one setting: shares in [0, 1], NaN if there is nothing to count.
+    """The figures of one value of `suggest`. Shares are in [0, 1], or NaN if there is nothing to count.
 
-    `shown` is the share of the blanks at which something is shown, `precision` the share of the shown texts that are
-    exactly right to the end of the line, `found` the share of the right texts that are shown. `kept` is the share of
-    the shown characters that are kept. `breaks` counts shown texts that add a syntax error. `quiet` is the share of the
-    places where nothing belongs at which nothing is shown.
+    `shown` is the share of the blanks at which a text is shown, `precision` the share of the shown texts that are
+    exactly right to the end of the line, and `found` the share of the right texts that are shown. `kept` is the share
+    of the shown characters that are kept. `breaks` is the number of shown texts that add a syntax error. `quiet` is the
+    share of the quiet places at which nothing is shown.
     """
 
     name: str
@@ -48,9 +49,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class ShownFigures:
-    """`places` counts blanks and places where nothing belongs (`quiet_places`); `curve` has (share shown, precision).
+    """The figures of all values of `suggest`.
 
-    `estimated`: the curve is by the estimate of the model, otherwise by the mean probability of the tokens.
+    `places` is the number of blanks, of which `quiet_places` are quiet places. `curve` has a point (share of the blanks
+    at which a text is shown, precision) for each threshold. `estimated` says whether the curve uses the model's
+    estimate. Otherwise it uses the mean probability of the tokens.
     """
 
     places: int
@@ -61,7 +64,7 @@ class ShownFigures:
 
 
 def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> ShownFigures | None:
-    """Return the figures, or None if the results do not contain what was shown, like those of an earlier version."""
+    """Return the figures, or None if the rows do not contain what was shown, because an earlier version wrote them."""
     known = [row for row in rows if row.shown_without is not None and row.shown_with is not None]
     if not known:
         return None
@@ -77,7 +80,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> Sh
 
 
 def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
-    """Return what the default policy shows at each blank."""
+    """Return what an editor shows at each blank under the default policy."""
     table = Table.of(rows)
     primary = next(iter(policies.scores(table, gates)))
     choice = next(each for each in policies.as_served(table, gates) if each.name.startswith(primary))
@@ -88,7 +91,10 @@ def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
 
 
 def probability(text: Shown, keep: Keep | None) -> float:
-    """Return the probability that a text is kept, by the estimate or by its tokens; 0 for an empty text."""
+    """Return the probability that a text is kept, or 0 for an empty text.
+
+    It is the estimate of `keep`, or, if that is None, the (geometric) mean probability of the text's tokens.
+    """
     if not text.text or not text.values:
         return 0.0
     if keep is None:
@@ -97,7 +103,7 @@ def probability(text: Shown, keep: Keep | None) -> float:
 
 
 def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: NDArray[np.bool_]) -> Level:
-    """Return the figures if the texts are shown for which `shows` is true. Arrays have shape (blanks,)."""
+    """Return the figures of showing the texts for which `shows` is true. The arrays have shape (blanks,)."""
     there = np.array([bool(text.text) for text in texts]) & shows
     right = np.array([text.right for text in texts])
     kept = sum(text.kept for text, each in zip(texts, there, strict=True) if each)
@@ -114,7 +120,7 @@ def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: ND
 
 
 def curve(texts: Sequence[Shown], p: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Return a pair for each number of likeliest texts: their share of all blanks, and the share that is right."""
+    """Return (share of all blanks, share of right texts) of the n likeliest texts, for each n."""
     order = [place for place in np.argsort(-p, kind="stable") if texts[place].text]
     right = np.cumsum([texts[place].right for place in order])
     return tuple((count / len(texts), float(right[count - 1] / count)) for count in range(1, len(order) + 1))

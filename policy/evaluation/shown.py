@@ -1,9 +1,9 @@
-"""Judge the text that an editor would show of a generation.
+"""Judge what an editor would show of a generation.
 
 The generation is shaped like an automatic completion. The shown text is compared with the file that the blank was cut
 from: whether it is exactly right to the end of its line, how many of its characters are kept, and whether it adds a
-syntax error. The features of the keep estimate (`policy.gating.keep`) are recorded as well, so that estimates can be
-fitted and compared on results alone.
+syntax error. The features of the keep estimate (`policy.gating.keep`) are recorded too, so that estimates can be fitted
+and compared without running the model again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from policy.gating import keep
 
 from .task import Task
 
-LARGEST = 200_000  # characters of a file whose syntax is checked
+LARGEST = 200_000  # maximum number of characters before or after the cursor of a file whose syntax is checked
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """The part of a generated text that an editor would show. `text` is empty if it shows nothing.
 
-    `right`: the text is the same as the file's to the end of its first line. `kept` counts the characters at its
-    beginning that are the same as the file's. `breaks`: the file has more syntax errors with the text. `values` are the
-    features of `policy.gating.keep`, by name; empty if nothing is shown.
+    `right` says whether the file with `text` is the same as the original file to the end of the first line that is not
+    blank. `kept` is the number of leading characters of `text` that are the same in the original file. `breaks` says
+    whether the file has more syntax errors with `text` than without it. `values` are the features of
+    `policy.gating.keep` by name, empty if nothing is shown.
     """
 
     text: str
@@ -40,24 +41,24 @@ class Shown:
     values: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, with rounded numbers."""
+        """Return the fields as JSON-compatible values, with rounded numbers."""
         return {**asdict(self), "values": {name: round(value, 5) for name, value in self.values.items()}}
 
 
 def from_json(told: Mapping[str, Any]) -> Shown:
-    """Return the value of which `to_json` returned `told`."""
+    """Return the value that `to_json` converted to `told`."""
     return Shown(**told)
 
 
 def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
-    """Return what is shown of a generation whose prompt had these chunks."""
+    """Return what an editor would show of the generation `completed`, whose prompt contained the chunks of `hits`."""
     cursor, written = task.cursor, completed.text
     text = Shaper(cursor, bodies=False).finish(written, complete=completed.ended).text
     if not text:
         return Shown("", False, 0, False, {})
     surprises = [Surprise(*each) for each in zip(completed.ends, completed.surprises, strict=False)]
     if completed.ended:
-        surprises.pop()  # that of the ending
+        surprises.pop()  # the surprise of the end token, which has no text
     values = keep.features(
         cursor,
         text,

@@ -1,8 +1,8 @@
 """Compare a completion with the truth: exact match, edit similarity, identifier F1.
 
-The definitions are the paper's (section 5.1). Texts are normalised first as RepoCoder does: lines are stripped and
-blank lines are removed. A wrong indentation therefore does not lower a score, and the figures can be compared with the
-published ones.
+The definitions are the paper's (section 5.1). Before exact match and edit similarity, both texts are normalized as
+RepoCoder does: lines are stripped and blank lines are removed. A wrong indentation therefore does not lower a score,
+and the figures can be compared with the published ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`em` is 0 or 1. `es` and `f1` (of identifiers) are in 0–100."""
+    """`em` (exact match) is 0 or 1. `es` (edit similarity) and `f1` (of the identifiers) are in 0–100."""
 
     em: int
     es: float
@@ -29,7 +29,7 @@ class Score:
 
 
 def score(predicted: str, truth: str, path: str = "") -> Score:
-    """Compare a cut prediction with the truth. The ending of `path` selects the language."""
+    """Compare a prediction, cut as by `cutting.cut`, with the truth. The ending of `path` selects the language."""
     left, right = canonical(predicted), canonical(truth)
     return Score(int(left == right), edit_similarity(left, right), identifier_f1(predicted, truth, path))
 

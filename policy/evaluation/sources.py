@@ -1,6 +1,6 @@
-"""Read repositories with the index's own rules: the files that the index would contain.
+"""Read a repository for an evaluation: exactly the files that the index would contain.
 
-An editor's server uses the same rules, so figures about a folder describe what the server would do there.
+The server of an editor applies the same rules. Figures about a folder therefore describe what the server does in it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def load(folder: Path) -> tuple[Repository, list[Problem]]:
 
 
 def folders(parent: Path) -> Iterator[Path]:
-    """Return the repositories in a folder of repositories, by name."""
+    """Return the folders of the repositories in `parent`, sorted by name. Hidden folders are left out."""
     return (path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
 def cursor_in(repository: Repository, path: str, prefix: str, suffix: str) -> Cursor:
-    """Create a cursor in a file of a repository."""
+    """Return a cursor in the file `path` of a repository."""
     language = language_of(path)
     return Cursor(str(Path(repository.root, path)), prefix, suffix, language.id if language else "")

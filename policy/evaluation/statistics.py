@@ -1,7 +1,8 @@
 """Compute intervals, paired tests, the AUC and the calibration error.
 
-All statistics resample blanks, which assumes nothing about the distribution of edit similarity. (It is far from normal:
-most differences are exactly zero.) Seeds are fixed, so the same file always gives the same report.
+Intervals resample the blanks, and tests flip the signs of differences. Both assume nothing about the distribution of
+edit similarity, which is far from normal: most differences are exactly zero. Seeds are fixed, so the same file always
+gives the same report.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
-_BLOCK = 2_000_000  # maximum cells of one resampling matrix
+_BLOCK = 2_000_000  # maximum number of cells of a resampling matrix, which limits its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
 def bootstrap(
     figure: Callable[[NDArray[np.intp]], float], count: int, *, seed: int = 0, resamples: int = 400
 ) -> Estimate:
-    """Estimate any figure of `count` blanks, given as a function of row numbers. Resamples with a NaN are left out."""
+    """Return an estimate of `figure`, a function of the row numbers of a sample of `count` blanks.
+
+    Resamples for which `figure` is NaN are left out.
+    """
     if not count:
         return UNDEFINED
     values = [figure(rows) for block in _resamples(count, seed, resamples) for rows in block]
@@ -56,7 +60,7 @@ def bootstrap(
 
 
 def paired_p(differences: ArrayLike, *, seed: int = 0, resamples: int = 10_000) -> float:
-    """Return the two-sided p-value of a mean difference of zero, by random sign flips (exact for up to 12 differences).
+    """Return the two-sided p-value for a mean difference of zero, by random sign flips (exact for up to 12 pairs).
 
     Pairs without a difference contain no information about the sign and are left out, as in a sign test.
     """
@@ -94,7 +98,7 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Blanks whose probabilities lie in one interval: their number, mean probability, and observed rate."""
+    """Blanks whose probabilities lie in one interval: their number, mean probability, and share of positives."""
 
     count: int
     predicted: float
@@ -113,7 +117,10 @@ def calibration(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -
 
 
 def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
-    """Return the expected calibration error: the gaps of prediction and observation per bin, weighted by count."""
+    """Return the expected calibration error: the mean gap of prediction and observation over all bins.
+
+    The mean is weighted by the number of values in a bin.
+    """
     found = calibration(probabilities, positive, bins)
     total = sum(each.count for each in found)
     return sum(each.count * abs(each.predicted - each.observed) for each in found) / total if total else math.nan

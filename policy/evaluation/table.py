@@ -24,17 +24,18 @@ from . import shown
 from .shown import Shown
 from .task import EvaluationError
 
-# The outcome of a row's tests. `PASS` is the whole outcome. `NOT_RUN` is its beginning, and the reason follows.
+# The outcome of a row's tests is `PASS`, the reason of their failure, or `NOT_RUN` followed by a colon and the reason.
 PASS, NOT_RUN = "pass", "not run"
-HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # smallest decrease in the truth's nats that counts as help
+HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # minimum decrease in the truth's nats, and as a share, to count as help
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 _SHOWN = frozenset({"shown_without", "shown_with"})
 
 
 def has_helped(nll_without: float, nll_with: float) -> bool:
-    """Return whether retrieval made the truth likelier by `HELPED_NATS` and `HELPED_SHARE`. Both arguments are in nats.
+    """Return whether retrieval made the truth likelier by at least `HELPED_NATS` nats and the share `HELPED_SHARE`.
 
-    Edit similarity rises by chance in a fifth of the blanks. The likelihood of the truth does not.
+    Both arguments are -ln P of the truth, in nats. Edit similarity rises by chance in a fifth of the blanks. The
+    likelihood of the truth does not.
     """
     return nll_without - nll_with >= max(HELPED_NATS, HELPED_SHARE * nll_without)
 
@@ -43,17 +44,21 @@ def has_helped(nll_without: float, nll_with: float) -> bool:
 class Row:
     """The results at one blank, without and with cross-file context.
 
-    `without` and `with_` are the completions as scored. `es_*` and `f1_*` are in 0–100, counts are in tokens.
+    `without` and `with_` are the completions, cut to the part that is compared with `truth`. `em_*` (exact match) are 0
+    or 1. `es_*` (edit similarity) and `f1_*` (of the identifiers) are in 0–100. `chunks` is the number of chunks in the
+    prompt, and `*_tokens` and `tokens_*` are numbers of tokens.
 
-    Known at decision time: `p_cc` is P(`<cc>`) of the softmax (None for a model that does not decide). `first_p` and
-    `first_entropy` (nats) are the top probability and the entropy of the first token generated without context. `score`
-    and `second` are the greatest similarities of a chunk, `names` is the number of names in the cursor's lines that the
-    chunks define, `overlap` the share of the text just before the cursor that they contain, and `match` how many tokens
-    of it they contain in a row (`policy.gating.evidence`). `scope` is "line" or "block", as for a request at the blank.
+    Known at decision time: `p_cc` is P(`<cc>`) over the whole vocabulary (None for a model that does not decide).
+    `first_p` and `first_entropy` (nats) are the top probability and the entropy of the first token generated without
+    context. `score` and `second` are the similarities of the two best chunks, and `names` is the number of names in the
+    cursor's lines that the chunks define. `overlap` is the share of the text just before the cursor that the chunks
+    contain, and `match` is how many tokens of that text they contain in a row (`policy.gating.evidence`). `scope` is
+    "line" or "block", as a request at the blank would be served.
 
-    Known afterwards: `surprise` is the mean -ln P (nats) of the tokens generated without context, `worst` the largest.
-    `nll_without` and `nll_with` are the nats of the truth's `truth_tokens` tokens, the end token included. `tests_*`
-    are "" without tests, else "pass" or the reason of the failure; "not run: …" means that the tests could not run.
+    Known afterwards: `surprise` is the mean of -ln P (nats) over the tokens generated without context, and `worst` the
+    greatest. `nll_without` and `nll_with` are the nats of the truth's `truth_tokens` tokens, the end token included.
+    `tests_*` are "" without tests, else "pass" or the reason of the failure; "not run: …" means that the tests could
+    not run.
 
     A column with a default may be missing in files of earlier versions and is then None.
     """
@@ -101,7 +106,10 @@ class Row:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is to be suggested there. Only what is shown counts; similarity says nothing."""
+        """Whether the blank is a quiet place.
+
+        There, only what an editor shows counts, and the similarities have no meaning.
+        """
         return self.kind == "quiet"
 
     @property
@@ -128,7 +136,7 @@ class Row:
 
     @property
     def scale(self) -> Scope:
-        """The threshold that applies to the blank: by `scope`, or by its kind if `scope` is unknown."""
+        """The scope whose threshold applies to the blank: `scope`, or one that follows from the kind."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 
     @property
@@ -236,7 +244,10 @@ class Table:
 
     @classmethod
     def of(cls, rows: Iterable[Row], metric: str = "es") -> Table:
-        """Create the table of a metric: "es", "em" (per cent), "f1", or "ut" for passing unit tests (per cent)."""
+        """Create the table of a metric: "es", "em" (percent), "f1", or "ut" for passing unit tests (percent).
+
+        The table of "ut" has only the rows whose tests ran.
+        """
         kept = tuple(rows)
         if metric == "ut":
             kept = tuple(row for row in kept if row.tested)

@@ -1,4 +1,4 @@
-"""The tasks of an evaluation: a task is a cursor with the text that belongs there.
+"""The tasks of an evaluation. A task is a cursor in a file, with the text that belongs there.
 
 Data sets and the user's own code are both converted to tasks, together with the repository that retrieval may read. An
 item that cannot become a task becomes a `Problem`, which is counted and reported, because silently dropping it would
@@ -16,7 +16,7 @@ from policy.errors import RepoformerError
 
 TaskKind = Literal["line", "api", "cursor", "chunk", "function", "quiet"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
-# Maximum tokens of a generation (paper, section 5.1).
+# Maximum number of tokens of a generation, by the kind of the blank (paper, section 5.1).
 TOKENS: Mapping[TaskKind, int] = {"line": 50, "api": 50, "cursor": 50, "chunk": 50, "function": 256, "quiet": 50}
 
 
@@ -26,10 +26,11 @@ class EvaluationError(RepoformerError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A blank: `truth` is the text at `cursor`, empty where nothing is to be suggested (the kind "quiet").
+    """A blank: a cursor, and the text that was removed there (`truth`). The truth of the kind "quiet" is empty.
 
-    `cursor.path` is absolute if the file exists. `repository` is the key in `Data.repositories` of what retrieval may
-    read, and `path` the file in it. `given` are chunks that the data set contains, best first.
+    `cursor.path` is absolute if the file exists. `repository` is the key in `Data.repositories` of the repository that
+    retrieval may read, and `path` is the file's path in it. `variant` divides the kind further. `given` are the
+    retrieved chunks that the data set contains, best first. It is None if the index is searched instead.
     """
 
     id: str
@@ -52,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Tasks, their repositories by name, and the items that could not be used."""
+    """Tasks, their repositories by name, and the items that could not become tasks."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -62,14 +63,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Source texts by POSIX path relative to `root`, an absolute folder."""
+    """A repository: its source texts (`files`) by POSIX path relative to `root`, an absolute folder."""
 
     root: str
     files: Mapping[str, str]
 
 
 def unique(tasks: Iterable[Task]) -> tuple[list[Task], list[Problem]]:
-    """Keep the first task of each id. The others become problems."""
+    """Return the first task of each id, and a problem for each other task."""
     kept: dict[str, Task] = {}
     problems: list[Problem] = []
     for task in tasks:

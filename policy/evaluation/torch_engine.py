@@ -1,8 +1,8 @@
 """An engine for evaluation that runs the weights of a GGUF file in torch.
 
-Torch evaluates long batches several times as fast as llama.cpp on a GPU and on a processor with AMX. Everything else is
-that of the engine in `policy.engine.worker`: the tokenizer, the prompts, token healing, the batches, the readings. The
-weights are dequantized, so that the logits differ from those of llama.cpp only by the rounding of activations.
+Torch evaluates long batches several times as fast as llama.cpp on a GPU and on a processor with AMX. The tokenizer, the
+prompts, token healing, the batches and the readings are those of the engine in `policy.engine.worker`. The weights are
+dequantized. The logits differ from llama.cpp's only because llama.cpp also rounds activations.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LANES = 16  # concurrent completions; more make a step slower and the batch of a step larger
-BATCH = 1024  # tokens of a prompt that are evaluated at a time
+LANES = 16  # number of completions at the same time; each step generates a token of every one in a single batch
+BATCH = 1024  # maximum number of tokens of a prompt that are evaluated at a time
 
 
 class TorchEngine:
     """Runs many completions concurrently, in this process. It has the interface of a supervisor and of its engine.
 
-    `context_size` is the number of tokens of one sequence. Raises `TrainingError` for an architecture that torch cannot
-    read here, and `ModelError` if llama.cpp cannot read the file.
+    `context_size` is the number of tokens of one sequence. Raises `TrainingError` if the architecture is not supported
+    in torch, and `ModelError` if llama.cpp cannot read the file.
     """
 
     def __init__(self, model: Path, budgets: Mapping[str, int], context_size: int, compute: Compute) -> None:
@@ -53,10 +53,10 @@ class TorchEngine:
         """Yield the index in `trials` and the result of each trial, in the order in which they end."""
         for result in self._completion_model.try_all(trials):
             yield result
-            await asyncio.sleep(0)  # so that a signal is handled
+            await asyncio.sleep(0)  # lets the event loop handle a signal, such as Ctrl-C
 
     async def close(self) -> None:
-        """Do nothing. The memory is freed with the object."""
+        """Do nothing. The memory is freed together with the object."""
 
 
 class TorchLlama(Llama):
@@ -87,7 +87,7 @@ class TorchLlama(Llama):
         self._logits: NDArray[np.float32]
 
     def decode(self, rows: Sequence[Row]) -> Outcome:
-        """Evaluate `rows`, in which those of one sequence are adjacent."""
+        """Evaluate `rows`. The rows of a sequence must be adjacent. The result is always "ok"."""
         with torch.inference_mode():
             spans = _spans(rows)
             device = self._keys.device
@@ -123,7 +123,7 @@ class TorchLlama(Llama):
             keys, values = self._keys[seq, number, :, :stop], self._values[seq, number, :, :stop]
             keys[:, pos:] = key[start:end].transpose(0, 1)
             values[:, pos:] = value[start:end].transpose(0, 1)
-            # A token sees the tokens up to itself.
+            # Each token attends to the tokens of its sequence up to itself.
             seen = torch.ones(end - start, stop, dtype=torch.bool, device=hidden.device).tril(pos)
             mixed[start:end] = scaled_dot_product_attention(
                 query[start:end].transpose(0, 1)[None], keys[None], values[None], attn_mask=seen, enable_gqa=True
@@ -132,9 +132,9 @@ class TorchLlama(Llama):
         return output
 
     def logits(self, row: int = -1) -> NDArray[np.float32]:
-        """Return the logits after row `row` of the last batch, shape (n_vocab,). Negative rows count those with logits.
+        """Return the logits after row `row` of the last batch, shape (n_vocab,).
 
-        Raises `ValueError` if the row has no logits.
+        A negative `row` counts, from the end, only the rows with logits. Raises `ValueError` if the row has no logits.
         """
         logits: NDArray[np.float32] = self._logits[row if row < 0 else self._wanted.index(row)][: self.n_vocab]
         return logits

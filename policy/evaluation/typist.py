@@ -1,8 +1,8 @@
 """Simulate a typist, to count the characters that a user accepts per request.
 
-The typist types exactly the truth. They accept a suggestion if all of it is right, or the whole lines at its top that
-are right. Otherwise they type to the end of the word and ask again. The simulation is crude but treats all policies
-equally.
+The typist types exactly the truth. If a whole suggestion is right, they accept it. If only its first lines are right,
+they accept those lines. Otherwise they type to the end of the word and ask again. The simulation is crude but treats
+all policies equally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ Suggest = Callable[[Cursor], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class TypingSession:
-    """The result of typing one blank: `wanted` characters, of which `accepted` came from suggestions."""
+    """The result of typing one blank: `wanted` characters, of which `accepted` came from suggestions.
+
+    `shown` of the `requests` returned a suggestion.
+    """
 
     requests: int
     shown: int
@@ -43,7 +46,10 @@ async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> TypingSessio
 
 
 def usable(suggestion: str, rest: str) -> int:
-    """Return the characters of a suggestion that the user accepts: all of it, or the correct whole lines at its top."""
+    """Return how many characters of a suggestion the user accepts: all, or those of the correct whole lines at its top.
+
+    `rest` is the part of the truth that is not typed yet.
+    """
     while suggestion:
         if rest.startswith(suggestion) and suggestion.strip():
             return len(suggestion)
@@ -52,6 +58,6 @@ def usable(suggestion: str, rest: str) -> int:
 
 
 def next_step(rest: str) -> int:
-    """Return the characters typed before the next request: to the end of a word or a run of punctuation."""
+    """Return how many characters the user types before the next request: a word or a run of punctuation."""
     match = _STEP.match(rest)
     return match.end() if match else 1

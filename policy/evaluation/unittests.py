@@ -1,4 +1,4 @@
-"""Run the repository's own tests with a completion in place (the paper's UT, section 5.1).
+"""Run the repository's own tests on a file that contains a completion (the paper's UT, section 5.1).
 
 A completion is unreviewed code. It runs in a copy of the repository, in a process group without network access and
 without access to other processes, with limits on time, memory and file size. When the time is up or the tests are done,
@@ -32,7 +32,10 @@ _LEFT_OUT = shutil.ignore_patterns(".git", "node_modules", ".venv", "__pycache__
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one test run: `seconds` of wall time, `megabytes` of address space per process, `processes` at once."""
+    """Limits of one test run: `seconds` of wall time, `megabytes` of address space per process, `processes` at once.
+
+    If `isolated` is true, the tests run only if the machine can isolate them.
+    """
 
     seconds: float = 60.0
     megabytes: int = 4096
@@ -50,11 +53,10 @@ def can_isolate(limits: Limits) -> bool:
 
 
 def run(root: Path, path: str, text: str, command: Sequence[str], limits: Limits | None = None) -> str:
-    """Run `command` in a copy of `root` in which the file `path` contains `text`. Return "pass" or the reason of the
-    failure.
+    """Run `command` in a copy of `root` in which the file `path` contains `text`, and return the outcome.
 
-    "not run: …" means that the tests could not start, which says nothing about `text`. If the command starts with
-    `python`, this interpreter runs it.
+    The outcome is "pass" or the reason of the failure. "not run: …" means that the tests could not start, which says
+    nothing about `text`. If the command starts with `python`, this interpreter runs it.
     """
     limits = limits or Limits()
     if limits.isolated and not can_isolate(limits):
@@ -102,14 +104,14 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
                 return reason
             code = process.returncode
         finally:
-            # In namespaces, all processes end with the first one. Otherwise end its process group.
+            # In namespaces, all processes end with the first one. Without namespaces, this ends its process group.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code == 0:
         return PASS
     last = _last_line(folder.parent / "output")
-    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # no namespace, or no such command in it
+    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # `unshare` failed: no namespace, or no such command
         return f"{NOT_RUN}: {last}"
     return f"exit status {code}" + (f": {last}" if last else "")
 

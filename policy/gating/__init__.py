@@ -1,1 +1,1 @@
-"""The decision whether to retrieve: the gate, the evidence that it reads, and the threshold for its probability."""
+"""The decision whether to retrieve, and the estimate of whether the user keeps a completion."""

@@ -1,9 +1,9 @@
-"""Store the threshold to which a workspace is calibrated: a personalized policy (the paper's outlook, section 7).
+"""Store the calibrated threshold of each workspace (the paper proposes personalized policies in section 7).
 
-`repoformer-lsp calibrate` writes a small file in the user's data folder. The file is read with each request, so a
-calibration or its undoing takes effect in running servers. A threshold belongs to a workspace and to the model that it
-was measured with, identified by the hash of its file. It is not used with another model. Earlier thresholds are kept,
-so that each calibration can be undone.
+`repoformer-lsp calibrate` writes the thresholds to a small file in the user's data folder. Servers check this file at
+each request, so a new calibration or an undo takes effect in running servers. A threshold belongs to a workspace and to
+the model that was used for the calibration. A hash of the model file identifies the model, and the threshold is not
+used with another model. Earlier thresholds are kept, so that a calibration can be undone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from filelock import FileLock, Timeout
 
 from policy.models.shards import sha256, shards_of
 
-MAX_HISTORY = 10
+MAX_HISTORY = 10  # calibrations kept for each workspace
 LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """On the day `made`, `threshold` was the best for `model` (file name, with `sha256`) on `blanks` blanks."""
+    """The result of one calibration.
+
+    `threshold` was the best one for the model with the file name `model` and the hash `sha256`. It was measured with
+    `blanks` blanks, which are pieces of the workspace's code that the model completed. `made` is the date (ISO 8601).
+    """
 
     threshold: float
     model: str
@@ -37,38 +41,42 @@ class Calibration:
 
 
 def workspace_of(path: Path, workspaces: Iterable[Path]) -> Path | None:
-    """Return the innermost calibrated folder of `workspaces` that contains `path`, or None."""
+    """Return the innermost folder of `workspaces` that is calibrated and contains `path`, or None."""
     known = _known()
-    real = path.resolve()  # both the workspace and the document may be opened through a link
+    real = path.resolve()  # the editor may have opened the workspace or the document through a symbolic link
     found = [folder for folder in workspaces if real.is_relative_to(folder.resolve()) and _key(folder) in known]
     return max(found, key=lambda folder: len(folder.parts), default=None)
 
 
 def threshold_for(workspace: Path, sha256: str) -> float | None:
-    """Return the threshold of a workspace for a model, or None if there is none or it cannot be read."""
+    """Return the threshold of `workspace` for the model with the hash `sha256`.
+
+    Return None if the workspace is not calibrated for this model, or if the file cannot be read.
+    """
     history = _known().get(_key(workspace), ())
     return history[-1].threshold if history and history[-1].sha256 == sha256 else None
 
 
 def fingerprint(model: Path) -> str:
-    """Return the SHA-256 of a model's file, or of its shards in order.
+    """Return the SHA-256 of a model's file, or of all its shards in order.
 
-    This takes about a tenth of a second for a small model.
+    This takes about 0.1 seconds for a small model.
     """
     return sha256(shards_of(model))
 
 
 def store(workspace: Path, calibration: Calibration) -> None:
-    """Store a calibration, which takes effect immediately. Raises `OSError`."""
+    """Store a calibration, which takes effect immediately. Raises `OSError` if the file cannot be written."""
     with _locked():
         history = [*_known().get(_key(workspace), ()), calibration]
         _save(workspace, history[-MAX_HISTORY:])
 
 
 def undo(workspace: Path) -> tuple[Calibration | None, Calibration | None]:
-    """Remove the last calibration of a workspace.
+    """Remove the last calibration of `workspace`.
 
-    Return it, and the one before it, which is current now. Raises `OSError`.
+    Return the removed calibration, and the one before it, which applies from now on. Each of them is None if it does
+    not exist. Raises `OSError` if the file cannot be written.
     """
     with _locked():
         history = _known().get(_key(workspace), ())
@@ -103,7 +111,10 @@ def _read(path: Path, _changed: int, _size: int) -> Mapping[str, Sequence[Calibr
 
 
 def _entries(path: Path) -> dict[str, object]:
-    """Return the file's entries by workspace, unparsed, because another version may have written some of them."""
+    """Return the file's entries by workspace, without a check of their values.
+
+    `_save` writes all entries back, including those that another version wrote and this version cannot parse.
+    """
     try:
         entries = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -112,7 +123,7 @@ def _entries(path: Path) -> dict[str, object]:
 
 
 def _history(value: object) -> tuple[Calibration, ...] | None:
-    """Parse one workspace's calibrations. Return None if this version cannot parse them."""
+    """Return the calibrations of one workspace from their JSON value, or None if this version cannot parse them."""
     try:
         history = tuple(Calibration(**each) for each in value)  # type: ignore[attr-defined]
     except TypeError:
@@ -132,15 +143,16 @@ def _locked() -> Iterator[None]:
 
 
 def _save(workspace: Path, history: Sequence[Calibration]) -> None:
-    """Replace one workspace's calibrations. The other entries of the file do not change, even unreadable ones."""
+    """Replace the calibrations of one workspace. The file's other entries do not change, even unreadable ones."""
     target = file()
     entries = _entries(target)
     if not entries and target.exists() and target.stat().st_size:
-        target.replace(target.with_suffix(".damaged"))  # for the user to repair
+        target.replace(target.with_suffix(".damaged"))  # so that the user can repair it
     entries[_key(workspace)] = [asdict(each) for each in history]
     if not history:
         del entries[_key(workspace)]
     temporary = target.with_suffix(f".{os.getpid()}.new")
     temporary.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     temporary.replace(target)
-    _read.cache_clear()  # two versions written within the clock's resolution may have the same size
+    # A second write in the same clock tick may leave the time and the size of the file unchanged.
+    _read.cache_clear()

@@ -1,12 +1,13 @@
-"""Make a `Decision`: retrieve or abstain, from what is known after reading L and R.
+"""Make a `Decision`: retrieve chunks of other files, or abstain.
 
-For a model with the token `<cc>`, the decision depends on P(`<cc>`), the probability that the model asks for cross-file
-context (paper, section 3.2). Greedy selection retrieves if `<cc>` is the most probable token. Otherwise a gate
-(`policy.gating.gate`) turns P(`<cc>`) into a probability, which is compared with a threshold.
+A model with the token `<cc>` asks for cross-file context by generating this token (paper, section 3.2). P(`<cc>`) is
+the token's probability after the text before and after the cursor. Greedy selection retrieves if `<cc>` is the most
+probable token. Otherwise, a gate (`policy.gating.gate`) computes the probability that retrieval helps, from P(`<cc>`),
+from the hits of the search, or from both. This probability is compared with a threshold.
 
-For other models, the paper's *trial retrieval* decides: search, and use the chunks if their similarity to the lines
-before the cursor is above a threshold. It works with any model, because it ignores the model. A decision records how it
-was made.
+For other models, the paper's *trial retrieval* decides: it searches, and retrieves if the similarity of the best chunk
+to the lines before the cursor is above a threshold. This method works with any model, because it does not ask the
+model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Policy = Literal["selective", "always", "never"]
 SelectionRule = Literal["threshold", "token", "greedy"]
 DecisionSource = Literal["evidence", "hybrid", "token", "similarity", "policy"]
 
-# Threshold of trial retrieval for the Jaccard similarity of the best chunk. About half of the cursors are above it.
+# The threshold of trial retrieval, for the Jaccard similarity of the best chunk. At about half of all cursors, the best
+# chunk is above this threshold.
 SIMILARITY = 0.25
 
 
@@ -28,10 +30,10 @@ SIMILARITY = 0.25
 class Decision:
     """Whether to retrieve, and how this was decided.
 
-    `p_retrieve`, in [0, 1], is the gate's probability if `source` is "evidence", "hybrid" or "token", the best chunk's
-    similarity for "similarity", and 1 or 0 for "policy". Except under greedy selection, it is compared with
-    `threshold`. `held` says that the decision was made earlier on the same line
-    (`policy.completion.pinned.LineDecisions`).
+    `p_retrieve` is in [0, 1]. It is the gate's probability if `source` is "evidence", "hybrid" or "token", the best
+    chunk's similarity if `source` is "similarity", and 1 or 0 if `source` is "policy". `retrieve` says whether
+    `p_retrieve` is above `threshold`, except in greedy selection, which ignores the threshold. `held` says whether an
+    earlier request on the same line made the decision (`policy.completion.pinned.LineDecisions`).
     """
 
     p_retrieve: float
@@ -42,14 +44,17 @@ class Decision:
 
 
 def by_policy(policy: Policy) -> Decision | None:
-    """Return the decision of a policy that asks neither model nor index, or None for `selective`."""
+    """Return the decision of the policies `always` and `never`, which need neither the model nor the index.
+
+    Return None for `selective`.
+    """
     if policy == "selective":
         return None
     return Decision(1.0 if policy == "always" else 0.0, 0.5, policy == "always", "policy")
 
 
 def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> Decision | None:
-    """Retrieve if the gate's probability is above `threshold` (None: the gate's own threshold).
+    """Decide with `gate`: retrieve if its probability is above `threshold`, or above its own threshold if that is None.
 
     Return None if a value that the gate needs is unknown.
     """
@@ -61,7 +66,7 @@ def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> De
 
 
 def by_likeliest(p_cc: float, *, cc_is_top: bool) -> Decision:
-    """Decide by greedy selection: retrieve if no token is more probable than `<cc>`."""
+    """Decide by greedy selection: retrieve if `<cc>` is the most probable token (`cc_is_top`)."""
     return Decision(p_cc, 0.5, cc_is_top, "token")
 
 

@@ -1,9 +1,11 @@
-"""The evidence for a decision that retrieval gives before the model generates, which the model cannot know.
+"""Compute the evidence: the numbers that a gate takes from the hits of a search.
 
-The strongest evidence is whether a found chunk contains the tokens just before the cursor: a model that reads the chunk
-then knows how the code continues there. The similarity of whole chunks does not show this (`docs/experiments.md`, entry
-23). The evidence also counts the names in the cursor's lines that the chunks define. It is computed from the hits
-alone, in microseconds. Serving, evaluation and fitting use the same function.
+The model does not have this information when it decides, because it has not read the chunks yet.
+
+The strongest evidence is whether a chunk contains the words just before the cursor. If it does, a model that reads the
+chunk sees how the code continues after these words. The similarity of whole chunks does not predict whether retrieval
+helps (`docs/experiments.md`, entry 23). The evidence also counts the names in the cursor's lines that the chunks
+define. Its computation takes microseconds. Serving, evaluation and fitting use the same function.
 """
 
 from __future__ import annotations
@@ -15,21 +17,21 @@ from indexer.model import Cursor, Hit
 from indexer.retrieval.ngram import ngrams, tokenize
 from indexer.words import last_lines, words
 
-NAME_LINES = 3  # number of lines up to the cursor, its own included, whose names count
-NAME_HITS = 3  # number of hits whose definitions count, about as many as fit into a prompt
-OVERLAP_TOKENS = 8  # number of tokens before the cursor whose trigrams count; 6 to 10 give the same results
-MAX_MATCH = 16  # tokens; a longer match says no more
-OVERLAP_CHARACTERS = 900  # characters of the chunks that are searched for them, about as many as fit into a prompt
+NAME_LINES = 3  # the names come from this number of lines before the cursor, including the cursor's own line
+NAME_HITS = 3  # the definitions come from this number of hits, which is about as many as fit into a prompt
+OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor; 6-10 work too
+MAX_MATCH = 16  # tokens; a longer match does not predict more
+OVERLAP_CHARACTERS = 900  # this number of characters of the hits is compared, about as many as fit into a prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The evidence that the hits of a search give.
 
-    `best` and `second` are the Jaccard similarities of the two best hits (0 if there is none). `names` is how many
-    names in the cursor's lines the first hits define. `overlap`, in [0, 1], is the share of the trigrams just before
-    the cursor that the hits contain. `match`, at most `MAX_MATCH`, is the number of tokens just before the cursor that
-    the hits contain in the same order, without a gap.
+    `best` and `second` are the Jaccard similarities of the two best hits, in [0, 1] (0 if there is no such hit).
+    `names` is the number of names in the cursor's lines that the first hits define. `overlap` is the share of the
+    trigrams just before the cursor that the hits contain, in [0, 1]. `match` is the largest number of tokens just
+    before the cursor, at most `MAX_MATCH`, that the hits contain in the same order without a gap.
     """
 
     best: float
@@ -40,7 +42,7 @@ class Evidence:
 
 
 def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
-    """Return the evidence that `hits` (best first) give at `cursor`."""
+    """Return the evidence of `hits` (best first) at `cursor`."""
     best, second = sorted([*(hit.score for hit in hits), 0.0, 0.0], reverse=True)[:2]
     defined = {symbol for hit in hits[:NAME_HITS] for symbol in hit.chunk.symbols}
     names = len(defined & words(last_lines(cursor.prefix, NAME_LINES)))
@@ -50,13 +52,17 @@ def evidence(cursor: Cursor, hits: Sequence[Hit]) -> Evidence:
 
 
 def overlap(before: list[str], found: list[str]) -> float:
-    """Return the share of the last trigrams of `before`, the tokens of L, that the tokens `found` contain."""
+    """Return the share of the last trigrams of `before` that `found` contains, in [0, 1].
+
+    `before` has the tokens (words and punctuation) before the cursor, and `found` those of the first hits. The share is
+    0 if `before` has fewer than three tokens.
+    """
     wanted = ngrams(before[-OVERLAP_TOKENS:], 3).keys()
     return len(wanted & ngrams(found, 3).keys()) / len(wanted) if wanted else 0.0
 
 
 def longest_match(before: list[str], found: list[str]) -> int:
-    """Return the length of the longest end of `before`, at most `MAX_MATCH` tokens, that `found` contains."""
+    """Return how many tokens at the end of `before`, at most `MAX_MATCH`, occur in `found` without a gap."""
     longest = 0
     for end in range(1, len(found) + 1):
         length = 0

@@ -1,11 +1,17 @@
-"""Gates: models of the probability that retrieval helps, given what is known at the time of the decision.
+"""Gates: formulas for the probability that retrieval helps, from the values that are known when the decision is made.
 
-A gate is a logistic regression with a few weights, stored in the model's metadata and fitted on validation repositories
-(`repoformer-lsp train gate`). The gate *token* uses only P(`<cc>`), and returns how often retrieval helped at this
-value (a calibration; it is monotone, so it changes no ranking). The gate *hybrid* also uses the hits of the search,
-which takes milliseconds and is finished before the model has read L: the model knows what is missing, and the search
-knows whether the repository has it. The gate *evidence* uses only the hits. For a model without gates in its metadata,
-P(`<cc>`) is compared with the paper's thresholds.
+A gate is a logistic regression with a few weights. `repoformer-lsp train gate` fits the weights on validation
+repositories, and the model's metadata stores them. There are three gates:
+
+- *token* uses only P(`<cc>`), the probability with which the model asks for cross-file context. The gate converts it to
+  the frequency with which retrieval helped in those repositories. The formula is monotone, so it does not change the
+  order of the requests.
+- *hybrid* also uses the hits of the search. The model knows whether information is missing, and the hits show whether
+  the repository has it. The search takes milliseconds and ends before the model has read the prompt, so this gate does
+  not delay the decision.
+- *evidence* uses only the hits.
+
+For a model without gates in its metadata, P(`<cc>`) is compared with the paper's thresholds.
 """
 
 from __future__ import annotations
@@ -31,8 +37,9 @@ _KEY = "repoformer.gate"
 class GateInputs:
     """The values that a gate can use. None means that a value is unknown.
 
-    `p_cc` is P(`<cc>`) in [0, 1]. `first_p` (probability) and `first_entropy` (nats) are those of the first token
-    without context. `evidence` is the evidence from the search.
+    `kind` says whether a line or a block is completed. `p_cc` is P(`<cc>`), in [0, 1]. `first_p` is the probability of
+    the most probable first token of a generation without cross-file context, and `first_entropy` is the entropy of that
+    token's distribution, in nats. `evidence` comes from the hits of the search.
     """
 
     kind: Scope
@@ -64,10 +71,12 @@ class GateInputs:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and thresholds for P by scope (`line`, `block`).
+    """A logistic regression: P = sigmoid(`offset` + the sum of `weights`[feature] · feature).
 
-    The gate *evidence* has two more thresholds: if P is at most `sure_below` it abstains, and if P is at least
-    `sure_above` it retrieves, without asking the model. In between the gate *hybrid* decides, if there is one.
+    `line` and `block` are the thresholds for P when a line or a block is completed.
+
+    The gate *evidence* has two more thresholds. If P is at most `sure_below` or at least `sure_above`, this gate
+    decides, and the model is not asked. For a P between them, the gate *hybrid* decides, if the model has one.
     """
 
     name: Name
@@ -75,7 +84,7 @@ class Gate:
     offset: float = 0.0
     line: float = PAPER["line"]
     block: float = PAPER["block"]
-    sure_below: float = 1.0  # default: always sure, so the gate alone decides
+    sure_below: float = 1.0  # the default makes every P sure, so that this gate always decides
     sure_above: float = 1.0
 
     @property
@@ -94,7 +103,7 @@ class Gate:
         return 0.5 * (1 + math.tanh(0.5 * total))  # the logistic function, without overflow
 
     def is_sure(self, p: float) -> bool:
-        """Return whether the probability `p` of this gate decides without asking the model."""
+        """Return whether this gate decides at its probability `p`, so that the model is not asked."""
         return p <= self.sure_below or p >= self.sure_above
 
     def threshold(self, kind: Scope) -> float:
@@ -102,7 +111,7 @@ class Gate:
         return self.line if kind == "line" else self.block
 
     def to_metadata(self) -> dict[str, float]:
-        """Return the metadata keys and values that represent the gate in a GGUF file."""
+        """Return the keys and values that represent this gate in the metadata of a GGUF file."""
         numbers: dict[str, float] = {"offset": self.offset, "threshold.line": self.line, "threshold.block": self.block}
         numbers |= {str(feature): weight for feature, weight in self.weights.items()}
         if self.name == "evidence":
@@ -114,7 +123,7 @@ UNCALIBRATED = Gate("token", {"token": 1.0})
 
 
 def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
-    """Return the gate `name` from a model's metadata, or None if it is absent or invalid."""
+    """Return the gate `name` from a model's metadata, or None if the gate is absent or invalid."""
     start = f"{_KEY}.{name}."
     try:
         numbers = {key.removeprefix(start): float(text) for key, text in metadata.items() if key.startswith(start)}
@@ -131,20 +140,20 @@ def gate_from_metadata(metadata: Mapping[str, str], name: Name) -> Gate | None:
 
 
 def evidence_gate(metadata: Mapping[str, str]) -> Gate | None:
-    """Return the gate that decides before the model reads, if the metadata contains one."""
+    """Return the gate *evidence*, which decides before the model reads the prompt, or None if there is no such gate."""
     return gate_from_metadata(metadata, "evidence")
 
 
 def gates_of(metadata: Mapping[str, str]) -> list[Gate]:
-    """Return the gates that a model can be served with, the default first. The last uses only P(`<cc>`)."""
+    """Return the gates that can decide after the model has read the prompt, the default first, and *token* last."""
     hybrid, token = gate_from_metadata(metadata, "hybrid"), gate_from_metadata(metadata, "token") or UNCALIBRATED
     return [hybrid, token] if hybrid else [token]
 
 
 def selectable_gates(metadata: Mapping[str, str], *, decides: bool) -> list[Gate]:
-    """Return the gates of a model that `decides` or does not, the default first.
+    """Return the gates that can decide for a model, the default first.
 
-    A model that does not decide has the gate that decides before it reads, or no gate.
+    `decides` says whether the model has the token `<cc>`. A model without it has only the gate *evidence*, or no gate.
     """
     if decides:
         return gates_of(metadata)
@@ -153,6 +162,6 @@ def selectable_gates(metadata: Mapping[str, str], *, decides: bool) -> list[Gate
 
 
 def log_odds(p: float) -> float:
-    """Return ln(p / (1 - p)). `p` is clipped, so that the result is finite."""
+    """Return ln(p / (1 - p)). `p` is clipped to [1e-9, 1 - 1e-9], so that the result is finite."""
     p = min(max(p, 1e-9), 1 - 1e-9)
     return math.log(p / (1 - p))

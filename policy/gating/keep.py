@@ -1,9 +1,11 @@
 """Estimate the probability that the user keeps a generated text, and decide whether to show it.
 
-The estimate is a logistic regression like a gate (`policy.gating.gate`). The model's metadata contains it as
-`repoformer.keep.*`. It is fitted on an evaluation of that model (`repoformer-lsp train keep`): a text counts as kept if
-it is exactly right to the end of its line. Its features need no further model call: the probabilities of the generated
-tokens, the text itself, and the line around the cursor. If a model has no such keys, every text is shown.
+The estimate is a logistic regression, like a gate (`policy.gating.gate`). `repoformer-lsp train keep` fits the weights
+on an evaluation of the model, in which a text counts as kept if it is exactly right to the end of its line. The model's
+metadata stores the weights under `repoformer.keep.*`. If these keys are missing, every text is shown.
+
+The features are computed from the probabilities of the generated tokens, the text itself, and the line around the
+cursor. They need no further call of the model.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ Feature = Literal[
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 _KEY = "repoformer.keep."
-_NAMES = 12  # at most as many names of a text are searched for
-_NEIGHBOURS = 1_500  # characters on each side of the cursor that are searched for the same line
+_NAMES = 12  # the maximum number of names in a text that `_strange` searches for
+_NEIGHBOURS = 1_500  # the number of characters on each side of the cursor in which `_again` searches for the same line
 _WORD = re.compile(r"[^\W\d]\w{2,}")
 _COMMENTS = {language.id: language.comment.strip() for language in LANGUAGES.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The probability that the user keeps a text, and the least one at which it is shown. Both are in [0, 1].
+    """The probability `p` that the user keeps a text, and the showing threshold. Both are in [0, 1].
 
-    `suggest` is the setting that the threshold is for.
+    The threshold applies to automatic suggestions, and depends on the setting `suggest`.
     """
 
     p: float
@@ -45,13 +47,16 @@ class Estimate:
 
     @property
     def shown(self) -> bool:
-        """Whether the text is shown without a request by the user."""
+        """Whether the text is shown if the user did not request it."""
         return self.p >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """P = sigmoid(`offset` + the sum of `weights`[feature] · feature), and the least P of two of the settings."""
+    """A logistic regression: P = sigmoid(`offset` + the sum of `weights`[feature] · feature).
+
+    `balanced` and `careful` are the showing thresholds for P with these values of the setting `suggest`.
+    """
 
     weights: Mapping[Feature, float]
     offset: float
@@ -59,12 +64,15 @@ class Keep:
     careful: float
 
     def probability(self, values: Mapping[Feature, float]) -> float:
-        """Return the probability that the user keeps a text with these features."""
+        """Return P for a text whose features have these `values`."""
         total = self.offset + sum(weight * values[feature] for feature, weight in self.weights.items())
         return 0.5 * (1 + math.tanh(0.5 * total))
 
     def estimate(self, values: Mapping[Feature, float], suggest: Suggest, shift: float = 0.0) -> Estimate:
-        """Return the estimate for a text under a setting. `shift` (log-odds) is learned in the workspace."""
+        """Return the estimate for a text whose features have these `values`.
+
+        `shift` is added to the log-odds of the threshold. It is learned in the workspace (`policy.gating.learned`).
+        """
         threshold = {"eager": 0.0, "balanced": self.balanced, "careful": self.careful}[suggest]
         if 0 < threshold < 1:
             threshold = 0.5 * (1 + math.tanh(0.5 * (math.log(threshold / (1 - threshold)) + shift)))
@@ -80,7 +88,7 @@ class Keep:
 
 
 def keep_from_metadata(metadata: Mapping[str, str]) -> Keep | None:
-    """Return the estimate in a model's metadata, or None if there is none or it is invalid."""
+    """Return the `Keep` of a model from its metadata, or None if its keys are missing or invalid."""
     try:
         numbers = {key.removeprefix(_KEY): float(text) for key, text in metadata.items() if key.startswith(_KEY)}
         offset, balanced, careful = (numbers.pop(key) for key in ("offset", "threshold.balanced", "threshold.careful"))
@@ -96,10 +104,10 @@ def keep_from_metadata(metadata: Mapping[str, str]) -> Keep | None:
 def features(
     cursor: Cursor, text: str, surprises: Sequence[Surprise], hits: Sequence[Hit] = (), *, shortened: bool = False
 ) -> dict[Feature, float] | None:
-    """Return the features of `text`, shown at `cursor`, or None if its tokens' probabilities are not known.
+    """Return the features of `text` at `cursor`, or None if the probabilities of its tokens are unknown.
 
-    `surprises` are those of `aligned`. `hits` are the chunks in the prompt. `shortened`: the first line
-    is shorter than the model generated it.
+    `text` is the part of a completion that is shown, and `surprises` is the result of `aligned` for it. `hits` are the
+    chunks in the prompt. `shortened` is the result of `is_shortened`.
     """
     if not surprises or not text.strip():
         return None
@@ -127,9 +135,10 @@ def features(
 
 
 def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Surprise, ...]:
-    """Return the `surprises` of the tokens of `written`, a generated text, that are in `shown`, the part shown.
+    """Return the surprises of the tokens that are visible in `shown`.
 
-    Their `end` is an offset in `shown`, which may have another indentation.
+    `written` is the generated text, `surprises` has all its tokens, and `shown` is the part of it that is shown. In the
+    result, `Surprise.end` is an offset in `shown`, whose indentation may differ from that of `written`.
     """
     shift = (len(written) - len(written.lstrip())) - (len(shown) - len(shown.lstrip()))
     kept, start = [], 0
@@ -142,12 +151,12 @@ def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Su
 
 
 def rest_of(surprises: Sequence[Surprise], typed: int) -> tuple[Surprise, ...]:
-    """Return the `surprises` that are left after the user typed the first `typed` characters of the text."""
+    """Return the surprises of the text that remains after the user has typed its first `typed` characters."""
     return tuple(Surprise(each.end - typed, each.nats) for each in surprises if each.end > typed)
 
 
 def is_shortened(written: str, shown: str) -> bool:
-    """Return whether the first line of `shown` is shorter than the model generated it."""
+    """Return whether `shown` lacks a part of the first line of `written`, the generated text."""
     return _first_line(shown) != _first_line(written)
 
 
@@ -156,14 +165,17 @@ def _first_line(text: str) -> str:
 
 
 def _strange(cursor: Cursor, text: str, hits: Sequence[Hit]) -> int:
-    """Return how many names in `text` occur neither in the file nor in the chunks."""
+    """Return how many names in `text` occur neither in the file nor in the chunks of `hits`."""
     names = list(dict.fromkeys(_WORD.findall(text)))[:_NAMES]
     places = (cursor.prefix, cursor.suffix, *(hit.chunk.text for hit in hits))
     return sum(not any(name in place for place in places) for name in names)
 
 
 def _again(cursor: Cursor, line: str, text: str, rest: str) -> bool:
-    """Return whether the completed line already occurs near the cursor."""
+    """Return whether the cursor's line, completed with `text`, already occurs near the cursor.
+
+    `line` is the part of the cursor's line before the cursor, and `rest` the part after it.
+    """
     first, *others = text.split("\n")
     whole = (line + first + ("" if others else rest)).strip()
     near = cursor.prefix[-_NEIGHBOURS:] + "\n" + cursor.suffix[:_NEIGHBOURS]

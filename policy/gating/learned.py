@@ -1,9 +1,10 @@
-"""Count the outcomes of suggestions in a workspace, and shift the threshold for showing one accordingly.
+"""Count the outcomes of suggestions in a workspace, and shift the showing threshold accordingly.
 
-Only counts are stored, in a small file in the user's state folder, under a hash of the workspace's path: how many
-suggestions were accepted, typed over and dismissed, and how many of them the estimate expected the user to keep. If the
-user accepts fewer than expected, the threshold rises; if more, it falls. The shift is bounded, and small as long as
-there are few outcomes. Old outcomes fade: each new one reduces the weight of those before it.
+Only counts are stored, in a small file in the user's state folder, under a hash of the workspace's path. They are the
+numbers of suggestions that the user accepted, typed over and dismissed, and the number that the user was expected to
+keep according to the estimates (`policy.gating.keep`). If the user accepts fewer suggestions than expected, the
+threshold rises. If the user accepts more, it falls. The shift is bounded, and small while there are few outcomes. Each
+new outcome reduces the weight of all earlier ones.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ import platformdirs
 
 Outcome = Literal["accepted", "typed over", "dismissed"]
 
-MOST_SHIFT = 1.0  # log-odds
-FADING = 0.995  # factor on the weight of earlier outcomes with each new one: about the last 200 count
-PRIOR = 30.0  # outcomes as expected that are assumed in advance
-MAX_WORKSPACES = 200
+MOST_SHIFT = 1.0  # the maximum shift in each direction, in log-odds
+FADING = 0.995  # each new outcome multiplies the weight of the earlier ones by this, so about the last 200 count
+PRIOR = 30.0  # assumed outcomes at the expected rate, added to the counted ones; they keep the shift small at first
+MAX_WORKSPACES = 200  # the file keeps the counts of this number of workspaces
 _LARGEST = 1 << 20  # bytes; a larger file is not read
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Faded counts of outcomes. `expected` is the sum of the estimated probabilities that the user keeps the texts."""
+    """Weighted counts of outcomes. An older outcome has less weight (`FADING`).
+
+    `expected` is the sum, with the same weights, of the estimated probabilities that the user keeps the texts.
+    """
 
     accepted: float = 0.0
     typed_over: float = 0.0
@@ -40,12 +44,12 @@ class Counts:
 
     @property
     def total(self) -> float:
-        """The number of outcomes."""
+        """The weighted number of outcomes."""
         return self.accepted + self.typed_over + self.dismissed
 
     @property
     def shift(self) -> float:
-        """The value to add to the threshold's log-odds. Positive: fewer suggestions are shown."""
+        """The value to add to the log-odds of the showing threshold. If it is positive, fewer suggestions are shown."""
         if self.total <= 0:
             return 0.0
         expected = min(max(self.expected / self.total, 0.01), 0.99)
@@ -55,7 +59,7 @@ class Counts:
         return min(max(shift, -MOST_SHIFT), MOST_SHIFT)
 
     def after(self, outcome: Outcome, p: float) -> Counts:
-        """Return the counts with one more outcome of a text with the estimated probability `p`."""
+        """Return the counts with one more outcome. `p` is the estimated probability that the user keeps the text."""
         faded = Counts(*(FADING * getattr(self, field.name) for field in fields(self)))
         faded = replace(faded, expected=faded.expected + p)
         match outcome:
@@ -68,25 +72,25 @@ class Counts:
 
 
 def counts_of(workspace: Path) -> Counts:
-    """Return the counts of a workspace: zeros if there is no file, or a damaged one."""
+    """Return the counts of `workspace`. All of them are 0 if the file is missing or damaged."""
     return _read().get(_key(workspace), Counts())
 
 
 def add(workspace: Path, outcome: Outcome, p: float) -> Counts:
-    """Count an outcome, and return the counts with it. Raises `OSError` if the file cannot be written.
+    """Count an outcome, and return the new counts of `workspace`. Raises `OSError` if the file cannot be written.
 
-    If two servers write at the same moment, one outcome may be lost, which hardly changes the rate.
+    If two servers write at the same moment, one of the outcomes may be lost. This hardly changes the shift.
     """
     known, key = dict(_read()), _key(workspace)
     counts = known.pop(key, Counts()).after(outcome, p)
-    _save({**known, key: counts})  # the newest last
+    _save({**known, key: counts})  # last, because `_save` drops the first ones
     return counts
 
 
 def reset(workspace: Path | None = None) -> int:
-    """Delete the counts of a workspace, or all, and return how many workspaces had some.
+    """Delete the counts of `workspace`, or of all workspaces if it is None.
 
-    Raises `OSError` if the file cannot be written.
+    Return the number of workspaces whose counts were deleted. Raises `OSError` if the file cannot be written.
     """
     known = dict(_read())
     gone = list(known) if workspace is None else [key for key in known if key == _key(workspace)]
@@ -124,7 +128,7 @@ def _read_version(path: Path, _changed: int, size: int) -> Mapping[str, Counts]:
 
 
 def _counts(values: object) -> Counts | None:
-    """Return the counts of a workspace from their JSON values, or None if these are invalid."""
+    """Return the counts of one workspace from their JSON values, or None if the values are invalid."""
     if not isinstance(values, dict) or values.keys() != {field.name for field in fields(Counts)}:
         return None
     numbers = [values[field.name] for field in fields(Counts)]

@@ -1,11 +1,12 @@
 """Choose the model that generates the completion after the decision.
 
-With `SameModel`, the model that decides also generates, from the KV cache of the decision. With `larger.Larger`,
-another GGUF on this machine generates, and the Repoformer only decides (the paper's "plug-and-play", section 5.4). With
-`server.Server`, an OpenAI-compatible server generates, and may also decide. The latter two fall back to the local model
-while they are unavailable, so that no request waits for them.
+With `SameModel`, the model that decides also generates, and continues from the KV cache of the decision. With
+`larger.Larger`, another GGUF on this machine generates, and the Repoformer only decides (the paper's "plug-and-play",
+section 5.4). With `server.Server`, an OpenAI-compatible server generates, and may also decide. While the larger model
+or the server is unavailable, the local model generates, so that no request waits.
 
-A generator has the same interface as `policy.engine.client.Engine`.
+The protocols `Generator` and `Reader` have the methods `generate` and `read` of `policy.engine.client.Engine`, so an
+engine implements both.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surp
 
 
 class RunningGeneration(Protocol):
-    """A generation in progress. Iterate over it to get its text in pieces; leaving the iteration ends the generation.
+    """A generation in progress.
 
-    `pieces` gives the texts of several candidates. `prompt` is set with the first piece.
+    Iterating over it yields the text of candidate 0 in pieces. `pieces` yields the texts of all candidates. A caller
+    that leaves the iteration ends the generation.
     """
 
     @property
@@ -32,7 +34,7 @@ class RunningGeneration(Protocol):
 
     @property
     def prompt(self) -> PromptStats | None:
-        """The prompt that the generation started from."""
+        """Statistics of the prompt. None before the first piece."""
 
     @property
     def tokens(self) -> int:
@@ -40,19 +42,19 @@ class RunningGeneration(Protocol):
 
     @property
     def model_ms(self) -> float:
-        """Milliseconds inside llama.cpp so far; 0 when another computer generates."""
+        """The time spent in llama.cpp so far, in milliseconds. 0 if a server generates."""
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the text itself."""
+        """Whether the model ended the text itself, and not a limit."""
 
     @property
     def surprises(self) -> Sequence[Surprise]:
-        """How unlikely the tokens of candidate 0 were; none where that is not known."""
+        """The surprise of each token of candidate 0. Empty if the probabilities are unknown."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The metadata of the model that generates; none where they are not known."""
+        """The metadata of the model that generates. Empty if they are unknown."""
 
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
@@ -62,21 +64,21 @@ class RunningGeneration(Protocol):
 
 
 class SingleCandidate:
-    """A generation of one candidate, whatever number was requested."""
+    """A generation of one candidate on a server, even if the request asks for several."""
 
     @property
     def model_ms(self) -> float:
-        """0: no time is spent in llama.cpp on this machine."""
+        """Always 0, because llama.cpp on this machine is not used."""
         return 0.0
 
     @property
     def surprises(self) -> Sequence[Surprise]:
-        """Not known."""
+        """Always empty, because the probabilities are unknown."""
         return ()
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Not known."""
+        """Always empty, because the metadata are unknown."""
         return {}
 
     def __aiter__(self) -> AsyncGenerator[str]:
@@ -90,7 +92,7 @@ class SingleCandidate:
 
 
 class DelegatedGeneration:
-    """A generation that passes on another one. Subclasses may replace `_generation`."""
+    """A generation that forwards the properties of another one, `_generation`, which subclasses may replace."""
 
     def __init__(self, generation: RunningGeneration) -> None:
         self._generation = generation
@@ -135,7 +137,7 @@ class Generator(Protocol):
     """Generates completions."""
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> RunningGeneration:
-        """Start a generation; iterating over it raises its errors.
+        """Start a generation. Its errors are raised when the caller iterates over it.
 
         A generator may make fewer candidates than requested.
         """
@@ -146,37 +148,38 @@ class Reader(Protocol):
     """Evaluates the prompt up to the decision."""
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """Return the model's answer to the question whether to retrieve at `cursor`."""
+        """Return what the model predicts for the decision at `cursor`. `slot` names the sequence in the KV cache."""
         ...
 
 
 class GeneratorProvider(Protocol):
     """Provides the generator and the reader of each request.
 
-    `decides` says that its reader can decide even if the local model cannot. `local` says that the generator runs on
-    this machine, so generating completions ahead of requests costs no other user anything.
+    `decides` says whether the provider's reader can decide even if the local model cannot. `local` says whether the
+    generator runs on this machine. Only then are completions generated in advance, because a server may have other
+    users.
     """
 
     decides: bool
     local: bool
 
     def generator(self, local: Engine) -> Generator:
-        """Return the generator to use now. `local` is the engine of the model that decides, and the fallback."""
+        """Return the generator to use now. `local` is the engine of the local model, which is also the fallback."""
         ...
 
     def reader(self, local: Engine) -> Reader:
-        """Return the reader to use now."""
+        """Return the reader to use now. `local` is the engine of the local model."""
         ...
 
     def withholds(self, cursor: Cursor) -> str:
-        """Return why the local model has to generate at `cursor`: the text there must not leave this machine.
+        """Return why the text around `cursor` must not leave this machine, so that the local model has to generate.
 
-        Otherwise return "".
+        Return "" if there is no such reason.
         """
         ...
 
     async def warm_up(self) -> None:
-        """Load what a request needs. Failures are reported, not raised."""
+        """Load the model if that is necessary. A failure is reported to the user, not raised."""
 
     async def forget(self, slots: str) -> None:
         """Free the cache of the slots whose names begin with `slots`."""
@@ -204,19 +207,19 @@ class SameModel:
         return ""
 
     async def warm_up(self) -> None:
-        """Do nothing: the engine is loaded in any case."""
+        """Do nothing, because the local engine is loaded separately."""
 
     async def forget(self, slots: str) -> None:
-        """Do nothing: the engine's own cache is cleared separately."""
+        """Do nothing, because the cache of the local engine is cleared separately."""
 
     async def close(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the local engine is closed separately."""
 
 
 class StartedGeneration(DelegatedGeneration):
-    """A generation that runs before its text is requested.
+    """A generation that runs before a caller iterates over it.
 
-    Usually it is the plain one, which runs during the decision (paper, section 6.3).
+    It is used for the generation without chunks, which runs while the decision is made (paper, section 6.3).
     """
 
     def __init__(self, generation: RunningGeneration) -> None:
@@ -231,7 +234,7 @@ class StartedGeneration(DelegatedGeneration):
                     yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the pieces that have already arrived immediately, then the others as they arrive."""
+        """Yield immediately the pieces that have already arrived, then each other piece when it arrives."""
         try:
             while (piece := await self._pieces.get()) is not None:
                 yield piece
@@ -244,7 +247,7 @@ class StartedGeneration(DelegatedGeneration):
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # mark the error as retrieved; nothing uses it
+            self._task.exception()  # else asyncio logs an error that was never retrieved
 
     async def _advance(self) -> None:
         try:

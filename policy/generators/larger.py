@@ -1,7 +1,8 @@
 """Generate with a larger GGUF on this machine, while the Repoformer decides.
 
-The larger model has its own engine, which is shared and supervised like the other one. Loading it can take a minute,
-and it may not fit into memory. Until it is loaded, the local model generates, so that no request waits.
+The larger model has its own engine, which is shared and supervised like the engine of the local model. Loading the
+larger model can take a minute, and the model may not fit into memory. Until it is loaded, the local model generates, so
+that no request waits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from policy.generators import Generator, Reader
 
 
 class Larger:
-    """Generate with the model of `supervisor`. `report` gets each new problem once, and "" when it is solved."""
+    """Provides the model of `supervisor` as the generator.
+
+    `report` is called once for each new problem, and with "" when the problem is solved.
+    """
 
     decides = False
     local = True
@@ -31,14 +35,14 @@ class Larger:
     def generator(self, local: Engine) -> Generator:
         """Return the larger model if it is loaded. Otherwise start loading it and return `local`."""
         if engine := self._supervisor.running:
-            self._report("")  # the problem may have been solved without this call
+            self._report("")  # the supervisor may have solved the problem itself
             return engine
         if self._loading is None:
             self._loading = asyncio.create_task(self.warm_up())
         return local
 
     def reader(self, local: Engine) -> Reader:
-        """Return `local`: the Repoformer decides."""
+        """Return `local`, because the local model decides."""
         return local
 
     def withholds(self, cursor: Cursor) -> str:
@@ -46,7 +50,7 @@ class Larger:
         return ""
 
     async def warm_up(self) -> None:
-        """Load the model. Errors go to `report`."""
+        """Load the larger model. Errors go to `report`."""
         try:
             await self._supervisor.engine()
             self._report("")

@@ -1,9 +1,9 @@
-"""How long to wait for a server, and when to use a failed server again.
+"""Decide when to send a request to a server again after a failure.
 
-The failed request is not retried; a later one is sent.
+The failed request itself is not repeated. The first request after the delay goes to the server.
 
-Each failure doubles the delay, up to a minute. The delay is randomized, so that the editors of a team do not all return
-at the same moment. `Retry-After` is respected.
+Each failure doubles the delay, up to a minute. The delay is randomized, so that the editors of a team do not all use
+the server again at the same moment. If the server asks for a longer delay (`Retry-After`), that one is used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable
 
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0  # seconds
-READ_SECONDS = 10.0  # for each token, including the first; a 7B on a CPU takes this long to read a prompt
-MAX_RETRY_AFTER = 600.0  # seconds
+READ_SECONDS = 10.0  # time limit for each token; the first one of a 7B model on a CPU takes about this long
+MAX_RETRY_AFTER = 600.0  # seconds; a longer `Retry-After` is reduced to this
 
 
 class RetrySchedule:
-    """Counts consecutive failures. `clock` returns seconds, `chance` a random number in [0, 1]."""
+    """The time of the next request to a server, from its consecutive failures.
+
+    `clock` returns a time in seconds, and `chance` a random number in [0, 1].
+    """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -32,7 +35,7 @@ class RetrySchedule:
         return self._clock() >= self._not_before
 
     def failed(self, wanted: float | None = None) -> None:
-        """Count a failure. `wanted` is the delay in seconds that the server asked for."""
+        """Count a failure, and set the delay. `wanted` is the delay in seconds that the server asked for, or None."""
         delay = min(FIRST_DELAY * 2**self._failures, MAX_DELAY) * (0.5 + self._chance())
         if wanted is not None:
             delay = max(delay, min(wanted, MAX_RETRY_AFTER))
@@ -40,5 +43,5 @@ class RetrySchedule:
         self._not_before = self._clock() + delay
 
     def succeeded(self) -> None:
-        """Reset the count, because the server answered."""
+        """Reset the count of failures, because the server answered."""
         self._failures = 0

@@ -1,10 +1,10 @@
 """Generate with an OpenAI-compatible server (vLLM, llama-server), which can also make the decision.
 
-A request can fail in many ways, and none of them may delay typing. When a request fails before its first piece of text,
-the local model answers it, and all requests until the next try is due (`retry.py`). No request waits for a retry. Each
-problem is reported once, and its end once.
+A failure must not delay the user's typing. If a request fails before its first piece of text arrives, the local model
+answers this request and all further requests until the server may be used again (`retry.py`). So no request waits until
+the server works again. The user sees each problem once.
 
-The decision is read from the `logprobs` of one token.
+To decide, the server generates one token, and its `logprobs` give the probability of `<cc>`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from policy.generators.wire import Event, Wire
 from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
-MAX_LOGPROBS = 20  # vLLM's default limit; a <cc> that is not among the first 20 tokens is improbable
+MAX_LOGPROBS = 20  # vLLM's default limit; if <cc> is not among the 20 most probable tokens, its P counts as 0
 
 
 class Server:
-    """Generates with the server's `model` through `wire`.
+    """Provides the model `model` of a server as the generator. `wire` is the connection to the server.
 
-    `report` gets each problem as text, and "" when it is solved.
+    `report` is called with the text of each failure, and with "" after each success.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class Server:
         self._retry = retry or RetrySchedule()
 
     def generator(self, local: Engine) -> Generator:
-        """Return the server with `local` as the fallback, or only `local` while the server is unavailable."""
+        """Return the server with `local` as its fallback, or `local` alone while the server is unavailable."""
         return _ServerWithFallback(self, local) if self._retry.allowed() else local
 
     def reader(self, local: Engine) -> Reader:
-        """Return the server if it decides and is available, else `local`."""
+        """Return the server if it decides and is available, otherwise `local`."""
         return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
 
     def withholds(self, cursor: Cursor) -> str:
-        """Return why the text around `cursor` must not be sent: it contains something like a secret.
+        """Return why the text around `cursor` must not be sent, which is that it seems to contain a secret.
 
-        Otherwise return "".
+        Return "" if it seems to contain none.
         """
         near = truncate(cursor, self._prompts.budgets)
-        # A secret may be recognized by text that no prompt contains, on either side of the cursor.
+        # A secret inside the prompt may be recognizable only by the text before or after the prompt.
         before = cursor.prefix[-len(near.prefix) - FARTHEST :]
         after = cursor.suffix[: len(near.suffix) + FARTHEST]
         start, end = max(len(before) - len(near.prefix), 0), len(before) + len(near.suffix)
@@ -78,10 +78,10 @@ class Server:
         return "the text around the cursor contains something like a password or a key" if secret else ""
 
     async def warm_up(self) -> None:
-        """Do nothing: the first request shows whether the server is available."""
+        """Do nothing, because the first request shows whether the server is available."""
 
     async def forget(self, slots: str) -> None:
-        """Do nothing: the server manages its own cache."""
+        """Do nothing, because the server manages its own cache."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -90,14 +90,14 @@ class Server:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def generate(self, request: GenerationRequest) -> ServerGeneration:
-        """Request one candidate. Iterating over it raises `ServerUnavailable`."""
+        """Request one candidate from the server. Iterating over it can raise `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.generate(request.cursor, request.chunks)
         events = self._wire.stream("completions", self._body(text_prompt, request.max_tokens))
         return ServerGeneration(events, self._model or self._wire.host, text_prompt, request.chunks or (), started)
 
     async def read(self, cursor: Cursor) -> Reading:
-        """Request the decision. Raises `ServerUnavailable`."""
+        """Request the reading, the values for the decision, from the server. Raises `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.decide(cursor)
         built = time.perf_counter()
@@ -121,12 +121,12 @@ class Server:
         raise ServerUnavailable(f"{self._wire.url} returns no logprobs. Turn off the setting `serverDecides`.", 60)
 
     def record_success(self) -> None:
-        """Record that the server answered."""
+        """Record that the server answered, and report that the problem is solved."""
         self._retry.succeeded()
         self._report("")
 
     def record_failure(self, error: ServerUnavailable) -> None:
-        """Record and report that the server could not be used."""
+        """Record and report that the server could not be used. The local model is used until the next try."""
         self._retry.failed(error.retry_after)
         self._report(f"{error} The local model is used instead.")
 
@@ -147,7 +147,10 @@ class Server:
 
 
 class ServerGeneration(SingleCandidate):
-    """A `RunningGeneration` on a server. Each piece counts as one token, because most servers send single tokens."""
+    """A `RunningGeneration` on a server.
+
+    `tokens` counts each piece of text as one token, because most servers send the tokens one by one.
+    """
 
     def __init__(
         self,
@@ -184,7 +187,7 @@ class ServerGeneration(SingleCandidate):
         prompt = self._text_prompt.prompt
         return PromptStats(
             prompt_tokens=len(prompt.tokens),
-            evaluated_tokens=0,  # counts only tokens that this machine evaluates
+            evaluated_tokens=0,  # the number counts only tokens that this machine evaluates
             context_tokens=prompt.context_tokens,
             left_trimmed=prompt.left_trimmed,
             right_trimmed=prompt.right_trimmed,
@@ -195,7 +198,7 @@ class ServerGeneration(SingleCandidate):
 
 
 class _ServerWithFallback:
-    """The server, with the local engine for requests that fail."""
+    """The server as a generator and a reader. If a request to it fails, the local engine answers the request."""
 
     def __init__(self, server: Server, local: Engine) -> None:
         self._server, self._local = server, local
@@ -233,13 +236,13 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
                         self._server.record_success()
                         answered = True
                     yield piece
-            if not answered:  # an empty answer also counts
+            if not answered:  # an empty answer is also a success
                 self._server.record_success()
             return
         except ServerUnavailable as error:
             self._server.record_failure(error)
             if self._generation.tokens:
-                return  # a part of the text has been passed on, so the local model cannot replace it
+                return  # the caller already has a part of the text, which the local model cannot continue
         self._generation = self._fallback()
         async with contextlib.aclosing(aiter(self._generation)) as pieces:
             async for piece in pieces:
@@ -247,7 +250,7 @@ class _FallbackGeneration(DelegatedGeneration, SingleCandidate):
 
 
 def piece_of(event: Event) -> tuple[str, str]:
-    """Return the text of an event, and the reason why the generation ended ("" if it did not).
+    """Return the text of `event`, and the reason why the generation ended ("" if it has not ended).
 
     Raises `ServerUnavailable` if the event is not part of a completion.
     """
@@ -255,15 +258,15 @@ def piece_of(event: Event) -> tuple[str, str]:
         case {"choices": [{"text": str(text), **choice}, *_]}:
             reason = choice.get("finish_reason")
             return text, reason if isinstance(reason, str) else ""
-        case {"choices": []}:  # a final event with token counts
+        case {"choices": []}:  # the last event, which has only token counts
             return "", ""
     raise ServerUnavailable("The server's answer is not a completion.")
 
 
 def probabilities_of(event: Event) -> dict[str, float]:
-    """Return the probabilities of the candidates for the first token, by token. The result is empty without logprobs.
+    """Return the most probable first tokens and their probabilities. The result is empty if `event` has no logprobs.
 
-    OpenAI's completions API returns a table. llama-server returns a list, as OpenAI's chat API does.
+    OpenAI's completions API returns them as an object. llama-server returns a list, like OpenAI's chat API.
     """
     match event:
         case {"choices": [{"logprobs": {"top_logprobs": [Mapping() as table, *_]}}, *_]}:

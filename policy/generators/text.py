@@ -1,10 +1,11 @@
 """Build prompts as text, for servers whose tokenizer is not available here.
 
-The prompt builder gets pieces of text in place of tokens, so layouts, cuts and the choice of chunks are the same as for
-a local model. A piece is about as long as a token, or shorter. Of 190 texts, the median has 9% more pieces than tokens,
-and 98% have at most 19% more. So a prompt is usually within its token budget.
+The prompt builder gets numbers of pieces of text instead of token ids. So layouts, cuts and the choice of chunks are
+the same as for a local model. A piece is about as long as a token, or shorter: in a sample of 190 texts, the median
+text had 9% more pieces than tokens, and 98% of the texts had at most 19% more. So a prompt is usually within its token
+budget.
 
-Text that spells out a marker of the model cannot be told apart from the marker, because the server reads one string.
+If the code spells out a marker of the model, the server reads it as the marker, because a prompt is one string.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from dataclasses import dataclass
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import LAYOUTS, Budgets, Prompt, PromptBuilder, Role, Vocabulary
 
-# An approximation of tokens: up to eight letters with the space before them, a run of spaces, or two punctuation
-# characters.
+# An approximation of a token: up to eight letters with the space before them, an underscore, a digit, line breaks,
+# spaces, or up to two punctuation characters.
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|_|\d|\n+|[^\S\n]+|[^\w\s]{1,2}")
 
 
-MAX_PIECES = 50_000  # distinct pieces kept between prompts; a prompt has a few thousand
+MAX_PIECES = 50_000  # the number of distinct pieces to keep between prompts; a prompt has a few thousand
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How to prompt a family of models: the layout, and the text of each marker."""
+    """The prompt format of a family of models: the name of the layout, and the text of each marker."""
 
     layout: str
     markers: Mapping[Role, str]
@@ -36,13 +37,14 @@ _STARCODER: Mapping[Role, str] = {"prefix": "<fim_prefix>", "suffix": "<fim_suff
 _REPOFORMER: Mapping[Role, str] = {**_STARCODER, "eof": "<eof>", "cc": "<cc>"}
 SUFFIX = "suffix"
 FAMILIES: Mapping[str, Family] = {
-    # The server itself combines the text before and after the cursor. Retrieved code precedes the text before it.
+    # The server has its own format, and gets the text before and after the cursor separately. The retrieved code comes
+    # at the beginning of the text before the cursor.
     SUFFIX: Family("fim-psm", {"prefix": "", "suffix": "", "middle": ""}),
     "starcoder": Family("fim-psm", _STARCODER),
     "qwen": Family(
         "fim-psm-files",
         {
-            "file_sep": "<|file_sep|>",  # first, so that it is one of the four `stops`: it ends a file
+            "file_sep": "<|file_sep|>",  # ends a file; it comes first, so that it is one of the four `stops`
             "prefix": "<|fim_prefix|>",
             "suffix": "<|fim_suffix|>",
             "middle": "<|fim_middle|>",
@@ -60,9 +62,9 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """A prompt as text. `suffix` is None if `text` contains the suffix.
+    """A prompt as text. `suffix` is the text after the cursor, or None if `text` includes it.
 
-    `prompt` says what was trimmed or left out.
+    `prompt` is the same prompt as numbers of pieces, with statistics.
     """
 
     text: str
@@ -81,9 +83,9 @@ class TextPrompts:
         self._forget_pieces()
 
     def _forget_pieces(self) -> None:
-        """Forget all pieces and number new ones from the beginning.
+        """Forget all pieces except the markers.
 
-        The builder is also replaced, because its caches have the old numbers.
+        The prompt builder is also replaced, because its caches contain the numbers of the forgotten pieces.
         """
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
@@ -97,7 +99,7 @@ class TextPrompts:
 
     @property
     def stops(self) -> list[str]:
-        """The texts that end a completion, in case the server does not know them.
+        """The markers at which the server has to end a completion, because it may not know them as special tokens.
 
         There are at most four, which is the limit of the OpenAI API.
         """
@@ -109,7 +111,7 @@ class TextPrompts:
         return self._text_prompt(self._builder.decide(cursor))
 
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
-        """Build the prompt for a completion. `chunks` None means without cross-file context."""
+        """Build the prompt for a completion. If `chunks` is None, the prompt is without cross-file context."""
         self._make_room()
         return self._text_prompt(
             self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
@@ -120,7 +122,7 @@ class TextPrompts:
             self._forget_pieces()
 
     def encode(self, text: str) -> list[int]:
-        """Return numbers that stand for the pieces of `text` (the interface `policy.prompting.prompt.Tokenizer`)."""
+        """Return a number for each piece of `text`. This implements `policy.prompting.prompt.Tokenizer`."""
         numbers = []
         for piece in _PIECE.findall(text):
             if (number := self._ids.get(piece)) is None:

@@ -1,7 +1,6 @@
-"""The HTTP connection to a server: one streamed POST, and an error message for each way in which it can fail.
+"""The HTTP connection to a server: a POST with a streamed answer, and an error message for each kind of failure.
 
-No message quotes what the server answered, because an answer may repeat the prompt, and logs must not contain source
-code.
+No message quotes the server's answer, because an answer may repeat the prompt, and logs must not contain source code.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ Event = Mapping[str, Any]
 
 
 class Wire:
-    """A connection to one server. `key` is sent as a bearer token, unless it is empty.
+    """A connection to the server at `url`. `key` is sent as a bearer token, unless it is empty.
 
-    `patience` is the number of seconds to wait for each event, including the first.
+    `patience` is the time limit in seconds for each event, including the first.
     """
 
     def __init__(self, url: str, key: str, *, patience: float = READ_SECONDS) -> None:
@@ -48,15 +47,16 @@ class Wire:
         self._client = httpx.AsyncClient(
             headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
-            # Use the certificates that the system trusts, including a company's own. No setting can add others.
+            # Trust the certificates that the system trusts, including a company's own.
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=not _is_local(host),  # a server on this machine needs no proxy
         )
 
     async def stream(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event]:
-        """POST `body` and yield the events of the answer. Leaving the iteration closes the connection.
+        """POST `body` to `path`, relative to the URL, and yield the events of the answer.
 
-        Raises `ServerUnavailable`, before the first event or after any event, also when the answer is incomplete.
+        A caller that leaves the iteration ends the request. Raises `ServerUnavailable` before the first event or after
+        any other, for example if the answer is incomplete.
         """
         if self._refusal:
             raise ServerUnavailable(self._refusal)
@@ -74,7 +74,7 @@ class Wire:
         try:
             return await self._client.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # The server may have closed the connection that was kept open for reuse, so retry once, immediately.
+            # The server may have closed a connection that was kept open for reuse, so try once more immediately.
             return await self._client.send(request, stream=True)
 
     async def close(self) -> None:
@@ -129,7 +129,7 @@ class Wire:
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """Return the scheme, the host, and the host with port of a URL. All are empty if it is not a URL."""
+    """Return the scheme, the host, and the host with the port of `url`. All are empty if `url` is not a URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.netloc.rpartition("@")[2]
@@ -146,9 +146,10 @@ def _is_local(host: str) -> bool:
 
 
 async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[Event]:
-    """Yield the events of a stream until its end event, or one object if the server does not stream.
+    """Yield the events of a streamed answer, or the one JSON object of an answer that is not streamed.
 
-    Raises `ValueError` for any other answer, and `httpx.HTTPError` if the answer is incomplete or delayed.
+    Raises `ValueError` for any other answer, and `httpx.HTTPError` if the answer is incomplete or if no event arrives
+    for `patience` seconds.
     """
     kind = response.headers.get("content-type", "text/event-stream")
     if kind.startswith("application/json"):
@@ -165,7 +166,7 @@ async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[E
             if data == b"[DONE]":
                 return
             yield _event(data)
-        elif time.monotonic() - heard > patience:  # only comments have arrived, which keep the connection open
+        elif time.monotonic() - heard > patience:  # only comments arrive, which keep the connection open
             raise httpx.ReadTimeout("comments")
     raise httpx.RemoteProtocolError("no end")
 
@@ -178,9 +179,9 @@ def _event(data: bytes) -> Event:
 
 
 async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the complete lines of a stream, and an empty line for each part that completes none.
+    """Yield the lines of a stream, and an empty line for each part of the stream that completes no line.
 
-    Raises `ValueError` if a line is too long to be an event.
+    The caller can check the time at the empty lines. Raises `ValueError` if a line is too long to be an event.
     """
     rest = b""
     async for part in parts:

@@ -30,7 +30,10 @@ def is_whole(path: Path, card: Card) -> bool:
 
 
 class Assembly:
-    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are in the same folder."""
+    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are in the same folder.
+
+    The file is open inside the context.
+    """
 
     def __init__(self, card: Card, folder: Path) -> None:
         self.card = card
@@ -48,7 +51,7 @@ class Assembly:
         self._file.close()
 
     def adopt(self, damaged: Path) -> None:
-        """Use an existing file with a wrong hash as the starting point."""
+        """Use an existing file with a wrong hash as the starting point, because most of its pieces may be right."""
         self._file.close()
         damaged.replace(self.path)
         self._file = self.path.open("r+b")
@@ -71,7 +74,7 @@ class Assembly:
         return digest.hexdigest()
 
     def download_of(self, piece: Piece, source: SourceName) -> Path:
-        """Return the path of the download of a piece.
+        """Return the path of the download of a piece from `source`.
 
         The hash in its name distinguishes it from the same piece of another version.
         """
@@ -80,7 +83,8 @@ class Assembly:
     def put(self, piece: Piece, download: Path, member: str) -> str:
         """Copy a piece from a download to its place. Return the problem with it, or "".
 
-        `member`, unless empty, says that the download is an archive, and how the name of the piece in it ends.
+        If `member` is not empty, the download is a zip archive, and the piece is the file in it whose name ends in
+        `member`.
         """
         try:
             return self._put(piece, _content(download, member))
@@ -106,7 +110,10 @@ class Assembly:
         return ""
 
     def finish(self, target: Path) -> None:
-        """Check the whole file, give it its final name, and delete the downloads."""
+        """Check the whole file, give it its final name, and delete the downloads.
+
+        Raises `ModelInvalid` for a wrong hash.
+        """
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -121,7 +128,10 @@ class Assembly:
 
 
 def _content(file: Path, member: str) -> Iterator[bytes]:
-    """Yield the content of a download in blocks: the bytes of the file, or of one member of the archive."""
+    """Yield the content of a download in blocks.
+
+    If `member` is not empty, the content is that of the file in the archive whose name ends in `member`.
+    """
     if member:
         with zipfile.ZipFile(file) as archive:
             found = [name for name in archive.namelist() if name.endswith(member)]

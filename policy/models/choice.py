@@ -1,9 +1,9 @@
 """The setting `model: "auto"`: choose among the installed models, and find a better one that is not installed.
 
 The candidates are the pinned models that were downloaded, the largest first, then the model that is part of the
-package, which needs no download. A candidate is skipped if it is known to be too slow for this machine
-(`policy.engine.speed`) or too large for its memory. This module measures nothing: a caller that has an engine measures
-the speed and asks again.
+package, which needs no download. A candidate that is known to be too slow for this machine (`policy.engine.speed`) is
+skipped. A larger model is offered only if it fits into memory. This module loads and measures nothing: a caller that
+has an engine measures the speed and asks again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policy.engine.speed import Speed, Speeds
 from policy.models.card import Card, all_cards
 from policy.models.locate import ModelFile, installed
 
-_MEMORY_FACTOR = 1.3  # memory for the weights, the KV cache and the computation, relative to the size of the weights
+_MEMORY_FACTOR = 1.3  # the memory that a model needs, KV cache and computation included, relative to its weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Better:
 def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[Candidate]:
     """Return the installed models that may be used, the best first.
 
-    These are the pinned models that were downloaded and the model of the package, or, without these, the first other
-    model.
+    These are the pinned models that were downloaded and the model in the package. If there are none, the only candidate
+    is the first of the other models.
     """
     found = installed()
     known = [model for model in found if model.source != "cache"] or found[:1]
@@ -53,7 +53,7 @@ def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[C
 
 
 def expected_choice(speeds: Speeds) -> Candidate | None:
-    """Return the candidate to use by the known speeds: the first that is fast enough, else the last.
+    """Return the candidate to use, by the speeds that are known: the first that is fast enough, else the last.
 
     Return None if no model is installed.
     """
@@ -79,7 +79,7 @@ def find_better(model: Path, speed: Speed) -> Better | None:
 
 
 def describe(model: Path, speed: Speed) -> str:
-    """Return a sentence for the log and for `doctor`: the time for a line with this and with the next better model."""
+    """Return a text for the log and for `doctor`: the time for a line with this model and with the next larger one."""
     text = f"a line of 12 tokens takes {speed.line_seconds:.2f} s"
     if speed.undisturbed and (found := find_better(model, speed)):
         advice = f"`repoformer-lsp model pull {found.card.name}`" if found.speed.will_do else "too slow for typing"

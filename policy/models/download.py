@@ -1,7 +1,7 @@
-"""Download a file over HTTP: resume where an earlier download stopped, retry when a connection fails.
+"""Download a file over HTTP: resume where an earlier download stopped, and retry when a connection fails.
 
-`assembly.py` checks the content by its hash. This module only checks that an answer is what was requested: a proxy that
-answers with its own page, or a server that ignores a range, is detected before anything is written.
+`assembly.py` checks the content by its hash. This module only checks that an answer is what was requested. It detects a
+proxy that answers with its own page, or a server that ignores a range, before it writes anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policy.models.sources import Origin
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0
 ATTEMPTS = 4
-PAUSE_SECONDS = 1.0  # before the second attempt; doubled before each further one
+PAUSE_SECONDS = 1.0  # pause before the second attempt; doubled before each further attempt
 
 
 def client_for(settings: IndexSettings) -> httpx.Client:
@@ -45,8 +45,8 @@ def download(
 ) -> None:
     """Complete `target` with the content of `origin`. `on_share` gets the share that is complete, in [0, 1].
 
-    Raises `ModelMissing` if the server does not have the content or cannot be reached, `Stopped`, and `OSError` of the
-    disk.
+    Raises `ModelMissing` if the server does not have the content or cannot be reached, `Stopped` if `stop` is set, and
+    `OSError` if the file cannot be written.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -62,7 +62,7 @@ def download(
 
 
 def unreachable(host: str, error: Exception) -> ModelMissing:
-    """Return the error to show for an error of httpx."""
+    """Return the error to show if httpx raised `error` for `host`."""
     detail = str(error) or type(error).__name__
     return ModelMissing(f"{host} cannot be reached, or the connection is interrupted ({detail})")
 
@@ -104,7 +104,11 @@ def _once(
 
 
 def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *, partial: bool) -> int:
-    """Return how many bytes of the local file are valid, after checking that the answer is what was requested."""
+    """Return how many bytes of the local file are valid, after checking that the answer is what was requested.
+
+    The result is `begun`, or 0 if the answer is the whole file. Raises `ModelMissing`, or `httpx.ReadError` to try
+    again.
+    """
     status, kind = response.status_code, response.headers.get("content-type", "").partition(";")[0]
     if status >= 500 or status == 429:
         raise httpx.ReadError(f"status {status}")

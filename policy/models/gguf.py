@@ -24,7 +24,7 @@ Value = Scalar | tuple[Scalar, ...]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-# Values per block and bytes per block of ggml's tensor types. They give the size of a complete file.
+# Values per block and bytes per block, by the number of ggml's tensor type. They give the size of a complete file.
 # fmt: off
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
@@ -53,7 +53,10 @@ _USE = "Use the GGUF of a code model, such as one from the catalogue (`repoforme
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a GGUF file. `data_end` is the size in bytes that a complete file has."""
+    """The header of a GGUF file.
+
+    `tensors` is the number of tensors, and `data_end` the size in bytes that a complete file has.
+    """
 
     version: int
     tensors: int
@@ -176,7 +179,7 @@ class _Reader:
         values = 1
         for _ in range(self._integer("I")):
             values *= self._integer("Q")
-        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # of a newer type, only the start can be checked
+        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # the size of an unknown, newer type counts as 0
         return self._integer("Q") + values // per_block * size
 
     def _value(self, kind: int) -> Value:

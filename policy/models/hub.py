@@ -1,9 +1,10 @@
 """Download any model from the Hugging Face hub by its id, OWNER/MODEL.
 
-The library `huggingface_hub` handles addresses, tokens, errors, retries and the progress bar. But it keeps a download
-only when it is complete, and compares sizes, not hashes. So this module writes the file itself. The name of the
-incomplete file contains the expected hash, the file is kept when the download is interrupted, the next download resumes
-it, and it gets its final name only when its hash is right. The pinned models do not need this module: see `pull.py`.
+The library `huggingface_hub` handles addresses, tokens, errors, retries and the progress bar. However, it keeps a
+download only when it is complete, and compares sizes, not hashes. Therefore this module writes the file itself. An
+incomplete file has the expected hash in its name. It is kept when the download is interrupted, and the next download
+resumes it. It gets its final name only when its hash is right. The pinned models do not need this module: see
+`pull.py`.
 
 Models are stored in `CACHE/OWNER--NAME/`. The library is an extra (`hub`) and not a dependency, because it needs about
 a dozen further packages.
@@ -34,7 +35,7 @@ _NEEDED = ("config.json", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of a repository. `digest` is its SHA-256 if it is a large file, else git's SHA-1 of it."""
+    """A file of a repository on the hub. `digest` is its SHA-256 if it is a large file, else git's SHA-1 of it."""
 
     name: str
     size: int
@@ -57,7 +58,7 @@ class Listing:
 
 
 def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Download `file` of `repository`, or its only model if `file` is empty: a GGUF file, or a checkpoint's folder.
+    """Download `file` of `repository`, or its only model if `file` is empty. Return the GGUF file or checkpoint folder.
 
     `say` gets progress messages, one line each. Raises `ModelMissing` if the model cannot be downloaded, and
     `ModelInvalid` if it is not what it should be.
@@ -72,7 +73,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
             _check_room(folder, absent)
             if absent:
                 size = sum(remote.size for remote in absent) / 1e9
-                say(f"downloading {repository}, {size:,.2f} GB, licence: {listing.licence}, into {folder}")
+                say(f"downloading {repository}, {size:,.2f} GB, license: {listing.licence}, into {folder}")
             for remote in absent:
                 _download(listing, remote, folder / remote.base)
     first = folder / chosen[0].base
@@ -97,7 +98,7 @@ def list_files(repository: str) -> Listing:
 def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
     """Return the files to download: `file` with its shards, the only GGUF file, or a checkpoint with its tokenizer.
 
-    Raises `ModelMissing` if there is no such file, and `ModelInvalid` if the choice is ambiguous or nothing can be
+    Raises `ModelMissing` if `file` does not exist, and `ModelInvalid` if there are several models or none that can be
     used.
     """
     models: dict[str, list[Remote]] = {}
@@ -130,7 +131,10 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
 
 
 def _download(listing: Listing, remote: Remote, target: Path) -> None:
-    """Download a file, resuming an incomplete download. It gets its final name when its hash is right."""
+    """Download a file, resuming an incomplete download. The file gets its final name when its hash is right.
+
+    Raises `ModelInvalid` if the hash is wrong.
+    """
     from huggingface_hub import get_token, hf_hub_url
     from huggingface_hub.file_download import http_get
 

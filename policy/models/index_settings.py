@@ -1,8 +1,7 @@
 """Find the package index that this machine uses, from the environment variables and settings of pip and uv.
 
-Without any setting it is PyPI. Only addresses that HTTP can reach are used, and no index that needs a keyring. The
-settings of pip come from `pip config list`, because the locations of its files depend on the system and the
-installation.
+The default is PyPI. Only `http` and `https` addresses are used, and no password is read from a keyring. The settings of
+pip come from `pip config list`, because the locations of its files depend on the system and the installation.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ class IndexSettings:
 
 
 def read_index_settings() -> IndexSettings:
-    """Return the settings for this user. Takes a fraction of a second, because it starts pip."""
+    """Return the settings for this user. The call takes a fraction of a second, because it starts pip."""
     pip, uv, env = _pip_settings(), _uv_settings(), os.environ
     main = env.get("PIP_INDEX_URL") or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL")
     main = main or pip.get("index-url") or uv.get("index-url") or PYPI
     more = [env.get(name, "") for name in ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")]
     more += [pip.get("extra-index-url", ""), uv.get("extra-index-url", "")]
-    # In uv an index can have a name: "name=https://…". HTTP cannot reach a folder (file://).
+    # In uv, an index can have a name: "name=https://…". Folders (file://) are left out, because HTTP cannot reach them.
     addresses = re.findall(r"(?:(?<=\s)|(?<==))https?://\S+", " " + " ".join([main, *more]))
     return IndexSettings(tuple(dict.fromkeys(addresses)) or (PYPI,), pip.get("cert", ""), pip.get("proxy", ""))
 
 
 def _pip_settings() -> Mapping[str, str]:
-    """Return pip's settings by option. They are empty without pip."""
+    """Return pip's settings by option, or no settings if pip cannot run."""
     commands = [[sys.executable, "-m", "pip"]]
     if found := shutil.which("pip"):
         commands.append([found])
@@ -93,7 +92,10 @@ def _uv_settings() -> Mapping[str, str]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file, which is empty if the file or TOML (before Python 3.11) cannot be read."""
+    """Return the content of a TOML file.
+
+    It is empty if the file cannot be read, and before Python 3.11, which has no parser for TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
 

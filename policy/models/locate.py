@@ -2,8 +2,8 @@
 
 Nothing is downloaded unless the user asks for it: the models in the cache come from `repoformer-lsp model pull` or
 `model import`. A pinned model (`card.py`) is known to complete better than the model in the package, so it is
-preferred. Any other file in the cache comes last, an imported file before a downloaded one, because it is usually a
-generator for the setting `generatorModel`.
+preferred. All other files in the cache come last, because they are usually generators for the setting `generatorModel`.
+Of these, imported files come before downloaded ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from policy.models.shards import is_later_shard, name_without_shard
 
 Source = Literal["setting", "pulled", "shipped", "cache"]
 
-# Each text continues "The model is used, because".
+# Each text continues the sentence "The model is used, because".
 REASONS: Mapping[Source, str] = {
     "setting": "the setting `model` names it",
     "pulled": "it was downloaded, and completes better than the model in the package",
@@ -32,8 +32,8 @@ REASONS: Mapping[Source, str] = {
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # the base of our own model (`policy.training.wheel`)
 
-# About as many tokens as a CPU evaluates in a second. The paper's budgets are for a GPU, and this file has none in its
-# metadata.
+# `BASE_FILE` has no budgets in its metadata, and the paper's budgets are for a GPU. These are about as many tokens as a
+# CPU evaluates in a second.
 BASE_BUDGETS: Mapping[str, int] = MappingProxyType({"left": 256, "context": 192})
 
 
@@ -97,5 +97,5 @@ def resolve(setting: str | Path = "") -> ModelFile:
 
 
 def recommended_budgets(model: ModelFile) -> Mapping[str, int]:
-    """Return token budgets, by name, for a model whose metadata cannot have them. Empty for all others."""
+    """Return token budgets by name for a model that has none in its metadata (`BASE_FILE`), and {} for all others."""
     return BASE_BUDGETS if model.path.name == BASE_FILE else MappingProxyType({})

@@ -13,17 +13,16 @@ _POLL_SECONDS = 0.2  # the interval at which `stop` is checked
 
 
 class Stopped(Exception):
-    """The download was stopped. What has arrived is kept."""
+    """The download was stopped on request. The bytes that were downloaded are kept."""
 
 
 @contextmanager
 def only_one(file: Path, name: str, say: Callable[[str], None], stop: threading.Event | None = None) -> Iterator[None]:
-    """Hold the lock on `file`.
+    """Hold the lock on `file` inside the context. Only one process can hold it.
 
-    The operating system releases it even if the process dies. Raises `Stopped` and `OSError`.
-
-    `say` gets a message if another process holds the lock, while this function waits. `name` is what that process is
-    downloading.
+    If another process holds the lock, the function waits for it. Before it waits, `say` gets a message that the other
+    process is downloading `name`. The operating system releases the lock even if a process dies. Raises `Stopped` if
+    `stop` is set while the function waits, and `OSError` if the file cannot be locked.
     """
     lock = FileLock(file, thread_local=False)
     try:

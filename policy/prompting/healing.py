@@ -1,14 +1,14 @@
 """Token healing: leave the last word before the cursor out of the prompt, and have the model generate it again.
 
-The cursor may be inside a text that the tokenizer makes one token: after `.app` in `.append`, or after four spaces of
-an indentation whose next token begins with the last space. If the prompt ends with the tokens of the partial word, the
-model reads a sequence that is rare in its training data, and repeats the word or adds a space. So the prompt ends
-before the word, and the first generated tokens are restricted to those whose bytes agree with it. The model can then
-generate `.append` for `.app`.
+The cursor may be inside a text that the tokenizer encodes as one token: after `.app` in `.append`, or after an
+indentation whose last space belongs to the token of the next word. If the prompt ends with the tokens of the partial
+word, the model reads a sequence that is rare in its training data, and repeats the word or adds a space. So the prompt
+ends before the word, and the first generated tokens are restricted to those whose bytes agree with the word. The model
+can then generate `.append` for `.app`.
 
-The word is one pre-token: the longest text that byte-pair tokenizers of code models (GPT-2, Qwen2, StarCoder) never
-join with the text before it. The cost is a few more tokens to evaluate for each keystroke, and one decoding step for
-each token of the word that the model generates separately.
+The word is one pre-token: before the byte-pair tokenizers of code models (GPT-2, Qwen2, StarCoder) look for tokens,
+they split a text into pre-tokens, so no token crosses the beginning of the word. The cost of healing is a few more
+tokens to evaluate for each keystroke, and one decoding step for each token of the generated word.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_WORD_LENGTH = 32  # characters; a longer run of letters or punctuation is no word and is not healed
-# Letters after an optional space or punctuation character, a digit, punctuation after an optional space, or spaces. No
-# line breaks.
+MAX_WORD_LENGTH = 32  # characters; of a longer run of letters or spaces, only the last 32 are healed
+# The last word is one of: letters, with an optional space or punctuation character before them; one digit; punctuation,
+# with an optional space before it; or spaces. It contains no line break.
 _SPACE = r"[^\S\r\n]"
 _SIGN = r"(?:[^\w\s]|_)"
 _LAST_WORD = re.compile(
@@ -35,9 +35,9 @@ _LAST_WORD = re.compile(
 
 
 def split_last_word(prefix: str) -> tuple[str, str]:
-    """Return `prefix` without its last word on the cursor's line, and that word.
+    """Return `prefix` without its last word, and that word.
 
-    At the start of a line, the word is empty.
+    The word is on the cursor's line. It is empty if the cursor is at the start of a line.
     """
     tail = prefix[-2 * MAX_WORD_LENGTH - 2 :]
     found = _LAST_WORD.search(tail[tail.rfind("\n") + 1 :])
@@ -46,9 +46,9 @@ def split_last_word(prefix: str) -> tuple[str, str]:
 
 
 class PieceIndex:
-    """The tokens of a vocabulary, found by their bytes.
+    """An index of the tokens of a vocabulary by their bytes.
 
-    `pieces` has the bytes of each token id. A token without bytes (a marker) is never found.
+    `pieces[id]` has the bytes of the token `id`. A token without bytes (a marker) is never found.
     """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
@@ -58,15 +58,15 @@ class PieceIndex:
         self._agreeing = lru_cache(maxsize=256)(self._find)
 
     def mask(self, logits: NDArray[np.float32], expected: bytes) -> NDArray[np.float32]:
-        """Set the logits of all tokens that disagree with the bytes `expected` to minus infinity.
+        """Return `logits` with minus infinity for all tokens that disagree with the bytes `expected`.
 
-        `logits` has the shape (n_vocab,). A token agrees if it begins with `expected` or `expected` begins with it. If
-        `expected` is empty, the same array is returned.
+        `logits` has the shape (n_vocab,) and is not changed. A token agrees if its bytes begin with `expected`, or if
+        `expected` begins with its bytes. If `expected` is empty or no token agrees, the result is `logits` itself.
         """
         if not expected:
             return logits
         agreeing = self._agreeing(expected)
-        if not len(agreeing):  # byte-level tokenizers always have one, other vocabularies may not
+        if not len(agreeing):  # a vocabulary with a token for every byte always has one, but others may not
             return logits
         masked = np.full_like(logits, -np.inf)
         masked[agreeing] = logits[agreeing]
@@ -74,7 +74,8 @@ class PieceIndex:
 
     def _find(self, expected: bytes) -> NDArray[np.int64]:
         start = bisect_left(self._pieces, expected)
-        end = bisect_left(self._pieces, expected + b"\xff" * 256, start)  # no piece is as long
+        # This key sorts after every piece that begins with `expected`.
+        end = bisect_left(self._pieces, expected + b"\xff" * 256, start)
         found = [self._tokens[start:end]]
         for length in range(1, len(expected)):
             at = bisect_left(self._pieces, expected[:length])
@@ -85,5 +86,5 @@ class PieceIndex:
 
 
 def left_to_write(expected: bytes, piece: bytes) -> bytes:
-    """Return the bytes of `expected` that remain after the model has generated `piece`."""
+    """Return the bytes of `expected` that the model still has to generate after it has generated `piece`."""
     return expected[len(piece) :] if expected.startswith(piece) else b""

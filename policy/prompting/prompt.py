@@ -1,18 +1,18 @@
-"""The one prompt builder: the exact tokens that the model reads.
+"""The prompt builder, which makes the exact sequence of tokens that the model reads.
 
-Serving, labelling, training and evaluation all call `PromptBuilder`, so the model reads in the editor exactly the
-format that it was trained on. A *layout* lists the parts of a prompt: markers (special tokens by role) and slots
-(text). Each layout has three sequences: the text read before the decision, the prompt after an abstention, and the
-prompt after a retrieval.
+Serving, labeling, training and evaluation all call `PromptBuilder`, so the format in the editor is exactly the format
+of the training. A *layout* lists the parts of a prompt: markers (special tokens) and slots (text). The main slots are
+L, the text before the cursor, R, the text after it, and CC, the cross-file context (the retrieved chunks). A layout
+has three sequences: the prompt for the decision, the prompt after an abstention, and the prompt after a retrieval.
 
-The KV cache determines the design. A keystroke must change as few tokens as possible. Therefore:
+A keystroke must change as few tokens as possible, so that most of the KV cache stays valid. Therefore:
 
-- Suffix-first layouts put L last, so a keystroke only appends.
-- L begins at a line whose number is a multiple of `Budgets.step_lines`. So the beginning of L, and the cache of
-  everything after it, stays valid while the user types. The cost is at most that many lines of left context. If L is
-  split into HEAD and TAIL, the tail also begins at such a line.
-- The budgets of L and R do not depend on whether there is cross-file context (CC). This also prevents the length of the
-  prompt from revealing the training label (paper, section 4.2).
+- Suffix-first layouts put L, or at least its last lines, at the end of the prompt, so a keystroke only appends tokens.
+- L begins at a line whose number is a multiple of `Budgets.step_lines`. So L begins at the same line for many
+  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` lines less. Some layouts split
+  L into HEAD and TAIL, which have different places in the prompt. TAIL also begins at such a line.
+- The budgets of L and R do not depend on whether there is CC. This also prevents the length of the prompt from
+  revealing the training label (paper, section 4.2).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Part = Role | Slot
 ContextStyle = Literal["commented", "plain", "files"]
 
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
-OPTIONAL: frozenset[Part] = frozenset({"bos"})  # left out if the model has no such token
-ANCHOR_LINES = 2
-TAIL_LINES = 4  # smallest number of lines in the tail of L, the cursor's line included
-# In characters. Few tokens are longer, so n tokens are assumed to cover at most 16n characters.
+OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
+ANCHOR_LINES = 2  # the number of lines in the slot ANCHOR, which repeats the end of L
+TAIL_LINES = 4  # the minimum number of lines in the slot TAIL, including the cursor's line
+# Characters. Few tokens are longer, so the builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
@@ -47,13 +47,13 @@ class Tokenizer(Protocol):
     """Turns text into token ids, without BOS and without recognizing special tokens in the text."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`. Special tokens that occur in it as text become ordinary tokens."""
+        """Return the tokens of `text`. If `text` spells out a special token, that part becomes ordinary tokens."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A model's token ids for the roles of a layout. A role that the model does not have is absent."""
+    """The token id of each marker that a model has."""
 
     ids: Mapping[Role, int]
 
@@ -67,12 +67,12 @@ class Vocabulary:
 class Layout:
     """The order of the parts of a prompt.
 
-    `decide` is the sequence whose next token is the decision. It is empty for models that do not decide.
-    `without_context` and `with_context` are complete sequences, up to the first generated token. `without_context`
-    begins with `decide`, so after an abstention the model continues with the same KV cache at no extra cost.
+    `decide` is the prompt for the decision: the next token that the model predicts is the decision. It is empty for
+    models that do not decide. `without_context` and `with_context` are complete prompts, up to the first generated
+    token. `without_context` begins with `decide`, so after an abstention the model continues from the same KV cache.
 
-    `heals` says that the text before the cursor may end inside a token, so that its last word is left out and generated
-    again (`policy.prompting.healing`). Models that were trained on split words, such as ours, do not need this.
+    `heals` says whether to use token healing (`policy.prompting.healing`). Models that were trained on split words,
+    such as our Repoformers, do not need healing.
     """
 
     name: str
@@ -114,8 +114,9 @@ LAYOUTS: Mapping[str, Layout] = {
             "prefix L suffix R eof cc CC middle",
             "commented",
         ),
-        # Our layout: suffix first. CC comes before L, so the cached retrieved branch stays valid after a keystroke
-        # as long as the chunks do not change. It shares `<fim_suffix> R` with the plain branch.
+        # The layout of our models, with the suffix first. CC comes before L, so the cache of the retrieved branch stays
+        # valid after a keystroke as long as the chunks do not change. Both branches begin with the same tokens,
+        # `<fim_suffix> R`.
         _layout(
             "repoformer-spm",
             "suffix R prefix L eof",
@@ -123,8 +124,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R cc CC prefix L eof middle",
             "plain",
         ),
-        # The same with CC after the decision. Both branches are one sequence, but the cursor is then far from the
-        # end of the prompt, so the last lines of L are repeated before the generated text.
+        # Like `repoformer-spm`, but with CC after the decision. The retrieved branch continues the prompt of the
+        # decision, but CC then separates L from the generated text. So the last lines of L are repeated (ANCHOR).
         _layout(
             "repoformer-spm-tail",
             "suffix R prefix L eof",
@@ -149,9 +150,10 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # The suffix first, so that a keystroke only appends: the last lines of L begin the middle (SPM in Bavarian et
-        # al. 2022, section 3; here with the markers of models that were trained prefix-first). CC and the other lines
-        # of L are the prefix, because a model that was trained prefix-first rarely read an empty one.
+        # Suffix first, so that a keystroke only appends tokens. TAIL, the last lines of L, follows the marker `middle`,
+        # as if the model had generated TAIL. This is the variant of SPM in Bavarian et al. 2022, section 3, with the
+        # markers of models that were trained prefix-first. CC and the other lines of L follow the marker `prefix`,
+        # because such models rarely read an empty prefix in their training.
         _layout(
             "fim-spm",
             "",
@@ -193,7 +195,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "files",
             heals=True,
         ),
-        # For a plain language model, which reads only the text left of the cursor.
+        # For a language model without fill-in-the-middle tokens, which reads only the text before the cursor.
         _layout("prefix-only", "", "bos L", "bos CC L", "commented", heals=True),
     )
 }
@@ -201,10 +203,10 @@ LAYOUTS: Mapping[str, Layout] = {
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Token budgets of the slots. The defaults are the paper's (section 5.1).
+    """The maximum numbers of tokens of L, R and CC. The defaults are the paper's (section 5.1).
 
-    `step_lines` is the step, in lines, by which the beginning of L moves. A larger step keeps the cache valid longer, a
-    smaller one keeps more left context.
+    `step_lines` is the number of lines by which the beginning of L moves at a time. A larger step keeps the cache valid
+    longer. A smaller step leaves more text in L.
     """
 
     left: int = 1024
@@ -218,7 +220,7 @@ class Budgets:
         return self.left + self.right + self.context
 
     def fit(self, available: int) -> Budgets:
-        """Reduce all three budgets in proportion, so that a prompt fits into `available` tokens."""
+        """Return budgets whose sum is at most `available` tokens: these, or all three reduced in proportion."""
         if self.tokens <= available:
             return self
         share = max(available, 0) / self.tokens
@@ -232,11 +234,12 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sequence of tokens for the model, and how each slot was filled.
+    """A sequence of tokens for the model, and what each slot contains.
 
-    `healed` has the tokens of the last word of L, which `tokens` leaves out. The model generates this word,
-    `healed_text`, again, possibly as other tokens. `left_tokens` includes them. `chunks` are the chunks in CC, in
-    order; the last one may be cut.
+    `tokens` omits the last word of L, `healed_text`, because the model generates this word again, possibly with other
+    tokens than `healed`. `left_tokens`, `right_tokens` and `context_tokens` are the numbers of tokens of L (including
+    `healed`), R and CC. `left_trimmed` and `right_trimmed` say whether L and R lack a part of the file. `chunks` are
+    the chunks in CC, in order. The last one may be cut.
     """
 
     tokens: tuple[int, ...]
@@ -251,15 +254,15 @@ class Prompt:
 
     @property
     def whole(self) -> tuple[int, ...]:
-        """The tokens of the prompt, including the healed word."""
+        """The tokens of the prompt, including the last word of L."""
         return (*self.tokens, *self.healed)
 
 
 class PromptBuilder:
     """Builds prompts for one model, given its layout, vocabulary, tokenizer and token budgets.
 
-    With `heal` off, the last word stays in the prompt, for a generator that cannot restrict its tokens to those that
-    agree with it. Raises `ValueError` if the vocabulary lacks a marker of the layout.
+    If `heal` is false, the last word stays in the prompt. This is for a generator that cannot restrict the generated
+    tokens to those that agree with the word. Raises `ValueError` if the vocabulary lacks a marker of the layout.
     """
 
     def __init__(
@@ -278,14 +281,14 @@ class PromptBuilder:
         self.budgets = budgets or Budgets()
         self._heals = heal and layout.heals
         self._encode = tokenizer.encode
-        # After a keystroke, all lines but one are the same as in the last request.
+        # Cached, because after a keystroke all lines but one are the same as in the previous request.
         self._line_tokens: Callable[[str], int] = lru_cache(maxsize=16_384)(lambda line: len(self._encode(line)))
         self._encode_cached: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=64)(
             lambda text: tuple(self._encode(text))
         )
 
     def decide(self, cursor: Cursor) -> Prompt:
-        """Build the sequence whose next token is the decision. Raises `ValueError` if the layout has no decision."""
+        """Build the prompt for the decision. Raises `ValueError` if the layout has no decision."""
         if not self.layout.selective:
             raise ValueError(f"layout {self.layout.name!r} has no decision")
         return self._lay_out(self.layout.decide, cursor, ())
@@ -321,7 +324,7 @@ class PromptBuilder:
                 tokens.extend(slots[part]())
             elif part in markers:
                 tokens.append(markers[part])
-        if not tokens:  # at the start of a file, for a model without markers: a prompt needs at least one token
+        if not tokens:  # L is empty and the model has no markers, but a prompt needs at least one token
             tokens.extend(self._encode_cached("\n"))
         return Prompt(
             tuple(tokens),
@@ -336,7 +339,10 @@ class PromptBuilder:
         )
 
     def _left(self, prefix: str, budget: int, *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-        """Return the head of L, the tail of L, and whether text is left out. Without `split`, the head is empty."""
+        """Return the tokens of HEAD and of TAIL, and whether L lacks a part of `prefix`.
+
+        If `split` is false, HEAD is empty and TAIL is L.
+        """
         step = self.budgets.step_lines
         start = left_cut(prefix, budget, step, self._line_tokens)
         middle = max(start, tail_cut(prefix, step)) if split else start
@@ -352,7 +358,10 @@ class PromptBuilder:
         return kept, len(head) < len(suffix) or len(kept) < len(tokens)
 
     def _context(self, cursor: Cursor, chunks: Sequence[Chunk]) -> tuple[tuple[int, ...], tuple[Chunk, ...]]:
-        """Return CC within its budget: complete chunks, best first, and the last one cut at the end of a statement."""
+        """Return the tokens of CC, and the chunks in it, best first.
+
+        A chunk that exceeds the budget is cut at the end of a statement, and no chunk follows it.
+        """
         language = LANGUAGES.get(cursor.language, _UNKNOWN)
         style = _STYLES[self.layout.context_style]
         write = partial(self._write, style, language)
@@ -381,10 +390,11 @@ class PromptBuilder:
 def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], int]) -> int:
     """Return the offset in `prefix` where L begins. `count` returns the number of tokens of a line.
 
-    The offset is the earliest line whose number is a multiple of the step such that the rest fits into `budget` tokens.
-    It depends only on the text, so no state is kept between requests, and it moves once per step while lines are
-    appended. The step is `step_lines`, or a lower power of two if that would waste more than a quarter of the lines
-    that fit. If the cursor's line alone is over the budget, L is that whole line, and the caller cuts it by tokens.
+    L begins at the first line whose number is a multiple of the step and from which the text fits into `budget` tokens.
+    The offset depends only on the text, so no state is kept between requests. While the user appends lines, the offset
+    moves only once for each step. The step is `step_lines`, or a lower power of two if `step_lines` is more than a
+    quarter of the lines that fit. If the cursor's line alone exceeds the budget, L is that whole line, and the caller
+    cuts the line at a token.
     """
     window = prefix[max(0, len(prefix) - budget * MAX_TOKEN_LENGTH) :]
     lines = _split_lines(window)
@@ -407,9 +417,10 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
 
 
 def tail_cut(prefix: str, step_lines: int) -> int:
-    """Return the offset in `prefix` where the tail of L begins, 0 if it is all of L.
+    """Return the offset in `prefix` where TAIL begins. It is 0 if TAIL is the whole prefix.
 
-    It is the last line whose number is a multiple of the step such that the tail has at least `TAIL_LINES` lines.
+    TAIL begins at the last line whose number is a multiple of `step_lines` and which leaves at least `TAIL_LINES` lines
+    in TAIL.
     """
     lines = _split_lines(prefix)
     before = (len(lines) - TAIL_LINES) // step_lines * step_lines
@@ -422,15 +433,15 @@ def anchor_of(prefix: str) -> str:
 
 
 def _split_lines(text: str) -> list[str]:
-    """Split text into lines with their `\n`. The last line, the cursor's, has none and may be empty."""
+    """Return the lines of `text` with their `\\n`. The last one is the cursor's line, without `\\n` and maybe empty."""
     *whole, last = text.split("\n")
     return [line + "\n" for line in whole] + [last]
 
 
 def _heads(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield beginnings of `chunk`, longest first, that end at the end of a statement (judged by indentation).
+    """Yield the beginnings of `chunk` that end with a complete statement (judged by indentation), longest first.
 
-    A beginning of fewer than three lines says too little to be worth the tokens of its header.
+    A beginning of fewer than three lines is not yielded, because it is not worth the tokens of its header.
     """
     lines = chunk.text.splitlines(keepends=True)
     for count in range(len(lines) - 1, 2, -1):
@@ -449,13 +460,16 @@ def _root(chunks: Sequence[Chunk]) -> str:
 
 
 def _relative(path: str, root: str) -> str:
-    """Return `path` relative to `root`, or only its name if it is outside of `root`."""
+    """Return `path` relative to `root`, or only the file's name if the file is outside of `root`."""
     where = PurePath(path)
     return where.relative_to(root).as_posix() if root and where.is_relative_to(root) else where.name
 
 
 class _Style(Protocol):
-    """A format for chunks. `separated` says that each chunk begins with the model's file separator."""
+    """A format for chunks. `separated` says whether each chunk begins with the model's file separator.
+
+    `head` returns the text before the first chunk, and `chunk` the text of one chunk.
+    """
 
     separated: bool
 
@@ -465,7 +479,7 @@ class _Style(Protocol):
 
 
 class _Commented:
-    """The paper's format (section 3.2): every line is a comment, so that any model recognizes it as context."""
+    """The paper's format (section 3.2): every line is a comment, so that any model recognizes the chunks as context."""
 
     separated = False
 
@@ -478,7 +492,10 @@ class _Commented:
 
 
 class _Plain:
-    """Path and code without comment marks: half the tokens, and the model can copy code token by token."""
+    """The path as a comment, then the code without comment marks.
+
+    This format needs half the tokens of `_Commented`, and the model can copy code token by token.
+    """
 
     separated = False
 

@@ -1,8 +1,9 @@
-"""Truncate a file to the text that a prompt can contain, before it is sent to the engine's process.
+"""Truncate a file to the text that a prompt can contain, before the text is sent to the worker process.
 
-A prompt contains a few hundred lines at most, however long the file is. The start of L depends on the number of its
-first line, modulo the step of the cut. So empty lines replace the text that is left out, few enough that no prompt
-contains them.
+A prompt contains a few hundred lines at most, even if the file is long. The beginning of the file cannot simply be
+removed, because the prompt builder cuts the text at a line whose number is a multiple of a step (`prompt.left_cut`). So
+a few empty lines replace the removed text, and the other lines keep their numbers modulo the step. No prompt contains
+these empty lines.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
 
     A prompt builder with these budgets makes the same prompt from the result as from `cursor`.
     """
-    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one more, so that the prompt builder also reports a cut
+    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one more than a prompt contains, so that a cut is reported
     right = budgets.right * MAX_TOKEN_LENGTH + 1
     start = max(0, len(cursor.prefix) - left)
-    # A multiple of every step that the prompt builder uses: the step of the budgets, and the powers of two below it.
+    # A multiple of every step that the prompt builder may use: the step of the budgets, and the powers of two below it.
     grain = math.lcm(budgets.step_lines, 1 << (budgets.step_lines.bit_length() - 1))
     skipped = cursor.prefix.count("\n", 0, start) % grain
     return replace(cursor, prefix="\n" * skipped + cursor.prefix[start:], suffix=cursor.suffix[:right])

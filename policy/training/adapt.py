@@ -1,8 +1,8 @@
-"""Step 3, `train adapt`: continue pre-training on blanks, so that the model learns to fill in and to read CC.
+"""Step 3, `train adapt`: continue pre-training on blanks, so that the model learns to fill them in and to use chunks.
 
 The step trains all weights in one of our layouts. Half of the blanks have retrieved context. The loss is the mean over
-the tokens of the blank plus a weighted mean over the tokens of L: a blank has about 40 tokens in a sequence of 600, and
-the loss on L adds training signal at almost no extra cost.
+the tokens of the blank plus a weighted mean over the tokens of L, the text before it. A blank has about 40 tokens in a
+sequence of 600, and the loss on L adds training signal at almost no extra cost.
 
 The order of the blanks depends only on the seed and the step, the model has no dropout, and a checkpoint holds the
 weights and AdamW's moments in float32. Therefore an interrupted and resumed run ends with the same weights as an
@@ -40,7 +40,10 @@ BUDGETS = Budgets(left=384, right=128, context=384, step_lines=8)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The number of steps, blanks per step, and the learning rate: warm-up, constant, linear decay."""
+    """The number of steps, the blanks per step (`batch`), and the learning rate.
+
+    The learning rate rises over `warmup` steps to `lr`, stays constant, and falls to 0 over the last `decay` steps.
+    """
 
     steps: int = 2000
     batch: int = 16
@@ -129,8 +132,9 @@ def run(
 def batch_of(
     builder: ExampleBuilder, data: Sequence[Blank], step: int, size: int, context_share: float, seed: int
 ) -> list[Example]:
-    """Build the examples of one step. Each epoch has its own order, and each blank gets context at random with
-    probability `context_share`.
+    """Return the examples of one step. A blank gets context at random, with probability `context_share`.
+
+    Each epoch has its own order of the blanks.
     """
     examples = []
     for number in range(step * size, (step + 1) * size):
@@ -157,8 +161,9 @@ def sample_blanks(data: Sequence[Blank], count: int, seed: int) -> list[Blank]:
 
 
 def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: str, compute: Compute) -> float:
-    """Return the mean negative log-likelihood of the blanks' tokens, in nats per token. `mode` is "abstain", "retrieve"
-    or "left-only".
+    """Return the mean negative log-likelihood of the blanks' tokens, in nats per token.
+
+    `mode` selects the prompt: "abstain" (without chunks), "retrieve" (with chunks), or "left-only" (only L).
     """
     built = [
         builder.build_left_only(blank) if mode == "left-only" else builder.build(blank, context=mode == "retrieve")
@@ -180,7 +185,7 @@ def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, nam
 def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     """Load the checkpoint in `out` and return the number of finished steps, or 0 if there is no checkpoint.
 
-    Metrics of later steps than the checkpoint are removed, because those steps run again.
+    Rows of the metrics file for later steps than the checkpoint are removed, because those steps run again.
     """
     step = 0
     if (out / STATE).is_file():
@@ -194,8 +199,9 @@ def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
 
 
 def arguments_of(trained: Path) -> dict[str, Any]:
-    """Return the arguments of the run whose checkpoint is in `trained`. Raises `TrainingError` if there is no
-    checkpoint.
+    """Return the arguments of the run whose checkpoint is in `trained`.
+
+    Raises `TrainingError` if there is no checkpoint.
     """
     arguments = manifest.read(trained).get("arguments")
     if not arguments or not (trained / STATE).is_file():
@@ -225,7 +231,7 @@ def append_metrics(out: Path, row: dict[str, float]) -> None:
 
 
 def history(out: Path) -> list[dict[str, float]]:
-    """Read `metrics.jsonl`, one row per step. An incomplete last line is ignored."""
+    """Return the rows of `metrics.jsonl`, one per step, without an incomplete last line."""
     path = out / "metrics.jsonl"
     complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
     return [json.loads(line) for line in complete.splitlines()]

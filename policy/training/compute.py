@@ -1,8 +1,8 @@
 """The device, the precision and the number of tokens per forward pass of a training step.
 
-Master weights, moments and sums are always float32. Matrix products can run in bfloat16, which is faster on GPUs and on
-some processors only (docs/training.md has the figures). The precision is therefore an argument and part of the run's
-manifest.
+The weights that the optimizer updates, its moments, and all sums are float32. Matrix products can run in bfloat16,
+which is faster on GPUs and on some processors only (docs/training.md has the figures). The precision is therefore an
+argument and part of the run's manifest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """`micro_tokens` is the number of tokens per forward pass. It affects memory but not the result."""
+    """Where and how precisely a step computes. `precision` is that of the matrix products.
+
+    `micro_tokens` is the number of tokens per forward pass. It affects memory but not the result.
+    """
 
     device: str = "cpu"
     precision: Precision = "float32"
@@ -26,7 +29,7 @@ class Compute:
 
     @classmethod
     def on(cls, device: str, precision: Precision | None, micro_tokens: int) -> Compute:
-        """Create a `Compute`. The default precision is bfloat16 on CUDA and float32 on a processor."""
+        """Return a `Compute`. The default precision is bfloat16 on CUDA and float32 on a processor."""
         return cls(device, precision or ("bfloat16" if device == "cuda" else "float32"), micro_tokens)
 
     @property

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Type = Literal["F32", "F16"]
 
-# Names in transformers and in GGUF, without ".weight" and ".bias"; {n} is the layer.
+# Names of tensors in transformers and in GGUF, without ".weight" and ".bias"; {n} is the number of the layer.
 _LLAMA: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -79,10 +79,10 @@ def write(
     extra: Mapping[str, str | int | float],
     type_: Type = "F16",
 ) -> None:
-    """Write a model to `path`. `config` is the transformers configuration, `state` the state dict, `extra` further
-    metadata.
+    """Write a model to `path`. `config` is the transformers configuration, and `state` the state dict.
 
-    Raises `TrainingError` for an unsupported architecture, an unknown tensor, or a vocabulary of the wrong size.
+    `extra` is further metadata. Raises `TrainingError` for an unsupported architecture, an unknown tensor, or a
+    vocabulary of the wrong size.
     """
     import gguf
 
@@ -117,7 +117,10 @@ def architecture(config: Mapping[str, Any]) -> str:
 
 
 def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float], type_: Type = "F16") -> None:
-    """Convert a Hugging Face checkpoint folder. Raises `TrainingError` that names what is missing or unknown."""
+    """Convert the Hugging Face checkpoint in `folder` to a GGUF file `out`. `extra` is further metadata.
+
+    Raises a `TrainingError` that names what is missing or unknown.
+    """
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
@@ -134,7 +137,7 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a checkpoint from safetensors files, or from .bin files without running pickled code."""
+    """Return all tensors of a checkpoint, from safetensors files, or from .bin files without running pickled code."""
     for index in folder.glob("*.safetensors.index.json"):
         parts = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         if missing := [part for part in parts if not (folder / part).is_file()]:
@@ -160,7 +163,10 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def tables_of(tokenizer: Mapping[str, Any], size: int) -> Tables:
-    """Convert a `tokenizer.json`. Ids below `size` without a name become unused tokens. Raises `TrainingError`."""
+    """Convert a `tokenizer.json`. Ids below `size` without a name become unused tokens.
+
+    Raises `TrainingError` for a tokenizer that is no byte-level BPE, or for more than `size` tokens.
+    """
     model = tokenizer["model"]
     if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
         raise TrainingError("only byte-level BPE tokenizers can be converted")
@@ -219,7 +225,7 @@ def configuration(path: Path) -> dict[str, Any]:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a Llama or Qwen2 GGUF, dequantised to float32, in transformers' naming and row order."""
+    """Return the tensors of a Llama or Qwen2 GGUF in float32, with transformers' names and order of rows."""
     import gguf
     import torch
 

@@ -1,10 +1,11 @@
 """Step 1, `train corpus`: fetch the packages of a list and turn them into repositories in train, valid and test splits.
 
-The step keeps hand-written source files, in repositories whose files refer to each other: cross-file context only helps
-there. The paper's filter (appendix A) requires at least five files, three imports per file and two local imports per
-file; ours is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`). Near-duplicates of an earlier file are dropped. Test packages
-come first, so the dropped copy of a pair is always the training copy. The list assigns each package to a split, so that
-a held-out repository stays held out for every model.
+The step keeps hand-written source files of repositories whose files refer to each other, because cross-file context
+helps only there. The paper's filter (appendix A) requires at least five files, three imports per file and two local
+imports per file. The filter of this step is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`). A file is dropped if it is
+nearly the same as an earlier file. Packages of the test split come first and those of the train split last, so a file
+of the test split is never dropped in favor of a training file. The list assigns each package to a split, so that a
+held-out repository stays held out for every model.
 
 Output: `OUT/<split>/<registry>~<name>/<path>` and a manifest with a row per package.
 """
@@ -54,7 +55,7 @@ _PATTERNS = {language: re.compile(pattern, re.M) for language, pattern in _IMPOR
 
 
 def run(out: Path, downloads: Path, packages: Path = LIST, limit: int = 0) -> None:
-    """Fetch, filter, de-duplicate and write the packages of a list. `limit` takes only the first packages (0: all).
+    """Fetch, filter, de-duplicate and write the packages of a list. `limit` selects only the first packages (0: all).
 
     A package that cannot be fetched or has no usable files is reported and left out. Raises `TrainingError` if no
     package remains.
@@ -102,7 +103,10 @@ def read_sources(package: Package, downloads: Path) -> dict[str, str]:
 
 
 def decode_source(path: str, content: bytes) -> str | None:
-    """Return the text of a hand-written source file. None if it is vendored, generated, minified or undecodable."""
+    """Return the text of a hand-written source file. None if it is vendored, generated, minified or undecodable.
+
+    The result is also None for fewer than `MIN_BYTES` or more than `MAX_BYTES` bytes.
+    """
     parts = PurePosixPath(path).parts
     if _EXCLUDED_FOLDERS & {part.lower() for part in parts[:-1]} or ".min." in parts[-1] or path.endswith(".d.ts"):
         return None
@@ -131,14 +135,16 @@ def import_counts(files: Mapping[str, str]) -> dict[str, float]:
         imported = imports(path, text)
         total += len(imported)
         local += sum(_is_local(name, path, stems) for name in imported)
-        if _language(path) in {"go", "java", "csharp"}:  # files of one package use each other without an import
+        # In these languages, files of one package use each other without an import. Count up to two other files of the
+        # folder as imported.
+        if _language(path) in {"go", "java", "csharp"}:
             siblings = sum(PurePosixPath(other).parent == PurePosixPath(path).parent for other in files) - 1
             total, local = total + min(siblings, 2), local + min(siblings, 2)
     return {"imports": round(total / len(files), 2), "local_imports": round(local / len(files), 2)}
 
 
 def imports(path: str, text: str) -> list[str]:
-    """Return the modules that a file's import statements name."""
+    """Return the modules that the import statements of a file name."""
     language = _language(path)
     found = _PATTERNS[_SAME_IMPORTS.get(language, language)].findall(text)
     return [name if isinstance(name, str) else next(filter(None, name), "") for name in found]
@@ -153,7 +159,10 @@ def rejection_reason(row: Mapping[str, object]) -> str:
 
 
 class NearDuplicates:
-    """Detect near-duplicate texts by MinHash over five-word shingles (64 hashes, 16 bands; Jaccard from about 0.8)."""
+    """Detects near-duplicate texts by MinHash over five-word shingles.
+
+    With 64 hashes in 16 bands, texts count as near-duplicates from a Jaccard similarity of about 0.8.
+    """
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
@@ -163,7 +172,7 @@ class NearDuplicates:
         self._signatures: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
 
     def add(self, text: str) -> bool:
-        """Remember `text` and return True. Return False without remembering it if a near-duplicate is already known."""
+        """Store `text` and return True, or return False without storing it if a near-duplicate was stored before."""
         words = re.findall(r"\w+", text)
         shingles = {zlib.crc32(" ".join(words[i : i + 5]).encode()) for i in range(max(1, len(words) - 4))}
         hashes = np.fromiter(shingles, np.uint64)[:, None] * self._factors + self._offsets

@@ -1,8 +1,8 @@
 """Turn blanks into training examples: token ids, and the positions that count for each loss.
 
 `policy.prompting.prompt.PromptBuilder` builds the prompt, byte for byte as the server sends it. The tokens of the blank
-and the end token follow. The blank is tokenised separately from L, because a server appends generated tokens in the
-same way. A half-typed word is therefore split at the cursor.
+and the end token follow. The blank is tokenized separately from L, the text before it, because a server appends
+generated tokens in the same way. A half-typed word is therefore split at the cursor. R is the text after the blank.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from .probes import Probe
 class Example:
     """A training sequence. `middle` is the index of the blank's first token; L occupies `left` to `left_end`.
 
-    `decision` is the index of the token after `<eof>`, or 0 if the sequence has no decision. `probes` are further
-    decision positions: (number of tokens visible there, target token).
+    `decision` is the index of the token after `<eof>`, which is the target of the decision, or 0 if the sequence has no
+    decision. `probes` are further decision positions as pairs: the number of tokens that are visible there, and the
+    target token.
     """
 
     tokens: tuple[int, ...]
@@ -38,7 +39,10 @@ class Example:
 
 
 class ExampleBuilder:
-    """Build the examples of one corpus for one model, layout and budgets."""
+    """Builds the examples of one corpus for one model, layout and budgets.
+
+    `max_middle` is the maximum number of tokens of a blank. Raises `TrainingError` for an unknown layout.
+    """
 
     def __init__(self, corpus: Path, base: Base, layout: str, budgets: Budgets, max_middle: int = 256) -> None:
         if layout not in LAYOUTS:
@@ -73,9 +77,7 @@ class ExampleBuilder:
         return found
 
     def build(self, blank: Blank, *, context: bool) -> Example | None:
-        """Build the sequence with or without cross-file context. Return None if the blank is longer than `max_middle`
-        tokens.
-        """
+        """Return the sequence with or without cross-file context. None for a blank of more than `max_middle` tokens."""
         cursor = self.cursor(blank)
         prompt = (
             self.prompts.with_context(cursor, self.chunks(blank)) if context else self.prompts.without_context(cursor)
@@ -83,8 +85,7 @@ class ExampleBuilder:
         return self._complete(prompt, blank)
 
     def build_labelled(self, blank: Blank, *, positive: bool) -> list[Example]:
-        """Build the examples of a labelled blank: the decision, and the completion on the branch that the label
-        selects.
+        """Return the examples of a labeled blank: its decision, and its completion on the branch of the label.
 
         A negative blank is one sequence: `<eof>`, `<fim_middle>`, the blank. A positive blank is one sequence if the
         layout's retrieved branch continues after the decision. Otherwise it is two: the prompt that ends with `<cc>`,
@@ -117,7 +118,7 @@ class ExampleBuilder:
         return replace(example, probes=tuple(kept))
 
     def build_left_only(self, blank: Blank) -> Example | None:
-        """Build the sequence that contains only L and the blank, for measuring the base model."""
+        """Return the sequence that contains only L and the blank, for measuring the base model."""
         return self._complete(self.left_only.without_context(self.cursor(blank)), blank)
 
     def _complete(self, prompt: Prompt, blank: Blank) -> Example | None:
@@ -137,7 +138,10 @@ class ExampleBuilder:
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Group examples of similar length. A group has at most `tokens` tokens after padding, but at least one example."""
+    """Yield groups of examples of similar length.
+
+    A group has at most `tokens` tokens after padding, or is a single example.
+    """
     group: list[Example] = []
     for example in sorted(examples, key=lambda example: len(example.tokens)):
         if group and len(example.tokens) * (len(group) + 1) > tokens:

@@ -1,7 +1,7 @@
 """Step 6, `train export`: convert a checkpoint to GGUF files that the server can load.
 
 The metadata contains everything that serving needs: the layout and the budgets of the training run, the fitted gates,
-the markers, the base model and its licence, and the hash of the run's manifest.
+the markers, the base model and its license, and the hash of the run's manifest.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def run(
 
     If `evaluated` is empty, the gates come from the manifest of `finetune`. Otherwise they are fitted on `evaluated`:
     folders of `repoformer-lsp eval` runs on validation repositories with an exported file of the same weights. The
-    shipped model uses these, because they describe the weights and the engine that serve. `part_bytes` splits the
-    quantised files into parts of about that size.
+    gates of the shipped model are fitted in this way, because they then describe the weights and the engine that serve.
+    `part_bytes` splits the quantized files into parts of about that size.
     """
     import torch
 
@@ -76,7 +76,7 @@ def run(
             else:
                 remove_parts(paths[-1])
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": sha256([path])} for path in paths}
-    # Weights can be exported repeatedly: the manifest describes the last export.
+    # Weights can be exported repeatedly, so the manifest is replaced and describes the last export.
     description = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
             "gates": [asdict(gate) for gate in gates]}  # fmt: skip
     manifest.write(out, {**description, "files": sizes, "done": True})
@@ -142,7 +142,7 @@ def metadata(
 
 
 def _base_name(base: Path) -> str:
-    """Return the name of the original base model. An exported file of ours stores it in its metadata."""
+    """Return the name of the original base model. A file that `train export` wrote has it in its metadata."""
     base = bases.unpack(base)
     own = {} if base.is_dir() else bases.gguf_fields(base)
     return str(own["general.base_model.0.name"]) if "repoformer.layout" in own else base.stem

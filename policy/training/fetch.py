@@ -1,8 +1,8 @@
 """Fetch named packages with their registries' own clients and read the source files in them.
 
 `pip`, `npm` and `apt-get` use the proxies, mirrors and credentials of the machine and check hashes. No code of a
-package runs: only wheels from PyPI (no `setup.py`), `--ignore-scripts` for npm, and only the upstream archive of Debian
-source packages. The drawback is that wheels rarely contain a project's tests.
+package runs: PyPI packages are fetched as wheels (no `setup.py`), npm packages with `--ignore-scripts`, and of Debian
+source packages only the upstream archive is read. The drawback is that wheels rarely contain a project's tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .manifest import TrainingError
 Split = Literal["train", "valid", "test"]
 Registry = Literal["pypi", "npm", "debian"]
 
-# RepoEval's repositories, by repository name and by package name: excluded from training.
+# RepoEval's repositories, by repository name and by package name. They are excluded from training.
 REPOEVAL = frozenset({
     "diffusers", "nerfstudio", "awslabs-fortuna", "fortuna", "evaluate", "google-vizier", "vizier", "federatedscope",
     "torchrl", "rl", "ace", "trlx", "tracr", "omnivore", "lightweight-mmm", "lightweight_mmm", "betty", "betty-ml",
@@ -48,7 +48,7 @@ class Package:
 
 
 def read_list(path: Path) -> list[Package]:
-    """Read a list of packages (CSV with a header). Raises `TrainingError` that names an invalid row."""
+    """Return the packages of a list (CSV with a header). Raises a `TrainingError` that names an invalid row."""
     packages: list[Package] = []
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
@@ -104,12 +104,12 @@ def _archive_in(folder: Path) -> Path | None:
         return None
     endings = (".whl", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
     found = [path for path in folder.iterdir() if path.name.endswith(endings) and ".debian.tar." not in path.name]
-    # A Debian package may have several upstream archives: the main one has the plain name.
+    # A Debian package may have several upstream archives. The main one has the shortest name.
     return min(found, key=lambda path: len(path.name), default=None)
 
 
 def _apt_options(downloads: Path) -> list[str]:
-    """Return apt-get options that enable source packages in separate lists. The system's lists do not change."""
+    """Return options for apt-get that enable source packages. The lists are separate, so the system's do not change."""
     state = downloads / "apt"
     options = [
         "-qq", "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={state / 'parts'}",

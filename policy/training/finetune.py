@@ -4,10 +4,11 @@ The two losses are separate means (paper, section 4.2): λ times the cross-entro
 where the target is `<cc>` or `<fim_middle>`, plus the cross-entropy of the blank's tokens on the branch that the label
 selects. In one mean over both kinds of tokens, the decision would be one of forty tokens and P(`<cc>`) would collapse.
 
-The run stops when neither validation AUC nor the edit similarity of the selected completions has risen for `patience`
-checks, and keeps the weights of the best check. Then a gate on P(`<cc>`) is fitted on the validation blanks: a logistic
-map to the observed rate, and one threshold each for lines and blocks. The gate is stored in the manifest and later in
-the exported model.
+After every `validate_every` steps, the decisions are checked on validation blanks, whose two completions were measured
+by `train label`. The run stops when neither the AUC of P(`<cc>`) nor the edit similarity of the completions that it
+selects has risen for `patience` checks, and keeps the weights of the best check. Then a gate on P(`<cc>`) is fitted on
+the validation blanks: a logistic map to the observed rate, and one threshold each for lines and blocks. The gate is
+stored in the manifest and later in the exported model.
 """
 
 from __future__ import annotations
@@ -87,15 +88,15 @@ def run(
     `positive_weight` weights the decisions to retrieve. If less than a third of the blanks are positive, `<cc>` is
     rarely the likeliest token of a small model. The weight shifts the probability but does not change the ranking.
 
-    `label_kind` is "similarity" (the gain in edit similarity exceeds `least_gain`), "likelihood" (the gain exceeds
-    `least_gain` nats and the share `least_share` of the nats without context), or "own": the likelihoods come from the
-    model during training, both branches learn, and no labels are needed. With "own", the decisions at `probes` (the
-    artefact of `train probes`) are added. Without validation labels, the last weights are kept and `export --evaluated`
-    fits the thresholds.
+    `label_kind` decides at which blanks retrieval helps. With "similarity", the gain in edit similarity has to exceed
+    `least_gain`. With "likelihood", the gain in nats has to exceed `least_gain` and the share `least_share` of the nats
+    without context. With "own", these likelihoods come from the model during training, both branches learn, and no
+    labels are needed; the decisions at `probes` (the artifact of `train probes`) are added. Without validation labels,
+    the last weights are kept and `export --evaluated` fits the thresholds.
 
     With a `lora_rank`, the weights are frozen and low-rank differences are trained (`policy.training.lora`). With
     `freeze_embedding`, the embedding does not change. With `rounding` (a GGUF type such as Q4_0), training is
-    quantisation-aware (`policy.training.rounding`).
+    quantization-aware (`policy.training.rounding`).
 
     Raises `TrainingError` if `lora_rank` and `rounding` are combined, if there are no labels, or if `out` holds another
     run.
@@ -115,7 +116,8 @@ def run(
         arguments["positive_weight"] = positive_weight
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     inputs |= {"trained": checkpoint} if checkpoint else {}
-    # The files, not the artefact, because a part of the labels is enough. Kind "own" needs no training labels.
+    # The inputs are the files of labels and not the whole artifact, because an unfinished `train label` is enough. With
+    # "own", training labels are not needed.
     if label_kind != "own":
         inputs |= {"labels": labels / "train.jsonl", "validation labels": labels / "valid.jsonl"}
     elif (labels / "valid.jsonl").is_file():
@@ -163,7 +165,7 @@ def run(
     optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     if step == 0:
-        (out / BEST).unlink(missing_ok=True)  # from an earlier attempt without a checkpoint
+        (out / BEST).unlink(missing_ok=True)  # left by an earlier attempt that wrote no checkpoint to resume from
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
     weights = Weights(left_weight, decision_weight, {loaded.vocabulary.ids["cc"]: positive_weight})
@@ -213,14 +215,15 @@ def labelled_blanks(blanks: Path, labels: Path, limit: int, seed: int) -> list[L
     """Return up to `limit` blanks (0: all) that have a usable label, in a fixed random order."""
     known = {
         label.id: label for label in reversed(load_labels(labels)) if label.tokens
-    }  # the first label of an id counts
+    }  # of several labels of an id, the first one counts
     labelled = [blank for blank in load(blanks) if blank.id in known]
     return [LabelledBlank(blank, known[blank.id]) for blank in eligible(labelled, limit, seed)]
 
 
 def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float) -> bool:
-    """Return whether a label is positive: retrieval raised edit similarity (as in the paper) or the true text's
-    likelihood.
+    """Return whether a label is positive: retrieval raised edit similarity (as in the paper) or the likelihood.
+
+    `kind` selects which of the two counts. The likelihood is that of the truth.
     """
     if kind == "similarity":
         return label.gain > least_gain
@@ -228,11 +231,11 @@ def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float
 
 
 def likelier(without: float, with_: float, least_gain: float, least_share: float) -> bool:
-    """Return whether the text's cost fell by more than `least_gain` nats and by more than the share `least_share` of
-    `without`.
+    """Return whether -ln P of a text fell by more than `least_gain` nats and by more than the share `least_share`.
 
-    `least_gain` is for short texts, where one token decides. Almost any context makes ten lines two nats likelier, so
-    for long texts the required gain grows with the cost.
+    `without` and `with_` are its values in nats without and with context. `least_gain` is for short texts, where one
+    token decides. Almost any context makes ten lines two nats likelier, so for long texts the required gain has to grow
+    with `without`.
     """
     gain = without - with_
     return gain > least_gain and (not least_share or gain > least_share * without)
@@ -280,10 +283,10 @@ def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabelledBlank
 
 
 def check(p: Sequence[float], data: Sequence[LabelledBlank]) -> dict[str, float]:
-    """Return the validation metrics: AUC and calibration error of P(`<cc>`), and edit similarity for never, always and
-    selected.
+    """Return the validation metrics: AUC and calibration error of P(`<cc>`), and edit similarity of three policies.
 
-    "Selected" uses the best threshold that retrieves for at most `MAX_RETRIEVAL_SHARE` of the blanks.
+    The policies are `never`, `always` and `selected`, which retrieves above the best threshold that retrieves for at
+    most the share `MAX_RETRIEVAL_SHARE` of the blanks. `share` is its share of retrieval.
     """
     gains = np.array([entry.label.gain for entry in data])
     without = float(np.mean([entry.label.es_without for entry in data]))

@@ -1,4 +1,4 @@
-"""Fit thresholds and the logistic curve of a gate on validation data."""
+"""Fit a gate on validation blanks: a logistic regression that predicts whether retrieval helps, and thresholds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from policy.gating.gate import Feature, Gate, GateInputs, Name
 
-MAX_RETRIEVAL_SHARE = 0.6  # largest share of requests for which a default threshold may retrieve
+MAX_RETRIEVAL_SHARE = 0.6  # maximum share of the blanks at which a fitted threshold retrieves
 
 
 def best_threshold(scores: Sequence[float], gains: Sequence[float], max_share: float = 0.6) -> float:
-    """Return the threshold with the greatest total gain, given that retrieval happens for scores above the threshold.
+    """Return the threshold with the greatest total gain, where retrieval happens for scores above the threshold.
 
-    It retrieves for at most a share `max_share` of the blanks. Of equally good thresholds, the highest is returned,
-    which retrieves least. Without data the result is 1 (never retrieve).
+    `scores` and `gains` describe the same blanks. The threshold retrieves for at most the share `max_share` of the
+    blanks. Of equally good thresholds, the function returns the highest, which retrieves least. Without data the result
+    is 1 (never retrieve).
     """
     if not scores:
         return 1.0
@@ -39,13 +40,12 @@ def fit_gate(
     max_share: float,
     helped: Sequence[bool] | None = None,
 ) -> Gate:
-    """Fit a logistic gate on `features`, with thresholds for lines and blocks that retrieve for at most a share
-    `max_share`.
+    """Fit a logistic gate on `features`, with one threshold for lines and one for blocks.
 
     `known`, `gains` (points of edit similarity, or nats) and `helped` describe the same validation blanks. The gate
-    returns the probability of `helped`, by default of a gain above 0; the thresholds have the greatest total gain.
-    Every feature must be known for each blank. If P(`<cc>`) is the only feature and falls as gains rise, it is left
-    uncalibrated.
+    predicts the probability of `helped`, by default that the gain is above 0. Each threshold has the greatest total
+    gain of all that retrieve for at most the share `max_share` of its blanks. Every feature must be known for each
+    blank. If P(`<cc>`) is the only feature and falls where retrieval helps, the gate returns P(`<cc>`) unchanged.
     """
     values, gained = values_of(known, features), np.asarray(gains, float)
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
@@ -62,14 +62,16 @@ def fit_gate(
 
 
 def values_of(known: Sequence[GateInputs], features: Sequence[Feature]) -> NDArray[np.float64]:
-    """Return the feature values (blanks, features). NaN where a blank lacks a feature."""
+    """Return the values of `features` for each blank, shape (blanks, features), with NaN for an unknown value."""
     found = [[each.value(feature) for feature in features] for each in known]
     return np.array([[np.nan if value is None else value for value in row] for row in found], float)
 
 
 def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Fit a logistic regression with Newton's method and return its weights (features + 1,); the last one is the
-    offset.
+    """Fit a logistic regression with Newton's method, and return its weights (features + 1,).
+
+    The last weight is the offset. `features` has shape (rows, features), and `positive` (rows,). `ridge` is the
+    strength of the L2 penalty on all weights except the offset.
     """
     rows = np.hstack([features, np.ones((len(features), 1))])
     penalty = ridge * np.eye(rows.shape[1])
@@ -93,5 +95,5 @@ def sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _splits(ranked: NDArray[np.float64], count: int) -> bool:
-    """Return whether a threshold can separate exactly the first `count` ranked scores from the rest."""
+    """Return whether a threshold can separate the first `count` of the descending scores `ranked` from the rest."""
     return count == len(ranked) or bool(ranked[count - 1] > ranked[count])

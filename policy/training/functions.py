@@ -10,7 +10,7 @@ MIN_LINES, MAX_LINES = 3, 30
 
 
 def bodies(path: str, text: str) -> Iterator[tuple[int, int]]:
-    """Yield the character offsets of the bodies of functions of 3 to 30 lines in a file (paper, section 4.1).
+    """Yield (start, end) of the bodies of functions of 3 to 30 lines in a file, in characters (paper, section 4.1).
 
     A body is the text between the braces, or the indented block, without surrounding white space. A docstring is part
     of it.

@@ -1,17 +1,18 @@
-"""Step 8, `train gate`: fit gates with further features than the token and compare them on evaluation results.
+"""Step 8, `train gate`: fit gates, and evaluate them on repositories that they were not fitted on.
 
-A gate is a logistic regression of a few hundred bytes on what is known at decision time: P(`<cc>`), the entropy and the
-top probability of the first generated token (compare CARD, arXiv 2406.10263), what retrieval has found meanwhile
-(`policy.gating.evidence`), and whether a line or a block is completed. Boosted trees were no better on this little
-data.
+A gate is a logistic regression with a few weights. It predicts whether retrieval helps, from numbers that are known
+when the decision is made: P(`<cc>`), the entropy and the top probability of the first generated token (compare CARD,
+arXiv 2406.10263), the evidence from the hits (`policy.gating.evidence`), and whether a line or a block is completed.
+Boosted trees were no better, because there are few data.
 
-The gates of a model that was trained to decide are fitted by gains in edit similarity. A model whose weights stay as
-they are has an evidence gate, which decides before the model reads. It is fitted by whether retrieval helped, and by
-the nats that it saved, for which `eval --tokens 1` suffices.
+The gates of a model that was trained to decide are fitted by gains in edit similarity. A model whose weights do not
+change has an evidence gate, which decides before the model reads the prompt. It is fitted by whether retrieval made the
+true text likelier, and by the nats that retrieval saved. For these, `eval --tokens 1` is enough, because no completion
+is compared.
 
-Each gate is evaluated on repositories that it was not fitted on: the repositories are split in halves, the gate of one
-half (thresholds included) is evaluated on the other, and this is repeated for several splits. The written gates are
-fitted on all repositories.
+To evaluate a gate, the repositories are split into halves. A gate that is fitted on one half, thresholds included, is
+evaluated on the other half, and the results of several splits are averaged. The gate that is written is fitted on all
+repositories.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from . import manifest
 from .fitting import MAX_RETRIEVAL_SHARE, fit_gate, values_of
 
 SPLITS = 10
-MIN_BLANKS = 20  # fewest blanks to fit a gate on
+MIN_BLANKS = 20  # minimum number of blanks to fit a gate on
 _ENGINE: tuple[Feature, ...] = ("entropy", "top", "block")
 _RETRIEVAL: tuple[Feature, ...] = ("score", "second", "names", "overlap", "match")
 GATES: Mapping[str, tuple[Feature, ...]] = {
@@ -62,10 +63,10 @@ EVIDENCE_GATES: Mapping[str, tuple[Feature, ...]] = {
 
 
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Write `OUT/NAME.json` for each gate whose features the results have, fitted on all of them.
+    """Write `OUT/NAME.json` for each gate whose features the results have. Return the metrics of each gate by its name.
 
-    Return the metrics of each gate by its name. `evaluated` are folders of `repoformer-lsp eval` runs on repositories
-    that the model was not trained on. Raises `TrainingError` if they have too few results.
+    The gates are fitted on all results. `evaluated` are folders of `repoformer-lsp eval` runs on repositories that the
+    model was not trained on. Raises `TrainingError` if they have too few blanks, or blanks of only one repository.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "gate", inputs, {})
@@ -93,7 +94,10 @@ def decides(rows: Sequence[Row]) -> bool:
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
-    """Read the rows of all runs. A blank that several runs drew counts once."""
+    """Return the rows of all runs, except quiet places.
+
+    If several runs have the same blank, only its last row is returned.
+    """
     rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
 
@@ -119,10 +123,11 @@ def _saved_and_helped(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray
 
 
 def best_gate(rows: Sequence[Row]) -> str:
-    """Return the name of the gate to ship: of the gates with the token feature, by AUC on held-out repositories.
+    """Return the name of the simplest gate with the feature `token` whose AUC is close to the greatest AUC.
 
-    Gates with more features reach the greatest AUC by chance, so the function returns the gate with the fewest features
-    of those within a standard error of it (the one-standard-error rule of Breiman et al., 1984).
+    The AUC is measured on held-out repositories. A gate with more features may have the greatest AUC by chance.
+    Therefore all gates within one standard error of the greatest AUC count as equal, and the one with the fewest
+    features is returned (the one-standard-error rule of Breiman et al., 1984).
     """
     positive = np.array([row.gain > 0 for row in rows])
     probabilities = {
@@ -144,14 +149,15 @@ def best_gate(rows: Sequence[Row]) -> str:
 
 
 def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
-    """Return whether every row has all of these features."""
+    """Return whether all of `features` are known in every row."""
     return not np.isnan(values_of([row.known for row in rows], features)).any()
 
 
 def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Evaluate each row with gates that were not fitted on its repository. Both arrays have shape (rows,).
+    """Return a probability and a share of retrieval for each row, from gates that were not fitted on its repository.
 
-    Return the mean probability, and the share of the splits in which the gate retrieves.
+    Both arrays have shape (rows,). The probability is the mean over the splits. The share is that of the splits in
+    which the gate retrieves at the row.
     """
     p, chosen = np.zeros(len(rows)), np.zeros(len(rows))
     for seed in range(SPLITS):
@@ -166,7 +172,10 @@ def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[
 
 
 def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
-    """Return a mask (rows,) of the first half: whole repositories, at random, with about half of the rows."""
+    """Split the repositories at random into two halves, and return the first half as a mask (rows,).
+
+    `repositories` has the repository of each row. Each half contains whole repositories and about half of the rows.
+    """
     names, counts = np.unique(repositories, return_counts=True)
     sizes, first = [0, 0], set()
     for number in np.random.default_rng(seed).permutation(len(names)):
@@ -178,10 +187,10 @@ def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
 
 
 def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
-    """Return AUC (also by kind), calibration error, and edit similarity compared with never and always.
+    """Return the metrics of a gate: AUC, calibration error, and edit similarity compared with never and always.
 
-    `p` (rows,) are the probabilities, `chosen` (rows,) the share of splits in which a row retrieves. Figures with an
-    interval are [value, low, high], bootstrapped over blanks.
+    `p` and `chosen` (rows,) are the result of `held_out`. AUC is the area under the ROC curve, also by kind of blank. A
+    figure with three numbers is [value, low, high], with a 95% bootstrap interval over blanks.
     """
     gains = np.array([row.gain for row in rows])
     kinds = np.array([row.kind for row in rows])
@@ -203,10 +212,13 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
 
 
 def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
-    """Return AUC for `helped` (also by kind), calibration error, and the nats that retrieval saves per blank.
+    """Return the metrics of a gate: AUC for `helped`, calibration error, and the nats that retrieval saves per blank.
 
-    The arguments are as in `evaluate`. `right_abstentions` is the share of the abstentions in which retrieval would not
-    have helped. `harm` is the mean of the nats lost where the gate retrieved and retrieval did not help.
+    The arguments are as in `evaluate`. The nats are means over all blanks: `always` for always retrieving, `selected`
+    for the gate, and `oracle` for retrieving exactly where nats are saved. `helped` and `share` are the shares of the
+    blanks at which retrieval helps and at which the gate retrieves. `right_abstentions` is the share of the abstentions
+    at which retrieval does not help. `harm` is the mean number of nats that the gate's retrievals lose where retrieval
+    does not help.
     """
     gains, helped = _saved_and_helped(rows)
     kinds = np.array([row.kind for row in rows])
@@ -228,7 +240,11 @@ def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[n
 
 
 def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format the metrics of the gates as a table. Nats are those that retrieval saves per blank."""
+    """Return the metrics of the gates as the lines of a table.
+
+    For evidence gates, the columns `nats`, `always` and `oracle` are the nats per blank that the gate, always
+    retrieving, and perfect decisions save.
+    """
     if any("never" in row for row in evaluations.values()):
         return _similarity_lines(evaluations)
     output = [

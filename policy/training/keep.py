@@ -1,9 +1,10 @@
-"""Step `train keep`: fit the probability that the user keeps a shown text, on the results of evaluations.
+"""Step `train keep`: fit the probability that the user keeps a shown text, on results of `repoformer-lsp eval`.
 
 A text counts as kept if it is exactly right to the end of its line. Each blank gives the text that is shown without
-retrieved code and, if it differs, the one that is shown with it. Texts at places where nothing belongs count as not
-kept. The figures come from repositories that the estimate was not fitted on: for several splits, each half of the
-repositories is judged by an estimate, with thresholds, of the other half. The estimate in the output is fitted on all.
+retrieved code and, if it differs, the text that is shown with it. A text at a quiet place counts as not kept. To
+evaluate the estimate, the repositories are split into halves: an estimate that is fitted on one half, thresholds
+included, is evaluated on the other half, and the results of several splits are averaged. The estimate that is written
+is fitted on all repositories.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from . import manifest
 from .fitting import logistic, sigmoid
 from .gate import SPLITS, halves
 
-FEWEST = 40  # shown texts that are needed for a fit
-BALANCED, CAREFUL = 0.8, 0.5  # least share of the right texts that is shown
-RIDGE = 5.0  # strong, because there are few texts per feature
-_CROSSED = 4  # splits by which thresholds are chosen
+FEWEST = 40  # minimum number of shown texts for a fit
+BALANCED, CAREFUL = 0.8, 0.5  # minimum shares of the right texts that the two thresholds show
+RIDGE = 5.0  # penalty on the weights; strong, because there are few texts per feature
+_CROSSED = 4  # number of splits of the repositories from which the thresholds are chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text that was shown in a repository. `quiet`: nothing belongs at its place."""
+    """A text that was shown in a repository. `quiet` says whether its place is a quiet place."""
 
     repository: str
     shown: Shown
@@ -46,7 +47,7 @@ class Example:
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
     """Write `OUT/keep.json`, the metadata of the estimate, and return its figures on held-out repositories.
 
-    `evaluated` are the folders of runs of `repoformer-lsp eval`. Raises `TrainingError` for too few results.
+    `evaluated` are folders of `repoformer-lsp eval` runs. Raises `TrainingError` if they have too few results.
     """
     inputs = {f"evaluated {number}": folder / record.RESULTS for number, folder in enumerate(evaluated, start=1)}
     manifest.begin(out, "keep", inputs, {})
@@ -65,7 +66,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
 
 
 def examples(rows: Sequence[Row]) -> list[Example]:
-    """Return the shown texts of some results whose tokens' probabilities are known."""
+    """Return the texts that are shown at the blanks of `rows`, each different text of a blank once."""
     found: list[Example] = []
     for row in rows:
         texts = {each.text: each for each in (row.shown_without, row.shown_with) if each and each.text and each.values}
@@ -76,8 +77,8 @@ def examples(rows: Sequence[Row]) -> list[Example]:
 def fit(found: Sequence[Example]) -> Keep:
     """Return an estimate with thresholds that show the shares `BALANCED` and `CAREFUL` of the right texts.
 
-    The thresholds are chosen on texts that the probabilities were not fitted on: on its own texts, an estimate is too
-    certain, so these thresholds would show fewer of other texts.
+    The thresholds are chosen by probabilities of texts that were held out of the fit. Probabilities of texts in the fit
+    are too close to 0 and 1, so thresholds chosen by them would show fewer of other texts.
     """
     weights, offset = _fit(found)
     right = np.array([each.shown.right for each in found])
@@ -88,7 +89,7 @@ def fit(found: Sequence[Example]) -> Keep:
 
 
 def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
-    """Return the weights, shape (features,), and the offset of a logistic regression."""
+    """Return the weights, shape (features,), and the offset of a logistic regression that predicts right texts."""
     values, right = _values(found), np.array([each.shown.right for each in found])
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     fitted = logistic((values - means) / scales, right, RIDGE)
@@ -97,7 +98,7 @@ def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
 
 
 def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
-    """Return the probability of each text, shape (texts,), by a fit on the other half of the repositories."""
+    """Return the probability of each text, shape (texts,), from a fit on the other half of the repositories."""
     first = halves([each.repository for each in found], seed)
     p = np.zeros(len(found))
     for half in (first, ~first):
@@ -107,7 +108,10 @@ def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
 
 
 def judge(found: Sequence[Example]) -> dict[str, Any]:
-    """Return means over splits: AUC, calibration error, and the figures of each setting, on held-out repositories."""
+    """Return the figures of estimates on held-out repositories: AUC, calibration error, and those of each setting.
+
+    The figures are means over several splits of the repositories.
+    """
     quiet = np.array([each.quiet for each in found])
     right = np.array([each.shown.right for each in found])
     texts = [each.shown for each in found]
@@ -138,7 +142,7 @@ def judge(found: Sequence[Example]) -> dict[str, Any]:
 
 
 def lines(worth: Mapping[str, Any]) -> list[str]:
-    """Return the figures of an estimate as lines of a report."""
+    """Return the figures of an estimate as the lines of a report."""
     said = [
         f"AUC {worth['auc']:.3f}, calibration error {worth['calibration_error']:.3f}, on held-out repositories",
         f"{'suggest':10}{'shown':>8}{'right':>8}{'of the right':>14}{'quiet ones hidden':>19}",
@@ -149,7 +153,7 @@ def lines(worth: Mapping[str, Any]) -> list[str]:
 
 
 def _values(found: Sequence[Example]) -> NDArray[np.float64]:
-    """Return the features, shape (texts, features)."""
+    """Return the features of each text, shape (texts, features)."""
     return np.array([[each.shown.values[name] for name in FEATURES] for each in found], float)
 
 

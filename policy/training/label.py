@@ -1,11 +1,12 @@
-"""Step 4, `train label`: measure with the adapted model's own completions whether retrieval helps at each blank.
+"""Step 4, `train label`: complete each blank with and without retrieved chunks, to measure whether retrieval helps.
 
-Each blank is completed twice, greedily, without and with the retrieved chunks (never with oracle hits, which are not
-available at serving time). The label is the gain in edit similarity, stored as a number. A row also has the
-log-likelihoods of the true text on both branches, which are a cheaper signal, and the features that a gate may use.
-Rows are appended in the order of the blanks, so an interrupted run resumes where it stopped.
+A blank is a place in a file from which text was removed. The adapted model completes it twice, greedily, without and
+with the retrieved chunks. Blanks with oracle retrieval, whose query contained the removed text, are left out, because
+serving never has such hits. The label is the gain in edit similarity from retrieval, stored as a number. A row also has
+the log-likelihoods of the true text after both prompts, which are a cheaper signal, and the features that a gate may
+use. Rows are appended in the order of the blanks, so an interrupted run resumes where it stopped.
 
-Output: `OUT/<split>.jsonl`, a row per blank.
+Output: `OUT/<split>.jsonl`, with one row per blank.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from .loss import first_logits, nll
 from .running import StopRequest, keep_freed_memory
 
 SPLITS = ("valid", "train")
-EXTRA_TOKENS = 8  # tokens by which a completion may exceed the truth, so that it can end by itself
+EXTRA_TOKENS = 8  # tokens by which a completion may be longer than the truth, so that the model can end it
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The measurements of a blank's two completions.
+    """The measurements of one blank, without and with retrieved chunks.
 
-    `es_*` are edit similarities in 0–100. `nll_*` are sums in nats over `tokens` tokens, the end token included.
-    `score` is the greatest similarity of a chunk. `entropy` (nats) and `top` (probability of the likeliest token)
-    describe the first generated token without context.
+    `es_*` are the edit similarities of the completions in 0–100. `nll_*` are sums of -ln P of the true text, in nats,
+    over `tokens` tokens, the end token included. `score` is the greatest score of a retrieved chunk. `entropy` (nats)
+    and `top` (the probability of the likeliest token) describe the first generated token without context.
     """
 
     id: str
@@ -80,9 +81,9 @@ def run(
 ) -> None:
     """Label up to `limit` training and `valid_limit` validation blanks (0: all), without those of oracle retrieval.
 
-    The completions come from the checkpoint in `trained`, or from the base if an earlier `export` wrote it. `splits`
-    can restrict the run: `finetune --label-kind own` needs labels for validation only. A resumed run may have more
-    splits. Raises `TrainingError` if `out` holds another run.
+    The model is the checkpoint in the folder `trained`. If `trained` is None, the model is `base`, which `train export`
+    must have written. `splits` can restrict the run: `finetune --label-kind own` needs labels for validation only. A
+    resumed run may have more splits. Raises `TrainingError` if `out` holds another run.
     """
     start_arguments, weights = starting_point(trained, base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
@@ -115,18 +116,18 @@ def run(
 
 
 def load_labels(path: Path) -> list[Label]:
-    """Read the labels in a file, in order. An incomplete last line is ignored."""
+    """Return the labels in a file, in order, without an incomplete last line."""
     return [Label(**row) for row in load_rows(path)]
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a file with a JSON object per line, in order. An incomplete last line is ignored."""
+    """Return the JSON objects in a file with one object per line, in order, without an incomplete last line."""
     complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
     return [json.loads(line) for line in complete.splitlines()]
 
 
 def prepare_append(path: Path) -> int:
-    """Remove an incomplete last line from a file and return the number of labels in it."""
+    """Remove an incomplete last line from a file and return the number of complete lines. A missing file has none."""
     text = path.read_text("utf-8") if path.is_file() else ""
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
@@ -137,7 +138,10 @@ def prepare_append(path: Path) -> int:
 def label_group(
     model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, compute: Compute
 ) -> Iterator[Label]:
-    """Label a few blanks in one batch. A blank longer than `max_tokens` gets a row with NaN similarity."""
+    """Yield the label of each blank in `group`, all computed in one batch.
+
+    A blank of more than `max_tokens` tokens gets a label with 0 tokens whose similarities and likelihoods are NaN.
+    """
     pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
     kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]
     plain = [without for _, without, _ in kept if without]
@@ -174,9 +178,7 @@ def label_group(
 def complete(
     model: Any, prompts: Sequence[Sequence[int]], builder: ExampleBuilder, limits: Sequence[int], compute: Compute
 ) -> list[str]:
-    """Return greedy completions up to the end token, each of at most `limits[i]` tokens. Prompts are padded on the
-    left.
-    """
+    """Return the greedy completion of each prompt (token ids), up to the end token or `limits[i]` tokens."""
     if not prompts:
         return []
     longest = max(map(len, prompts))
@@ -193,13 +195,17 @@ def complete(
     texts = []
     for row, limit in zip(generated[:, longest:].tolist(), limits, strict=True):
         tokens = row[: row.index(end)] if end in row else row
-        tokens = tokens[:limit]  # the limit depends only on the blank, not on the batch
+        tokens = tokens[:limit]  # `generate` used the greatest limit of the batch
         texts.append(builder.base.tokenizer.decode(tokens))
     return texts
 
 
 def summary(labels: Sequence[Label]) -> dict[str, float]:
-    """Return counts, mean similarities, and the AUC of three signals for "retrieval raised edit similarity"."""
+    """Return counts, mean similarities, and the AUC of three signals that may predict whether retrieval helps.
+
+    Retrieval helps at a blank if it raises edit similarity. `positive` is the share of these blanks, and `negative` the
+    share of the blanks at which it lowers edit similarity. AUC is the area under the ROC curve.
+    """
     rows = [label for label in labels if label.tokens]
     if not rows:
         return {"labels": 0}
@@ -217,7 +223,7 @@ def summary(labels: Sequence[Label]) -> dict[str, float]:
 
 
 def _similarity(completion: str, truth: str) -> float:
-    """Return the edit similarity over as many lines as the truth has, without indentation.
+    """Return the edit similarity of the truth and equally many lines of the completion, without indentation.
 
     The evaluation does the same, except for functions, which it compares up to the end of their body.
     """

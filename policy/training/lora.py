@@ -1,12 +1,12 @@
 """LoRA (Hu et al., 2021): train a low-rank difference to each weight matrix instead of the matrix.
 
-The linear layers keep their names. Each gets two matrices `down` (rank, in) and `up` (out, rank), with `up` initialised
+The linear layers keep their names. Each gets two matrices `down` (rank, in) and `up` (out, rank), with `up` initialized
 to zero, and computes W x + 2 up (down x). All other parameters are frozen, including embeddings and norms. A checkpoint
 stores the merged weights under their usual names, so that export, gate, label and later runs need no LoRA code. It also
 stores the low-rank matrices, from which the same run resumes bit for bit.
 
 This is one class instead of the `peft` library, because peft's wrapping would rename the tensors in checkpoints. The
-trade-off: no dropout, one scale, and all linear layers or none.
+trade-off: there is no dropout, there is one scale, and all linear layers or none have a difference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCALE = 2.0
 
 
 class LoraLinear(torch.nn.Linear):
-    """A linear layer with a low-rank difference. `attach` converts an existing layer."""
+    """A linear layer with a low-rank difference. `attach` converts an existing layer to this class."""
 
     down: torch.nn.Parameter
     up: torch.nn.Parameter
@@ -51,7 +51,10 @@ def linear_layers(model: Any) -> list[Any]:
 
 
 def state_of(model: Any) -> dict[str, Any]:
-    """Return the content of a checkpoint: `model`, the (merged) weights, and with LoRA `lora`, the low-rank terms."""
+    """Return the content of a checkpoint: `model`, the weights, and, with LoRA, `lora`, the low-rank matrices.
+
+    With LoRA, the weights are those after merging.
+    """
     state = model.state_dict()
     layers = dict(_layers(model))
     if not layers:
@@ -64,7 +67,10 @@ def state_of(model: Any) -> dict[str, Any]:
 
 
 def restore(model: Any, state: Mapping[str, Any]) -> None:
-    """Load a checkpoint of the same run. With LoRA, the frozen weights of `model` stay as they are."""
+    """Load a checkpoint of the same run into `model`. With LoRA, only the low-rank matrices are loaded.
+
+    The frozen weights of `model` already have the right values.
+    """
     if "lora" in state:
         model.load_state_dict(state["lora"], strict=False)
     else:

@@ -2,7 +2,8 @@
 
 A small model with a large vocabulary spends a large share of its time and nearly all of its memory on logits. Therefore
 logits are computed only for the tokens that count, `ROWS` rows at a time, together with their gradient. Sequences are
-padded on the right under a causal mask, so padding is never read and needs no attention mask.
+padded on the right under a causal mask, so padding is never read and needs no attention mask. L is the text before the
+blank of an example.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class RowCrossEntropy(torch.autograd.Function):
-    """Weighted sum over rows of -log softmax(hidden @ table.T)[target]. Also returns each row's value.
+    """The weighted sum over rows of -log softmax(hidden @ table.T)[target]. It also returns each row's value.
 
     `hidden` is (rows, width), `table` (vocabulary, width), `targets` and `weights` (rows,).
     """
@@ -32,7 +33,10 @@ class RowCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the loss, and the gradients of `hidden` and `table` if they are needed."""
+        """Return the loss and the values (rows,).
+
+        Compute the gradients of `hidden` and `table` too if they are needed.
+        """
         wanted, trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
         cast = table.to(hidden.dtype)
         values = torch.empty(len(hidden), device=hidden.device)
@@ -68,7 +72,10 @@ cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = RowCrossEntrop
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean negative log-likelihoods in nats per token: of the blanks, of L, and of the decisions. NaN if none count."""
+    """Mean negative log-likelihoods in nats per token: of the blanks (`middle`), of L, and of the decisions.
+
+    A mean is NaN if no token counts for it.
+    """
 
     middle: float
     left: float
@@ -77,9 +84,10 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of the means of L and of the decisions in the loss. The weight of the blank's mean is 1.
+    """The weights in the loss of the mean over L and of the mean over the decisions.
 
-    `target_weights` maps the target token of a decision to its weight; the default weight is 1.
+    The mean over the blank has weight 1. `target_weights` maps the target token of a decision to its weight; the
+    default weight is 1.
     """
 
     left: float = 0.0
@@ -109,12 +117,12 @@ def backward_own_labels(
     cc: int,
     compute: Compute,
 ) -> tuple[Losses, float]:
-    """Run `backward` for pairs of a plain example with a decision and a retrieved one. Also return the share of
-    positives.
+    """Run `backward` for pairs of a plain example with a decision and the retrieved example of the same blank.
 
     Both branches learn to complete. The model's own likelihoods in this step set the decision's target: `cc` if
     `is_positive(nats without, nats with context)` is true, else the plain example's next token. This needs no extra
-    forward pass, and the target is never older than the weights.
+    forward pass, and the target is never older than the weights. The function also returns the share of positive
+    decisions.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}
@@ -136,9 +144,7 @@ def backward_own_labels(
 
 @dataclass(slots=True)
 class _Totals:
-    """Per kind of token (blank, L, decision): the number of tokens, the weight of one, and the sum of the losses so
-    far.
-    """
+    """Numbers of tokens, the weight of one token, and the losses so far, each for the blank, L and the decision."""
 
     counts: tuple[int, int, int]
     shares: tuple[float, float, float]
@@ -166,10 +172,10 @@ def _forward_backward(
     compute: Compute,
     target: Callable[[Example, float], int],
 ) -> dict[int, float]:
-    """Run forward and backward over `batch`. Return the negative log-likelihood of each blank in nats, by the example's
-    id.
+    """Run forward and backward over `batch`, and add its losses to `total`.
 
-    `target` returns the decision's target token for an example and its negative log-likelihood.
+    `target` returns the decision's target token for an example and the example's negative log-likelihood. The function
+    returns that likelihood for each blank in nats, by the `id()` of the example.
     """
     found: dict[int, float] = {}
     table = model.get_output_embeddings().weight
@@ -203,10 +209,11 @@ def _forward_backward(
 def hidden_with_probes(
     model: Any, group: Sequence[Example], device: str
 ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
-    """Return the last hidden states (group, longest + most probes, width), and (row, column, target) for each probe.
+    """Return the last hidden states (group, width of the batch, hidden size), and (row, column, target) for each probe.
 
-    A probe is an extra `<eof>` that attends to the first tokens of its sequence and itself, at the position after them,
-    as if the cursor were there. One forward pass therefore serves all positions of a sequence.
+    The width of the batch is the length of the longest sequence plus the greatest number of probes. A probe is an extra
+    `<eof>` that attends to the first tokens of its sequence and itself, at the position after them, as if the cursor
+    were there. One forward pass therefore serves all positions of a sequence.
     """
     columns = max(len(example.probes) for example in group)
     if not columns:
@@ -237,14 +244,14 @@ def hidden_with_probes(
 def _loss(
     hidden: torch.Tensor, table: torch.Tensor, wanted: Sequence[tuple[int, int, int]], weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weighted cross-entropy at (row, position, target), and each value on the CPU in float64."""
+    """Return the weighted cross-entropy at each (row, position, target) of `wanted`, and its values (CPU, float64)."""
     rows, at, targets = torch.tensor(wanted, dtype=torch.long, device=hidden.device).reshape(-1, 3).T
     loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
     return loss, values.cpu().double()
 
 
 def _counted_positions(example: Example, total: _Totals) -> list[tuple[int, int]]:
-    """Return (position, kind) of each position whose next token counts."""
+    """Return (position, kind) of each position whose next token counts in the loss."""
     at = [(place, _BLANK) for place in range(example.middle - 1, len(example.tokens) - 1)]
     if total.shares[_LEFT]:
         at += [(place, _LEFT) for place in range(example.left, example.left_end - 1)]

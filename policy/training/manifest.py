@@ -1,8 +1,8 @@
-"""Write a `manifest.json` next to each artefact, which records how it was made and makes a step resumable.
+"""Write a `manifest.json` next to each artifact, which records how it was made and makes a step resumable.
 
-A step that starts again with the same inputs and arguments resumes. With others it refuses, because a mixture of two
-runs is useless. The manifest is written twice: at the start with inputs and arguments, and at the end with counts,
-metrics and `"done": true`.
+A step that starts again with the same inputs and arguments resumes. With other inputs or arguments it refuses, because
+a mixture of two runs is useless. The manifest is written twice: at the start with inputs and arguments, and at the end
+with counts, metrics and `"done": true`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TrainingError(RepoformerError):
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of an input: an artefact's manifest, a file, all parts of a model, or a Hugging Face folder.
+    """Return the SHA-256 of an input: an artifact's manifest, a file, all parts of a model, or a Hugging Face folder.
 
     Raises `TrainingError` if the input is missing or unfinished, or if a folder has no manifest.
     """
@@ -44,7 +44,7 @@ def digest(path: Path) -> str:
 
 
 def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> None:
-    """Create the manifest of `step` in `folder`, or accept the one of an earlier call, whose run then resumes.
+    """Create the manifest of `step` in `folder`, or accept the manifest of an earlier call, whose run then resumes.
 
     Raises `TrainingError` if the existing run has other inputs or arguments.
     """
@@ -58,13 +58,13 @@ def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mappin
     if known:
         if different := [key for key in description if known.get(key) != description[key]]:
             detail = "; ".join(f"{key}: {known.get(key)} there, {description[key]} now" for key in different)
-            raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove it.")
+            raise TrainingError(f"{folder} holds another run ({detail}). Choose another --out, or remove that folder.")
         return
     write(folder, {**description, "commit": commit(), "done": False})
 
 
 def finish(folder: Path, **results: Any) -> None:
-    """Add counts and metrics, and mark the artefact as complete."""
+    """Add counts and metrics to the manifest, and mark the artifact as complete."""
     write(folder, {**read(folder), **results, "done": True})
 
 

@@ -1,14 +1,15 @@
-"""Step 4b, `train probes`: draw further decision positions with labels that need no model.
+"""Step 4b, `train probes`: draw more decision positions, with labels that need no model.
 
 A label from completions costs seconds per blank, and a few hundred labels are too few to learn a decision from.
 Retrieved code helps a completion mainly with names that it needs and that are not visible: on 88 validation blanks,
-retrieved code that held such a name raised the likelihood by 13.7 nats, and other retrieved code by 0.3. Whether the
-chunks hold one can be looked up. Each training blank therefore gets *probes*: positions in the left context of the same
-file, each with the answer to "do the chunks retrieved here hold an identifier of the next lines that is not visible
-before or after the cursor?".
+retrieved code with such a name raised the likelihood by 13.7 nats, and other retrieved code by 0.3. Whether the chunks
+contain such a name can be computed without a model. Each training blank therefore gets *probes*: positions in the left
+context of the same file, each with the answer to "do the chunks retrieved here contain an identifier of the next lines
+that is not visible before or after the cursor?".
 
-In layouts that end with `L <eof>`, a probe costs one token instead of one sequence: it is an extra `<eof>` that attends
-to R and to L up to its position (`loss.hidden_with_probes`). The label is a proxy for edit similarity; thresholds and
+L is the text before the cursor, and R the text after it. In layouts that end with `L <eof>`, a probe costs one token
+instead of one sequence: it is an extra `<eof>` that attends to R and to L up to its position
+(`loss.hidden_with_probes`). The label only approximates whether retrieval raises edit similarity. Thresholds and
 calibration are fitted on edit similarity itself.
 """
 
@@ -30,18 +31,21 @@ from . import manifest
 from .blanks import HITS, Blank, eligible, load, read_repository
 
 LINES = 18  # lines before the blank in which probes are drawn
-NEXT_LINES = 3  # the rest of the probe's line and the two lines after it
-# Visible part of a prompt in characters, at about 3.5 characters per token.
+NEXT_LINES = 3  # lines that are searched for needed names: the rest of the probe's line and the two lines after it
+# Characters of L, of R and of the chunks that a prompt shows, at about 3.5 characters per token.
 LEFT, RIGHT, CONTEXT = 900, 340, 900
 _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
 # Positions that are always a token border: before white space, and after a bracket or a dot.
 _TOKEN_BORDERS = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
 
-Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks hold a needed name
+Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks contain a needed name
 
 
 def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, seed: int = 0) -> None:
-    """Draw up to `each` probes for each of `limit` training blanks (0: all). Resumable after each repository."""
+    """Draw up to `each` probes for each of `limit` training blanks (0: all).
+
+    An interrupted run resumes after the last finished repository.
+    """
     corpus = corpus.resolve()  # the search excludes the blank's own file by its absolute path
     manifest.begin(out, "probes", {"corpus": corpus, "blanks": blanks}, {"limit": limit, "each": each, "seed": seed})
     if manifest.read(out)["done"]:
@@ -65,13 +69,16 @@ def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, se
 
 
 def read(path: Path) -> dict[str, list[Probe]]:
-    """Read the probes, by the id of their blank."""
+    """Return the probes in a file, by the id of their blank."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return {row["id"]: [(int(at), bool(helpful)) for at, helpful in row["probes"]] for row in rows}
 
 
 def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[dict[str, object]]:
-    """Draw probes for blanks of the repository in the absolute path `folder`. Return rows of id and probes."""
+    """Draw probes for blanks of the repository in the absolute path `folder`.
+
+    Return a row of id and probes for each blank.
+    """
     files = read_repository(folder)
     snapshot = Snapshot.of(files.items(), root=str(folder))
     rows: list[dict[str, object]] = []

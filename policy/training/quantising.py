@@ -1,4 +1,4 @@
-"""Quantise a GGUF: llama.cpp's functions for the numbers, and here the rules for which tensor gets which type.
+"""Quantize a GGUF file. llama.cpp converts the numbers, and this module selects the type of each tensor.
 
 The prebuilt llama.cpp has no `llama_model_quantize`, so the rules of llama.cpp's `src/llama-quant.cpp` (b11413) are
 written out for the file types in `TYPES` and the dense architectures that `convert.py` writes. Where the library has
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import gguf
     from numpy.typing import NDArray
 
-# Number of the file type (`llama_ftype`), and the type of most of its tensors.
+# For each file type: its number (`llama_ftype`), and the type of most of its tensors.
 FILE_TYPES: Mapping[str, tuple[int, str]] = {
     "Q8_0": (7, "Q8_0"),
     "Q5_K_M": (17, "Q5_K"),
@@ -32,19 +32,23 @@ FILE_TYPES: Mapping[str, tuple[int, str]] = {
     "Q4_0": (2, "Q4_0"),
 }
 TYPES = tuple(FILE_TYPES)
-# Weights in a block: the length of a row has to be a multiple of it. Then the type that replaces one that does not fit.
+# For each type: the number of weights in a block, of which the length of a row has to be a multiple.
 _BLOCK: Mapping[str, int] = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_0": 32, "Q6_K": 256, "Q5_K": 256, "Q4_K": 256}
+# The type to use instead of a type whose blocks do not fit a row.
 _FALLBACK: Mapping[str, str] = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def quantise(source: Path, target: Path, type_: str) -> None:
-    """Write the GGUF `source`, in F16 or F32, as `target` in the file type `type_`. Raises `TrainingError`."""
+    """Write the GGUF `source`, in F16 or F32, to `target` in the file type `type_`.
+
+    Raises `TrainingError` if that is not possible.
+    """
     temporary = target.with_suffix(".part")
     try:
         _write(source, temporary, type_)
     except (EngineFailed, TrainingError) as error:
         temporary.unlink(missing_ok=True)
-        raise TrainingError(f"{source.name} could not be quantised to {type_}: {error}") from error
+        raise TrainingError(f"{source.name} could not be quantized to {type_}: {error}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -52,7 +56,7 @@ def quantise(source: Path, target: Path, type_: str) -> None:
 
 
 def types_of(names: Iterable[str], columns: Mapping[str, int], type_: str) -> dict[str, str | None]:
-    """Return the type of each tensor with two dimensions in a file of `type_`; None for one that keeps its own.
+    """Return the type of each two-dimensional tensor in a file of `type_`, or None for a tensor that keeps its type.
 
     `columns` has the length of each tensor's rows.
     """
@@ -95,7 +99,7 @@ def _fitting(columns: int, type_: str) -> str:
 def _write(source: Path, target: Path, type_: str) -> None:
     import gguf
 
-    from policy.engine.worker import native  # native code: only for those who quantise
+    from policy.engine.worker import native  # imported only here, because it loads native code
 
     library = native.load()
     reader = gguf.GGUFReader(source)

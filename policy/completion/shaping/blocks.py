@@ -1,7 +1,7 @@
-"""Find where blocks begin and end from the tokens of a line.
+"""Find where blocks begin and end, from the tokens of each line.
 
-A block is opened at the end of a line (`{`, a final `:`, `do`). A language therefore needs no rule of its own, only its
-keywords if its blocks have neither braces nor a colon.
+A line opens a block if it ends with `{`, if it ends with `:` in Python, or if it has a keyword such as `do`. So a
+language with neither braces nor colons needs only an entry in the tables of keywords.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CLOSING_WORDS = {
     "elixir": frozenset({"end"}),
     "julia": frozenset({"end"}),
 }
-_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # after a statement, these open no block
+_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # no block after a statement, as in `return if x`
 
 
 def depth(line: Sequence[Token]) -> int:
-    """Return the number of brackets opened minus the number closed."""
+    """Return the number of opening brackets in a line minus the number of closing brackets."""
     return sum((token.text in OPENERS) - (token.text in CLOSERS) for token in line)
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """Return how many brackets are open after a line, if `before` are open before it; the result is never negative."""
+    """Return how many brackets are open after a line if `before` are open before it. The result is at least 0."""
     for token in line:
         before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
     return before
@@ -55,7 +55,7 @@ def opens_block(line: Sequence[Token], language: str) -> bool:
 
 
 def closing_words(language: str) -> frozenset[str]:
-    """Return the keywords that end a block, in languages that have them (`end`, `fi`)."""
+    """Return the keywords that end a block in a language, such as `end` or `fi`. Most languages have none."""
     return _CLOSING_WORDS.get(language, frozenset())
 
 
@@ -65,7 +65,7 @@ def closes_block(line: Sequence[Token], language: str) -> bool:
 
 
 def _keywords(line: Sequence[Token], language: str) -> set[str]:
-    """Return the words of a line that can be keywords: no methods (`a.then`), symbols (`:if`) or argument names."""
+    """Return the tokens of a line that can be keywords: no method (`a.then`), symbol (`:if`) or name of an argument."""
     modifiers = _MODIFIERS.get(language, frozenset())
     found = set()
     for number, token in enumerate(line):

@@ -1,8 +1,8 @@
-"""Remove model markers, control characters and foreign line ends from a generated text.
+"""Remove the markers of models, control characters, and line ends other than `\\n` from a generated text.
 
-A generator can send anything. The text is used up to the first marker or broken character. A marker ends the text
-like the model's own end of text; a broken character means that its last line cannot be trusted. Source code can be
-about such markers: if the file has a marker in a string or a comment, the text may have one there as well.
+A text is used up to the first marker or invalid character. A marker, such as `<|endoftext|>`, counts as the end of the
+text. After an invalid character, the last line of the remaining text counts as incomplete. Some source code is about
+markers: if the file contains a marker, the text may also contain markers, in strings and comments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from indexer.languages import LANGUAGES
 from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.scan import scan
 
-LONGEST = 8_000  # characters of a text that are read: more than any screen shows
+LONGEST = 8_000  # the maximum number of characters of a text that are used, which is more than a screen shows
 _MARKER = re.compile(
     # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>, but no F# pipes
     r"<\|(?! )[\w▁ /.:-]{1,40}(?<! )\|>"
@@ -27,20 +27,24 @@ _MARKER = re.compile(
     r"|<(?:cc|eof|cfc_info|end_of_turn|start_of_turn|bos|eos|pad|unk|mask|endoftext)>"  # Repoformer, Gemma, …
     r"|<(?:mask_\d+|sep|eom|extra_id_\d+|sop|eop|eod|/?think|/?tool_call)>"  # CodeGen 2, CodeT5, GLM, Qwen 3
     r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST|gMASK)\]|<</?SYS>>"  # Codestral, GLM, Llama 2
-    r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # a chat model's answer
+    r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # the fence around code in an answer of a chat model
     r"|</?s>"
 )
-_STRIKES = frozenset({"<s>", "</s>"})  # a marker of Llama, and a tag of HTML
+_STRIKES = frozenset({"<s>", "</s>"})  # markers of Llama, but also tags of HTML
 _MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
 _MARKER_BEGUN = re.compile(r"<(?:\|(?! )[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
-# Control characters except tab and line end, halves of surrogate pairs, characters that end lines in some editors, the
-# replacement character and the byte order mark.
+# The invalid characters: control characters except tab and `\n`, halves of surrogate pairs, other characters that end
+# a line in some editors, noncharacters, the replacement character, and the byte order mark.
 _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\ufffd\ufffe\uffff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """The cleaned text. `ended`: it was cut at a marker. `broken`: it was cut at a broken character or at its limit."""
+    """The cleaned text.
+
+    `ended` says whether the text was cut at a marker, which counts as its end. `broken` says whether the text was cut
+    at an invalid character, at an incomplete marker, or at `LONGEST` characters.
+    """
 
     text: str
     ended: bool = False
@@ -48,7 +52,7 @@ class Clean:
 
 
 class Cleaner:
-    """Cleans the texts at one cursor: between `left` and `right`, with `stack` open."""
+    """Cleans the texts at a cursor between the texts `left` and `right`. `stack` is what is open at the cursor."""
 
     def __init__(self, left: str, right: str, language: str, stack: Stack) -> None:
         self._language = language
@@ -61,9 +65,9 @@ class Cleaner:
         self._struck = left.rfind("<s>") > left.rfind("</s>")
 
     def clean(self, text: str, *, streaming: bool = False) -> Clean:
-        """Return `text` up to the first marker or broken character, with `\n` as line end.
+        """Return `text` up to the first marker or invalid character, with `\\n` as line end.
 
-        While the text is `streaming`, characters at its end that can become a marker are left out.
+        If `streaming` is true, `text` is not complete, and characters at its end that may begin a marker are left out.
         """
         cut = len(text) > LONGEST
         text = text[:LONGEST]
@@ -78,14 +82,14 @@ class Cleaner:
                 return Clean(text[: marker.start()], ended=not fence_begun)
             if (
                 marker.group() not in _STRIKES and marker.group()[0] != "`" and not text[marker.end() :].strip()
-            ):  # the model's own end
+            ):  # only whitespace follows, so the marker is the end of the text even in a string
                 return Clean(text[: marker.start()], ended=not streaming)
         if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
             return Clean(text[: begun.start()], broken=not streaming)
         return Clean(text, broken=bool(broken) or cut)
 
     def _can_be_meant(self, text: str, marker: re.Match[str]) -> bool:
-        """Return whether this marker can be source code here."""
+        """Return whether `marker`, which `text` contains, can be a part of the source code."""
         if marker.group() in _STRIKES:
             before = text[: marker.start()]
             struck = before.rfind("<s>") > before.rfind("</s>") or (self._struck and "</s>" not in before)

@@ -1,7 +1,7 @@
 """Find where a completion ends.
 
-It ends with the line. It has more lines only if something is open: a block that begins at the cursor, or brackets,
-strings and blocks that the completion's own first line opens.
+A completion ends with the cursor's line, unless something is open there: a block, a bracket or a string that the code
+before the cursor or the completion itself opens. In that case, the completion continues until it is closed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from policy.completion.shaping.scan import scan
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a completion, as an offset in it.
+    """The end of a completion, as an offset in the generated text.
 
-    `certain`: more text cannot move it. `whole`: a complete statement ends there.
+    `certain` says whether the offset stays the same if more text follows. `whole` says whether a complete statement
+    ends at the offset.
     """
 
     offset: int
@@ -29,7 +30,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line by its offsets, line end excluded, with its `scan`. `literal`: it begins in a string or a comment."""
+    """A line of a text. `start` and `end` are its offsets, without the line end.
+
+    `scan` is the state after the line, with the line's tokens. `literal` says whether the line begins in a string or a
+    comment.
+    """
 
     start: int
     end: int
@@ -39,7 +44,7 @@ class Line:
 
 
 def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
-    """Return the lines of `text`. `stack` is open before it."""
+    """Return the lines of `text`. `stack` is what is open before `text`."""
     found: list[Line] = []
     position = 0
     for content in text.split("\n"):
@@ -52,17 +57,18 @@ def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
 
 
 def first_line(text: str) -> Ending:
-    """Return the end of the first line."""
+    """Return the end of the first line of `text`. It is not certain while `text` has only one line."""
     end = text.find("\n")
     return Ending(len(text), False, False) if end < 0 else Ending(end, True, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The text before a completion, as far as the completion's end depends on it.
+    """The part of the text before the cursor on which the end of a completion depends.
 
-    `head` begins at the line that may have opened what is open at the cursor, and ends at the cursor. `stack` is open
-    before `head`, whose first line is indented by `indent`. `line` is the offset of the cursor's line in `head`.
+    `head` is that part. It begins with the last line that has text, which may be the cursor's line, and ends at the
+    cursor. `stack` is what is open before `head`. `indent` is the indentation of the first line of `head`, in
+    characters. `line` is the offset of the cursor's line in `head`.
     """
 
     head: str
@@ -73,14 +79,16 @@ class Start:
 
 
 def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanced: Callable[[str], bool]) -> Ending:
-    """Return the end of the line, or of everything that was opened since the head's beginning.
+    """Return the end of the cursor's line, or of everything that `start.head` and `text` open.
 
-    Without `bodies`, the body of a block is a separate completion if the line that opens it is `balanced` alone.
+    A completion has at most `max_lines` lines with text after the cursor's line. If `bodies` is false, it ends with a
+    line that opens a block, because the block is a separate completion. This requires that `balanced` returns true for
+    the text up to the end of that line.
     """
     cursor, language = len(start.head), start.language
     lines = lines_of(start.head + text, language, start.stack)
     brackets = shown = last_end = 0
-    indented = False  # in a block that ends by its indentation, not by a bracket
+    indented = False  # whether a block is open that ends with its indentation or a keyword, not with a bracket
     for line in lines:
         tokens = line.scan.tokens
         finished = line is not lines[-1]
@@ -107,9 +115,10 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
 
 
 def whole_statements(text: str, read: Callable[[str], Scan]) -> str:
-    """Return the leading lines of `text` that are complete: after them, nothing but blocks that they open is open.
+    """Return the longest beginning of `text`, in whole lines, that ends with a complete statement.
 
-    `read` returns the state after a text at the cursor.
+    It may leave braces open that it opens, but no other bracket and no string. `read` returns the state after a text at
+    the cursor.
     """
     while text.strip():
         done = read(text)

@@ -1,12 +1,12 @@
 """Keep the syntax trees of whole documents, and what is open at an offset in them.
 
-Between two completions a document changes little, and tree-sitter parses only the change. How it recovers from an
-error depends on the tree it begins with, so a file with errors is parsed from scratch: its errors are counted. All of
-this happens while the model generates. Only the trees of a few documents are kept: a tree takes about ten times the
-memory of its text.
+Between two completions, a document changes little, and tree-sitter parses only the change. How tree-sitter recovers
+from an error depends on the tree that it begins with. Because errors are counted, a file with errors is parsed from
+scratch. All of this happens while the model generates. Only the trees of a few documents are kept, because a tree takes
+about ten times the memory of its text.
 
-What is open at an offset, such as a string that begins far above, is kept as well. The text above that offset is read
-once; if it only grows until the next time, only the new part is read.
+What is open at an offset, such as a string that begins far above, is also kept. If the text before that offset has only
+grown at its end since the previous completion, only the new part is read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import tree_sitter
 
 Point = tuple[int, int]
-_DOCUMENTS = 8
-_BYTES = 1_000_000  # of all texts whose trees are kept
-_SLOW = 0.02  # seconds of processor time
+_DOCUMENTS = 8  # the maximum number of documents whose trees are kept
+_BYTES = 1_000_000  # the maximum size of all texts whose trees are kept, except the last one
+_SLOW = 0.02  # seconds of processor time from which a parse counts as slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ class _Read:
 
 
 class ParsedFiles:
-    """The trees of the documents that were parsed last, and what is open at an offset in them."""
+    """The syntax trees of the documents that were parsed last, and what is open at an offset in each document.
+
+    `documents` is the maximum number of documents, and `size` the maximum size of their texts together, in bytes.
+    """
 
     def __init__(self, documents: int = _DOCUMENTS, size: int = _BYTES) -> None:
         self._documents = documents
@@ -56,11 +59,11 @@ class ParsedFiles:
         return len(self._known)
 
     def slow(self, document: str) -> bool:
-        """Return whether the last parse of the document was slow, as with some files that have syntax errors."""
+        """Return whether the last parse of `document` was slow. This happens for some files with syntax errors."""
         return document in self._known and self._known[document].seconds > _SLOW
 
     def tree(self, document: str, language: str, data: bytes) -> tree_sitter.Tree:
-        """Return the tree of `data`, the text of `document`, in a language that has a grammar."""
+        """Return the syntax tree of `data`, the text of `document` in UTF-8. `language` must have a grammar."""
         known = self._known.pop(document, None)
         if known is None or known.language != language or known.data != data:
             known = _parse(language, data, known if known is not None and known.language == language else None)
@@ -70,7 +73,7 @@ class ParsedFiles:
         return known.tree
 
     def opened(self, document: str, language: str, text: str) -> Opened:
-        """Return what is open after `text`, the beginning of `document` up to the start of a line."""
+        """Return what is open after `text`, which is the beginning of `document` up to the start of a line."""
         known = self._read.pop(document, None)
         if known is None or known.language != language or not text.startswith(known.text):
             opened = opened_after(text, language)
@@ -82,7 +85,7 @@ class ParsedFiles:
         return opened
 
     def forget(self, document: str) -> None:
-        """Drop everything about a closed document."""
+        """Delete the state of a closed document."""
         self._known.pop(document, None)
         self._read.pop(document, None)
 
@@ -97,7 +100,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
     tree = None
     if old is not None and not old.tree.root_node.has_error:
         start = _common_prefix(old.data, data)
-        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # after the change
+        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # bytes after the change
         old_end, new_end = len(old.data) - kept, len(data) - kept
         edited = old.tree.copy()
         edited.edit(
@@ -116,7 +119,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
 
 def _common_prefix(one: bytes, other: bytes) -> int:
     """Return how many bytes two texts have in common at their beginnings."""
-    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes are, the first `differing` are not
+    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes are equal, the first `differing` not
     while same + 1 < differing:
         middle = (same + differing) // 2
         if one[same:middle] == other[same:middle]:
@@ -127,5 +130,5 @@ def _common_prefix(one: bytes, other: bytes) -> int:
 
 
 def _point(data: bytes, offset: int) -> Point:
-    """Return the row and the column, in bytes, of an offset."""
+    """Return the row of an offset in `data`, and its column in bytes."""
     return data.count(b"\n", 0, offset), offset - data.rfind(b"\n", 0, offset) - 1

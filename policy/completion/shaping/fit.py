@@ -1,8 +1,8 @@
 """Find the longest head of a text that fits: nothing unbalanced, nothing repeated, no new syntax error.
 
-A head ends at a token boundary. The cheap rules run first: balanced brackets and quotes (`scan.py`), then repetition
-(`repetition.py`). The parser runs last (`syntax.py`). If it finds an error inside a head, no head that contains the
-error is tried. `_PARSES` bounds the time.
+A head is a part of the text from its beginning to the end of a token. The fast checks come first: balanced brackets and
+quotes (`scan.py`), then repetition (`repetition.py`). The parser comes last (`syntax.py`). If it finds an error inside
+a head, no other head with this error is tried. `_PARSES` limits the time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
-_STATES = 40  # at most as many states in which the right side is read
-_BEYOND = 40_000  # characters below the region that are searched for closing brackets
-_PARSES = 8  # at most as many heads are parsed
-_COSTLY = 4  # a parse of the whole file takes as long as that many of the region
-_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that together can be one operator
+_STATES = 40  # the text after the cursor is read from at most about this number of different states
+_BEYOND = 40_000  # the text below the region is searched for closing brackets if it has at most this many characters
+_PARSES = 8  # no further head is tried after this number of parses of the region
+_COSTLY = 4  # a parse of the whole file counts as this number of parses of the region
+_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may form one token
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "the text would leave brackets or quotes unbalanced"
 REPEATED = "the text would repeat what is right of the cursor or below"
@@ -32,10 +32,10 @@ SYNTAX_ERROR = "the text would add a syntax error"
 
 
 class Fit:
-    """Decides which texts fit at one cursor. `stack` is what is open there, `region` a part of the whole `file`.
+    """Decides which texts fit at one cursor. The attribute `stack` is what is open at the cursor.
 
-    `before_line` is what is open before the cursor's line. `files` keeps the tree of the file under the name
-    `document`.
+    `region` is the part of `file` that decides whether a text fits. `before_line` is what is open before the cursor's
+    line. `files` keeps the syntax tree of the file under the name `document`.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Fit:
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
     def prepare(self) -> None:
-        """Do the work that takes time and does not depend on the text."""
+        """Do the work that does not depend on the generated text."""
         self._rest(self.stack)
         if self._syntax is not None:
             self._syntax.prepare()
 
     @property
     def closable(self) -> int:
-        """The number of innermost open entries at the cursor that the text right of it does not close."""
+        """The number of innermost entries of `stack` that a text may close, because the text after it does not."""
         rest = self._rest(self.stack)
         if not rest.kept and not rest.cut_off and self.stack and self.stack[-1] in OPENERS:
-            return 0  # each is closed, so a second closing bracket closes nothing
+            return 0  # the text after the cursor closes all entries
         count = 0
         while count < len(self.stack):
             size = len(self.stack) - count - 1
@@ -77,11 +77,11 @@ class Fit:
         return scan(text, self._language, self.stack, before=self._line)
 
     def balanced(self, text: str) -> bool:
-        """Return whether brackets and quotes are at least as balanced with `text` as without."""
+        """Return whether the brackets and quotes of the file are at least as balanced with `text` as without it."""
         return self._balances(self.read(text))
 
     def longest(self, text: str) -> tuple[str, str]:
-        """Return the longest head of `text` that fits. If it is empty, return the reason as well."""
+        """Return the longest head of `text` that fits, and "". If no head fits, return "" and the reason."""
         reason, best, parses, limit = "", "", 0, len(text)
         for head, state in self._heads(text):
             if len(head) > limit:
@@ -95,7 +95,7 @@ class Fit:
             elif self._syntax is None:
                 return head, ""
             else:
-                opens = len(state.stack) > len(self.stack)  # the closing text can be far below
+                opens = len(state.stack) > len(self.stack)  # what closes it can be far below
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
                 if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):
@@ -109,7 +109,10 @@ class Fit:
         return best, "" if best else reason
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
-        """Yield `text` and its heads, longest first, with the states after them; none ends in its own string."""
+        """Yield `text` and its heads, longest first, each with the state after it.
+
+        A head that ends inside a string or a comment is left out if `text` itself opens that string or comment.
+        """
         if not text.strip():
             return
         rest = self._right.rest
@@ -119,7 +122,7 @@ class Fit:
         at_once = self.read("")
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
-                if changes[-1][0] < end:  # inside of it
+                if changes[-1][0] < end:  # the head would end inside a quote or comment mark
                     break
                 changes.pop()
             else:
@@ -129,11 +132,12 @@ class Fit:
                     yield text[:end], state
 
     def _balances(self, state: Scan) -> bool:
-        """Return whether brackets and quotes are at least as balanced with a text that ends in `state` as without.
+        """Return whether brackets and quotes are at least as balanced with a text as without it.
 
-        Counting is not enough: each bracket of the text needs its own partner, in the text or on either side, and the
-        text must not take the partner of another bracket. A bracket right of the cursor that closes something must
-        still close something: if the text closes `${` itself, the `}` after it becomes a part of the string.
+        `state` is the state after the text. It is not enough to count brackets: each bracket of the text needs its own
+        partner, in the text or around it, and must not take the partner of another bracket. Each bracket after the
+        cursor that closes something must still close something: if the text closes `${` itself, the `}` after the
+        cursor becomes a part of the string.
         """
         if state.strays or state.unclosed:
             return False
@@ -146,7 +150,10 @@ class Fit:
         )
 
     def _balances_below(self, state: Scan) -> bool:
-        """Return whether brackets and quotes stay balanced in all the text below the cursor, not only in the region."""
+        """Return whether brackets and quotes stay balanced in the whole text after the cursor.
+
+        `_balances` checks only the region. A text below the region that is longer than `_BEYOND` is not checked.
+        """
         region = self._region
         if not region.beyond or len(region.beyond) > _BEYOND:
             return True
@@ -154,7 +161,10 @@ class Fit:
         return as_balanced(below, self._language, state.stack, self.stack)
 
     def _joins(self, text: str) -> bool:
-        """Return whether `text` stays balanced if a character at its ends joins its neighbor, as in `"` and `""`."""
+        """Return whether brackets and quotes stay balanced where `text` meets the text before and after it.
+
+        Characters on both sides of a border may form one token, as `"` and `""` do.
+        """
         line, right = self._line, self._region.right
         borders = [(line, text + right), (line + text, right)]
         if all(
@@ -168,17 +178,17 @@ class Fit:
         return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
-        """Return the state after the right side, read with `stack` open."""
+        """Return the state after the text that follows the cursor, if `stack` is open at its beginning."""
         if (known := self._scans.get(stack)) is None:
             known = self._scans[stack] = scan(self._region.right, self._language, stack)
         return known
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """Return `region` with closing brackets added, if the real ones are too far below to be in it.
+    """Return `region` with closing brackets added for those that the file closes below the region.
 
-    The headers at its beginning count as closed. A bracket near the cursor that the file never closes stays open: the
-    text may close it.
+    The brackets that the headers at the region's beginning open count as closed. A bracket near the cursor that the
+    file never closes stays open, because the generated text may close it.
     """
     if not region.beyond:
         return region

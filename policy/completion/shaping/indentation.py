@@ -1,4 +1,7 @@
-"""Indent a generated text like the document: with the same character, and without indentation that is already there."""
+"""Adapt the indentation of a generated text to the document.
+
+The text gets the document's indentation character, and loses indentation that the cursor's line already has.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ _INDENTED = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
 
 def style_of(text: str) -> str:
-    """Return the indentation of one level in `text`: a tab, some spaces, or "" if no line shows it."""
+    """Return the indentation of one level in `text`: a tab, some spaces, or "" if no line is indented."""
     found = [match.group(1) for match in _INDENTED.finditer(text)]
     if not found:
         return ""
@@ -23,9 +26,10 @@ def style_of(text: str) -> str:
 
 
 def in_style(text: str, style: str, level: int) -> str:
-    """Return `text` with the lines after its first indented in `style`, if they are indented with another character.
+    """Return `text` indented in `style`, if its lines after the first one use another indentation character.
 
-    `level` is the number of levels of the cursor's line. The first line of the text never changes.
+    `style` is a result of `style_of`. `level` is the number of levels by which the cursor's line is indented. The first
+    line of `text` does not change, because it continues the cursor's line.
     """
     head, *lines = text.split("\n")
     blanks = [line[: indent(line)] for line in lines if line.strip()]
@@ -38,7 +42,10 @@ def in_style(text: str, style: str, level: int) -> str:
 
 
 def _unit(width: int, level: int) -> int:
-    """Return the spaces per level if a line indented by `width` is about one level below `level`."""
+    """Guess how many spaces the generated text uses for one level.
+
+    `width` is the number of spaces of an indented line, which is probably one level deeper than `level`.
+    """
     fitting = [unit for unit in (4, 2, 8, 3) if width and width % unit == 0] or [4]
     return min(fitting, key=lambda unit: abs(width // unit - level - 1))
 
@@ -50,10 +57,11 @@ def _with_tabs(line: str, unit: int) -> str:
 
 
 def at_cursor(text: str, line: str, wanted: int, *, deeper: bool) -> str:
-    """Return `text` without the indentation that the line already has, which the model may not have seen.
+    """Return `text` without indentation that the cursor's line already has, but that the model generated again.
 
-    `line` is the part of the line left of the cursor, `wanted` the least indentation of a line here. `deeper`: a block
-    begins here, and the cursor's line may not be indented yet.
+    `line` is the part of the cursor's line before the cursor. `wanted` is the minimum indentation, in characters, of a
+    line at this place. `deeper` says whether a block begins here whose indentation `line` does not have yet. In that
+    case, a blank `line` needs more indentation, and `text` does not change.
     """
     if not text[:1].isspace() or text.startswith("\n"):
         return text

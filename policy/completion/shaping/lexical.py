@@ -1,9 +1,9 @@
 """Define the lexical syntax of each language: comments, quotes, and what looks like a quote or bracket but is neither.
 
-A table and two regular expressions per language are enough to find which brackets and strings are open at any offset.
-This also works in code that does not parse yet, in which a parser's tokens depend on how it recovers. The table need
-not be complete: a text is only compared with the same text without the suggestion, so a misreading elsewhere counts on
-both sides.
+A row of a table for each language is enough to find which brackets and strings are open at any offset. This also works
+in code with syntax errors, in which the tokens of a parser depend on how the parser recovers from the errors. The table
+need not be complete: the file with a suggestion is only compared with the file without it, so code that is misread
+elsewhere counts in both.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ LINE_COMMENT = "line comment"
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A kind of string. `lines`: it can contain line ends. `hole`: what opens an expression inside, or "".
+    """A kind of string.
 
-    `escape` is the character that escapes the next character, or "". `doubled`: two closing quotes are one in the text.
+    `close` is the closing quote. `escape` is the character that escapes the next character, or "". `doubled` says
+    whether two closing quotes in a row represent one quote in the string. `lines` says whether the string can contain
+    line ends. `hole` is the text that opens an expression in the string, such as `${`, or "".
     """
 
     close: str
@@ -36,14 +38,18 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """The patterns that read one language.
+    """The lexical syntax of one language, as patterns.
 
-    `code`, matched at a character that `stops` finds, matches what begins there outside of strings (its group names
-    the kind). `words` finds the same, and also words and operators. `line_stops` also finds the ends of lines, which
-    matter only in an expression inside a string and after the beginning of a heredoc. `inside` maps what opens a
-    string to a pattern for the next thing that matters in it. `blocks` maps what opens a block comment to what closes
-    it. `raw` is a template of what closes a raw string, for the match of what opens it. `loose` are closing brackets
-    that need no opening one. `nested`: a block comment can contain another.
+    `stops` finds the characters with which a bracket, a string or a comment can begin or end. `code` is matched at
+    these characters outside of strings, and the name of the matching group says what begins there. `line_stops` also
+    finds line ends. They matter only in an expression inside a string, and after the beginning of a heredoc. `words` is
+    searched instead of `stops` and `code` if words and operators are needed too.
+
+    `quotes` maps each opening quote to its kind of string, and `inside` maps it to a pattern that finds the next quote,
+    escape, expression or line end in the string. `blocks` maps the mark that opens a block comment to the mark that
+    closes it. `nested` says whether block comments can contain block comments. `raw` is a template: expanded with the
+    match of a raw string's opening quote, it is the closing quote. `loose` are closing brackets that need no opening
+    bracket.
     """
 
     stops: re.Pattern[str]
@@ -58,13 +64,13 @@ class Syntax:
     nested: bool = False
 
 
-Skipped = tuple[str, str]  # the character that it begins with, and its pattern
-_APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])")  # in the text of a tag: `<p>Don't</p>`
+Skipped = tuple[str, str]  # the first character of a text that is skipped, and a pattern for the text
+_APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])")  # in the text of an element, as in `<p>Don't</p>`
 _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a', but not the lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
 _SHELL_HEREDOC = ("<", r"(?<![<\d])<<-?[ \t]*\\?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)")
-_RUBY_HEREDOC = (  # without `~` or `-` it can also be an operator
+_RUBY_HEREDOC = (  # `<<` without `~` or `-` is a heredoc only before a capital letter, because it is also an operator
     "<",
     r"<<(?:[~-](?=['\"`]?[A-Za-z_])|(?=['\"`]?[A-Z]))(?P<mark>['\"`]?)(?P<name>\w+)(?P=mark)",
 )
@@ -93,10 +99,12 @@ def _make(
     raw: tuple[str, str, str] | None = None,
     loose: str = "",
 ) -> Syntax:
-    """Compile a row. `skipped` are patterns for what looks like a quote, a bracket or a comment but is not.
+    """Return the syntax for one row of the table.
 
-    `heredoc` opens a string that begins in the next line and ends at the group `name`. `raw` opens a string without
-    escapes: the characters that it can begin with, its pattern, and a template of what closes it.
+    `comments` has the patterns of line comments and the marks of block comments. `skipped` are texts that look like a
+    quote, a bracket or a comment but are not. `heredoc` opens a string that begins on the next line and ends at the
+    text of the group `name`. `raw` describes the opening quote of a string without escapes: its possible first
+    characters, its pattern, and the template for the closing quote.
     """
     lines, blocks = comments
     firsts = {
@@ -137,7 +145,7 @@ def _make(
 
 
 def _plain(quotes: Mapping[str, Quote]) -> list[str]:
-    """Return what opens a string, without entries that begin with a letter: `_with_prefix` finds those."""
+    """Return the opening quotes, except those with a letter before the quote, which `reader._with_prefix` finds."""
     return [key for key in quotes if not key[0].isalpha()]
 
 
@@ -147,7 +155,7 @@ def _any(texts: Mapping[str, object] | list[str]) -> str:
 
 def _inside(quote: Quote) -> re.Pattern[str]:
     parts = [
-        r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a bracket in the text, `}` closes nothing
+        r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a literal `}`, and a single `}` closes nothing
         re.escape(quote.hole),
         re.escape(quote.escape) + "." if quote.escape else "",
         re.escape(2 * quote.close) if quote.doubled else "",
@@ -264,7 +272,11 @@ def _rows() -> dict[str, Syntax]:
 
 @cache
 def syntax_of(language: str) -> Syntax:
-    """Return the row of a language; one without a row has double quotes and its own line comment."""
+    """Return the syntax of a language.
+
+    A language without a row in the table gets double quotes, characters in single quotes, and the line comment of
+    `indexer.languages`.
+    """
     if row := _rows().get(language):
         return replace(row, nested=language in _NESTED)
     known = LANGUAGES.get(language)

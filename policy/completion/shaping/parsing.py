@@ -1,11 +1,11 @@
 """Find the syntax errors of a region without a suggestion and with it.
 
-Tree-sitter parses the second text incrementally: nodes that the suggestion does not touch come from the first tree. An
-error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the grammar reads as a name.
-Unfinished code has errors without the suggestion, and may have as many with it.
+Tree-sitter parses the region with the suggestion incrementally: nodes that the suggestion does not touch come from the
+tree without it. An error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the
+grammar reads as a name. Unfinished code has errors without the suggestion, and may have as many errors with it.
 
-How the parser recovers from an error depends on the tree it begins with. If errors are left with the suggestion,
-`errors_from_scratch` finds those that a parser without that tree reports: a compiler, or the editor after a restart.
+How the parser recovers from an error depends on the tree that it begins with. If there are errors with the suggestion,
+`errors_from_scratch` finds the errors that a parser without such a tree reports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-# If nothing is left to close, these grammars read the keyword as a name: a call, a command.
+# If these keywords close nothing, the grammars of these languages read them as the name of a method or a command.
 _STRAY = {
     "ruby": re.compile(rb"(?<![\w.:@$&])end(?![\w:?!=(])"),
     "bash": re.compile(rb"(?<![\w./$-])(?:fi|done|esac)(?![\w./=-])"),
@@ -32,7 +32,10 @@ _NAMES = frozenset({"identifier", "command_name"})
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """The spans of the errors, in order. `strays` of them are closing keywords that the grammar reads as names."""
+    """The spans of the errors in a text, in order, as offsets in bytes.
+
+    `strays` is the number of those that are closing keywords which the grammar reads as names.
+    """
 
     spans: tuple[Span, ...]
     strays: int = 0
@@ -41,15 +44,17 @@ class Errors:
         return len(self.spans)
 
     def no_more_than(self, other: Errors) -> bool:
-        """Return whether there are no more errors than in `other`, and none replaces a stray keyword of `other`."""
+        """Return whether there are no more errors than in `other`, and also no more without counting the strays."""
         return len(self) <= len(other) and len(self) - self.strays <= len(other) - other.strays
 
 
 class ParseCheck:
-    """Finds the errors of one region with different texts at the cursor. `tree` is the region's tree, if it is known.
+    """Finds the errors of one region with different texts at the cursor.
 
-    `before` are the errors without a text, `elsewhere` is how many of them are outside the cursor's line. `whole`: the
-    region is the whole file. Errors elsewhere in it remain, so it is always parsed from scratch.
+    `tree` is the syntax tree of the region without a text, if it is known. `whole` says whether the region is the whole
+    file. `before` has the errors without a text, and `elsewhere` is the number of those that are not on the cursor's
+    line. `from_scratch` says whether `errors` parses from scratch. It does so for a whole file with errors elsewhere,
+    because they remain with every text.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class ParseCheck:
         self.from_scratch = whole and self.elsewhere > 0
 
     def errors(self, text: str) -> Errors:
-        """Return the errors with `text` at the cursor, as offsets in bytes of the whole text."""
+        """Return the errors of the region with `text` at the cursor."""
         data = text.encode("utf-8", "replace")
         whole = self._left + data + self._right
         if self.from_scratch:
@@ -90,15 +95,18 @@ class ParseCheck:
         return self._errors(self._parser.parse(whole, tree), whole)
 
     def errors_from_scratch(self, text: str) -> Errors:
-        """Return the same, independent of the tree without the text. It takes longer."""
+        """Return the errors of the region with `text` at the cursor, from a parse that does not use the earlier tree.
+
+        This takes longer than `errors`.
+        """
         whole = self._left + text.encode("utf-8", "replace") + self._right
         return self._errors(self._parser.parse(whole), whole)
 
     def adds_none(self, errors: Errors, text: str) -> bool:
-        """Return whether the `errors` with `text` at the cursor are no more than without it.
+        """Return whether `text` adds no error. `errors` are the errors of the region with `text` at the cursor.
 
-        In unfinished code, the text can turn one error into another. But an error inside the text, or a new one right
-        of it, is caused by the text.
+        In unfinished code, `text` may replace an error by another one. But there must be no more errors than without
+        `text`, in the whole region and after the cursor, and no error may be inside `text`.
         """
         if len(errors) <= self.elsewhere:
             return True
@@ -109,7 +117,10 @@ class ParseCheck:
         return len(errors) <= len(self.before) and not inside and right <= right_before
 
     def length_before(self, errors: Errors, text: str) -> int:
-        """Return the length, in characters, of the longest head of `text` without the first of its `errors`."""
+        """Return the length, in characters, of the longest head of `text` without an error.
+
+        `errors` are the errors of the region with `text` at the cursor.
+        """
         data, start = text.encode("utf-8", "replace"), len(self._left)
         ends = [end - start for begin, end in errors.spans if begin >= start and end < start + len(data)]
         return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(text)

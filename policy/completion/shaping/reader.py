@@ -1,8 +1,9 @@
-"""Read the brackets, strings and comments of a text in order, and what is open after each of them.
+"""Read the brackets, strings and comments of a text in order, and record which of them are open.
 
-The state is the stack of what is open, innermost last; how the text continues depends on nothing else. An entry of the
-stack is what opened it. For strings whose end depends on their beginning it is what closes them, such as `raw ")"` or
-`heredoc EOF`.
+The state of a reader is a stack of everything that is open, with the innermost last. How the following text has to be
+read depends only on this stack, and on the heredocs that begin on the current line. An entry of the stack is the
+bracket, quote or comment mark that was opened. For a raw string or a heredoc, whose end depends on its beginning, the
+entry is instead the text that closes it, after a prefix: `raw ")"` or `heredoc EOF`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The state after a text, and the errors found in it.
+    """The state after a text, and the errors in the text.
 
-    `strays` are the offsets of brackets that close nothing. `unclosed` counts brackets and strings that something
-    around them cut off: a string by the end of its line, a bracket by another kind of bracket. `cut_off` are those of
-    them that were open before the text, as indexes in that stack; its outermost `kept` entries are open all the time.
-    `closers` are the offsets of brackets that close something.
+    `stack` is what is open after the text. `strays` has the offsets of closing brackets that close nothing, and
+    `closers` has the offsets of those that close something. `unclosed` is the number of brackets and strings that are
+    cut off: a string at the end of its line, or a bracket when another kind of bracket around it is closed. `tokens`
+    are the words, brackets and operators, if they were requested.
+
+    `cut_off` and `kept` refer to the stack before the text: `cut_off` has the indexes of its entries that are cut off,
+    and its outermost `kept` entries stay open throughout the text.
     """
 
     stack: Stack
@@ -51,12 +55,12 @@ class Scan:
 
     @property
     def extra(self) -> int:
-        """The number of brackets that close nothing."""
+        """The number of closing brackets that close nothing."""
         return len(self.strays)
 
     @property
     def missing(self) -> int:
-        """The number of brackets and strings that are never closed, if the text ends here."""
+        """The number of brackets and strings that are never closed if no more text follows."""
         return self.unclosed + sum(entry != LINE_COMMENT for entry in self.stack)
 
     @property
@@ -66,7 +70,11 @@ class Scan:
 
 
 class Reader:
-    """Reads a text step by step. `begin` and `position` are the offsets of the last thing that was read."""
+    """Reads a text step by step, from the offset `start`.
+
+    `stack` is what is open at `start`, and `offsets` says where each entry was opened (default: -1, unknown). `begin`
+    and `position` are the offsets of the last bracket, quote, comment mark or line end that was read.
+    """
 
     def __init__(
         self, text: str, language: str, stack: Stack, offsets: Sequence[int] | None = None, start: int = 0
@@ -75,18 +83,18 @@ class Reader:
         self.text = text
         self.opened = list(stack)
         self._literals = sum(entry not in OPENERS for entry in stack)
-        self.heredocs: list[tuple[str, int]] = []  # begun on this line, with the offsets of their beginnings
-        self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # of what opens each entry of `opened`
+        self.heredocs: list[tuple[str, int]] = []  # those that begin on this line, with their offsets
+        self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # where each entry was opened
         self.tokens: list[Token] = []
         self.strays: list[int] = []
         self._cut_off: list[int] = []
         self._closers: list[int] = []
-        self._kept = len(stack)  # how many entries of `stack` are open all the time
+        self._kept = len(stack)  # the number of entries of `stack` that have been open since the start
         self._unclosed = 0
         self.begin = self.position = start
 
     def result(self) -> Scan:
-        """Return the state after the text read so far."""
+        """Return the state after the text that was read so far."""
         return Scan(
             tuple(self.opened),
             tuple(self.strays),
@@ -108,11 +116,14 @@ class Reader:
         return self._unclosed + len(self.strays)
 
     def agrees(self, other: Reader) -> bool:
-        """Return whether two readers of one text read the rest of it the same."""
+        """Return whether this reader and another one of the same text are going to read the rest in the same way."""
         return self.position == other.position and self.opened == other.opened and self.heredocs == other.heredocs
 
     def step(self, *, words: bool = False) -> bool:
-        """Read the next thing that changes the state. Return whether there was one."""
+        """Read to the next bracket, quote, comment mark or line end that can change the state.
+
+        If `words` is true, words and operators are read too. Return false if nothing of this kind follows.
+        """
         if self.opened and self.opened[-1] not in OPENERS:
             return self._literal(self.opened[-1])
         return self._code(words=words)
@@ -151,7 +162,7 @@ class Reader:
         return True
 
     def _literal(self, top: str) -> bool:
-        """Read the next thing inside a string or a comment."""
+        """Read to the next place that matters in the string or comment whose entry is `top`, usually its end."""
         text, syntax = self.text, self.syntax
         if top.startswith((_RAW, _HEREDOC)):
             last = _end_of(top).search(text, self.position)
@@ -196,10 +207,10 @@ class Reader:
         self._literals += entry not in OPENERS
 
     def _close(self, closer: str) -> None:
-        """Close the innermost bracket that `closer` fits; those inside of it are then never closed."""
+        """Close the innermost bracket that `closer` can close. The brackets inside that bracket are cut off."""
         for depth, entry in enumerate(reversed(self.opened)):
             if entry not in OPENERS:
-                break  # the rest is outside the string
+                break  # the other entries are outside of the string that contains `closer`
             if OPENERS[entry] == closer:
                 self._drop(len(self.opened) - depth - 1, cut_off=depth)
                 self._closers.append(self.begin)
@@ -208,7 +219,7 @@ class Reader:
             self.strays.append(self.begin)
 
     def _drop(self, size: int, *, cut_off: int = 0) -> None:
-        """Keep the outermost `size` entries of what is open; the innermost `cut_off` of the others were cut off."""
+        """Remove all entries but the outermost `size`. The innermost `cut_off` removed entries are cut off."""
         self._unclosed += cut_off
         self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
         if self._literals:
@@ -217,7 +228,10 @@ class Reader:
         self._kept = min(self._kept, size)
 
     def _end_line(self) -> None:
-        """Drop a string of one line whose last line ends inside an expression, and begin the heredocs of the line."""
+        """Handle the end of a line of code.
+
+        If the code is an expression in a string of one line, that string is cut off. The line's heredocs begin.
+        """
         for number, entry in enumerate(self.opened):
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
                 self._drop(number, cut_off=len(self.opened) - number)
@@ -229,19 +243,22 @@ class Reader:
 
 @lru_cache(256)
 def _end_of(entry: str) -> re.Pattern[str]:
-    """Return a pattern for what closes a string whose entry begins with `_RAW` or `_HEREDOC`."""
+    """Return a pattern for the end of the raw string or heredoc with this entry in the stack."""
     if entry.startswith(_RAW):
         return re.compile(re.escape(entry.removeprefix(_RAW)))
     return re.compile(rf"^[ \t]*{entry.removeprefix(_HEREDOC)}(?!\w)", re.MULTILINE)
 
 
 def _in_arithmetic(opened: list[str]) -> bool:
-    """Return whether `<<` is an operator: inside two parentheses, as in the shell's `$((1 << n))`."""
+    """Return whether `<<` is an operator, because it is inside two parentheses, as in the shell's `$((1 << n))`."""
     return len(opened) > 1 and all(OPENERS.get(entry) == ")" for entry in opened[-2:])
 
 
 def _with_prefix(quote: str, before: str, syntax: Syntax) -> str:
-    """Return the kind of string that `quote` opens: a prefix at the end of `before` can make it a formatted string."""
+    """Return the key in `Syntax.quotes` of the string that `quote` opens.
+
+    If `before`, the text before the quote, ends with a prefix such as `f`, it is the key of a formatted string.
+    """
     if "f" + quote not in syntax.quotes:
         return quote
     prefix = before[len(before.rstrip(_LETTERS)) :].lower()

@@ -1,12 +1,14 @@
 """Select the part of a file that decides whether a suggestion fits: the lines around the cursor and their scopes.
 
-A file of thousands of lines takes too long to parse with every suggestion. Indentation shows which scopes enclose the
-cursor: upward, each line with less indentation than all lines below it opens a scope; downward, each closing line with
-less indentation closes one. The lines in between are left out.
+A file of thousands of lines takes too long to parse with every suggestion. The indentation shows which scopes enclose
+the cursor. Above the cursor, a line opens a scope if it has less indentation than all lines between it and the cursor.
+Below the cursor, a line with less indentation and a closing bracket or keyword closes a scope. The other lines that are
+far from the cursor are left out.
 
-The brackets, strings and comments that are open above the region are known exactly. If the indentation of a file does
-not agree with them, the region begins with the lines that open them instead. Such a region may not parse. It is only
-compared with itself, so this can suppress suggestions, but shows no wrong ones.
+`scan.py` finds exactly which brackets, strings and comments are open above the region. If the indentation of a file
+does not agree with them, the region begins with the lines that open them instead. Such a region may have syntax errors.
+The region with a suggestion is only compared with the region without it. So such errors can suppress a suggestion, but
+they cannot make a wrong one appear.
 """
 
 from __future__ import annotations
@@ -19,23 +21,24 @@ from functools import cache, partial
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.scan import Opened, opened_after, scan
 
-NEAR = 1_000  # characters on each side that are kept; up to twice as many, to end at a line boundary
-_LONGEST_HEADER = 12  # lines of a wrapped header: `def f(` … `):`
+NEAR = 1_000  # characters kept on each side of the cursor; up to twice as many, so that the region has whole lines
+_LONGEST_HEADER = 12  # the maximum number of lines of a header that is wrapped, such as `def f(` … `):`
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_LONGEST = 200_000  # characters above the region that are searched for open strings and comments
-_LONGEST_LITERAL = 6_000  # characters of a string or a comment above the region that are kept
-_PREFIX = re.compile(r"\w*\Z")  # of a string: `r`, `f`
+_LONGEST = 200_000  # if more characters are above the region, it is unknown what is open there
+_LONGEST_LITERAL = 6_000  # if a string or comment has more characters above the region, only its first line is kept
+_PREFIX = re.compile(r"\w*\Z")  # the prefix of a string, such as `r` or `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The text `left` and `right` of the cursor.
+    """A part of a file: `left` is the text before the cursor, and `right` the text after it.
 
-    The first `outer` characters of `left` are kept only for the scopes that they open. The first `near` characters of
-    `right` are the text next to the cursor, the others close its scopes. `beyond` is the file after the near text.
+    The first `outer` characters of `left` are lines that open the enclosing scopes, and the others are the text just
+    before the cursor. The first `near` characters of `right` are the text just after the cursor, and the others are
+    lines that close the enclosing scopes. `beyond` is the whole text of the file after the `near` characters.
     """
 
     left: str
@@ -48,9 +51,9 @@ class Region:
 def region(
     prefix: str, suffix: str, language: str, near: int = NEAR, opened: Callable[[str], Opened] | None = None
 ) -> Region:
-    """Return the region of a cursor between `prefix` and `suffix`: all of a short file, a part of a long one.
+    """Return the region of a cursor between `prefix` and `suffix`. A short file is a region as a whole.
 
-    `opened` returns what is open after a part of the prefix.
+    `near` is a number of characters (see `NEAR`). `opened` returns what is open after a beginning of `prefix`.
     """
     headers, kept = _left(prefix, language, near, opened or partial(opened_after, language=language))
     end, closing = _right(suffix, near)
@@ -58,16 +61,16 @@ def region(
 
 
 def indent(line: str) -> int:
-    """Return how many spaces and tabs a line begins with."""
+    """Return the number of spaces and tabs at the beginning of `line`."""
     return len(line) - len(line.lstrip(" \t"))
 
 
 def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]) -> tuple[str, str]:
-    """Return the headers of the scopes that enclose the near lines, and the near lines."""
+    """Return the headers, which are the lines that open the enclosing scopes, and the lines just before the cursor."""
     if len(prefix) <= 2 * near:
         return "", prefix
     start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
-    if len(prefix) - start > 8 * near:  # a line without an end
+    if len(prefix) - start > 8 * near:  # a very long line, which is cut
         start = len(prefix) - 2 * near
     first, kept, outside = start, prefix[start:], None
     if start <= _LONGEST:
@@ -81,7 +84,10 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
 
 
 def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) -> str:
-    """Return the headers of the scopes around the line at `first`. They open `brackets`, if these are known."""
+    """Return the lines that open the scopes around the line at the offset `first`.
+
+    `brackets` is what is open at `first`, or None if that is unknown. The result opens the same brackets.
+    """
     lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
     headers = "".join(line + "\n" for line in lines)
     if brackets is None or scan(headers, language).stack == brackets.stack:
@@ -93,9 +99,11 @@ def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) 
 
 
 def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tuple[int, str]:
-    """Return the text from `start`, after the lines that open the strings and comments around it, and its offset.
+    """Return the offset `first` and the text from there, so that no string or comment is open at `first`.
 
-    A long part of these strings and comments above `start` is left out.
+    If no string or comment is open at `start`, the text begins there. Otherwise, it begins where the outermost of them
+    begins, if possible with that whole line. If that is far above `start`, the lines in between are left out, except
+    those that open something. `opened` is what is open at `start`.
     """
     outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
     if outermost is None:
@@ -103,7 +111,7 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
     offset = opened.offsets[outermost]
     first = prefix.rfind("\n", 0, offset) + 1
     in_code = scan(prefix[first:offset], language, opened.before(first).stack).stack == opened.stack[:outermost]
-    if not in_code:  # the line begins in another string, which ends there
+    if not in_code:  # another string ends on this line, so the text begins with the prefix of this string
         first = offset - len(_PREFIX.findall(prefix[max(0, offset - 3) : offset])[0])
     if start - first <= _LONGEST_LITERAL:
         return first, prefix[first:]
@@ -112,7 +120,7 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
 
 
 def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
-    """Return the lines at these offsets, in order and each once, if they begin after `line_end`."""
+    """Return the lines of `text` with these offsets, in order and each once. Offsets before `line_end` are ignored."""
     lines: list[str] = []
     for offset in offsets:
         if offset >= line_end:
@@ -122,7 +130,10 @@ def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
 
 
 def _headers(above: list[str], least: int) -> list[str]:
-    """Return the lines of `above` that open a scope around a line that is indented by `least`."""
+    """Return the lines of `above` that open the scopes around the line that follows them.
+
+    `least` is the indentation of that line in characters.
+    """
     headers: list[str] = []
     number = len(above)
     while number and least:
@@ -131,7 +142,8 @@ def _headers(above: list[str], least: int) -> list[str]:
         if not line.strip() or indent(line) >= least:
             continue
         first = number
-        while first and _CONTINUES.match(above[first].lstrip(" \t")):  # `) -> int:`, `else:`: of what?
+        # A line such as `) -> int:` or `else:` continues an earlier line, which is also needed.
+        while first and _CONTINUES.match(above[first].lstrip(" \t")):
             first -= 1
             while first and (not above[first].strip() or indent(above[first]) > indent(line)):
                 first -= 1
@@ -144,7 +156,7 @@ def _headers(above: list[str], least: int) -> list[str]:
 
 
 def _right(suffix: str, near: int) -> tuple[int, str]:
-    """Return the offset where the near lines end in `suffix`, and the lines that close their scopes."""
+    """Return the offset where the lines just after the cursor end, and the lines that close the enclosing scopes."""
     if len(suffix) <= 2 * near:
         return len(suffix), ""
     border = end = _border(suffix, near, 2 * near) or 2 * near
@@ -161,14 +173,15 @@ def _right(suffix: str, near: int) -> tuple[int, str]:
 
 @cache
 def _indented_less(least: int) -> re.Pattern[str]:
-    """Return a pattern for a line that is indented by less than `least`, except preprocessor and comment lines."""
+    """Return a pattern for a line that has text and less indentation than `least`, and does not begin with `#`."""
     return re.compile(rf"^([ \t]{{0,{least - 1}}})(?![\s#]).*", re.MULTILINE)
 
 
 def _border(text: str, start: int, end: int) -> int:
-    """Return where to cut `text` between two offsets: before the line with the least indentation that begins something.
+    """Return the offset of a line between `start` and `end` at which to cut `text`. Return 0 if no line begins there.
 
-    Return 0 if no line begins there.
+    This is the last of the lines with the least indentation, without lines that continue or close something. If there
+    are no others, it is the first line.
     """
     best, least = text.find("\n", start) + 1, 1 << 30
     position = best
@@ -186,6 +199,6 @@ def _first_indent(text: str) -> int:
 
 
 def _open(lines: list[str]) -> bool:
-    """Return whether a header continues in the next line: a parenthesis is open."""
+    """Return whether the lines of a header leave a bracket open, so that the next line also belongs to the header."""
     text = "".join(lines)
     return text.count("(") > text.count(")") or text.count("[") > text.count("]")

@@ -1,6 +1,7 @@
-"""Find where a text repeats itself, the lines above, the rest of the cursor's line or the lines below.
+"""Find where a text repeats itself, the lines above, the rest of the cursor's line, or the lines below.
 
-A user who accepts a line that the file already has must delete it. Rows of a table of literals may repeat.
+If the user accepted such a text, the user would have to delete the repeated part. Lines that have only literals, as in
+a table, may repeat.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import indent
 
-BELOW = 3  # lines with text below the cursor that must not be repeated
+BELOW = 3  # the number of lines with text below the cursor's line that a text must not repeat
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
-_QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has six at most
-_MANY = 4  # a short line that comes as often in a row counts as a loop
+_QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has at most six
+_MANY = 4  # a short line that occurs this number of times in succession counts as a repetition
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
@@ -27,12 +28,12 @@ _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
 
 def is_data(line: str) -> bool:
-    """Return whether a line has only literals and punctuation, like a row of a table."""
+    """Return whether a line has only literals and punctuation, with a comma, like a row of a table."""
     return bool(_DATA.fullmatch(line)) and "," in line
 
 
 def is_closing(line: str) -> bool:
-    """Return whether a line only closes something: brackets, `end`, `fi`, `</div>`."""
+    """Return whether a line only closes something, with brackets, `end`, `fi` or `</div>`."""
     return bool(line.strip()) and bool(_CLOSING.fullmatch(line.strip()))
 
 
@@ -41,14 +42,14 @@ def _is_statement(line: str) -> bool:
 
 
 def says_something(line: str) -> bool:
-    """Return whether a line has at least four word characters. Shorter lines may repeat."""
+    """Return whether a line has at least four word characters. A line with fewer may repeat."""
     return len(re.findall(r"\w", line)) >= 4
 
 
 def loop_in(text: str, stack: Stack) -> int | None:
-    """Return the offset where `text` begins to repeat the same characters on one line, except in a list, or None.
+    """Return the offset where a line of `text` begins to repeat the same characters, or None.
 
-    `stack` is what is open at the cursor.
+    Items of a list with commas may repeat. `stack` is what is open at the cursor.
     """
     for found in _LOOP.finditer(text):
         if "," in found.group(1) and (stack or re.search(r"[(\[{]", text[: found.start()])):
@@ -60,9 +61,10 @@ def loop_in(text: str, stack: Stack) -> int | None:
 
 
 def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
-    """Return how many of `lines`, a text after `line`, precede the first line that repeats those just before it.
+    """Return the number of `lines` before the first one that repeats the lines just before it.
 
-    `above` is the last line with text above the cursor's line.
+    `lines` are the lines of the generated text. `line` is the part of the cursor's line before the cursor, and `above`
+    is the last line with text above the cursor's line.
     """
     previous = [above.strip()] if above.strip() else []
     said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
@@ -79,16 +81,20 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 
 
 def _has_partner_left(closer: str, text: str) -> bool:
-    """Return whether a bracket or quote after `text`, in a string, closes one left of `text`."""
+    """Return whether `closer`, a bracket or quote after `text`, has no partner in `text`, only before it.
+
+    This is for strings and comments, in which the reader does not count brackets.
+    """
     if closer in _BRACKETS:
         return text.count(_BRACKETS[closer]) == text.count(closer)
     return _APOSTROPHE.sub("", text).count(closer) % 2 == 0
 
 
 class Right:
-    """The text right of the cursor: the `rest` of its line, and the lines below.
+    """The text after the cursor: `rest`, which is the rest of the cursor's line, and the lines below.
 
-    `read` returns the state after a text at the cursor. `parsed`: a grammar finds what closes too much.
+    `line` is the part of the cursor's line before the cursor. `read` returns the state after a text at the cursor.
+    `parsed` says whether the language has a grammar, which finds a superfluous `end`.
     """
 
     def __init__(self, line: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
@@ -115,23 +121,29 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Return whether a text that is `before` and the first `size` characters of `rest` repeats those characters."""
+        """Return whether a text repeats the first `size` characters of `rest`, so that they have to be cut.
+
+        The text consists of `before` and these characters.
+        """
         overlap = rest[:size]
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
-            return False  # a part of a word
+            return False  # only a part of a word agrees
         if overlap in ("?", "!") and self.rest[0].isspace() and re.search(r"\w\Z", before):
-            return False  # the end of a name, as in `nil?`, and an operator
+            return False  # the text ends with a name, as in `nil?`, and `rest` begins with an operator
         if overlap[0] == ">" and before.count("<") > before.count(">"):
-            return False  # it closes a list of type arguments that the text opens
+            return False  # this `>` closes a list of type arguments that the text opens
         if set(overlap) <= _CLOSING_SIGNS:
             return not self._counted(before, overlap) and all(_has_partner_left(closer, before) for closer in overlap)
         if set(overlap) <= _OPENING_SIGNS and overlap != rest:
-            return False  # brackets are counted
+            return False  # `Fit.balanced` checks brackets
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
 
     def _counted(self, before: str, closers: str) -> bool:
-        """Return whether brackets or quotes after `before` are code, which closes something or is an error."""
+        """Return whether `closers`, brackets or quotes after `before`, are in code, so that `Fit` checks them.
+
+        In code, they change the state: each closes something or is an error. In a string or a comment, they do not.
+        """
         state, closed = self._read(before), self._read(before + closers)
         return before.endswith("\\") or (state.stack, state.missing, state.extra) != (
             closed.stack,
@@ -160,7 +172,8 @@ class Right:
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
         if is_closing(said):
-            # Brackets are counted, and a grammar finds whether `end` is needed. Otherwise, the indentation decides.
+            # Other checks find a superfluous bracket, and, with a grammar, a superfluous `end`. Without a grammar, the
+            # indentation decides.
             told = self._parsed or not re.search(r"\w", said)
             return said == below[0] and not told and indent(line) <= indent(self._below[0])
         if said == below[0] or (said in below and says_something(said)):

@@ -1,7 +1,7 @@
 """Find which brackets, strings and comments are open at an offset in a text.
 
-`scan` reads a text from any state, so a file is read in pieces: left of the cursor, the suggestion, right of the
-cursor. Each of the other functions answers one question, and reads no further than necessary.
+`scan` reads a text from any state. So a file can be read in pieces: the text before the cursor, the suggestion, and the
+text after the cursor. Each of the other functions answers one question, and reads only as much as necessary.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
-_DEEPEST = 64
-_CONTEXT = 8  # characters left of a text that can tell how its first sign is read: `return /`, `f"`, `1'000`
+_DEEPEST = 64  # `states` ends if this number of entries more is open than at the beginning
+_CONTEXT = 8  # how a text's first character is read depends on this many before it: `return /`, `f"`, `1'000`
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The `stack` of what is open, and the `offsets` in the text of what opened each entry."""
+    """The `stack` of what is open, and the `offsets` in the text where each entry was opened."""
 
     stack: Stack = ()
     offsets: tuple[int, ...] = ()
 
     def before(self, offset: int) -> Opened:
-        """Return the part of it that was opened before an offset."""
+        """Return the entries that were opened before `offset`."""
         size = next((number for number, begin in enumerate(self.offsets) if begin >= offset), len(self.offsets))
         return Opened(self.stack[:size], self.offsets[:size])
 
 
 def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words: bool = False) -> Scan:
-    """Return the state after `text`, read from the state `stack`. Only with `words` does the result have tokens.
+    """Return the state after `text`. `stack` is what is open before `text`.
 
-    `before` is the text left of `text` on its line. The offsets in the result count from the part of it that is read.
+    `before` is the text before `text` on the same line. Offsets in the result count from the beginning of its last
+    `_CONTEXT` characters. The result has tokens only if `words` is true.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))
@@ -41,16 +42,16 @@ def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words
 
 
 def opened_after(text: str, language: str, known: Opened = Opened(), start: int = 0) -> Opened:
-    """Return what is open after `text`. `known` is what is open at the offset `start`, the beginning of a line."""
+    """Return what is open after `text`. `known` is what is open at `start`, the offset where a line begins."""
     reader = Reader(text, language, known.stack, known.offsets, start)
     reader.finish()
     return Opened(tuple(reader.opened), tuple(reader.offsets))
 
 
 def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
-    """Return whether `text` has no more errors with `stack` open before it than with `other`.
+    """Return whether `text` has no more errors if `stack` is open before it than if `other` is open before it.
 
-    Both readings advance in parallel until they agree.
+    Two readers read `text` in parallel until their states are the same.
     """
     one, two = Reader(text, language, stack), Reader(text, language, other)
     while not one.agrees(two):
@@ -63,10 +64,11 @@ def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
 
 
 def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
-    """Return whether `left` and `right` are read separately as they are read together: no token crosses the boundary.
+    """Return whether no token crosses the boundary between `left` and `right`.
 
-    `stack` is open before them. A heredoc that begins on the last line of `left` counts as crossing, since it is not
-    in the stack.
+    If none does, reading both texts separately has the same result as reading them together. `stack` is what is open
+    before `left`. A heredoc that begins on the last line of `left` also crosses the boundary, because it is not in the
+    stack after `left`.
     """
     apart, joined = Reader(left, language, stack), Reader(left + right, language, stack)
     apart.finish()
@@ -82,9 +84,10 @@ def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
 
 
 def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str = "") -> int | None:
-    """Return the offset at which `text` first closes more than `allowed` innermost entries of `stack`, or None.
+    """Return the offset of the first bracket or quote in `text` that closes too much, or None if there is none.
 
-    `before` is the text left of `text` on its line.
+    It closes too much if it closes nothing, or more than the `allowed` innermost entries of `stack`, which is what is
+    open before `text`. `before` is the text before `text` on the same line.
     """
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
     before = before[-_CONTEXT:]
@@ -96,10 +99,10 @@ def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str
 
 
 def states(text: str, language: str, stack: Stack, *, before: str = "") -> Iterator[tuple[int, int, Scan]]:
-    """Yield the offsets of each thing in `text` that changes the state, with the state after it.
+    """Yield the start and end of each bracket, quote and comment mark in `text`, and the state after it.
 
-    `before` is the text left of `text` on its line. Stop at a bracket that closes nothing, which no later text can
-    correct, or if more than `_DEEPEST` entries are open.
+    `stack` is what is open before `text`, and `before` is the text before `text` on the same line. The iteration ends
+    at a bracket that closes nothing, because no later text can correct it, and if `_DEEPEST` more entries are open.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))
@@ -108,5 +111,5 @@ def states(text: str, language: str, stack: Stack, *, before: str = "") -> Itera
 
 
 def closers_in(text: str) -> bool:
-    """Return whether a text contains a character that can close a bracket or a string."""
+    """Return whether `text` contains a character that can close a bracket or a string."""
     return any(character in CLOSERS or character in "\"'`" for character in text)

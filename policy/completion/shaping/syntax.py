@@ -1,8 +1,8 @@
 """Decide whether a text at the cursor adds a syntax error to the file.
 
 The region around the cursor is parsed with every text. This is enough if the file has no error without the text, the
-region has none with it, and the text opens nothing that is closed far below. Otherwise the whole file is parsed as
-well, since how a parser recovers from an error depends on distant text.
+region has no error with the text, and the text opens nothing that the file closes far below. Otherwise, the whole file
+is parsed as well, because the recovery of a parser from an error depends on distant text.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.parsing import ParseCheck
 from policy.completion.shaping.region import Region
 
-LARGEST = 200_000  # characters on a side of the cursor: a larger file is never parsed as a whole
+LARGEST = 200_000  # a file with more characters before or after the cursor is never parsed as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of parsing with a text.
+    """The result of parsing with a text at the cursor.
 
-    `fits`: the text adds no error. `finished`: the cursor's line has no error left. `longest`: only a head of the text
-    of at most this length, in characters, can have another verdict. `flawless`: the whole file has no error with the
-    text. `costly`: the whole file was parsed with the text.
+    `fits` says whether the text adds no error, and `finished` whether the cursor's line has no error with the text.
+    `longest` is a length in characters: a head of the text that is longer than this has the same verdict. `flawless`
+    says whether the whole file has no error with the text, and `costly` whether the whole file was parsed with the
+    text.
     """
 
     fits: bool
@@ -35,7 +36,8 @@ class Verdict:
 class SyntaxCheck:
     """Checks the syntax of one `file` with different texts at the cursor, in a language that has a grammar.
 
-    `region` is the part around the cursor. `files` keeps the tree of the file under the name `document`.
+    `region` is the part of the file around the cursor. `files` keeps the syntax tree of the file under the name
+    `document`.
     """
 
     def __init__(self, region: Region, file: Region, language: str, files: ParsedFiles, document: str) -> None:
@@ -49,14 +51,18 @@ class SyntaxCheck:
         self._in_file: ParseCheck | None = None
 
     def prepare(self) -> None:
-        """Parse the file without a text."""
+        """Parse the region without a text, and the whole file too unless its last parse was slow."""
         if self._in_region is None:
             self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
             if not self._files.slow(self._document):
                 self._parse_file()
 
     def judge(self, text: str, *, opens: bool, unfinished: bool) -> Verdict:
-        """Return the verdict on `text`. `opens`: it leaves something open. `unfinished`: errors may remain."""
+        """Return the verdict on `text`.
+
+        `opens` says whether `text` leaves something open. `unfinished` says whether `text` may fit although the
+        cursor's line still has an error.
+        """
         self.prepare()
         region = self._in_region
         assert region is not None
@@ -77,7 +83,7 @@ class SyntaxCheck:
         return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
 
     def _parse_file(self) -> None:
-        """Parse the whole file, if the region is not all of it and it is not too large."""
+        """Parse the whole file without a text, unless the region is the whole file or the file is too large."""
         left, right = self._file.left, self._file.right
         if self._in_file is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
             tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))

@@ -1,1 +1,1 @@
-"""The worker process. Only this package loads llama.cpp."""
+"""The worker process: it runs one model for all servers of a user. Only this package loads llama.cpp."""

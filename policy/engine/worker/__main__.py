@@ -2,8 +2,8 @@
 
 The main thread runs llama.cpp and takes its requests from the `Scheduler`. The `Listener` has its own thread and
 exchanges messages with the servers. Each client has its own slots, so that two clients with the same file do not evict
-each other's prompts, but common prefixes of their prompts are copied. A model without requests for a while is unloaded,
-and loaded again for the next request.
+each other's prompts, but common prefixes of their prompts are copied. If no request arrives for a while, the model is
+unloaded, and the next request loads it again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(self._abort)
-        self._load_message: protocol.Message | None = None  # used again after the model was unloaded
+        self._load_message: protocol.Message | None = None  # kept, to load the model again after it was unloaded
         self._llama: Llama | None = None
         self._model: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
@@ -87,7 +87,7 @@ class Worker:
             try:
                 return asdict(self._loaded().info())
             except BaseException:
-                self._load_message = before  # a message that failed is not used again after the model was unloaded
+                self._load_message = before  # a message that failed must not load a model later
                 raise
         for name in ("slot", "prefix"):
             if name in message:
@@ -154,7 +154,7 @@ class Worker:
     def _loaded(self) -> CompletionModel | Embedder:
         """Return the model of the load message.
 
-        If it is not loaded, load it and evaluate a first batch, so that a build that crashes does so here.
+        If it is not loaded, load it and evaluate a first batch. If a build of llama.cpp crashes, it crashes here.
         """
         if self._model is None:
             if (message := self._load_message) is None:
@@ -187,7 +187,7 @@ def _chunks(message: protocol.Message) -> list[Chunk] | None:
 
 
 def main(folder: str, name: str) -> int:
-    """Serve at the endpoint `name` in `folder`, unless another process serves there."""
+    """Serve at the endpoint `name` in `folder`, unless another process serves there. Return the exit code."""
     endpoint = Endpoint(Path(folder), name)
     if endpoint.claim() is None:
         return 0

@@ -1,9 +1,9 @@
 """Many generations in parallel: each batch has one row per sequence, so that the weights are read once for all of them.
 
-Only evaluation uses this, never serving. The sequences are *lanes*. A lane whose trial ends starts the next trial
-immediately, so that the batch stays full until no trial is left. A lane keeps its tokens until its next trial, and a
-prompt begins with a copy of the lane that shares its longest prefix. For this reason the two branches of a blank are
-adjacent trials.
+Only evaluation uses this module, never serving. The sequences are *lanes*, and each generation is a *trial*. A lane
+whose trial ends starts the next trial immediately, so that the batch stays full until no trial is left. A lane keeps
+its tokens until its next trial, and a prompt begins with a copy of the lane that shares its longest prefix. For this
+reason the two trials of a blank, without and with chunks, are adjacent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class _Running:
     """A generation in progress.
 
-    `next` is the token to evaluate in the next step. `surprises` has -ln P of the generated tokens.
+    `next` is the token to evaluate in the next step. `surprises` has -ln P of the generated tokens in nats, and `ends`
+    the length of the text after each of them.
     """
 
     number: int
@@ -68,7 +69,7 @@ class _Lane:
 
 
 class Batch:
-    """Greedy generations in parallel. It needs the context for itself while it runs.
+    """Greedy generations in parallel. It needs the whole context while it runs.
 
     `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading, `ends` returns whether a token ends a text,
     and `describe` makes the statistics of a prompt. `end` is the token that ends a true text.
@@ -94,7 +95,8 @@ class Batch:
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
         """Yield the index in `trials` and the result of each trial, in the order in which they end.
 
-        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit. The results before it remain valid.
+        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit into the context. Results that were yielded
+        before remain valid.
         """
         self._lanes = [_Lane(number) for number in range(min(self._llama.n_seq, len(trials)))]
         waiting = deque(enumerate(trials))
@@ -123,16 +125,16 @@ class Batch:
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit into a context of {self._llama.n_ctx_seq}")
-        # Evaluate it like `KvCache.evaluate`, so that the logits equal those in serving.
+        # The prompt is evaluated as by `KvCache.evaluate`, so that the logits equal those in serving.
         shared = self._share(lane, tokens[:-asked])
         self._fill(lane, tokens[shared:], asked)
         spent = (time.perf_counter() - started) * 1e3
         logits = [self._llama.logits(row - asked) for row in range(asked)]
         start = start_of(prompt, logits, self._llama)
-        before = logits[-len(prompt.healed) - 1]  # after the prompt without its healed word
+        before = logits[-len(prompt.healed) - 1]  # the logits after the prompt without its healed word
         reading: Reading | None = None
         if plain:
-            # The decision is read from the row before the last, because `abstain` has one more token than `decide`.
+            # The prompt of an abstention has one token after the decision, so the decision is in the last row but one.
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)
@@ -162,9 +164,9 @@ class Batch:
                 yield each.finished()
 
     def _truth(self, prompt: Prompt, trial: Trial) -> list[int]:
-        """Return the tokens of the true text, with the healed word before it and an end token after it.
+        """Return the tokens to score: the healed word, the true text, and an end token.
 
-        Empty without a truth.
+        Empty if the trial has no truth.
         """
         if trial.truth is None:
             return []
@@ -173,8 +175,8 @@ class Batch:
     def _score(self, lane: _Lane, prompt: Prompt, truth: list[int], logits: NDArray[np.float32]) -> Truth:
         """Return the score of the true text after the prompt, in nats.
 
-        `logits` are those after the prompt without its healed word. A token of the healed word is scored among the
-        tokens that agree with the word. Afterwards `lane` contains the true text.
+        `logits` are those after the prompt without its healed word. The probability of a token of the healed word is
+        taken only over the tokens that agree with the word. Afterwards `lane` contains the true text.
         """
         self._cut(lane, len(prompt.tokens))
         expected = prompt.healed_text.encode("utf-8", "replace")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from policy.engine.worker.llama import Llama
 
 
-MIN_ROWS = 2  # the number of rows of a prompt that are evaluated in any case
+MIN_ROWS = 2  # the number of last rows of a prompt that are evaluated even if they are in the cache
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
 
 
@@ -39,7 +39,7 @@ class Aborted(Exception):
 class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
-    read: int = 0  # how many of them were evaluated as a prompt; the others were generated
+    read: int = 0  # how many of the tokens were evaluated as a prompt; the others were generated
     used_at: int = 0
 
 
@@ -83,9 +83,9 @@ class KvCache:
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last rows are evaluated in any case, because the caller needs their logits. There are at least two:
-        # llama.cpp evaluates a single row differently and, with an f16 cache, less exactly (logits differed by up to
-        # 0.4). With two or more rows, a text does not depend on how much of its prompt was cached.
+        # The last rows are evaluated even if they are in the cache, because the caller needs their logits. There are at
+        # least two: llama.cpp evaluates a single row differently and, with an f16 cache, less exactly (logits differed
+        # by up to 0.4). With two or more rows, a text does not depend on how much of its prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
@@ -95,24 +95,26 @@ class KvCache:
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
     def cut(self, slot: str, length: int) -> bool:
-        """Keep only the first `length` tokens of `slot`. Return False if the model can keep none of them."""
+        """Keep only the first `length` tokens of `slot`.
+
+        Return False if the model cannot remove a part and keeps none.
+        """
         sequence = self._slots[slot]
         self._truncate(sequence, length)
         return len(sequence.tokens) == length
 
     def extend(self, slot: str, token: int) -> NDArray[np.float32]:
-        """Append one token to `slot` and return the logits after it, a view.
+        """Append one token to `slot` and return the logits after it, a view that the next evaluation overwrites.
 
         Raises the same errors as `evaluate`, after which the slot is unchanged.
         """
         return self.extend_all({slot: token})[0]
 
     def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
-        """Append one token to each slot in one batch.
+        """Append one token to each slot in one batch. Return the logits after each, in the order of the slots.
 
-        Return the logits after each, in the order of the slots, as views.
-
-        Raises the same errors as `evaluate`, after which the slots are unchanged.
+        The logits are views that the next evaluation overwrites. Raises the same errors as `evaluate`, after which the
+        slots are unchanged.
         """
         sequences = [self._slots[slot] for slot in tokens]
         if any(len(sequence.tokens) + 1 >= self._context.n_ctx_seq for sequence in sequences):
@@ -168,12 +170,12 @@ class KvCache:
         return sequence
 
     def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
-        """Return the length of the prefix of `tokens` in `sequence`.
+        """Return the length of the longest prefix of `tokens` that `sequence` contains.
 
-        If another sequence contains a longer prefix, that prefix is copied first.
+        If another sequence contains a longer prefix, the function first copies that prefix to `sequence`.
         """
         own = _shared(sequence, tokens)
-        if len(tokens) < own + WORTH_COPYING:  # a keystroke
+        if len(tokens) < own + WORTH_COPYING:  # after a keystroke, for example, no copy can save enough
             return own
         best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
         length = _shared(best, tokens)
@@ -234,13 +236,17 @@ def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted:
 
 
 def _shared(sequence: _Sequence, tokens: list[int]) -> int:
-    """Return the length of the common prefix, without generated tokens, which were evaluated row by row."""
+    """Return how many leading tokens of `tokens` are in `sequence` and were evaluated there as a prompt.
+
+    Generated tokens do not count, because they were evaluated as single rows, see `KvCache.evaluate`.
+    """
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:
     """Return the number of leading tokens that both sequences share."""
-    # Most comparisons are of a prompt with the prompt one keystroke before, so native comparisons of halves are fast.
+    # Most pairs are a prompt and the prompt of one keystroke earlier, which share nearly all tokens. A binary search
+    # with native comparisons of slices is then faster than a loop over the tokens.
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

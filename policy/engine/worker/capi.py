@@ -1,7 +1,7 @@
 """llama.cpp's C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.
 
-From the headers of llama.cpp builds b11413 and b11548. Structs that differ between them are there once for each build;
-`policy.engine.worker.native` checks at load which one a library has.
+From the headers of llama.cpp builds b11413 and b11548. Structs that differ between them are declared for each build;
+`policy.engine.worker.native` checks at load time which of them a library has.
 """
 
 from collections.abc import Mapping
@@ -181,7 +181,7 @@ LAYOUTS = (
     Layout(11548, "0.6.0", llama_batch, llama_model_params, llama_context_params_b11548),
 )
 
-# What a field has by default where that is not 0.
+# The default values of the fields for which it is not 0.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "llama_model_params": {
         "n_gpu_layers": -1,
@@ -216,7 +216,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     },
 }
 
-# Results and parameters. Structs are named, because their classes depend on the layout.
+# The result and the parameters of each function. Structs are given by name, because their classes depend on the layout.
 FUNCTIONS: Mapping[str, tuple[Any, list[Any]]] = {
     "llama_backend_init": (None, []),
     "llama_batch_free": (None, ["llama_batch"]),

@@ -1,8 +1,8 @@
 """A model for completions in the worker: read up to the decision, generate after it, evaluate in advance.
 
 Every call builds its prompt from the beginning, and the KV cache finds the part that is already evaluated. So no state
-has to be passed from one call to the next, and an abstained request evaluates L, R and the markers only once: the
-prompt for the generation begins with the prompt that was read.
+has to be passed from one call to the next. After an abstention, L, R (the text before and after the cursor) and the
+markers are not evaluated again: the prompt for the generation begins with the prompt that was read.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
     from indexer.model import Chunk, Cursor
 
-# Names of the tokens with which models of code end a completion. Many files declare only one of them.
+# Names of the tokens with which models of code end a completion. Many GGUF files declare only one of them as an end.
 ENDINGS = (
     "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>", "<|EOT|>",
     "<fim_pad>", "<file_sep>", "<repo_name>", "<reponame>", "<filename>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
 RESERVED_TOKENS = 320  # cells of a sequence that are kept free for the longest generation and the markers
-_MEASURED_TOKENS = 128
+_MEASURED_TOKENS = 128  # tokens of the prompt that `measure` reads
 WARM_GRAIN = 16  # tokens; an interruption of `warm` loses at most this many
 
 
@@ -110,7 +110,10 @@ class CompletionModel:
         )
 
     def warm_up(self) -> None:
-        """Evaluate a batch and a single token, so that a build that crashes at its first decode does so now."""
+        """Evaluate a batch and a single token.
+
+        If a build of llama.cpp crashes at its first evaluation, it crashes now.
+        """
         tokens = self._llama.encode("def warm_up():\n" * 8)
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
@@ -118,9 +121,9 @@ class CompletionModel:
         _ = self._llama.index  # takes a fraction of a second, so no request should have to wait for it
 
     def measure(self) -> Speed:
-        """Return how fast tokens are read and generated, by the faster half of the measurements.
+        """Return how fast tokens are read and generated, from the faster half of the measurements.
 
-        The slower half may be slow because of other work. This takes a second or two on a CPU.
+        The slower half may be slow because of other work. The call takes a second or two on a CPU.
         """
         tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
         half = min(len(tokens), _MEASURED_TOKENS) // 2
@@ -140,8 +143,8 @@ class CompletionModel:
     def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
         """Evaluate the prompt of an abstention, and read the decision from it.
 
-        The token after the decision is evaluated in the same batch. So an abstention needs no further evaluation, and a
-        retrieval has cost one token more.
+        The token after the decision is evaluated in the same batch. So an abstention needs no further evaluation. A
+        decision to retrieve has then evaluated one token more than it needs.
         """
         started = time.perf_counter()
         selective = self._builder.layout.selective
@@ -161,10 +164,10 @@ class CompletionModel:
         return recalled.reading
 
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
-        """Evaluate in advance the prompt of a request at `cursor`, in small batches, because it may be interrupted.
+        """Evaluate in advance the prompt of a request at `cursor`. Return the chunks that fit into that prompt.
 
-        Return the chunks that fit into that prompt. With chunks, and if there are more than two sequences, the tokens
-        of `slot` do not change until the whole prompt is evaluated.
+        The batches are small, because the evaluation may be interrupted. If there are chunks and more than two
+        sequences, the tokens of `slot` do not change until the whole prompt is evaluated.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
@@ -180,7 +183,7 @@ class CompletionModel:
     ) -> Iterator[PromptStats | Piece | Done]:
         """Generate greedily, and yield the text as it grows, with up to `count` - 1 other candidates.
 
-        With `chunks` None the prompt is that of an abstention, otherwise that of a retrieval. Raises
+        If `chunks` is None, the prompt is that of an abstention, otherwise that of a retrieval. Raises
         `policy.engine.worker.cache.Aborted`.
         """
         prompt, stats = self._prompt(cursor, chunks)
@@ -228,9 +231,10 @@ class CompletionModel:
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
     def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
-        """Evaluate a prompt in `slot`, with those tokens of its healed word that the model would generate itself.
+        """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
-        Raises the same errors as `KvCache.evaluate`.
+        Those tokens of the healed word that the model would generate itself stay in `slot`. Raises the same errors as
+        `KvCache.evaluate`.
         """
         result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1)
         start = start_of(prompt, result.rows, self._llama)
@@ -256,7 +260,7 @@ class CompletionModel:
             result, start = self._evaluate(slot, prompt)
             recalled.base, recalled.expected = start.base, start.expected
             yield result
-            for token in tokens:  # one by one, as they were generated, see `KvCache.evaluate`
+            for token in tokens:  # one by one, as in the first generation, because batches are rounded differently
                 start = replace(start, logits=self._cache.extend(slot, token))
             start = replace(start, expected=self._rest_of_word(recalled))
         for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
@@ -291,7 +295,7 @@ class CompletionModel:
     def _reading_of(
         self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float
     ) -> Reading:
-        """Return the reading from the logits after the decision's prompt. It says nothing about the first token yet."""
+        """Return the reading from the logits after the decision's prompt, without the numbers of the first token."""
         return Reading(
             p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
@@ -304,13 +308,13 @@ class CompletionModel:
         )
 
     def forget(self, prefix: str) -> None:
-        """Free the cells of every slot whose name begins with `prefix` (a closed document)."""
+        """Free the cells of every slot whose name begins with `prefix`, for example those of a closed document."""
         self._cache.forget_all(prefix)
         self._recall.forget_all(prefix)
 
 
 class _ModelTime:
-    """Measures the time inside llama.cpp since it was made."""
+    """Measures the time inside llama.cpp since its creation."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
@@ -322,9 +326,9 @@ class _ModelTime:
 
 
 class _TextDecoder:
-    """Decodes tokens to text, without the first `skipped` bytes, which the document already has.
+    """Decodes the tokens of a text, without the first `skipped` bytes, which the document already has.
 
-    A character may be split over several tokens. An incomplete character is kept until it is complete.
+    A character may be split over several tokens. An incomplete character is kept until the rest of it arrives.
     """
 
     def __init__(self, llama: Llama, skipped: int) -> None:
@@ -376,7 +380,7 @@ def _stats_of_trial(prompt: Prompt, trial: Trial, evaluated: int, milliseconds: 
 
 
 def used_chunks(prompt: Prompt, offered: Sequence[Chunk]) -> tuple[UsedChunk, ...]:
-    """Return which of the offered chunks are in the prompt, and where the last one was cut."""
+    """Return which of the offered chunks are in the prompt, and the last line of each that fit."""
     return tuple(
         UsedChunk(index, chunk.end_line) for index, (chunk, _) in enumerate(zip(prompt.chunks, offered, strict=False))
     )

@@ -1,8 +1,8 @@
 """Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
 
-Both functions are iterators that evaluate only when the next token is requested, so a caller that stops iterating frees
-the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the vocabulary. The module also
-has functions for probabilities.
+`continuation` and `candidates` are iterators that evaluate only when the next token is requested, so a caller that
+stops iterating frees the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the
+vocabulary. The module also has functions for probabilities.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from policy.prompting.prompt import Prompt
 
-FORK = 0.1  # the minimum probability of the first token of another candidate
+FORK = 0.1  # the minimum probability of a token with which another candidate branches off
 
 
 class Pieces(Protocol):
@@ -40,10 +40,10 @@ class Pieces(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to generate.
+    """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to spell.
 
     `base` has the tokens that were evaluated as a prompt. `expected` is the rest of the healed word
-    (`policy.prompting.healing`). The logits are not masked.
+    (`policy.prompting.healing`). The logits still include tokens that do not agree with `expected`.
     """
 
     base: tuple[int, ...]
@@ -52,11 +52,11 @@ class Start:
 
 
 def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pieces) -> Start:
-    """Return the start of a generation after its prompt and healed tokens were evaluated together.
+    """Return the start of a generation after its prompt and the tokens of the healed word were evaluated together.
 
-    `rows` has the logits after the last tokens, with at least one row before the healed ones. Healed tokens that the
-    model would generate itself count as generated. The generation starts at the first one where it would generate
-    another token.
+    `rows` has the logits after the last tokens: one row after the prompt, and one after each token of the healed word.
+    Rows before them are ignored. Tokens of the healed word that the model would generate itself count as part of the
+    prompt. The generation starts at the first one where it would generate another token.
     """
     expected = prompt.healed_text.encode("utf-8", "replace")
     for number, token in enumerate(prompt.healed):
@@ -68,7 +68,10 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
 
 
 class Chosen(NamedTuple):
-    """A generated token and its surprise, -ln P in nats, among the tokens that the mask allows."""
+    """A generated token and its surprise, -ln P in nats, among the tokens that the mask allows.
+
+    The mask excludes tokens that do not agree with the healed word (`PieceIndex.mask`).
+    """
 
     token: int
     surprise: float
@@ -82,7 +85,7 @@ def likeliest(logits: NDArray[np.float32]) -> Chosen:
 
 
 def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
-    """Yield the most probable token after `slot`, then the most probable one after that, without end."""
+    """Yield the most probable token after the tokens of `slot`, then the most probable one after that, without end."""
     logits, expected = start.logits, start.expected
     while True:
         chosen = likeliest(tokenizer.index.mask(logits, expected))
@@ -93,7 +96,7 @@ def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token of a candidate. The first step of a later candidate has all its tokens so far."""
+    """A new token of a candidate. The first step of any candidate but 0 has all tokens of that candidate so far."""
 
     candidate: int
     chosen: tuple[Chosen, ...]
@@ -104,10 +107,10 @@ def candidates(
 ) -> Iterator[Step]:
     """Yield up to `count` continuations of `slot` in parallel. Each ends with a token for which `ends` returns True.
 
-    Candidate 0 is the greedy one. Where another token than the most probable one is also probable, another candidate
-    branches off and continues greedily, until there are `count`. The other candidates are evaluated in one batch, and
-    the greedy one separately, as without candidates: in a batch, sums are rounded differently, which might change its
-    text.
+    Candidate 0 is the greedy one. Where a token other than the most probable one is also probable, another candidate
+    branches off and continues greedily, until there are `count`. The other candidates are evaluated in one batch. The
+    greedy one is evaluated separately, as it is without candidates: in a batch, sums are rounded differently, which
+    might change its text.
     """
     slots = [slot]
     generated: list[list[Chosen]] = [[]]

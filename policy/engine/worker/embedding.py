@@ -39,11 +39,11 @@ class Embedder:
         )
 
     def warm_up(self) -> None:
-        """Embed a text, so that a build that crashes at its first evaluation does so now."""
+        """Embed a text. If a build of llama.cpp crashes at its first evaluation, it crashes now."""
         self.embed(["def warm_up():"])
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one row per text. Raises `policy.engine.worker.cache.Aborted`."""
+        """Return one vector per text, shape (texts, dimensions). Raises `policy.engine.worker.cache.Aborted`."""
         rows: list[NDArray[np.float32]] = []
         for batch in self._batches([self._tokens(text) for text in texts]):
             self._llama.clear()
@@ -62,9 +62,10 @@ class Embedder:
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
     def _tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text, without its middle if it is too long.
+        """Return the tokens of a text, without the end of the text if it is too long.
 
-        There is at least one, because no tokens give no vector.
+        The last token, which ends the text, is kept. An empty text gives at least one token, because without tokens
+        there is no vector.
         """
         tokens = self._llama.encode_whole(text) or self._llama.encode("\n")
         most = self._llama.longest_text

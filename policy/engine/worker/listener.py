@@ -1,10 +1,8 @@
 """Accept client connections on a socket that only this user can reach.
 
-The process ends when the last client disconnects.
-
-The event loop has its own thread, so that a cancellation, or the end of a client's process, reaches a running
-evaluation immediately. The main thread takes the requests from the `Scheduler`. `cancel` and `rank` take effect
-immediately.
+The process ends when the last client disconnects. The event loop of the socket has its own thread, so that a
+cancellation, or the end of a client's process, reaches a running evaluation immediately. The main thread takes the
+requests from the `Scheduler`. The requests `cancel` and `rank` do not wait for it: they take effect immediately.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ _FIRST_FRAME = 1 << 10  # the maximum size in bytes of the frame with the token
 
 
 class Listener:
-    """Accepts connections at `endpoint`, which this process has claimed. `leave` has to end the process.
+    """Accepts connections at `endpoint`, which this process has claimed. It calls `leave` to end the process.
 
-    At that moment, the main thread may be in native code, and there is nothing to save. A client that connects at that
-    moment is disconnected without a welcome, and starts another engine.
+    `leave` must end the process without waiting for the main thread, which may be in native code. There is nothing to
+    save. A client that connects at that moment is disconnected without a welcome, and starts another engine.
     """
 
     def __init__(self, endpoint: Endpoint, scheduler: Scheduler, leave: Callable[[], None]) -> None:

@@ -1,8 +1,9 @@
-"""The one module that calls llama.cpp: a model, its vocabulary, its context.
+"""Call llama.cpp: a model, its vocabulary, its context.
 
-It calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this project
-needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation. Only the
-worker process imports this module, so a crash in native code ends only that process.
+The module calls llama.cpp's C API through ctypes (`native.py`), because the packages' own Python classes hide what this
+project needs: the logits at one position, several sequences in one KV cache, and an abort inside a running evaluation.
+The server never imports this module, so a crash in native code ends only the worker process. Evaluation in torch
+imports it in its own process, for the tokenizer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["ok", "full", "aborted"]
 
-MIN_SEQUENCES = 2  # the branches of one document
+MIN_SEQUENCES = 2  # enough for the two branches of one document
 MAX_SEQUENCES = 16
 _GRAIN = 256  # cells; llama.cpp rounds the cells of a sequence up to a multiple of this
 
@@ -67,8 +68,9 @@ class Llama:
     """A loaded model with one context, in which every sequence has its own cells.
 
     If sequences shared cells, the cells of other documents would lie between those of a prompt, and the sums of
-    attention would be rounded in another order: logits then differ by up to 1, depending on what else is in the cache
-    (a model of four bits, AVX2). Also, every token would attend to all cells, which takes time without effect.
+    attention would be rounded in another order. The logits would then differ by up to 1, depending on what else is in
+    the cache (a model of four bits, AVX2). Also, every token would attend to all cells, which takes time without
+    effect.
 
     `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without it there is one
     sequence unless `settings` say otherwise.
@@ -101,8 +103,8 @@ class Llama:
         self.vocab: Any = self._native.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
-        # atoi is the abort callback. It reads the flag, "0" or "1", without taking the GIL. A Python function would be
-        # called hundreds of times per evaluation, and would wait for the thread that holds the GIL each time.
+        # C's `atoi` is the abort callback: it reads the flag, "0" or "1", without taking the GIL. llama.cpp calls it
+        # hundreds of times per evaluation. Each time, a Python function would wait for the thread that holds the GIL.
         self._abort_flag = ctypes.create_string_buffer(b"0")
         self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
@@ -126,7 +128,7 @@ class Llama:
         self.n_ubatch: int = self._native.llama_n_ubatch(self._context)
         self.n_seq: int = self._native.llama_n_seq_max(self._context)
         self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
-        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by address; there are few addresses
+        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits, by the few addresses that llama.cpp uses
         self.busy = 0.0  # total seconds inside `llama_decode`
 
     def close(self) -> None:
@@ -162,7 +164,7 @@ class Llama:
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
             params.n_seq_max = settings.sequences or MAX_SEQUENCES
-            params.kv_unified = True  # all texts are in one batch
+            params.kv_unified = True  # a text may need more than an equal share of the cells
         else:
             params.kv_unified = False
             params.n_seq_max = settings.sequences or 1
@@ -178,10 +180,11 @@ class Llama:
         return params
 
     def _flash_attention(self, settings: EngineSettings) -> FlashAttention:
-        """Return what "auto" means: flash attention on a GPU, or if a quantized KV cache requires it.
+        """Return the setting for llama.cpp. "auto" means only on a GPU, or if a quantized KV cache requires it.
 
-        On a CPU it is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s). Its kernels
-        also depend on the size of a batch, so that the logits of a prompt would depend on how much of it was cached.
+        On a CPU, flash attention is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s).
+        Its kernels also depend on the size of a batch, so that the logits of a prompt would depend on how much of it
+        was cached.
         """
         if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
             return "on" if settings.flash_attention == "auto" else settings.flash_attention
@@ -190,11 +193,11 @@ class Llama:
     # -- vocabulary -----------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`, without BOS. Special tokens spelled out in it become ordinary tokens."""
+        """Return the tokens of `text`, without BOS. The names of special tokens in it become ordinary tokens."""
         return self._tokenize(text, special=False)
 
     def encode_whole(self, text: str) -> list[int]:
-        """Return the tokens of `text`, between those that the model declares for the beginning and the end."""
+        """Return the tokens of `text`, with the tokens that the model declares for its beginning and its end."""
         return self._tokenize(text, special=False, ends=True)
 
     def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
@@ -230,7 +233,7 @@ class Llama:
 
     @property
     def end(self) -> int:
-        """The token that ends a text: `<|endoftext|>`, the one of code models, if it exists, else the declared one."""
+        """The token that ends a text: `<|endoftext|>`, which code models use, if it exists, else the declared one."""
         named = self.special("<|endoftext|>")
         return named if named is not None else int(self._native.llama_vocab_eos(self.vocab))
 
@@ -260,7 +263,8 @@ class Llama:
             for name in names:
                 if (token := self.special(name)) is not None:
                     ids[role] = token
-        # A checkpoint converted without the names of added tokens still has the two rows after StarCoder's vocabulary.
+        # If a checkpoint was converted without the names of its added tokens, their two rows still follow StarCoder's
+        # vocabulary.
         if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
@@ -283,8 +287,8 @@ class Llama:
     def decode(self, rows: Sequence[Row]) -> Outcome:
         """Evaluate `rows`, at most `n_batch` of them.
 
-        Returns "full" if no cells were free and nothing was evaluated, or "aborted", after which finished micro-batches
-        stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
+        Return "ok", "full" if no cells were free and nothing was evaluated, or "aborted", after which finished
+        micro-batches stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
         """
         batch = self._batch
         batch.n_tokens = len(rows)
@@ -308,7 +312,7 @@ class Llama:
     def logits(self, row: int = -1) -> NDArray[np.float32]:
         """Return the logits after row `row` of the last batch, shape (n_vocab,).
 
-        They are a view, which the next `decode` overwrites.
+        The array is a view, which the next `decode` overwrites.
         """
         pointer = self._native.llama_get_logits_ith(self._context, row)
         if not pointer:
@@ -321,7 +325,7 @@ class Llama:
     def embedding(self, seq: int) -> NDArray[np.float32]:
         """Return the vector of the tokens of `seq` in the last `decode`, shape (dimensions,).
 
-        Like `logits`, it is a view.
+        The array is a view, which the next `decode` overwrites.
         """
         pointer = self._native.llama_get_embeddings_seq(self._context, seq)
         if not pointer:
@@ -344,7 +348,7 @@ class Llama:
         return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
-        """Stop a running `decode` within one operation of its graph, or, with `wanted` False, allow the next ones."""
+        """Stop a running `decode` within one operation of its graph. If `wanted` is False, allow later evaluations."""
         self._abort_flag.value = b"1" if wanted else b"0"
 
     # -- the KV cache ---------------------------------------------------------------------------------------------
@@ -360,10 +364,8 @@ class Llama:
     def copy(self, source: int, target: int, length: int) -> int:
         """Copy the first `length` positions of `source` to the empty sequence `target`.
 
-        Return the new length of `target`.
-
-        llama.cpp copies the whole sequence, with its next evaluation, and the rest is then cut off. If the model's
-        memory cannot remove a part, `target` stays empty.
+        Return the new length of `target`. llama.cpp copies the whole sequence, with its next evaluation, and the rest
+        is then cut off. If the model's memory cannot remove a part, `target` stays empty and the result is 0.
         """
         self._native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
         if self.truncate(target, length):
@@ -392,7 +394,7 @@ def build_info(library: str = "") -> dict[str, Any]:
 
 
 def _started(library: str) -> native.Native:
-    """Load the library, and set where it logs."""
+    """Return the library after loading it and setting its log callback."""
     loaded = native.load(library)
     loaded.llama_log_set(_log_callback, None)
     loaded.llama_backend_init()
@@ -405,13 +407,13 @@ def _atoi() -> Any:
 
 
 _errors: list[str] = []
-# The messages of the backends: ggml's own buffers, CUDA and HIP, Vulkan.
+# Parts of the messages in which the backends (CPU, CUDA and HIP, Vulkan) report too little memory.
 _COMPLAINTS = re.compile(r"out of memory|(failed|unable) to allocate|ErrorOutOf\w*Memory", re.IGNORECASE)
 
 
 @capi.ggml_log_callback  # type: ignore[untyped-decorator]
 def _log_callback(level: int, text: bytes, _user_data: Any) -> None:
-    """Store llama.cpp's errors for our messages. Its other log lines are dropped."""
+    """Store llama.cpp's errors for our own messages. All other log lines are dropped."""
     if level == capi.GGML_LOG_LEVEL_ERROR and (message := text.decode("utf-8", "replace").strip()):
         _errors.append(message)
         del _errors[:-8]

@@ -1,4 +1,4 @@
-"""How to prompt a model, from its metadata and vocabulary: its layout, its budgets, the names of its tokens.
+"""Read from a model's metadata and vocabulary how to prompt it: its layout, its budgets, the names of its tokens.
 
 The metadata is that of the GGUF file and of its card, if it has one (`policy.models.card`). The card's values take
 precedence.

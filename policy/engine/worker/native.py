@@ -29,21 +29,22 @@ if TYPE_CHECKING:
 _ELF64 = b"\x7fELF\x02\x01"  # the beginning of an ELF file for a 64-bit little-endian CPU
 _ROOM = 1024  # bytes; larger than the structs of all builds, so that no function writes beyond the buffer
 _SUPPORTED = " or ".join(f"{layout.version} (b{layout.build})" for layout in capi.LAYOUTS)
+_COMPILE_HERE = f"To compile a library for this system, run `{COMPILE}` in a clone of the repository"
 _loaded: dict[str, Native] = {}
 
 
 class Native:
     """The functions of `capi.FUNCTIONS`, under their names in C. `layout` has the structs to pass to them.
 
-    `skipped` says why the libraries that precede this one are not used.
+    `skipped` says why the libraries that come before this one in the list of candidates are not used.
     """
 
     def __init__(self, candidate: Candidate) -> None:
         """Load the library. Raises `EngineFailed` if it cannot be used here."""
         if lacking := cpu.missing(candidate.needs):
             raise EngineFailed(
-                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. "
-                f"`{COMPILE}` in a clone compiles one for this CPU (needs a C++ compiler and CMake)"
+                f"this CPU has no {', '.join(map(str.upper, lacking))}, which the prebuilt llama.cpp needs. To compile "
+                f"one for this CPU, run `{COMPILE}` in a clone of the repository (needs a C++ compiler and CMake)"
             )
         self.candidate = candidate
         self.skipped: list[str] = []
@@ -102,7 +103,7 @@ class Native:
         for name in capi.DEFAULTS:
             struct = getattr(self.layout, name.removeprefix("llama_"))
             function = f"{name.removesuffix('_params')}_default_params"
-            # Only on x86-64, the address of a returned struct is an ordinary first argument.
+            # `_size` needs the address of a returned struct as an ordinary first argument, as it is only on x86-64.
             if cpu.machine() in cpu.X86_64 and (complaint := _size(library, function, struct)):
                 yield f"`{name}`: {complaint}"
             values = _returned(library, function, struct)
@@ -119,11 +120,9 @@ class Native:
 
 
 def load(setting: str = "") -> Native:
-    """Return the first library that can be used.
+    """Return the first library that can be used. `setting` is the value of `llamaLibrary`.
 
-    It is loaded once per process. `setting` is the value of `llamaLibrary`.
-
-    Raises `EngineFailed` if none can be used, with the reason for each.
+    The library is loaded once per process. Raises `EngineFailed` if none can be used, with the reason for each.
     """
     if (native := _loaded.get(setting)) is None:
         skipped: list[str] = []
@@ -145,7 +144,8 @@ def _structs() -> set[str]:
 
 def _open(candidate: Candidate) -> ctypes.CDLL:
     if sys.platform == "win32":
-        # The libraries of CUDA and ROCm are where their installers put them. Those of ggml are in the library's folder.
+        # Windows finds the libraries of ggml, CUDA and ROCm only if their folders are added: the folder of the library,
+        # and those of the installers of CUDA and ROCm.
         homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
         for folder in (candidate.path.parent, *homes):
             if folder.is_dir():
@@ -159,9 +159,10 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
 
 
 def _elf_problem(path: Path) -> str:
-    """Return why an ELF file cannot be loaded, or "". The loader has no good message for these files.
+    """Return why an ELF file cannot be loaded, or "".
 
-    It says "no such file" for another CPU's, and a file that lacks its end ends the process with SIGBUS.
+    The loader has no good message for these files. For the file of another CPU, it says "no such file". For a file
+    without its end, it ends the process with SIGBUS.
     """
     try:
         with path.open("rb") as file, Path(sys.executable).open("rb") as program:
@@ -171,7 +172,7 @@ def _elf_problem(path: Path) -> str:
         return ""
     if len(head) < 64 or head[:6] != _ELF64 or own[:6] != _ELF64:
         return ""
-    if head[18:20] != own[18:20]:  # e_machine
+    if head[18:20] != own[18:20]:  # the field `e_machine`, the kind of CPU
         return f"is not a library for {sys.platform} on {cpu.machine()}"
     (sections,), (entry_size, entries) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
     if size < sections + entry_size * entries:  # the section headers are at the end of the file
@@ -180,9 +181,9 @@ def _elf_problem(path: Path) -> str:
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
-    """Return a function of ggml, which is part of the library or of one that it has loaded.
+    """Return a function of ggml from the library, or from a library of ggml that it has loaded.
 
-    Windows does not search the latter.
+    Windows does not search the libraries that a library has loaded, so there the file is opened by its name.
     """
     try:
         return library[name]
@@ -195,18 +196,18 @@ def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
 
 
 def advice(reason: str) -> str:
-    """Return the loader's error, and what to do about it."""
+    """Return the loader's error, and what the user can do about it."""
     if match := re.search(r"version `(GLIBC\w*|CXXABI)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
-        return f"{older}. `{COMPILE}` in a clone compiles one for it"
+        return f"{older}. {_COMPILE_HERE}"
     if "libgomp" in reason:
         return (
             "the system has no OpenMP library (libgomp.so.1). Install it: `apt install libgomp1` on Debian and Ubuntu, "
             "`dnf install libgomp` on Fedora"
         )
     if "symbol not found" in reason or "undefined symbol" in reason:
-        return f"it does not match this system's libraries ({reason}). `{COMPILE}` in a clone compiles one for it"
+        return f"it does not match this system's libraries ({reason}). {_COMPILE_HERE}"
     if "libstdc++" in reason:
         return (
             "the system has no C++ library (libstdc++.so.6). Install it: `apt install libstdc++6` on Debian and "
@@ -218,7 +219,7 @@ def advice(reason: str) -> str:
         return f"it is not a library for {sys.platform} on {cpu.machine()}, or it is damaged ({reason})"
     if "ld-linux" in reason or "musl" in reason:
         absent = f"it was built for glibc, which this system does not have ({reason})"
-        return f"{absent}. `{COMPILE}` in a clone compiles one for it"
+        return f"{absent}. {_COMPILE_HERE}"
     return reason
 
 
@@ -235,7 +236,7 @@ def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
 
 def _layout(version: str, candidate: Candidate) -> capi.Layout:
     for layout in capi.LAYOUTS:
-        if version.partition("-")[0] == layout.version:  # "0.6.0-dev"
+        if version.partition("-")[0] == layout.version:  # without the suffix of "0.6.0-dev"
             return layout
     raise EngineFailed(f"{candidate} is llama.cpp {version}, but this release supports {_SUPPORTED}")
 
@@ -248,7 +249,7 @@ def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
 
 
 def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
-    """Return what is wrong with the bytes that the function writes, or "" if they are exactly the struct's fields."""
+    """Return what is wrong with the bytes that `function` writes, or "" if they are exactly the fields of `struct`."""
     written = [False] * _ROOM
     into = ctypes.CFUNCTYPE(None, ctypes.c_void_p)((function, library))
     for filler in (0x5A, 0xA5):  # a byte that the function writes may equal one of the fillers, but not both

@@ -21,8 +21,9 @@ TokenIds = tuple[int, ...]
 class Recalled:
     """The results for one prompt: its reading, and the generated tokens, including the end token.
 
-    The tokens follow `base`, which is the prompt with those healed tokens that the model would have generated itself.
-    They first generate `expected`, the rest of the healed word (`policy.prompting.healing`).
+    The generated tokens (`chosen`) follow `base`: the prompt, and those tokens of the healed word that the model would
+    generate itself. The first generated tokens spell `expected`, the rest of the healed word
+    (`policy.prompting.healing`). `slot` is the slot that used the prompt first.
     """
 
     slot: str
@@ -33,14 +34,14 @@ class Recalled:
 
 
 class Recall:
-    """The latest prompts, each with the slot that used it first."""
+    """The results of the latest prompts, at most `kept` of them."""
 
     def __init__(self, kept: int = MAX_PROMPTS) -> None:
         self._kept = kept
         self._known: OrderedDict[TokenIds, Recalled] = OrderedDict()
 
     def of(self, slot: str, prompt: TokenIds) -> Recalled:
-        """Return the stored results of a prompt, empty for a new one. The caller adds to them."""
+        """Return the stored results of a prompt, or empty ones for a new prompt. The caller adds to them."""
         known = self._known.setdefault(prompt, Recalled(slot))
         self._known.move_to_end(prompt)
         if len(self._known) > self._kept:

@@ -2,7 +2,7 @@
 
 The client that has waited longest since its last request ran comes first, so that a client whose user types cannot
 starve another. Each client's requests run in their order. A `background` request (work in advance) runs only while no
-other waits, and is aborted the moment one arrives.
+other request waits, and is aborted the moment one arrives.
 
 One thread takes and finishes requests. Any other thread may put, cancel and rank them, and add and remove clients.
 """
@@ -20,7 +20,7 @@ from policy.engine.protocol import Message
 
 
 class EngineClient(Protocol):
-    """A client. `name` is unique."""
+    """A connected client, to which answers are sent. `name` is unique."""
 
     name: str
 
@@ -50,7 +50,7 @@ class ScheduledRequest:
 
 @dataclass(slots=True)
 class _Queue:
-    """The waiting requests of one client. A client that is `leaving` adds no more."""
+    """The waiting requests of one client. A client that is `leaving` can add no more requests."""
 
     client: EngineClient
     served_at: int = 0
@@ -58,14 +58,14 @@ class _Queue:
     waiting: deque[ScheduledRequest] = field(default_factory=deque)
 
     def first(self) -> ScheduledRequest:
-        """Return the first request that is not in the background, or else the first."""
+        """Return the first request that is not in the background, or else the first one in the background."""
         return next((request for request in self.waiting if not request.background), self.waiting[0])
 
 
 class Scheduler:
     """The waiting requests, and the running one.
 
-    `abort(True)` has to stop the running request, and `abort(False)` has to undo that.
+    `abort(True)` must stop the running request. `abort(False)` must let the next requests run.
     """
 
     def __init__(self, abort: Callable[[bool], None]) -> None:
@@ -91,7 +91,7 @@ class Scheduler:
             return sum(not queue.leaving for queue in self._queues.values())
 
     def put(self, client: EngineClient, message: Message) -> None:
-        """Add a request."""
+        """Add a request of `client`. If it is not in the background, it interrupts a running background request."""
         request = ScheduledRequest(client, message)
         with self._changed:
             queue = self._queues[client.name]
@@ -112,7 +112,7 @@ class Scheduler:
                     request.cancelled |= request.id == number
 
     def rank(self, client: EngineClient, number: int, background: bool) -> None:
-        """Move the client's request `number` into the background, or out of it."""
+        """Move the client's request `number` into the background, or out of it. Do nothing if it has ended."""
         with self._changed:
             running = self._running
             waiting = [request for queue in self._queues.values() for request in queue.waiting]
@@ -139,7 +139,7 @@ class Scheduler:
             return request
 
     def finish(self) -> None:
-        """Mark the running request as ended."""
+        """Mark the running request as ended, and allow the next one to be evaluated."""
         with self._changed:
             self._running = None
             self._abort(False)
