@@ -12,9 +12,9 @@ MODEL   ?= qwen2.5-coder-0.5b
 TESTS   ?= tests
 SECONDS ?= 300
 
-# `make native` and `make gpu` compile llama.cpp for this machine. Some virtual machines report AMX but do not let a
-# process use its tiles, so that a ggml compiled for AMX dies with SIGILL at the first evaluation. So AMX is disabled if
-# the compiler has these flags (on x86-64: GCC 11, Clang 12, or later).
+# `make native` and `make gpu` compile llama.cpp for this machine. Some virtual machines report AMX, but do not let a
+# process use the AMX tiles: a library that is compiled for AMX dies there with SIGILL at the first evaluation. So AMX is
+# disabled if the compiler has these flags (on x86-64: GCC 11, Clang 12, or later).
 AMX_OFF    := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 CC         ?= cc
 KNOWS_AMX  := $(shell echo 'int main(void) { return 0; }' | $(CC) $(AMX_OFF) -Werror -x c -c -o /dev/null - 2>/dev/null && echo yes)
@@ -40,7 +40,7 @@ demo: $(RUNTIME) ## download MODEL and complete at the cursors of the sample wor
 	@$(BIN)/repoformer-lsp model pull $(MODEL) || echo "$(MODEL) could not be downloaded: using the built-in model"
 	$(BIN)/python examples/demo.py
 
-test: setup lint types ## check style and types, and run all tests, including those in real editors that can be installed
+test: setup lint types ## check style and types, and run all tests, also in those real editors that can be installed
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 editors: setup ## run only the tests in real editors (on Debian)
@@ -55,7 +55,7 @@ lint: setup ## check style, formatting and spelling, including the editors' clie
 types: setup ## check types, including tests and benchmarks
 	$(BIN)/mypy
 
-coverage: setup ## run the tests in TESTS (default: all) and show which lines and branches they reach
+coverage: setup ## run the tests in TESTS (default: all) and show which lines and branches they run
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 truth: setup ## evaluate the built-in model on the truth set, and store the results that CI compares with
@@ -68,7 +68,7 @@ fuzz: setup ## fuzz the parsers of external input for SECONDS (default: 300), gu
 	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
-# Without the option, pip would use a wheel from its cache, which may be for another machine or lack CUDA.
+# Without `--no-cache-dir`, pip would use a wheel from its cache, which may be for another machine or lack CUDA.
 NATIVE := -m pip install --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python
 
 native: $(RUNTIME) ## compile and install llama.cpp for this machine (10 minutes on two cores)

@@ -1,8 +1,8 @@
 """`python -m benchmarks.completing WORKSPACE…`: measure completions through the real server, with the server's timings.
 
-Requests are sent at cursors within statements. The *first* request at a place evaluates the whole prompt. Each
-*keystroke* after it evaluates only new tokens, or none if it types a suggested text. The benchmark prints p50, p95 and
-maximum for each, how many requests retrieved, and the evaluated tokens.
+The cursors are within statements. The *first* request at a place evaluates the whole prompt. The request after each
+*keystroke* evaluates only new tokens, or none if the user types a suggested text. For both kinds, the benchmark prints
+the p50, p95 and maximum time, the number of requests that retrieved, and the median number of evaluated tokens.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str
 
 
 def summary(reports: list[dict[str, Any]]) -> str:
-    """Summarise some requests in one line."""
+    """Summarize some requests in one line."""
     times = sorted(report["timings_ms"]["total"] for report in reports)
     tokens = sorted(report["stats"].get("evaluated_tokens", 0) for report in reports)
     retrieved = sum(bool(report["decision"] and report["decision"]["retrieve"]) for report in reports)

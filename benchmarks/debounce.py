@@ -1,12 +1,12 @@
-"""Measure when to start a request: the cost and benefit of delaying requests, with simulated engines.
+"""Measure the cost and benefit of delaying requests, with simulated engines.
 
     python -m benchmarks.debounce FOLDER [--places N] [--seed N]
 
-The benchmark uses the real completer, a recorded trace (`benchmarks.trace`), and an engine that reads and writes by
-sleeping, one request at a time. The result therefore does not depend on the machine. The only assumptions about a model
-are its speed and that a share `RIGHT` of its texts is correct. For each speed, and for each number of keys that an
-answer may take before requests are delayed (`policy.completion.debounce.KEYS_PER_ANSWER`), it prints the keys answered
-in time and the seconds that the engine worked.
+The benchmark uses the real completer, a recorded trace (`benchmarks.trace`), and an engine that sleeps instead of
+reading and generating, one request at a time. The result therefore does not depend on the machine. The only assumptions
+about a model are its speed and that a share `RIGHT` of its texts is correct. The completer delays requests if the user
+types more than `policy.completion.debounce.KEYS_PER_ANSWER` keys during an answer. For each speed and each value of
+this constant, the benchmark prints the share of keys answered in time and the seconds for which the engine worked.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"
 KEYS_PER_ANSWER = (1.5, 3.0, 6.0, 100.0)
+# Speeds of an engine: seconds to read a prompt, and seconds to generate a token (of four characters).
 PACES = (
     (0.02, 0.008),
     (0.06, 0.02),
     (0.3, 0.03),
-)  # seconds to read a prompt and to generate a token (of four characters)
+)
 WIRE = 0.003  # seconds from a key to the completer
 
 
 class Generation:
-    """A generation of a given text."""
+    """A simulated generation, which yields a given text."""
 
     model = "none"
     model_ms = 0.0
@@ -87,7 +88,7 @@ class Engine:
     warm = read
 
     def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
-        """Generate the rest of the line, or a text that begins like it at best."""
+        """Generate the rest of the typed line, or a wrong text that at best begins like that line."""
         assert self.place is not None
         typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""

@@ -1,9 +1,9 @@
 """`python -m benchmarks.engine [MODEL...]`: measure how fast each installed llama.cpp library runs a model.
 
-Each library runs on the processor and, if it supports one, on the GPU. The benchmark measures the speed of reading a
-prompt and of generating, the time of a decision at a new position and after a keystroke, and the loading time. Prompts
-come from this repository's sources. The libraries alternate for `--rounds` rounds, so that other load on the machine
-affects all of them. `make native` compiles a library for this machine, `make gpu` one for CUDA.
+Each library runs on the processor and, if the library supports it, on the GPU. The benchmark measures the speed of
+reading a prompt and of generating, the time of a decision at a new position and after a keystroke, and the loading
+time. Prompts come from this repository's sources. The libraries alternate for `--rounds` rounds, so that other load on
+the machine affects all of them. `make native` compiles a library for this machine, and `make gpu` one for CUDA.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
-    """Return tokens per second between the first and the last piece, or None if the model ended early."""
+    """Return tokens per second between the first and the last piece, or None if there are at most eight tokens."""
     generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
@@ -99,7 +99,7 @@ async def compare(model: Path, libraries: Sequence[Candidate], count: int, round
 
 
 def best(what: str, values: list[float]) -> float:
-    """The fastest of them: the highest rate, or the shortest time."""
+    """Return the fastest of the values: the highest rate, or the shortest time."""
     return max(values) if what.endswith("/s") else min(values)
 
 

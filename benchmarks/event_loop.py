@@ -1,8 +1,8 @@
 """Measure the delays that work in other threads causes in an event loop, and the noise of the machine itself.
 
-A delay has two causes. If another thread of the process held Python's lock, our code is the cause. If the system gave
-the core to another process, the machine is the cause; Linux reports for each thread how long it waited for a core. A
-second process that only measures its own delays shows the unavoidable part.
+A delay has one of two causes. If another thread of the process held Python's global lock, our code is the cause. If the
+system gave the core to another process, the machine is the cause; Linux reports for each thread how long it waited for
+a core. A second process that only measures its own delays shows the part that the machine alone causes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ print(longest, over)
 
 
 class _Core:
-    """The time that the calling thread has waited for a core so far, in ms. 0.0 if the system does not report it."""
+    """The time for which the thread that makes this object has waited for a core so far."""
 
     def __init__(self) -> None:
         file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._file = os.open(file, os.O_RDONLY) if file.exists() else -1
 
     def waited(self) -> float:
+        """Return the time in ms, or 0.0 if the system does not report it."""
         return int(os.pread(self._file, 100, 0).split()[1]) / 1e6 if self._file >= 0 else 0.0
 
     def close(self) -> None:
@@ -51,10 +52,10 @@ class _Core:
 
 
 async def with_beat(work: Awaitable[object]) -> dict[str, Any]:
-    """Await some work while the event loop wakes up every millisecond, and return its delays in ms.
+    """Await some work while the event loop wakes up every millisecond, and return statistics of the loop's delays.
 
-    `own` is a delay without the time that the loop's thread waited for a core. `idle` is a process that does nothing
-    else.
+    In the names of the figures, `own` means without the time that the loop's thread waited for a core, `idle` means the
+    delays of a second process that only measures, and `over_10_ms` counts delays of more than 10 ms.
     """
     gaps, own = array("d"), array("d")
     core = _Core()

@@ -1,10 +1,10 @@
-"""Measure how the index grows with the workspace: memory, disk, and query time for a number of million lines.
+"""Measure the index of a workspace of a given size: its memory, its size on disk, and the time of a query.
 
     python -m benchmarks.growth PATH… --lines MILLIONS --in FOLDER [--json]
 
-The workspace is created in FOLDER: from real files first, then from copies in which half of the longer words are
-renamed, so that the vocabulary grows with the text as in real code. The workspace and its saved index remain there, so
-a second run starts warm and can measure queries without indexing again.
+The workspace is created in FOLDER. It contains the files of the PATHs, then copies of them in which half of the longer
+words are renamed, so that the vocabulary grows with the text as in real code. The workspace and its saved index remain
+in FOLDER, so a second run measures a warm start and queries without indexing again.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--in", dest="folder", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    importlib.import_module("lsp_server.server")  # so that memory includes what a server loads
+    importlib.import_module("lsp_server.server")  # so that the memory includes the modules that a server loads
     share_interpreter()
     paths = [path.absolute() for path in options.paths]
     result = asyncio.run(measure(paths, options.lines, options.folder.absolute()))

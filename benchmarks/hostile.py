@@ -1,8 +1,8 @@
-"""Send malformed and hostile messages to a server, and look at its memory and whether it still answers.
+"""Send malformed and hostile messages to a server, and check that it still answers and that its memory does not grow.
 
-Use: `python -m benchmarks.hostile [MESSAGES] [--seed N]`. After every hundred messages the server has to answer a sane
-request. Prints the server's memory (resident set, without the worker's) after each tenth, and fails where a request is
-not answered. The messages come from a generator with a seed, which the tests use too.
+Use: `python -m benchmarks.hostile [MESSAGES] [--seed N]`. After every hundred messages, the server must answer a valid
+request; if it does not, the benchmark fails. It prints the server's memory (resident set, without the worker's) after
+each tenth of the messages. The messages come from a generator with a seed, which the tests use too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 
 from lsp_server.client import Client
 
-EVERY = 100  # messages between two sane requests
+EVERY = 100  # messages between two valid requests
 SANE = "file:///sane.py"
 URIS = [
     *(f"file:///tmp/hostile/{name}" for name in ("a.py", "b.js", "c%20d.c", "%FF.py", "a%00b.py", ".env", "é.rs")),
@@ -49,13 +49,13 @@ NUMBERS = [0, 1, -1, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63, -(2**31), 10*
 
 
 class Hostile:
-    """An endless supply of frames, the same for the same seed."""
+    """A generator of endlessly many frames, which are the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def frames(self) -> Iterator[bytes]:
-        """Frames, many of which are none."""
+        """Yield frames, many of them malformed."""
         kinds = [self._noise, self._header, self._body, self._reply, self._sync, self._request, self._request]
         while True:
             yield self._random.choice(kinds)()
@@ -111,7 +111,7 @@ class Hostile:
         return message({"id": self._random.choice([1, 10**6, "x", None, 1.5, [1], {}]), **answer})
 
     def _sync(self) -> bytes:
-        """A document's life, in no order and with positions that are nowhere."""
+        """Return a message that opens, changes or closes a document, possibly at a position that does not exist."""
         uri, pick = self._random.choice(URIS), self._random
 
         def position() -> dict[str, Any]:
@@ -176,19 +176,19 @@ _NAMES = [
 
 
 def framed(body: bytes) -> bytes:
-    """A body behind its header."""
+    """Return a frame: the header for a body, and the body."""
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def message(members: dict[str, Any]) -> bytes:
-    """A frame of JSON-RPC."""
+    """Return a frame with a JSON-RPC message that has these members."""
     return framed(json.dumps({"jsonrpc": "2.0", **members}).encode())
 
 
 async def assault(client: Client, count: int, seed: int, *, patience: float = 60.0) -> list[int]:
-    """Send `count` messages; return the server's memory in bytes after each sane request.
+    """Send `count` messages. Return the server's memory in bytes after each valid request.
 
-    Raises `TimeoutError` where one is not answered within `patience` seconds.
+    Raises `TimeoutError` if the server does not answer a valid request within `patience` seconds.
     """
     assert client.process is not None
     server = psutil.Process(client.process.pid)
@@ -205,7 +205,7 @@ async def assault(client: Client, count: int, seed: int, *, patience: float = 60
             client.received.clear()
         if number == count:
             return memory
-    raise AssertionError("there are as many messages as are asked for")
+    raise AssertionError("the generator of messages ended")
 
 
 async def _main(count: int, seed: int) -> int:

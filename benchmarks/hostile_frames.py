@@ -1,8 +1,9 @@
-"""Send malformed frames to an engine's socket, and look at its memory and whether it still answers.
+"""Send malformed frames to an engine's socket, and check that it still answers and that its memory does not grow.
 
-Use: `python -m benchmarks.hostile_frames [FRAMES] [--seed N] [--model FILE]`. After every hundred frames another client
-has to get an answer. Prints the engine's memory (resident set) after each tenth, and fails where a request is not
-answered. A malformed frame ends its connection, so most frames have a connection of their own.
+Use: `python -m benchmarks.hostile_frames [FRAMES] [--seed N] [--model FILE]`. After every hundred frames, the engine
+must answer a valid request of another client; if it does not, the benchmark fails. It prints the engine's memory
+(resident set) after each tenth of the frames. A malformed frame ends its connection, so each frame has a connection of
+its own.
 """
 
 from __future__ import annotations
@@ -47,26 +48,26 @@ SANE = Cursor("/w/sane.py", "def area(w, h):\n    return ", "\n", "python")
 
 
 class MalformedFrames:
-    """An endless supply of frames, the same for the same seed. No frame asks for valid work."""
+    """A generator of endlessly many frames, which are the same for the same seed. None of them is a valid request."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def next(self) -> bytes:
-        """Return bytes to send on a connection that has sent its token, or (one in four) has not."""
+        """Return the bytes to send on the next connection."""
         pick = self._random
         kinds = [self._noise, self._length, self._body, self._request, self._request]
         return pick.choice(kinds)()
 
     def greets(self) -> bool:
-        """Whether the next connection begins with its token."""
+        """Return whether the next connection sends its token first, as three of four do."""
         return self._random.random() < 0.75
 
     def _noise(self) -> bytes:
         return self._random.randbytes(self._random.choice([1, 3, 4, 5, 200, 5_000]))
 
     def _length(self) -> bytes:
-        """A body that is shorter or longer than its header says."""
+        """Return a frame whose body is shorter or longer than its header says."""
         body = b'{"id":1,"op":"forget","prefix":""}'
         wrong = self._random.choice([0, 1, len(body) - 1, len(body) + 9, 2**26, 2**26 + 1, 2**31, 2**32 - 1])
         return struct.pack(">I", wrong) + body
@@ -83,7 +84,7 @@ class MalformedFrames:
         return struct.pack(">I", len(body)) + body
 
     def _request(self) -> bytes:
-        """A request with members that are missing, or of other types than they should be."""
+        """Return a request that lacks members, or has members of wrong types."""
         pick = self._random
         message: dict[str, Any] = {name: self._value(3) for name in pick.sample(MEMBERS, pick.randrange(6))}
         message["id"] = pick.choice([0, 1, -1, 2**70, 1.5, "x", None, [], True])
@@ -115,9 +116,10 @@ class MalformedFrames:
 
 
 async def assault(engine: Engine, name: str, count: int, seed: int, *, patience: float = 60.0) -> list[int]:
-    """Send `count` frames to the engine called `name`; return its memory in bytes after each answer to `engine`.
+    """Send `count` frames to the endpoint `name`. Return the engine's memory in bytes after each valid request.
 
-    Raises `TimeoutError` where an answer does not come within `patience` seconds.
+    `engine` is the client that sends the valid requests. Raises `TimeoutError` if one of them is not answered within
+    `patience` seconds.
     """
     process, frames, memory = psutil.Process(engine.pid), MalformedFrames(seed), []
     endpoint = Endpoint(runtime_dir(), name)
@@ -138,7 +140,7 @@ async def _complete(engine: Engine) -> str:
 
 
 async def _hang_up(streams: Streams) -> None:
-    """Read what the engine answers until it pauses or disconnects, then disconnect."""
+    """Read the beginning of the engine's answer, if it comes within 10 ms, then disconnect."""
     reader, writer = streams
     with contextlib.suppress(OSError, asyncio.TimeoutError):
         await writer.drain()

@@ -3,10 +3,10 @@
     python -m benchmarks.index PATH… [--json] [--windows] [--queries N] [--workers N]
 
 The measuring process represents the server: it loads the same modules, and an asyncio loop runs in its main thread
-while the index works (`benchmarks.event_loop`). Every warm start runs in a new process. Results are compared with brute
-force over the word sets of the chunks' texts, without keys or postings. With `--windows`, the workspace is also indexed
-with the paper's windows. If `rg` is installed, the time in which it counts the words of the same files gives a
-reference for the disk.
+while the index works (`benchmarks.event_loop`). The warm start runs in a new process. The results of queries are
+compared with brute force over the word sets of the chunks' texts, without keys or postings. With `--windows`, the
+workspace is also indexed with the paper's windows. If ripgrep (`rg`) is installed, the benchmark also prints how long
+ripgrep takes to count the words of the same files, as a reference for the speed of the disk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
-    """Time calls by the clock and by processor time. The difference shows how busy the machine was."""
+    """Return the times of some calls, by the clock and by the processor. They differ more on a busy machine."""
     clock, processor = [], []
     for call in calls:
         started, used = time.perf_counter(), time.thread_time()
@@ -126,9 +126,7 @@ async def measure_first(
 
 
 def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
-    """Start a new process on the saved index. Return the seconds until the first query and until all files are
-    verified.
-    """
+    """Load a saved index in a new process. Return the seconds to the first query, and until the index is current."""
     code = f"""
 import sys, time
 started = time.perf_counter()
@@ -154,7 +152,7 @@ index.close()
 
 
 def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
-    """Save a file of about 100 lines repeatedly. Return the time from a save to a query that finds the change."""
+    """Save a file of about 100 lines repeatedly. Return the times from a save to a query that finds the change."""
     file = root / "benchmark_saved_file.py"
     times = []
     try:
@@ -175,7 +173,7 @@ def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
 
 
 def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor]:
-    """Return fixed random cursors in the indexed files, each with at least `lines` lines before it."""
+    """Return random cursors in the indexed files, each with at least `lines` lines before it. The seed is fixed."""
     rng = random.Random(0)
     documents = [d for masked in snapshot.segments for d in masked.segment.documents if d.text.count(b"\n") > lines]
     documents.sort(key=lambda document: (document.root, document.path))
@@ -200,7 +198,7 @@ def measure_searches(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str,
 
 
 def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, int]:
-    """Compare each query with the word sets of all chunks. Count the queries whose ten best scores differ."""
+    """Compare the ten best scores of each query with those of brute force. Count the queries whose scores differ."""
     vocabulary: dict[str, int] = {}
     numbers: list[int] = []
     starts, sizes, paths = [], [], []
@@ -322,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--windows", action="store_true", help="also index with the paper's fixed windows")
     parser.add_argument("--no-brute-force", action="store_true")
     options = parser.parse_args(arguments)
-    importlib.import_module("lsp_server.server")  # so that memory includes what a server loads
+    importlib.import_module("lsp_server.server")  # so that the memory includes the modules that a server loads
     share_interpreter()
     result = asyncio.run(measure([path.absolute() for path in options.paths], options))
     print(json.dumps(result) if options.json else table(result))

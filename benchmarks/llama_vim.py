@@ -1,11 +1,11 @@
-"""A Python model of llama.vim with a `llama-server`: its requests, its cache and what it shows.
+"""A simulation of llama.vim with a real `llama-server`: its requests, its cache and the text that it shows.
 
-Modelled after llama.vim of November 2025. It runs one request at a time; a key during a request sets a timer that tries
-again after 100 ms. A first request may generate for 250 ms, and the request ahead (after the visible text) for a
-second. Up to 250 answers are cached by their context and stay usable for the next 128 typed characters. Chunks of
-visited and saved files precede every prompt: at most 16 chunks of 32 lines, each read while the user is idle. The model
-favours llama.vim in two respects: requests use one open connection, where llama.vim starts a `curl` process for each,
-and drawing takes no time.
+The simulation follows llama.vim of November 2025. llama.vim runs one request at a time; a key during a request sets a
+timer that tries again after 100 ms. A request at the cursor may generate for 250 ms, and a request in advance (for the
+text after the visible suggestion) for a second. Up to 250 answers are cached by their context and stay usable for the
+next 128 typed characters. Every prompt begins with at most 16 chunks of visited and saved files, which `llama-server`
+reads while the user is idle. The simulation favors llama.vim in two respects: requests use one open connection, where
+llama.vim starts a `curl` process for each, and drawing takes no time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from typing import Any
 
 import httpx
 
-RETRY, LOOK_BACK, KEPT = 0.1, 128, 250
-PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000
-MOST_RIGHT = 8  # maximum characters after the cursor in its line for a request
-RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32  # chunks; lines per chunk; lines around a cursor; moved lines
-RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds between two added chunks; seconds without a key before the first
+RETRY, LOOK_BACK, KEPT = 0.1, 128, 250  # seconds; typed characters; cached answers
+PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000  # tokens; time limits of a request at the cursor, and in advance
+MOST_RIGHT = 8  # if the cursor's line has more characters after the cursor, there is no request
+# Chunks in the prompt; most lines of a chunk; distance in lines of the chunks around a cursor; lines by which the
+# cursor moves before chunks around it are collected again.
+RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32
+RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds between two added chunks; seconds without a key before one is added
 # The options that `llama-server --fim-qwen-1.5b-default` and similar presets set.
 SERVER = ("--ubatch-size", "1024", "--batch-size", "1024", "--ctx-size", "0", "--cache-reuse", "256")
 
@@ -67,7 +69,7 @@ class Local:
     indent: int
 
     def contexts(self) -> list[str]:
-        """Return the cache keys of an answer: its context, also with up to three fewer lines at the top."""
+        """Return the cache keys of an answer: its context, and its context without the first one to three lines."""
         prefix, keys = self.prefix, [self.prefix]
         for _ in range(3):
             prefix = prefix.partition("\n")[2]
@@ -83,7 +85,10 @@ def _key(before: str, suffix: str) -> str:
 
 @dataclass
 class LlamaVim:
-    """`show` receives each visible text. `answers` collects the server's timings, one per request."""
+    """The simulated editor plugin.
+
+    `show` is called with each visible text. `answers` collects the server's timings, one entry for each request.
+    """
 
     server: httpx.AsyncClient
     show: Callable[[str], None]
@@ -120,7 +125,7 @@ class LlamaVim:
         self._request_completion()
 
     def save_and_leave(self) -> None:
-        """Stop typing and collect a chunk from the file."""
+        """Stop typing and collect a chunk from the lines around the cursor."""
         self._typing = False
         self._pick_here()
 
@@ -265,7 +270,7 @@ class LlamaVim:
         self._queue = [*self._queue, (self._file, chunk)][-RING:]
 
     async def _read_chunks(self) -> None:
-        """Once per second while the user is idle, add one chunk, which the server then reads."""
+        """Add one collected chunk each second while the user is idle, and let the server read it."""
         while True:
             await asyncio.sleep(RING_EVERY)
             if self._queue and not (self._typing and time.monotonic() - self._moved < RING_IDLE):

@@ -1,12 +1,13 @@
-"""Measure retrieval quality without a model: which of the names that a completion needs are in the retrieved text?
+"""Measure retrieval quality without a model: how many of the names that a completion needs are in the retrieved text.
 
     python -m benchmarks.retrieval REPOSITORY… [--json] [--blanks N] [--jobs N]
 
-Blanks (1 to 10 lines, Poisson(3) as in the paper's training data) are removed from real repositories. *Missing*
-identifiers of a blank occur nowhere else in its file, so neither L nor R contains them. *Missing-identifier recall* is
-the share of them in the retrieved text, formatted as in the prompt (paths, comment signs) and cut at a budget of 512
-tokens: the mean over blanks, with 95% intervals from resampling whole repositories. It needs no model, so it is exact
-and fast, but it does not show how well a model uses the text.
+Blanks (1 to 10 lines, with lengths from Poisson(3) as in the paper's training data) are removed from real repositories.
+The *missing* identifiers of a blank occur nowhere else in its file, so neither the text before the cursor nor the text
+after it contains them. *Missing-identifier recall* is the share of them that the retrieved text contains. This text is
+formatted as in the prompt (paths, comment signs) and cut at a budget of 512 tokens. The benchmark prints the mean over
+the blanks, with 95% intervals from resampling whole repositories. The measure needs no model, so it is exact and fast,
+but it does not show how well a model uses the text.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ _NAME_NODES = re.compile(r"(?:.*_)?identifier|constant|name|word|variable_name")
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A cursor where text was removed, and its identifiers that only other files contain."""
+    """A cursor where `text` was removed.
+
+    `missing` has the identifiers of the text that occur nowhere else in its file, and `reachable` those of them that
+    occur in another file of the repository.
+    """
 
     repository: str
     cursor: Cursor
@@ -57,7 +62,7 @@ class Blank:
 
 
 def tokens(text: str) -> int:
-    """Estimate the token count of code: within 12% of SmolLM2's on seven repositories of five languages."""
+    """Estimate the number of tokens of code. On seven repositories of five languages, it is within 12% of SmolLM2's."""
     return sum(
         1 if piece.isspace() else 1 + (len(piece) - 1) // (7 if piece[0].isalpha() else 3)
         for piece in _PIECE.findall(text)
@@ -98,7 +103,7 @@ def files_of(repository: Path) -> dict[str, str]:
 
 
 def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset[str]:
-    """Return the identifiers of the syntax tree in rows `first` to `last` (zero-based, half-open)."""
+    """Return the identifiers of the syntax tree from row `first` to before row `last` (zero-based)."""
     parser = parser_for(language_id)
     if parser is None:
         return frozenset()
@@ -117,7 +122,7 @@ def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset
 
 
 def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -> list[Blank]:
-    """Draw `count` blanks that miss at least one identifier, at most eight per file, always the same ones."""
+    """Draw `count` blanks with at least one missing identifier, at most eight per file. The seed is fixed."""
     rng = random.Random(f"{seed} {name}")
     where: dict[str, int] = {}
     sets = {path: words(text) for path, text in files.items()}
@@ -160,13 +165,13 @@ def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
 
 
 def aligned(snapshot: Snapshot, hits: Sequence[Hit]) -> list[Hit]:
-    """Apply fragment alignment (the paper, after RepoCoder): replace each hit with the window that follows it."""
+    """Return the hits, each replaced by the chunk after it. The paper and RepoCoder call this fragment alignment."""
     return [Hit(snapshot.following(hit.chunk) or hit.chunk, hit.score) for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way of splitting files and finding chunks. `aligned` is the paper's fragment alignment."""
+    """A way of cutting files into chunks and finding them. `aligned` says whether to apply fragment alignment."""
 
     name: str
     chunking: Chunking
@@ -181,7 +186,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class ByVectors:
-    """Cosine of embeddings. Computing them is slow, so this is measured only if a model is given."""
+    """Ranking by the cosine of embeddings. It is slow, so it is measured only with the option `--embedding`."""
 
     name: str
     chunking: Chunking
@@ -233,11 +238,11 @@ def _measure_vectors(model: Path, snapshot: Snapshot, blanks: Sequence[Blank]) -
         return [recall(blank, retriever.search(blank.cursor, TOP)) for blank in blanks]
 
 
-Pairs = Sequence[tuple[float, float]]  # of a repository: the recalls of a blank by one method, and by the paper's
+Pairs = Sequence[tuple[float, float]]  # for each blank of a repository: the recall of a method, and of the paper's
 
 
 def interval(values: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float]) -> list[float]:
-    """Return the 95% interval of a statistic of repositories' values, by resampling repositories."""
+    """Return the 95% interval of a statistic, by resampling repositories. `values` has the pairs of each repository."""
     rng = random.Random(0)
     drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(1_000))
     return [round(drawn[25], 4), round(drawn[974], 4)]

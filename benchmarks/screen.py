@@ -1,10 +1,10 @@
 """Type a recorded trace into an editor and measure which suggestions the user sees.
 
 *In time* is the share of keys after which a non-empty suggestion was visible before the next key. *Nothing to say* is
-the share of keys after which the answer "nothing to add" arrived in time. *Visible after* is the time from a key until
-a suggestion is visible, for that key or, if there was none in time, for a later one: keys that are never answered
-count, so a system is not measured by its fast answers alone. *ES* compares the first line of the visible text with the
-rest of the typed line.
+the share of keys after which an empty answer arrived before the next key. *Visible after* is the time from a key until
+the next suggestion is visible, for that key or a later one. Keys that are never answered count too, so a system is not
+measured by its fast answers alone. *ES* is the edit similarity of the suggestion's first line and the rest of the typed
+line.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 from benchmarks.trace import Place
 from policy.evaluation.similarity import score
 
-READING = 2.0  # seconds between opening a file and typing in it
-STAYING = 2.0  # seconds to wait for the last suggestion at a place
+READING = 2.0  # seconds from opening a file to the first key
+STAYING = 2.0  # seconds for which to wait for the last suggestion at a place
 
 
 @dataclass(slots=True)
 class Stroke:
-    """A typed key, the time of the first suggestion for it, and the similarity of that suggestion with the following
-    text.
+    """A typed key and the first suggestion for it.
 
-    `blank` is the time of an answer without a suggestion.
+    `hit` is the time of the key, `shown` of the suggestion, and `blank` of an answer without a suggestion. `rest` is
+    the text that is still to type, and `similarity` the suggestion's ES with it.
     """
 
     hit: float
@@ -69,7 +69,7 @@ class Editor(Protocol):
 
 
 async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> None:
-    """Type all places."""
+    """Type the keys of all places at their times."""
     for place in places:
         await editor.enter(place)
         await asyncio.sleep(READING)
@@ -103,7 +103,7 @@ def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return p50 and p95 in milliseconds. Values can be infinite. None if there are none."""
+    """Return p50 and p95 in milliseconds, or None for an empty sequence. Values can be infinite."""
     if not seconds:
         return None
     ranked = sorted(seconds)

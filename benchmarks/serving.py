@@ -1,12 +1,13 @@
-"""Measure how soon suggestions are visible while a user types: the real server over stdio, and a model of llama.vim.
+"""Measure how soon suggestions are visible while a user types, for the real server and for a simulation of llama.vim.
 
     python -m benchmarks.serving FOLDER [--llama-server PATH] [--places N] [--keys N] [--seed N] [--model FILE]
         [--only NAME…] [--json]
 
-Text is typed into files of FOLDER (`benchmarks.trace`), once for each of our policies and, with `--llama-server`, also
-for llama.vim (`benchmarks.llama_vim`), with its own context size and with 48 + 16 lines. All systems get the same keys
-at the same times and the same model file, one after the other. Our server receives requests as editors send them: the
-previous request is cancelled, the change sent, and a new request made. `benchmarks.screen` defines the figures.
+Text is typed into files of FOLDER (`benchmarks.trace`), once for each of our policies. With `--llama-server`, the same
+text is also typed for llama.vim (`benchmarks.llama_vim`): once with its own context size, and once with 48 lines before
+the cursor and 16 after it. The systems run one after the other. All of them get the same keys at the same times and use
+the same model file. Our server gets its requests as from an editor, over stdio: cancel the previous request, send the
+change, send a new request. `benchmarks.screen` defines the figures.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class ServerEditor:
         self.answers.append((seconds, await self._client.why(uri)))
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the requests."""
+        """Return the figures of the requests: counts, shares of the answers, and times."""
         reused = [(spent, why) for spent, why in self.answers if why["stats"].get("reused")]
         joined = [why for _, why in self.answers if why["stats"].get("joined")]
         made = [
@@ -160,7 +161,7 @@ async def measure_server(root: Path, model: Path, policy: str, places: Sequence[
 
 
 async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
-    """Measure the time from a cancellation, at a random moment of reading or generating, until the engine is free."""
+    """Measure the time until the engine is free after a cancellation at a random moment of reading or generating."""
     supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
     engine = await supervisor.engine()
     dice = random.Random(0)
@@ -197,7 +198,7 @@ async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
 
 
 class LlamaVimEditor:
-    """The model of llama.vim as an editor."""
+    """The simulation of llama.vim as an `Editor`."""
 
     def __init__(self, vim: LlamaVim) -> None:
         self._vim = vim
@@ -215,7 +216,7 @@ class LlamaVimEditor:
         self._vim.save_and_leave()
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the requests."""
+        """Return the figures of the requests: their number, their times, and the prompt tokens evaluated."""
         answers = self._vim.answers
         return {
             "requests": len(answers),
@@ -304,7 +305,7 @@ def _range(spread: dict[str, Any] | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="llama-server to compare with")
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="the program llama-server, to compare with")
     parser.add_argument("--places", type=int, default=6)
     parser.add_argument("--keys", type=int, default=45, help="approximate keys per place")
     parser.add_argument("--seed", type=int, default=0)

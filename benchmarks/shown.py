@@ -1,19 +1,20 @@
-"""What accepting a suggestion does to real files: does it add a syntax error, unbalance brackets, say a line twice?
+"""Measure how often accepting a suggestion damages a file: a new syntax error, unbalanced brackets, a repeated line.
 
     python -m benchmarks.shown FOLDER… [--places N] [--seed N] [--language ID] [--failures N]
 
-Spans are cut out of the source files below the folders, the same number in every language that has a grammar; half of
-the cursors have text to their right. In place of a model a fake generator writes: the truth, the truth and what follows
-it, the beginning of the truth, text of another place, random tokens, repetitions, the truth with a bracket too many or
-with a marker. Each text is streamed into a `Shaper` as a completion is, and what it shows is inserted.
+At a cursor in a source file, a span of text, the *truth*, is removed. The benchmark does so equally often in every
+language with a grammar, and half of the cursors have text to their right. A fake generator replaces the model. It
+writes the truth, the truth and the text after it, the beginning of the truth, text of another place, random tokens,
+repetitions, or the truth with one bracket too many or with a marker. Each text is streamed into a `Shaper` as a
+completion is, and the part that the shaper shows is inserted into the file.
 
-The oracle is apart from what is measured: the whole file is parsed from scratch, with and without the text. Files that
-have syntax errors of their own stay in. *Exact* is the share of the places where the generator wrote the truth, or the
-truth and more, and exactly the truth is shown.
+To judge the result, the benchmark parses the whole file from scratch, with and without the shown text, so it does not
+rely on the code that it measures. Files that already have syntax errors are included. Of the texts that begin with the
+whole truth, *exact* is the share for which exactly the truth is shown.
 
-Times are of this thread's processor. While a model is at work, the file is read: the first time (*first*), or when it
-was known before the last character was typed (*ahead*). What a completion waits for is each *look* at the streaming
-text and what comes *after* the last token.
+Times are processor time of this thread. While the model runs, the shaper reads the file: *first* is the time if the
+file is new, and *ahead* the time if the file was read before the last character was typed. So a completion waits only
+for each *look* at the streaming text and for the work *after* the last token.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.repetition import is_closing
 from policy.completion.shaping.scan import scan
 
-LARGEST = 80_000  # characters: the oracle parses every file twice a place
+LARGEST = 80_000  # bytes; larger files are left out, because each file is parsed several times
 _LINE_END = re.compile(r"[^\n]*")
 _TOKEN = re.compile(r"\w+|\*/|/\*+|//+|\"\"\"|'''|--\[?\[?|[^\w\s]|\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cursor where `truth` was cut out."""
+    """A cursor in a file, and the text `truth` that was removed there."""
 
     path: str
     cursor: Cursor
@@ -54,7 +55,7 @@ class Place:
 
 @dataclass
 class Figures:
-    """Counts and times (seconds) of one language."""
+    """The counts and the times (in seconds) of one language. The module's docstring explains them."""
 
     places: int = 0
     shown: int = 0
@@ -70,7 +71,10 @@ class Figures:
 
 
 def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, list[tuple[str, str]]]:
-    """Paths and texts by language, for languages with a grammar; the same for the same files and seed."""
+    """Return up to `most` (path, text) pairs by language, for languages with a grammar.
+
+    The result depends only on the files and on `seed`.
+    """
     paths: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -83,16 +87,19 @@ def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, li
         texts = []
         for path in listed[:most]:
             text = decode(path.read_bytes())
-            if (
-                isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400
-            ):  # else it was made by a program
+            # A longer line was not written by hand.
+            if isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400:
                 texts.append((str(path), text.replace("\r\n", "\n")))
         found[language_id] = texts
     return found
 
 
 def place(rng: random.Random, path: str, text: str, language: str, *, right: bool) -> Place | None:
-    """A random span, cut out: inside a line, with text to its `right`, or up to the end of one of the next lines."""
+    """Remove a random span from a text. Return None if no span is suitable.
+
+    With `right`, the span is inside a line and has text to its right. Otherwise it reaches to the end of its line, or
+    of one of the next three lines.
+    """
     starts = [match.start() for match in _TOKEN.finditer(text) if not match.group().isspace()]
     if not starts:
         return None
@@ -112,7 +119,7 @@ def place(rng: random.Random, path: str, text: str, language: str, *, right: boo
 
 
 def writings(rng: random.Random, at: Place, others: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, bool]]:
-    """What a generator could write: its kind, the text, and whether it ended by itself."""
+    """Yield texts that a generator could write: the kind, the text, and whether the generation ended by itself."""
     truth, right = at.truth, at.cursor.suffix
     yield "truth", truth, True
     yield "continued", truth + right[: rng.randrange(20, 400)], rng.random() < 0.5
@@ -130,14 +137,14 @@ def writings(rng: random.Random, at: Place, others: Sequence[tuple[str, str]]) -
 
 
 def reading_time(cursor: Cursor, known: ParsedFiles) -> float:
-    """How long it takes to read the file around a cursor, in seconds."""
+    """Return the processor time, in seconds, in which the shaper reads the file around a cursor."""
     started = time.thread_time()
     Shaper(cursor, files=known).prepare()
     return time.thread_time() - started
 
 
 def shaped(shaper: Shaper, text: str, complete: bool, rng: random.Random, figures: Figures) -> str:
-    """What is shown of `text`, streamed in pieces as tokens are."""
+    """Stream `text` in pieces as long as tokens, and return the part that is shown."""
     end = 0
     while end < len(text):
         end = min(len(text), end + rng.randrange(1, 7))
@@ -154,7 +161,7 @@ def shaped(shaper: Shaper, text: str, complete: bool, rng: random.Random, figure
 
 
 def errors(text: str, language: str) -> int:
-    """How many `ERROR` and `MISSING` nodes a whole file has."""
+    """Return the number of `ERROR` and `MISSING` nodes in the syntax tree of a whole file."""
     parser = parser_for(language)
     assert parser is not None
     stack, count = [parser.parse(text.encode("utf-8", "replace")).root_node], 0
@@ -166,7 +173,7 @@ def errors(text: str, language: str) -> int:
 
 
 def says_twice(at: Place, shown: str) -> bool:
-    """Whether a line of `shown` is the next line with text below the cursor, which is no closing one."""
+    """Return whether a line of `shown` equals the next non-blank line below the cursor, unless it closes a block."""
     rest, _, below = at.cursor.suffix.partition("\n")
     following = next((line.strip() for line in below.split("\n") if line.strip()), "")
     before = at.cursor.prefix.rsplit("\n", 1)[-1]
@@ -180,7 +187,10 @@ def says_twice(at: Place, shown: str) -> bool:
 
 
 def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
-    """Count what accepting `shown` does; what is wrong with it."""
+    """Count the damage that accepting `shown` does, and return it in words ("" for none).
+
+    `before` is the number of syntax errors without the text.
+    """
     left, right, language = at.cursor.prefix, at.cursor.suffix, at.cursor.language
     figures.shown += 1
     wrong = []
@@ -201,7 +211,7 @@ def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
 def measure(
     files: Sequence[tuple[str, str]], language: str, count: int, seed: int, tell: Callable[[str], None]
 ) -> Figures:
-    """Judge `count` texts at places of one language; the figures."""
+    """Judge `count` texts at places of one language, and return the figures. `tell` is called with each failure."""
     rng, figures = random.Random(f"{seed} {language}"), Figures()
     while figures.places < count:
         at = place(rng, *rng.choice(files), language, right=rng.random() < 0.5)
@@ -229,7 +239,7 @@ def measure(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """In milliseconds."""
+    """Return a percentile of values in seconds, in milliseconds, or 0.0 for no values."""
     return sorted(values)[int(share * (len(values) - 1))] * 1e3 if values else 0.0
 
 
@@ -246,7 +256,7 @@ def main() -> None:
     print(f"{describe()}; {options.places} texts, seed {options.seed}\n")
     print("language    files texts shown exact | errors, unbalanced, repeated | ms: first, ahead, look, after p95, p50")
     gc.collect()
-    gc.freeze()  # the texts are no part of what is measured
+    gc.freeze()  # so that garbage collections during the measurement skip the texts of all files
     total = Figures()
     for language in chosen:
         told: list[str] = []

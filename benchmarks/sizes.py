@@ -1,7 +1,8 @@
-"""Print how the time of each hot function grows with its input, on the inputs that are worst for it.
+"""Print how the time of each function that runs often grows with its input, for inputs that are slow to process.
 
-Use: `python -m benchmarks.sizes [--largest CHARACTERS]`. A row has the time at a quarter of the size, at half of it and
-at all of it, in milliseconds, and the exponent between the last two: 1 is linear, 2 is quadratic.
+Use: `python -m benchmarks.sizes [--largest CHARACTERS]`. A row has the times in milliseconds for a quarter of the
+largest size, for half of it and for all of it, and the exponent of the growth between the last two: 1 is linear, 2 is
+quadratic.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
 
-# The texts that are worst for one rule or another, repeated up to a size.
+# Texts that are repeated up to a size. Each of them is slow for some function.
 TEXTS = {
     "letters": "a",
     "words": "word ",
@@ -55,7 +56,7 @@ TEXTS = {
 
 
 def of_size(text: str, size: int) -> str:
-    """`text` repeated, `size` characters of it."""
+    """Return `size` characters of the repeated `text`."""
     return (text * (size // len(text) + 1))[:size]
 
 
@@ -82,7 +83,7 @@ def _show(text: str) -> None:
 
 
 def _complete(text: str) -> None:
-    """What a key costs beside the model, in the middle of a document."""
+    """Do the work for one key in the middle of a document, except that of the model."""
     middle = len(text) // 2
     cursor = Cursor("/a.py", text[:middle], text[middle:], "python")
     Query.at(cursor, 20)
@@ -119,7 +120,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
 
 
 def milliseconds(function: Callable[[str], Any], text: str) -> float:
-    """The time of one call."""
+    """Return the time of one call."""
     started = time.perf_counter()
     function(text)
     return (time.perf_counter() - started) * 1e3
@@ -131,7 +132,7 @@ def main(largest: int) -> None:
     for name, function in FUNCTIONS.items():
         for kind, text in TEXTS.items():
             times = [milliseconds(function, of_size(text, size)) for size in sizes]
-            exponent = math.log2(times[2] / times[1]) if times[1] > 1 else float("nan")  # less is noise
+            exponent = math.log2(times[2] / times[1]) if times[1] > 1 else float("nan")  # below 1 ms, noise dominates
             print(f"{name:18}{kind:18}" + "".join(f"{ms:12.1f}" for ms in times) + f"{exponent:10.2f}", flush=True)
 
 

@@ -1,11 +1,11 @@
-"""Two windows on one engine for hours, compressed: whether answers stay right and memory, processes and files stay few.
+"""Check that two servers with one engine stay correct during long use, and that they leak no memory, process or file.
 
-Use: `python -m benchmarks.soak [--scale SHARE] [--model FILE]`. Scale 1 is 100 rounds with 5,000 files. In each round
-both windows type a recorded trace at full speed and save it, a folder is added or removed, a setting is changed, and
-the engine is killed; every fifth round rewrites all files, as a switch between two branches does. After each round a
-third, fresh server is asked for the same completion: its text and its chunks have to be those of both windows. In the
-end no process may be left, no lock and no temporary file. Prints a row a round. The exit status is 1 where a check
-fails. The default model has random weights, so that what takes time is the server's own work.
+Use: `python -m benchmarks.soak [--scale SHARE] [--model FILE]`. Scale 1 is 100 rounds with 5,000 files. In each round,
+both editor windows type a recorded trace fast and save it, a folder is added or removed, a setting changes, and the
+engine is killed. Every fifth round rewrites all files, as a switch between two branches does. After each round, a newly
+started server must give the same completion, with the same chunks, as the servers of both windows. At the end, no
+process, lock or temporary file may be left. The benchmark prints a row for each round, and its exit status is 1 if a
+check fails. The default model is tiny and has random weights, so most of the time is the server's own work.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from lsp_server.client import Client
 
 ROUNDS, FILES = 100, 5_000  # at scale 1
 SWITCH_EVERY = 5  # rounds
-SETTLING = 120.0  # seconds for which two servers may differ, while they index and start engines
-GROWTH = 1.15  # most memory of a server at the end, relative to that after the first tenth
-KEYS = 80  # of a trace
-PAUSE = 0.03  # seconds between two keys, the mean
-_SOURCE = Path(__file__).parent.parent  # what is typed is this project's own code
+SETTLING = 120.0  # seconds for which the servers may differ, while they index and start engines
+GROWTH = 1.15  # the limit of a server's memory at the end, relative to its maximum in the first tenth of the rounds
+KEYS = 80  # approximate number of keys in a trace
+PAUSE = 0.03  # mean seconds between two keys
+_SOURCE = Path(__file__).parent.parent  # the windows type this project's own code
 _PROBE = "from branch import compute\n\n\ndef probed(total):\n    return compute_{number}("
 
 
@@ -58,7 +58,7 @@ class Window:
         self._draw = random.Random(0)
 
     async def type(self, place: Place, file: Path) -> None:
-        """Type a trace fast, each key with a request that the next one may cancel; save and close the file."""
+        """Type a trace fast, with a request for each key, and then save and close the file."""
         uri, version, typed = file.as_uri(), 1, ""
         self.client.open(uri, place.prefix + place.suffix, place.language)
         line, column = place.prefix.count("\n"), len(place.prefix.rpartition("\n")[2])
@@ -98,7 +98,7 @@ def _after(line: int, column: int, typed: str) -> tuple[int, int]:
 
 
 class Soak:
-    """The workspace, the windows, and what was found wrong."""
+    """The workspace, the two windows, and the problems found."""
 
     def __init__(self, folder: Path, model: Path, rounds: int, files: int) -> None:
         self.root, self.extra = folder / "workspace", folder / "extra"
@@ -118,7 +118,7 @@ class Soak:
         self._draw = random.Random(0)
 
     async def run(self) -> None:
-        """Do all rounds and check what is left."""
+        """Run all rounds, then check that no process and no file is left."""
         write_branch(self.root, self.files, 0)
         places = record(_SOURCE, 2 * self.rounds, KEYS, 0)
         windows = [Window(await self._start({"policy": "always"})) for _ in range(2)]
@@ -168,7 +168,7 @@ class Soak:
                     self.kills += 1
 
     async def _compare(self, number: int, windows: list[Window], roots: list[Path]) -> bool:
-        """Compare both windows with a fresh server, until they agree or `SETTLING` seconds are over."""
+        """Compare both windows with a new server until they agree, for at most `SETTLING` seconds."""
         text = _PROBE.format(number=self._draw.randrange(self.files))
         options = {"policy": "always", "chunks": 5 + number % 2}
         fresh = Window(await self._start(options, roots, cache=f"fresh{number}"))

@@ -1,4 +1,4 @@
-"""A llama or Qwen2 of one layer with random weights, in a GGUF file: its texts mean nothing, and take no time."""
+"""Write a GGUF file with a llama or Qwen2 of one layer and random weights: its texts mean nothing, but it is fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ MARKERS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 
 
 def write_tiny_llama(file: Path, architecture: Literal["llama", "qwen2"] = "llama") -> Path:
-    """Write the model, the same every time: one token a byte, and the markers of fill-in-the-middle. Return `file`."""
+    """Write the model to `file`, and return `file`. The content is always the same.
+
+    The vocabulary has a token for each byte, one for "in", the end of the text, and the fill-in-the-middle markers.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]

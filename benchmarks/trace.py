@@ -1,9 +1,9 @@
-"""Recorded typing: keys with their times, made by a seeded script from real files.
+"""Make traces of typing: keys with their times, from real files and a seed.
 
-A few lines are removed from a file and typed again. The typing is fast and uneven (8 keys per second with log-normal
-intervals), pauses for 0.6 s after every line and before some words, and has errors that are noticed a little later and
-corrected. No suggestion is accepted, so the same keys come at the same times for every system, which makes systems
-comparable.
+A few lines are removed from a file and typed again. The typing is fast and uneven: 8 keys per second with log-normal
+intervals, pauses of 0.6 s after every line and before some words, and errors that are corrected up to a few keys later.
+The simulated user accepts no suggestion, so every system gets the same keys at the same times, and their figures can be
+compared.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from indexer.settings import IndexSettings
 
 INTERVAL = 1 / 8  # mean seconds between two keys
 UNEVENNESS = 0.35  # standard deviation of the interval's logarithm
-PAUSE = 0.6
+PAUSE = 0.6  # seconds
 THOUGHTFUL = 1 / 6  # share of the words before which the typist pauses
-SLIPS = 1 / 40  # share of the letters that are mistyped first
+SLIPS = 1 / 40  # share of the letters in `_NEIGHBOURS` that are first mistyped
 _NEIGHBOURS = {"a": "s", "e": "r", "i": "o", "n": "m", "o": "p", "r": "t", "s": "d", "t": "y", "u": "i", "l": "k"}
 _SIZES = range(1_500, 40_000)  # characters of a suitable file
 _WIDTHS = range(8, 90)  # characters of a suitable line, without its indentation
@@ -40,7 +40,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file without the text typed between `prefix` and `suffix`. `typed` is the result of the `keys`."""
+    """A place where `keys` are typed, between `prefix` and `suffix`, the rest of the file. The result is `typed`."""
 
     path: Path
     language: str
@@ -62,8 +62,9 @@ class Place:
 
 
 def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
-    """Create `places` places in files below `root`, with about `keys` keys each. The result depends only on `seed` and
-    files.
+    """Return `places` places in files below `root`, with about `keys` keys each.
+
+    The result depends only on the files and on `seed`.
     """
     dice = random.Random(seed)
     files = sorted(root / entry.path for entry in Rules(root, IndexSettings()).walk())

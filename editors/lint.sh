@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Lint the clients: TypeScript with eslint and its compiler (from npm), Lua with luacheck (from Debian's package lua-check; elsewhere
-# `luarocks install luacheck` or `brew install luacheck`). Where a linter cannot be installed, the last line says what was
-# not linted; with CI set, that is a failure.
+# Lint the clients: TypeScript with eslint and its compiler (from npm), Lua with luacheck (Debian's package lua-check;
+# elsewhere, `luarocks install luacheck` or `brew install luacheck`). If a linter cannot be installed, the last line names
+# the language that was not linted. With CI set, the exit status is then 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 missing=()
 
 if command -v npm > /dev/null; then
     cd editors/vscode
-    # npm writes this file when it is done, so it is as old as what is installed.
+    # npm writes this file last, so its time is that of the installation.
     if [ package-lock.json -nt node_modules/.package-lock.json ]; then
         npm ci --no-audit --no-fund --loglevel=error
     fi
@@ -16,7 +16,7 @@ if command -v npm > /dev/null; then
     npm run --silent check
     cd ../..
 else
-    missing+=("TypeScript (there is no npm)")
+    missing+=("TypeScript (npm is not installed)")
 fi
 
 if ! command -v luacheck > /dev/null && command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
@@ -26,7 +26,7 @@ fi
 if command -v luacheck > /dev/null; then
     luacheck --quiet editors/neovim
 else
-    missing+=("Lua (there is no luacheck)")
+    missing+=("Lua (luacheck is not installed)")
 fi
 
 for each in ${missing[@]+"${missing[@]}"}; do echo "NOT LINTED: $each"; done

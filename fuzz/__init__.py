@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what reads input from outside: `make fuzz`, or `python -m fuzz --help`."""
+"""Coverage-guided fuzzing of the code that reads external input: `make fuzz`, or `python -m fuzz --help`."""

@@ -1,8 +1,8 @@
 """Fuzz each target in turn: `python -m fuzz [--seconds N] [TARGET…]`.
 
-With atheris (`pip install -e '.[fuzz]'`, Linux and macOS) new inputs are found by the coverage of the code. Without it
-the corpus is replayed and changed at random, by a seed, so that two runs do the same. An input that fails is written
-to the folder `fuzz/found`; one that is worth keeping belongs into `fuzz/corpus`, as small as it can be made.
+With atheris (`pip install -e '.[fuzz]'`, Linux and macOS), the coverage of the code guides the search for new inputs.
+Without atheris, the inputs of the corpus are run and then changed at random, with a fixed seed. An input that fails is
+written to the folder `fuzz/found`. If it is worth keeping, reduce it and add it to `fuzz/corpus`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _TOKENS = (
 
 
 def corpus(name: str) -> list[bytes]:
-    """The inputs that are kept for a target, in the order of their names."""
+    """Return the inputs in the corpus of a target, sorted by file name."""
     return [file.read_bytes() for file in sorted((FOLDER / "corpus" / name).iterdir())]
 
 
 def guided(name: str, seconds: int) -> int:
-    """Fuzz one target with atheris, in a process of its own, which it ends itself. Returns the exit status."""
+    """Fuzz one target with atheris, and return its exit status. It runs in its own process, because atheris exits."""
     (FOLDER / "found").mkdir(exist_ok=True)
     code = (
         "import sys, atheris\n"
@@ -52,7 +52,7 @@ def guided(name: str, seconds: int) -> int:
     )
     options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=20", "-verbosity=0"]
     seeds = FOLDER / "corpus" / name
-    # New inputs are not kept: the first folder is a temporary one.
+    # Atheris writes new inputs into the first folder, so that the corpus does not change.
     new = FOLDER / "found" / f"{name}-corpus"
     new.mkdir(exist_ok=True)
     found = f"-artifact_prefix={FOLDER / 'found'}/{name}-"
@@ -60,7 +60,7 @@ def guided(name: str, seconds: int) -> int:
 
 
 def unguided(name: str, seconds: float, seed: int = 0) -> int:
-    """Replay the corpus of one target, then change it at random. Returns the exit status."""
+    """Run the inputs of a target's corpus, then random changes of them. Return 1 if an input fails, else 0."""
     pick, kept = random.Random(seed), corpus(name)
     for data in kept:
         if not _holds(name, data):
@@ -86,7 +86,7 @@ def _holds(name: str, data: bytes) -> bool:
 
 
 def _changed(pick: random.Random, kept: list[bytes]) -> bytes:
-    """One of the kept inputs, changed in a few places."""
+    """Return one of the kept inputs, changed in a few places."""
     data = bytearray(pick.choice(kept))
     for _ in range(pick.randrange(1, 6)):
         at = pick.randrange(len(data) + 1)
@@ -107,18 +107,18 @@ def _changed(pick: random.Random, kept: list[bytes]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fuzz; returns the exit status: 0 where nothing was found."""
+    """Fuzz the targets. Return 1 if an input fails, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)} (default: all)")
-    parser.add_argument("--seconds", type=int, default=60, help="for all targets together (default: %(default)s)")
-    parser.add_argument("--unguided", action="store_true", help="do without atheris where it is installed, too")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)} (default: all)")
+    parser.add_argument("--seconds", type=int, default=60, help="time for all targets together (default: %(default)s)")
+    parser.add_argument("--unguided", action="store_true", help="do not use atheris, even if it is installed")
     options = parser.parse_args(arguments)
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     names = options.targets or list(TARGETS)
     has_atheris = importlib.util.find_spec("atheris") is not None and not options.unguided
     each = max(1, options.seconds // len(names))
-    print(f"{each} s a target, {'guided by coverage' if has_atheris else 'at random: atheris is not used'}")
+    print(f"{each} s for each target, {'guided by coverage' if has_atheris else 'at random, without atheris'}")
     failed = [name for name in names if (guided(name, each) if has_atheris else unguided(name, each))]
     print(f"failed: {', '.join(failed)}" if failed else "nothing found")
     return 1 if failed else 0

@@ -1,7 +1,8 @@
-"""What is fuzzed: functions of any bytes, which raise only where something is wrong with the code under test.
+"""The targets of fuzzing: functions that accept any bytes, and raise only if the tested code is wrong.
 
-`text`: the server's text model, against plain string operations. `framing`: messages read from a stream. `ignore`: the
-patterns of ignore files. `chunking`: chunks partition the lines of a file. `gguf`: headers of model files.
+`text` compares the server's text model with plain string operations. `framing` reads messages from a stream. `ignore`
+matches paths against the patterns of an ignore file. `chunking` checks that chunks partition the lines of a file.
+`gguf` reads headers of model files.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from policy.errors import ModelInvalid
 from policy.models.gguf import read_header
 
 _ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
-# Whether it is one letter of a text or another makes a difference for these.
+# Characters that the text model treats differently: line breaks of several kinds, combining marks, characters of one to
+# four bytes, and surrogates.
 _LETTERS = "ab{\t\n\n\r\r\f\v\x85\u2028é\u0301漢\ufeff😀𝒳\ud83d\udc00"
 _CHUNKED = [LANGUAGES[name] for name in ("python", "javascript", "rust", "ruby", "c")]
 
 
 class _Bytes:
-    """Takes values off the front of some bytes; zero when none are left."""
+    """Reads values from the front of some bytes. When no byte is left, every number is 0."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -36,17 +38,17 @@ class _Bytes:
         return self._at < len(self._data)
 
     def number(self) -> int:
-        """From 0 to 255."""
+        """Return the next number from 0 to 255."""
         self._at += 1
         return self._data[self._at - 1] if self._at <= len(self._data) else 0
 
     def text(self) -> str:
-        """A few letters of those that matter."""
+        """Return at most eleven of the characters in `_LETTERS`."""
         return "".join(_LETTERS[self.number() % len(_LETTERS)] for _ in range(self.number() % 12))
 
 
 def text(data: bytes) -> None:
-    """Edit a document; it has to be what the same edits make of a string, and positions have to come back."""
+    """Edit a document. The same edits of a string must give the same text, and positions must convert both ways."""
     source = _Bytes(data)
     encoding = _ENCODINGS[source.number() % 3]
     document, expect = Document.of("", (begun := source.text())), _replaced(begun)
@@ -75,7 +77,7 @@ def _replaced(sent: str) -> str:
 
 
 class _Pieces:
-    """A stream that arrives in pieces of a few bytes, all at once."""
+    """A stream that returns pieces of a few bytes, and never waits."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self._data, self._size = data, size
@@ -86,7 +88,7 @@ class _Pieces:
 
 
 def framing(data: bytes) -> None:
-    """Read messages; one that is whole, and behind anything at all on lines of their own, has to be found."""
+    """Read messages. A valid message that begins on a new line must be found, whatever precedes it."""
     message = b"Content-Length: 2\r\n\r\n{}"
     size = 1 + data[0] % 64 if data else 1
     found = _run(_bodies(Frames(_Pieces(data + b"\n" + message, size))))
@@ -101,17 +103,17 @@ async def _bodies(frames: Frames) -> list[bytes]:
 
 
 def _run(coroutine: Coroutine[Any, Any, list[bytes]]) -> list[bytes]:
-    """The result of a coroutine that waits for nothing."""
+    """Return the result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: list[bytes] = end.value
         return result
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine waits")
 
 
 def ignore(data: bytes) -> None:
-    """Judge paths by an ignore file; the pattern that is named has to be the one that decides."""
+    """Match paths against an ignore file. The deciding pattern must agree with the decision."""
     head, _, rest = data.partition(b"\n\n")
     patterns = Patterns("fuzzed", split_lines(head))
     for name in ("a", "a/b.py", "a/", "a/b/", ".x", *rest.decode("utf-8", "surrogateescape").split("\n")[:4]):
@@ -120,7 +122,7 @@ def ignore(data: bytes) -> None:
 
 
 def chunking(data: bytes) -> None:
-    """Cut a text; each of its lines has to be in exactly one chunk."""
+    """Cut a text into chunks. Each of its lines must be in exactly one chunk, unless it is cut into windows."""
     language = _CHUNKED[data[0] % len(_CHUNKED)] if data else None
     source = data[1:].decode("utf-8", "replace")
     lines = source.replace("\r\n", "\n")
@@ -136,7 +138,7 @@ _FILE = Path(tempfile.gettempdir()) / "repoformer-fuzzed.gguf"
 
 
 def gguf(data: bytes) -> None:
-    """Read a header: it is one, or the file is said to be invalid."""
+    """Read a file's header. `read_header` must return, or raise `ModelInvalid`."""
     _FILE.write_bytes(data)
     try:
         read_header(_FILE)

@@ -1,7 +1,7 @@
-"""Run numpy operations that hold Python's global lock in blocks, so that other threads can run in between.
+"""Split numpy operations that hold Python's global lock into blocks, so that other threads can run in between.
 
 numpy releases the lock while it sorts, indexes or compares arrays, but not in `repeat` and `cumsum`. On a workspace of
-millions of lines, one such call would hold the lock long enough to delay a keystroke noticeably.
+millions of lines, one call of these two would hold the lock long enough to delay a keystroke noticeably.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Cut a file into chunks along its syntax.
 
 A definition that fits is one chunk. A class that is too long gives one chunk for its head (with the fields) and further
-chunks for its members. A function that is too long is split between statements, and each part carries the lines that
-name its scope (`Chunk.header`). Small neighbors in one scope are merged, and comments and decorators stay with what
-they document. The chunks partition the file: each line is in exactly one chunk, even in source that does not parse.
+chunks for its members. A function that is too long is split between statements, and each part except the first has a
+`Chunk.header` that names the scope. Small neighboring pieces of one scope are merged. Comments and decorators stay with
+the definition that follows them. The chunks partition the file: each line is in exactly one chunk, even if the text
+does not parse.
 
 The trade-off: cuts are made between lines, not between bytes, so two statements on one line stay together. In return,
 line ranges describe chunks exactly, and the code needs no special cases.
@@ -24,12 +25,15 @@ from indexer.windows import Span, windows
 if TYPE_CHECKING:
     import tree_sitter
 
-MAX_DEPTH = 48  # at deeper nesting, long runs are cut into parts of equal length, without regard to syntax
-HEADER_COLUMNS = 160
-# Characters. Longer files are not written by hand, and would delay the files queued after them.
+# Levels of the syntax tree that are searched for statements. Code that is nested deeper is cut into parts of equal
+# length, without regard to syntax.
+MAX_DEPTH = 48
+HEADER_COLUMNS = 160  # characters; a longer line of a header is cut
+# Characters. A longer text is not written by hand, and parsing it would delay the files queued after it, so it is cut
+# into windows.
 PARSED_LENGTH = 2_000_000
-# If an error node has more children than this, the text is not treated as code: the time of a query grows with the
-# square of their number.
+# A text is cut into windows if an error node of its syntax tree has more children than this: the time of a tree-sitter
+# query grows with the square of their number.
 MAX_ERRORS = 2_000
 _WORD = re.compile(r"\w")
 
@@ -38,8 +42,10 @@ _WORD = re.compile(r"\w")
 class Chunking:
     """How to cut files into chunks. All sizes are in lines.
 
-    `max_lines` is the length of the longest chunk. Neighbors are merged up to `merge_lines`. `window_lines` and
-    `window_stride` are the paper's (20 and 10; 50 and 25 for function completion).
+    The style "structure" cuts along the syntax, and "window" into overlapping windows. `max_lines` is the length of
+    the longest chunk. Neighboring pieces are merged while they have at most `merge_lines` together. `window_lines` is
+    the length of a window, and `window_stride` the distance between the starts of two windows. Their defaults are the
+    paper's; for function completion, the paper uses 50 and 25.
     """
 
     style: Literal["structure", "window"] = "structure"
@@ -51,7 +57,7 @@ class Chunking:
 
 @dataclass(slots=True)
 class _Definition:
-    """A function or class, while its file is being cut. Rows are zero-based and half-open."""
+    """A function or class, while its file is being cut. Rows are zero-based, and `end` is the row after the last."""
 
     start: int
     end: int
@@ -61,12 +67,12 @@ class _Definition:
     children: list[_Definition] = field(default_factory=list)
 
 
-# The rows of a chunk, its kind and its header.
+# The rows of a piece (start, end), its kind and its header.
 _Piece: TypeAlias = tuple[int, int, ChunkKind, str]
-# A named child of a node and its rows, half-open.
+# A named child of a node, and its rows (start, end).
 _Child: TypeAlias = "tuple[tree_sitter.Node, int, int]"
-# A scope still to cut: its rows, the definitions in it, its kind, the header of its first part, the header of the other
-# parts, and its node.
+# A scope that is not cut yet: its rows (start, end), the definitions in it, its kind, the header of its first part, the
+# header of its other parts, and its node.
 _Scope: TypeAlias = "tuple[int, int, Sequence[_Definition], ChunkKind, str, str, tree_sitter.Node]"
 
 
@@ -111,7 +117,7 @@ def spans(text: str, language: Language | None, chunking: Chunking) -> list[Span
 
 
 class _Cutter:
-    """Cuts one parsed file. A class, so that its methods share their six arguments."""
+    """Cuts one parsed file. The methods share the arguments of the constructor."""
 
     def __init__(
         self,
@@ -144,7 +150,7 @@ class _Cutter:
     # Find the definitions ------------------------------------------------------------------------------------------
 
     def _outline(self, language_id: str) -> list[_Definition]:
-        """Run the language's query, and nest the definitions that it finds by their rows."""
+        """Return the definitions that the language's query finds. Rows decide which definition contains another."""
         import tree_sitter
 
         query = query_of(language_id)
@@ -171,8 +177,8 @@ class _Cutter:
                 node,
             )
             known = found.get(name[0].start_byte)
-            # A definition with `export`, decorators or a template matches twice, with and without that wrapper. The
-            # wider match counts.
+            # The query finds a definition with `export`, decorators or a template twice: with and without that wrapper.
+            # The wider match counts.
             if known is None or node.start_byte < known.node.start_byte or node.end_byte > known.node.end_byte:
                 found[name[0].start_byte] = definition
         return _nest(sorted(found.values(), key=lambda d: (d.start, -d.end)))
@@ -206,7 +212,7 @@ class _Cutter:
     ) -> Iterator[_Piece]:
         """Yield (start, end, kind, header) for the rows of one scope.
 
-        Iterative, so that deep nesting cannot overflow the stack.
+        This is a loop and not a recursion, so that deep nesting cannot overflow the stack.
         """
         stack: list[_Scope] = [(start, end, definitions, kind, header, header, node)]
         while stack:
@@ -231,10 +237,10 @@ class _Cutter:
             stack.extend(reversed(todo))
 
     def _scope(self, header: str, definition: _Definition) -> str:
-        """Return the header of the code inside a definition: the outer header, then the definition's own line."""
+        """Return the header of the code inside a definition: the outer header, and the signature in one line."""
         row = definition.node.start_point.row
         last = max(min(definition.body, definition.end), row + 1)
-        for number in range(row, last):  # a decorated definition begins with its decorators
+        for number in range(row, last):  # skip decorators and attributes
             if not self._lines[number].lstrip().startswith(("@", "#[", "[")):
                 row = number
                 break
@@ -249,7 +255,7 @@ class _Cutter:
     ) -> Iterator[_Piece]:
         """Split rows that contain no definition.
 
-        Imports get a chunk of their own, and long runs are cut between statements.
+        Imports get a chunk of their own, and rows that are too many for one chunk are cut between statements.
         """
         if kind == "block" and (imports := [r for r in self._imports if start <= r[0] and r[1] <= end]):
             first, last = imports[0][0], max(r[1] for r in imports)
@@ -279,9 +285,9 @@ class _Cutter:
         yield at, end, kind, header if at == start else inner
 
     def _borders(self, node: tree_sitter.Node, start: int, end: int, limit: int) -> dict[int, int]:
-        """Map each row at which a statement begins to the statement's depth.
+        """Map each row at which a statement begins to the statement's depth in the syntax tree.
 
-        Only nodes that are long enough to need a cut are searched.
+        A node with at most a third of `limit` rows is not searched, because no cut inside it is needed.
         """
         borders: dict[int, int] = {}
         level = [node]
@@ -299,10 +305,9 @@ class _Cutter:
         return borders
 
     def _children_between(self, parent: tree_sitter.Node, start: int, end: int) -> Sequence[_Child]:
-        """Return the named children of a node that overlap some rows, which are sorted by their rows.
+        """Return the named children of a node that overlap the rows from `start` to `end`, sorted by row.
 
-        The children of a node are listed once, because the root is searched for each part of a file. Bisection finds
-        those that overlap.
+        The list of a node's children is cached, because the root is searched again for each part of a file.
         """
         children = self._children.get(parent.id)
         if children is None:
@@ -313,14 +318,14 @@ class _Cutter:
         return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-        """Merge neighbors of one scope while they are small. Lines without a word join the piece before them."""
+        """Merge neighboring pieces of one scope while they are small. A piece without words joins the one before it."""
         limit = self._chunking.merge_lines
         held: _Piece | None = None
         for start, end, kind, header in pieces:
             if held is None:
                 held = (start, end, kind, header)
                 continue
-            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # no words: blank, or only brackets
+            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # may have brackets
             together = header == held[3] and end - held[0] <= limit and "imports" not in (kind, held[2])
             if blank:
                 held = (held[0], end, held[2], held[3])
@@ -356,7 +361,7 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
 
 
 def _is_beyond_repair(root: tree_sitter.Node) -> bool:
-    """Return whether the parser gave up on a large part of a text."""
+    """Return whether an error node has more than `MAX_ERRORS` children: the parser understood too little of a text."""
     todo = [root] if root.has_error else []
     while todo:
         node = todo.pop()
@@ -369,7 +374,8 @@ def _is_beyond_repair(root: tree_sitter.Node) -> bool:
 def _best_border(borders: dict[int, int], at: int, limit: int) -> int | None:
     """Return the best row in (at, at + limit] to cut at, or None.
 
-    The part before the cut has at least a third of `limit` lines. Shallow borders are preferred, then late ones.
+    The part before the cut has at least a third of `limit` lines. Of the possible borders, the one at the least depth
+    is the best; of several at that depth, the last one.
     """
     inside = [row for row in range(at + max(limit // 3, 1), at + limit + 1) if row in borders]
     return min(inside, key=lambda row: (borders[row], -row), default=None)

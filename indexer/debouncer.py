@@ -13,8 +13,8 @@ from pathlib import Path
 from indexer.locations import FileKey
 
 QUIET = 0.02  # seconds without a further change before a small number of files is processed
-LATEST = 0.10  # seconds after the first change, even if changes continue
-MANY = 100  # paths; from this many on, the longer times apply
+LATEST = 0.10  # seconds after the first change when the files are processed, even if changes continue
+MANY = 100  # paths; if at least as many have changed, the next two values replace QUIET and LATEST
 MANY_QUIET, MANY_LATEST = 0.25, 3.0
 
 
@@ -30,7 +30,7 @@ class Debouncer:
         return bool(self._paths)
 
     def add(self, path: str, now: float) -> None:
-        """Add a changed path at a time (seconds of a monotonic clock)."""
+        """Add a path that changed at the time `now` (seconds of a monotonic clock)."""
         if not self._paths:
             self._first = now
         self._last = now

@@ -1,10 +1,10 @@
 """A file as the index stores it: its text once, and the positions of its chunks in it.
 
 A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. As many Python
-objects, each with its own string, would cost more memory than the text itself, and would make every full garbage
+objects, each with its own string, would need more memory than the text itself, and would make every full garbage
 collection long enough to delay typing. So a document is a small number of flat buffers, and so are the `Terms` that the
-inverted index is built from. Both travel between processes and into the cache as plain bytes, never as pickles, because
-unpickling a manipulated cache file would run its code.
+inverted index is built from. `Extract.to_bytes` converts both to plain bytes for other processes and for the cache. The
+cache contains no pickles, because unpickling a manipulated file would run its code.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Document:
 class Terms:
     """What the inverted index needs of a document's chunks, concatenated in the order of the chunks.
 
-    `words` has each chunk's distinct words, and `counts` how often each word occurs in its chunk (at most 255).
-    `word_ends[i]` is the end of chunk i in both. `symbols` has the names that each chunk defines, and `symbol_ends` the
-    ends of the chunks in it.
+    `words` has the keys (`indexer.words.key`) of each chunk's distinct words, and `counts` how often each word occurs
+    in its chunk (at most 255). `word_ends[i]` is the end of chunk i in both. `symbols` has the keys of the names that
+    each chunk defines, and `symbol_ends[i]` is the end of chunk i in `symbols`.
     """
 
     words: NDArray[np.uint64]

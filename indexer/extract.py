@@ -1,4 +1,4 @@
-"""Turn a file's text into what the index stores of it. A pure function, so any process can run it."""
+"""Turn a file's text into what the index stores of it. `extract` is a pure function, so any process can run it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from indexer.secrets import secret_spans
 from indexer.windows import Span
 from indexer.words import key, word_counts
 
-_MIN_PREFIX = 6  # characters; a shorter beginning of a secret gives nothing away
+_MIN_PREFIX = 6  # characters; a shorter beginning of a secret does not reveal the secret
 
 
 def extract(text: str, language: Language | None, chunking: Chunking, *, root: str, path: str) -> Extract:
     """Cut a text into chunks and count their words.
 
-    A chunk that contains a part of something like a secret is stored, so that every line has a chunk, but it is marked
-    as withheld and no search returns it.
+    A chunk that contains a part of a secret is stored, so that every line has a chunk, but the chunk is marked as
+    withheld and no search returns it.
     """
     text = text.replace("\r\n", "\n")
     cuts = spans(text, language, chunking)
@@ -75,7 +75,7 @@ def _withheld(cuts: Sequence[Span], text: str, lines: Sequence[str], language: s
 
 
 def _header_shows(header: str, secret: str) -> bool:
-    """Return whether a secret is in a header. A header line is cut at a maximum length, possibly inside the secret."""
+    """Return whether a header shows a secret or, at the end of a line that was cut, the beginning of a secret."""
     if secret[:_MIN_PREFIX] not in header:
         return False
     beginnings = tuple(secret[:length] for length in range(_MIN_PREFIX, min(len(secret), HEADER_COLUMNS)))

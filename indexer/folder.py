@@ -24,7 +24,10 @@ class LoadedFile:
 
 
 class Folder:
-    """The rules and the store (if there is a cache) of a folder. `load` to `close` run on the index's disk thread."""
+    """The rules of a folder, and its store if there is a cache.
+
+    Except for `interrupt`, the methods from `load` to `close` run on the index's disk thread.
+    """
 
     def __init__(self, root: Path, settings: IndexSettings, cache_dir: Path | None) -> None:
         self.root = root
@@ -48,7 +51,7 @@ class Folder:
         self.rules = Rules(self.root, self._settings)
 
     def load(self) -> list[LoadedFile]:
-        """Open the store and return what it holds."""
+        """Open the store and return the files in it."""
         if self._cache_dir is None:
             return []
         self._store = Store(

@@ -84,7 +84,7 @@ def settings_of(top: Path | None) -> dict[str, str]:
 
 
 def is_true(value: str | None) -> bool:
-    """Return whether git reads the value of a setting as true: a word, or a number that is not 0."""
+    """Return whether git reads the value of a setting as true: `true`, `yes`, `on`, or a number that is not 0."""
     if value is None:
         return False
     try:
@@ -103,12 +103,12 @@ def _from_environment() -> Iterator[tuple[str, str]]:
 
 
 def config_home() -> Path:
-    """Return the directory of the user's settings that git uses."""
+    """Return the directory in which git looks for the user's settings."""
     return expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
 
 
 def expanded(path: str) -> Path:
-    """Expand `~` and `~user`. Unlike `Path.expanduser`, do not raise for a user without an entry or a home folder."""
+    """Expand `~` and `~user`. Unlike `Path.expanduser`, do not raise if the user is unknown or has no home folder."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
@@ -126,7 +126,7 @@ def read_regular(file: Path, *, follow: bool = True) -> bytes | None:
 
 
 def _gitdir_of_file(file: Path) -> Path | None:
-    """Return the directory that a `.git` file names, or None if `file` is no such file."""
+    """Return the directory that a `.git` file names, or None if `file` does not name one."""
     data = read_regular(file) or b""
     if not data.startswith(b"gitdir:"):
         return None
@@ -136,7 +136,8 @@ def _gitdir_of_file(file: Path) -> Path | None:
 def _read_config(file: Path, repository: Path | None = None, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield names ("section.name", "section.subsection.name") and values of a git configuration file.
 
-    Files that it includes for the directory of `repository` are read too, but not those included for a branch.
+    Included files are read too, if they are included always or for the directory of `repository`. Files that are
+    included for a branch are not read.
     """
     section = ""
     text = (read_regular(file) or b"").decode("utf-8", "surrogateescape").removeprefix("\ufeff")

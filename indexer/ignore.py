@@ -5,8 +5,9 @@ regular expressions over bytes. They also reproduce some peculiarities of git's 
 2.39); `tests/indexer/test_ignore_against_git.py` compares the results with git itself. The `pathspec` library differs
 from git for whitelists (`*`, `!*/`), `**/`, POSIX classes and non-ASCII names.
 
-Consecutive patterns with the same sign are combined, because a scan matches every entry of every directory. A pattern
-matches only the path itself, not the files in a directory that it matches: a scan never enters an ignored directory.
+Consecutive patterns that all ignore, or are all negated, are combined, because a scan matches every entry of every
+directory. A pattern matches only the path itself, not the files in a directory that it matches: a scan never enters an
+ignored directory.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ _CLASSES = {
 class Pattern:
     """One line of an ignore file.
 
-    `ignores` is False for a negated pattern. `regex` matches the base name if `by_name`, else the path relative to the
-    ignore file; neither ends in "/". `literal` is the base name if the pattern is one, without wildcards, else empty.
+    `ignores` is False for a negated pattern. If `by_name`, `regex` matches the base name, else the path relative to the
+    ignore file; neither ends in "/". If the pattern is a base name without wildcards, `literal` is that name, else
+    empty.
     """
 
     text: str
@@ -72,7 +74,7 @@ class _Path:
 
 
 class _Matcher:
-    """Several patterns combined. It tells whether any of them matches, not which one."""
+    """Several patterns combined, which find out whether any of them matches, but not which one."""
 
     def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
         folds_case = bool(flags & re.IGNORECASE)
@@ -90,7 +92,7 @@ class _Matcher:
 
 
 class _Group:
-    """Consecutive patterns with the same sign."""
+    """Consecutive patterns that all ignore, or are all negated."""
 
     def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
         self.ignores = patterns[0].ignores
@@ -156,7 +158,10 @@ def _union(regexes: Iterable[bytes], flags: re.RegexFlag) -> re.Pattern[bytes] |
 
 
 def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
-    """Parse one line. Return None for a comment and for a pattern that can match nothing."""
+    """Parse one line. Return None for a comment and for a pattern that can match nothing.
+
+    `groups` yields the numbers of the named groups in the regular expressions of a file.
+    """
     text = _without_trailing_spaces(line.partition(b"\0")[0])
     if not text or text.startswith(b"#"):
         return None
@@ -196,7 +201,7 @@ def _literal_length(pattern: bytes) -> int:
     return next((at for at, byte in enumerate(pattern) if byte in _GLOB_SPECIAL), len(pattern))
 
 
-# A pattern's tokens are these three, and regular expressions that match one byte.
+# A pattern consists of these three tokens and of regular expressions that match one byte.
 _STAR = b"*"  # any bytes but slashes
 _DEEP = b"**"  # any bytes
 _DEEP_SLASH = b"**/"  # nothing, or any bytes up to a slash
@@ -249,9 +254,8 @@ def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
 def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
     """Join tokens into a regular expression whose running time is not exponential in the number of stars.
 
-    When another star follows a star, the first match of the tokens between them is as good as any later one. A
-    lookahead with a back reference (Python 3.10 has no atomic groups) keeps the regular expression from trying the
-    later ones.
+    Between two stars, the first match of the tokens is as good as any later match. A lookahead with a back reference
+    keeps the regular expression from trying the later matches (Python 3.10 has no atomic groups).
     """
     parts: list[bytes] = []
     at = 0
@@ -261,7 +265,7 @@ def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
             parts.append(token)
             at += 1
             continue
-        # A star within a path component ends there, so only a star of the same component can follow it.
+        # `*` matches nothing beyond its path component, so only a star in the same component counts as the next one.
         stops = (_STAR, _DEEP, _DEEP_SLASH, b"/") if token == _STAR else (_DEEP, _DEEP_SLASH)
         end = at + 1
         while end < len(tokens) and tokens[end] not in stops:

@@ -46,7 +46,7 @@ class IgnoreFiles:
         above = [at for at in root.parents if top is not None and at.is_relative_to(top)]
         self._above = [self._read(at, lead=root.relative_to(at).as_posix()) for at in above]
         named = settings.get("core.excludesfile")
-        # An empty value means that there is none.
+        # An empty value means that the user has no exclude file.
         self._user_file = git.config_home() / "git" / "ignore" if named is None else git.expanded(named or os.devnull)
         self._excludes = self._exclude_files(top, lead=lead)
         self._in_directory: dict[str, tuple[Patterns | None, Patterns | None]] = {}

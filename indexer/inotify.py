@@ -1,8 +1,8 @@
 """File system events on Linux: one inotify watch for each directory that the index reads.
 
 A recursive watch of a workspace would also use a watch for every directory of `node_modules` and of build output, and
-Linux limits the number of watches for all programs of a user together. So the scan that lists a directory adds its
-watch, just before listing it, so that no change between the two is missed.
+Linux limits the number of watches for all programs of a user together. So a scan adds the watch of each directory that
+it lists, just before it lists the directory. If it did so afterwards, it could miss a change between the two.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class InotifyEvents:
         self._thread.start()
 
     def set_roots(self, roots: list[str]) -> None:
-        """Watch only below these directories (real paths). `watch` adds the watches themselves."""
+        """Watch only below these directories (real paths). This removes watches; `watch` adds them."""
         with self._lock:
             self._problems = {root: self._problems.get(root, "") for root in roots}
             outside = [wd for wd, at in self._directories.items() if not any(_is_below(at, root) for root in roots)]

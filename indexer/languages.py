@@ -151,8 +151,8 @@ _BY_INTERPRETER = {
     )
     for name in names.split()
 }  # fmt: skip
-# A mode of Emacs with a tree-sitter grammar (`python-ts`), or a file type of Vim with parts (`python.django`). `go.mod`
-# is another language.
+# Variants of a language id: Emacs's tree-sitter modes send `python-ts`, and Vim sends file types with several parts,
+# such as `python.django`. The file type `go.mod` is not a variant of `go`.
 _LSP_ID_VARIANT = re.compile(r"(?!go\.)(.+?)(?:[-_]ts|\.[\w-]+)")
 _BY_LSP_ID = {name: row for row in _ROWS for name in (row.id, *row.lsp_ids)}
 
@@ -161,7 +161,7 @@ def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Langu
     """Return the language of a file, or None if the table has no row for it.
 
     The client's language id (`lsp_id`) takes precedence over the file's extension, because the user may have configured
-    that `.inc` is PHP. The first line of `text` counts only if the name has no extension.
+    that `.inc` is PHP. If the file name has no extension, the first line of `text` may name an interpreter (`#!`).
     """
     lsp_id = lsp_id.lower()
     id_variant = _LSP_ID_VARIANT.fullmatch(lsp_id)

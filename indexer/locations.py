@@ -23,7 +23,7 @@ class Locations:
 
     def __init__(self, roots: Iterable[str] = ()) -> None:
         real_of = {root: os.path.realpath(root) for root in roots}
-        by_real = {real: root for root, real in reversed(real_of.items())}  # the first name of a folder counts
+        by_real = {real: root for root, real in reversed(real_of.items())}  # of two names of a folder, keep the first
         inner_first = sorted(by_real, key=lambda real: (-len(real), real))
         self.roots: Mapping[str, str] = MappingProxyType({by_real[real]: real for real in inner_first})
         spellings = {**{real: real for real in by_real}, **real_of}
@@ -37,8 +37,8 @@ class Locations:
     def real_entry(self, path: str) -> str:
         """Return the real path of a directory entry, which may itself be a link, and may no longer exist.
 
-        If the path is in a workspace folder, only the links in the folder's own path are followed: the entries inside
-        the folder may have been of another kind before.
+        If the path is in a workspace folder, only the links in the folder's own path are followed, not links inside
+        the folder: an entry that is a link now may have been indexed when it was a file.
         """
         for spelled, real in self._spellings:
             if (relative := _relative(path, spelled)) is not None:

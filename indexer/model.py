@@ -17,9 +17,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown_path(path: str) -> str:
-    """Return a path as text that can be encoded, for prompts, JSON and messages.
+    """Return a path as text that UTF-8 can encode, for prompts, JSON and messages.
 
-    Python represents the bytes of a file name that are not UTF-8 as surrogates. Each becomes the replacement character.
+    If a file name is not UTF-8, Python represents its invalid bytes as surrogates. This function replaces each
+    surrogate by the replacement character.
     """
     return path if path.isascii() else _SURROGATE.sub("\ufffd", path)
 
@@ -42,8 +43,8 @@ class Cursor:
 class Chunk:
     """A piece of one file: `text` is lines `start_line` to `end_line` of the file `path` (relative to `root`).
 
-    `header` names the scope (qualified name and signature of the function or class) of a chunk whose first line does
-    not show it; otherwise it is empty. `symbols` are the names that the chunk defines.
+    If the first line of the chunk does not show the scope, `header` does: it has the signatures of the functions and
+    classes that contain the chunk. Otherwise `header` is empty. `symbols` has the names that the chunk defines.
     """
 
     root: str
@@ -65,8 +66,8 @@ class Chunk:
 class Hit:
     """A chunk that a search found, and its Jaccard similarity in [0, 1] to the lines before the cursor (the query).
 
-    The order of hits is the retriever's ranking, which can differ from the order by `score`. The score is the same
-    measure for every retriever, so that a threshold on it (trial retrieval) keeps its meaning.
+    The order of hits is the retriever's ranking, which can differ from the order by `score`. Every retriever computes
+    `score` in the same way, so that a threshold on the score has the same meaning for all of them.
     """
 
     chunk: Chunk

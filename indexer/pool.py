@@ -1,10 +1,8 @@
-"""The worker processes:
-
-`Pool` sends them batches of tasks, delivers the outcomes by callback, and replaces dead workers.
+"""Run tasks in worker processes. `Pool` sends batches of tasks and passes their outcomes to a callback.
 
 For each worker, one thread waits on its pipe. A worker that dies or takes too long is replaced, and its tasks are
-retried one at a time. If a file fails again, it is cut into plain windows. So a file that crashes a grammar loses its
-structure, and no other file is affected.
+retried one at a time. If a task fails again, its file is cut into plain windows. So a file that crashes a grammar loses
+its structure, and no other file is affected.
 """
 
 from __future__ import annotations
@@ -116,8 +114,8 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self) -> None:
-        # Isolated (-I), with this process's search path: if the current directory is a workspace with a `json.py`, the
-        # worker must not import that file.
+        # The worker runs isolated (-I), with this process's search path: if the current directory is a workspace with a
+        # `json.py`, the worker must not import that file.
         start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", start],

@@ -1,7 +1,8 @@
 """Turn a file's bytes into text that is worth indexing, or into the reason why it is not.
 
-A file that is not UTF-8 has the encoding that its byte order mark says, else Latin-1: old source is worth indexing, and
-a wrong accent in a comment does no harm. A file that contains a NUL or many control characters is binary.
+The encoding of a file is the one of its byte order mark. Without such a mark, it is UTF-8 or, if the file is not UTF-8,
+Latin-1: old source is worth indexing, and a wrong accent in a comment does no harm. A file without a mark is binary if
+it contains a NUL, or if it is not UTF-8 and contains many control characters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from indexer.settings import IndexSettings
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b\x08"))
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because it begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -64,7 +65,7 @@ def text_of(data: bytes) -> str | Reason:
 
 
 def check_text(text: str) -> str | Reason:
-    """Return the text, or the reason why it is not worth indexing: a tool wrote it."""
+    """Return the text, or the reason why it is not worth indexing: it is minified, only data, or generated."""
     if how := is_minified(text):
         return Reason("minified", how)
     if notice := says_generated(text):

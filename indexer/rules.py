@@ -56,7 +56,10 @@ _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
 def too_large(size: str, limit: int) -> str:
-    """Return the reason for a file of a size in words that is over the limit in bytes."""
+    """Return the detail of the reason for leaving out a file that is too large.
+
+    `size` describes the file's size in words, and `limit` is in bytes.
+    """
     return f"{size}; files over {limit:,} bytes are not indexed"
 
 
@@ -67,7 +70,7 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a file is not in the index: the rule, and details that help to change it."""
+    """Why a file is not in the index: the rule, and details that help the user to index the file after all."""
 
     rule: Rule
     detail: str
@@ -132,9 +135,9 @@ class Rules:
         return reason or (_no_kind(path) if language_of(path, lsp_id, buffer) is None else None)
 
     def never_indexes(self, path: str) -> bool:
-        """Return whether the path alone shows that nothing there is ever indexed, as for build output and git's files.
+        """Return whether the path alone shows that a file is never indexed, as in `node_modules` or `.git`.
 
-        Does not access the disk.
+        The method does not access the disk.
         """
         return not self._include.patterns and not _DIRECTORIES.isdisjoint(path.split("/")[:-1])
 
@@ -186,10 +189,11 @@ class Rules:
                 on_problem(Reason("unreadable", f"{directory or self.root}: {error.strerror}"))
 
     def _directory(self, path: str, blocked_by: Reason | None) -> tuple[bool, Reason | None]:
-        """Return whether to enter a directory (path ends in "/"), and why its files are left out, if they are.
+        """Return whether to enter a directory (path ends in "/"), and why its files are left out, or None.
 
-        The parent directory was entered before. A directory that is left out, or that is inside one (`blocked_by`), is
-        entered only if it may contain submodules or files that `include` names.
+        Call this only for a directory whose parent was entered. `blocked_by` is the reason why the files of the parent
+        are left out, or None. A directory whose files are left out is entered only if it may contain submodules or
+        files that `include` names.
         """
         if self._exclude.decide(path):
             return False, self._excluded(path)
@@ -212,7 +216,10 @@ class Rules:
         return enters or self._ignore_files.leads_to_submodule(path), blocked_by
 
     def _file(self, path: str, size: int, blocked_by: Reason | None) -> Reason | None:
-        """Check a file whose directory was entered. `blocked_by` is as in `_directory`."""
+        """Return why a file is left out for its name, its location or its size, or None.
+
+        The file's directory was entered. `blocked_by` is the reason why the directory's files are left out, or None.
+        """
         name = path.rpartition("/")[2]
         if _SECRET_NAME.fullmatch(name):
             return Reason("secret", f"a file named {name} may hold secrets and is never read")
@@ -231,7 +238,10 @@ class Rules:
         return None
 
     def _kind(self, path: str, status: os.stat_result) -> Reason | None:
-        """Check a file's language, by its name, or by its first line if it is a script without an extension."""
+        """Return a reason if the language of a file is unknown, else None.
+
+        The language follows from the file's name or, for a script without an extension, from its first line.
+        """
         if language_of(path) is not None:
             return None
         if PurePosixPath(path).suffix:
@@ -285,10 +295,10 @@ def _link(path: Path) -> Reason:
 
 
 def why_private(file: Path, roots: Sequence[Path], settings: IndexSettings) -> Reason | None:
-    """Return why the text of a file (absolute path) must stay on this machine, or None if it may leave it.
+    """Return why the text of a file (absolute path) must stay on this machine, or None if a server may receive it.
 
-    The reasons are the rules by which the user, or a file name, marks a file as private. Rules that only say that a
-    file is useless for the index, by kind or size, do not count. For a link, its target counts too.
+    The reasons are the rules by which the user, or a file name, marks a file as private. Rules that leave a file out
+    because of its kind or size do not count. For a link, the rules apply to both the link and its target.
     """
     try:
         real = file.resolve()

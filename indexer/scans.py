@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-MISSING = "it does not exist"  # why a folder has no events; the index checks at intervals whether it exists
-SHARE = 10  # scans of a folder without events take at most a tenth of the time
+MISSING = "it does not exist"  # the reason why a folder has no events; regular scans find it when it exists again
+SHARE = 10  # scans of a folder without events use at most one tenth of the time
 
 
 class ScanSchedule:
     """The running scans, and the scans that are due. Times are passed in, in seconds of a monotonic clock.
 
-    A scan that is requested while another one of the folder runs starts after it, because the running scan may already
-    have passed the change. At most one scan of a folder waits, however slow the disk is.
+    If a scan of a folder is requested while another scan of it runs, the new scan starts after the running one, which
+    may already have passed the changed file. At most one scan of a folder waits, however slow the disk is.
     """
 
     def __init__(self, poll_seconds: float) -> None:
@@ -31,7 +31,7 @@ class ScanSchedule:
     def finish(self, root: str, now: float, *, has_events: bool) -> bool:
         """Record the end of a scan, and return whether to request another one.
 
-        A folder with incomplete events is due again after some time.
+        If the folder's events are incomplete (`has_events` is False), the folder is due again after some time.
         """
         started = self._started.pop(root, now)
         again = root in self._again

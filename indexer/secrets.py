@@ -18,7 +18,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-# The literal of each format. Finding it with `in` is about a hundred times faster than matching one large pattern.
+# A literal that each format contains, and the format's pattern. Searching for the literals with `str.find` is about a
+# hundred times faster than matching one large pattern.
 _TOKENS = tuple(
     (literal, re.compile(pattern))
     for literal, pattern in (
@@ -85,7 +86,7 @@ _TOKENS = tuple(
         ("://", r"""://[^/\s:@'"{}$<>%]{0,64}:[^/\s:@'"{}$<>]{4,128}@"""),  # a URL with a password
     )
 )
-# The names of secrets, and parts of which each name contains at least one (in lower case).
+# `_NAME` matches the names of secrets. Each of them contains at least one of these stems, in lower case.
 _STEMS = ("pass", "pwd", "secret", "token", "credential", "bearer", "key", "auth", "connection")
 _NAME = re.compile(
     r"""pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|bearer|connection_?string|apikey
@@ -94,11 +95,12 @@ _NAME = re.compile(
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
-FARTHEST = 21_000  # characters, at most, from the text that says what a secret is to the end of the secret
+FARTHEST = 21_000  # the most characters from the start of the text that identifies a secret to the end of the secret
 _AROUND = 20  # characters before and after a stem that are searched for its name
 _REACH = 400  # characters after a name that are searched for its value
 _STRING = r"""[a-zA-Z@$]{0,2}(["'`])(\S{6,200}?|(?:[A-Za-z0-9]{4}[ ]){2,7}[A-Za-z0-9]{4})\1"""
-# The text between a name and its value, and the value. In any language, with quotes:
+# The next patterns match the text between a name and its value, and the value. First, a value with quotes, in any
+# language.
 _QUOTED = re.compile(
     rf"""[\w.\]\[)"'-]{{0,24}}[?!]?[ \t]{{0,40}}\s{{0,4}}
     (?: (?::[^=\n]{{0,24}}=|[:?+!=]?={{1,3}})[\s(\[{{\\]{{0,40}}  # assigned, compared
@@ -109,7 +111,8 @@ _QUOTED = re.compile(
     ){_STRING}""",
     re.VERBOSE,
 )
-# A default after an expression (`password: env.PASSWORD || "..."`), and a value that a call converts.
+# A default after an expression (`password: env.PASSWORD || "..."`), or the argument of a call that converts it
+# (`password = String("...")`).
 _COMPUTED = re.compile(
     rf"""[\w.]{{0,24}}[ \t]{{0,40}}(?::[^=\n]{{0,24}})?[:=]{{1,2}}>?[ \t]{{0,8}}
     (?: [^\n"'`;]{{1,80}}?(?:\|\||\?\?|\bor\b|\?:)\s{{0,8}}
@@ -121,12 +124,12 @@ _COMPUTED = re.compile(
 # A declaration with the type after the name: `var password string = "..."`.
 _TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
 _VALUE = r"""((?:\\[$!#&*;|]|[^\s"'`;&|()<>\[\]\\,]){6,200})"""
-# Without quotes, in these languages ("" is text of no known language).
+# A value without quotes, only in these languages ("" is text of no known language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
 _BARE = re.compile(
     rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))(?:\\\n)?\s{{0,8}}\(?|[ \t]{{1,8}}){_VALUE}"""
 )
-# In the delimiters of Lua, Perl, TOML, YAML, XML and shells, in any language.
+# A value in the delimiters of Lua, Perl, TOML, YAML, XML or shells. It may be embedded in a file of any language.
 _DELIMITED = re.compile(
     rf"""[\w.-]{{0,24}}["']?
     (?: [ \t]{{0,40}}(?:=>|:=|=|:)\s{{0,4}}
@@ -139,11 +142,11 @@ _DELIMITED = re.compile(
 # The value of an entry that has the name in another member: `- name: PASSWORD` and `value: ...`.
 _MEMBER = re.compile(
     rf"""[\w.-]{{0,24}}["']?[ \t]{{0,4}}[,;]?\s{{0,40}}["']?[A-Za-z]{{0,12}}?(?:Value|value)["']?\s{{0,40}}
-    [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type in a comment
+    [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type, such as `{value: string}` in a comment
     re.VERBOSE,
 )
-# Without quotes, in any language: `${{PASSWORD:-...}}`, a line of an environment file (in a multi-line string), an
-# option of a command, and a value inside a string or a comment.
+# A value without quotes, in any language: after `${PASSWORD:-`, in a line of an environment file (in a multi-line
+# string), in an option of a command, or inside a string or a comment.
 _DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
 _LINE_BEFORE, _LINE = (
     re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Z0-9_]*$"),
@@ -154,9 +157,10 @@ _OPTION = re.compile(rf"""[\w-]{{0,12}}["']?[=,\s]\s?["']?{_VALUE}""")
 _WITHIN = re.compile(rf"""[\w-]{{0,24}}\s{{0,2}}[:=]\s{{0,2}}{_VALUE}""")
 _AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
-# Only its length distinguishes an AWS secret key.
+# An AWS secret key has no prefix: only its length of 40 characters distinguishes it.
 _AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
-# Secrets whose name is not directly before the value. `sole` is text without quotes, which must be random.
+# Secrets that a command or a keyword identifies, and not a name directly before the value. The group `sole` is a value
+# without quotes, which must look random.
 _SOLE = rf"(?P<sole>{_VALUE[1:-1]})"
 _IN_CONTEXT = tuple(
     (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE | re.MULTILINE))
@@ -203,7 +207,7 @@ _IN_CONTEXT = tuple(
         ),
     )
 )
-# Calls with a password or a key among their arguments, which do not name it.
+# Calls that take a password or a key as an argument without a name.
 _CALLS = (
     "getConnection(", "new PDO(", "NetworkCredential(", "login(", "asicAuth(", "asic_auth(", "asic_auth ", "auth=(",
     "auth = (", "jwt.sign(", "jwt.verify(", "jwt.encode(", "jwt.decode(", "Fernet(", "ConvertTo-SecureString",
@@ -251,7 +255,7 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
 def _names(text: str) -> Iterator[tuple[int, int]]:
     """Yield the positions of names to which a secret may be assigned."""
     lower = text.lower()
-    if len(lower) != len(text):  # the lower case of a few characters is two characters
+    if len(lower) != len(text):  # a few characters become two in lower case, which would move the offsets
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     seen = -1
     stems = set[int]()
@@ -303,7 +307,7 @@ def _random(literal: str) -> bool:
     if literal.isalpha() or re.fullmatch(r"[a-z_]+|[A-Z_]+", literal):
         return False
     if re.fullmatch(r"(?:[a-z_]+|[A-Z_]+)\d", literal) and ("_" in literal or _NAME.search(literal)):
-        return False  # `"password2"`, the second field for a password
+        return False  # `"password2"` is the name of a second field for a password
     kinds = sum(bool(re.search(kind, literal)) for kind in ("[a-z]", "[A-Z]", r"\d", r"[^\w.\-/:]"))
     if kinds < 2 or not re.search(r"\d|[^\w.\-/:]", literal) or _PLACEHOLDER.search(literal):
         return False

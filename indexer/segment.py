@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For each key (ascending), the chunks that contain it (ascending), and how often each does (at most 255).
+    """For each key (ascending), the chunks that contain its word (ascending), and how often each does (at most 255).
 
     The chunks of key number i are a *run* in `chunks` and `counts`, which ends before index `ends[i]`.
     """
@@ -77,9 +77,9 @@ class Postings:
 class Segment:
     """Documents and their inverted index. Chunks are numbered through all documents of the segment.
 
-    `first[d]` is the number of the first chunk of document d; one more entry marks the end. `sizes` has the number of
-    distinct words of each chunk. `order` has the order key of each document, which breaks ties between equal scores and
-    does not depend on the segment.
+    `first[d]` is the number of the first chunk of document d; one more entry marks the end. `spans` has the rows of all
+    `Document.spans`. `sizes` has the number of distinct words of each chunk. `order` has the order key of each document
+    (`order_key`), which decides the order of equal scores and does not depend on the segment.
     """
 
     documents: tuple[Document, ...]
@@ -99,7 +99,7 @@ class Segment:
         symbol_lengths = [np.diff(term.symbol_ends, prepend=0) for term in terms]
         sizes = join(word_lengths, np.int32)
         numbers = np.arange(len(sizes), dtype=np.int32)
-        # No search returns a chunk that is withheld, so its words must not make other words look more common.
+        # No search returns a withheld chunk, so its words do not count: they would make words look less rare.
         shown = join([document.spans[:, WITHHELD] for document in documents], np.int32) == 0
         kept = repeat(shown, sizes)
         symbols = join([term.symbols for term in terms], np.uint64)
@@ -203,10 +203,10 @@ class MaskedSegment:
 
 
 def order_of(document: Document) -> int:
-    """Return the number that orders a document among equal scores. It is arbitrary, but equal on every machine."""
+    """Return the order key of a document."""
     return order_key(document.root, document.path)
 
 
 def order_key(root: str, path: str) -> int:
-    """Return the number that orders the document with this root and path among equal scores."""
+    """Return the number by which documents with equal scores are sorted: a hash, which is the same on every machine."""
     return key(f"{root}\0{path}")

@@ -1,7 +1,7 @@
-"""The segments of the index, the segment that contains each file, and the policy that merges segments.
+"""The segments of the index, the segment that contains each file, and the choice of segments to merge.
 
 Each change appends a small segment. Segments form tiers by size, and four segments of one tier are merged into one of
-the next tier. So a query searches about a dozen segments at most. A large merge takes about a second and runs on
+the next tier. So a query searches about a dozen segments at most. A large merge takes about a second. It can run on
 another thread, because segments never change. `adopt` then replaces the merged segments, and leaves out the files that
 changed during the merge.
 """
@@ -108,7 +108,7 @@ class SegmentList:
         self._add(segment, dead)
 
     def exclude_from_merging(self, merge: Merge) -> None:
-        """Exclude these segments from later merges, because their merge failed and would fail again."""
+        """Exclude the segments of a merge from later merges, because this merge failed and would fail again."""
         self._never_merged.update(merge.numbers)
 
     def _add(self, segment: Segment, dead: Collection[int] = ()) -> None:

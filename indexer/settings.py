@@ -11,13 +11,14 @@ from indexer.retrieval import RetrieverName
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """Settings of a `WorkspaceIndex`. Immutable, so that they can be a key for worker processes and the cache.
+    """Settings of a `WorkspaceIndex`. They are immutable, because several threads read them.
 
     `include` and `exclude` are patterns as in `.gitignore`, relative to the workspace folder: `exclude` leaves more
     files out, `include` adds files that an ignore file leaves out (but none that may contain secrets). `max_file_bytes`
-    is the size of the largest file that is read. `watch` is False for a single run. `workers` is the number of parsing
-    processes, or 0 to choose it by the machine. `poll_seconds` is the least interval between scans of a folder without
-    native events.
+    is the size of the largest file that is read. `query_lines` is the number of lines before the cursor that a search
+    uses. `watch` is False for a command that indexes a folder once. `workers` is the number of parsing processes, or 0
+    for the default (see `worker_count`). `poll_seconds` is the shortest interval between scans of a folder for which
+    the system reports no events. `cache_bytes` is the maximum size of all saved indexes together.
     """
 
     chunking: Chunking = field(default_factory=Chunking)

@@ -95,7 +95,7 @@ class Snapshot:
         return tuple(hits.values())
 
     def query(self, text: str, k: int, *, exclude: str = "") -> tuple[Hit, ...]:
-        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first. The result is exact.
+        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first. No chunk is skipped.
 
         `exclude` is the path of a file to leave out: absolute, or relative to a root.
         """

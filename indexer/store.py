@@ -1,13 +1,13 @@
 """The index on disk: one SQLite file for each workspace folder, so that a restart reads only files that have changed.
 
-One table has each file as it was last read (path, time, size, digest). The other has the record of each content by its
-digest: files with the same content share a record, and a record survives a switch to another branch and back. Paths are
-stored as bytes, because not every file name is UTF-8.
+One table has a row for each file as it was last read (path, time, size, digest). The other table maps the digest of a
+content to its record: files with the same content share a record, and a record survives a switch to another branch and
+back. Paths are stored as bytes, because not every file name is UTF-8.
 
 The store is a cache, and everything in it can be computed again from the workspace. So writes are not synced to disk
-one by one (WAL keeps the file consistent if the process is killed), a damaged or foreign file is deleted, and the index
-works without a store when the disk is full. Two servers on one folder write the same records under the same keys, and
-wait for each other's short transactions.
+one by one (SQLite's write-ahead log keeps the file consistent if the process is killed), a file that is damaged or has
+another schema is deleted, and the index works without a store when the disk is full. Two servers on one folder write
+the same records under the same keys, and wait for each other's short transactions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from indexer.worker import Outcome
 
 SCHEMA = 4  # increase it when the format of a record, the limits of chunks, or the rules for secrets change
 MAX_AGE_DAYS = 30
-_UNUSED_SECONDS = 14 * 86_400  # how long content is kept after the last file with it is gone
+_UNUSED_SECONDS = 14 * 86_400  # how long a record is kept after no file has its content any more
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS file (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, used INTEGER, record BLOB);
 """
-# `used` is when a file last had this content. Content that is unused for `_UNUSED_SECONDS` is deleted.
+# `used` is the time (seconds since 1970) when a file last had this content.
 _USED_UNTIL_NOW = """
 UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path = ?) AND digest != ?
 """
@@ -56,7 +56,10 @@ class Saved:
 
 
 class Store:
-    """The saved index of one folder. Only one thread at a time may use it. No method raises an error of the disk."""
+    """The saved index of one folder. Only one thread at a time may use it.
+
+    No method raises OSError or sqlite3.Error: after an error, it logs a warning and continues without a saved index.
+    """
 
     def __init__(self, cache_dir: Path, root: str, chunking: Chunking, *, max_bytes: int = 2_000_000_000) -> None:
         name = blake2b(os.fsencode(f"{root}\0{chunking}"), digest_size=12).hexdigest()
@@ -113,7 +116,7 @@ class Store:
         self._run(write)
 
     def compact(self) -> None:
-        """Delete content that no file has used for long, or all unused content if the database is too large."""
+        """Delete records that no file has used for two weeks, or all unused records if the database is too large."""
 
         def delete_unused(connection: sqlite3.Connection) -> None:
             too_large = self.file.stat().st_size > self._max_bytes
@@ -210,7 +213,8 @@ def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: 
     """Delete saved indexes that were not opened for 30 days, then the oldest until the rest fits in `max_bytes`.
 
     Returns the deleted files. If another server has a deleted file open, it can use the file until it closes it. The
-    index that was opened last is in use, and is kept whatever its size: a new one would be as large.
+    index that was opened last is in use. It is kept even if it is larger than `max_bytes`, because a new one would have
+    the same size.
     """
     now = time.time() if now is None else now
     found = []

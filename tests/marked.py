@@ -1,7 +1,7 @@
-"""The default model with the markers of our layout: five of its unused special tokens under new names.
+"""Add the markers of our layout to a model: five of its unused special tokens get new names.
 
-They are not trained, so the decisions mean nothing; but it is a real model with a real P(`<cc>`), and everything
-about prompts, decisions and the KV cache can be shown on it.
+The markers are not trained, so the decisions mean nothing. But the result is a real model with a real P(`<cc>`), which
+tests of prompts, decisions and the KV cache can use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIM_KEYS = {"<fim_prefix>": "pre", "<fim_suffix>": "suf", "<fim_middle>": "mid"}
 
 
 def mark(source: Path, target: Path, layout: str, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write the GGUF `source` as `target`, with our markers, `layout` and more `metadata`."""
+    """Copy the GGUF `source` to `target`, and add our markers, the layout `layout` and `metadata`."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     tokens: list[str] = [MARKERS.get(token, token) for token in reader.fields["tokenizer.ggml.tokens"].contents()]

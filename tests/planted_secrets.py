@@ -1,4 +1,4 @@
-"""Hundreds of secrets in the ways in which they get into source, for tests of what withholds them."""
+"""Hundreds of source texts with secrets, for tests that no secret is shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import random
 import string
 
-# `@` is replaced by the secret, and `NAME` (upper case) and `name` (lower case) by a name.
+# Lines with a secret, by file. `planted` replaces `@` by the secret, and `NAME` and `name` by a name in upper or lower
+# case.
 KINDS = {
     "deploy.sh": ("export NAME=@", "NAME='@'", "NAME=@ psql", "./run --name=@ x", 'NAME="${NAME:-@}"', "# name: @",
                   "local name=@", "curl -u admin:@ https://x.org", "mysql -u root -p@ db", "echo NAME=@ >> .env"),
@@ -33,7 +34,7 @@ KINDS = {
     "CMakeLists.txt": ('set(NAME "@")', "set(NAME @)", "-DNAME=@"),
     "main.c": ('#define NAME "@"', 'char name[] = "@";', '{ .name = "@" }'),
 }  # fmt: skip
-COUNT = 525  # seeds of `planted`: as many for each kind of file
+COUNT = 525  # the number of seeds for `planted`; each file of `KINDS` gets equally many
 NAMES = ("password", "db_password", "api_key", "secret", "auth_token", "access_token", "client_secret", "private_key")
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on 127.0.0.1: repositories from a dictionary, ranges, and faults on demand."""
+"""A stand-in for the Hugging Face hub on 127.0.0.1, which serves repositories and ranges, and fails on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMIT = "c" * 40
 
 @dataclass
 class Hub:
-    """What it serves, what it was asked for, and how it fails."""
+    """The state of a stand-in: the repositories that it serves, the requests that it got, and how it fails."""
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ def hub() -> Iterator[Hub]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Be quiet."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]

@@ -1,4 +1,7 @@
-"""A small pinned model, and a stand-in on 127.0.0.1 for the hub and the package index that serve it, with faults."""
+"""A small pinned model, and a stand-in on 127.0.0.1 for the hub and the package index that serve this model.
+
+The stand-in can simulate faults.
+"""
 
 from __future__ import annotations
 
@@ -24,36 +27,36 @@ PAGE = b"<!DOCTYPE html><html><body>Sign in to the network <a href='/login'>here
 
 @dataclass
 class Index:
-    """What it serves by path, what it was asked for, and how it fails."""
+    """The state of a stand-in: the files that it serves by path, the requests that it got, and how it fails."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, str]] = field(default_factory=list)  # path and range
+    asked: list[tuple[str, str]] = field(default_factory=list)  # path and range of each request
     speaks_json: bool = True
-    page_for_all: bool = False  # a proxy that wants people to sign in
+    page_for_all: bool = False  # answer every request with a page, like a proxy at which the user must sign in
     broken_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which the connection breaks, once
-    stall_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which nothing comes until `resume`
+    stall_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which a download hangs until `resume`
     resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a pull ask here, and nowhere else."""
+        """The environment variables with which `model pull` uses only this stand-in."""
         return {"HF_ENDPOINT": f"{self.address}/hub", "PIP_INDEX_URL": f"{self.address}/simple",
                 "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": "/dev/null", "HF_HUB_OFFLINE": ""}  # fmt: skip
 
     def wheels_asked(self) -> list[str]:
-        """The wheels that were asked for, each as often as it was."""
+        """Return the paths of the requested wheels, one for each request."""
         return [path for path, _ in self.asked if path.endswith(".whl")]
 
 
 def tiny_content(size: int = 3_000_000) -> bytes:
-    """A GGUF that passes for a model, and then bytes that cannot be compressed."""
+    """Return the bytes of a GGUF that passes for a model, followed by bytes that cannot be compressed."""
     return gguf(LLAMA) + random.Random(0).randbytes(size)
 
 
 def make_card(folder: Path, content: bytes, name: str = "tiny-coder", **metadata: str) -> Card:
-    """Write a card for `content` into `folder`, as the package has them."""
+    """Write a card for `content` into `folder`, in the format of the package's cards, and return it."""
     size = -(-len(content) // PIECES)
     parts = [content[at : at + size] for at in range(0, len(content), size)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,17 +76,17 @@ def make_card(folder: Path, content: bytes, name: str = "tiny-coder", **metadata
 
 
 def wheel_path(card: Card, number: int) -> str:
-    """Where the stand-in has the wheel of a piece."""
+    """Return the path at which the stand-in serves the wheel of a piece."""
     return f"/files/{card.package.format(number=number).replace('-', '_')}-{card.version}-py3-none-any.whl"
 
 
 def hub_path(card: Card) -> str:
-    """Where the stand-in has the file itself."""
+    """Return the path at which the stand-in serves the model file."""
     return f"/hub/{card.repository}/resolve/{card.revision}/{card.file}"
 
 
 def publish(index: Index, card: Card, content: bytes, *, hub: bool = False, wheels: bool = True) -> None:
-    """Let the stand-in serve a model."""
+    """Let the stand-in serve a model: as one file like the hub, or in wheels like the package index, or both."""
     if hub:
         index.files[hub_path(card)] = content
     for piece in card.pieces if wheels else ():
@@ -91,7 +94,7 @@ def publish(index: Index, card: Card, content: bytes, *, hub: bool = False, whee
 
 
 def put_wheel(index: Index, card: Card, number: int, data: bytes) -> None:
-    """Let the stand-in serve a wheel that holds `data`."""
+    """Let the stand-in serve a wheel that contains `data`."""
     buffer = io.BytesIO()
     package = card.package.format(number=number).replace("-", "_")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -102,14 +105,14 @@ def put_wheel(index: Index, card: Card, number: int, data: bytes) -> None:
 
 @contextmanager
 def index() -> Iterator[Index]:
-    """Serve nothing yet, until the end of the block."""
+    """Run a stand-in until the end of the block. It serves nothing until `publish` is called."""
     state = Index()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Be quiet."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             asked = self.headers.get("Range", "")
@@ -170,7 +173,7 @@ def index() -> Iterator[Index]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            """A client that goes away is no error here."""
+            """Do nothing: a client that disconnects is no error."""
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The pages that are written from the code, and the links between pages."""
+"""The pages that the code generates are up to date, and the links between pages lead to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fuzz targets hold for what is kept in the corpus, and for a while of random changes to it."""
+"""The fuzz targets pass for the inputs of the corpus, and for random changes of these inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CI installs (`.ci/lock.txt`) fits what pyproject.toml asks for."""
+"""The versions that CI installs (`.ci/lock.txt`) satisfy the requirements of pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tools/release.py`: one version, notes, what is in the wheel, what is attached to a release."""
+"""`tools/release.py`: the version, the notes, the content of the wheel, and the assets of a release."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG = "# Changelog\n\nWhat changes.\n\n## Unreleased\n\n### Added\n- One thing.\
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the files that have the version, with a changelog of its own."""
+    """A copy of the files that contain the version, with another changelog."""
     root = tmp_path / "tree"
     for name in HOLD_THE_VERSION:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A copy of the repository with a small model, and the folder with the wheel and the sdist that are built of it."""
+    """A copy of the repository with a small model, and the folder with its wheel and sdist."""
     root, dist = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("dist")
     for name in (*release.PACKAGES, "editors"):
         ignore = shutil.ignore_patterns("*.gguf", "__pycache__", "node_modules")
@@ -77,7 +77,7 @@ def test_a_bump_without_changes_is_refused(tree: Path) -> None:
 
 @pytest.mark.parametrize("word", ["2", "v2.0.0", "2.0.0-beta", ""])
 def test_what_is_no_version_is_refused(tree: Path, word: str) -> None:
-    with pytest.raises(release.ReleaseError, match="is no version"):
+    with pytest.raises(release.ReleaseError, match="is not a version"):
         release.bump(word, tree)
 
 

@@ -30,7 +30,7 @@ def name(path: Path) -> str:
 
 
 def module_name(path: Path) -> str:
-    """The dotted name by which `path` is imported."""
+    """Return the dotted name by which `path` is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -52,7 +52,7 @@ BANNED = (
     "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
     "whatever it", "whoever", "worth its time",
 )  # fmt: skip
-# Where they must not occur.
+# The files in which these phrases must not occur.
 PROSE_SUFFIXES = {".py", ".md", ".ts", ".lua", ".el", ".sh"}
 NOT_PROSE = {"node_modules", "sources", "snippets", "corpus", "vendor"}
 PLAIN = (
@@ -62,7 +62,7 @@ PLAIN = (
 
 
 def imported_modules(path: Path) -> set[str]:
-    """The modules of ours that `path` imports, anywhere in it and under `TYPE_CHECKING` too."""
+    """Return the project's modules that `path` imports anywhere, also in functions and under `TYPE_CHECKING`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -74,7 +74,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def imports_of(module: str) -> set[str]:
-    """All modules of ours that importing `module` loads, the packages around each of them included."""
+    """Return all of the project's modules that importing `module` loads, including the packages that contain them."""
     found: set[str] = set()
     waiting = {module}
     while waiting:
@@ -90,7 +90,7 @@ def importers(*modules: str) -> set[str]:
 
 
 def test_one_direction() -> None:
-    """`lsp_server → policy → indexer`, and never back."""
+    """Imports have one direction: `lsp_server → policy → indexer`."""
     for path in SOURCES:
         rank = PACKAGES.index(path.relative_to(ROOT).parts[0])
         for module in imports(path):
@@ -99,13 +99,13 @@ def test_one_direction() -> None:
 
 
 def test_no_circles() -> None:
-    """No file imports itself by way of others, not even under `TYPE_CHECKING`."""
+    """No module imports itself through other modules, not even under `TYPE_CHECKING`."""
     sorter = TopologicalSorter({module: imported_modules(path) for module, path in MODULES.items()})
     sorter.prepare()  # raises `CycleError`, which names the circle
 
 
 def test_the_worker_process_loads_nothing_of_the_server_side() -> None:
-    """The worker and the server's side of the engine share the protocol alone."""
+    """The worker process shares with the server only the modules of the protocol."""
     server_side = {f"policy.engine.{module}" for module in ("client", "connect", "embedding", "process", "supervisor")}
     assert server_side <= MODULES.keys()
     for module in MODULES:
@@ -118,9 +118,9 @@ def test_the_protocol_stays_in_the_server() -> None:
 
 
 def test_packages_with_llama_cpp_are_not_imported() -> None:
-    """Their libraries are loaded by path, in the worker process; their Python code would load others."""
+    """The worker loads the libraries of these packages by path; their Python code would load other libraries."""
     assert importers("llama_cpp", "xllamacpp", "llama_cpp_py_sync") == set()
-    # Those who evaluate, quantise or label use an engine of their own.
+    # Evaluation, quantization and labeling run an engine in their own process.
     own = ("policy/engine/worker/", "policy/training/", "policy/evaluation/")
     users = {
         name(path)
@@ -139,7 +139,7 @@ def test_torch_stays_in_the_extras() -> None:
     "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.service", "indexer.workspace"]
 )
 def test_serving_loads_nothing_heavy(module: str) -> None:
-    """The server's process never loads native model code, nor anything of training."""
+    """The server's process never loads native model code, and no package for training."""
     program = (
         f"import sys, {module}; "
         "names = {*sys.modules, *(name.split('.')[0] for name in sys.modules)}; "
@@ -160,7 +160,7 @@ NO_VERB = re.compile(r"(?:Whether|What|Where|Those|How many)\b")
 
 
 def docstrings_without_verb(source: str) -> list[str]:
-    """The functions, but not the properties, whose docstring begins with one of the words of `NO_VERB`."""
+    """Return the functions (without properties) whose docstring begins with one of the words of `NO_VERB`."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -191,7 +191,7 @@ def test_docstrings_without_verb_are_found(source: str, found: list[str]) -> Non
 
 
 def plain_files() -> list[Path]:
-    """The files with prose of `PLAIN`, without installed packages, data, and this list itself."""
+    """Return the files of `PLAIN` that contain prose, except installed packages, data, and this file with its list."""
     found: list[Path] = []
     for path in (ROOT / name for name in PLAIN):
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in PROSE_SUFFIXES]
@@ -201,7 +201,7 @@ def plain_files() -> list[Path]:
 
 
 def banned_phrases(text: str) -> list[str]:
-    """The banned phrases in `text`, each with its line number."""
+    """Return the banned phrases in `text`, each with its line number."""
     words = re.compile(r"\b(?:" + "|".join(phrase.replace(" ", r"[\s#*]+") for phrase in BANNED) + r")\b", re.I)
     spaced = text.replace("_", " ")
     return [f"line {spaced.count(chr(10), 0, found.start()) + 1}: {found[0]!r}" for found in words.finditer(spaced)]
@@ -227,7 +227,7 @@ def test_banned_phrases_are_found(text: str, found: list[str]) -> None:
 
 
 def test_architecture_names_what_exists() -> None:
-    """The modules in the code map are those there are: `code` in the first column of a table below a package's name."""
+    """The code map names every module, and no other. Names are `code` in the first column of a package's table."""
     package, missing, named = "", list[str](), set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):
@@ -239,4 +239,4 @@ def test_architecture_names_what_exists() -> None:
     assert not missing
     unnamed = {name(path) for path in SOURCES if path.name != "__init__.py"}
     unnamed = {path for path in unnamed if named.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
-    assert not unnamed, "the code map says where everything is"
+    assert not unnamed, "the code map names every module"

@@ -1,8 +1,8 @@
 """Record ghost text in a real Neovim as an animated picture: `python -m tools.capture [--model GGUF] [--out FILE]`.
 
-Neovim runs in a terminal, in a copy of `examples/workspace`, with the real server and model. The keys are typed at a
-steady rate. A frame is kept whenever the screen changes, for as long as the screen showed it, so the picture has the
-real times. Needs tmux, Chromium and Neovim 0.12, as the tests in `tests/editors` install them, and Pillow.
+Neovim runs in a terminal, in a copy of `examples/workspace`, with the real server and model. The script types the keys
+at a steady rate. Each change of the screen gives a frame, which is shown for as long as the screen showed it. The
+script needs tmux, Chromium and Neovim 0.12, which the scripts of `tests/editors` install, and Pillow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.editors.terminal import Terminal, terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE, LINE, TYPED = "lending/desk.py", 57, "return late_fee("
-CUT = TYPED + "returned, self.members[loan.member_number], today)"
+CUT = TYPED + "returned, self.members[loan.member_number], today)"  # removed from the line before the recording
 RATE = 0.16  # seconds between two keys
 LAST = 2.5  # seconds for which the last frame is shown
 INIT = """
@@ -45,7 +45,7 @@ class Recorder:
         self._shown, self._since = "", time.monotonic()
 
     def look(self, seconds: float) -> None:
-        """Watch the screen for `seconds`."""
+        """Watch the screen for `seconds`, and add a frame for each change."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             if (shown := self._screen.screen()) != self._shown:
@@ -70,7 +70,7 @@ def main() -> int:
     options.add_argument("--model", type=Path, default=locate.resolve().path)
     options.add_argument("--out", type=Path, default=ROOT / "docs/editors/neovim.gif")
     given = options.parse_args()
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     nvim = install("neovim") / "nvim"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,11 +1,11 @@
 """`python tools/environment.py [--dev] FOLDER`: create a virtual environment with this project, and show the progress.
 
-The Makefile runs it with the system's Python, so it needs only the standard library. It uses uv if that is installed,
-and pip otherwise. Each step prints its title, the size of the downloads so far, and its time. If a step fails, the
-output of the installer is printed.
+The Makefile runs this script with the system's Python, so the script needs only the standard library. It uses uv if uv
+is installed, and pip otherwise. Each step prints its title, the size of the downloads so far, and its time. If a step
+fails, the script prints the output of the installer.
 
-PyPI's PyTorch for Linux is built for CUDA: 2 GB that no test needs. So PyTorch is installed first, from its index of
-CPU builds. If that is unreachable, pip uses its configured index.
+For Linux, PyPI has a PyTorch that is built for CUDA: 2 GB that no test needs. So PyTorch is installed first, from
+PyTorch's own index of CPU builds. If that index is unreachable, pip uses its configured index.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".ci/constraints.txt"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-EVERY = 2.0 if sys.stdout.isatty() else 5.0  # seconds between two lines of progress
+EVERY = 2.0 if sys.stdout.isatty() else 5.0  # seconds between two reports of progress
 _UNITS = {"k": 1e-3, "M": 1.0, "G": 1e3}
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from pycparser import CParser, c_ast  # type: ignore[import-untyped, unused-ignore]
 
 TARGET = Path(__file__).resolve().parent.parent / "policy/engine/worker/capi.py"
-# By llama.cpp build: the result of its `llama_version`.
+# The supported llama.cpp builds, each with the version that its function `llama_version` returns.
 BUILDS = {11413: "0.5.0", 11548: "0.6.0"}
 
 STRUCTS = ("llama_batch", "llama_model_params", "llama_context_params")
@@ -127,7 +127,7 @@ class Header:
 
     @classmethod
     def parse(cls, text: str) -> Header:
-        """Read C declarations without preprocessor lines."""
+        """Parse the C declarations of a header. Preprocessor lines are skipped."""
         lines = [line.partition("//")[0] for line in text.splitlines() if not line.startswith("#")]
         header = cls({}, {}, {}, {})
         for node in CParser().parse(_PRELUDE + "\n".join(lines)):
@@ -163,7 +163,7 @@ class Header:
     # -- C types as ctypes --------------------------------------------------------------------------------------------
 
     def name(self, node: c_ast.Node, *, parameter: bool = False) -> str:
-        """Return the ctypes expression for a type. A pointer that we do not dereference is a `c_void_p`."""
+        """Return the ctypes expression for a type. A pointer that the project never dereferences is a `c_void_p`."""
         if isinstance(node, c_ast.PtrDecl):
             return self._pointer(node, parameter)
         assert isinstance(node, c_ast.TypeDecl), node
@@ -193,7 +193,7 @@ class Header:
         return "c_void_p"
 
     def callback(self, name: str) -> str:
-        """Return a function pointer type as a call of `CFUNCTYPE`."""
+        """Return the expression for a function pointer type: a call of `CFUNCTYPE`."""
         function = self.typedefs[name].type
         parts = [self.name(function.type), *(self.name(each.type) for each in function.args.params)]
         return f"CFUNCTYPE({', '.join(parts)})"
@@ -234,7 +234,7 @@ def headers() -> Iterator[tuple[int, Header]]:
 
 
 def write(found: Mapping[int, Header]) -> str:
-    """Return the module's text. Exits if the builds differ in more than the fields of structs."""
+    """Return the text of `capi.py`. Raises SystemExit if the builds differ in more than the fields of structs."""
     newest = found[max(found)]
     for function in FUNCTIONS:
         if len({header.signature(function) for header in found.values()}) != 1:
@@ -322,7 +322,7 @@ def _without_structs(signature: str) -> str:
 
 
 def main() -> None:
-    """Write the module."""
+    """Write `capi.py`."""
     TARGET.write_text(write(dict(headers())), "utf-8")
     for command in (["check", "--fix", "--select=I"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(TARGET)], check=True)

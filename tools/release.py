@@ -4,7 +4,8 @@ The workflow `release.yml` runs these commands. They need only the standard libr
 
     python tools/release.py version                 print the version
     python tools/release.py bump 0.2.0              set the version, and add its heading to the changelog
-    python tools/release.py check [--tag v0.2.0]    exit 1 unless all versions are equal and the changelog has this one
+    python tools/release.py check [--tag v0.2.0]    exit 1 unless all files have one version (and the tag and the
+                                                    changelog have it too)
     python tools/release.py notes                   print the changelog's section of the version
     python tools/release.py contents DIST           exit 1 unless the wheel and the sdist in DIST are complete
     python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, with SHA256SUMS
@@ -44,11 +45,11 @@ _PLACES: tuple[tuple[str, str], ...] = (
 
 
 class ReleaseError(Exception):
-    """A problem that prevents the release. The message says what to do."""
+    """A problem that prevents the release. The message says what is wrong, and what to do if that is not obvious."""
 
 
 def versions(root: Path = ROOT) -> list[tuple[str, str]]:
-    """Return (file, version) of each place that has a version. The first is `pyproject.toml`, the source.
+    """Return (file, version) for each place that has the version. The first is `pyproject.toml`, which decides.
 
     Raises `ReleaseError` if a file has no version or several.
     """
@@ -70,10 +71,10 @@ def version(root: Path = ROOT) -> str:
 def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> None:
     """Write the version `new` to all files. In the changelog, add a heading with it above the unreleased changes.
 
-    Raises `ReleaseError` if `new` is no version, or if there are no unreleased changes.
+    Raises `ReleaseError` if `new` is not a version, or if there are no unreleased changes.
     """
     if not re.fullmatch(_NUMBER, new):
-        raise ReleaseError(f"{new} is no version: expected MAJOR.MINOR.PATCH, possibly with a1, b1 or rc1")
+        raise ReleaseError(f"{new} is not a version: expected MAJOR.MINOR.PATCH, possibly with a1, b1 or rc1")
     if not notes("Unreleased", root):
         raise ReleaseError(f"CHANGELOG.md has nothing under {UNRELEASED!r}: add the changes that users notice")
     for name, pattern in _PLACES:
@@ -114,8 +115,8 @@ def notes(of: str, root: Path = ROOT) -> str:
 def contents(dist: Path, root: Path = ROOT) -> list[str]:
     """Check the wheel and the sdist in `dist`. Return a line with name and size for each.
 
-    Raises `ReleaseError` if one is missing or too large, lacks a file of the repository or has another one, or if a
-    part of the model differs from the manifest.
+    Raises `ReleaseError` if one of the two is missing or too large, or lacks a file of the packages. For the wheel, it
+    also raises `ReleaseError` if there are other files, or if a part of the model differs from the manifest.
     """
     wheel, sdist = (_only(dist, pattern) for pattern in ("*.whl", "*.tar.gz"))
     with zipfile.ZipFile(wheel) as archive:
@@ -149,14 +150,14 @@ def contents(dist: Path, root: Path = ROOT) -> list[str]:
 
 
 def model_hashes(root: Path = ROOT) -> dict[str, str]:
-    """Return the SHA-256 by file name of the model's parts in the package, from its manifest."""
+    """Return the SHA-256 of each part of the included model, by file name, from the model's manifest."""
     manifest = json.loads((root / MODEL / "manifest.json").read_text("utf-8"))
     shipped = {path.name for path in (root / MODEL).glob("*.gguf")}
     return {name: of["sha256"] for name, of in manifest["files"].items() if name in shipped}
 
 
 def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
-    """Copy the assets to `out`: `dist`, the model's parts, their model card and manifest, and `SHA256SUMS`.
+    """Copy the release's assets to `out`: `dist`, the model's parts, model card and manifest, and `SHA256SUMS`.
 
     Raises `ReleaseError` if a part of the model differs from its manifest.
     """

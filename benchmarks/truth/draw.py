@@ -1,6 +1,7 @@
-"""Draw the truth set from its sources. Necessary only when these change: `python benchmarks/truth/draw.py`.
+"""Draw the truth set from its sources. Run it when the sources change: `python benchmarks/truth/draw.py`.
 
-The rows have RepoEval's format and also the kind of each blank, so that CI evaluates them like any data set.
+The rows have RepoEval's format, so that CI evaluates them like any data set. In addition, they have the kind of each
+blank.
 """
 
 from __future__ import annotations

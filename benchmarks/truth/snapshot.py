@@ -1,7 +1,7 @@
-"""The snapshot (`make truth`): the included model's results on the truth set, stored here and compared in CI.
+"""Make and check the snapshot (`make truth`): the included model's results on the truth set, which CI compares.
 
-Greedy texts are the same in every run on one machine. Another processor adds numbers in another order, so where two
-tokens are almost equally likely, the text can change. `BAND` and `CHANGED` allow for that. `docs/evaluation.md` has the
+Greedy texts are the same in every run on one machine. Another processor adds numbers in another order, so the text can
+change where two tokens are almost equally likely. `BAND` and `CHANGED` allow for that. `docs/evaluation.md` has the
 measurements.
 """
 
@@ -23,7 +23,7 @@ from policy.models import locate
 HERE = Path(__file__).parent
 ARGUMENTS = (
     *("eval", "--dataset", "repoeval", "--data", str(HERE / "blanks.jsonl"), "--repos", str(HERE / "sources")),
-    # Two workers on any machine, so that the same blanks run together.
+    # Two workers on every machine, so that the same blanks run at the same time.
     *("--tokens", "40", "--latency", "0", "--threads", "2"),
 )
 BAND = 3.0  # allowed decrease of mean edit similarity in points, without or with retrieval
@@ -32,7 +32,7 @@ REMAKE = "If the change is intended, run `make truth`, check its output, and com
 
 
 def shipped() -> Path | None:
-    """Return the included model."""
+    """Return the file of the included model, or None if the package includes no model."""
     return next((model.path for model in locate.installed() if model.source == "shipped"), None)
 
 
@@ -48,14 +48,14 @@ def other_model(model: Path) -> str:
 
 
 def evaluate(out: Path, model: Path) -> list[Row]:
-    """Complete the truth set with `model`. The run is stored in `out` and its rows are returned by id."""
+    """Complete the truth set with `model`. Store the run in the folder `out`, and return its rows, sorted by id."""
     if command([*ARGUMENTS, "--model", str(model), "--out", str(out)]):
         raise EvaluationError("the truth set could not be evaluated")
     return sorted(table.read(out / record.RESULTS), key=lambda row: row.id)
 
 
 def failures(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
-    """Return the differences that exceed the allowed ones. Empty if there are none."""
+    """Return a message for each difference that exceeds `BAND` or `CHANGED`, and for rows that only one run has."""
     difference = comparing.compare(before, after)
     found = [
         f"{drop.figure} fell by {-drop.difference.value:.2f} points, more than {BAND:g}"

@@ -1,13 +1,13 @@
-"""Install repoformer-lsp and a model into an environment of their own, for an editor that shows how far it is.
+"""Install repoformer-lsp into an environment of its own, download a model, and report the progress to an editor.
 
-Every editor here runs this one file, with any Python from 3.7 or with `uv run`, so that all of them do the same and
-say the same. It writes one JSON object a line to stdout: `{"message", "percent"}` while it runs, `percent` null where
-that is not known, and at the end `{"program", "message", "warning"}` or `{"error", "advice", "kind"}`. What pip, uv and
-the server write goes to stderr, for a log. Exit status 0 where the server can be used.
+All editor plugins run this script, with any Python from 3.7 or with `uv run`, so the installation is the same in each
+editor. The script writes one JSON object per line to stdout: `{"message", "percent"}` during the installation
+(`percent` is null if it is unknown), and at the end `{"program", "message", "warning"}` or `{"error", "advice",
+"kind"}`. The output of pip, uv and the server goes to stderr, for a log. The exit status is 0 if the server is usable.
 
-A file in the environment, written last, says that the installation is complete; without it the environment is made
-again. pip and uv keep their downloads, so a second try takes up where the first one failed. The same file is in
-`vscode`, `neovim` and `emacs`, because each is installed by itself.
+The last step writes a file into the environment, which says that the installation is complete. Without this file, the
+environment is created again. pip and uv cache their downloads, so a second try does not repeat them. The folders
+`vscode`, `neovim` and `emacs` have the same script, because each of them is installed without the others.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pathlib import Path
 
 OLDEST = (3, 10)
 NEWEST = 13  # of the Pythons 3.x that the server is tested with
-COMPLETE = "repoformer-lsp.installed"  # in the environment, once everything is
+COMPLETE = "repoformer-lsp.installed"  # a file in the environment, which says that the installation is complete
 WINDOWS = os.name == "nt"
 BIN, EXE = ("Scripts", ".exe") if WINDOWS else ("bin", "")
 GET_PYTHON = "Install Python 3.10 or later from python.org or your system's packages, or uv from docs.astral.sh/uv, "
 
-# What a failed program wrote, the first match counts: kind, pattern, what to tell, what to do next.
+# Explanations for the output of a failed program: kind, pattern, error, advice. The first pattern that matches counts.
 FAILURES = (
     ("disk", r"no space left|not enough space|disk quota exceeded|os error 28\b",
      "The disk is full.", "Free 2 GB, then {again}."),
     ("certificate", r"CERTIFICATE_VERIFY_FAILED|invalid peer certificate|certificate verify failed",
      "The certificate of the package index is not trusted; a proxy that inspects traffic may be the reason.",
-     "Set PIP_CERT (for uv: SSL_CERT_FILE) to your organisation's certificates in the environment of the editor, then "
+     "Set PIP_CERT (for uv: SSL_CERT_FILE) to your organization's certificates in the environment of the editor, then "
      "{again}."),
     ("proxy", r"ProxyError|Cannot connect to proxy|Tunnel connection failed|\b407\b|proxy authentication required|"
      r"tunnel error|proxyconnect",
@@ -51,7 +51,7 @@ FAILURES = (
      "Check the network; behind a proxy, set HTTPS_PROXY in the environment of the editor. Then {again}; downloads "
      "that are complete are kept."),
     ("venv", r"ensurepip is not available|No module named '?(venv|ensurepip)|ensurepip.{0,80}non-zero",
-     "This Python cannot make environments.",
+     "This Python cannot create environments.",
      "On Debian and Ubuntu run `sudo apt install python3-venv`. Elsewhere install uv from docs.astral.sh/uv. Then "
      "{again}."),
     ("package", r"No matching distribution found for|not found in the package registry|Invalid requirement|"
@@ -63,7 +63,7 @@ FAILURES = (
      "A package has no prebuilt file for this system, and compiling it failed.",
      "Use a 64-bit Python {oldest} to 3.{newest}, or install a C++ compiler. Then {again}."),
     ("busy", r"Permission denied|Access is denied|being used by another process|os error (5|13|32)\b",
-     "A file of the environment in {folder} cannot be written; a server that runs may be using it.",
+     "A file of the environment in {folder} cannot be written; a running server may be using it.",
      "Close other windows of the editor, check that the folder is yours, then {again}."),
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Failed(Exception):
 
 
 class ProgramFailed(Exception):
-    """A program ended with another status than 0; `output` has its last lines."""
+    """A program exited with a status other than 0; `output` has its last lines."""
 
     def __init__(self, output: list[str]) -> None:
         super().__init__(output[-1] if output else "no output")
@@ -85,13 +85,13 @@ class ProgramFailed(Exception):
 
 
 def main() -> int:
-    """Install as the arguments say; the exit status."""
+    """Run the installation, and return the exit status."""
     parser = argparse.ArgumentParser(description="Install repoformer-lsp into an environment of its own.")
-    parser.add_argument("folder", type=Path, help="where the environment is made")
-    parser.add_argument("--package", default="repoformer-lsp", help="what pip or uv installs")
-    parser.add_argument("--model", default="qwen2.5-coder-0.5b", help="the model to get; empty for none")
-    parser.add_argument("--setting", default="--package", help="how the editor calls --package")
-    parser.add_argument("--again", default="install again", help="how the editor says to run this again")
+    parser.add_argument("folder", type=Path, help="the folder of the environment")
+    parser.add_argument("--package", default="repoformer-lsp", help="the package that pip or uv installs")
+    parser.add_argument("--model", default="qwen2.5-coder-0.5b", help="the model to download; empty for none")
+    parser.add_argument("--setting", default="--package", help="the editor's name for --package, for messages")
+    parser.add_argument("--again", default="install again", help="how to run this script again, for messages")
     options = parser.parse_args()
     for word in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, word):
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def install(options: argparse.Namespace) -> tuple[Path, str]:
-    """Do every step. The server's program, and what a person should know although it can be used. Raises `Failed`."""
+    """Install the server and the model. Return the server's program, and warnings for the user. Raises `Failed`."""
     folder = options.folder.absolute()
     bin_ = folder / BIN
     program, python, complete = bin_ / ("repoformer-lsp" + EXE), bin_ / ("python" + EXE), folder / COMPLETE
@@ -119,7 +119,7 @@ def install(options: argparse.Namespace) -> tuple[Path, str]:
             uv = find_uv()
             try:
                 if not (complete.is_file() and works(program, "--version")):
-                    step("Making an environment", 0)
+                    step("Creating an environment", 0)
                     make_environment(folder, uv)
                 elif not uv and not works(python, "-m", "pip", "--version"):
                     run(folder, python, "-m", "ensurepip")
@@ -140,10 +140,10 @@ def install(options: argparse.Namespace) -> tuple[Path, str]:
 
 
 def make_environment(folder: Path, uv: str | None) -> None:
-    """Make an empty environment, in place of one that is incomplete. Raises `Failed` and `ProgramFailed`."""
+    """Create an empty environment, and replace an incomplete one. Raises `Failed` and `ProgramFailed`."""
     if folder.exists():
         if any(folder.iterdir()) and not any((folder / name).exists() for name in ("pyvenv.cfg", BIN, COMPLETE)):
-            raise Failed(f"{folder} holds other files than an environment.", "Move it away, then {again}.", "folder")
+            raise Failed(f"{folder} has files, but is not an environment.", "Move them away, then {again}.", "folder")
         shutil.rmtree(str(folder))
     python = find_python()
     if uv:
@@ -157,7 +157,7 @@ def make_environment(folder: Path, uv: str | None) -> None:
 
 
 def find_python() -> str | None:
-    """A Python that is new enough: the one that runs this, else one on the PATH; None where there is none."""
+    """Return a Python that is new enough: the one that runs this script, else one on the PATH, else None."""
     if sys.version_info[:2] >= OLDEST:
         return sys.executable
     names = [f"python3.{minor}" for minor in range(NEWEST, OLDEST[1] - 1, -1)] + ["python3", "python"]
@@ -166,13 +166,13 @@ def find_python() -> str | None:
 
 
 def find_uv() -> str | None:
-    """The program uv, also where the editor was started without the PATH of a shell; None where there is none."""
+    """Return the program uv, or None. It is found even if the editor was started without the PATH of a shell."""
     own = os.pathsep.join(str(Path.home() / each / "bin") for each in (".local", ".cargo"))
     return shutil.which("uv") or shutil.which("uv", path=own)
 
 
 def get_model(folder: Path, program: Path, options: argparse.Namespace) -> str:
-    """Get the model. What a person should know where that fails: the server then runs with the one it brings."""
+    """Download the model. Return a warning if that fails, else "". Without it, the server uses its included model."""
     if not options.model:
         return ""
     step("Downloading the model", 50)
@@ -180,12 +180,12 @@ def get_model(folder: Path, program: Path, options: argparse.Namespace) -> str:
         run(folder, program, "model", "pull", options.model, "--json", follow=Download())
     except ProgramFailed as problem:
         reason = re.sub(r"^repoformer-lsp: ", "", str(problem))
-        return f"The better model could not be downloaded; the small one that the server brings is used. {reason}"
+        return f"The better model could not be downloaded; the small included model is used. {reason}"
     return ""
 
 
 def check(folder: Path, program: Path) -> str:
-    """Let the server check this machine. What a person should know."""
+    """Let the server check this machine. Return the problems that it found, one per line."""
     step("Checking this machine", 96)
     try:
         output = run(folder, program, "doctor", "--json", keep=1000)
@@ -200,7 +200,7 @@ def check(folder: Path, program: Path) -> str:
 
 
 def explained(output: list[str], folder: Path, package: str, setting: str) -> Failed:
-    """What the last lines of a program mean, as `Failed`."""
+    """Return the error that explains the last lines of a failed program."""
     text = "\n".join(output)
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or ""
     values = {
@@ -217,13 +217,13 @@ def explained(output: list[str], folder: Path, package: str, setting: str) -> Fa
 
 
 class Packages:
-    """Follows what pip or uv writes while it installs: about forty packages, for 5 to 50 percent."""
+    """Reports the progress of pip or uv from its output: about forty packages, from 5 to 45 percent."""
 
     def __init__(self) -> None:
         self._seen = 0
 
     def __call__(self, line: str) -> None:
-        """Read one line."""
+        """Process one line of the output."""
         found = re.match(r"\s*(Collecting|Downloading|Downloaded|Building|Retrying|WARNING: Retrying)\s*(\S*)", line)
         if not found:
             if "Installing collected packages" in line or line.startswith("Prepared "):
@@ -238,10 +238,10 @@ class Packages:
 
 
 class Download:
-    """Follows `model pull --json`, for 50 to 95 percent."""
+    """Reports the progress of `model pull --json` from its output, from 50 to 95 percent."""
 
     def __call__(self, line: str) -> None:
-        """Read one line."""
+        """Process one line of the output."""
         try:
             done, total = (json.loads(line)[name] for name in ("done", "total"))
         except (ValueError, KeyError, TypeError):
@@ -250,9 +250,9 @@ class Download:
 
 
 def run(folder: Path, *command: object, follow: Callable[[str], None] | None = None, keep: int = 60) -> list[str]:
-    """Run a program in the folder around `folder`, its lines to `follow`; its last `keep` lines.
+    """Run a program in the parent of `folder`, and return the last `keep` lines of its output.
 
-    Raises `ProgramFailed` and `OSError`.
+    `follow` is called with each line. Raises `ProgramFailed` and `OSError`.
     """
     words = [str(word) for word in command]
     print("$", *words, file=sys.stderr, flush=True)
@@ -277,7 +277,7 @@ def run(folder: Path, *command: object, follow: Callable[[str], None] | None = N
 
 
 def works(program: object, *arguments: str) -> bool:
-    """Whether a program can be started and ends well."""
+    """Return whether a program can be started and exits with status 0."""
     words = [str(program), *arguments]
     try:
         return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -287,7 +287,7 @@ def works(program: object, *arguments: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """The environment of commands: without other Python environments, and with pip's settings for uv."""
+    """Return the environment variables for programs: no other Python environments, and pip's settings for uv too."""
     env = {
         name: value
         for name, value in os.environ.items()
@@ -303,7 +303,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Lock a file until the end of the block. Raises `Failed` where another process has it."""
+    """Lock a file until the end of the block. Raises `Failed` if another process has locked it."""
     with path.open("a+") as file:
         try:
             if WINDOWS:
@@ -322,12 +322,12 @@ def only_one(path: Path) -> Iterator[None]:
 
 
 def step(message: str, percent: int | None = None) -> None:
-    """Tell how far it is."""
+    """Report a step of the installation, and the progress so far."""
     tell(message=message, percent=percent)
 
 
 def tell(**values: object) -> None:
-    """Write one line for the editor."""
+    """Write one JSON object for the editor."""
     print(json.dumps(values), flush=True)
 
 

@@ -31,7 +31,8 @@
 ;; cancellations, so this file makes the requests: one for each pause in the
 ;; typing.  It drops an answer if the text or point has changed (the server
 ;; cancels the older request by itself).  After each command it compares the
-;; suggestion with the buffer, so typing through it needs no request.
+;; suggestion with the buffer, so no request is needed while you type the
+;; suggested text.
 
 ;;; Code:
 
@@ -76,7 +77,7 @@ It is the name of a package, a wheel, an address, or the folder of a clone."
   "Settings of the server, a property list such as (:policy \"always\" :threads 4).
 The server's README lists them all.  Lists are vectors: (:exclude [\"*.csv\"]).
 
-Customizing it and `setopt' also change running servers; otherwise call
+Customize and `setopt' also change running servers; after `setq', call
 `repoformer-reconfigure'.  A project can have its own value, as a
 directory-local variable."
   :type 'plist
@@ -128,14 +129,14 @@ A mode also includes the modes that are derived from it."
 
 (defconst repoformer--personal '(:serverUrl :model :generatorModel)
   "Settings that `eglot-workspace-configuration' cannot change.
-Eglot declares any list safe there, and a cloned repository must not set where
-code is sent, or which files native code reads.")
+Eglot accepts any value of that variable as safe, but a cloned repository must
+not set where code is sent, or which files native code reads.")
 
 (defun repoformer--settings (server)
-  "The settings to send to SERVER.
+  "Return the settings to send to SERVER.
 The settings of the project, in the section :repoformer of
-`eglot-workspace-configuration', override `repoformer-settings'; what was chosen
-in this session overrides both.  Directory-local variables come from a buffer of
+`eglot-workspace-configuration', override `repoformer-settings'; the choices of
+this session override both.  Directory-local variables come from a buffer of
 the project."
   (let* ((buffer (car (last (eglot--managed-buffers server))))
          (value (lambda (variable)
@@ -159,7 +160,8 @@ the project."
       (setq settings (plist-put settings :policy repoformer--policy)))
     (when repoformer--suggest
       (setq settings (plist-put settings :suggest repoformer--suggest)))
-    ;; An empty property list would be sent as null; an empty table is an object.
+    ;; jsonrpc would send an empty property list as null; an empty hash table
+    ;; becomes an object.
     (or settings (make-hash-table))))
 
 (cl-defmethod eglot-client-capabilities :around ((_server repoformer-server))
@@ -176,7 +178,7 @@ the project."
 
 (cl-defmethod jsonrpc-connection-send :around
   ((server repoformer-server) &rest args &key method params &allow-other-keys)
-  "Correct messages of Eglot to SERVER: METHOD and PARAMS are among ARGS."
+  "Correct a message of Eglot to SERVER; ARGS include METHOD and PARAMS."
   (pcase method
     ;; Outside a project Eglot sends the folder of the file, which may be the home
     ;; directory.  Send no folder, so that none is indexed.
@@ -184,7 +186,7 @@ the project."
      (dolist (key '(:rootPath :rootUri :workspaceFolders))
        (setq params (plist-put params key nil)))
      (setq args (plist-put args :params params)))
-    ;; Eglot sends other settings once it has connected.
+    ;; Eglot sends its own settings after it has connected; replace them.
     (:workspace/didChangeConfiguration
      (setq params (list :settings (list :repoformer (repoformer--settings server)))
            args (plist-put args :params params))))
@@ -197,14 +199,14 @@ the project."
   (force-mode-line-update t))
 
 (defun repoformer--server ()
-  "The current buffer's repoformer server, or nil."
+  "Return the current buffer's repoformer server, or nil."
   (let ((server (eglot-current-server)))
     (and (cl-typep server 'repoformer-server)
          (jsonrpc-running-p server)
          server)))
 
 (defun repoformer--server-or-lose ()
-  "The repoformer server of the current buffer; an error where there is none."
+  "Return the current buffer's repoformer server, or signal an error."
   (or (repoformer--server)
       (user-error "There is no repoformer server for this buffer; try `repoformer-ensure'")))
 
@@ -212,18 +214,18 @@ the project."
   "Whether the user was told that the program is missing.")
 
 (defvar-local repoformer--wanted nil
-  "Whether `repoformer-ensure' was called here while there was no server.")
+  "Whether `repoformer-ensure' found no server program for this buffer.")
 
 (defconst repoformer--source-directory
   (file-name-directory (or load-file-name buffer-file-name default-directory))
   "Directory of this file.")
 
 (defun repoformer--environment ()
-  "The directory of the server for `repoformer-install'."
+  "Return the directory of the environment for `repoformer-install'."
   (expand-file-name "server" repoformer-directory))
 
 (defun repoformer--command ()
-  "The server's program and its arguments."
+  "Return the server's program and its arguments."
   (let* ((environment (repoformer--environment))
          (own (expand-file-name (if (eq system-type 'windows-nt)
                                     "Scripts/repoformer-lsp.exe"
@@ -239,7 +241,7 @@ the project."
      (t (list "repoformer-lsp")))))
 
 (defun repoformer--serves-p ()
-  "Whether `repoformer-modes' has the current buffer's mode."
+  "Return whether `repoformer-modes' has the current buffer's mode."
   (apply #'derived-mode-p
          (mapcar (lambda (mode) (car (ensure-list mode))) repoformer-modes)))
 
@@ -272,11 +274,12 @@ that are not in `repoformer-modes'."
          "The server is not installed yet; `M-x repoformer-install' installs it and a model."))))))
 
 (defun repoformer--stay-out (manage &rest args)
-  "Call MANAGE, Eglot's function that takes over a buffer, with ARGS.
-Eglot replaces the backends of Xref, Flymake, Imenu, Eldoc and Company even if
-the server has none of these features.  This is an advice, not a part of
-`repoformer-ensure', because Eglot also manages other buffers of the project,
-and must not change for other servers."
+  "Call MANAGE with ARGS, without Eglot's backends if the server is ours.
+MANAGE is Eglot's function that prepares a buffer.  It replaces the backends of
+Xref, Flymake, Imenu, Eldoc and Company even if the server has none of these
+features.  This function is an advice, not a part of `repoformer-ensure',
+because Eglot also manages other buffers of the project, and because its
+behavior for other servers must not change."
   (let ((eglot-stay-out-of
          (if (and buffer-file-name (repoformer--server))
              (append '(xref flymake imenu eldoc company) eglot-stay-out-of)
@@ -297,23 +300,24 @@ and must not change for other servers."
   "The server's items.")
 
 (defvar-local repoformer--index 0
-  "Which of the items is chosen.")
+  "Index of the chosen item.")
 
 (defvar-local repoformer--complete nil
-  "Whether the list of items is complete: the user requested them.")
+  "Whether the list of items is complete, because the user requested it.")
 
 (defvar-local repoformer--start nil
-  "Marker where the text of the items begins, before the typed part.")
+  "Marker where the text of the items begins.
+It is before the part of the text that the user has typed.")
 
 (defvar-local repoformer--after nil
   "The text from point to the end of the line when the items arrived.
-The items were made for exactly this text, and replace nothing of it.")
+The items are valid only before this text, and do not replace it.")
 
 (defvar-local repoformer--overlay nil
   "The overlay that draws the ghost text, or nil.")
 
 (defvar-local repoformer--request 0
-  "Number of the last request; other answers are dropped.")
+  "Number of the last request; answers to earlier requests are dropped.")
 
 (defvar-local repoformer--timer nil
   "The timer of the next request, or nil.")
@@ -322,19 +326,19 @@ The items were made for exactly this text, and replace nothing of it.")
   "Buffer tick and point after the last command.")
 
 (defun repoformer--now ()
-  "What must not change between a request and its answer."
+  "Return the state that must not change between a request and its answer."
   (list (buffer-chars-modified-tick) (point)))
 
 (defun repoformer--window ()
-  "The selected window, or the one before the minibuffer was selected."
+  "Return the selected window, or the one before the minibuffer was selected."
   (or (minibuffer-selected-window) (selected-window)))
 
 (defun repoformer--text ()
-  "The text of the chosen item, or nil."
+  "Return the text of the chosen item, or nil."
   (plist-get (nth repoformer--index repoformer--items) :insertText))
 
 (defun repoformer--rest ()
-  "The part of the chosen item after point, or nil."
+  "Return the part of the chosen item after point, or nil."
   (when-let* ((text (repoformer--text))
               (start (and repoformer--start (marker-position repoformer--start)))
               (typed (and (<= start (point))
@@ -381,7 +385,7 @@ The items were made for exactly this text, and replace nothing of it.")
                     (list :item (nth repoformer--index repoformer--items)))))
 
 (defun repoformer--answered (buffer request now kind step answer)
-  "Show the ANSWER to REQUEST in BUFFER, if it has not changed since NOW.
+  "Show the ANSWER to REQUEST in BUFFER, unless the state is no longer NOW.
 KIND and STEP are those of `repoformer--ask'."
   (when (and (buffer-live-p buffer)
              (eq buffer (window-buffer (repoformer--window))))
@@ -407,9 +411,9 @@ KIND and STEP are those of `repoformer--ask'."
               (repoformer--tell-shown))))))))
 
 (defun repoformer--ask (buffer kind &optional step)
-  "Ask for items at point of BUFFER.
-KIND is 1 for a request of the user, 2 after a pause in the typing; STEP is how
-many items to move on at once."
+  "Request items at point of BUFFER.
+KIND is 1 for a request of the user, 2 after a pause in the typing.  If STEP is
+non-nil, show the item that is STEP items further when the answer arrives."
   (when (and (buffer-live-p buffer) (eq buffer (window-buffer)))
     (with-current-buffer buffer
       (setq repoformer--timer nil)
@@ -424,7 +428,8 @@ many items to move on at once."
                    (list :context (list :triggerKind kind)))
            :success-fn (lambda (answer)
                          (repoformer--answered buffer request now kind step answer))
-           ;; Replaced by a newer request, or a failure that the server reports.
+           ;; A newer request has replaced this one, or the server reports the
+           ;; failure by itself.
            :error-fn #'ignore
            :timeout 120
            :timeout-fn #'ignore))))))
@@ -441,8 +446,9 @@ The server evaluates the prompt there.  A nil WINDOW is the selected one."
                         (eglot--TextDocumentPositionParams))))))
 
 (defun repoformer--window-changed (&optional window)
-  "Tell what is in front after WINDOW was selected, left or got another buffer.
-Dismiss ghost text that is drawn in another window than the selected one."
+  "Tell the server which buffer is in front after a change of WINDOW.
+WINDOW was selected or left, or shows another buffer.  Dismiss ghost text that
+is drawn in a window that is not selected."
   (with-current-buffer (window-buffer window)
     (when (and repoformer--overlay
                (not (eq (repoformer--window) (overlay-get repoformer--overlay 'window))))
@@ -456,7 +462,7 @@ Dismiss ghost text that is drawn in another window than the selected one."
     (setq repoformer--timer nil)))
 
 (defun repoformer--after-command ()
-  "Compare the text with the items; if it has changed, request after a pause."
+  "Compare the text with the items; if the text has changed, plan a request."
   (let ((now (repoformer--now)))
     (unless (equal now repoformer--seen)
       (let ((typed (not (eql (car now) (car repoformer--seen)))))
@@ -472,10 +478,10 @@ Dismiss ghost text that is drawn in another window than the selected one."
 (defconst repoformer--word
   (rx bos (* (any space "\n"))
       (or (+ (any word "_")) (+ (not (any word space "_\n")))))
-  "What counts as the next word of a suggestion.")
+  "Regular expression for the next word of a suggestion.")
 
 (defun repoformer--part (text how)
-  "The part of TEXT to accept; HOW is `word', `line' or `all'."
+  "Return the part of TEXT to accept; HOW is `word', `line' or `all'."
   (pcase how
     ((and 'word (guard (string-match repoformer--word text)))
      (match-string 0 text))
@@ -536,8 +542,9 @@ Dismiss ghost text that is drawn in another window than the selected one."
   (repoformer--forget))
 
 (defun repoformer-next (&optional count)
-  "Show the next suggestion, or the one COUNT further on.
-After a pause in the typing there is one suggestion; request the others now."
+  "Show the next suggestion, or the one that is COUNT suggestions further.
+An automatic request gets only one suggestion, so this command first requests
+the others."
   (interactive "p")
   (cond
    ((null repoformer--items))
@@ -552,7 +559,7 @@ After a pause in the typing there is one suggestion; request the others now."
     (message "Suggestion %d of %d" (1+ repoformer--index) (length repoformer--items)))))
 
 (defun repoformer-previous (&optional count)
-  "Show the previous suggestion, or the one COUNT before."
+  "Show the previous suggestion, or the one that is COUNT suggestions before."
   (interactive "p")
   (repoformer-next (- (or count 1))))
 
@@ -564,8 +571,8 @@ After a pause in the typing there is one suggestion; request the others now."
   (repoformer--ask (current-buffer) 1))
 
 (defun repoformer--unless-indenting (command)
-  "COMMAND, or nil if TAB has to indent.
-That is where the line is blank and the suggestion begins with an indentation."
+  "Return COMMAND, or nil if TAB should indent.
+TAB indents if the line is blank and the suggestion begins with an indentation."
   (let ((rest (repoformer--rest)))
     (unless (and rest
                  (string-match-p "\\`[ \t]" rest)
@@ -582,17 +589,18 @@ That is where the line is blank and the suggestion begins with an indentation."
   "C-g" #'repoformer-dismiss)
 
 (define-minor-mode repoformer-ghost-mode
-  "On while ghost text is shown, for its keys; do not turn it on yourself."
+  "Mode with the keys for ghost text, which is on while ghost text is shown.
+Do not turn it on yourself."
   :lighter nil
   :interactive nil)
 
 (defvar-keymap repoformer-mode-map
-  :doc "Keys where repoformer serves; it takes none by itself.")
+  :doc "Keymap of `repoformer-mode'.  By default, it has no keys.")
 
 ;;;###autoload
 (define-minor-mode repoformer-mode
-  "Show what the repoformer server suggests as ghost text.
-Eglot turns it on in the buffers that the server manages."
+  "Show the suggestions of the repoformer server as ghost text.
+Eglot turns this mode on in the buffers that the server manages."
   :lighter (:eval (repoformer--lighter))
   :keymap repoformer-mode-map
   (cond
@@ -615,17 +623,17 @@ Eglot turns it on in the buffers that the server manages."
 ;;;; Status
 
 (defvar-local repoformer--language nil
-  "The language id of the buffer, once it is known.")
+  "The language id of the buffer, or nil if it was not computed yet.")
 
 (defun repoformer--language ()
-  "The language id of the buffer."
-  ;; Eglot copies the whole buffer to get it, and the mode line needs it for
-  ;; every key.  The variable is reset when the major mode changes.
+  "Return the language id of the buffer."
+  ;; Eglot copies the whole buffer to compute the id, and the mode line needs
+  ;; the id for every key.  The variable is reset when the major mode changes.
   (or repoformer--language
       (setq repoformer--language (plist-get (eglot--TextDocumentItem) :languageId))))
 
 (defun repoformer--state (server)
-  "The state of SERVER for the current buffer, a string."
+  "Return the state of SERVER for the current buffer, a string."
   (cond
    (repoformer--paused "paused")
    ((and repoformer--paused-languages
@@ -640,7 +648,7 @@ Eglot turns it on in the buffers that the server manages."
   "Keymap of the text in the mode line.")
 
 (defun repoformer--lighter ()
-  "The text in the mode line."
+  "Return the text in the mode line."
   (let* ((server (repoformer--server))
          (state (if server (repoformer--state server) "stopped"))
          (percent (and server (plist-get (repoformer--status server) :percent))))
@@ -654,7 +662,7 @@ Eglot turns it on in the buffers that the server manages."
            'local-map repoformer--lighter-map))))
 
 (defun repoformer--uses-p (setting value)
-  "Whether SETTING, a keyword, has VALUE in the server of the current buffer."
+  "Return whether SETTING, a keyword, has VALUE in the current buffer's server."
   (when-let* ((server (repoformer--server)))
     (equal value (plist-get (repoformer--status server) setting))))
 
@@ -757,7 +765,7 @@ keep, or \"careful\" for those that you are very likely to keep."
   (repoformer-reconfigure))
 
 (defun repoformer--log-directory ()
-  "Directory of the server's logs."
+  "Return the directory of the server's logs."
   (pcase system-type
     ('darwin (expand-file-name "~/Library/Logs/repoformer-lsp"))
     ('windows-nt (expand-file-name "repoformer-lsp/Logs" (getenv "LOCALAPPDATA")))
@@ -787,17 +795,17 @@ keep, or \"careful\" for those that you are very likely to keep."
 (defconst repoformer--get-python
   (concat "Install Python 3.10 or later from python.org or your system's packages,"
           " or uv from docs.astral.sh/uv, then run `M-x repoformer-install' again.")
-  "What to do where nothing can run the installation.")
+  "Advice for a machine on which no program can run the installation.")
 
 (defvar repoformer--installation nil
   "The process that installs the server, or nil.")
 
 (defvar repoformer--progress ""
-  "What the mode line shows while the server is being installed.")
+  "The text in the mode line while the server is being installed.")
 
 (defun repoformer--python ()
-  "A command for a Python script, or nil.
-Any Python will do; where there is none, uv gets one."
+  "Return a command that can run a Python script, or nil.
+Any Python is good enough; if there is none, uv downloads one."
   (or (cl-loop for name in (if (eq system-type 'windows-nt) '("py" "python") '("python3" "python"))
                when (executable-find name) return (list it))
       (cl-loop for name in '("uv" "~/.local/bin/uv" "~/.cargo/bin/uv")
@@ -807,11 +815,11 @@ Any Python will do; where there is none, uv gets one."
 ;;;###autoload
 (defun repoformer-install ()
   "Install the server and a model, and start the server.
-They go into `repoformer-directory', and change no other Python.  After a
-failure the same command continues where it stopped."
+The server goes into `repoformer-directory'; no other Python installation
+changes.  After a failure, the same command continues where it stopped."
   (interactive)
   (when (process-live-p repoformer--installation)
-    (user-error "The server is being installed"))
+    (user-error "The installation of the server is already running"))
   (let ((python (or (repoformer--python)
                     (user-error "There is no Python on this machine.  %s" repoformer--get-python)))
         (log (get-buffer-create "*repoformer-install*"))
@@ -865,7 +873,7 @@ failure the same command continues where it stopped."
                          :timeout nil))
 
 (defun repoformer-cancel-installation ()
-  "End the installation of the server; what it has downloaded is kept."
+  "End the installation of the server, but keep its downloads."
   (interactive)
   (unless (process-live-p repoformer--installation)
     (user-error "Nothing is being installed"))
@@ -889,8 +897,9 @@ Nil means that the installation has ended."
                  (if percent (format " %d%%" percent) ""))))))
 
 (defun repoformer--installed (outcome python)
-  "Start the server, or tell why there is none.
-OUTCOME is what the installation told last, PYTHON what has run it."
+  "Start the server, or tell why the installation failed.
+OUTCOME is the last message of the installation, or nil if there is none, and
+PYTHON is the program that ran it."
   (let ((warning (plist-get outcome :warning)))
     (cond
      ((plist-get outcome :program)
@@ -910,7 +919,7 @@ OUTCOME is what the installation told last, PYTHON what has run it."
                        :error)))))
 
 (defun repoformer--start-again ()
-  "Start the installed server in the buffers that have or want one."
+  "Start the installed server in each buffer that has a server or needs one."
   (let (servers)
     (dolist (buffer (buffer-list))
       (with-current-buffer buffer
@@ -940,7 +949,7 @@ OUTCOME is what the installation told last, PYTHON what has run it."
     (recenter)))
 
 (defun repoformer--verdict (decision)
-  "DECISION as a sentence."
+  "Return DECISION as a sentence."
   (let ((outcome (if (eq (plist-get decision :retrieve) t)
                      "other files were read"
                    "this file was enough"))
@@ -948,17 +957,17 @@ OUTCOME is what the installation told last, PYTHON what has run it."
     (cond
      ((null decision) "No decision was made.")
      ((equal source "policy")
-      (format "By the policy, without asking the model: %s." outcome))
+      (format "The policy decided, without the model: %s." outcome))
      (t
       (format "%s %.3f against a threshold of %.3f%s: %s."
               (if (equal source "similarity") "Similarity of the best code found" "P(retrieve)")
               (plist-get decision :p_retrieve)
               (plist-get decision :threshold)
-              (if (eq (plist-get decision :held) t) ", asked earlier on this line" "")
+              (if (eq (plist-get decision :held) t) ", decided earlier on this line" "")
               outcome)))))
 
 (defun repoformer--kept (report)
-  "Whether the suggestion of REPORT is likely enough to be kept, as a sentence."
+  "Return, as a sentence, whether you are likely to keep the text of REPORT."
   (if-let* ((estimate (plist-get report :estimate)))
       (format "P(kept) %.3f against a threshold of %.3f (%s): %s."
               (plist-get estimate :p)
@@ -970,10 +979,10 @@ OUTCOME is what the installation told last, PYTHON what has run it."
     "It was not estimated whether you keep the suggestion."))
 
 (defun repoformer--trimmed (parts)
-  "PARTS of the prompt that were cut, as a sentence."
+  "Return PARTS, the parts of the prompt that were cut, as a sentence."
   (if (= 0 (length parts))
-      "All of it fitted into the prompt."
-    (format "Not all of it fitted into the prompt: %s."
+      "Everything fitted into the prompt."
+    (format "Not everything fitted into the prompt: %s."
             (mapconcat (lambda (part)
                          (pcase part
                            ("left" "text before the cursor")
@@ -1016,7 +1025,7 @@ OUTCOME is what the installation told last, PYTHON what has run it."
         (plist-get report :chunks))
   (insert "\n" (repoformer--trimmed (plist-get report :trimmed)) "\n")
   (repoformer--insert-figures "Time" (plist-get report :timings_ms) " ms")
-  (repoformer--insert-figures "Tokens (what was not evaluated was in the cache)"
+  (repoformer--insert-figures "Tokens (those not evaluated were in the cache)"
                               (plist-get report :stats) ""))
 
 (defun repoformer-why ()

@@ -1,6 +1,6 @@
 """Write the server's settings into this extension's settings page. Use: `python settings.py [--check]`.
 
-The table of settings is `lsp_server.settings`; beside them the page has two of the extension's own.
+`lsp_server.settings` defines the server's settings. The page also has two settings of the extension.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def properties() -> dict[str, dict[str, Any]]:
-    """Every setting of the page, in the order in which it is shown."""
+    """Return all settings of the page, in the order in which VS Code shows them."""
     every = {**json_schema(), **OWN}
     return {name: {**schema, "order": place} for place, (name, schema) in enumerate(every.items())}
 
 
 def main() -> int:
-    """Write the manifest, or compare; 1 where it differs."""
+    """Write the manifest. With `--check`, only compare it with the code: return 1 if it differs."""
     manifest = json.loads(MANIFEST.read_text("utf-8"))
     manifest["contributes"]["configuration"]["properties"] = properties()
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""BM25 over words: it rewards frequent and rare words, and corrects for the length of a chunk.
+"""BM25 over words: words that are frequent in the chunk and rare in the index count most, corrected for chunk length.
 
 Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the usual k1 and b.
 """

@@ -1,10 +1,10 @@
 """Semantic retrieval: cosine similarity of embeddings, for any model that turns texts into vectors.
 
-The caller passes the model as a function (`Embed`), because the engine that runs GGUF models is above this package
-(`policy.engine.embedding` makes such a function from a file). One SQLite table keeps the vectors by the hash of the
-model and the text, so that only new text is embedded. A search is exact: one matrix product over all chunks. The paper
-measured UniXcoder in this way and found it no better than Jaccard similarity, at a far higher cost: on a CPU, embedding
-every chunk takes minutes, and counting words takes seconds.
+The caller passes the model as a function (`Embed`), because this package does not depend on the engine that runs GGUF
+models (`policy.engine.embedding` makes such a function from a file). One SQLite table maps the hash of the model and
+the text to the vector, so that only new text is embedded. A search is exact: one matrix product over all chunks. The
+paper measured UniXcoder in this way and found it no better than Jaccard similarity, at a far higher cost: on a CPU,
+embedding every chunk takes minutes, and counting words takes seconds.
 """
 
 from __future__ import annotations

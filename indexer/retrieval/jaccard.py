@@ -1,7 +1,8 @@
 """Exact Jaccard similarity of word sets (Repoformer, section 3; RepoCoder), computed from the inverted index.
 
-One `bincount` over the postings of the query's words counts how many of them each chunk contains. The size of the union
-follows from the sizes of the sets. No chunk is skipped, so the result equals a comparison with every chunk.
+One `bincount` over the postings of the query's words counts how many of these words each chunk contains. The size of
+the union follows from the sizes of the two sets. No chunk is skipped, so the result equals a comparison with every
+chunk.
 """
 
 from __future__ import annotations

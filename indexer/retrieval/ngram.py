@@ -1,9 +1,9 @@
 """Weighted n-gram match, the lexical term of CodeBLEU (Ren et al. 2020, arXiv 2009.10297), which respects word order.
 
-It is the BLEU of a chunk against the lines before the cursor, with n from 1 to 4. Among single words, a keyword of the
-language weighs five times as much as another word (1 and 0.2, as published). The paper compared it with Jaccard
-similarity and found no gain. An inverted index cannot compare sequences, so this ranks only the candidates that Jaccard
-similarity finds first.
+The score is the BLEU of a chunk against the lines before the cursor, with n from 1 to 4. Among single words, a keyword
+of the language weighs five times as much as another word (1 and 0.2, as published). The Repoformer paper compared this
+score with Jaccard similarity and found no gain. An inverted index cannot compare sequences, so the score ranks only the
+candidates that Jaccard similarity finds first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 
 from indexer.languages import grammar_of
 
-CANDIDATES = 100
+CANDIDATES = 100  # chunks
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 

@@ -1,9 +1,9 @@
 """Rank chunks by rare words near the cursor, on both sides of it. This is the default.
 
 A chunk's score is the sum, over the query's words in it, of (nearness to the cursor) × (rarity in the workspace),
-divided by the square root of the chunk's size. The paper compares plain sets of the last twenty lines, and so often
-finds a copy of the lines before the cursor. This ranking finds what belongs *between* the lines before and after the
-cursor. docs/retrieval.md has the figures and the alternatives.
+divided by the square root of the chunk's size. The paper compares the set of words of the last twenty lines, and so
+often finds a copy of the lines before the cursor. This ranking finds code that belongs *between* the lines before and
+after the cursor. docs/retrieval.md has the figures and the alternatives.
 """
 
 from __future__ import annotations

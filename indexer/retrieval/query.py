@@ -1,8 +1,8 @@
 """The query for a search: the words around the cursor, and the weight of each.
 
-A word weighs less the further its line is from the cursor, on both sides: the weight halves every few lines. The line
-being written says most about what comes next. Code elsewhere that matches both the lines before the gap and the lines
-after it often contains, in between, what belongs in the gap.
+A word weighs less the further its line is from the cursor, on both sides: the weight halves every `HALF_LINES` lines.
+The line that the user is writing says most about what comes next. If code elsewhere matches both the lines before the
+cursor and the lines after it, the code between those matches often belongs at the cursor.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Select the k best chunks of all segments, in an order that does not depend on how the index is split into segments.
 
-Equal scores are common (a Jaccard similarity is a ratio of small numbers). The document's order key and the line break
-ties, so an index built file by file gives the same answer as one built at once.
+Equal scores are common (a Jaccard similarity is a ratio of small numbers). Chunks with equal scores are sorted by the
+document's order key and by line, so an index built file by file gives the same answer as one built at once.
 
-Sorting or partitioning every score would cost more than computing them. Instead, one pass computes the maximum of each
-block of scores. The k-th highest of these maxima is a lower bound that at least k chunks reach. Few chunks reach it,
-and only those are sorted.
+Sorting or partitioning all scores would cost more than computing them. Instead, one pass computes the maximum of each
+block of scores. At least k chunks reach the k-th highest of these maxima. Few other chunks do, and only the chunks that
+reach it are sorted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from indexer.segment import MaskedSegment
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK = 64  # chunks whose largest possible score is computed together
+BLOCK = 64  # scores in a block
 
 
 class Ranked(NamedTuple):

@@ -1,6 +1,6 @@
 """The rarity of a word in the whole index: its inverse document frequency.
 
-Only live chunks count, over all segments. Counting replaced chunks too, until they are merged away, would be cheaper,
+Only the live chunks of all segments count. Counting replaced chunks too, until a merge removes them, would be cheaper,
 but then an edited index would rank differently from one built from scratch.
 """
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def rarity(segments: Sequence[MaskedSegment], runs: Sequence[Sequence[slice]]) -> NDArray[np.float64]:
-    """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, where n of the N live chunks contain it.
+    """Return log(1 + (N - n + 1/2) / (n + 1/2)) for each word, where n of the N live chunks contain the word.
 
-    `runs` has, for each segment, the slices of its postings that belong to each word. There is at least one segment.
+    `runs` has, for each segment, one slice of the segment's postings for each word. `segments` must not be empty.
     """
     total, holding = 0, np.zeros(len(runs[0]))
     for masked, found in zip(segments, runs, strict=True):

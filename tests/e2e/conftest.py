@@ -1,6 +1,6 @@
-"""The real server process, a workspace on disk, and the promise that no process is left behind.
+"""Fixtures of the end-to-end tests: the real server process, and a workspace on disk.
 
-Each test has caches and logs of its own; only the model file is shared.
+Each test has its own caches and logs, and shares only the model file. After each test, no process may be left.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.e2e.driving import SERVER, Start, Workspace, all_gone, family_of
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Callable[[str], Workspace]:
-    """Write files, each headed by `#- path`; one of them holds the cursor `‸`, which is taken out."""
+    """Return a function that writes a workspace. A line `#- path` begins each file, and `‸` marks the cursor in one."""
 
     def write(marked: str) -> Workspace:
         root = tmp_path / "workspace"
@@ -40,7 +40,7 @@ def workspace(tmp_path: Path) -> Callable[[str], Workspace]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Environment of a person with empty caches and nothing stored."""
+    """The environment variables of a user with empty caches and no stored data."""
     return {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "XDG_DATA_HOME": str(tmp_path / "data"),
@@ -50,7 +50,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(home: dict[str, str]) -> AsyncIterator[Start]:
-    """Start servers as editors do; afterwards each is shut down, and neither it nor a child of it may be left."""
+    """Return a function that starts a server as editors do. At the end, no server and no child of one may be left."""
     clients: list[Client] = []
 
     async def start(

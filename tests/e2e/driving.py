@@ -1,4 +1,4 @@
-"""How the end-to-end tests look at a server: its family of processes, what it showed, what it logged."""
+"""Helpers of the end-to-end tests, to observe a server: its processes, its messages, its log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Workspace:
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """A process and all its children; empty where it has ended."""
+    """Return a process and all its children, or an empty list if it has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -42,7 +42,7 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 async def all_gone(family: list[psutil.Process]) -> None:
-    """Fail unless every one of these processes ends soon."""
+    """Fail unless all these processes end within 20 seconds."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)
     assert [" ".join(process.cmdline()) for process in alive] == []
 
@@ -54,18 +54,18 @@ async def ready(client: Client) -> Message:
 
 
 async def logged(client: Client, text: str) -> str:
-    """Wait for a line in the editor's output window."""
+    """Wait for a log message that contains `text`, and return it."""
     line: str = (await client.seen("window/logMessage", lambda params: text in params["message"]))["message"]
     return line
 
 
 def shown(client: Client) -> list[str]:
-    """What popped up so far."""
+    """Return the messages that the editor has shown to the user so far."""
     return [sent["params"]["message"] for sent in client.received if sent["method"] == "window/showMessage"]
 
 
 def accepted(text: str, item: Message) -> str:
-    """`text` with an item accepted; for one-unit-a-character encodings."""
+    """Return `text` after an item is accepted. Works for encodings with one unit per character."""
     lines = text.split("\n")
     start, end = item["range"]["start"], item["range"]["end"]
     line = lines[start["line"]]

@@ -1,4 +1,4 @@
-"""The main job as an editor sees it: the real server, the real model, files on disk."""
+"""Completions as an editor gets them, with the real server, the real model and files on disk."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_at_the_cursor_of_the_document_in_front_is_read_ahead(
     client = await start(place.root, model=model, settings={"policy": "never"})
     await ready(client)
     evaluated = []
-    for pause in (1, 4, 16, 64):  # as long as a busy machine may need; nothing tells that it has been read
+    for pause in (1, 4, 16, 64):  # seconds; the server does not report when it has evaluated the prompt
         lines = "".join(f"VALUE_{pause}_{number} = {number}\n" for number in range(20))
         uri, cursor = (place.root / f"opened_{pause}.py").as_uri(), (20, 8)
         client.open(uri, f"{lines}TOTAL = \n{lines}")
@@ -197,7 +197,7 @@ async def test_what_is_typed_in_another_buffer_shadows_its_file(start: Start, wo
     client.open(shapes, "\n" * 40 + "def rectangle_area(width, height, radius):\n    return width * height\n")
     report = await retrieved(client, place, "shapes.py", lambda chunk: chunk["start_line"] > 40)
     assert all(chunk["start_line"] > 40 for chunk in report["chunks"])
-    client.settings = {**ALWAYS, "exclude": ["nothing/**"]}  # which takes another index
+    client.settings = {**ALWAYS, "exclude": ["nothing/**"]}  # the server makes another index for these settings
     client.notify("workspace/didChangeConfiguration", {"settings": None})
     await retrieved(client, place, "shapes.py", lambda chunk: chunk["start_line"] > 40)
     assert all(chunk["start_line"] > 40 for chunk in (await client.why(place.uri))["chunks"])
@@ -327,7 +327,9 @@ async def test_what_follows_an_acceptance_is_completed_ahead(start: Start, works
     await client.complete(place.uri, behind, invoked=False)
     report = await client.why(place.uri)
     assert report["position"] == {"line": behind[0], "character": behind[1]}
-    assert report["stats"].keys() & {"reused", "joined"}, "no earlier request asked for it"
+    assert report["stats"].keys() & {"reused", "joined"}, (
+        "the answer comes from work in advance, not from an earlier request"
+    )
 
 
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:
@@ -355,7 +357,7 @@ def has_policy(policy: str, status: Message) -> bool:
 async def retrieved(
     client: Client, place: Workspace, path: str, where: Callable[[Message], bool] = lambda chunk: True
 ) -> Message:
-    """Complete until a chunk of `path` is retrieved ("": until there is none); the index needs a moment."""
+    """Complete until a chunk of `path` is retrieved, or with "", until no chunk is. Return the report."""
     for _ in range(200):
         await client.complete(place.uri, place.cursor)
         report: Message = await client.why(place.uri)
@@ -369,7 +371,7 @@ async def retrieved(
 async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     start: Start, workspace: Write, model: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored and removed while the server runs."""
+    """The threshold is stored and removed while the server runs."""
     monkeypatch.setattr(calibration, "file", lambda: Path(home["XDG_DATA_HOME"], "repoformer-lsp", "thresholds.json"))
     place = workspace(TWO_FILES)
     client = await start(place.root, model=model)

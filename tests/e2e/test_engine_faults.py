@@ -1,4 +1,4 @@
-"""Native code that dies: the editor's server lives on, and the next completion works."""
+"""After a crash of native code, the editor's server still runs, and the next completion works."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ TWO = 2
 THREE = ‸
 """
 
-# Python imports this module in every process whose PYTHONPATH has its folder. It lets llama.cpp die as a build does
-# that uses an instruction which the machine does not allow: at the first evaluation, by a real SIGILL, and only while
-# the weights are repacked for that instruction.
+# Simulates a llama.cpp that uses an instruction which the machine does not allow: at the first evaluation, the process
+# dies by a real SIGILL, but only if the weights were repacked for that instruction. Python imports this module in every
+# process whose PYTHONPATH has its folder.
 SITECUSTOMIZE = """
 import os, signal, sys
 
@@ -49,7 +49,7 @@ if "policy.engine.worker" in sys.orig_argv:
 
 
 def worker_of(client: Client) -> psutil.Process:
-    """The process in which llama.cpp runs."""
+    """Return the process in which llama.cpp runs."""
     assert client.process is not None
     [worker] = [
         child
@@ -77,7 +77,7 @@ async def test_an_engine_killed_during_a_request(start: Start, workspace: Write,
     assert await client.complete(place.uri, at), "the next request is served"
     assert worker_of(client).pid != killed.pid
     assert server.is_running() and server.pid == client.process.pid
-    assert shown(client) == [], "one crash is for the log, not for a popup"
+    assert shown(client) == [], "a single crash is only logged"
 
 
 async def test_an_engine_killed_while_idle_is_there_again(start: Start, workspace: Write, model: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     faulty = {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
     client = await start(place.root, model=model, env=faulty)
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor), "it completes all the same"
+    assert await client.complete(place.uri, place.cursor), "completions still work"
     assert "SIGILL" in await logged(client, "SIGILL")
     told = shown(client)
     assert len(told) == 1 and "extra_buffers True → False" in told[0]
@@ -110,7 +110,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     again.open(place.uri, place.text)
     assert await again.complete(place.uri, place.cursor)
     lines = [sent["params"]["message"] for sent in again.received if sent["method"] == "window/logMessage"]
-    assert not [line for line in lines if "SIGILL" in line], "what worked is remembered"
+    assert not [line for line in lines if "SIGILL" in line], "the working parameters are stored"
     assert shown(again) == []
 
 
@@ -130,7 +130,7 @@ async def test_a_workspace_cannot_stand_in_for_our_modules(start: Start, workspa
 async def test_an_editor_that_is_killed_leaves_nothing(
     home: dict[str, str], workspace: Write, model: Path, tmp_path: Path
 ) -> None:
-    """The editor is a process of its own here. It dies without a word, and its pipes with it."""
+    """The editor is a separate process in this test. It is killed, so it sends no `exit`, and its pipes close."""
     place = workspace(COUNTING)
     program = tmp_path / "editor.py"
     program.write_text(

@@ -1,4 +1,4 @@
-"""An editor that starts with the model that ships, on a machine that is fast enough for a better one."""
+"""The offer of a better model, if the included model is used on a machine that is fast enough for a larger one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.standin_index import Index, index, make_card, publish
 
 ASKED = "window/showMessageRequest"
 CAN_ASK = {"window": {"workDoneProgress": True, "showMessage": {"messageActionItem": {}}}}
-# The server with one card, ours, on a machine on which every model is fast enough.
+# Runs the server with only the card of this test, on a simulated machine on which every model is fast enough.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -45,7 +45,7 @@ def served() -> Iterator[Index]:
 
 @pytest.fixture
 def card(tmp_path: Path, model: Path, served: Index) -> Card:
-    """A card for a real model, a little larger than the one that ships."""
+    """A card for a real model, which is a little larger than the included one."""
     content = model.read_bytes()
     card = make_card(tmp_path / "cards", content)
     publish(served, card, content, hub=True, wheels=False)
@@ -54,10 +54,10 @@ def card(tmp_path: Path, model: Path, served: Index) -> Card:
 
 @pytest.fixture
 async def start(home: dict[str, str], tmp_path: Path, served: Index, card: Card) -> AsyncIterator[Open]:
-    """Start the server as an editor does that answers the question with `answer`, and can ask it if `asks`."""
+    """Return a function that starts a server for an editor. If `asks`, the editor can ask; it answers `answer`."""
     ours = next(found for found in installed() if found.source == "shipped")
     speeds = Speeds(Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "speed.json"))
-    speeds.remember(ours.path, Speed(1.0, 5.0), _engine_settings(Settings()))  # so that a busy machine does not matter
+    speeds.remember(ours.path, Speed(1.0, 5.0), _engine_settings(Settings()))  # so that the load does not matter
     clients: list[Client] = []
     (tmp_path / "workspace").mkdir()
 
@@ -81,7 +81,7 @@ async def start(home: dict[str, str], tmp_path: Path, served: Index, card: Card)
 
 
 async def shown(client: Client, text: str) -> str:
-    """Wait for a message that a person sees."""
+    """Wait for a message to the user that contains `text`, and return it."""
     message: str = (await client.seen("window/showMessage", lambda params: text in params["message"]))["message"]
     return message
 
@@ -91,7 +91,7 @@ def pulled(home: dict[str, str], card: Card) -> Path:
 
 
 def stored(home: dict[str, str]) -> dict[str, Any]:
-    """What is kept of the person's answer."""
+    """Return what is stored about the user's answer."""
     content: dict[str, Any] = json.loads(
         Path(home["XDG_STATE_HOME"], "repoformer-lsp", "offers.json").read_text("utf-8")
     )

@@ -39,7 +39,7 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
 
         server.behave = stream("33")
         items = await client.complete(place.uri, place.cursor)
-        while items[0]["insertText"] != "THREE = 33":  # until it is time to ask again
+        while items[0]["insertText"] != "THREE = 33":  # until the next try of the server is due
             items = await client.complete(place.uri, place.cursor)
         await logged(client, "is available again")
         assert shown(client) == [told]

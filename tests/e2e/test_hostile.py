@@ -1,4 +1,4 @@
-"""A server among malformed and hostile messages, and with very long lines. `benchmarks.hostile` sends 10,000."""
+"""A server gets malformed and hostile messages, and very long lines. `benchmarks.hostile` sends 10,000 messages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_before_initialize_nothing_is_answered_but_with_an_error(home: dic
     with pytest.raises(Exception, match="not initialized"):
         await client.request("repoformer/why", {})
     await client.initialize([])
-    client.notify("initialized", {})  # once more
+    client.notify("initialized", {})  # a second time
     assert await client.request("repoformer/why", {}) is None
     assert await asyncio.wait_for(client.close(), 30) == 0
 

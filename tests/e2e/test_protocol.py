@@ -1,4 +1,4 @@
-"""What holds without a model: the handshake, documents, settings, bad input. The server is real."""
+"""The real server without a model: the handshake, documents, settings, and bad input."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_what_is_offered(start: Start, workspace: Write) -> None:
         if message.get("method") == "client/registerCapability"
         for each in message["params"]["registrations"]
     ]
-    # The index watches files itself: were the client asked to do so as well, each workspace would be watched twice.
+    # The index watches files itself. If the server asked the client to watch too, each file would be watched twice.
     assert registered == ["workspace/didChangeConfiguration"]
 
 
@@ -137,7 +137,7 @@ async def test_a_change_that_does_not_mention_our_settings_leaves_them(start: St
 
 
 async def test_a_request_sees_the_text_it_was_sent_behind(start: Start, workspace: Write) -> None:
-    """Not that of an edit which arrives together with it."""
+    """A request does not see the text of an edit that arrives together with it, but after it."""
     place = workspace("#- main.py\na = 1\nb = 2\nc = ‸3\n")
     client = await start(place.root)
     client.open(place.uri, place.text)
@@ -220,7 +220,7 @@ async def test_exit_without_shutdown_is_an_error_and_leaves_nothing(start: Start
 
 
 def log_text(home: dict[str, str]) -> str:
-    """All log files of a person."""
+    """Return the text of all log files in a home directory."""
     return "".join(path.read_text("utf-8") for path in Path(home["XDG_STATE_HOME"]).rglob("server-*.log"))
 
 

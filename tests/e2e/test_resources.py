@@ -1,4 +1,4 @@
-"""A machine with little memory, and one on its battery: both as Python tells it, in the real processes."""
+"""A machine with little memory, and a machine on battery, both simulated in the real processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREE = ‸
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """An environment in which every Python process begins with these lines."""
+    """Return a function that makes an environment in which every Python process first runs some lines of code."""
 
     def machine(lines: str) -> dict[str, str]:
         site = tmp_path / "site"
@@ -70,7 +70,7 @@ async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write,
     client = await start(place.root, model=model, env=env)
     await ready(client)
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor, invoked=False), "unless it was set, a battery is no reason"
+    assert await client.complete(place.uri, place.cursor, invoked=False), "by default, a battery changes nothing"
 
 
 async def test_on_battery_no_more_than_a_line(start: Start, workspace: Write, model: Path, machine: Machine) -> None:
@@ -81,5 +81,5 @@ async def test_on_battery_no_more_than_a_line(start: Start, workspace: Write, mo
         client.open(place.uri, place.text)
         items = await client.complete(place.uri, place.cursor, invoked=False)
         assert any("\n" in item["insertText"] for item in items) is several
-        assert await client.complete(place.uri, place.cursor, invoked=True), "asked for, it says all of it"
+        assert await client.complete(place.uri, place.cursor, invoked=True), "a requested suggestion is complete"
         await client.close()

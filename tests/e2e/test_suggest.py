@@ -1,4 +1,4 @@
-"""Which suggestions are shown, and what is learned of them: the real server, the model in the package."""
+"""Which suggestions are shown, and what the server learns from them, with the real server and the included model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.e2e.driving import SERVER, Start, Workspace, ready
 Write = Callable[[str], Workspace]
 Learned = Callable[..., Any]
 
-# Any text may follow, so that no model can be sure of its own.
+# Any text may follow, so no model gives a text a high probability.
 UNSURE = """
 #- secrets.py
 NAME = "garden"
 PLACE = "‸
 """
-# Nothing else may follow, so that any model is sure.
+# Only one text makes sense, so any model gives it a high probability.
 SURE = """
 #- counting.py
 ONE = 1
@@ -41,13 +41,13 @@ FIVE = ‸
 
 @pytest.fixture
 def model() -> Path:
-    """The model in the package, which brings an estimate of whether its texts are kept."""
+    """The model in the package, whose metadata has the estimate of whether a text is kept."""
     return locate.shipped()[0].path
 
 
 @pytest.fixture
 def learned(home: dict[str, str]) -> Learned:
-    """Run `repoformer-lsp learned`, and return what it prints as JSON."""
+    """Return a function that runs `repoformer-lsp learned` and returns its output, parsed if it is JSON."""
 
     def learned(root: Path, *arguments: str) -> Any:
         command = [str(SERVER), "learned", str(root), *arguments]
@@ -106,9 +106,10 @@ def everything_in(folder: Path) -> str:
 
 
 class Typist:
-    """Gets suggestions at one place, and accepts them, types something else or goes elsewhere.
+    """Requests suggestions at one place, and accepts them, types other text or moves the cursor.
 
-    The requests that settle a suggestion are made inside of a word, where they get none.
+    The server learns the outcome of a suggestion from the next request. These requests are made inside a word, where
+    they get no suggestion.
     """
 
     def __init__(self, client: Client, place: Workspace) -> None:
@@ -121,7 +122,7 @@ class Typist:
         return item
 
     async def threshold(self) -> float:
-        """The threshold for a suggestion now."""
+        """Return the current showing threshold."""
         await self.suggestion()
         threshold: float = (await self._client.why(self._uri))["estimate"]["threshold"]
         return threshold
@@ -145,13 +146,13 @@ class Typist:
         assert await self._client.complete(self._uri, (0, 1), invoked=False) == []
 
     def _replace(self, end: int, text: str) -> None:
-        """Replace what is between the cursor and a column of its line."""
+        """Replace the text from the cursor to a column of its line."""
         self._version += 1
         self._client.edit(self._uri, self._version, self._cursor, (self._cursor[0], end), text)
 
 
 async def counted(learned: Learned, root: Path, total: int) -> tuple[list[int], float]:
-    """Wait until `total` outcomes are counted: accepted, typed over, dismissed. Also return the shift."""
+    """Wait until `total` outcomes are counted. Return the counts (accepted, typed over, dismissed) and the shift."""
     while True:
         told = await asyncio.to_thread(learned, root, "--json")
         counts = [round(told[name]) for name in ("accepted", "typed_over", "dismissed")]
@@ -204,9 +205,9 @@ async def test_nothing_is_learned_if_it_is_off(start: Start, workspace: Write, m
     await set_suggest(client, suggest="careful", learn=True)
     await typist.dismiss()
     counts, _ = await counted(learned, place.root, 1)
-    assert counts == [0, 0, 1], "only what happens while it is on"
+    assert counts == [0, 0, 1], "only outcomes while `learn` is on count"
     await set_suggest(client, suggest="balanced", learn=True)
     assert await typist.threshold() > before
     await set_suggest(client, suggest="eager", learn=False)
     await set_suggest(client, suggest="balanced", learn=False)
-    assert await typist.threshold() == before, "nor is what was learned used"
+    assert await typist.threshold() == before, "learned counts are not used either"

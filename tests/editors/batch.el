@@ -1,7 +1,7 @@
-;;; batch.el --- What a test tells Emacs to do  -*- lexical-binding: t; -*-
+;;; batch.el --- Functions for the scripts of tests  -*- lexical-binding: t; -*-
 
-;; A test loads this file and its own script.  In batch mode there is no command
-;; loop: `test-command' is one turn of it.
+;; A test loads this file and its own script.  Batch mode has no command loop:
+;; `test-command' does what one turn of the loop does.
 
 (require 'cl-lib)
 
@@ -12,10 +12,10 @@
       vc-handled-backends '(Git))
 
 (defvar test-seconds 120
-  "How long to wait for anything; a test says how long that is.")
+  "Time limit of a wait in seconds; each test sets it.")
 
 (defun test-until (what holds)
-  "Wait until HOLDS returns non-nil; fail saying WHAT after a while."
+  "Wait until HOLDS returns non-nil; after the time limit, fail with WHAT."
   (let ((end (+ (float-time) test-seconds)) value)
     (while (not (setq value (funcall holds)))
       (when (> (float-time) end)
@@ -31,7 +31,7 @@
   (run-hooks 'post-command-hook))
 
 (defun test-type (text)
-  "Insert TEXT, then ask as after a pause."
+  "Insert TEXT, then request a completion as after a pause."
   (test-command #'insert text)
   (repoformer--ask (current-buffer) 2))
 
@@ -61,12 +61,12 @@
   (test-equal text (repoformer--rest) "suggested"))
 
 (defun test-key (character)
-  "Type CHARACTER as a key does it, with all that other modes make of it."
+  "Type CHARACTER like a key, so that other modes can react to it."
   (let ((last-command-event character))
     (test-command #'self-insert-command 1)))
 
 (defun test-no-suggestion (what)
-  "Fail saying WHAT if there is something to accept or to see."
+  "Fail with WHAT if a suggestion is visible or can be accepted."
   (test-equal nil repoformer--overlay what)
   (test-equal nil repoformer-ghost-mode what)
   (test-equal 'user-error (car (condition-case problem (repoformer-accept) (error problem))) what))
@@ -80,15 +80,15 @@
                      (repoformer--rest)))))
 
 (defun test-text ()
-  "The text of the buffer."
+  "Return the text of the buffer."
   (buffer-substring-no-properties (point-min) (point-max)))
 
 (defun test-state ()
-  "What the mode line says."
+  "Return our text in the mode line."
   (substring-no-properties (nth 1 (repoformer--lighter))))
 
 (defun test-selected ()
-  "The entries of the menu that are selected."
+  "Return the names of the selected entries of the menu."
   (let (found)
     (cl-labels ((walk (map)
                   (map-keymap
@@ -102,19 +102,19 @@
     (nreverse found)))
 
 (defun test-kill (file)
-  "Kill the process whose number is in FILE, as the system's memory killer would."
+  "Kill the process whose id is in FILE, as the system does without memory."
   (signal-process (with-temp-buffer
                     (insert-file-contents file)
                     (string-to-number (buffer-string)))
                   9))
 
 (defun test-equal (expected found what)
-  "Fail saying WHAT unless EXPECTED equals FOUND."
+  "Fail with WHAT unless EXPECTED equals FOUND."
   (unless (equal expected found)
     (error "%s: expected %S, found %S" what expected found)))
 
 (defun test-same (file)
-  "Send what is pending and write the buffer's text into FILE, for comparison."
+  "Send pending changes and write the buffer's text into FILE, for comparison."
   (eglot--signal-textDocument/didChange)
   (accept-process-output nil 0.3)
   (let ((text (test-text)) (coding-system-for-write 'utf-8-unix))

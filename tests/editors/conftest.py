@@ -1,4 +1,4 @@
-"""What the tests in real editors share: the folder that they open, a home directory of its own for each of them."""
+"""Fixtures of the tests in real editors: the folder that they open, and an empty home directory for each test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURES = REPOSITORY / "docs" / "editors"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was tested and what was not, and how long people wait."""
+    """Print which editors were tested and which not, and how long a user waits for ghost text."""
     if lines := summary():
         terminalreporter.section("editors")
         for line in lines:
@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several waits in one test may take long on a busy machine, each for itself."""
+    """Give each test a long timeout: a test waits several times, and each wait may take long on a busy machine."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(3 * SECONDS))
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """The model in the package, whatever this machine has pulled."""
+    """The model in the package, even if other models are downloaded on this machine."""
     return locate.shipped()[0].path
 
 
@@ -52,18 +52,18 @@ def interim() -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The workspace."""
+    """The workspace that the editors open."""
     return lay_out(tmp_path / "garden")
 
 
 @pytest.fixture
 def home(tmp_path: Path, runtime: Path) -> dict[str, str]:
-    """The environment of a person who has nothing yet."""
+    """The environment variables of a user with an empty home directory."""
     return new_home(tmp_path / "home", runtime)
 
 
 def new_home(place: Path, runtime: Path) -> dict[str, str]:
-    """Make a home directory, and return the environment of a person who has nothing else."""
+    """Create an empty home directory, and return the environment variables of a user who has it."""
     place.mkdir()
     programs = os.environ["PATH"].split(os.pathsep)
     return {
@@ -74,7 +74,7 @@ def new_home(place: Path, runtime: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(place / ".cache"),
         "XDG_STATE_HOME": str(place / ".local" / "state"),
         "XDG_DATA_HOME": str(place / ".local" / "share"),
-        "OMP_WAIT_POLICY": "passive",  # tests share the machine with whatever else runs on it
+        "OMP_WAIT_POLICY": "passive",  # waiting threads use no processor time, which other programs need
         "XDG_RUNTIME_DIR": str(runtime),
         **{name: os.environ[name] for name in ("TMPDIR",) if name in os.environ},
     }
@@ -82,7 +82,7 @@ def new_home(place: Path, runtime: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def window(model: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A window that is open all the time: as for a person with several, the model is loaded once for all of them."""
+    """A server that runs during all tests, like that of another window: so the engine loads the model only once."""
     caches = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "XDG_RUNTIME_DIR": str(runtime)}
     with subprocess.Popen(
         [SERVER, "--model", model], env=os.environ | caches, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -98,7 +98,7 @@ def window(model: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def cold(home: dict[str, str]) -> Iterator[None]:
-    """A person without another window: the model has to be loaded."""
+    """A user without another window, so that the server must load the model."""
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder:
         home["XDG_RUNTIME_DIR"] = folder
         yield
@@ -106,15 +106,16 @@ def cold(home: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture
 def wire(tmp_path: Path, model: Path, window: None) -> Wire:
-    """A server with the default model, its talk written down."""
+    """A server with the default model, whose messages are recorded."""
     return Wire(tmp_path / "wire.jsonl", model)
 
 
 @pytest.fixture
 def keep(request: pytest.FixtureRequest) -> Callable[[Callable[[], Path], str], None]:
-    """Put a screenshot into the documentation, when `REPOFORMER_SCREENSHOTS` is set: pictures differ in every run.
+    """Return a function that takes a screenshot and stores it in the documentation.
 
-    It is only taken then: that of a terminal needs a browser.
+    The function does nothing unless `REPOFORMER_SCREENSHOTS` is set, because pictures differ in every run, and a
+    picture of a terminal needs a browser.
     """
 
     def keep(take: Callable[[], Path], name: str) -> None:

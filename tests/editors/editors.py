@@ -1,8 +1,8 @@
-"""The editors that are tested: installing them, and saying at the end which were, and which were not.
+"""Install the editors for the tests, and report at the end which editors were tested and which not.
 
-A script of `install/` installs each editor into the user's cache, once. That needs Debian, and root for some programs.
-Elsewhere the editor's tests are skipped, and the last lines of the run say so in capitals. With `CI` set on Debian they
-fail instead, because a missing check must not look green.
+A script of `install/` installs each editor into the user's cache, once. This needs Debian, and root for some programs.
+If an editor cannot be installed, its tests are skipped, and the last lines of the run say so in capitals. With `CI` set
+on Debian, its tests fail instead, because a missing check must not look like a passed one.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ DEBIAN = Path("/etc/debian_version").exists()
 
 @dataclass(frozen=True)
 class Editor:
-    """One script of `install/`: what it brings, and the programs that it can only install as root."""
+    """One script of `install/`: the editor that it installs, and the programs that it can install only as root."""
 
     name: str
     programs: tuple[str, ...] = ()
 
     @property
     def obstacle(self) -> str | None:
-        """Why it cannot be installed here; None where it can."""
+        """Why the editor cannot be installed on this machine; None if it can."""
         if not DEBIAN:
-            return "it comes from Debian's packages, and this is no Debian"
+            return "it is installed from Debian's packages, and this system is not Debian"
         missing = [program for program in self.programs if not shutil.which(program)]
         if missing and os.geteuid() != 0:
             return f"root has to install {' and '.join(missing)}"
@@ -53,7 +53,7 @@ EDITORS = {
 
 @dataclass
 class Seen:
-    """What this run has seen of the editors."""
+    """The results of this run: the tested editors, the others with the reason, and times to ghost text."""
 
     tested: set[str] = field(default_factory=set)
     untested: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ SEEN = Seen()
 
 
 def install(key: str) -> Path:
-    """Install an editor unless it is there; returns its folder."""
+    """Install an editor unless it is installed, and return its folder. Skip or fail the test if that is impossible."""
     editor = EDITORS[key]
     if obstacle := editor.obstacle:
         SEEN.untested[editor.name] = obstacle
@@ -97,7 +97,7 @@ def _run(key: str) -> Path:
 
 
 class Stopwatch:
-    """Seconds from opening a file, and from a key, to ghost text."""
+    """Measures the seconds from opening a file, and from a key, to ghost text, for the report at the end."""
 
     def __init__(self, editor: str) -> None:
         self._editor = editor
@@ -108,12 +108,12 @@ class Stopwatch:
         self._started = time.monotonic()
 
     def lap(self, what: str) -> None:
-        """Note the seconds since the start."""
+        """Record the seconds since the start."""
         SEEN.times.append((self._editor, what, time.monotonic() - self._started))
 
 
 def summary() -> list[str]:
-    """The last words of a run; none where nothing was about editors."""
+    """Return the lines of the report at the end of a run. There are none if the run had no test of an editor."""
     lines = [f"{name}: tested" for name in sorted(SEEN.tested)]
     lines += [f"{name}: NOT TESTED, {why}" for name, why in sorted(SEEN.untested.items())]
     lines += [f"{editor}: {seconds:.2f} s from {what} to ghost text" for editor, what, seconds in SEEN.times]

@@ -1,7 +1,7 @@
-;;; lint.el --- What has to be clean in Emacs Lisp  -*- lexical-binding: t; -*-
+;;; lint.el --- Lint an Emacs Lisp file  -*- lexical-binding: t; -*-
 
-;; Use: emacs -Q --batch -l lint.el FILE.  Ends with status 1 if the byte
-;; compiler, checkdoc or package-lint has something to say.
+;; Use: emacs -Q --batch -l lint.el FILE.  Exits with status 1 if the byte
+;; compiler, checkdoc or package-lint has a warning.
 
 (require 'checkdoc)
 (require 'package)

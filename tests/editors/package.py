@@ -1,7 +1,7 @@
-"""What the editors install in tests: a wheel of the server's name, and a model, both served on 127.0.0.1.
+"""Serve the packages that the editors install in tests: a wheel with the server's name, and a model, on 127.0.0.1.
 
-The wheel has no dependencies, so that an installation takes seconds and needs no network: its program runs the server
-of this checkout. The model is served in the place of the one that the editors get, under a card of its own.
+The wheel has no dependencies, so that an installation takes seconds and needs no network. Its program runs the server
+of this checkout. The model has the name of the one that the editors download, but a card and a content of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policy.models.card import Card
 from tests.standin_index import Index, index, make_card, publish
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = "qwen2.5-coder-0.5b"  # the name that the editors ask for
+MODEL = "qwen2.5-coder-0.5b"  # the name of the model that the editors download
 WHEEL = "repoformer_lsp-0.1-py3-none-any.whl"
 PROGRAM = """\
 import os, sys
@@ -40,7 +40,7 @@ def main():
 
 @dataclass(frozen=True)
 class Package:
-    """The wheel as a file, the card of the model, the index that serves both, and what makes an installation use it."""
+    """The file of the wheel, the card of the model, and the index that serves both."""
 
     wheel: Path
     card: Card
@@ -48,7 +48,7 @@ class Package:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the editor. Without a retry pip does not say that it could not reach the index."""
+        """Variables with which an editor's installation uses the index. Without a retry, pip hides network errors."""
         return self.index.environment | {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_CONSTRAINT": ""}
 
 
@@ -65,9 +65,9 @@ def package(folder: Path, content: bytes) -> Iterator[Package]:
 
 
 def put_uv(folder: Path) -> Path:
-    """Write a stand-in for uv that hands everything to pip, which takes seconds less than pip in a new environment.
+    """Write a stand-in for uv that runs this environment's pip, which is faster than pip in a new environment.
 
-    Returns the program; the file `told` in its folder has its arguments.
+    Returns the program. It writes its arguments to the file `told` in its folder.
     """
     folder.mkdir()
     program = folder / "uv"

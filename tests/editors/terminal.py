@@ -1,4 +1,4 @@
-"""A terminal of its own for an editor: tmux types and reads the screen; a picture of it is drawn by Chromium."""
+"""Run an editor in a terminal: tmux types keys and reads the screen, and Chromium draws pictures of the screen."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class Terminal:
     socket: str
 
     def type(self, text: str) -> None:
-        """Type characters as they are."""
+        """Type characters literally."""
         self._tmux("send-keys", "-l", text)
 
     def press(self, *keys: str) -> None:
-        """Press keys by tmux's names: Enter, Tab, M-Right, C-x."""
+        """Press keys, given by tmux's names such as Enter, Tab, M-Right and C-x."""
         self._tmux("send-keys", *keys)
 
     def screen(self) -> str:
-        """What the screen shows."""
+        """Return the text on the screen."""
         return self._tmux("capture-pane", "-p")
 
     def wait(self, shows: Callable[[str], object], what: str) -> str:
-        """Wait until the screen shows something; returns the screen."""
+        """Wait until `shows` returns true for the screen, and return the screen. `what` is for the error message."""
         end = time.monotonic() + SECONDS
         while not shows(screen := self.screen()):
             assert time.monotonic() < end, f"the screen never showed {what}:\n{screen}"
@@ -54,7 +54,7 @@ class Terminal:
         return self.draw(self.page(path.with_suffix(".html")))
 
     def page(self, path: Path) -> Path:
-        """Write the screen as an HTML page, which `draw` draws."""
+        """Write the screen as an HTML page, for `draw`."""
         path.write_text(_page(self._tmux("capture-pane", "-p", "-e", "-N")), "utf-8")
         return path
 
@@ -96,7 +96,7 @@ def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: P
 def _page(screen: str) -> str:
     style: dict[str, str] = {}  # continues from line to line
     rows = "\n".join(_spans(line, style) for line in screen.splitlines()[:ROWS])
-    background = re.search('background:([^;"]+)', rows)  # a program that paints its own paints the edge too
+    background = re.search('background:([^;"]+)', rows)  # the margin gets the program's background color, if any
     return (
         "<meta charset=utf-8><style>"
         f"body{{margin:0;background:{background[1] if background else _PALETTE[0]}}}"
@@ -107,7 +107,7 @@ def _page(screen: str) -> str:
 
 
 def _spans(line: str, style: dict[str, str]) -> str:
-    """A line with escape sequences as HTML; `style` is what holds at its beginning, and then at its end."""
+    """Return a line with escape sequences as HTML. `style` has the style at its start, and is updated to its end."""
     parts = _SGR.split(line)
     out: list[str] = []
     for codes, text in zip(["", *parts[1::2]], parts[0::2], strict=True):

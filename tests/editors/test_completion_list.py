@@ -1,4 +1,4 @@
-"""The fall-back for editors without ghost text, over the protocol."""
+"""The completion list for editors without ghost text, tested over the protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.editors.workspace import FILES, SETTINGS
 
 
 async def completed(home: dict[str, str], folder: Path, model: Path, typed: str, **options: Any) -> tuple[Any, Any]:
-    """The server's capabilities, and its list at the end of `beds.py` with some more typed."""
+    """Return the server's capabilities, and its completion list after `typed` at the end of `beds.py`."""
     client = await Client.spawn([SERVER, "--model", model], env=home)
     await client.initialize([folder], options=SETTINGS | options)
     uri = (folder / "beds.py").as_uri()

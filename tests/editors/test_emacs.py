@@ -1,4 +1,4 @@
-"""Emacs 30: in batch, where one script is one story, and in a terminal."""
+"""Emacs 30: in batch mode, with a script for each test, and in a terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, UNS
 
 PACKAGE = REPOSITORY / "editors" / "emacs"
 HERE = Path(__file__).parent
-GHOST = re.compile(re.escape(AREA) + r"\w")  # with something behind it
+GHOST = re.compile(re.escape(AREA) + r"\w")  # the typed text, followed by ghost text
 GHOST_REST = re.compile(re.escape(AREA) + r"(.*)")
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """Emacs itself is installed beside; this folder holds packages that it has to get on with."""
+    """Install Emacs, and return the folder of the packages with which our client must work."""
     return install("emacs") / "lisp"
 
 
@@ -46,7 +46,7 @@ def configuration(program: Path) -> str:
 
 @pytest.fixture
 def batch(packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[[str], str]:
-    """Run a script in batch mode; it fails by signalling an error. Returns what was printed."""
+    """Return a function that runs a script in batch mode and returns its output. The script fails by an error."""
 
     def batch(script: str, wire: Wire = wire) -> str:
         program = wire.script(tmp_path / "repoformer-lsp")
@@ -138,7 +138,7 @@ def test_typing_through_away_and_dismiss(batch: Callable[[str], str], wire: Wire
 
 
 def test_text_right_of_the_cursor(batch: Callable[[str], str]) -> None:
-    """A suggestion fits only in front of the text that it was made for; elsewhere it would double code."""
+    """A suggestion is valid only before the text that it was made for; elsewhere it would double code."""
     batch(f"""
 (test-open "beds.py")
 (test-type {lisp(AREA)})
@@ -184,7 +184,7 @@ def test_dismissed_before_it_arrives(batch: Callable[[str], str], wire: Wire) ->
 (test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
 (test-no-suggestion "the answer came too late")
 """)
-    assert wire.answers()[-1], "there was something to show"
+    assert wire.answers()[-1], "the answer has an item"
 
 
 def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
@@ -199,8 +199,8 @@ def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
   (dotimes (_ (1- (length repoformer--items)))
     (test-command #'repoformer-next)
     (push (test-ghost) found))
-  (test-equal first (car found) "a whole round of cycling comes back")
-  (test-equal (length repoformer--items) (length (seq-uniq found)) "each is another one")
+  (test-equal first (car found) "cycling through all items ends at the first one")
+  (test-equal (length repoformer--items) (length (seq-uniq found)) "all items differ")
   (test-command #'repoformer-previous)
   (test-equal (nth 1 (append found found)) (test-ghost) "and backwards")
   (let ((before (test-text)) (chosen (test-ghost)))
@@ -354,7 +354,7 @@ def test_settings_of_a_person_and_of_a_project(batch: Callable[[str], str], wire
 (jsonrpc-request (repoformer--server) :repoformer/why (list :textDocument (eglot--TextDocumentIdentifier)))
 """)
     sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-4:]]
-    project = {**SETTINGS, "policy": "never"}  # it does not say where code is sent to, and which file is loaded
+    project = {**SETTINGS, "policy": "never"}  # the project cannot set where code is sent, and which file is loaded
     assert sent == [project, {**project, "chunks": 3}, {"policy": "never", "chunks": 4}, {"chunks": 4}]
     asked = {m["id"] for _, m in wire.messages("server") if m.get("method") == "workspace/configuration"}
     answers = [m["result"] for _, m in wire.messages("editor") if "method" not in m and m["id"] in asked]
@@ -408,7 +408,7 @@ def test_modes_that_are_not_served(batch: Callable[[str], str]) -> None:
 
 
 def test_outside_of_a_project(batch: Callable[[str], str], wire: Wire, home: dict[str, str]) -> None:
-    """The file's folder, often the home directory, is not indexed in a project's place."""
+    """Without a project, the file's folder is not indexed, because it is often the home directory."""
     (Path(home["HOME"]) / "beds.py").write_text("width = 3.0\nheight = 4.0\n")
     batch("""
 (test-open "~/beds.py")
@@ -512,7 +512,7 @@ def in_terminal(
         yield screen
 
 
-# The model is asked, and any model says more than that.
+# The model decides, and the probability of any model is above this threshold.
 ASKED = "(setq repoformer-settings (append '(:threshold 0.05) repoformer-settings))"
 
 
@@ -600,7 +600,7 @@ PAGE = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
 def test_lines_of_the_page(
     packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, lines: str
 ) -> None:
-    """Both ways to write an init file, in the one that takes precedence over all others."""
+    """Each block of lines that the page has for an init file, in `~/.emacs`, which precedes other init files."""
     place = Path(home["HOME"])
     (place / "repoformer-lsp").symlink_to(REPOSITORY)
     (place / ".emacs").write_text(LENIENT + lines)
@@ -640,14 +640,14 @@ def test_beside_other_completion(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` records it."""
+    """Serve the packages of an installation; `home` gets the variables for it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state
 
 
 def story(packages: Path, home: dict[str, str], folder: Path, path: Path, script: str) -> str:
-    """Run a script in Emacs without a server; returns what was printed."""
+    """Run a script in Emacs without a server, and return its output."""
     settings = (
         f"(require 'repoformer)\n{LENIENT}(load {lisp(HERE / 'batch.el')} nil t)\n(setq test-seconds {SECONDS})\n"
     )

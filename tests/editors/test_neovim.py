@@ -1,4 +1,4 @@
-"""Neovim, 0.12 with its own inline completion and 0.11 with ours: driven over its own protocol, no screen."""
+"""Neovim 0.12 with its own inline completion, and 0.11 with ours. Tests use Neovim's API, and no screen."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ vim.opt.swapfile = false
 require('repoformer').setup(vim.tbl_deep_extend('force', { cmd = %(cmd)s, settings = %(settings)s }, %(options)s))
 """
 
-# Servers inside Neovim, for what depends on when an answer comes. At the end of a line each answers with the text
-# before the cursor and `says[name]`, as the real server does. Without a text the answers wait, and `answer(name, text)`
-# gives the last of them.
+# Servers inside Neovim, for tests that depend on the time of an answer. At the end of a line, each server answers with
+# the text before the cursor and `says[name]`, as the real server does. Without such a text, requests wait, and
+# `answer(name, text)` answers the last of them.
 SCRIPTED = """
 says, waiting, delay = {}, {}, 0
 function answer(name, text)
@@ -98,7 +98,7 @@ def init_lua(program: Path, options: str) -> str:
 
 
 class Neovim:
-    """A running Neovim, and what its person sees."""
+    """A running Neovim, and what its user sees."""
 
     def __init__(self, api: pynvim.Nvim) -> None:
         self.api = api
@@ -112,13 +112,13 @@ class Neovim:
 
     @property
     def ghost(self) -> str | None:
-        """The ghost text on screen, less what is typed of it."""
+        """The part of the ghost text on screen that is not typed yet."""
         rest: str | None = self.api.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")
         return rest
 
     @property
     def marks(self) -> list[Any]:
-        """Everything that is drawn, by any plugin."""
+        """All extmarks in the namespaces of ghost text, which Neovim and our plugin draw in."""
         lua = """
         local ns = vim.api.nvim_get_namespaces()
         local all = {}
@@ -154,7 +154,7 @@ class Neovim:
 
 
 def leave(api: pynvim.Nvim) -> None:
-    """End Neovim and wait until it is gone."""
+    """End Neovim and wait until its process has ended."""
     api.exec_lua("vim.defer_fn(function() vim.cmd('qa!') end, 1)")
     end = time.monotonic() + 30
     while time.monotonic() < end:
@@ -167,7 +167,7 @@ def leave(api: pynvim.Nvim) -> None:
 
 
 def attach(nvim: Path, home: dict[str, str], folder: Path, init: Path, file: str) -> pynvim.Nvim:
-    """Neovim with an init file, on a file of `folder`, without a screen; `leave` ends it."""
+    """Start Neovim with an init file, on a file of `folder`, without a screen. `leave` ends it."""
     env = [f"{name}={value}" for name, value in home.items()]
     command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
     api = pynvim.attach("child", argv=command)
@@ -194,7 +194,7 @@ def start(
 
 @pytest.fixture
 def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
-    """Neovim on an empty file, with servers that say what a test tells them to."""
+    """Return a function that starts Neovim on an empty file, with the servers of `SCRIPTED`."""
     running: list[pynvim.Nvim] = []
 
     def scripted(before: str = "") -> Neovim:
@@ -210,12 +210,12 @@ def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> 
 
 
 def say(neovim: Neovim, text: str, server: str = "repoformer") -> None:
-    """What a scripted server answers from now on; nothing, where that is empty."""
+    """Set the text that a scripted server answers from now on. With an empty text, it does not answer."""
     neovim.api.exec_lua("local name, text = ... says[name] = text ~= '' and text or nil", server, text)
 
 
 def type_and_see(neovim: Neovim, keys: str, ghost: str) -> None:
-    """Type, see this ghost text, and nothing else from now on: the server is silent."""
+    """Type keys, wait for this ghost text, and then let the server answer nothing more."""
     say(neovim, ghost)
     neovim.keys(keys)
     neovim.until(lambda: neovim.ghost == ghost, f"{ghost!r} is not shown")
@@ -223,7 +223,7 @@ def type_and_see(neovim: Neovim, keys: str, ghost: str) -> None:
 
 
 def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
-    """The buffer and the server's copy are identical. Changes are sent a moment after they are made."""
+    """Wait until the buffer and the server's copy are identical. Changes are sent a moment after they are made."""
     neovim.until(lambda: wire.text(file) == neovim.text, f"the server has {wire.text(file)!r}")
 
 
@@ -240,14 +240,14 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.keys("<M-C-Right>")
     neovim.until(lambda: has(first_line), "no line accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: has(""), "one `u` does not take the line back")
+    neovim.until(lambda: has(""), "one `u` does not undo the line")
 
     neovim.keys("A<Space><BS>")
     neovim.wait_ghost()
     neovim.keys("<M-Right>")
     neovim.until(lambda: has("\n    " + whole.split()[0]), "no word accepted")
     neovim.keys("<Esc>u")
-    neovim.until(lambda: has(""), "one `u` does not take the word back")
+    neovim.until(lambda: has(""), "one `u` does not undo the word")
 
     neovim.keys("A<Space><BS>")
     assert neovim.wait_ghost() == whole
@@ -257,7 +257,7 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.keys("# more<Esc>u")
     neovim.until(lambda: has(whole), "typed text is another step")
     neovim.keys("u")
-    neovim.until(lambda: has(""), "one `u` does not take all of it back")
+    neovim.until(lambda: has(""), "one `u` does not undo all of it")
     check_same(neovim, wire, folder / "arithmetic.py")
     assert len(wire.sent("textDocument/didShowCompletion")) >= 3
     parts = [part for part in (first_line, "\n    " + whole.split()[0]) if part != whole]
@@ -286,7 +286,7 @@ def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folde
     for typed in range(1, 4):
         neovim.keys(whole[typed - 1])
         neovim.until(lambda typed=typed: neovim.ghost == whole[typed:], f"the rest is not shown after {typed} keys")
-    neovim.keys("<Tab>")  # at once, whatever the server has answered meanwhile
+    neovim.keys("<Tab>")  # at once, without waiting for the server's answer to the last key
     neovim.until(lambda: neovim.text.endswith(AREA + whole + "\n"), "not accepted after typing through")
 
     neovim.keys("<Esc>uA<Space><BS>")
@@ -306,13 +306,13 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
     neovim.keys("<C-]>")
     neovim.until(lambda: not neovim.marks, "not dismissed")
     neovim.keys("<M-Bslash>")
-    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "the request is not marked as the user's")
     first = neovim.wait_ghost()
     assert neovim.text == before
 
     shows = len(wire.sent("textDocument/didShowCompletion"))
-    neovim.keys("x<BS>")  # an automatic request, which brings one
-    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "it does not ask by itself")
+    neovim.keys("x<BS>")  # an automatic request, which gets one item
+    neovim.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 2, "no automatic request is sent")
     neovim.until(lambda: len(wire.sent("textDocument/didShowCompletion")) > shows, "not shown again")
     assert neovim.wait_ghost() == first
     count = 0
@@ -321,16 +321,16 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
         shown = len(wire.sent("textDocument/didShowCompletion"))
         neovim.keys("<M-]>")
         neovim.until(lambda shown=shown: len(wire.sent("textDocument/didShowCompletion")) > shown, "no other is shown")
-        # An automatic request that the key overtook may be answered behind the one that the key made.
+        # An automatic request from before the key may be answered after the request of the key.
         count = len(wire.answers(kind=1)[-1])
         found.append(neovim.wait_ghost())
-    assert found[-1] == first, "a whole round of cycling comes back"
-    assert len(set(found)) == count, "each is another one"
+    assert found[-1] == first, "cycling through all items ends at the first one"
+    assert len(set(found)) == count, "all items differ"
     neovim.keys("<M-[>")
-    neovim.until(lambda: neovim.ghost == (found * 2)[-2], "nor does it go backwards")
+    neovim.until(lambda: neovim.ghost == (found * 2)[-2], "cycling backwards does not work")
     last = neovim.wait_ghost()
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text == before[:-1] + last + "\n", "not what is on screen is accepted")
+    neovim.until(lambda: neovim.text == before[:-1] + last + "\n", "the accepted text is not the shown one")
     check_same(neovim, wire, folder / "beds.py")
 
 
@@ -401,8 +401,11 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     assert neovim.api.current.window.cursor[0] == int(line.split(":")[-1].split("-")[0])
     neovim.until(lambda: wire.front() == (folder / "shapes.py").as_uri(), "the server does not know what is in front")
     neovim.api.command("buffer beds.py")
-    neovim.until(lambda: wire.front() == (folder / "beds.py").as_uri(), "nor what comes back to the front")
-    # Neovim decides how often it is notified: a buffer may be attached a moment after it is entered.
+    neovim.until(
+        lambda: wire.front() == (folder / "beds.py").as_uri(),
+        "the server does not know that the first buffer is in front again",
+    )
+    # There may be more than one notification, because a buffer may be attached a moment after it is entered.
     assert wire.sent("textDocument/didFocus")[-1]["position"]["line"] == wire.asked()[-1]["position"]["line"]
 
 
@@ -525,7 +528,7 @@ def test_health_help_log_and_doctor(start: Callable[..., Neovim], wire: Wire, tm
     neovim.until(lambda: "llama.cpp" in neovim.text, "no doctor")
 
 
-# Neovim then begins to ask, and draws, after us; and the server is slow to start.
+# Inline completion is enabled for all servers, so Neovim requests and draws after our plugin. The server starts slowly.
 EVERYWHERE = "delay = 1000 if vim.lsp.inline_completion then vim.lsp.inline_completion.enable() end"
 
 
@@ -539,7 +542,7 @@ def test_ghost_text_disappears_with_the_text_right_of_the_cursor(scripted: Calla
     neovim.until(lambda: neovim.text != "foo\n", "Tab does nothing")
     assert re.fullmatch(r"fo +o\n", neovim.text), "it is accepted although the cursor has moved into the text"
     neovim.keys("<BS><Right>")
-    neovim.until(lambda: neovim.ghost == "bar", "nor does it come back with the cursor")
+    neovim.until(lambda: neovim.ghost == "bar", "the ghost text is not shown again after the cursor moved back")
     neovim.keys("<Tab>")
     neovim.until(lambda: neovim.text == "foobar\n", "not accepted")
 
@@ -565,13 +568,13 @@ def test_brackets_that_are_closed_for_a_person(scripted: Callable[..., Neovim]) 
     neovim.until(lambda: neovim.ghost == "\n    y\nend", "typing through is no longer shown")
     neovim.api.current.buffer.append(["end"])  # as endwise.vim does
     neovim.keys("<Space><BS>")
-    neovim.until(lambda: not neovim.marks, "what was added on the next line would be there twice")
+    neovim.until(lambda: not neovim.marks, "accepting would repeat the line that was added below")
 
 
 def test_an_answer_for_text_that_has_changed(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(CLOSING)
     neovim.keys("ifoo")
-    neovim.until(lambda: neovim.api.exec_lua("return waiting.repoformer ~= nil"), "nothing is asked")
+    neovim.until(lambda: neovim.api.exec_lua("return waiting.repoformer ~= nil"), "no request is sent")
     neovim.keys("(")
     neovim.until(lambda: neovim.text == "foo()\n", "not typed")
     neovim.api.exec_lua("answer('repoformer', '(x)')")
@@ -599,7 +602,7 @@ def test_keys_do_what_they_did(scripted: Callable[..., Neovim], again: str) -> N
     type_and_see(neovim, "ccteh", "me")
     neovim.keys("<C-]>")
     neovim.until(lambda: not neovim.marks, "not dismissed")
-    assert neovim.text == "teh\n", "nor an abbreviation, while there is something to dismiss"
+    assert neovim.text == "teh\n", "an abbreviation was expanded while ghost text was dismissed"
 
 
 OTHER = """
@@ -612,21 +615,19 @@ vim.lsp.inline_completion.enable()
 @pytest.mark.parametrize("nvim", ["neovim"], indirect=True)
 def test_another_server_shows_its_own(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(OTHER)
-    both = (
-        "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # no request asks for it where it comes after what is typed
-    )
-    neovim.until(lambda: neovim.api.exec_lua(both), "the other is not there")
+    both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # a server that attaches after the typing gets no request
+    neovim.until(lambda: neovim.api.exec_lua(both), "the other server is not attached")
     say(neovim, "bar", "other")
     neovim.keys("ifo")
-    neovim.until(lambda: neovim.marks, "the other's is not shown")
+    neovim.until(lambda: neovim.marks, "the other server's ghost text is not shown")
     say(neovim, "", "other")
     neovim.keys("o")
     neovim.until(lambda: neovim.text == "foo\n", "not typed")
-    assert neovim.marks and not neovim.ghost, "the other's is taken off the screen"
+    assert neovim.marks and not neovim.ghost, "the other server's ghost text was removed"
     neovim.keys("<BS><M-Right>")
     neovim.until(lambda: neovim.text == "fo\n", "not deleted")
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text == "fobar\n", "Tab does not accept the other's")
+    neovim.until(lambda: neovim.text == "fobar\n", "Tab does not accept the other server's ghost text")
 
 
 @contextmanager
@@ -651,7 +652,7 @@ def test_on_screen(
     tmp_path: Path,
     keep: Callable[[Callable[[], Path], str], None],
 ) -> None:
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     with in_terminal(nvim, home, folder, wire, tmp_path, "beds.py") as screen:
         screen.wait(lambda text: "repoformer ✓" in text, "that it is ready")
         screen.press("G", "o")
@@ -670,7 +671,7 @@ def test_on_screen(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` records it."""
+    """Serve the packages of an installation; `home` gets the variables for it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state
@@ -678,7 +679,7 @@ def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Pack
 
 @pytest.fixture
 def plain(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
-    """Neovim of a person who has the plugin, and no server."""
+    """Return a function that starts Neovim with the plugin, without a server."""
     running: list[pynvim.Nvim] = []
 
     def plain(options: str = "{}") -> Neovim:

@@ -1,4 +1,4 @@
-"""Editors that need no client of ours, with the configuration that `docs/editors/other.md` has for them."""
+"""Editors without a client of this project, with the configuration that `docs/editors/other.md` has for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GHOST = re.compile(re.escape(AREA) + r"\w")
 
 
 def block(page: str, heading: str, language: str) -> str:
-    """The first block in `language` below a heading of a page."""
+    """Return the first block of code in `language` below a heading of a page."""
     text = (PAGES / page).read_text("utf-8")
     found = re.search(rf"^##+ {re.escape(heading)}\n.*?^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert found, f"{page}: no {language} below {heading}"
@@ -26,14 +26,14 @@ def block(page: str, heading: str, language: str) -> str:
 
 
 def patient(configuration: str, place: str, setting: str) -> str:
-    """A page's configuration with more settings behind `place`: the machine is busy."""
+    """Return a page's configuration with `setting` after `place`, so that a busy machine has enough time."""
     assert configuration.count(place) == 1
     return configuration.replace(place, place + setting)
 
 
 @pytest.fixture
 def env(home: dict[str, str], wire: Wire) -> dict[str, str]:
-    """A person with `repoformer-lsp` on the PATH."""
+    """The environment of a user with `repoformer-lsp` on the PATH."""
     programs = Path(home["HOME"], "bin")
     programs.mkdir()
     wire.script(programs / "repoformer-lsp")
@@ -45,7 +45,7 @@ def is_ready(wire: Wire) -> bool:
 
 
 def test_helix(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     program = install("helix") / "hx"
     settings = Path(env["XDG_CONFIG_HOME"], "helix")
     settings.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_lsp_mode(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path)
 
 
 def test_neovim_without_the_plugin(env: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
-    install("emacs")  # brings tmux
+    install("emacs")  # this script also installs tmux
     program = install("neovim") / "nvim"
     start = tmp_path / "init.lua"
     page = block("neovim.md", "Without the plugin", "lua")

@@ -1,4 +1,4 @@
-"""VS Code, as code-server in a headless Chromium: the packed extension, installed as a person installs it."""
+"""VS Code, as code-server in a headless Chromium, with the packed and installed extension."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def extensions(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(EXTENSION, source, ignore=shutil.ignore_patterns("node_modules", "dist", "*.vsix"))
     folder = place / "extensions"
     modules = EXTENSION / "node_modules"
-    # npm writes this file when it is done, so it is as old as what is installed.
+    # npm writes this file last, so its time is that of the installation.
     done_at = modules / ".package-lock.json"
     is_current = done_at.exists() and done_at.stat().st_mtime >= (EXTENSION / "package-lock.json").stat().st_mtime
-    if is_current:  # such as by `make lint`
+    if is_current:  # for example, `make lint` installed the packages
         (source / "node_modules").symlink_to(modules)
     data = ["--user-data-dir", str(place / "data"), "--extensions-dir", str(folder)]
     for command in (
@@ -96,20 +96,20 @@ def browser() -> Iterator[Browser]:
 
 
 def entry_with(text: str) -> str:
-    """Return the selector of the entry with `text` in the list that is open."""
+    """Return the selector of the entry with `text` in the open list."""
     return f".quick-input-list .monaco-list-row:has-text('{text}')"
 
 
 class Code:
-    """A browser window with VS Code in it, and what its person does and sees."""
+    """A browser window with VS Code, and what its user does and sees."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def search(self, key: str, text: str) -> None:
-        """Open the list that belongs to a key, type into it, and wait for the entry with that text.
+        """Open the list of a key, type into it, and wait for the entry with that text.
 
-        This is repeated if a page that loads takes the focus, which closes the list, and if the list stays without
+        This is repeated if a page that is loading takes the focus, which closes the list, and if the list stays without
         the entry: VS Code does not search again when a folder becomes readable.
         """
         input_ = self.page.locator(".quick-input-widget input:focus")
@@ -144,7 +144,7 @@ class Code:
         self.page.keyboard.type(text)
 
     def choose(self, title: str) -> None:
-        """Choose an entry of the list that is open; it makes room for another list, or for none."""
+        """Choose an entry of the open list, and wait until the list closes or another list replaces it."""
         entry = entry_with(title)
         self.page.click(entry)
         self.page.wait_for_selector(entry, state="hidden")
@@ -161,7 +161,7 @@ class Code:
 
     @property
     def ghost(self) -> str:
-        """The ghost text on screen, run together: colours cut it into pieces. Empty where there is none."""
+        """The ghost text on screen, joined from its colored pieces, or ""."""
         parts = self.page.locator(".editor-instance [class*=ghost-text]:visible").all_inner_texts()
         return "".join(part.replace("\xa0", " ").replace("\u200b", "") for part in parts)
 
@@ -194,7 +194,7 @@ class Code:
 
     @property
     def page_frame(self) -> FrameLocator:
-        """The page that is rendered in a frame of its own."""
+        """The frame of a rendered page, such as *Why this completion*."""
         return self.page.frame_locator("iframe.webview.ready").last.frame_locator("#active-frame")
 
     def page_shows(self, text: str) -> None:
@@ -202,7 +202,7 @@ class Code:
         self.page_frame.locator(f"body:has-text('{text}')").wait_for()
 
     def text(self, file: Path) -> str:
-        """The file's text after saving it: what the editor has."""
+        """Save the file, and return its text, which is the editor's."""
         self.press("Control+S")
         self.until(lambda: not self.page.locator(".tab.active.dirty").count(), "not saved")
         return file.read_bytes().decode()
@@ -210,13 +210,13 @@ class Code:
 
 @contextmanager
 def code_server(program: Path, extensions: Path, home: dict[str, str], place: Path) -> Iterator[str]:
-    """Run code-server until the block ends. Its data are in `place`. Returns its address."""
+    """Run code-server until the block ends, with its data in `place`. Yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (place / "code-server.log").open("w")
     command = [str(program), "--user-data-dir", str(place / "data"), "--extensions-dir", str(extensions)]
-    # What a closed window has started ends some seconds later, not hours.
+    # With this option, the processes of a closed window end after some seconds, not after hours.
     server = subprocess.Popen(
         [*command, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--reconnection-grace-time", "5"],
         env={**home, "VSCODE_PROXY_URI": ""},
@@ -238,10 +238,13 @@ def new_context(browser: Browser) -> BrowserContext:
 
 @contextmanager
 def window_on(context: BrowserContext, address: str, opened: str, place: Path) -> Iterator[Code]:
-    """Show what is `opened` in a window, which remembers nothing of earlier ones, until the block ends."""
+    """Open a folder or file in a window until the block ends. The window has no state of earlier windows.
+
+    `opened` is a query of VS Code's address, such as "folder=/path".
+    """
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
-    # Its cache is kept: the page then loads faster.
+    # The cache is not cleared, so the page loads faster.
     kept = {"origin": address, "storageTypes": "cookies,local_storage,indexeddb"}
     context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
     try:
@@ -251,7 +254,7 @@ def window_on(context: BrowserContext, address: str, opened: str, place: Path) -
                 page.goto(f"{address}/?{opened}")
                 page.wait_for_selector(".monaco-workbench", timeout=60_000)
                 break
-            except PlaywrightError:  # it does not listen yet, or not to all that the page loads
+            except PlaywrightError:  # code-server does not listen yet, or does not serve all parts of the page yet
                 assert time.monotonic() < end, f"{address} does not answer"
                 time.sleep(0.3)
         try:
@@ -298,7 +301,7 @@ def start(shared: Shared, home: dict[str, str], folder: Path, wire: Wire, tmp_pa
 def start_alone(
     program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
 ) -> Callable[..., Any]:
-    """The same in a code-server with the test's own home directory."""
+    """Open a window of another code-server, which has the test's own home directory."""
 
     @contextmanager
     def start(program: Path = program, **settings: Any) -> Iterator[Code]:
@@ -314,13 +317,13 @@ def start_alone(
 
 
 def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a person for whom the server is installed, and `settings`, in place of all others."""
+    """Replace all settings by those of a user with an installed server, and by `settings`."""
     user = {
         **USER_SETTINGS,
         **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
         "repoformer.model": str(wire.model),
     }
-    machine = {"repoformer.server.command": [str(server)]}  # as its scope is
+    machine = {"repoformer.server.command": [str(server)]}  # its scope is the machine
     for name, value in settings.items():
         (machine if name.startswith("repoformer.server.") else user)[name] = value
     for level, values in (("User", user), ("Machine", machine)):
@@ -330,7 +333,7 @@ def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, 
 
 
 def check_same(code: Code, wire: Wire, file: Path) -> str:
-    """The buffer and the server's copy are identical; returns the text."""
+    """Wait until the buffer and the server's copy are identical, and return the text."""
     text = code.text(file).replace("\r\n", "\n")
     code.until(lambda: wire.text(file) == text, f"the editor has {text!r}, the server {wire.text(file)!r}")
     return text
@@ -338,7 +341,7 @@ def check_same(code: Code, wire: Wire, file: Path) -> str:
 
 def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
     def take() -> Path:
-        code.page.wait_for_timeout(1000)  # animations, and colours that come late
+        code.page.wait_for_timeout(1000)  # until animations have ended and the text has its final colors
         code.page.screenshot(path=tmp_path / name)
         return tmp_path / name
 
@@ -368,7 +371,7 @@ def test_type_accept_word_line_all_undo(
         whole = check_same(code, wire, file).removeprefix(before)
         assert whole.startswith("\n    "), "text of several lines"
         code.press("Control+Z")
-        assert check_same(code, wire, file) == before, "one undo takes all of it back"
+        assert check_same(code, wire, file) == before, "one undo removes the whole text"
         code.press("Control+End", "Space", "Backspace")
         code.wait_ghost()
         code.press("Control+Alt+ArrowRight")
@@ -458,17 +461,17 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
         code.press("Escape")
         code.until(lambda: not code.ghost, "not dismissed")
         code.press("Alt+Backslash")
-        code.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "it is not what a person wants")
+        code.until(lambda: wire.asked()[-1]["context"]["triggerKind"] == 1, "the request is not marked as the user's")
         first = code.wait_ghost()
         found = []
         for _ in wire.answers()[-1]:
             code.press("Alt+BracketRight")
             code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
             found.append(code.ghost)
-        assert found[-1] == first, "a whole round of cycling comes back"
-        assert len(set(found)) == len(found), "each is another one"
+        assert found[-1] == first, "cycling through all items ends at the first one"
+        assert len(set(found)) == len(found), "all items differ"
         code.press("Alt+BracketLeft")
-        code.until(lambda: code.ghost == (found * 2)[-2], "nor does it go backwards")
+        code.until(lambda: code.ghost == (found * 2)[-2], "cycling backwards does not work")
         last = code.ghost
         code.press("Tab")
         code.until(lambda: not wire.text(folder / "beds.py").endswith(AREA), "nothing is accepted")
@@ -476,7 +479,7 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
 
 
 def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any, tmp_path: Path) -> None:
-    with start(**{"repoformer.threshold": 0.05}) as code:  # the model is asked, and any model says more than that
+    with start(**{"repoformer.threshold": 0.05}) as code:  # the model decides, with a probability above this threshold
         code.open("beds.py")
         code.wait_status("ready")
         code.press("Control+End")
@@ -526,7 +529,7 @@ def test_every_entry_of_the_menu(
         code.choose("All suggestions")
         code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "few are shown")
         assert len(wire.sent("initialize")) == 1, "without another server"
-        # Of logs and terminals this code-server has only the frames: their native modules were not compiled.
+        # This code-server shows logs and terminals without content, because their native modules were not compiled.
         code.menu("Logs")
         code.until(lambda: code.page.locator(".part.panel select").first.input_value() == "Repoformer", "no logs")
         code.menu("Doctor")
@@ -568,7 +571,7 @@ def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
         code.type("@ext:repoformer-lsp.repoformer-lsp")
         users = [name for name, schema in settings.items() if "scope" not in schema]  # the others are the machine's
         code.shows(".settings-editor", f"{len(users)} Settings Found")
-        # The walkthrough comes last: while it is still loading it takes the focus, and closes the palette.
+        # The walkthrough is the last step, because it takes the focus while it is loading, which closes the palette.
         code.command("Welcome: Open Walkthrough...")
         code.choose("Complete code with a local model")
         code.shows(".gettingStartedContainer", "Install the server and a model")
@@ -626,19 +629,22 @@ def test_a_setting_that_is_emptied_again(start: Callable[..., Any], shared: Shar
         code.press("Control+A")
         code.page.keyboard.insert_text(json.dumps({**user, "repoformer.model": ""}))
         code.press("Control+S")
-        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the emptied setting holds")
+        code.until(
+            lambda: wire.received("repoformer/status")[-1]["state"] == "ready",
+            "the emptied setting still has its old value",
+        )
         assert len(wire.sent("initialize")) == 1, "without another server"
 
 
 def running(word: str) -> list[psutil.Process]:
-    """The processes that were started with a word."""
+    """Return the processes whose command line has this word."""
     return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or [])]
 
 
 def test_restarts_at_once_leave_one_server(
     start: Callable[..., Any], shared: Shared, home: dict[str, str], wire: Wire, tmp_path: Path
 ) -> None:
-    dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"  # a program that says nothing, and is no server
+    dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"  # for a program that is no server and answers nothing
     script = wire.script(tmp_path / "server", home)
     first, rest = script.read_text().split("\n", 1)
     script.write_text(f"{first}\n[ -e {dumb} ] && rm {dumb} && exec sleep {for_ever}\n{rest}")
@@ -648,20 +654,20 @@ def test_restarts_at_once_leave_one_server(
     with window as code:
         code.open("beds.py")
         code.wait_status("ready")
-        # One that does not answer takes two seconds to end: long enough for all three to be asked for meanwhile.
+        # A server that does not answer takes two seconds to end, so all three restarts are requested meanwhile.
         os.kill(int(wire.record.with_suffix(".pid").read_text()), signal.SIGSTOP)
         code.press(*["Control+Alt+9"] * 3)
         code.until(lambda: len(wire.sent("initialize")) == 4, "not started again each time")
-        code.until(lambda: len(running(str(wire.record))) == 1, "servers are left over")
+        code.until(lambda: len(running(str(wire.record))) == 1, "more than one server is left")
         code.wait_status("ready")
-        code.command("Repoformer: Why This Completion")  # asks the client that is known: it is the one that runs
+        code.command("Repoformer: Why This Completion")  # works only if the extension's client is the running one
         code.page.wait_for_selector(".notification-toast:has-text('Nothing was completed')")
 
         dumb.touch()
         code.press("Control+Alt+9")
         code.until(lambda: running(for_ever), "not started")
         code.press("Control+Alt+9")
-        code.until(lambda: len(wire.sent("initialize")) == 5, "it waits for ever for the one that says nothing")
+        code.until(lambda: len(wire.sent("initialize")) == 5, "the restart waits for a server that never answers")
         code.wait_status("ready")
         assert not running(for_ever)
         assert len(running(str(wire.record))) == 1
@@ -683,7 +689,7 @@ def test_a_workspace_that_is_not_trusted(
         code.wait_status("ready")
         told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
         settings = told[-1]["settings"]["repoformer"]
-        assert settings["chunks"] == 3, "a workspace may say something"
+        assert settings["chunks"] == 3, "a workspace can change other settings"
         assert not {name for name, value in evil.items() if settings[name] == value}
         assert "evil" not in json.dumps([message for _, message in wire.messages("editor")])
 
@@ -703,7 +709,7 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder:
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """What an installation gets; `home` records it."""
+    """Serve the packages of an installation; `home` gets the variables for it."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment)
         yield state
@@ -713,7 +719,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
     program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, served: Package,
     keep: Any, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """An empty home, no settings, nothing but Python."""
+    """The user has an empty home directory, no settings, and only Python."""
     with (
         code_server(program, extensions, home, tmp_path) as address,
         new_context(browser) as context,
@@ -728,7 +734,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
         page.screenshot(path=tmp_path / "asking.png")
-        assert not list(tmp_path.rglob("pyvenv.cfg")), "not before the person has agreed"
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "nothing is installed before the user agrees"
         served.index.stall_at[hub_path(served.card)] = 60 << 20
         page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
         toast = ".notification-toast:has-text('Downloading the model: ')"
@@ -759,13 +765,13 @@ def test_an_installation_that_fails_and_is_tried_again(
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Ask Again')")
         code.page.wait_for_selector(offer, state="hidden")
-        code.page.wait_for_timeout(5000)  # the browser stores it a little later
+        code.page.wait_for_timeout(5000)  # until the browser has stored the choice
 
         code.page.reload()
         code.page.wait_for_selector(".monaco-workbench")
         code.wait_status("the server is not installed")
         code.open("beds.py")
-        assert not code.page.locator(offer).count(), "said once, and for every window"
+        assert not code.page.locator(offer).count(), "the choice holds for every window"
         code.command("Repoformer: Doctor")
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Install')")
@@ -785,7 +791,7 @@ def test_nothing_to_install_with(start_alone: Callable[..., Any], home: dict[str
     for name in ("sh", "dirname"):
         (programs / name).symlink_to(shutil.which(name) or name)
     home["PATH"] = str(programs)
-    Path(home["HOME"], ".profile").write_text(f"PATH={programs}\n")  # VS Code asks a login shell
+    Path(home["HOME"], ".profile").write_text(f"PATH={programs}\n")  # VS Code gets the PATH from a login shell
     with start_alone(**{"repoformer.server.command": []}) as code:
         code.page.click(".notification-toast a:has-text('Install')")
         code.page.click(".monaco-dialog-box .monaco-button:has-text('Install')")

@@ -1,4 +1,4 @@
-"""What an editor and its server said to each other, read from the record that `wiretap.py` keeps."""
+"""Read the messages of an editor and its server, which `wiretap.py` records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHOD = "textDocument/inlineCompletion"
 
 @dataclass(frozen=True)
 class Wire:
-    """The record of one server. `command` is what an editor has to start in the server's place."""
+    """The record of one server. An editor must start `command` instead of the server."""
 
     record: Path
     model: Path | None
@@ -38,9 +38,9 @@ class Wire:
         return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
 
     def script(self, path: Path, env: Mapping[str, str] = MappingProxyType({})) -> Path:
-        """The command as a program; given a command of its own (`doctor`), it is the server's program itself.
+        """Write a program that runs the command, and return it. With arguments, such as `doctor`, it runs the server.
 
-        It has the environment `env`, if that is given, else the editor's.
+        The program has the environment `env` if that is given, else the editor's.
         """
         runs = shlex.join(["exec", *(["env", "-i", *map("=".join, env.items())] if env else [])])
         direct = f'[ $# -gt 0 ] && {runs} {shlex.quote(str(SERVER))} "$@"'
@@ -49,50 +49,50 @@ class Wire:
         return path
 
     def messages(self, who: str = "") -> list[tuple[float, Message]]:
-        """All messages so far, or those of the "editor" or the "server", with the time of each."""
+        """Return all messages so far, or those of the "editor" or the "server", each with its time."""
         if not self.record.exists():
             return []
         rows = []
         for line in self.record.read_text("utf-8").splitlines():
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError:  # being written
+            except json.JSONDecodeError:  # the last line is not written completely yet
                 break
         return [(when, message) for when, sender, message in rows if who in ("", sender)]
 
     def sent(self, method: str) -> list[Any]:
-        """Parameters of the editor's messages with this method."""
+        """Return the parameters of the editor's messages with this method."""
         return [message.get("params") for _, message in self.messages("editor") if message.get("method") == method]
 
     def received(self, method: str) -> list[Any]:
-        """Parameters of the server's messages with this method."""
+        """Return the parameters of the server's messages with this method."""
         return [message.get("params") for _, message in self.messages("server") if message.get("method") == method]
 
     def asked(self) -> list[Any]:
-        """Parameters of the requests for inline completions."""
+        """Return the parameters of the requests for inline completions."""
         return self.sent(METHOD)
 
     def answers(self, kind: int | None = None) -> list[list[Message]]:
-        """The items of each answered request for inline completions (of one trigger kind), in order of answering."""
+        """Return the items of each answer to a request for inline completions (of one trigger kind), in order."""
         sent = (m for _, m in self.messages("editor") if m.get("method") == METHOD)
         asked = {m["id"] for m in sent if kind in (None, m["params"]["context"]["triggerKind"])}
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
 
     def answered(self, character: int) -> bool:
-        """Whether the last request for inline completions was made at this character of a line, and is answered."""
+        """Return whether the last request for inline completions is at this character of a line, and is answered."""
         asked = [message for _, message in self.messages("editor") if message.get("method") == METHOD]
         if not asked or asked[-1]["params"]["position"]["character"] != character:
             return False
         return any("method" not in m and m.get("id") == asked[-1]["id"] for _, m in self.messages("server"))
 
     def front(self) -> str | None:
-        """The URI of the document that the server was last told to be in front."""
+        """Return the URI of the last `textDocument/didFocus`, or None."""
         told = self.sent("textDocument/didFocus")
         return told[-1]["textDocument"]["uri"] if told else None
 
     def encoding(self) -> Encoding:
-        """The position encoding that the two agreed on."""
+        """Return the position encoding that editor and server agreed on."""
         for _, message in self.messages("server"):
             if "positionEncoding" in ((message.get("result") or {}).get("capabilities") or {}):
                 agreed: Encoding = message["result"]["capabilities"]["positionEncoding"]
@@ -100,7 +100,7 @@ class Wire:
         raise AssertionError("no server has answered `initialize`")
 
     def text(self, file: Path) -> str:
-        """The server's copy of an open file: what was opened, and every change applied by the server's own code."""
+        """Return the server's copy of an open file: the opened text, to which the server's code applies all changes."""
         converter = default_converter()  # type: ignore[no-untyped-call]
         document = None
         for _, message in self.messages("editor"):

@@ -1,7 +1,7 @@
 """Relay messages between an editor and its server, and record them.
 
-Use: `python wiretap.py RECORD -- SERVER…`. Editors do not tell what they sent; with the record, a test can compare an
-editor's buffer with the text that the server has of it. A line of the record is `[time, "editor" | "server", message]`.
+Use: `python wiretap.py RECORD -- SERVER…`. With the record, a test can compare an editor's buffer with the server's
+copy of the text. A line of the record is `[time, "editor" | "server", message]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 
 def relay(source: IO[bytes], target: IO[bytes], who: str, record: IO[str]) -> None:
-    """Pass messages on until the source ends, each written down before it is passed on."""
+    """Relay messages until the source ends. Each message is recorded before it is relayed."""
     while header := read_header(source):
         length = next(int(line[15:]) for line in header if line.lower().startswith(b"content-length:"))
         body = source.read(length)
@@ -29,7 +29,7 @@ def relay(source: IO[bytes], target: IO[bytes], who: str, record: IO[str]) -> No
 
 
 def read_header(source: IO[bytes]) -> list[bytes]:
-    """The header lines of the next message; empty at the end."""
+    """Return the header lines of the next message, or an empty list at the end."""
     lines: list[bytes] = []
     while line := source.readline():
         if line == b"\r\n":
@@ -39,7 +39,7 @@ def read_header(source: IO[bytes]) -> list[bytes]:
 
 
 def main(arguments: list[str]) -> Any:
-    """Run the server and relay; the exit status is the server's, as are the signals it dies of."""
+    """Run the server and relay its messages. Return the server's exit status, which is negative after a signal."""
     path, command = Path(arguments[0]), arguments[arguments.index("--") + 1 :]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdin and server.stdout

@@ -1,4 +1,4 @@
-"""The files that every editor completes in.
+"""The files that the tests complete in every editor.
 
 The files are small, because the model is small and the tests are about the editor. The code leaves little choice of how
 to continue, so that any model completes it. No test asserts more about the text of a completion.
@@ -39,19 +39,19 @@ def subtract(a, b):
 }
 
 AREA = "area = rectangle_area("  # typed at the end of beds.py; a model continues with the arguments
-UNSURE = 'place = "'  # typed at the end of beds.py; any text may follow, so that no model is sure of its own
+UNSURE = 'place = "'  # typed at the end of beds.py; any text may follow, so no model gives a text a high probability
 MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model continues with the body
 
-# The machine is busy, so that an editor has all the time it needs; nothing passes because of it.
+# The limit of a wait. It is long, because the machine may be busy.
 SECONDS = 240
 
-# The server's settings in every editor. One thread, for the same reason: several wait for the busiest of them.
+# The server's settings in every editor. On a busy machine, several threads would wait for the slowest of them.
 SETTINGS = {"patience": 60, "threads": 1, "suggest": "eager"}
 
-MANY = 6000  # files of a workspace that takes long to index
+MANY = 6000  # files that `fill` adds, so that indexing takes long
 
-# What can go wrong before a cursor: characters of one to four bytes, of one and two UTF-16 units, a tab, a letter that
-# is two code points. Typed into an empty file.
+# A text for an empty file, with characters for which positions can be wrong: of one to four bytes, of one and two
+# UTF-16 units, a tab, and a letter of two code points.
 HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR = '
 
 
@@ -65,7 +65,7 @@ def fill(root: Path) -> None:
 
 
 def lay_out(root: Path) -> Path:
-    """Write the files; returns the folder."""
+    """Write the files, and return the folder."""
     root.mkdir(parents=True)
     for name, text in FILES.items():
         (root / name).write_text(text, "utf-8")

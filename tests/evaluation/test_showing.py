@@ -1,4 +1,4 @@
-"""What would be shown of a generation, where nothing belongs, and the figures of it."""
+"""Which part of a generation is shown, places where nothing belongs, and the figures of the shown texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.evaluation.masked import row
 
 
 def of(marked: str, written: str, truth: str = "") -> Shown:
-    """What is shown of a generation at `‸`, each character a token."""
+    """Return what is shown of the generation `written` at `‸`, with one token per character."""
     prefix, _, suffix = marked.partition("‸")
     task = Task("t", "line" if truth else "quiet", "r", "a.py", Cursor("/r/a.py", prefix, suffix, "python"), truth)
     ends = tuple(range(1, len(written) + 1))
@@ -80,7 +80,7 @@ def shown(number: int, *, right: bool, text: str = "f(1)", mean: float = 0.1) ->
 
 
 def results() -> list[Row]:
-    """Likely texts are right, unlikely ones are not; at every fourth place nothing belongs."""
+    """Return rows in which likely texts are right and unlikely ones are wrong. Every fourth row is a quiet place."""
     rows = []
     for number in range(80):
         right, quiet = number % 2 == 0, number % 4 == 3

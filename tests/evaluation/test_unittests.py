@@ -49,7 +49,7 @@ def test_hanging_tests_are_stopped(repository: Path) -> None:
 
 
 def test_processes_that_tests_start_end_with_them(repository: Path, tmp_path: Path) -> None:
-    # A daemon in a separate session, recognisable by its argument.
+    # Starts a daemon in a separate session; its argument identifies it.
     left = "import os, subprocess, sys\nsubprocess.Popen(['sleep', '3217'], start_new_session=True)\n"
     assert outcome(repository, left + "def of(w, h): return w * h\n") == "pass"
     assert outcome(repository, left + "while True: pass\n", Limits(seconds=1)) == "not finished after 1 s"

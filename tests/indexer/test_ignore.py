@@ -167,7 +167,7 @@ def test_the_users_own_exclude_file(tmp_path: Path, config: str, name: str) -> N
     more = "[core]\nexcludesfile = ~/mine\n"
     write(tmp_path / "home", {".gitconfig": config, "more.cfg": more, name: "/noise.py\n"})
     write(tmp_path / "ws", {"noise.py": "", "sub/noise.py": "", "sub/deep/noise.py": "", "sub/.git/HEAD": ""})
-    # It is relative to the top of each repository.
+    # The patterns of the user's exclude file are relative to the top of each repository.
     assert indexed(tmp_path / "ws") == {"sub/deep/noise.py"}
 
 

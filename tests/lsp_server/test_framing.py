@@ -20,7 +20,7 @@ def framed(body: bytes) -> bytes:
 
 
 async def bodies(stream: bytes, size: int = 7, *, end: bool = True) -> list[bytes]:
-    """What is found in `stream`, which arrives `size` bytes at a time; without `end` the stream stays open."""
+    """Return the messages in `stream`, which arrives in pieces of `size` bytes. Without `end`, it stays open."""
     reader = asyncio.StreamReader()
     frames, found = Frames(reader), []
 
@@ -66,7 +66,9 @@ async def test_a_message_behind_noise_is_found(noise: bytes, size: int) -> None:
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
 async def test_a_body_that_breaks_off_takes_none_of_the_next_message(size: int) -> None:
     stream = b'Content-Length: 5000\r\n\r\n{"cut": ' + framed(GOOD)
-    assert await bodies(stream, size, end=False) == [b'{"cut": ', GOOD], "it is not waited for what never comes"
+    assert await bodies(stream, size, end=False) == [b'{"cut": ', GOOD], (
+        "the reader waits for a body that never arrives"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which range and which text an item has, in all three encodings."""
+"""The range and the text of an item, in all three encodings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 
 
 def at_cursor(marked: str) -> tuple[Document, Place]:
-    """A document and the place of its `‸`."""
+    """Return a document, and the place of the `‸` in `marked`."""
     before, after = marked.split("‸")
     lines = before.split("\n")
     return Document.of("file:///a.py", before + after), Place(len(lines) - 1, len(lines[-1]))
 
 
 def accept(document: Document, made: types.InlineCompletionItem, encoding: Encoding) -> str:
-    """What an editor makes of the document when the item is accepted."""
+    """Return the text of the document after an editor accepts the item."""
     assert made.range is not None
     start = document.locate((made.range.start.line, made.range.start.character), encoding)
     end = document.locate((made.range.end.line, made.range.end.character), encoding)

@@ -1,4 +1,4 @@
-"""What became of a suggestion, by what is typed after it."""
+"""The outcome of a suggestion, which follows from the text that is typed after it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_became_of_it(now: str, expect: Outcome | None) -> None:
 
 
 def session(*events: tuple[float, str], p: float | None = 0.4) -> list[Outcome]:
-    """The outcomes of a suggestion of `abc` behind `x = `, and of what happens at these times (seconds)."""
+    """Return the outcomes of the suggestion `abc` after `x = `, if `events` happen at these times (in seconds)."""
     found: list[Outcome] = []
     now = 0.0
     estimate = None if p is None else Estimate(p, 0.2, "balanced")

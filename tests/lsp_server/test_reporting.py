@@ -1,4 +1,4 @@
-"""What people are told: the status, notices, the log."""
+"""What the user sees: the status, notices, the log."""
 
 from __future__ import annotations
 

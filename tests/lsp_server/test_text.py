@@ -1,4 +1,4 @@
-"""The text model against a reference that keeps one string and looks at it unit by unit."""
+"""Compare the text model with a reference implementation, which scans one string unit by unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from lsp_server.text import Change, Document, Encoding, Place, Position, units
 ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 CODEC = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
 
-# Line ends and what `str.splitlines` mistakes for them, one to four bytes, a combining accent, a joined emoji.
+# Line ends, characters that only `str.splitlines` treats as line ends, characters of one to four bytes, a combining
+# accent, and an emoji that is joined from several.
 LETTERS = ["a", "{", "\t", "\n", "\r", "\r\n", "\f", "\v", "\x85", "\u2028", "\u2029", "\x1c"]
 LETTERS += ["é", "e\u0301", "ß", "漢", "\ufeff", "😀", "👩\u200d👩\u200d👧", "𝒳"]
 texts = st.lists(st.sampled_from(LETTERS), max_size=25).map("".join)
@@ -20,7 +21,7 @@ changes = st.builds(Change, texts, positions, positions) | st.builds(Change, tex
 
 
 def line_starts(text: str) -> list[int]:
-    """Offsets at which LSP lines start, by walking the characters."""
+    """Return the offsets at which LSP lines start, found character by character."""
     starts = [0]
     for index, letter in enumerate(text):
         if letter == "\n" or (letter == "\r" and text[index + 1 : index + 2] != "\n"):
@@ -29,7 +30,7 @@ def line_starts(text: str) -> list[int]:
 
 
 def reference_offset(text: str, position: Position, encoding: Encoding) -> int:
-    """Offset of a position: the last one in its line whose text before it fits in `character` units."""
+    """Return the offset of a position: the last one in its line with at most `character` units before it."""
     starts = line_starts(text)
     line, character = position
     if line >= len(starts):
@@ -126,7 +127,7 @@ def test_half_a_surrogate_pair_is_replaced_and_positions_hold() -> None:
     assert document.apply([Change("\ude00", (0, 0), (0, 0))], 1, "utf-16").text == "\ufffda\ufffdb"
 
 
-# Ten million characters: what took time with the square of them would not end before the time limit of a test.
+# Characters. An operation in quadratic time would not end before the time limit of a test.
 HUGE = 10_000_000
 
 

@@ -1,4 +1,4 @@
-"""Which URIs are files of this machine, and how their names are shown."""
+"""Which URIs name files of this machine, and how their names are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accept what a fake generator writes, and look at the file that comes of it."""
+"""Accept the text of a fake generator, and return the file that results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.completion.shape import Shaper
 
 @dataclass(frozen=True)
 class Accepted:
-    """`text` is the whole file with what was shown, `shown` that alone, `reason` why it is empty."""
+    """The result: `text` is the whole file with the shown text, `shown` that text, and `reason` why it is empty."""
 
     text: str
     shown: str
@@ -18,9 +18,9 @@ class Accepted:
 
 
 def accept(source: str, written: str, language: str, *, complete: bool = True, bodies: bool = True) -> Accepted:
-    """Accept at `‸` in `source` what is shown when a generator writes `written` a character at a time.
+    """Accept what is shown at `‸` in `source` if a generator writes `written`, one character at a time.
 
-    Where the shaper says early that the outcome is decided, that must be the outcome of the whole text.
+    If the shaper decides early where the completion ends, the shown text must equal that of the whole text.
     """
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("/w/file", prefix, suffix, language), bodies=bodies)

@@ -1,4 +1,4 @@
-"""Token healing: what is left to the model to write again, and which tokens may write it."""
+"""Token healing: which text the model must write again, and which tokens it may use for that."""
 
 from __future__ import annotations
 

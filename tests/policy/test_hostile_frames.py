@@ -1,4 +1,4 @@
-"""An engine among malformed frames. `benchmarks.hostile_frames` sends 10,000."""
+"""An engine gets malformed frames. `benchmarks.hostile_frames` sends 10,000 of them."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def at(key: int) -> Cursor:
 
 
 def chunks_of(key: int) -> list[Chunk] | None:
-    """Return runs of keys that abstain, that retrieve, and that retrieve another chunk."""
+    """Return the chunks in the prompt of a key. Every five keys, they change: none, both, none, only the first."""
     return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
 
 
 async def answer_at(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
-    """The decision, how sure the first token is, and the text."""
+    """Return P(`<cc>`), the probability of the first token, and the text."""
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
     branch = f"{slot}#{'retrieved' if chunks else 'plain'}"

@@ -1,6 +1,6 @@
 """A larger GGUF generates and the Repoformer decides.
 
-Here, the default model with our markers decides for the one without.
+In these tests, the default model with our markers decides, and the same model without the markers generates.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ async def test_no_request_waits_for_the_larger_model(policy: Supervisor, model: 
     provider = Larger(loading, lambda problem: None)
     engine = await policy.engine()
     assert provider.generator(engine) is engine, "the local model generates"
-    await asyncio.gather(provider.warm_up())  # which the call above has started
+    await asyncio.gather(provider.warm_up())  # the call above has started to load the larger model
     assert provider.generator(engine) is await loading.engine()
     await provider.close()
 

@@ -1,4 +1,4 @@
-"""Counts of outcomes: what they shift, where they are kept, and that a damaged file does no harm."""
+"""Counts of outcomes: how they shift the threshold, where they are stored, and that a damaged file does no harm."""
 
 from __future__ import annotations
 

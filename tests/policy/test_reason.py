@@ -1,4 +1,4 @@
-"""Why nothing is shown reaches the completion: through `Attempt`, from a provider that writes what a test wants."""
+"""The reason why nothing is shown reaches the completion, through `Attempt`. The provider writes a given text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Written(SingleCandidate):
 
 
 class Writer:
-    """An engine that writes one text wherever it is asked."""
+    """An engine that writes the same text for every request."""
 
     def __init__(self, text: str) -> None:
         self._text = text

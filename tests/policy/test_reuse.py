@@ -25,13 +25,13 @@ def left_at(source: str, *, document: str = "a", key: object = None) -> str | No
     ("source", "left"),
     [
         ("for x in ‸\nprint()\n", "range(10):"),  # requested again
-        ("for x in ra‸\nprint()\n", "nge(10):"),  # a part is typed
+        ("for x in ra‸\nprint()\n", "nge(10):"),  # a part of the text is typed
         ("for x in range(10)‸\nprint()\n", ":"),
-        ("for x in range(10):‸\nprint()\n", None),  # nothing is left
+        ("for x in range(10):‸\nprint()\n", None),  # the whole text is typed
         ("for x in re‸\nprint()\n", None),  # other text is typed
-        ("for x in‸\nprint()\n", None),  # deleted text before it
-        ("for y in ra‸\nprint()\n", None),  # other text before it
-        ("for x in ra‸\nprint(x)\n", None),  # other text after it
+        ("for x in‸\nprint()\n", None),  # text before the completion was deleted
+        ("for y in ra‸\nprint()\n", None),  # the text before the completion differs
+        ("for x in ra‸\nprint(x)\n", None),  # the text after the cursor differs
     ],
 )
 def test_the_rest_of_a_text_is_reused(source: str, left: str | None) -> None:

@@ -1,4 +1,4 @@
-"""No secret that is planted in source reaches a prompt: chunks have none, and a server is sent none."""
+"""No planted secret reaches a prompt: no chunk contains one, and none is sent to a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARKER = 0x110000  # the number of the first role; characters are numbered below
 
 
 class Characters:
-    """One token a character."""
+    """A tokenizer with one token per character."""
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
@@ -34,7 +34,7 @@ def language_at(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def found() -> list[tuple[Cursor, tuple[Hit, ...], str]]:
-    """For each secret: a cursor that asks for the chunk which holds it, what the search finds, and the secret."""
+    """For each secret: a cursor whose search would find the chunk with the secret, the hits, and the secret."""
     sources = [planted(seed) for seed in range(COUNT)]
     named = [(f"f{seed}/{path}", text) for seed, (path, text, _) in enumerate(sources)]
     snapshot = Snapshot.of(named, root="/w")
@@ -47,7 +47,7 @@ def found() -> list[tuple[Cursor, tuple[Hit, ...], str]]:
 
 
 def texts(cursor: Cursor, hits: tuple[Hit, ...]) -> Iterator[str]:
-    """The prompts of every layout with a local model, and of every family with a server."""
+    """Yield the prompts of every layout for a local model, and of every family for a server."""
     chunks = [hit.chunk for hit in hits]
     vocabulary = Vocabulary({role: MARKER + number for number, role in enumerate(ROLES)})
     for layout in LAYOUTS.values():
@@ -79,7 +79,7 @@ def server(family: str, budgets: Budgets) -> Server:
     ("budgets", "least_sent"), [(BUDGETS, 0), (Budgets(left=24, right=12, context=10), 100)], ids=["long", "short"]
 )
 def test_a_server_is_sent_no_text_with_a_secret(budgets: Budgets, least_sent: int) -> None:
-    """The cursor is before, behind or within the line of the secret; short prompts hold a part of the line."""
+    """The cursor is before, after or within the line of the secret. Short prompts contain a part of the line."""
     draw, sent, leaked = random.Random(0), 0, []
     prompts, generator = TextPrompts("suffix", budgets), server("suffix", budgets)
     for seed in range(COUNT):

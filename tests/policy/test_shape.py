@@ -1,4 +1,4 @@
-"""What is shown of what a model says. `‸` is the cursor; `…` ends a text that a limit of tokens cut."""
+"""Which part of a generated text is shown. `‸` is the cursor; `…` ends a text that the token limit cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from policy.completion.shape import Shaper
 
 
 def shaped(source: str, said: str, language: str = "python", *, multiline: bool = True) -> str:
-    """What is shown at `‸` in `source` when a model says `said`, streamed a character at a time."""
+    """Return what is shown at `‸` in `source` if a model generates `said`, streamed one character at a time."""
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("/w/file", prefix, suffix, language), multiline=multiline)
     complete = not said.endswith("…")
@@ -26,12 +26,12 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
 @pytest.mark.parametrize(
     ("source", "said", "shown"),
     [
-        # ends at the line
+        # the text ends with the line
         ("x = 1\ny = ‸", "x + 1\nz = 2\n", "x + 1"),
         ("import os‸", "\nimport sys\n", ""),
         ("def f(x):\n    y = x\n    ‸\n", "return y\n\n\ndef g():\n    pass\n", "return y"),
         ("# about ‸\nx = 1\n", "the (open\nbracket", "the (open"),
-        # ends with the block
+        # the text ends with the block
         ("def f(x):‸", "\n    y = x\n    return y\n\n\ndef g():\n", "\n    y = x\n    return y"),
         ("def f(x):\n    ‸", "y = x\n    return y\n\n\ndef g():\n", "y = x\n    return y"),
         ("def f(x‸", "):\n    return x\n\nf(1)\n", "):\n    return x"),
@@ -40,7 +40,7 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
         ("f = lambda x: ‸", "x + 1\ng = 2\n", "x + 1"),
         ("x = {'a': ‸", "1,\n     'b': 2}\ny = 3\n", "1,\n     'b': 2}"),
         ("print(‸", "a,\n      b)\nprint(c)\n", "a,\n      b)"),
-        # what follows the cursor is not said again
+        # text after the cursor is not repeated
         ("print(‸)\n", "a, b)\nprint(c)\n", "a, b"),
         ("print(‸)\n", "f(a))\n", "f(a)"),
         ("print(\n    ‸\n)\n", "a,\n)\n", "a,"),
@@ -49,14 +49,14 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
         ("if ‸:\n    pass\n", "x > 0:\n    y\n", "x > 0"),
         ("def f(a):\n    ‸\n    return b\n", "return b\n", ""),
         ("def f(a):\n    x = 1‸\n", "\n", ""),
-        # nor is what has just been said
+        # text before the cursor, and the text itself, are not repeated
         ("self.width = width\n‸", "self.width = width\n", ""),
         ("def f():\n    ‸", "print('one')\n    print('one')\n    print('one')\n", "print('one')"),
         ("x = ‸", "abcde abcde abcde abcde abcde abcde …", ""),
-        # nothing half
+        # no incomplete statement is shown
         ("x = f(‸", "aaa, bbb, ccc…", ""),
         ("def f():\n    ‸", "x = 1\n    y = g(1,\n        2…", "x = 1"),
-        # nor inside a word
+        # an overlap with the text after the cursor that is only a part of a word is not cut
         ("pri‸nt(x)\n", "nt", "nt"),
         # indentation
         ("def f(x):\n    y = x\n    ‸", "    return y\n", "return y"),
@@ -115,7 +115,7 @@ def test_scope(source: str, scope: str) -> None:
     [
         ("python", "def f(‸", "x):\n    return x\n\n\n", "x):"),
         ("python", "if a and ‸", "b:\n    return 1\n", "b:"),
-        ("python", "x = {‸", "'a': 1,\n     'b': 2}\ny = 3\n", "'a': 1,\n     'b': 2}"),  # that is no block
+        ("python", "x = {‸", "'a': 1,\n     'b': 2}\ny = 3\n", "'a': 1,\n     'b': 2}"),  # a dictionary is no block
         ("python", "    y = 1\n    ‸", "for x in xs:\n        f(x)\n    y\n", "for x in xs:\n        f(x)"),
         ("python", "def f(x):‸", "\n    y = x\n    return y\n\n\ndef g():\n", "\n    y = x\n    return y"),
         ("javascript", "function f(‸", "x) {\n  return x;\n}\n", "x) {"),

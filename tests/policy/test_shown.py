@@ -1,4 +1,4 @@
-"""What is shown fits: nothing is unbalanced, said twice or broken by accepting it. `‸` is the cursor."""
+"""Accepting a shown text unbalances no bracket, repeats no line and adds no syntax error. `‸` is the cursor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NOTHING = ""
 
 
 def inside(opening: str, line: str, closing: str) -> str:
-    """A cursor far from both ends of something that has many lines."""
+    """Return a source with the cursor in a long text between `opening` and `closing`, far from both."""
     return opening + line * 1_200 + "a‸b\n" + "c\n" * 700 + closing
 
 
 @pytest.mark.parametrize(
     ("language", "source", "written", "shown"),
     [
-        # what is closed on the right stays closed there
+        # a bracket that is closed on the right is not closed again
         ("python", "r = fetch(‸, timeout=10)\nprint(r)\n", "url, headers=auth)\n", "url, headers=auth"),
         ("python", "d = {'a': ‸, 'b': 2}\n", "1}\n", "1"),
         ("typescript", "const ids = rows.map((row) => ‸, 10);\n", "row.id);\n", "row.id"),
@@ -32,7 +32,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "foo(‸)\n", "a + b) + (c", "a + b"),
         ("ruby", "x = [1, ‸].map { |y| y }\n", "2].sum\n", "2"),
         ("kotlin", "fun f() {\n    g(listOf(‸))\n}\n", "1, 2))\n}\n", "1, 2"),
-        # what is not closed on the right is closed by the suggestion
+        # a bracket that is not closed on the right is closed by the suggestion
         ("python", "x = outer(inner(1‸)\n", "))\n", ")"),
         ("javascript", "function f(x) {\n  if (x) {\n    a();\n  ‸\n}\n\nf(1);\n", "}\n}\n\nf(1);\n", "}"),
         ("c", "int f(void) {\n    while (1) {\n        g();\n    ‸\n}\n", "}\n}\n", "}"),
@@ -41,7 +41,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("ruby", "def f\n  if a\n    g\n  ‸\nend\n", "end\nend\n", "end"),
         ("lua", "function f()\n  if a then\n    g()\n  ‸\nend\n", "end\nend\n", "end"),
         ("bash", "f() {\n  if a; then\n    g\n  ‸\n}\n", "fi\n}\n", "fi"),
-        # closing words and lines that are below already
+        # closing words and lines that are already below are not repeated
         ("ruby", "class Cart\n  def total\n    ‸\n  end\n\n  def size\n    @items.size\n  end\nend\n",
          "@items.sum(&:price)\n  end\n\n  def size\n", "@items.sum(&:price)"),
         ("ruby", "def total\n  ‸\nend\n\nputs 1\n", "1\nend\n", "1"),
@@ -54,7 +54,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("tsx", "const a = (\n  <div>\n    ‸\n  </div>\n);\n", "<b>x</b>\n  </div>\n);\n", "<b>x</b>"),
         ("python", "def f():\n    ‸\n\n\ndef g():\n    pass\n", "return 1\n\n\ndef g():\n", "return 1"),
         ("python", "def f(a):\n    ‸\n    return b\n", "return b\n", NOTHING),
-        # strings stay whole
+        # strings stay closed
         ("python", 'say("‸")\n', 'she said \\"hi\\" to me")\n', 'she said \\"hi\\" to me'),
         ("python", 'log(‸"done")\n', 'level="info", ', 'level="info", '),
         ("python", 'log(‸"done")\n', '"done")\n', NOTHING),
@@ -73,13 +73,13 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("ruby", 'puts "a #{‸} b"\n', "x} b\"\n", "x"),
         ("bash", 'echo "a $(‸) b"\n', "ls) b\"\n", "ls"),
         ("go", "package p\n\nvar s = `‸`\n", "a\"b`\n", "a\"b"),
-        # what is right of the cursor is not said twice
+        # text right of the cursor is not repeated
         ("javascript", "total = ‸ + tax;\n", "price + tax;\n", "price"),
         ("javascript", "f(a, ‸, last);\n", "b, las", "b"),
         ("python", "return [x for x in ‸ if x]\n", "xs if x]\n", "xs"),
         ("swift", "let a = b.‸() {\n}\n", "run() {\n", "run"),
         ("c", "int x = ‸;\n", "1;\n", "1"),
-        # repetition can be meant
+        # repetition can be intended
         ("python", "table = [‸\n]\n", "0x00, 0x00, 0x00, 0x00,\n", "0x00, 0x00, 0x00, 0x00,"),
         ("c", "int t[] = {\n    0xff, 0xff, 0xff, 0xff,\n    ‸\n};\n", "0xff, 0xff, 0xff, 0xff,\n};\n",
          "0xff, 0xff, 0xff, 0xff,"),
@@ -87,7 +87,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "x = ‸\n", "'" * 300, NOTHING),
         ("javascript", "function f() {\n  ‸\n}\n", "a();\n  " * 50, "a();"),
         ("javascript", "function f() {\n  ‸\n}\n", "a();\n  b();\n  a();\n}\n", "a();\n  b();\n  a();"),
-        # code that is not finished may stay so
+        # incomplete code may stay incomplete
         ("python", "foo(‸", "a, b", "a, b"),
         ("c", "int f(‸", "int a) {\n", "int a) {"),
         ("go", "package p\n\nfunc f() {\n\tif a {\n\t\tg(‸\n", "x, y)\n", "x, y)"),
@@ -118,7 +118,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "const s = `a ${b ? `‸` : ''} c`;\n", "x${y}` : ''} c`;\n", "x${y}"),
         ("csharp", 'class A { string S = @"‸"; }\n', 'C:\\dir\\"; }\n', "C:\\dir\\"),
         ("swift", 'let s = """\n  a ‸\n  """\n', '\\(b) "c"\n  """\n', '\\(b) "c"'),
-        # a sign is read with what is left of the cursor
+        # a sign is read together with the text left of the cursor
         ("javascript", "x.replace(‸, '')\n", "/[\"'(]/g, '')\n", "/[\"'(]/g"),
         ("cpp", "auto n = 1'000‸;\n", "'000;\n", "'000"),
         ("python", "x = f‸\n", "\"{a['b']}\"\n", "\"{a['b']}\""),
@@ -127,20 +127,20 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", 'x = f"{a} ‸"\n', 'and {b:>10} {{c}}"\n', "and {b:>10} {{c}}"),
         ("python", "x = rf'‸'\n", "\\d{{{n}}}'\n", "\\d{{{n}}}"),
         ("csharp", 'class A { string S = @"‸"; }\n', 'a ""b"" c"; }\n', 'a ""b"" c'),
-        # a quote in a string or a comment comes in pairs as well
+        # quotes in a string or a comment come in pairs too
         ("go", 'package p\n\ntype A struct {\n\tB int `json:"‸"`\n}\n', 'b,omitempty"`\n}\n', "b,omitempty"),
         ("python", 'x = 1  # the "‸"\n', 'name"\n', "name"),
         ("python", 'x = 1  # as f"‸"\n', 'a" or f"b"\n', 'a" or f"b'),
         ("python", "x = 'a \"‸\" b'\n", "it's\" b'\n", "it"),
         ("tsx", "const a = <p>Don‸</p>;\n", "'t stop</p>;\n", "'t stop"),
-        # a name ends with a sign that is an operator as well
+        # a name may end with a sign that is also an operator
         ("ruby", "x = ‸ ? 1 : 2\n", "a.nil? ? 1 : 2\n", "a.nil?"),
-        # a block is written below one that is closed
+        # a block is written below a closed one
         ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n"
          "\t‸\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}"),
-        # more words and lines that are below already
+        # more words and lines that are already below
         ("ruby", "if a\n  ‸\nelse\n  c\nend\n", "b\nelse\n  c\nend\n", "b"),
         ("ruby", "def a\n  1\n‸\n\ndef b\n  2\nend\n", "end\n\ndef b\n", "end"),
         ("php", "<?php\nif ($a):\n    ‸\nendif;\n", "echo 1;\nendif;\n", "echo 1;"),
@@ -153,7 +153,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "x = [‸]\n", "# comment", NOTHING),
         ("c", "x = ‸;\n", "/* unfinished", NOTHING),
         ("python", "foo(‸)  # call\n", "a)  # call\n", "a"),
-        # a sign of several characters is not cut in two
+        # a sign of several characters is not split
         ("scala", "‸ they cost. */\nclass Cart(items: List[Item])\n", '"""', NOTHING),
         ("bash", "cat ‸END\nx\nEND\n", "<<end", NOTHING),
         ("bash", "cat ‸\nx\nEOF\n", "<<EOF\n", "<<EOF"),
@@ -172,9 +172,9 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("ruby", "f(<<~SQL)\n  it's (\nSQL\ng(‸)\n", "1)\n", "1"),
         ("bash", "cat <<A\nit's (\nA\nx=$(‸)\n", "ls)\n", "ls"),
         ("rust", 'fn f() {\n    g(r"\\", ‸);\n}\n', "1);\n", "1"),
-        # a line of a string is no line of code, whatever its indentation is
+        # a line of a string is not a line of code, whatever its indentation
         ("rust", 'fn f() {\n    let s = r#"{\n"\n"#;\n' + "    g();\n" * 400 + "    h(‸);\n}\n", "1);\n", "1"),
-        # a pattern of the shell can have a bracket that closes nothing
+        # a shell pattern can have a bracket that closes nothing
         ("bash", "case $a in\n*]*) echo ‸;;\nesac\n", "b;;\n", "b"),
         # an error that the text adds is cut off
         ("python", "x = ‸\n", "y z\n", "y"),
@@ -224,7 +224,7 @@ def test_code_about_markers_may_name_one_in_a_string() -> None:
     [
         ("", NOTHING),
         (" \t\n  \n", NOTHING),
-        ("1\x00 + 2\n", NOTHING),  # half a statement, for all that is known
+        ("1\x00 + 2\n", NOTHING),  # the text ends at the broken character, so its last line cannot be trusted
         ("1\nx = \x1b[31m\n", "1"),
         ("\ud83d", NOTHING),
         ("\udc00 1\n", NOTHING),

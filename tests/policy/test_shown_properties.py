@@ -1,4 +1,4 @@
-"""Cut any span from a valid file and generate any text there: accepting the completion leaves the file no worse."""
+"""Cut any span from a valid file and generate any text there: accepting the completion adds no error to the file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_snippets_are_valid(language: str) -> None:
 
 
 def writings(text: str, start: int, end: int) -> st.SearchStrategy[str]:
-    """What a generator could write where `text[start:end]` was cut out."""
+    """Return a strategy for texts that a generator could write where `text[start:end]` was removed."""
     truth, after = text[start:end], text[end:]
     truncated = st.integers(0, len(truth)).map(lambda size: truth[:size])
     continued = st.integers(0, min(200, len(after))).map(lambda size: truth + after[:size])
@@ -59,7 +59,7 @@ def writings(text: str, start: int, end: int) -> st.SearchStrategy[str]:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_accepting_leaves_a_file_no_worse(language: str, data: st.DataObject) -> None:
-    text = SNIPPETS[language] * data.draw(st.sampled_from([1, 1, 8]), label="copies")  # a long file is not all parsed
+    text = SNIPPETS[language] * data.draw(st.sampled_from([1, 1, 8]), label="copies")  # long files are parsed in part
     start = data.draw(st.integers(0, len(text) - 1), label="start")
     end = data.draw(st.integers(start, min(len(text), start + 150)), label="end")
     written = data.draw(writings(text, start, end), label="written")
@@ -87,7 +87,7 @@ def test_errors_that_are_left_near_the_cursor_are_those_of_a_parse_from_scratch(
 
 
 def test_a_stray_end_is_not_exchanged_for_a_syntax_error() -> None:
-    """In Ruby's grammar a stray `end` is a name; a `do` before it would take it, inside a broken symbol."""
+    """In Ruby's grammar, a stray `end` is a name. A `do` before it would close with this `end`, and add an error."""
     text = SNIPPETS["ruby"]
     prefix, suffix = text[:58], text[125:]
     accepted = accept(f"{prefix}‸{suffix}", "      @items.each do |item|\n", "ruby", complete=False, bodies=False)

@@ -1,4 +1,4 @@
-"""Prompts as text, as a server gets them."""
+"""The prompts that a server gets, as text."""
 
 from __future__ import annotations
 

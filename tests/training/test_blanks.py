@@ -124,9 +124,8 @@ def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None
 
     known = [_blank(number, f"train/{number // 10}") for number in range(40)]
     rows = [Label(blank.id, "line", 50.0, 60.0, 9.0, 5.0, 4, 0.5, 1.0, 0.5) for blank in known[:30]]
-    labels = write(
-        "labels.jsonl", [*rows, replace(rows[0], es_with=0.0)]
-    )  # an older file with two labels for one blank
+    # An older file may have two labels for one blank.
+    labels = write("labels.jsonl", [*rows, replace(rows[0], es_with=0.0)])
     files = write("blanks.jsonl", [replace(known[0], oracle=True), *known]), labels
     every, some = finetune.labelled_blanks(*files, 0, 7), finetune.labelled_blanks(*files, 9, 7)
     assert some == every[:9]

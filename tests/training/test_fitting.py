@@ -32,7 +32,7 @@ def test_a_calibrated_probability_equals_the_rate_of_gains() -> None:
     fitted = fit_gate("token", ["token"], known, gains.tolist(), 1.0)
     assert fitted.weights["token"] == pytest.approx(0.5, abs=0.1)
     assert fitted.probability(GateInputs("line", 0.5)) == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
-    # A gain of 8 against a loss of 2: retrieval pays from a rate of a fifth on.
+    # If a gain is 8 and a loss 2, retrieval pays if it helps at least one blank in five.
     assert fitted.line < 0.45 and fitted.block < 0.45
 
 

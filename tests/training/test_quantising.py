@@ -1,4 +1,4 @@
-"""Which type each tensor gets, and that a file is the one that llama.cpp's own quantiser writes."""
+"""Quantization: the type of each tensor, and the comparison with the file that llama.cpp's quantizer writes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_rows_that_do_not_fit_get_another_type(columns: int, type_: str, found: 
 
 
 def whole(folder: Path, architecture: str, kinds: tuple[str, ...], columns: int, *, tied: bool) -> Path:
-    """A GGUF in F16 with random weights, which llama.cpp's quantiser takes for a model."""
+    """Write a GGUF in F16 with random weights, which llama.cpp's quantizer accepts as a model."""
     random = np.random.default_rng(0)
     path = folder / "whole.gguf"
     writer = gguf.GGUFWriter(path, architecture)

@@ -1,5 +1,5 @@
---- The server for `vim.lsp.enable('repoformer')`. Everything here can be overridden with
---- `vim.lsp.config('repoformer', {...})` or, the same by another name, with `require('repoformer').setup{}`.
+--- The configuration of the server for `vim.lsp.enable('repoformer')`. To override a part of it, call
+--- `vim.lsp.config('repoformer', {...})`, or `require('repoformer').setup{}`, which calls `vim.lsp.config`.
 
 ---@type vim.lsp.Config
 return {

@@ -1,8 +1,9 @@
 /**
  * Tell the server what happened to its items.
  *
- * VS Code runs an item's `command` when the user accepts it, and has no public event for the rest. Items that VS Code
- * gets are reported as shown. Our own commands accept a word or a line, and report what the document gained.
+ * VS Code runs an item's `command` when the user accepts the whole item, and has no public event for anything else. So
+ * this class reports the first item as shown when it passes items to VS Code. Our own commands accept a word or a line,
+ * and report how much of the item the document then contains.
  */
 
 import * as vscode from "vscode";
@@ -39,14 +40,14 @@ export class Acceptance {
         return items;
     }
 
-    /** Run one of VS Code's commands that accept a part, and tell how far the item is accepted now. */
+    /** Run one of VS Code's commands that accept a part, and tell the server how much of the item is accepted now. */
     async accept(command: string): Promise<void> {
         const editor = vscode.window.activeTextEditor;
         await vscode.commands.executeCommand(command);
         if (!editor || editor.document !== this.document) {
             return;
         }
-        // VS Code does not tell which of several items is on screen: it is the one that the document now begins.
+        // VS Code does not say which of several items is on screen. It is the one that begins with the document's text.
         for (const given of this.given) {
             const start = given.item.range?.start;
             if (!start) {
@@ -73,8 +74,8 @@ export class Acceptance {
 }
 
 /**
- * Start an item after the last character of two UTF-16 units that it replaces, such as an emoji. VS Code shows no
- * ghost text for an item that replaces such a character by itself.
+ * Shorten an item that replaces characters of two UTF-16 units, such as emojis, so that it starts after the last of
+ * them. VS Code shows no ghost text for an item that replaces such a character by the same character.
  */
 function beginBehindPairs(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
     if (!item.range?.isSingleLine || typeof item.insertText !== "string") {

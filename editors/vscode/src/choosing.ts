@@ -1,4 +1,4 @@
-/** Choose the value of a setting from a list. The server uses it from the next request. */
+/** Let the user choose the value of a setting from a list. The server uses the value from the next request on. */
 
 import * as vscode from "vscode";
 import { settings, target } from "./pausing";
@@ -6,7 +6,7 @@ import { settings, target } from "./pausing";
 interface Choice {
     title: string;
     initial: string;
-    values: Record<string, string>; // each with its explanation
+    values: Record<string, string>; // the explanation of each value
 }
 
 const CHOICES = {
@@ -37,7 +37,7 @@ export function current(name: Setting): string {
     return settings().get<string>(name, CHOICES[name].initial);
 }
 
-/** Show the values and store the chosen one: in the workspace settings if they have the setting, else in the user's. */
+/** Show the values and store the chosen one: in the workspace settings if they set it already, else in the user's. */
 export async function choose(name: Setting): Promise<void> {
     const now = current(name);
     const entries = Object.entries(CHOICES[name].values).map(([label, detail]) => ({

@@ -25,7 +25,7 @@ let bar: StatusBar;
 let acceptance: Acceptance;
 let turn = Promise.resolve();
 
-const PATIENCE_MS = 10_000; // for a server to start: only then it can be stopped
+const PATIENCE_MS = 10_000; // how long `stop` waits for a server to start, because it cannot stop the server earlier
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
     output = vscode.window.createOutputChannel("Repoformer", { log: true });
@@ -83,7 +83,8 @@ async function start(context: vscode.ExtensionContext): Promise<void> {
         documentSelector: SELECTOR,
         outputChannel: output,
         errorHandler: new CrashHandler(bar, output, () => client === starting),
-        // What the server needs before it asks for the settings. A setting given here could not be emptied later.
+        // The values that the server needs before it asks for the settings. Only these: the user could not remove a
+        // setting that is given here.
         initializationOptions: {
             completion: vscode.workspace.getConfiguration("repoformer").get("completion"),
             serverKey: await storedKey(context),
@@ -150,7 +151,7 @@ async function stop(): Promise<void> {
     await old?.dispose().catch((error: unknown) => output.warn(String(error)));
 }
 
-/** Stop and start. Calls run one after the other, so that each stops the client of the one before. */
+/** Restart the server. Calls run one after the other, so that each of them stops the client of the previous call. */
 function restart(context: vscode.ExtensionContext): Promise<void> {
     turn = turn
         .then(stop)

@@ -16,11 +16,12 @@ export function tellFocus(client: LanguageClient | undefined, editor: vscode.Tex
 }
 
 /**
- * After the server has started, for the first time or again: start with the file in front.
+ * Tell a server that has just started which file is in front, and request a completion for text that was typed before.
  *
  * VS Code requests completions when a key is pressed, so text that was typed before the server ran needs a request of
- * its own. A round trip to the window tells whether there is such text: VS Code requests by itself once it knows the
- * provider, and has sent earlier edits by the time it answers. `isDirty` would tell less: the text may be saved.
+ * its own. The first command is a round trip to the window: when it returns, all edits from before VS Code knew the
+ * provider have arrived, and have increased the document's version. For later edits, VS Code makes the requests.
+ * `isDirty` does not show such edits if the file was saved.
  */
 export async function takeUp(client: LanguageClient): Promise<void> {
     await vscode.commands.executeCommand("setContext", "repoformer.running", true);

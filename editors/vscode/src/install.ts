@@ -13,7 +13,7 @@ import { environment, findProgram, offerAgain, WINDOWS } from "./server";
 
 const SETTING = "repoformer.server.package";
 
-/** A line of the script: progress, or the outcome, which has `program` or `error`. */
+/** A line of the script's output: progress, or the outcome, which has `program` or `error`. */
 interface Told {
     message?: string;
     percent?: number | null;
@@ -24,7 +24,7 @@ interface Told {
     kind?: string;
 }
 
-/** Ask, then install; after a failure offer to try again. Returns whether the server is installed. */
+/** Ask the user, then install. After a failure, offer to try again. Returns whether the server is installed. */
 export async function installServer(context: vscode.ExtensionContext, output: vscode.LogOutputChannel): Promise<boolean> {
     await offerAgain(context);
     const folder = environment(context);
@@ -70,7 +70,7 @@ async function install(context: vscode.ExtensionContext, output: vscode.LogOutpu
     return false;
 }
 
-/** The command for a Python script; empty if there is none. */
+/** A command that can run a Python script; empty if there is none. */
 async function command(): Promise<string[]> {
     const python = await findProgram(WINDOWS ? ["py.exe", "python.exe"] : ["python3", "python"]);
     if (python) {

@@ -1,4 +1,4 @@
-/** The languages that the server gets documents of. */
+/** The ids of the languages whose documents the server gets. */
 export const LANGUAGES = [
     "c",
     "clojure",
@@ -44,7 +44,7 @@ export const LANGUAGES = [
     "zig",
 ];
 
-/** The documents that the server gets; each cell of a notebook is one. */
+/** The documents that the server gets. Each cell of a notebook is a document. */
 export const SELECTOR = LANGUAGES.flatMap((language) =>
     ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme, language })),
 );

@@ -6,13 +6,13 @@ export function settings(): vscode.WorkspaceConfiguration {
     return vscode.workspace.getConfiguration("repoformer");
 }
 
-/** The level of a setting that is for this workspace only. */
+/** Where to store a setting for this workspace only: the workspace settings, or the user's if no folder is open. */
 export function target(): vscode.ConfigurationTarget {
     const open = vscode.workspace.workspaceFolders?.length;
     return open ? vscode.ConfigurationTarget.Workspace : vscode.ConfigurationTarget.Global;
 }
 
-/** Why a document has no completions; undefined if it has. */
+/** Why a document has no completions; undefined if it has completions. */
 export function isOff(document: vscode.TextDocument | undefined): string | undefined {
     if (!settings().get<boolean>("enabled", true)) {
         return "paused";
@@ -36,7 +36,7 @@ export async function pauseWorkspace(): Promise<void> {
     await settings().update("enabled", false, target());
 }
 
-/** Undo both ways of pausing, in user and workspace settings. */
+/** Undo `pauseWorkspace`, and `pauseLanguage` for the current language, in user and workspace settings. */
 export async function resume(): Promise<void> {
     const language = vscode.window.activeTextEditor?.document.languageId;
     const { Global, Workspace } = vscode.ConfigurationTarget;

@@ -7,7 +7,7 @@ import * as vscode from "vscode";
 export const WINDOWS = process.platform === "win32";
 const PROGRAM = WINDOWS ? "repoformer-lsp.exe" : "repoformer-lsp";
 const COMPLETE = "repoformer-lsp.installed"; // written last by install.py: without it the environment is incomplete
-const SILENT = "installationNotWanted"; // in the global state: for every window
+const SILENT = "installationNotWanted"; // a key of the global state, which all windows share
 
 export interface Server {
     command: string[];
@@ -61,7 +61,7 @@ export async function offerInstallation(context: vscode.ExtensionContext, asked 
     }
 }
 
-/** Offer the installation again in new windows. */
+/** Undo "Don't Ask Again". */
 export async function offerAgain(context: vscode.ExtensionContext): Promise<void> {
     await context.globalState.update(SILENT, undefined);
 }

@@ -67,7 +67,7 @@ export class StatusBar implements vscode.Disposable {
     private off(): string | undefined {
         const document = vscode.window.activeTextEditor?.document;
         if (document && !["file", "untitled"].includes(document.uri.scheme)) {
-            return isOff(undefined); // such as an output channel, which has no code
+            return isOff(undefined); // not a file with code, but for example an output channel
         }
         if (document && !LANGUAGES.includes(document.languageId)) {
             return `off here (${document.languageId})`;

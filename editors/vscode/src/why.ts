@@ -3,7 +3,7 @@
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 
-const OPEN = "repoformer.openCode"; // not in the manifest: only the links of the page run it
+const OPEN = "repoformer.openCode"; // not in the manifest, because only the links of the page run this command
 
 interface Chunk {
     path: string;
@@ -95,7 +95,7 @@ font-family: var(--vscode-editor-font-family); font-size: var(--vscode-editor-fo
 <h2>Code from other files in the prompt</h2>${chunks.length ? list(chunks) : "<p>None.</p>"}
 <p>${escaped(trimmed(report))}</p>
 <h2>Time</h2>${list(figures(report.timings_ms, " ms"))}
-<h2>Tokens</h2><p>What was not evaluated was in the cache.</p>${list(figures(report.stats, ""))}
+<h2>Tokens</h2><p>Tokens that were not evaluated were in the cache.</p>${list(figures(report.stats, ""))}
 </body></html>`;
 }
 
@@ -103,7 +103,7 @@ function list(entries: string[]): string {
     return `<ul>${entries.map((entry) => `<li>${entry}</li>`).join("")}</ul>`;
 }
 
-/** Text that HTML shows as it is. */
+/** The text, with the characters escaped that mean something in HTML. */
 function escaped(text: string): string {
     return text.replace(/[&<>"]/g, (each) => `&#${each.charCodeAt(0)};`);
 }
@@ -114,11 +114,11 @@ function verdict({ decision }: Report): string {
     }
     const outcome = decision.retrieve ? "<b>other files were read</b>" : "<b>this file was enough</b>";
     if (decision.source === "policy") {
-        return `By the policy, without asking the model: ${outcome}.`;
+        return `The policy decided, without the model: ${outcome}.`;
     }
     const what = decision.source === "similarity" ? "Similarity of the best code found" : "P(retrieve)";
     const [p, threshold] = [decision.p_retrieve.toFixed(3), decision.threshold.toFixed(3)];
-    const when = decision.held ? ", asked earlier on this line" : "";
+    const when = decision.held ? ", decided earlier on this line" : "";
     return `${what} ${p} against a threshold of ${threshold}${when}: ${outcome}.`;
 }
 
@@ -142,7 +142,7 @@ const PARTS: Record<string, string> = {
 /** What did not fit into the prompt, in a sentence. */
 function trimmed({ trimmed }: Report): string {
     const parts = trimmed.map((part) => PARTS[part] ?? part).join(", ");
-    return parts ? `Not all of it fitted into the prompt: ${parts}.` : "All of it fitted into the prompt.";
+    return parts ? `Not everything fitted into the prompt: ${parts}.` : "Everything fitted into the prompt.";
 }
 
 function figures(values: Record<string, number>, unit: string): string[] {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# VS Code as code-server, and what drives it: Debian's Chromium and playwright-core. Nothing is compiled, no install
-# script is run. A minute, 1.1 GB; installing Chromium needs root. Use: code-server.sh FOLDER; then FOLDER/code-server
+# Install VS Code as code-server, and the programs that control it: Debian's Chromium and playwright-core. The script
+# compiles nothing and runs no install script of a package. It takes a minute and 1.1 GB; installing Chromium needs root.
+# Use: code-server.sh FOLDER. The program is then FOLDER/code-server.
 set -euo pipefail
 target=${1:?usage: code-server.sh FOLDER}
 if ! command -v chromium > /dev/null; then

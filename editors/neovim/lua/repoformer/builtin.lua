@@ -1,5 +1,5 @@
---- Neovim 0.12 and later: `vim.lsp.inline_completion` requests and draws. This module also reads the server's answers,
---- because Neovim gives access to an item only by accepting it.
+--- For Neovim 0.12 and later, in which `vim.lsp.inline_completion` requests and draws suggestions. This module also
+--- reads the server's answers, because Neovim gives access to an item only by accepting it.
 
 local api = vim.api
 
@@ -11,7 +11,8 @@ local INVOKED = 1
 -- A newer request replaced this one, or the text has changed: not worth an entry in Neovim's log.
 local OVERTAKEN = { [-32800] = true, [-32801] = true, [-32802] = true }
 
---- Buffers whose next request the user made, and how many items to move on after the answer.
+--- The buffers for which the user requested items, until the request is sent. The value says how many items further to
+--- go when the answer arrives.
 ---@type table<integer, integer>
 local invoked = {}
 
@@ -36,7 +37,7 @@ function M.adopt(client)
       if err and OVERTAKEN[err.code] then
         return
       end
-      if result then -- else Neovim keeps what it has
+      if result then -- without a result, Neovim keeps the earlier items
         answered(result.items or result)
       end
       complete[context.bufnr] = step ~= nil
@@ -70,8 +71,8 @@ function M.dismiss(buf)
   M.hide(buf)
 end
 
---- Neovim has no call for a request, and always marks requests as automatic. But it requests shortly after the cursor
---- moves; `adopt` then marks that request as invoked.
+--- Make Neovim send a request. Neovim has no function for this, but sends a request shortly after the cursor moves. It
+--- marks all its requests as automatic; `adopt` changes that mark.
 local function invoke(buf, step)
   invoked[buf] = step
   api.nvim_exec_autocmds('CursorMovedI', { buffer = buf, modeline = false })

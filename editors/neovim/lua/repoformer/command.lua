@@ -2,7 +2,7 @@
 
 local M = {}
 
---- Where the server keeps its logs (the same folder as the Python package platformdirs).
+--- The folder of the server's logs, as the Python package platformdirs chooses it.
 local function log_directory()
   if vim.fn.has('mac') == 1 then
     return vim.fs.joinpath(vim.env.HOME, 'Library', 'Logs', 'repoformer-lsp')

@@ -1,4 +1,4 @@
---- The command line of the server's `doctor`: the command of the server, and `doctor`.
+--- The command line that checks this machine: the command of the server, with the argument `doctor`.
 
 local M = {}
 

@@ -1,9 +1,10 @@
 --- Ghost text: what is shown, and accepting all or part of it.
 ---
---- Neovim 0.12 requests and draws by itself (`repoformer.builtin`), Neovim 0.11 does neither (`repoformer.own`). Both
---- provide the server's items and an extmark. Comparing these with the buffer's text tells which item is on screen, so
---- there is no state that could become wrong. Our own code inserts text in both versions: Neovim 0.12 would replace the
---- range as it was when the server answered, and double what was typed since.
+--- Neovim 0.12 requests and draws by itself (`repoformer.builtin`); Neovim 0.11 does neither (`repoformer.own`). With
+--- either of these modules, there are the server's items and an extmark that draws the ghost text. Comparing both with
+--- the buffer's text shows which item is on screen, so there is no state that could become wrong. This module inserts
+--- the text in both versions: Neovim 0.12 would replace the range as it was when the server answered, and so double the
+--- text that was typed since.
 
 local api = vim.api
 
@@ -33,14 +34,15 @@ local function column(client, buf, position)
   return line and vim.str_byteindex(line, client.offset_encoding, position.character, false)
 end
 
---- The text after a place: the rest of its line, and how many lines follow. Typing through a suggestion does not change
---- it. A plugin that closes a bracket or a block does, and the suggestion would then double it.
+--- A key for the text after a place: the rest of the line, and the number of lines that follow. The key does not change
+--- while the user types the suggested text. It does change if a plugin inserts a closing bracket or the end of a block,
+--- which the suggestion would then insert again.
 local function behind(buf, row, col)
   local line = api.nvim_buf_get_lines(buf, row, row + 1, false)[1] or ''
   return ('%s\n%d'):format(line:sub(col + 1), api.nvim_buf_line_count(buf) - row)
 end
 
---- Note a request; returns a function for the items of its answer, which can be on screen from then on.
+--- Record a request. Returns a function to call with the items of the answer, just before they can be on screen.
 ---@param client vim.lsp.Client
 ---@param buf integer
 ---@param position lsp.Position
@@ -56,8 +58,9 @@ function M.adopt(client)
   backend.adopt(client)
 end
 
---- The part of `item` after a cursor; nil if the text around the cursor does not match. No item's range ends after the
---- cursor of its request: it would for an entry of a popup menu, but Neovim does not send one.
+--- The part of `item` after a cursor; nil if the text around the cursor does not match. The range of an item ends at
+--- the cursor of its request. (It could end later only if a request named the selected entry of the popup menu.
+--- Neovim's requests do not.)
 ---@return string?
 local function rest_of(item, answer, buf, row, col)
   local text, start = item.insertText, item.range.start
@@ -125,7 +128,8 @@ function M.shown()
   end
 end
 
---- Whether one of our items is drawn, whether it matches the text or not: in Neovim 0.12 all servers share a namespace.
+--- Whether the drawn ghost text is one of our items, even if it no longer matches the buffer. This needs a comparison,
+--- because all servers share a namespace in Neovim 0.12.
 local function ours(buf)
   local text = drawn(buf)
   if not text or not backend.shared then
@@ -136,12 +140,13 @@ local function ours(buf)
   end)
 end
 
---- Whether another server's ghost text is on screen. If none is, Neovim would accept an item that was dismissed.
+--- Whether another server's ghost text is on screen. Only then may Neovim accept: otherwise it would accept an item
+--- that was dismissed.
 local function theirs(buf)
   return drawn(buf) ~= nil and not ours(buf)
 end
 
---- Remove ghost text that no longer matches what is typed. A slow model can take seconds to answer again.
+--- Remove ghost text that no longer matches the buffer, because a slow model may need seconds for the next answer.
 function M.drop_stale()
   local buf = api.nvim_get_current_buf()
   if not M.shown() and ours(buf) then
@@ -161,8 +166,8 @@ function M.part(text, how)
   return text
 end
 
---- Insert ghost text at the cursor: all of it, a word or a line. False if none is shown. Neovim accepts the items of
---- other servers.
+--- Insert ghost text at the cursor: all of it, a word or a line. Returns false if none is shown. If the ghost text is
+--- another server's, let Neovim accept it.
 ---@param how 'all'|'word'|'line'
 ---@return boolean
 function M.insert(how)
@@ -202,7 +207,7 @@ local function choosing()
   return vim.fn.pumvisible() == 1 and vim.fn.complete_info({ 'selected' }).selected >= 0
 end
 
---- Whether a key that accepts has something to accept. If not, it does what it did before `setup`.
+--- Whether there is ghost text that `key` can accept. If not, the key does what it did before `setup`.
 ---@param how 'all'|'word'|'line'
 ---@param key string
 ---@return boolean
@@ -236,7 +241,7 @@ function M.dismiss()
   backend.dismiss(api.nvim_get_current_buf())
 end
 
---- Show the next item, or the one `count` further on. An automatic request gets one item: request the others.
+--- Show the item that is `count` items further. An automatic request gets only one item, so request the others first.
 ---@param count integer
 function M.cycle(count)
   backend.cycle(api.nvim_get_current_buf(), count)
@@ -264,7 +269,7 @@ function M.attach(client, buf)
   end
   backend.attach(client, buf)
   if buf == api.nvim_get_current_buf() and vim.startswith(api.nvim_get_mode().mode, 'i') then
-    -- The user typed while the server started. Neovim may start to listen only after this call.
+    -- The user typed while the server started. Neovim may register for the events only after this function returns.
     vim.schedule(vim.schedule_wrap(M.trigger))
   end
   tell_focus(client, buf)

@@ -5,9 +5,9 @@ local M = {}
 ---@class repoformer.Options
 ---@field cmd? string[] How to start the server; nil: what `:Repoformer install` installed, else what is on the PATH
 ---@field package? string What `:Repoformer install` installs: a package, a wheel, an address or a folder
----@field filetypes? string[] Where to start it; nil: every language that it knows
+---@field filetypes? string[] The file types for which to start the server; nil: every language that it knows
 ---@field settings? table The server's settings, as in `{ policy = 'always', threads = 4 }`
----@field keys? table<string, string|false> Keys in insert mode by what they do; false: no key
+---@field keys? table<string, string|false> Keys in insert mode, by action; false: no key
 
 ---@type repoformer.Options
 local defaults = {
@@ -23,10 +23,11 @@ local defaults = {
   },
 }
 
+--- The mappings that this module has made.
 ---@type table<function, true>
 local ours = {}
 
---- Keep the earlier mapping of a key under another name; returns the keys that run it.
+--- Keep the earlier mapping of a key under another name. Returns the keys that do what the key did before.
 ---@param key string
 ---@param name string
 ---@return string
@@ -34,7 +35,7 @@ local function before(key, name)
   local raw = vim.keycode(key)
   for _, map in ipairs(vim.api.nvim_get_keymap('i')) do
     if map.lhsraw == raw or map.lhsrawalt == raw then
-      if not (map.callback and ours[map.callback]) then -- else `setup` is called again
+      if not (map.callback and ours[map.callback]) then -- the mapping is ours if `setup` was called before
         map.lhs, map.lhsraw, map.lhsrawalt = name, vim.keycode(name), nil
         vim.fn.mapset('i', false, map)
       end
@@ -44,8 +45,8 @@ local function before(key, name)
   return key
 end
 
---- Map `key` to `does` if `wanted` returns true, else to its earlier mapping. Both are mappings, because Neovim
---- evaluates an expression under |textlock|, and the earlier mapping may edit the text.
+--- Map `key` to run `does` if `wanted` returns true, else its earlier mapping. Both become mappings of their own: the
+--- expression that chooses between them runs under |textlock|, and could not edit the text.
 ---@param key string|false
 ---@param action string Its name in `keys`
 ---@param wanted fun(): boolean
@@ -121,7 +122,7 @@ function M.setup(options)
   vim.lsp.enable('repoformer')
 end
 
---- The line that `:Repoformer status` shows, short; see `repoformer.status`.
+--- The server's status for 'statusline', in a few characters; see `repoformer.status`.
 ---@return string
 function M.statusline()
   return require('repoformer.status').line()

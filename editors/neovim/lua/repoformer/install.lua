@@ -24,7 +24,7 @@ local function tell(text, level)
   vim.notify('repoformer: ' .. text, level or vim.log.levels.INFO)
 end
 
---- The command for a Python script; empty if there is none.
+--- A command that can run a Python script; empty if there is none.
 ---@return string[]
 local function python()
   local windows = vim.fn.has('win32') == 1
@@ -42,8 +42,8 @@ local function python()
   return {}
 end
 
---- Show progress in the message area, in place of the line before, and in the status line.
----@param told { message: string, percent?: integer }? nil: it has ended
+--- Show the progress in the message area, where it replaces the last message, and in the status line.
+---@param told { message: string, percent?: integer }? nil: the installation has ended
 function M.show(told)
   M.progress = told
   require('repoformer.status').redraw()
@@ -55,7 +55,7 @@ function M.show(told)
   vim.api.nvim_echo({ { vim.fn.strcharpart(text, 0, vim.o.columns - 12) } }, false, {})
 end
 
---- Start the server that is installed now, in every buffer that it is for.
+--- Start the newly installed server in every buffer whose language it knows.
 local function start()
   vim.lsp.config('repoformer', { cmd = require('repoformer.server').command() })
   vim.lsp.enable('repoformer')
@@ -80,13 +80,13 @@ local function finish(outcome, written, program)
   end
 end
 
---- The log of the last installation.
+--- The lines that the last installation wrote to its log.
 ---@type string[]
 M.log = {}
 
 function M.run()
   if running then
-    tell('the installation is running')
+    tell('the installation is already running')
     return
   end
   local command = python()
@@ -131,7 +131,7 @@ function M.run()
   end)
 end
 
---- End an installation that runs; what it has downloaded is kept.
+--- End a running installation, but keep its downloads.
 function M.cancel()
   if running then
     cancelled = true

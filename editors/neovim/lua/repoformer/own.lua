@@ -1,4 +1,4 @@
---- Neovim 0.11, which has no inline completion: request after a pause in the typing, draw an extmark.
+--- For Neovim 0.11, which has no inline completion: request after a pause in the typing, and draw an extmark.
 
 local api = vim.api
 
@@ -13,7 +13,7 @@ local INVOKED, AUTOMATIC = 1, 2
 ---@field timer uv.uv_timer_t
 ---@field due? table The pause in progress
 ---@field request? integer
----@field asked? string The text and the cursor of the last request, unless it was cancelled or dismissed
+---@field asked? string The `place` of the last request, unless it was cancelled or dismissed
 ---@field items table[]
 ---@field index integer
 ---@field complete boolean Whether the user requested the items: the list is then complete
@@ -50,7 +50,7 @@ local function draw(buf, hint)
   })
 end
 
---- What a request is made for: a version of the text, and the cursor.
+--- A key for the state in which a request is made: the version of the text, and the cursor.
 local function place(buf)
   return vim.inspect({ api.nvim_buf_get_changedtick(buf), api.nvim_win_get_cursor(0) })
 end
@@ -66,7 +66,7 @@ local function cancel(buf)
   end
 end
 
---- Request items; `step` is how many of them to move on at once.
+--- Request items. With `step`, show the item that is `step` items further when the answer arrives.
 local function ask(buf, kind, step)
   local state = states[buf]
   if not state or api.nvim_get_current_buf() ~= buf or state.client:is_stopped() then
@@ -107,8 +107,8 @@ function M.attach(client, buf)
     buffer = buf,
     callback = function()
       local state = states[buf]
-      -- Neovim delays an event until it has processed the keys that are typed already. A requested suggestion must not
-      -- be replaced because of one from before the request.
+      -- Neovim delays an event until it has processed the keys that are already typed. So the event may be older than
+      -- the last request, and then it must not replace the suggestion that the user requested.
       if state and state.asked ~= place(buf) then
         cancel(buf)
         draw(buf)

@@ -1,4 +1,4 @@
---- Show the downloads of the server (`$/progress`), because Neovim draws no progress by itself.
+--- Show the progress of the server's downloads (`$/progress`), because Neovim itself does not show it.
 
 local M = {}
 

@@ -1,10 +1,11 @@
 --- Restart the server, on request and after a crash.
 ---
---- After a crash this happens at once. Neovim stops tracking a buffer that is edited while it has no client, and does
---- not start again for a later client.
+--- After a crash, the restart is immediate. If a buffer is edited while it has no client, Neovim stops tracking its
+--- changes, and does not resume when a client attaches later.
 
 local M = {}
 
+-- After more than `MOST` crashes in `PERIOD_S` seconds, the server is not started again.
 local PERIOD_S = 180
 local MOST = 4
 

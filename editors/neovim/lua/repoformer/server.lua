@@ -1,4 +1,4 @@
---- Which program to start: what `:Repoformer install` has installed, else what is on the PATH.
+--- Find the program to start: the server that `:Repoformer install` has installed, else the one on the PATH.
 
 local M = {}
 
@@ -10,7 +10,7 @@ function M.environment()
   return vim.fs.joinpath(vim.fn.stdpath('data') --[[@as string]], 'repoformer', 'server')
 end
 
---- The command that starts the server. Its program is missing where no server is installed.
+--- The command that starts the server. If no server is installed, its program does not exist.
 ---@return string[]
 function M.command()
   local folder = M.environment()

@@ -23,7 +23,7 @@ local function alter(change)
   end
 end
 
---- The id that the server knows a buffer's language by.
+--- The language id of a buffer that the client sends to the server.
 local function language_of(buf)
   local client = clients()[1]
   return client and client.get_language_id(buf, vim.bo[buf].filetype) or vim.bo[buf].filetype
@@ -50,7 +50,7 @@ function M.resume()
   local language = language_of(vim.api.nvim_get_current_buf())
   alter(function(ours)
     ours.enabled = true
-    -- Set it even if it is empty: `vim.lsp.config` merges, and would keep the old list.
+    -- Set the list even if it is empty: `vim.lsp.config` merges tables, and would keep an old list.
     ours.disabledLanguages = vim.tbl_filter(function(each)
       return each ~= language
     end, ours.disabledLanguages or {})

@@ -23,7 +23,7 @@ local signs = {
   stopped = '✗',
 }
 
---- Draw the status lines again, and tell those that follow the status.
+--- Draw the status lines again, and fire the event `RepoformerStatus`.
 function M.redraw()
   vim.schedule(function()
     vim.cmd.redrawstatus({ bang = true })
@@ -38,7 +38,8 @@ function M.update(client_id, status)
   M.redraw()
 end
 
---- Note that the server's process has ended. Neovim itself reports unexpected ends.
+--- Record that the server's process has ended; `again` says whether it is restarted. Neovim itself tells the user if
+--- the end was unexpected.
 function M.ended(client_id, code, signal, again)
   if (code == 0 and signal == 0) or again then
     statuses[client_id] = nil

@@ -11,10 +11,10 @@ local function verdict(decision)
   end
   local outcome = decision.retrieve and '**other files were read**' or '**this file was enough**'
   if decision.source == 'policy' then
-    return ('By the policy, without asking the model: %s.'):format(outcome)
+    return ('The policy decided, without the model: %s.'):format(outcome)
   end
   local what = decision.source == 'similarity' and 'Similarity of the best code found' or 'P(retrieve)'
-  local when = decision.held and ', asked earlier on this line' or ''
+  local when = decision.held and ', decided earlier on this line' or ''
   return ('%s %.3f against a threshold of %.3f%s: %s.'):format(
     what,
     decision.p_retrieve,
@@ -46,8 +46,8 @@ local function trimmed(parts)
   local names = vim.tbl_map(function(part)
     return PARTS[part] or part
   end, parts or {})
-  return #names > 0 and ('Not all of it fitted into the prompt: %s.'):format(table.concat(names, ', '))
-    or 'All of it fitted into the prompt.'
+  return #names > 0 and ('Not everything fitted into the prompt: %s.'):format(table.concat(names, ', '))
+    or 'Everything fitted into the prompt.'
 end
 
 local function table_of(values, unit)
@@ -58,7 +58,7 @@ local function table_of(values, unit)
   end, names)
 end
 
----@return string[] lines, table<integer, table> links A chunk a line number
+---@return string[] lines, table<integer, table> links Chunks by line number
 function M.document(report)
   local lines, links = {}, {}
   local function add(...)
@@ -96,7 +96,7 @@ function M.document(report)
   add('', kept(report), '', trimmed(report.trimmed))
   add('', '## Time', '')
   vim.list_extend(lines, table_of(report.timings_ms or {}, ' ms'))
-  add('', '## Tokens', '', 'What was not evaluated was in the cache.', '')
+  add('', '## Tokens', '', 'Tokens that were not evaluated were in the cache.', '')
   vim.list_extend(lines, table_of(report.stats or {}, ''))
   return lines, links
 end
