@@ -30,7 +30,7 @@ from lsp_server.client import Client
 
 ROUNDS, FILES = 100, 5_000  # at scale 1
 SWITCH_EVERY = 5  # rounds
-SETTLING = 120.0  # seconds for which the servers may differ, while they index and start engines
+SETTLING = 120.0  # seconds until all servers must give the same answer; before, they index and start engines
 GROWTH = 1.15  # the limit of a server's memory at the end, relative to its maximum in the first tenth of the rounds
 KEYS = 80  # approximate number of keys in a trace
 PAUSE = 0.03  # mean seconds between two keys

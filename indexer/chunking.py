@@ -3,8 +3,9 @@
 A definition that fits is one chunk. A class that is too long gives one chunk for its head (with the fields) and further
 chunks for its members. A function that is too long is split between statements, and each part except the first has a
 `Chunk.header` that names the scope. Small neighboring pieces of one scope are merged. Comments and decorators stay with
-the definition that follows them. The chunks partition the file: each line is in exactly one chunk, even if the text
-does not parse.
+the definition that follows them. The chunks partition the file: each line is in exactly one chunk, even if the text has
+syntax errors. Only a text that cannot be parsed (no grammar, too long, almost nothing but errors) is cut into
+overlapping windows instead.
 
 The trade-off: cuts are made between lines, not between bytes, so two statements on one line stay together. In return,
 line ranges describe chunks exactly, and the code needs no special cases.

@@ -119,7 +119,8 @@ class Protocol(LanguageServerProtocol):
 
         if future := self._request_futures.get(msg_id):
             loop = asyncio.get_running_loop()
-            # Not immediately, because `shutdown` cancels the requests while it iterates over their futures.
+            # The future is not forgotten immediately, because `shutdown` cancels the requests while it iterates over
+            # their futures.
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:

@@ -70,7 +70,7 @@ def main() -> int:
     options.add_argument("--model", type=Path, default=locate.resolve().path)
     options.add_argument("--out", type=Path, default=ROOT / "docs/editors/neovim.gif")
     given = options.parse_args()
-    install("emacs")  # this script also installs tmux
+    install("emacs")  # the install script of Emacs also installs tmux
     nvim = install("neovim") / "nvim"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

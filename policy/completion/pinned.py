@@ -95,7 +95,10 @@ class LineDecisions:
         return decision if decision.retrieve or not _RECONSIDER_AFTER.search(text, same) else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
-        """Store the decision that was made at `cursor`. It depends only on the cursor and on `key`."""
+        """Store the decision that was made at `cursor`.
+
+        `key` is anything else whose change makes the decision invalid, such as the settings.
+        """
         self._decisions[document] = _context_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 
     def forget(self, document: str) -> None:

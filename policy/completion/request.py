@@ -115,6 +115,9 @@ class Completion:
     estimate: Estimate | None = None
 
     def rest(self, text: str) -> Completion:
-        """Return this completion after the user has typed its text up to `text`, which is the rest."""
+        """Return what is left of this completion after the user has typed its beginning.
+
+        `text` is the part that is not typed yet.
+        """
         typed = len(self.text) - len(text)
         return replace(self, text=text, surprises=rest_of(self.surprises, typed))

@@ -36,7 +36,7 @@ from policy.completion.shaping.scan import closers_in, opened_after, scan, surpl
 
 Scope = Literal["line", "block"]
 
-MAX_LINES = 12  # the maximum number of lines with text after the cursor's line
+MAX_LINES = 12  # the maximum number of nonblank lines of a completion below the cursor's line
 NOTHING = "the model generated no text"
 
 

@@ -25,8 +25,8 @@ _CRASHES = {
     for name in ("SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
     if hasattr(signal, name)
 }
-# The exit codes that Windows gives to crashing code (ntstatus.h). Other codes mean too little memory, a missing DLL, or
-# the end of the user's session.
+# The exit codes that Windows gives to crashing code (ntstatus.h). Other codes in that file mean too little
+# memory, a missing DLL, or the end of the user's session.
 _WINDOWS_CRASHES = frozenset((
     0x80000002, 0x80000003, 0xC0000005, 0xC0000006, 0xC000001D, 0xC0000025, *range(0xC000008C, 0xC0000097), 0xC00000FD,
     0xC0000194, 0xC0000374, 0xC0000409, 0xC0000420, 0xC06D007E, 0xC06D007F, 0xE06D7363,

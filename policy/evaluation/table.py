@@ -32,10 +32,11 @@ _SHOWN = frozenset({"shown_without", "shown_with"})
 
 
 def has_helped(nll_without: float, nll_with: float) -> bool:
-    """Return whether retrieval made the truth likelier by at least `HELPED_NATS` nats and the share `HELPED_SHARE`.
+    """Return whether retrieval made the truth likelier.
 
-    Both arguments are -ln P of the truth, in nats. Edit similarity rises by chance in a fifth of the blanks. The
-    likelihood of the truth does not.
+    Both arguments are -ln P of the truth, in nats. It has to fall by at least `HELPED_NATS` nats, and by at least the
+    share `HELPED_SHARE` of `nll_without`. This is used instead of edit similarity, which rises by chance in a fifth of
+    the blanks.
     """
     return nll_without - nll_with >= max(HELPED_NATS, HELPED_SHARE * nll_without)
 

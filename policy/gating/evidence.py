@@ -28,7 +28,7 @@ OVERLAP_CHARACTERS = 900  # this number of characters of the hits is compared, a
 class Evidence:
     """The evidence that the hits of a search give.
 
-    `best` and `second` are the Jaccard similarities of the two best hits, in [0, 1] (0 if there is no such hit).
+    `best` and `second` are the two greatest Jaccard similarities among the hits, in [0, 1] (0 if there are fewer hits).
     `names` is the number of names in the cursor's lines that the first hits define. `overlap` is the share of the
     trigrams just before the cursor that the hits contain, in [0, 1]. `match` is the largest number of tokens just
     before the cursor, at most `MAX_MATCH`, that the hits contain in the same order without a gap.

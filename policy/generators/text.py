@@ -44,7 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen": Family(
         "fim-psm-files",
         {
-            "file_sep": "<|file_sep|>",  # ends a file; it comes first, so that it is one of the four `stops`
+            "file_sep": "<|file_sep|>",  # ends a file; it comes first, because `stops` has only the first four markers
             "prefix": "<|fim_prefix|>",
             "suffix": "<|fim_suffix|>",
             "middle": "<|fim_middle|>",

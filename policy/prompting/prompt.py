@@ -106,7 +106,7 @@ def _layout(
 LAYOUTS: Mapping[str, Layout] = {
     row.name: row
     for row in (
-        # The paper's order (section 3.2): CC is in the right context, after the decision.
+        # The paper's order (section 3.2): L, R, the decision, then CC.
         _layout(
             "repoformer",
             "prefix L suffix R eof",

@@ -45,7 +45,7 @@ SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, 
 HITS = 6  # maximum number of retrieved chunks of a blank
 BLOCK_LINES = 10
 MAX_BLOCKS = 3000  # maximum number of blocks, or of functions, of a repository that are clustered
-BLOCK_END_LINES = 10  # maximum number of lines of a block in a cursor blank
+BLOCK_END_LINES = 10  # maximum number of lines after the first one of a block in a cursor blank
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")
 _CLOSING = re.compile(r"[)\]}>'\";:,\s{]+$")
 
@@ -292,7 +292,8 @@ def block_end(text: str, start: int) -> int:
 
     The block contains the deeper lines that follow, or, if there are none, the next lines at the same level. The
     function uses only indentation, which all languages of the corpus have in common. A closing line at the level of the
-    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines and ends at the first empty line.
+    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines after its first one, and ends at the
+    first empty line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])

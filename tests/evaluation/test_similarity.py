@@ -51,7 +51,10 @@ def test_edit_similarity_equals_the_textbook_recursion() -> None:
 
 
 def test_edit_similarity_of_long_texts_is_the_textbook_s() -> None:
-    """Fast implementations use another algorithm for texts of more than 64 characters, the size of a machine word."""
+    """Fast implementations keep one bit for each character in a machine word.
+
+    So they use another algorithm for texts of more than 64 characters.
+    """
     for left, right in random_pairs(PAIRS // 50, 160):
         assert edit_similarity(left, right) == similarity_by_the_table(left, right), (left, right)
 

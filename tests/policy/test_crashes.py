@@ -1,4 +1,4 @@
-"""Which ends of a worker make the next one start with safer settings, and for how long."""
+"""After which kinds of exit of a worker the next one starts with safer settings, and for how long."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def inside(opening: str, line: str, closing: str) -> str:
          "\t‸\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}"),
-        # more words and lines that are already below
+        # further words and lines that are already below the cursor are not repeated
         ("ruby", "if a\n  ‸\nelse\n  c\nend\n", "b\nelse\n  c\nend\n", "b"),
         ("ruby", "def a\n  1\n‸\n\ndef b\n  2\nend\n", "end\n\ndef b\n", "end"),
         ("php", "<?php\nif ($a):\n    ‸\nendif;\n", "echo 1;\nendif;\n", "echo 1;"),
@@ -149,7 +149,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("c", "static const int t[] = {\n    1, 2, 3,\n    ‸\n    1, 2, 3,\n};\n", "4, 5, 6,\n    1, 2, 3,\n};\n",
          "4, 5, 6,"),
         ("python", "xs = [\n    (0, 0),\n    (0, 0),\n    ‸\n]\n", "(0, 0),\n]\n", "(0, 0),"),
-        # comments stay comments
+        # the text does not comment out what is right of the cursor, and does not repeat a comment there
         ("python", "x = [‸]\n", "# comment", NOTHING),
         ("c", "x = ‸;\n", "/* unfinished", NOTHING),
         ("python", "foo(‸)  # call\n", "a)  # call\n", "a"),

@@ -81,7 +81,7 @@ class Start:
 def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanced: Callable[[str], bool]) -> Ending:
     """Return the end of the cursor's line, or of everything that `start.head` and `text` open.
 
-    A completion has at most `max_lines` lines with text after the cursor's line. If `bodies` is false, it ends with a
+    A completion has at most `max_lines` nonblank lines below the cursor's line. If `bodies` is false, it ends with a
     line that opens a block, because the block is a separate completion. This requires that `balanced` returns true for
     the text up to the end of that line.
     """

@@ -95,7 +95,8 @@ class Fit:
             elif self._syntax is None:
                 return head, ""
             else:
-                opens = len(state.stack) > len(self.stack)  # what closes it can be far below
+                # If the head opens a bracket or a block, the text that closes it can be far below.
+                opens = len(state.stack) > len(self.stack)
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
                 if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):

@@ -121,9 +121,9 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Return whether a text repeats the first `size` characters of `rest`, so that they have to be cut.
+        """Return whether the end of a text repeats the beginning of `rest`, or only agrees with it by chance.
 
-        The text consists of `before` and these characters.
+        The text is `before` followed by the first `size` characters of `rest`. A repetition has to be cut.
         """
         overlap = rest[:size]
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
