@@ -21,8 +21,8 @@ from policy.errors import ModelInvalid
 from policy.models.gguf import read_header
 
 _ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
-# Characters that `lsp_server.text` must treat differently from each other: line breaks of several kinds, combining marks,
-# characters of one to four bytes, and surrogates.
+# Characters that `lsp_server.text` must treat differently from each other: line breaks of several kinds, combining
+# marks, characters of one to four bytes, and surrogates.
 _LETTERS = "ab{\t\n\n\r\r\f\v\x85\u2028é\u0301漢\ufeff😀𝒳\ud83d\udc00"
 _CHUNKED = [LANGUAGES[name] for name in ("python", "javascript", "rust", "ruby", "c")]
 

@@ -32,8 +32,8 @@ REASONS: Mapping[Source, str] = {
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # the base of our own model (`policy.training.wheel`)
 
-# `BASE_FILE` has no budgets in its metadata, and the paper's budgets are for a GPU. The budgets below are together about
-# as many tokens as a CPU evaluates in a second.
+# `BASE_FILE` has no budgets in its metadata, and the paper's budgets are for a GPU. The budgets below are together
+# about as many tokens as a CPU evaluates in a second.
 BASE_BUDGETS: Mapping[str, int] = MappingProxyType({"left": 256, "context": 192})
 
 

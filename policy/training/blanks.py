@@ -292,8 +292,8 @@ def block_end(text: str, start: int) -> int:
 
     The block contains the deeper lines that follow, or, if there are none, the next lines at the same level. The
     function uses only indentation, which all languages of the corpus have in common. A closing line at the level of the
-    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines after its first one, and ends at the
-    first empty line.
+    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines after its first one, and ends at
+    the first empty line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])

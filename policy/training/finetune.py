@@ -5,10 +5,10 @@ where the target is `<cc>` or `<fim_middle>`, plus the cross-entropy of the blan
 selects. In one mean over both kinds of tokens, the decision would be one of forty tokens and P(`<cc>`) would collapse.
 
 After every `validate_every` steps, the decisions are checked on validation blanks, whose two completions were measured
-by `train label`. The run stops if, for `patience` checks, neither the AUC of P(`<cc>`) has risen nor the edit similarity
-of the completions that the decisions select. It keeps the weights of the best check. Then a gate is fitted on the
-validation blanks: a logistic function from P(`<cc>`) to the probability that retrieval helped, and one threshold each
-for lines and blocks. The gate is stored in the manifest and later in the exported model.
+by `train label`. The run stops if, for `patience` checks, neither the AUC of P(`<cc>`) has risen nor the edit
+similarity of the completions that the decisions select. It keeps the weights of the best check. Then a gate is fitted
+on the validation blanks: a logistic function from P(`<cc>`) to the probability that retrieval helped, and one threshold
+each for lines and blocks. The gate is stored in the manifest and later in the exported model.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ NEXT_LINES = 3  # lines that are searched for needed names: the rest of the prob
 # Characters of L, of R and of the chunks that a prompt shows, at about 3.5 characters per token.
 LEFT, RIGHT, CONTEXT = 900, 340, 900
 _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
-# Positions that are always a token border: before white space, and before a word that follows an opening bracket, a dot,
-# a comma or an equals sign.
+# Positions that are always a token border: before white space, and before a word that follows an opening bracket, a
+# dot, a comma or an equals sign.
 _TOKEN_BORDERS = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
 
 Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks contain a needed name
