@@ -95,9 +95,10 @@ class Snapshot:
         return tuple(hits.values())
 
     def query(self, text: str, k: int, *, exclude: str = "") -> tuple[Hit, ...]:
-        """Return the `k` chunks with the greatest Jaccard similarity to a text, best first. No chunk is skipped.
+        """Return up to `k` chunks with the greatest Jaccard similarity to a text, best first.
 
-        `exclude` is the path of a file to leave out: absolute, or relative to a root.
+        Unlike `search`, it keeps near copies of the text and chunks with the same text. `exclude` is the path of
+        a file to leave out: absolute, or relative to a root.
         """
         asked = keys(words(text))
         scores = (similarities(masked.segment, asked) for masked in self.segments)

@@ -98,7 +98,8 @@ class Attempt:
         self.model = ""
         self.trimmed: tuple[str, ...] = ()
         self._reader, self._generator = provider.reader(engine), provider.generator(engine)
-        self.separate = self._generator is not engine  # whether one model decides and another generates
+        # Whether another model than the local one generates. It can then generate while the decision is made.
+        self.separate = self._generator is not engine
         self._started: StartedGeneration | None = None
         self._started_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None

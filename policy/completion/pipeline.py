@@ -162,7 +162,7 @@ class Pipeline:
             known = GateInputs(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
-        # This does not wait for the model, because no reading was started. The search takes milliseconds.
+        # No gate can decide. The similarity needs only the search, which takes milliseconds.
         best = max((hit.score for hit in await search.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 

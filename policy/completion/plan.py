@@ -29,7 +29,7 @@ def plan(
     """Plan a completion.
 
     `held` is the earlier decision for the cursor's line, and `pinned` has the pinned chunks. `model_decides` says
-    whether every decision needs a reading. `separate` says whether one model decides and another generates. In this
+    whether every decision needs a reading. `separate` says whether another model than the local one generates. In this
     case, a generation without chunks can run during the decision (paper, section 6.3).
 
     The search starts immediately, so that its result is ready when the model has read the prompt. No search starts if

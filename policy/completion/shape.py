@@ -199,7 +199,8 @@ class Shaper:
     # -- what of it is shown --------------------------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
-        # A blank line needs the indentation of the line above. If that line opens a block, it needs at least one more.
+        # Text on a blank line is indented at least as far as the last line with text above it. If that line opens a
+        # block, the text is indented at least one character further.
         block = self.scope == "block"
         wanted = max(len(self._line), self._start.indent + block)
         return at_cursor(text, self._line, wanted, deeper=block and len(self._line) <= self._start.indent)

@@ -55,8 +55,8 @@ class Wire:
     async def stream(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event]:
         """POST `body` to `path`, relative to the URL, and yield the events of the answer.
 
-        A caller that leaves the iteration ends the request. `ServerUnavailable` can be raised before the first event
-        and after each event, for example if the answer is incomplete.
+        A caller that closes the iterator (`contextlib.aclosing`) ends the request. `ServerUnavailable` can be
+        raised before the first event and after each event, for example if the answer is incomplete.
         """
         if self._refusal:
             raise ServerUnavailable(self._refusal)

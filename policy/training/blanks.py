@@ -11,8 +11,8 @@ A blank is a place in a file from which text is removed, for the model to fill i
   block.
 - *Line* blanks are whole lines, as in RepoEval.
 
-A blank is stored as offsets and its retrieved chunks as line numbers, so 100,000 blanks take a few megabytes and the
-text exists only in the corpus. Output: `OUT/<split>.jsonl` and a manifest.
+A blank is stored as offsets, and each retrieved chunk as a path and line numbers, so the text exists only in the
+corpus. Output: `OUT/<split>.jsonl` and a manifest.
 """
 
 from __future__ import annotations

@@ -244,7 +244,10 @@ def hidden_with_probes(
 def _loss(
     hidden: torch.Tensor, table: torch.Tensor, wanted: Sequence[tuple[int, int, int]], weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weighted cross-entropy at each (row, position, target) of `wanted`, and its values (CPU, float64)."""
+    """Return the weighted sum of the cross-entropies at each (row, position, target) of `wanted`.
+
+    Also return each of them without its weight (CPU, float64).
+    """
     rows, at, targets = torch.tensor(wanted, dtype=torch.long, device=hidden.device).reshape(-1, 3).T
     loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
     return loss, values.cpu().double()

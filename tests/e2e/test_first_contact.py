@@ -57,7 +57,8 @@ async def start(home: dict[str, str], tmp_path: Path, served: Index, card: Card)
     """Return a function that starts a server for an editor. If `asks`, the editor can ask; it answers `answer`."""
     ours = next(found for found in installed() if found.source == "shipped")
     speeds = Speeds(Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "speed.json"))
-    speeds.remember(ours.path, Speed(1.0, 5.0), _engine_settings(Settings()))  # so that the load does not matter
+    # With a stored speed, the test does not depend on how busy the machine is.
+    speeds.remember(ours.path, Speed(1.0, 5.0), _engine_settings(Settings()))
     clients: list[Client] = []
     (tmp_path / "workspace").mkdir()
 

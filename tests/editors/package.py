@@ -40,7 +40,7 @@ def main():
 
 @dataclass(frozen=True)
 class Package:
-    """The file of the wheel, the card of the model, and the index that serves both."""
+    """The file of the wheel, the card of the model, and the package index that serves the wheel and the model."""
 
     wheel: Path
     card: Card

@@ -34,7 +34,7 @@ print(json.dumps([info.layout, info.budgets.left, info.selective, llama.vocabula
 
 
 def loaded(cards: Path, model: Path) -> str:
-    """Return the information of a worker that loads a model with these cards."""
+    """Load `model` with the cards of the folder `cards` in a new process. Return the JSON that `PROGRAM` prints."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(cards), str(model)], capture_output=True, text=True,
                           check=True)  # fmt: skip
     return done.stdout.strip()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Point = tuple[int, int]
 _DOCUMENTS = 8  # the maximum number of documents whose trees are kept
 _BYTES = 1_000_000  # the maximum size of all texts whose trees are kept, except the last one
-_SLOW = 0.02  # seconds of processor time from which a parse counts as slow
+_SLOW = 0.02  # a parse that takes more seconds of processor time than this counts as slow
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _LONGEST_HEADER = 12  # the maximum number of lines of a header that is wrapped,
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_LONGEST = 200_000  # if more characters are above the region, it is unknown what is open there
+_LONGEST = 200_000  # if more characters are above the region, they are not read to find what is open at its beginning
 _LONGEST_LITERAL = 6_000  # if a string or comment has more characters above the region, only its first line is kept
 _PREFIX = re.compile(r"\w*\Z")  # the prefix of a string, such as `r` or `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)

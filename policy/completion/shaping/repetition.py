@@ -42,7 +42,10 @@ def _is_statement(line: str) -> bool:
 
 
 def says_something(line: str) -> bool:
-    """Return whether a line has at least four word characters. A line with fewer may repeat."""
+    """Return whether a line has at least four word characters.
+
+    A shorter line, such as `x = 0`, often occurs again by chance, so one repetition of it does not count.
+    """
     return len(re.findall(r"\w", line)) >= 4
 
 

@@ -51,7 +51,7 @@ class SyntaxCheck:
         self._in_file: ParseCheck | None = None
 
     def prepare(self) -> None:
-        """Parse the region without a text, and the whole file too unless its last parse was slow."""
+        """Parse the region without generated text, and the whole file too unless its last parse was slow."""
         if self._in_region is None:
             self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
             if not self._files.slow(self._document):
@@ -83,7 +83,7 @@ class SyntaxCheck:
         return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
 
     def _parse_file(self) -> None:
-        """Parse the whole file without a text, unless the region is the whole file or the file is too large."""
+        """Parse the whole file without generated text, unless it is the region or too large."""
         left, right = self._file.left, self._file.right
         if self._in_file is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
             tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
