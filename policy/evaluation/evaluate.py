@@ -216,7 +216,7 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: 
         raise EvaluationError(f"{missing.name} is not installed. {advice('train')}") from missing
     torch.set_num_threads(options.threads or default_threads())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(model, budgets, cells, Compute.on(device, cast("Precision", options.torch), MICRO_BATCH))
+    return TorchEngine(model, budgets, cells, Compute(device, cast("Precision", options.torch)))
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:

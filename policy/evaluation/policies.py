@@ -45,11 +45,9 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
     count = len(table)
     score = table.column("score")
     choices = [Choice("never", np.zeros(count)), Choice("always", np.ones(count))]
-    if gates := _usable(table, gates):
-        for selection, gate in gates_by_selection(gates).items():
-            p = table.probabilities(gate)
-            limits = np.array([gate.threshold(row.scale) for row in table.rows])
-            choices.append(Choice(f"selective, {selection}", (p > limits).astype(float)))
+    for selection, (gate, p) in _by_selection(table, gates).items():
+        limits = np.array([gate.threshold(row.scale) for row in table.rows])
+        choices.append(Choice(f"selective, {selection}", (p > limits).astype(float)))
     if table.selective:
         choices.append(Choice("selective, greedy", table.column("cc_is_top")))
     choices.append(Choice("trial retrieval", (score > SIMILARITY).astype(float)))
@@ -57,9 +55,14 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
     return choices
 
 
-def gates_by_selection(gates: Sequence[Gate]) -> Mapping[str, Gate]:
-    """Return the gates by the selection rule that uses them: "threshold" for the first gate, "token" for the second."""
-    return {"token" if number else "threshold": gate for number, gate in enumerate(gates)}
+def _by_selection(table: Table, gates: Sequence[Gate]) -> Mapping[str, tuple[Gate, NDArray[np.float64]]]:
+    """Return each gate and its probabilities (rows,), by the selection rule that uses it.
+
+    The rule is "threshold" for the first gate and "token" for the second. A gate is left out if one of its features is
+    unknown for a blank.
+    """
+    found = {"token" if number else "threshold": (gate, table.probabilities(gate)) for number, gate in enumerate(gates)}
+    return {selection: (gate, p) for selection, (gate, p) in found.items() if not np.isnan(p).any()}
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
@@ -68,17 +71,11 @@ def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float
     The first score is the one that serving uses.
     """
     found: dict[str, NDArray[np.float64]] = {}
-    if gates := _usable(table, gates):
-        found |= {"selective, token" if number else "selective": table.probabilities(gate)
-                  for number, gate in enumerate(gates)}  # fmt: skip
+    for selection, (_, p) in _by_selection(table, gates).items():
+        found["selective" if selection == "threshold" else f"selective, {selection}"] = p
     found["trial retrieval"] = table.column("score")
     found["trial generation"] = table.column("surprise")
     return found
-
-
-def _usable(table: Table, gates: Sequence[Gate]) -> list[Gate]:
-    """Return the gates whose features are known for every blank."""
-    return [gate for gate in gates if not np.isnan(table.probabilities(gate)).any()]
 
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
