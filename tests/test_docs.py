@@ -1,4 +1,4 @@
-"""The pages that the code generates are up to date, and the links between pages lead to files."""
+"""The page of settings matches the code, and every link from a page to a file has its file."""
 
 from __future__ import annotations
 

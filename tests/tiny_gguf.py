@@ -1,4 +1,4 @@
-"""Make the smallest files that pass for a model: a GGUF header and tensors of a few bytes."""
+"""Make the smallest files that pass the checks for a model: a GGUF header, and tensors of a few bytes."""
 
 from __future__ import annotations
 

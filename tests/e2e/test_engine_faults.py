@@ -25,9 +25,9 @@ TWO = 2
 THREE = ‸
 """
 
-# Simulates a llama.cpp that uses an instruction which the machine does not allow: at the first evaluation, the process
-# dies by a real SIGILL, but only if the weights were repacked for that instruction. Python imports this module in every
-# process whose PYTHONPATH has its folder.
+# This module simulates a llama.cpp library that uses an instruction which the CPU does not have. If the weights were
+# repacked for that instruction, the process ends at the first evaluation with a real SIGILL. Python imports the module
+# at the start of every process that has the module's folder in PYTHONPATH.
 SITECUSTOMIZE = """
 import os, signal, sys
 
@@ -49,7 +49,7 @@ if "policy.engine.worker" in sys.orig_argv:
 
 
 def worker_of(client: Client) -> psutil.Process:
-    """Return the process in which llama.cpp runs."""
+    """Return the worker, the process in which llama.cpp runs."""
     assert client.process is not None
     [worker] = [
         child
@@ -130,7 +130,7 @@ async def test_a_workspace_cannot_stand_in_for_our_modules(start: Start, workspa
 async def test_an_editor_that_is_killed_leaves_nothing(
     home: dict[str, str], workspace: Write, model: Path, tmp_path: Path
 ) -> None:
-    """The editor is a separate process in this test. It is killed, so it sends no `exit`, and its pipes close."""
+    """In this test, the editor is a separate process. The test kills it, so it sends no `exit`, and its pipes close."""
     place = workspace(COUNTING)
     program = tmp_path / "editor.py"
     program.write_text(
@@ -152,7 +152,7 @@ async def test_an_editor_that_is_killed_leaves_nothing(
     assert editor.stdout is not None
     assert await editor.stdout.readline() == b"ready\n"
     family = psutil.Process(editor.pid).children(recursive=True)
-    assert len(family) >= 2, "a server and its worker"
+    assert len(family) >= 2, "the server or its worker does not run"
     editor.kill()
     await editor.wait()
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)

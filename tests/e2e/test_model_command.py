@@ -1,4 +1,4 @@
-"""`repoformer-lsp model pull` and `import` as a user runs them, with a stand-in for the hub on 127.0.0.1."""
+"""`repoformer-lsp model pull` and `model import` as a user runs them, with a stand-in for the hub on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def served() -> Iterator[Hub]:
 
 @pytest.fixture
 def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Command:
-    """Return a function that starts `repoformer-lsp model …` with the stand-in as the hub."""
-    # If the tests run in the background of a shell, they ignore interrupts, and a child would inherit this.
+    """Return a function that starts `repoformer-lsp model` with arguments and with the stand-in as the hub."""
+    # In the background of a shell, the test process ignores SIGINT, and its child processes would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
@@ -52,7 +52,7 @@ def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.Fix
 
 @pytest.fixture
 def run(start: Command) -> Pull:
-    """Return a function that runs the command until it ends, and fails unless the exit status is `status`."""
+    """Return a function that runs `repoformer-lsp model` to its end, and fails unless the exit status is `status`."""
 
     def run(*words: str | Path, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         with start(*words, **env) as process:
@@ -104,7 +104,7 @@ def test_an_interrupted_download_is_resumed(
         folder = models_in(home) / "someone--tiny-GGUF"
         while sum(part.stat().st_size for part in folder.glob("*.part")) < 10 << 20:
             assert process.poll() is None
-        while process.poll() is None:  # Python ignores an interrupt while it runs a finalizer, so send another
+        while process.poll() is None:  # one signal is not enough: Python ignores SIGINT while it runs a finalizer
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(2)

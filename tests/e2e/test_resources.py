@@ -1,4 +1,4 @@
-"""A machine with little memory, and a machine on battery, both simulated in the real processes."""
+"""The real server on a machine with little memory, and on a machine on battery, both simulated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREE = ‸
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Return a function that makes an environment in which every Python process first runs some lines of code."""
+    """Return a function that makes environment variables with which each Python process first runs `lines` of code."""
 
     def machine(lines: str) -> dict[str, str]:
         site = tmp_path / "site"
@@ -64,7 +64,7 @@ async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write,
     await client.seen("repoformer/status", lambda status: status["message"].startswith("on battery"))
     assert await client.complete(place.uri, place.cursor, invoked=True)
     stats = (await client.why(place.uri))["stats"]
-    assert stats["evaluated_tokens"] == stats["prompt_tokens"], "nothing was read ahead"
+    assert stats["evaluated_tokens"] == stats["prompt_tokens"], "a part of the prompt was evaluated before the request"
     await client.close()
 
     client = await start(place.root, model=model, env=env)
