@@ -13,10 +13,10 @@ from policy.evaluation import comparing, record, table
 BEFORE = table.read(snapshot.HERE / record.RESULTS)
 
 
-@pytest.mark.timeout(1200)  # 90 seconds on two idle cores, much more under load
+@pytest.mark.timeout(1200)  # seconds; the test takes 90 seconds on two idle cores, and much more under load
 def test_the_included_model_matches_its_snapshot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = snapshot.shipped()
-    assert model is not None, "this package includes no model"
+    assert model is not None, "this checkout includes no model"
     if other := snapshot.other_model(model):
         pytest.fail(other)
     after = snapshot.evaluate(tmp_path, model)
@@ -24,7 +24,7 @@ def test_the_included_model_matches_its_snapshot(tmp_path: Path, capsys: pytest.
     differing = [name for name in record.differences(kept, now) if name != "device"]
     with capsys.disabled():
         print("\n" + "\n".join(comparing.report_lines(comparing.compare(BEFORE, after))))
-    assert not differing, f"the snapshot has another {', '.join(differing)}. {snapshot.REMAKE}"
+    assert not differing, f"the snapshot was made with another {', '.join(differing)}. {snapshot.REMAKE}"
     if worse := snapshot.failures(BEFORE, after):
         pytest.fail(f"{'; '.join(worse)}. {snapshot.REMAKE}")
 
