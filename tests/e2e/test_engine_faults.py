@@ -15,7 +15,7 @@ import pytest
 from lsp_server.client import Client
 from tests.e2e.driving import Start, Workspace, logged, ready, shown
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 Write = Callable[[str], Workspace]
 COUNTING = """

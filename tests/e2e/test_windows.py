@@ -71,7 +71,7 @@ async def test_three_windows_are_one_engine(start: Start, workspace: Write, mode
     await all_gone([engine])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_the_window_that_started_the_engine_is_killed(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING)
     clients, servers = await three(start, place, model)

@@ -323,7 +323,7 @@ if any("policy.engine.worker" in argument for argument in sys.orig_argv):
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAULTY_BUILD)
     log: list[str] = []

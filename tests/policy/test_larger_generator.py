@@ -97,7 +97,7 @@ async def test_no_request_waits_for_the_larger_model(policy: Supervisor, model: 
     await provider.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_a_larger_model_that_died_is_loaded_again(policy: Supervisor, larger: Supervisor) -> None:
     provider = Larger(larger, lambda problem: None)
     await provider.warm_up()

@@ -98,7 +98,7 @@ async def test_the_engine_ends_with_its_last_client(enter: Enter) -> None:
     assert (await third.engine()).pid != pid
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_all_servers_share_one_engine_after_a_crash(enter: Enter) -> None:
     servers = [enter() for _ in range(3)]
     [pid, *_] = [(await server.engine()).pid for server in servers]

@@ -17,7 +17,7 @@ from policy.errors import EngineUnavailable
 CURSOR = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(200)), "pass\n" * 200, "python")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(model: Path) -> None:
     notices: list[str] = []
     settings = EngineSettings(context_size=1024, threads=2)
