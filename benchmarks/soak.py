@@ -35,7 +35,7 @@ from lsp_server.client import Client
 ROUNDS, FILES = 100, 5_000  # the numbers of rounds and of files at scale 1
 SWITCH_EVERY = 5  # the number of rounds from one switch of the branch to the next
 SETTLING = 120.0  # the seconds after which all servers must agree; until then, they index and start engines
-GROWTH = 1.15  # the limit of a server's memory at the end, relative to its maximum in the first tenth of the rounds
+GROWTH = 1.15  # the limit of a server's memory at the end, relative to the maximum in the first tenth of the rounds
 KEYS = 80  # the approximate number of keys in a trace
 PAUSE = 0.03  # the mean time between two keys in seconds
 _SOURCE = Path(__file__).parent.parent  # the folder of the code that the windows type: this project

@@ -56,7 +56,7 @@ def bigcode(size: int) -> Any:
 
 
 def llama(size: int) -> Any:
-    """Return a small Llama model with grouped-query attention, whose output weights differ from its embedding."""
+    """Return a small Llama model with grouped-query attention. Its output layer has weights of its own."""
     rope: dict[str, Any] = {"rope_theta": 5_000.0}  # `LlamaConfig` accepts this argument, but its types do not list it
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(

@@ -90,7 +90,8 @@ async def test_at_the_cursor_of_the_document_in_front_is_read_ahead(
     client = await start(place.root, model=model, settings={"policy": "never"})
     await ready(client)
     evaluated = []
-    # In seconds. The server does not report when it has evaluated a prompt, so a slow machine gets longer pauses.
+    # Pauses in seconds. The server does not report when it has evaluated a prompt, so longer pauses follow shorter ones
+    # until one is long enough for this machine.
     for pause in (1, 4, 16, 64):
         lines = "".join(f"VALUE_{pause}_{number} = {number}\n" for number in range(20))
         uri, cursor = (place.root / f"opened_{pause}.py").as_uri(), (20, 8)
@@ -135,7 +136,7 @@ async def test_a_cancelled_request_is_answered_and_frees_the_engine(
     with pytest.raises(RefusedError) as refused:
         await items
     assert refused.value.code == CANCELLED
-    assert await client.complete(place.uri, (line, 7)), "the next request is served"
+    assert await client.complete(place.uri, (line, 7)), "the next request has no item"
 
 
 async def test_closing_a_document_cancels_its_request_and_drops_its_record(
@@ -156,7 +157,7 @@ async def test_closing_a_document_cancels_its_request_and_drops_its_record(
     assert refused.value.code == CANCELLED
     assert await client.why(place.uri) is None
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor), "the next request is served"
+    assert await client.complete(place.uri, place.cursor), "the next request has no item"
 
 
 async def test_a_newer_request_for_a_document_cancels_the_older(start: Start, workspace: Write, model: Path) -> None:

@@ -74,10 +74,10 @@ async def test_an_engine_killed_during_a_request(start: Start, workspace: Write,
     killed.send_signal(signal.SIGKILL)
     assert await items == []
     assert "SIGKILL" in await logged(client, "SIGKILL")
-    assert await client.complete(place.uri, at), "the next request is served"
+    assert await client.complete(place.uri, at), "the next request has no item"
     assert worker_of(client).pid != killed.pid
     assert server.is_running() and server.pid == client.process.pid
-    assert shown(client) == [], "a single crash is only logged"
+    assert shown(client) == [], "a single crash is shown to the user"
 
 
 async def test_an_engine_killed_while_idle_is_there_again(start: Start, workspace: Write, model: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     faulty = {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
     client = await start(place.root, model=model, env=faulty)
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor), "completions still work"
+    assert await client.complete(place.uri, place.cursor), "the completion has no item after the crash"
     assert "SIGILL" in await logged(client, "SIGILL")
     told = shown(client)
     assert len(told) == 1 and "extra_buffers True → False" in told[0]
@@ -110,7 +110,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     again.open(place.uri, place.text)
     assert await again.complete(place.uri, place.cursor)
     lines = [sent["params"]["message"] for sent in again.received if sent["method"] == "window/logMessage"]
-    assert not [line for line in lines if "SIGILL" in line], "the working parameters are stored"
+    assert not [line for line in lines if "SIGILL" in line], "the working settings are not stored"
     assert shown(again) == []
 
 

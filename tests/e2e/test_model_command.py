@@ -92,7 +92,7 @@ def test_a_gguf_by_its_id(run: Pull, content: bytes, home: dict[str, str], serve
     assert "license: mit" in done.stderr
     assert str(path) in run("list").stdout
     run("pull", f"{NAME}:tiny.gguf")
-    assert len(served.ranges) == 1, "an installed model is not downloaded again"
+    assert len(served.ranges) == 1, "an installed model is downloaded again"
 
 
 def test_an_interrupted_download_is_resumed(
@@ -165,7 +165,7 @@ def test_a_repoformer_checkpoint_is_pulled_and_converted(
     served.repositories["xiaowu0162/repoformer-1b"] = {file.name: file.read_bytes() for file in folder.iterdir()}
     path = Path(run("pull", "repoformer-1b", "--type", "Q8_0").stdout.strip())
     assert path == models_in(home) / "repoformer-1b-Q8_0.gguf"
-    assert [file.name for file in models_in(home).glob("*.gguf*")] == [path.name], "no incomplete file is left"
+    assert [file.name for file in models_in(home).glob("*.gguf*")] == [path.name], "an incomplete file is left"
     assert f"{path}  " in run("list").stdout
     assert read_header(path).text("repoformer.layout") == "repoformer"
 

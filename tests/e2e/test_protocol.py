@@ -150,7 +150,7 @@ async def test_a_request_sees_the_text_it_was_sent_behind(start: Start, workspac
     assert await items == []
     assert await client.complete(place.uri, place.cursor) == []
     past = [message for message in client.received if "past the end" in str(message.get("params"))]
-    assert len(past) == 1, "only the second request is for a line that the edit removed"
+    assert len(past) == 1, "the first request does not see the text before the edit"
 
 
 async def test_documents_and_positions_that_are_not_there(start: Start, workspace: Write) -> None:
@@ -182,7 +182,7 @@ async def test_requests_that_make_no_sense_are_answered(start: Start, workspace:
     client = await start(workspace(ONE_FILE).root)
     with pytest.raises(RefusedError):
         await asyncio.wait_for(client.request("textDocument/inlineCompletion", params), 20)
-    assert await client.request("repoformer/why", {}) is None, "the server continues"
+    assert await client.request("repoformer/why", {}) is None, "the server does not answer"
     assert not [text for text in shown(client) if "rror" in text]
 
 
@@ -257,7 +257,7 @@ async def test_over_tcp_each_connection_is_a_session(home: dict[str, str], works
         assert answer["capabilities"]["positionEncoding"] == encoding
     family = family_of(process.pid)
     assert await one.close() == 0
-    assert await two.request("repoformer/why", {}) is None, "the other one continues"
+    assert await two.request("repoformer/why", {}) is None, "the other server does not answer"
     assert await two.close() == 0
     assert await asyncio.wait_for(process.wait(), 20) == 0
     await all_gone(family)

@@ -81,7 +81,7 @@ async def test_careful_hides_what_eager_shows(start: Start, workspace: Write, mo
     assert 0 < estimate["p"] < estimate["threshold"] < 1
     assert "`suggest: careful`" in report["reason"]
 
-    assert await client.complete(place.uri, place.cursor, invoked=True), "an explicit request is always shown"
+    assert await client.complete(place.uri, place.cursor, invoked=True), "the text of an explicit request is not shown"
     report = await client.why(place.uri)
     assert report["text"]
     assert report["estimate"]["shown"] is False
@@ -175,13 +175,13 @@ async def test_outcomes_shift_the_threshold_of_their_workspace(
     await typist.accept()
     counts, shift = await counted(learned, place.root, 1)
     assert counts == [1, 0, 0]
-    assert shift < 0, "more are accepted than expected"
+    assert shift < 0, "more are accepted than expected, but the threshold does not fall"
     lower = await typist.threshold()
     await typist.type_over()
     await typist.dismiss()
     counts, shift = await counted(learned, place.root, 3)
     assert counts == [1, 1, 1]
-    assert shift > 0, "fewer are accepted than expected"
+    assert shift > 0, "fewer are accepted than expected, but the threshold does not rise"
     assert lower < before < await typist.threshold()
     assert f"shifted by {shift:+.2f} log-odds (positive: fewer suggestions are shown)" in learned(place.root)
     assert (await counted(learned, tmp_path, 0)) == ([0, 0, 0], 0), "another workspace has counts"
@@ -208,9 +208,9 @@ async def test_nothing_is_learned_if_it_is_off(start: Start, workspace: Write, m
     await set_suggest(client, suggest="careful", learn=True)
     await typist.dismiss()
     counts, _ = await counted(learned, place.root, 1)
-    assert counts == [0, 0, 1], "outcomes are counted only while `learn` is on"
+    assert counts == [0, 0, 1], "an outcome is counted while `learn` is off"
     await set_suggest(client, suggest="balanced", learn=True)
     assert await typist.threshold() > before
     await set_suggest(client, suggest="eager", learn=False)
     await set_suggest(client, suggest="balanced", learn=False)
-    assert await typist.threshold() == before, "learned counts are not used either"
+    assert await typist.threshold() == before, "counts are used while `learn` is off"

@@ -30,7 +30,7 @@ class Terminal:
     socket: str
 
     def type(self, text: str) -> None:
-        """Type characters literally."""
+        """Type `text`. The names of keys, such as Enter, are typed as letters."""
         self._tmux("send-keys", "-l", text)
 
     def press(self, *keys: str) -> None:

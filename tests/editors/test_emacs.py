@@ -141,7 +141,7 @@ def test_typing_through_away_and_dismiss(batch: Callable[[str], str], wire: Wire
 
 
 def test_text_right_of_the_cursor(batch: Callable[[str], str]) -> None:
-    """A suggestion disappears when the cursor moves, because the text after the cursor then differs."""
+    """A suggestion is removed if the text right of the cursor changes, because accepting it could then double code."""
     batch(f"""
 (test-open "beds.py")
 (test-type {lisp(AREA)})
@@ -187,7 +187,7 @@ def test_dismissed_before_it_arrives(batch: Callable[[str], str], wire: Wire) ->
 (test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
 (test-no-suggestion "the answer came too late")
 """)
-    assert wire.answers()[-1], "the answer has an item"
+    assert wire.answers()[-1], "the answer has no item"
 
 
 def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:

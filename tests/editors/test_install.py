@@ -142,7 +142,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
 
     (programs / "python3.11").symlink_to(sys.executable)
     told = run("--model", "", python=old_python(programs), PATH=str(programs))
-    assert told[-1]["program"], "another Python that is new enough is used"
+    assert told[-1]["program"], "no other Python that is new enough is used"
 
 
 @pytest.mark.usefixtures("uv")
@@ -190,7 +190,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
 
     (folder / "bin" / "repoformer-lsp").unlink()
     told = run()
-    assert told[0]["message"] == "Creating an environment", "an environment without its program is created again"
+    assert told[0]["message"] == "Creating an environment", "an environment without its program is kept"
     assert told[-1]["warning"] == ""
 
 

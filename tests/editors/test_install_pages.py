@@ -25,7 +25,7 @@ from tests.editors.workspace import AREA, SECONDS
 
 
 def commands(page: str) -> str:
-    """Return the first block of shell commands on a page."""
+    """Return the shell commands below the heading Install of a page."""
     text = (REPOSITORY / "docs" / "editors" / page).read_text("utf-8")
     found = re.search(r"## Install\n.*?```sh\n(.*?)```", text, re.DOTALL)
     assert found, f"{page} has no shell commands below its heading Install"

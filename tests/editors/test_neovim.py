@@ -333,8 +333,8 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
         # The key sends an explicit request (kind 1). An earlier automatic request may be answered after it.
         count = len(wire.answers(kind=1)[-1])
         found.append(neovim.wait_ghost())
-    assert found[-1] == first, "cycling through all items ends at the first one"
-    assert len(set(found)) == count, "all items differ"
+    assert found[-1] == first, "cycling through all items does not end at the first one"
+    assert len(set(found)) == count, "an item is shown twice"
     neovim.keys("<M-[>")
     neovim.until(lambda: neovim.ghost == (found * 2)[-2], "cycling backwards does not work")
     last = neovim.wait_ghost()
@@ -437,7 +437,7 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
     neovim.api.command("Repoformer restart")
     neovim.wait_ready()
     wait_setting(neovim, "suggest", "careful")
-    assert len(wire.sent("initialize")) == 4, "only the command restarts the server"
+    assert len(wire.sent("initialize")) == 4, "the server was not restarted exactly by the command"
 
 
 def wait_setting(neovim: Neovim, name: str, value: str) -> None:

@@ -326,7 +326,7 @@ def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, 
         **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
         "repoformer.model": str(wire.model),
     }
-    machine = {"repoformer.server.command": [str(server)]}  # VS Code reads settings of the scope "machine" from there
+    machine = {"repoformer.server.command": [str(server)]}  # settings of the scope "machine" have their own file
     for name, value in settings.items():
         (machine if name.startswith("repoformer.server.") else user)[name] = value
     for level, values in (("User", user), ("Machine", machine)):
@@ -374,7 +374,7 @@ def test_type_accept_word_line_all_undo(
         whole = check_same(code, wire, file).removeprefix(before)
         assert whole.startswith("\n    "), "the accepted text has only one line"
         code.press("Control+Z")
-        assert check_same(code, wire, file) == before, "one undo removes the whole text"
+        assert check_same(code, wire, file) == before, "one undo does not remove the whole text"
         code.press("Control+End", "Space", "Backspace")
         code.wait_ghost()
         code.press("Control+Alt+ArrowRight")
@@ -473,8 +473,8 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
             code.press("Alt+BracketRight")
             code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
             found.append(code.ghost)
-        assert found[-1] == first, "cycling through all items ends at the first one"
-        assert len(set(found)) == len(found), "all items differ"
+        assert found[-1] == first, "cycling through all items does not end at the first one"
+        assert len(set(found)) == len(found), "an item is shown twice"
         code.press("Alt+BracketLeft")
         code.until(lambda: code.ghost == (found * 2)[-2], "cycling backwards does not work")
         last = code.ghost
@@ -535,7 +535,7 @@ def test_every_entry_of_the_menu(
         code.choose("All suggestions")
         code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "the setting does not change")
         assert len(wire.sent("initialize")) == 1, "another server was started"
-        # The tests check only that a panel opens. Its content needs native modules, which are not compiled here.
+        # The test checks only that the panels open. Their content needs native modules, which are not compiled here.
         code.menu("Logs")
         code.until(lambda: code.page.locator(".part.panel select").first.input_value() == "Repoformer", "no logs")
         code.menu("Doctor")
@@ -575,7 +575,7 @@ def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
         code.command("Preferences: Open Settings (UI)")
         code.page.wait_for_selector(".settings-editor .suggest-input-container .focused")
         code.type("@ext:repoformer-lsp.repoformer-lsp")
-        users = [name for name, schema in settings.items() if "scope" not in schema]  # the others have another page
+        users = [name for name, schema in settings.items() if "scope" not in schema]  # the page leaves out the others
         code.shows(".settings-editor", f"{len(users)} Settings Found")
         # The walkthrough comes last: while it loads, it takes the focus, which would close the command palette.
         code.command("Welcome: Open Walkthrough...")
@@ -697,7 +697,7 @@ def test_a_workspace_that_is_not_trusted(
         code.wait_status("ready")
         told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
         settings = told[-1]["settings"]["repoformer"]
-        assert settings["chunks"] == 3, "a workspace can change other settings"
+        assert settings["chunks"] == 3, "a workspace cannot change a harmless setting"
         assert not {name for name, value in evil.items() if settings[name] == value}
         assert "evil" not in json.dumps([message for _, message in wire.messages("editor")])
 
@@ -742,7 +742,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
         page.screenshot(path=tmp_path / "asking.png")
-        assert not list(tmp_path.rglob("pyvenv.cfg")), "nothing is installed before the user agrees"
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "the server is installed before the user agrees"
         served.index.stall_at[hub_path(served.card)] = 60 << 20
         page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
         toast = ".notification-toast:has-text('Downloading the model: ')"

@@ -1,4 +1,4 @@
-"""The included model on the truth set, compared with the snapshot in `benchmarks/truth`."""
+"""The results of the included model on the truth set, compared with the snapshot in `benchmarks/truth`."""
 
 from __future__ import annotations
 
@@ -50,4 +50,4 @@ def test_a_drop_many_changes_and_missing_blanks_are_reported() -> None:
     assert snapshot.failures(BEFORE, slightly) == []
     others = [replace(row, without=row.without + "!", with_=row.with_ + "!") for row in BEFORE]
     assert snapshot.failures(BEFORE, others) == ["100% of the completions changed, more than 50%"]
-    assert "1 blanks are only in one of the two" in snapshot.failures(BEFORE, BEFORE[1:])[0]
+    assert "1 blanks are in only one of the two runs" in snapshot.failures(BEFORE, BEFORE[1:])[0]

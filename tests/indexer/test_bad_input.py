@@ -249,7 +249,7 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
 
 
 def test_content_expires_by_its_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Content is deleted some days after the last file with it changed, however long ago it was stored."""
+    """The age of stored content counts from the day on which a file last had this content."""
     now = [1_000 * 86_400]
     monkeypatch.setattr("indexer.store.time.time", lambda: now[0])
     record = extract("x = 1\n", None, Chunking(), root="/ws", path="a.py").to_bytes()

@@ -1,4 +1,4 @@
-"""Compare the ignore rules with git itself, on random ignore files and awkward file names."""
+"""Compare the ignore rules of the index with git, for random ignore files and unusual file names."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_a_document_stays_open_when_folders_change(index: WorkspaceIndex, tmp_pa
 
 def test_changes_during_a_change_of_folders_are_indexed(index: WorkspaceIndex, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # this change is not reported
+    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # no event reports this change
     index.set_roots([tmp_path / "ws", tmp_path / "other"])
     assert found(index, "changed_meanwhile") == {"main.py"}
 

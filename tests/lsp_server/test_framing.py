@@ -1,4 +1,4 @@
-"""Messages are found in a stream of bytes, also among invalid bytes and with any size of the pieces that arrive."""
+"""Messages are found in a stream of bytes, even with invalid bytes between them, and in pieces of any size."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def line_starts(text: str) -> list[int]:
 def reference_offset(text: str, position: Position, encoding: Encoding) -> int:
     """Return the offset of a position.
 
-    It is the last offset in the position's line that has at most `character` units between the line's start and it.
+    It is the last offset in the line that is at most `character` units of the encoding after the start of the line.
     """
     starts = line_starts(text)
     line, character = position

@@ -33,5 +33,5 @@ def accept(source: str, written: str, language: str, *, complete: bool = True, b
             early = shaper.finish(written[:end], complete=False)
             assert early.text == whole.text, f"decided too early, at {written[:end]!r}"
             break
-    assert bool(whole.text) != bool(whole.reason), "a completion has either a text or a reason"
+    assert bool(whole.text) != bool(whole.reason), "there is neither a text nor a reason, or both"
     return Accepted(prefix + whole.text + suffix, whole.text, whole.reason)

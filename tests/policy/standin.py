@@ -103,7 +103,7 @@ def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
 
 
 def event(text: str, reason: str | None = None) -> bytes:
-    """Return the event of a stream that contains `text`. `reason` is the reason why the text ends, or None."""
+    """Return one event of a streamed answer, which contains `text`. `reason` says why the text ends, or is None."""
     return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
 
 

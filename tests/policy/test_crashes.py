@@ -18,7 +18,7 @@ from policy.engine.process import is_crash
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import REMEMBERED, Supervisor
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
 @posix

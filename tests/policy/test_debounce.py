@@ -1,4 +1,4 @@
-"""The delay of requests, with a simulated clock."""
+"""How long a request is delayed while the user types, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_requests_are_delayed_if_answers_are_slow() -> None:
     typist = Typist()
     typist.keys(10, 0.08)
     typist.debounce.answered(0.3)
-    assert typist.debounce.delay() == 0, "a single late answer delays requests"
+    assert typist.debounce.delay() == 0, "an answer within the time of a few keys delays requests"
     for _ in range(50):
         typist.debounce.answered(3)
     assert 0.07 < typist.debounce.delay() < 0.09

@@ -91,7 +91,7 @@ async def test_no_request_waits_for_the_larger_model(policy: Supervisor, model: 
     loading = Supervisor(model, EngineSettings(context_size=512, threads=1), budgets={"left": 64, "right": 32})
     provider = Larger(loading, lambda problem: None)
     engine = await policy.engine()
-    assert provider.generator(engine) is engine, "the local model generates"
+    assert provider.generator(engine) is engine, "the local model does not generate"
     await asyncio.gather(provider.warm_up())  # wait for the larger model, which `generator` has begun to load
     assert provider.generator(engine) is await loading.engine()
     await provider.close()
@@ -120,7 +120,7 @@ async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tm
     provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider).complete(Request(CALL, "c", "invoked"))
-    assert completion.model == policy.model.stem, "the local model generates"
+    assert completion.model == policy.model.stem, "the local model does not generate"
     assert "GB are free. Choose a smaller model" in problems[0]
     await provider.close()
     assert set(problems) == {problems[0]}

@@ -110,5 +110,5 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
 def test_an_abstention_is_reconsidered_after_deleting_and_typing() -> None:
     decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
     decisions.put(DOCUMENT, typed("", "x = a.b"), "", made)
-    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "no member or argument begins, so it must hold"
+    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "an abstention must hold here"
     assert decisions.find(DOCUMENT, typed("", "x = f("), "") is None

@@ -36,8 +36,8 @@ def language_at(path: str) -> str:
 def found() -> list[tuple[Cursor, tuple[Hit, ...], str]]:
     """For each planted secret: a cursor, the hits of its search, and the secret.
 
-    The text before the cursor is that before the secret. So the search would find the secret's chunk if the index had
-    it.
+    The lines before the cursor are the lines before the secret. So the search would find the chunk with the secret if
+    the index contained such a chunk.
     """
     sources = [planted(seed) for seed in range(COUNT)]
     named = [(f"f{seed}/{path}", text) for seed, (path, text, _) in enumerate(sources)]

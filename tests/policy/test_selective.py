@@ -116,7 +116,7 @@ async def test_a_decision_is_reused_on_its_line_unless_invoked(supervisor: Super
     assert not again.decision.held and not below.decision.held
     call = (await asked("return 7\n    sum("), await asked("return 7\n    sum(r"))
     assert call[0].decision is not None and call[1].decision is not None
-    assert call[0].decision.held is (threshold == 0.0), "an abstention is not reconsidered when an argument begins"
+    assert call[0].decision.held is (threshold == 0.0), "when an argument begins, only an abstention is reconsidered"
     assert call[1].decision.held
 
 

@@ -1,4 +1,4 @@
-"""What a supervisor reports about its engine, and the settings with which it starts it."""
+"""What a supervisor reports about its engine, and with which settings it starts the engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(
     shrunk = supervisor.info.budgets
     assert shrunk.left == 2 * shrunk.right == 2 * shrunk.context > 0
     assert (await engine.read("a", CURSOR)).prompt_tokens <= 512 - 256, (
-        "a sequence has 512 of the 1024 cells, and reserves half of them for generated text"
+        "the prompt needs cells that are reserved: a sequence has 512 cells, and 256 are for generated text"
     )
     os.kill(engine.pid, signal.SIGKILL)
     await engine.ended

@@ -64,7 +64,7 @@ def test_some_families_decide() -> None:
 def test_a_server_gets_at_most_four_stops() -> None:
     for family in FAMILIES:
         assert len(TextPrompts(family, Budgets()).stops) <= 4
-    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "this marker ends a file"
+    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "the marker that ends a file is no stop"
 
 
 @given(st.text())

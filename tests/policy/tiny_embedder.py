@@ -24,7 +24,7 @@ def write_bert(
 ) -> None:
     """Write a BERT model with mean pooling as a GGUF file.
 
-    `tensors` has the weights by llama.cpp's names for them. `vocabulary` is a WordPiece vocabulary.
+    `tensors` has the weights, with llama.cpp's names as keys. `vocabulary` is a WordPiece vocabulary.
     """
     writer = gguf.GGUFWriter(file, "bert")
     writer.add_name(file.stem)

@@ -32,7 +32,8 @@ def test_a_calibrated_probability_equals_the_rate_of_gains() -> None:
     fitted = fit_gate("token", ["token"], known, gains.tolist(), 1.0)
     assert fitted.weights["token"] == pytest.approx(0.5, abs=0.1)
     assert fitted.probability(GateInputs("line", 0.5)) == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
-    # With a gain of 8 where retrieval helps and a loss of 2 elsewhere, it must help at least a fifth of the blanks.
+    # Retrieval gains 8 points where it helps, and loses 2 elsewhere. So it pays if it helps at least a fifth of the
+    # blanks.
     assert fitted.line < 0.45 and fitted.block < 0.45
 
 

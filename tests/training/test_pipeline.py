@@ -259,7 +259,7 @@ def test_a_run_without_a_checkpoint_starts_again(
         patch.setattr(finetune, "append_metrics", kill)
         _finetune(work, adapted, out.name)
     assert [row["step"] for row in adapt.history(out)] == list(range(1, last + 1))
-    assert (out / finetune.BEST).is_file() == (last > 2), "the first validation, at step 2, saves the best weights"
+    assert (out / finetune.BEST).is_file() == (last > 2), "the best weights are not saved at step 2"
     _finetune(work, adapted, out.name)
     assert adapt.history(out) == adapt.history(finetuned)
 
