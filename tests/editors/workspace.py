@@ -57,7 +57,7 @@ HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR =
 
 
 def fill(root: Path) -> None:
-    """Add so many files that a test can see the workspace while it is indexed."""
+    """Add enough files that a test can see the workspace while it is indexed."""
     function = "".join(f"def part_{n}(value):\n    return value + {n}\n\n\n" for n in range(40))
     many = root / "many"
     many.mkdir()
