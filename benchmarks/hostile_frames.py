@@ -140,7 +140,7 @@ async def _complete(engine: Engine) -> str:
 
 
 async def _hang_up(streams: Streams) -> None:
-    """Disconnect after the engine has begun to answer, but wait for the answer at most 10 ms."""
+    """Disconnect when the engine begins to answer, or after 10 ms without an answer."""
     reader, writer = streams
     with contextlib.suppress(OSError, asyncio.TimeoutError):
         await writer.drain()

@@ -257,7 +257,7 @@ class LlamaVim:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    # -- the ring of chunks -------------------------------------------------------------------------------------------
+    # -- the ring: the chunks in the prompt ---------------------------------------------------------------------------
 
     def _extra(self) -> list[dict[str, str]]:
         return [{"filename": file, "text": text} for file, text in self._ring]

@@ -1,4 +1,6 @@
-"""Print how the times of functions that run often grow with the size of a text, for texts that may be slow to process.
+"""Print how the time of functions that run often grows with the size of their input.
+
+The inputs are texts that may be slow to process.
 
 Usage: `python -m benchmarks.sizes [--largest CHARACTERS]`. A row has the times of a function in milliseconds, for a
 quarter of the largest size, for half of it, and for the largest size. The last column is the exponent of the growth

@@ -654,7 +654,7 @@ def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Pack
 
 
 def story(packages: Path, home: dict[str, str], folder: Path, path: Path, script: str) -> str:
-    """Run a script in Emacs without a server, and return its output."""
+    """Run a script in Emacs in batch mode, for a user without the server, and return its output."""
     settings = (
         f"(require 'repoformer)\n{LENIENT}(load {lisp(HERE / 'batch.el')} nil t)\n(setq test-seconds {SECONDS})\n"
     )

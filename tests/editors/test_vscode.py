@@ -184,7 +184,7 @@ class Code:
         self.until(lambda: text in self.status, f"the status bar never says {text!r}")
 
     def shows(self, selector: str, text: str) -> None:
-        """Wait until the elements of a CSS selector show a text, with any line breaks in it."""
+        """Wait until the elements that match a CSS selector show a text, on one line or on several."""
 
         def shown() -> bool:
             words = " ".join(self.page.locator(selector).all_inner_texts()).replace("\xa0", " ").split()
@@ -244,7 +244,7 @@ def window_on(context: BrowserContext, address: str, opened: str, place: Path) -
     """
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
-    # This list leaves out the browser's cache, with which the page loads faster.
+    # These kinds of storage are cleared. The browser's cache is not, because the page loads faster with it.
     kept = {"origin": address, "storageTypes": "cookies,local_storage,indexeddb"}
     context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
     try:

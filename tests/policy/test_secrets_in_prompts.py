@@ -83,7 +83,7 @@ def server(family: str, budgets: Budgets) -> Server:
     ("budgets", "least_sent"), [(BUDGETS, 0), (Budgets(left=24, right=12, context=10), 100)], ids=["long", "short"]
 )
 def test_a_server_is_sent_no_text_with_a_secret(budgets: Budgets, least_sent: int) -> None:
-    """The cursor is before, within, or after the secret. In short prompts, the secret's line is incomplete."""
+    """The cursor is before, within, or after the secret. A short prompt contains only a part of the secret's line."""
     draw, sent, leaked = random.Random(0), 0, []
     prompts, generator = TextPrompts("suffix", budgets), server("suffix", budgets)
     for seed in range(COUNT):

@@ -1,4 +1,4 @@
-"""After a thousand requests, most of them cancelled at random times, the worker is idle and uses no more memory."""
+"""After a thousand requests, most of them cancelled at random times, the worker is idle and has not leaked memory."""
 
 from __future__ import annotations
 
