@@ -264,7 +264,7 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.until(lambda: has(whole), "not accepted")
     assert neovim.api.current.window.cursor[0] == neovim.text[: neovim.text.index(whole) + len(whole)].count("\n") + 1
     neovim.keys("# more<Esc>u")
-    neovim.until(lambda: has(whole), "typed text is another step")
+    neovim.until(lambda: has(whole), "one undo of the typed text also removes the accepted text")
     neovim.keys("u")
     neovim.until(lambda: has(""), "one `u` does not undo all of it")
     check_same(neovim, wire, folder / "arithmetic.py")
@@ -367,7 +367,10 @@ def test_middle_of_a_line(start: Callable[..., Neovim], wire: Wire, folder: Path
     neovim.keys("G$F(a")
     whole = neovim.wait_ghost()
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"), "not in place")
+    neovim.until(
+        lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"),
+        "the text is not accepted at the cursor",
+    )
     check_same(neovim, wire, folder / "names.py")
 
 
@@ -393,7 +396,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     neovim.keys("Go" + AREA)
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "Why this completion" in neovim.text, "no document")
+    neovim.until(lambda: "Why this completion" in neovim.text, "the page of the completion is not shown")
     for said in (
         "other files were read",
         "P(kept) ",
@@ -458,14 +461,17 @@ def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., 
     neovim.keys("A<Space><BS>")
     neovim.until(lambda: len(wire.answers()) > answered, "not answered")
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "(careful): **hidden**." in neovim.text, "it does not say that it is hidden")
+    neovim.until(lambda: "(careful): **hidden**." in neovim.text, "the page does not say that the suggestion is hidden")
     assert "Nothing was suggested: not shown: the estimated probability that you keep it is " in neovim.text
     neovim.keys("q")
     neovim.until(lambda: "Why this completion" not in neovim.text, "not closed")
     neovim.keys("A<M-Bslash>")
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "(careful): **shown**, because you requested it." in neovim.text, "it does not say why")
+    neovim.until(
+        lambda: "(careful): **shown**, because you requested it." in neovim.text,
+        "the page does not say why the suggestion is shown",
+    )
 
 
 def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
@@ -607,7 +613,7 @@ vim.cmd('iabbrev teh the')
 def test_keys_do_what_they_did(scripted: Callable[..., Neovim], again: str) -> None:
     neovim = scripted(EARLIER + again)
     neovim.keys("i1<Tab>2<M-Right>3<M-C-Right>4 teh<C-]>5<Esc>")
-    neovim.until(lambda: neovim.text == "1[jump]2[word]3[line]4 the5\n", "keys do something else")
+    neovim.until(lambda: neovim.text == "1[jump]2[word]3[line]4 the5\n", "the keys do not do what the user has mapped")
     assert "Error" not in neovim.messages()
     type_and_see(neovim, "ccteh", "me")
     neovim.keys("<C-]>")
@@ -710,7 +716,7 @@ def test_install(plain: Callable[..., Neovim], served: Package, home: dict[str, 
     vim = plain("{ settings = { patience = 60, threads = 1 } }")
     assert "`:Repoformer install` installs it and a model" in vim.messages()
     vim.api.command("Repoformer install")
-    vim.until(lambda: "repoformer-lsp cannot be installed" in vim.messages(), "it does not fail")
+    vim.until(lambda: "repoformer-lsp cannot be installed" in vim.messages(), "the installation does not fail")
     assert "Correct `package` of `setup`" in vim.messages()
     assert "Then run `:Repoformer install` again." in vim.messages()
 
@@ -733,4 +739,7 @@ def test_install_without_python(plain: Callable[..., Neovim], home: dict[str, st
     home["PATH"] = str(tmp_path / "nothing")
     vim = plain()
     vim.keys(":Repoformer install<CR>")
-    vim.until(lambda: "There is no Python on this machine. Install Python 3.10" in vim.messages(), "nothing is said")
+    vim.until(
+        lambda: "There is no Python on this machine. Install Python 3.10" in vim.messages(),
+        "the missing Python is not reported",
+    )

@@ -400,7 +400,7 @@ def test_type_accept_word_line_all_undo(
         whole = code.wait_ghost()
         keep_picture(code, keep, tmp_path, "vscode.png")
         code.type(whole[0])
-        code.until(lambda: code.ghost == whole[1:], "typing through")
+        code.until(lambda: code.ghost == whole[1:], "the rest is not shown after a typed character")
         code.press("Control+ArrowRight")
         code.until(lambda: len(wire.text(file)) > len(FILES["beds.py"] + AREA) + 1, "a word is not accepted")
         word = check_same(code, wire, file).removeprefix(FILES["beds.py"] + AREA)
@@ -412,7 +412,7 @@ def test_type_accept_word_line_all_undo(
             lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2,
             "the server does not learn of both accepted parts",
         )
-        code.until(lambda: wire.sent("workspace/executeCommand"), "the server does not learn of it")
+        code.until(lambda: wire.sent("workspace/executeCommand"), "the server does not learn of the acceptance")
 
 
 def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -471,7 +471,9 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
         found = []
         for _ in wire.answers()[-1]:
             code.press("Alt+BracketRight")
-            code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
+            code.until(
+                lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other item"
+            )
             found.append(code.ghost)
         assert found[-1] == first, "cycling through all items does not end at the first one"
         assert len(set(found)) == len(found), "an item is shown twice"
@@ -519,13 +521,13 @@ def test_every_entry_of_the_menu(
             code.wait_status(said)
             code.menu("Resume")
             code.wait_status("ready")
-        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the server does not follow")
+        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the server does not resume")
         code.menu("When to read other files")
         code.choose("For every completion")
-        code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy stays")
+        code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy does not change")
         code.menu("Which suggestions to show")
         code.choose("very likely")
-        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "all are shown")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "it does not change")
         stored = json.loads((shared.data / "User" / "settings.json").read_text())
         assert (stored["repoformer.policy"], stored["repoformer.suggest"]) == ("always", "careful")
         code.page.click(ITEM)
@@ -673,7 +675,7 @@ def test_restarts_at_once_leave_one_server(
 
         dumb.touch()
         code.press("Control+Alt+9")
-        code.until(lambda: running(for_ever), "not started")
+        code.until(lambda: running(for_ever), "the program that never answers is not started")
         code.press("Control+Alt+9")
         code.until(lambda: len(wire.sent("initialize")) == 5, "the restart waits for a server that never answers")
         code.wait_status("ready")
