@@ -91,7 +91,7 @@ def test_case_matters_unless_the_repository_ignores_it() -> None:
     "pattern", [b"*a" * 30 + b"b", b"**/a*" * 30 + b"b", b"x/" + b"**/*a/" * 30 + b"b", b"?*" * 40 + b"b"]
 )
 def test_matching_time_is_not_exponential(pattern: bytes) -> None:
-    """If each star became `.*` in a regular expression, the match of one of these patterns would take years."""
+    """If each star became `.*` in a regular expression, matching one of these patterns would take years."""
     patterns = Patterns("x", [pattern])
     path = "x/" + "/".join(["a" * 60] * 30)
     for _ in range(20):

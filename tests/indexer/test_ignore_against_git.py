@@ -14,7 +14,8 @@ import pytest
 
 from indexer.ignore_files import IgnoreFiles
 
-# For a long run: IGNORE_SEEDS=5000 python -m pytest tests/indexer/test_ignore_against_git.py
+# The number of random tests, each with several ignore files. For a long run:
+# IGNORE_SEEDS=5000 python -m pytest tests/indexer/test_ignore_against_git.py
 SEEDS = int(os.environ.get("IGNORE_SEEDS", "120"))
 IGNORE_FILES_PER_SEED = 4
 

@@ -1,4 +1,7 @@
-"""At the cursor, the same brackets and quotes are open in the region that is checked as in the whole file."""
+"""The shaper reads only a region around the cursor. In it, the same brackets and quotes must be open as in the file.
+
+The tests compare what is open at the cursor in the region and in the whole file.
+"""
 
 from __future__ import annotations
 
