@@ -1,4 +1,4 @@
-"""The shaper reads only a region around the cursor. In it, the same brackets and quotes must be open as in the file.
+"""The shaper reads a region around the cursor. In it, the same brackets and quotes must be open as in the file.
 
 The tests compare what is open at the cursor in the region and in the whole file.
 """
