@@ -14,7 +14,7 @@ from indexer.languages import LANGUAGES
 from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.scan import scan
 
-LONGEST = 8_000  # a longer text (in characters) is cut; this is more than a screen shows
+LONGEST = 8_000  # characters; a longer text is cut, because it does not fit on a screen
 _MARKER = re.compile(
     # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>. F#'s operators
     # `<|` and `|>` have spaces around them, so they do not match.

@@ -21,8 +21,10 @@ from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
-_STATES = 40  # no further head is tried when the text after the cursor was read from more different stacks than this
-_BEYOND = 40_000  # if more characters than this are below the region, they are not searched for closing brackets
+# Heads can leave different stacks open, and the text after the cursor is read once for each of these stacks. After more
+# than this number of stacks, no further head is tried.
+_STATES = 40
+_BEYOND = 40_000  # characters; a longer text below the region is not searched for closing brackets
 _PARSES = 8  # no further head is tried after this number of parses of the region
 _COSTLY = 4  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
@@ -185,7 +187,7 @@ class Fit:
         return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
-        """Return the result of reading the region's text after the cursor if `stack` is open before it."""
+        """Return the result of reading the region's text after the cursor, given that `stack` is open before it."""
         if (known := self._scans.get(stack)) is None:
             known = self._scans[stack] = scan(self._region.right, self._language, stack)
         return known

@@ -47,9 +47,9 @@ class Syntax:
 
     `quotes` maps each opening quote to its kind of string. `inside` maps each opening quote to a pattern that finds the
     next quote, escape, expression or line end in the string. `blocks` maps the mark that opens a block comment to the
-    mark that closes it. `nested` says whether block comments can contain block comments. `raw` is the template for the
-    closing quote of a raw string, which is expanded with the match of the opening quote. `loose` has the closing
-    brackets that need no opening bracket.
+    mark that closes it. `nested` says whether block comments can contain block comments. `raw` is a template for the
+    closing quote of a raw string. It is expanded with the match of the opening quote. `loose` has the closing brackets
+    that need no opening bracket.
     """
 
     stops: re.Pattern[str]
@@ -155,7 +155,7 @@ def _any(texts: Mapping[str, object] | list[str]) -> str:
 
 def _inside(quote: Quote) -> re.Pattern[str]:
     parts = [
-        # In the text of such a string, `{{` and `}}` are literal braces, and a single `}` closes nothing.
+        # In a string whose expressions begin with `{`, `{{` and `}}` are literal braces, and a single `}` is an error.
         r"\{\{|\}\}|\}" if quote.hole == "{" else "",
         re.escape(quote.hole),
         re.escape(quote.escape) + "." if quote.escape else "",

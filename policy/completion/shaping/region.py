@@ -27,8 +27,8 @@ _LONGEST_HEADER = 12  # a header such as `def f(` … `):` may continue on at mo
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_LONGEST = 200_000  # if more characters are above the region, they are not read to find what is open at its beginning
-_LONGEST_LITERAL = 6_000  # if an open string begins more characters above the region, only its first line is kept
+_LONGEST = 200_000  # characters; a longer text above the region is not read to find what is open after it
+_LONGEST_LITERAL = 6_000  # characters; of an open string that begins farther above, only the first line is kept
 _PREFIX = re.compile(r"\w*\Z")  # the letters before a quote, such as `r` or `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 

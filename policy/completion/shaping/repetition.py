@@ -68,7 +68,8 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
     """Return the number of `lines` before the first block of one to three lines that repeats the block just before it.
 
     `lines` are the lines of the generated text. `line` is the part of the cursor's line before the cursor, and `above`
-    is the last line with text above the cursor's line. A repetition of a short line or of a table row does not count.
+    is the last line with text above the cursor's line. Rows of a table may repeat, and a short line may occur three
+    times in succession.
     """
     previous = [above.strip()] if above.strip() else []
     said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]

@@ -46,7 +46,7 @@ def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words
 
 
 def opened_after(text: str, language: str, known: Opened = Opened(), start: int = 0) -> Opened:
-    """Return what is open after `text`. `known` is what is open at `start`, which is the offset of a line."""
+    """Return what is open after `text`. `known` is what is open at `start`, the offset at which a line begins."""
     reader = Reader(text, language, known.stack, known.offsets, start)
     reader.finish()
     return Opened(tuple(reader.opened), tuple(reader.offsets))

@@ -13,7 +13,7 @@ from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.parsing import ParseCheck
 from policy.completion.shaping.region import Region
 
-LARGEST = 200_000  # a file with more characters before or after the cursor is never parsed as a whole
+LARGEST = 200_000  # characters; a file that has more before or after the cursor is never parsed as a whole
 
 
 @dataclass(frozen=True, slots=True)
