@@ -171,7 +171,7 @@ class Attempt:
         distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
         reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
         generated = Generated(distinct, reason=reason)
-        if distinct and distinct[0] == shown[0].text:  # the surprises are only those of the first candidate
+        if distinct and distinct[0] == shown[0].text:  # only the first candidate has surprises
             generated = replace(
                 generated,
                 surprises=aligned(texts[0], distinct[0], generation.surprises),

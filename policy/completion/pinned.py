@@ -25,7 +25,7 @@ from indexer.words import last_lines
 from policy.gating.decision import Decision
 
 REGION = 20  # chunks stay pinned while the cursor is at most this number of lines away from where they were pinned
-_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention is reconsidered after each of these operators
+_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention is reconsidered after each of these tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class Pipeline:
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
-                # A completion that is generated in advance may be on another line than the user's cursor.
+                # A completion in advance may be on another line than the user's cursor, so its decision is not stored.
                 if not pending.urgency.background:
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()

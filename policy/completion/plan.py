@@ -33,7 +33,7 @@ def plan(
     case, a generation without chunks can run during the decision (paper, section 6.3).
 
     The search starts immediately, so that its result is ready when the model has read the prompt. No search starts if
-    the decision is to abstain, or if chunks are pinned. In the latter case, a search follows after the answer (`idle`).
+    the decision is to abstain, or if chunks are pinned. If chunks are pinned, `idle.py` searches after the answer.
     """
     decision = by_policy(policy) or held
     if decision is None:

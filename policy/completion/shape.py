@@ -116,7 +116,7 @@ class Shaper:
         self._surplus("")
 
     def decided(self, text: str) -> bool:
-        """Return whether the text to show is certain after `text` was generated, so that more text cannot change it."""
+        """Return whether the text to show is certain, given that the model has generated `text` so far."""
         clean = self._prepared(text, streaming=True)
         if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True

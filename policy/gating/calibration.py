@@ -158,5 +158,5 @@ def _save(workspace: Path, history: Sequence[Calibration]) -> None:
     temporary = target.with_suffix(f".{os.getpid()}.new")
     temporary.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     temporary.replace(target)
-    # `_read` notices a change by the time and the size of the file, which a second write at the same moment may keep.
+    # `_read` detects a change by the file's time and size. A second write soon after the first may change neither.
     _read.cache_clear()

@@ -25,7 +25,7 @@ Outcome = Literal["accepted", "typed over", "dismissed"]
 
 MOST_SHIFT = 1.0  # the maximum shift in each direction, in log-odds
 FADING = 0.995  # each new outcome multiplies the weight of the earlier ones by this, so about the last 200 count
-PRIOR = 30.0  # the number of assumed outcomes at the expected rate, which keep the shift small while few are counted
+PRIOR = 30.0  # assumed outcomes at the expected rate, which keep the shift small while there are few real outcomes
 MAX_WORKSPACES = 200  # the maximum number of workspaces whose counts are kept
 _LARGEST = 1 << 20  # bytes; a larger file is not read
 

@@ -46,7 +46,7 @@ class RunningGeneration(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the text itself, and not a limit."""
+        """Whether the model itself ended the text, and not a limit."""
 
     @property
     def surprises(self) -> Sequence[Surprise]:
@@ -59,7 +59,7 @@ class RunningGeneration(Protocol):
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
     def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the number of a candidate and a piece of its text."""
+        """Yield pairs of a candidate's number and the next piece of its text."""
         ...
 
 

@@ -45,7 +45,7 @@ _UNKNOWN = Language("", (), "# ")
 
 
 class Tokenizer(Protocol):
-    """Turns text into token ids, without BOS and without recognizing special tokens in the text."""
+    """Turns text into token ids, without a token for the beginning of the text, and without special tokens."""
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`. If `text` spells out a special token, that part becomes ordinary tokens."""
@@ -134,7 +134,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R prefix L eof cc CC middle ANCHOR",
             "plain",
         ),
-        # For any GGUF with fill-in-the-middle tokens.
+        # For any GGUF with fill-in-the-middle tokens. PSM means prefix, suffix, middle, and SPM suffix, prefix, middle.
         _layout(
             "fim-psm",
             "",
@@ -408,7 +408,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     if taken == len(lines):
         if len(window) == len(prefix):
             return 0
-        taken -= 1  # the window may begin inside this line, so it is not counted
+        taken -= 1  # the window may begin inside its first line, so this line does not count
     if taken <= 0:
         return len(prefix) - len(lines[-1])
     step = min(step_lines, 1 << max(0, (taken // 4).bit_length() - 1))

@@ -70,7 +70,7 @@ _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # the 
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
 _SHELL_HEREDOC = ("<", r"(?<![<\d])<<-?[ \t]*\\?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)")
-_RUBY_HEREDOC = (  # `<<` is also an operator, so without `~` or `-`, only a capital letter after it means a heredoc
+_RUBY_HEREDOC = (  # `<<` is also an operator, so a heredoc without `~` or `-` must begin with a capital letter
     "<",
     r"<<(?:[~-](?=['\"`]?[A-Za-z_])|(?=['\"`]?[A-Z]))(?P<mark>['\"`]?)(?P<name>\w+)(?P=mark)",
 )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
-_DEEPEST = 64  # `states` ends when the text itself has opened this number of entries
-# How the first character of a text is read can depend on this number of characters before it, as in `return /`, `f"` or
-# `1'000`.
+_DEEPEST = 64  # `states` ends when the text has opened this number of entries that are still open
+# The meaning of a text's first character can depend on this number of characters before the text: a regular expression
+# begins in `return /`, a formatted string begins in `f"`, and `1'000` is a number.
 _CONTEXT = 8
 
 
