@@ -37,7 +37,7 @@ ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "re
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
 ANCHOR_LINES = 2  # the number of lines in the slot ANCHOR, which repeats the end of L
 TAIL_LINES = 4  # the minimum number of lines in the slot TAIL, including the cursor's line
-# Characters. Few tokens are longer, so the builder assumes that n tokens cover at most 16n characters.
+# The number of characters that few tokens exceed. The builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"

@@ -90,7 +90,8 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
     cursor, language = len(start.head), start.language
     lines = lines_of(start.head + text, language, start.stack)
     brackets = shown = last_end = 0
-    indented = False  # whether a block is open that a keyword or a line with less indentation closes, not a bracket
+    # Whether a block is open that ends without a closing bracket: at a keyword, or at a line with less indentation.
+    indented = False
     for line in lines:
         tokens = line.scan.tokens
         finished = line is not lines[-1]

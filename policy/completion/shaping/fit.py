@@ -158,7 +158,7 @@ class Fit:
         )
 
     def _balances_below(self, state: Scan) -> bool:
-        """Return whether a text leaves the brackets and quotes of the whole file after the cursor balanced.
+        """Return whether brackets and quotes are as balanced with a text as without it, to the end of the file.
 
         `state` is the result of `read` for the text. `_balances` checks only the region. If more than `_BEYOND`
         characters are below the region, they are not checked, and the result is true.

@@ -46,7 +46,7 @@ def in_style(text: str, style: str, level: int) -> str:
 def _unit(width: int, level: int) -> int:
     """Guess how many spaces the generated text uses for one level.
 
-    `width` is the number of spaces before the first line that spaces indent, which probably has `level` + 1 levels.
+    `width` is the number of spaces by which its first indented line is indented, which are probably `level` + 1 levels.
     """
     fitting = [unit for unit in (4, 2, 8, 3) if width and width % unit == 0] or [4]
     return min(fitting, key=lambda unit: abs(width // unit - level - 1))

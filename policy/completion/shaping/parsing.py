@@ -35,7 +35,7 @@ _NAMES = frozenset({"identifier", "command_name"})
 class Errors:
     """The spans of the errors in a text, in order, as offsets in bytes.
 
-    `strays` is the number of spans that are closing keywords which close nothing. The grammar reads them as names.
+    `strays` is the number of spans that are superfluous closing keywords. The grammar reads these keywords as names.
     """
 
     spans: tuple[Span, ...]

@@ -28,7 +28,7 @@ _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
 _LONGEST = 200_000  # characters; a longer text above the region is not read to find what is open after it
-_LONGEST_LITERAL = 6_000  # characters; of an open string that begins farther above, only the first line is kept
+_LONGEST_LITERAL = 6_000  # characters; if an open string begins farther above the region, only its first line is kept
 _PREFIX = re.compile(r"\w*\Z")  # the letters before a quote, such as `r` or `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
