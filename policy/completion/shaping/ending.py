@@ -82,7 +82,8 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
     """Return the end, in `text`, of a completion that may have several lines.
 
     If no block, bracket or string is open at the end of the cursor's line, the completion ends there. Otherwise, it
-    ends with the line that closes the last of these. It has at most `max_lines` nonblank lines below the cursor's line.
+    ends with the line at which the last of these ends. It has at most `max_lines` nonblank lines below the cursor's
+    line.
 
     If `bodies` is false, the completion also ends with a line that opens a block, because the body of the block is a
     separate completion. It ends there only if `balanced` returns true for the text up to the end of that line.
