@@ -1,4 +1,4 @@
-"""Make one completion: search the index (`Search`), call the models (`Attempt`), and measure the time of both.
+"""Search the index (`Search`) and call the models (`Attempt`) for one completion, and measure the time of both.
 
 The search runs in a thread while the model reads the prompt. If the decision is already known, the generation starts
 immediately. If one model decides and another generates, a generation without chunks also starts immediately, and runs
@@ -77,10 +77,10 @@ class Generated:
 class Attempt:
     """The calls of the models for one completion.
 
-    `document` names the document's slots in the KV cache. `patience` is the time limit of the generation in seconds.
-    `report` is called with the whole generated text, before shaping, each time the text grows. After `generate`,
-    `model` is the name of the generating model, and `trimmed` names the parts of the prompt that were cut (see
-    `request.Completion`).
+    `document` is the beginning of the names of the document's slots in the KV cache. `patience` is the time limit of
+    the generation in seconds. `report` is called with the whole generated text, before shaping, each time the text
+    grows. After `generate`, `model` is the name of the generating model, and `trimmed` names the parts that did not fit
+    into the prompt (see `request.Completion`).
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Attempt:
         self.model = ""
         self.trimmed: tuple[str, ...] = ()
         self._reader, self._generator = provider.reader(engine), provider.generator(engine)
-        # Whether another model than the local one generates. It can then generate while the decision is made.
+        # Whether a model other than the local one generates. That model can generate while the decision is made.
         self.separate = self._generator is not engine
         self._started: StartedGeneration | None = None
         self._started_with: tuple[Chunk, ...] = ()
@@ -134,9 +134,9 @@ class Attempt:
         return reading
 
     async def generate(self, shaper: Shaper, hits: tuple[Hit, ...], limit: int, candidates: int) -> Generated:
-        """Generate until the texts to show are final, or a limit is reached. Return the texts to show.
+        """Generate until the texts to show are certain, or a limit is reached. Return the texts to show.
 
-        `limit` is the maximum number of tokens, and `candidates` the number of texts.
+        `limit` is the maximum number of tokens of a text, and `candidates` is the maximum number of texts.
         """
         chunks = tuple(hit.chunk for hit in hits)
         if self._started is not None and self._started_with != chunks:
@@ -152,7 +152,7 @@ class Attempt:
                     began = began or time.monotonic()
                     text = texts[number] = texts.get(number, "") + piece
                     if number == 0:
-                        count += 1  # `limit` is checked here, because `start_generating` got a higher one
+                        count += 1  # `limit` is checked here, because `start_generating` may have got a higher limit
                         self._report(text)
                     if shaper.decided(text):
                         decided.add(number)
@@ -171,7 +171,7 @@ class Attempt:
         distinct = tuple(dict.fromkeys(shaped.text for shaped in shown if shaped.text))
         reason = "" if distinct else next((shaped.reason for shaped in shown), NOTHING)
         generated = Generated(distinct, reason=reason)
-        if distinct and distinct[0] == shown[0].text:  # the surprises belong to the greedy text only
+        if distinct and distinct[0] == shown[0].text:  # only the first candidate has surprises
             generated = replace(
                 generated,
                 surprises=aligned(texts[0], distinct[0], generation.surprises),
@@ -186,7 +186,7 @@ class Attempt:
             self._reading.cancel()
             await asyncio.wait({self._reading})
             if not self._reading.cancelled():
-                self._reading.exception()  # else asyncio logs the error, which `read` has raised
+                self._reading.exception()  # without this call, asyncio logs the error, which `read` has already raised
         if self._started is not None:
             await self._started.cancel()
 
@@ -197,8 +197,8 @@ class Attempt:
     def _out_of_patience(self, shaper: Shaper, seconds: float, text: str) -> bool:
         """Return whether to stop generating after `seconds`.
 
-        After the time limit, generation stops as soon as there is a text to show. After twice the limit, it stops
-        without one.
+        After the time limit, the generation stops as soon as there is a text to show. After twice the time limit, it
+        stops even if there is none.
         """
         if seconds > 2 * self._patience:
             return True

@@ -1,9 +1,10 @@
-"""Delay the start of a completion if the next keystroke would usually cancel it.
+"""Delay the start of a completion if the next keystroke would probably cancel the completion.
 
 A generation that the next keystroke cancels costs little: the engine is free again within milliseconds, and the
-evaluated prompt stays in the KV cache. About half of the keystrokes agree with the text so far, and join the generation
-instead. So a delay is useful only if an answer takes as long as many keystrokes. A new request then waits for about one
-interval between keystrokes, while the engine evaluates its prompt. Both the interval and the answer time are measured.
+evaluated prompt stays in the KV cache. About half of the keystrokes match the text that is generated so far, so they do
+not cancel the generation. Therefore, a delay is useful only if an answer takes as long as many keystrokes. In this
+case, a new request waits for about one interval between keystrokes, while the engine evaluates its prompt. Both the
+interval and the time of an answer are measured.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-MAX_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, which the average leaves out
+MAX_INTERVAL = 0.8  # seconds; a longer interval between two keystrokes is a pause, and not part of the average
 MAX_DELAY = 0.12  # seconds
 KEYS_PER_ANSWER = 6.0  # requests are delayed if an answer takes more than this number of intervals (docs/serving.md)
 _WEIGHT = 0.2  # the weight of the newest value in the moving averages
@@ -34,7 +35,7 @@ class Debounce:
         self._last_key = now
 
     def answered(self, seconds: float) -> None:
-        """Record that a request was answered after `seconds`, not counting the delay before it started."""
+        """Record that a request was answered after `seconds`. The delay before its start does not count."""
         self._answer = _mean(self._answer, seconds)
 
     def delay(self) -> float:

@@ -1,7 +1,7 @@
-"""Work while no request waits: evaluate prompts, search for better chunks, generate the next completion in advance.
+"""Do idle work, while no request waits: evaluate prompts, search for better chunks, generate the next completion.
 
-All of this work has `background` urgency in the engine, so that every request interrupts it. One task runs at a time,
-and the next request replaces it.
+Idle work has `background` urgency in the engine, so that every request interrupts it. Only one task of idle work runs
+at a time. The next request cancels or replaces this task.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class IdleWork:
             self._replace(self._after(request, settings, completion))
 
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
-        """Evaluate the prompts of a request at `cursor`, until a request waits.
+        """Evaluate the prompts of a request at `cursor` in advance. Stop when a request waits for a completion.
 
-        Both branches that the policy allows are evaluated, because the decision can change with each new line.
+        If the policy allows both branches, the prompts of both are evaluated, because each line has its own decision.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
@@ -87,9 +87,9 @@ class IdleWork:
     ) -> None:
         """Search for the best chunks at `cursor`, evaluate the prompt with them, and then pin them.
 
-        The old chunks stay pinned until the new ones are evaluated, so that no keystroke waits for the evaluation of
-        hundreds of tokens. If the best chunks are already pinned, the prompt is evaluated only if `again` is true. If a
-        server generates, nothing is done, because this process does not control the server's cache.
+        The old chunks stay pinned until the prompt with the new ones is evaluated, so that no keystroke waits for the
+        evaluation of hundreds of tokens. If the best chunks are already pinned, the prompt is evaluated only if `again`
+        is true. If a server generates, nothing is done, because this process does not control the server's cache.
         """
         generator, retriever = self._pipeline.provider.generator(engine), self._pipeline.retriever()
         if retriever is None or not isinstance(generator, Engine):

@@ -3,7 +3,7 @@
 While a completion is generated, the user often types the beginning of its text. The next request then joins the pending
 completion, and gets the rest of the text. If the typed text differs from the generated text, the request cannot join.
 Editors often cancel a request just before they send the next one. So when no request waits for a completion any more,
-it continues in the background for `LINGER` seconds before it is cancelled.
+the completion continues in the background for `LINGER` seconds before it is cancelled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PendingCompletion(Generic[T]):
     """A completion (a value of any type `T`) in progress at `cursor`.
 
     The text of the completion depends only on the cursor and on `key`. The coroutine function `make` makes the
-    completion. It gets this object, and calls `report` each time the text grows.
+    completion: it gets this object as its argument, and calls `report` each time the text grows.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class PendingCompletion(Generic[T]):
     def typed(self, cursor: Cursor, key: object) -> str | None:
         """Return the text that the user typed between this completion's cursor and `cursor`.
 
-        Return None if a request at `cursor` cannot join. It can join if the typed text is the beginning of the text
-        that is generated so far, or the other way around.
+        Return None if a request at `cursor` cannot join this completion. It can join if the typed text is the beginning
+        of the text that is generated so far, or if the generated text is the beginning of the typed text.
         """
         began = self.cursor
         if self.finished or key != self._key or cursor.suffix != began.suffix:

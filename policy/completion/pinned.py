@@ -7,9 +7,10 @@ cursor stays near the line where they were pinned, a search still finds all of t
 some chunks have to be replaced, the others come first in the prompt, because the model has already evaluated them. The
 cost is that a new chunk that ranks second is not used until the best hit changes or the cursor moves away.
 
-`LineDecisions` keeps a decision until the end of its line. A model that is asked at each letter decides to retrieve
-somewhere on nearly every line, and each change between the branches costs the evaluation of many tokens. An abstention
-is reconsidered where a member or an argument begins, because the code may need a name from another file there.
+`LineDecisions` keeps a decision until the end of its line. If the model made a new decision after each letter, it would
+retrieve at some letter of nearly every line, and each change between the branches costs the evaluation of many tokens.
+An abstention is reconsidered where a member or an argument begins, because the code may need a name from another file
+there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from indexer.words import last_lines
 from policy.gating.decision import Decision
 
 REGION = 20  # chunks stay pinned while the cursor is at most this number of lines away from where they were pinned
-_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention is reconsidered after one of these
+_RECONSIDER_AFTER = re.compile(r"\.|->|::|\(")  # an abstention is reconsidered after each of these tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class PinnedChunks:
         return (*staying, *(hit for hit in hits if hit.chunk not in _chunks(staying)))
 
     def pin(self, document: str, cursor: Cursor, hits: Sequence[Hit]) -> None:
-        """Pin `hits` at `cursor` instead of the document's pinned chunks. If `hits` is empty, nothing is pinned."""
+        """Pin `hits` at `cursor` instead of the document's pinned chunks. If `hits` is empty, no chunk stays pinned."""
         self._pinned[document] = _Pinned(_line(cursor), tuple(hits))
 
     def forget(self, document: str) -> None:
@@ -71,7 +72,11 @@ def _chunks(hits: Sequence[Hit]) -> list[Chunk]:
 
 @dataclass(frozen=True, slots=True)
 class _LineContext:
-    """What a decision depends on, except the text of its line: the lengths and hashes of the other text, and a key."""
+    """What a decision depends on, except the part of its line before the cursor.
+
+    `above` has the length and the hash of the text above the line. `suffix` is the hash of the text after the cursor.
+    `key` is anything else that the decision depends on, such as the settings.
+    """
 
     above: tuple[int, int]
     suffix: int
@@ -86,7 +91,7 @@ class LineDecisions:
         self._decisions: dict[str, tuple[_LineContext, str, Decision]] = {}
 
     def find(self, document: str, cursor: Cursor, key: object) -> Decision | None:
-        """Return the decision that still holds at `cursor`, or None. `key` must be the same as in `put`."""
+        """Return the decision that still holds at `cursor`, or None. It holds only if `key` is the same as in `put`."""
         line, asked, decision = self._decisions.get(document, (None, "", None))
         if decision is None or line != _context_of(cursor, key):
             return None
@@ -97,7 +102,7 @@ class LineDecisions:
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Store the decision that was made at `cursor`.
 
-        `key` is anything else whose change makes the decision invalid, such as the settings.
+        `key` is anything else that the decision depends on, such as the settings.
         """
         self._decisions[document] = _context_of(cursor, key), last_lines(cursor.prefix, 1), replace(decision, held=True)
 

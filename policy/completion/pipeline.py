@@ -27,8 +27,8 @@ PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
 class Pipeline:
     """Makes completions.
 
-    `supervisor` has the engine of the local model. `retriever` returns what searches the index, or None if there is no
-    index. `provider` chooses the models that decide and generate.
+    `supervisor` has the engine of the local model. `retriever` returns the object that searches the index, or None if
+    there is no index. `provider` chooses the models that decide and generate.
     """
 
     def __init__(
@@ -47,7 +47,10 @@ class Pipeline:
     async def run(
         self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]
     ) -> Completion:
-        """Make the completion for `request`, and report its growing text to `pending`. Raises `RepoformerError`."""
+        """Make the completion for `request`. Raises `RepoformerError`.
+
+        Each time the generated text grows, it is reported to `pending`.
+        """
         document, cursor = request.document, request.cursor
         automatic = request.trigger == "automatic"
         candidates = 1 if automatic else settings.candidates
@@ -66,7 +69,7 @@ class Pipeline:
             urgency=pending.urgency,
             report=pending.report,
         )
-        # The model has already evaluated the pinned chunks. A search for better ones follows after the answer.
+        # If the request uses the pinned chunks, it need not wait for a search. Idle work searches after the answer.
         pinned = self.pinned.at(document, cursor) if automatic and self.works_ahead(request, settings) else ()
         planned = plan(
             settings.policy,
@@ -84,7 +87,7 @@ class Pipeline:
                 attempt.start_generating(planned.generate, settings.block_tokens, candidates)
             await asyncio.sleep(0)  # let the started tasks send their requests to the engine
             with clock.measure("shape"):  # this work runs while the engine works
-                # An automatic completion shows a line without waiting for the block that the line opens.
+                # An automatic completion ends where its line opens a block, so the user need not wait for the body.
                 shaper = Shaper(
                     cursor,
                     multiline=settings.multiline,
@@ -96,7 +99,8 @@ class Pipeline:
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
-                if not pending.urgency.background:  # a completion in advance may be for another line than the user's
+                # A completion in advance may be on another line than the user's cursor, so its decision is not stored.
+                if not pending.urgency.background:
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
@@ -105,7 +109,7 @@ class Pipeline:
             search.cancel()
             await attempt.end()
         if decision.retrieve and self.pinned.at(document, cursor) == hits:
-            self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fitted into the prompt
+            self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fit into the prompt
         text, *others = generated.texts or ("",)
         return Completion(
             text,
@@ -137,8 +141,9 @@ class Pipeline:
         """Decide with the model's gates, or, for a model without gates, by the similarity of the best chunk.
 
         The gate *evidence* comes first. It needs only the hits, which a search finds in milliseconds. If this gate is
-        sure, the model does not evaluate the prompt for the decision, only the prompt of the chosen branch. If chunks
-        are pinned, the evidence comes from them, because retrieval would use them. So no keystroke waits for a search.
+        sure, the model does not evaluate the prompt for the decision, but only the prompt of the chosen branch. If
+        chunks are pinned, the evidence comes from them, because a retrieval would use them, so no keystroke waits for a
+        search. `kind` says whether a line or a block is completed.
         """
         info = self.supervisor.info
         if first := self._first_gate(settings, provider):
@@ -162,7 +167,7 @@ class Pipeline:
             known = GateInputs(kind, reading.p_cc, reading.first_p, reading.first_entropy, found)
             if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
-        # No gate can decide. The similarity needs only the search, which takes milliseconds.
+        # No gate can decide, so the similarity decides. It needs only the search, which takes milliseconds.
         best = max((hit.score for hit in await search.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
 
@@ -171,14 +176,14 @@ class Pipeline:
         if pinned and not search.started:
             return pinned
         hits = self.pinned.choose(request.document, request.cursor, await search.hits())
-        # Pin the chunks before the model has evaluated them. Otherwise, the next keystroke could choose others.
+        # Pin the chunks before the model evaluates them. Otherwise, the next request could choose other chunks.
         self.pinned.pin(request.document, request.cursor, hits)
         return hits
 
     def works_ahead(self, request: Request, settings: CompletionSettings) -> bool:
         """Return whether idle work may follow `request`.
 
-        It may not if a server generates, because users may pay for each generation.
+        Idle work must not use a server, because users may pay for each generation.
         """
         return settings.ahead and request.ahead and self.provider.local
 
@@ -191,8 +196,8 @@ class Pipeline:
     def _model_decides(self, provider: GeneratorProvider) -> bool:
         """Return whether a decision can use a reading.
 
-        It can if the local model or a server has the token `<cc>`, or if the local model has the gate *hybrid*, which
-        uses the probabilities of the first token.
+        A reading is useful if the local model or a server has the token `<cc>`, or if the local model has the gate
+        *hybrid*, which uses the probabilities of the first token.
         """
         info = self.supervisor.info
         if info is None or info.selective or provider.decides:

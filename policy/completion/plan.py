@@ -12,9 +12,9 @@ from policy.gating.decision import Decision, Policy, by_policy
 class Plan:
     """The work to start immediately.
 
-    `decision` is None if it is not made yet. `search` says whether to search the index, and `read` says whether to
-    evaluate the prompt up to the decision. `generate` has the hits to generate with: an empty tuple means to generate
-    without chunks, and None means not to generate yet.
+    `decision` is None if the decision is not made yet. `search` says whether to search the index, and `read` says
+    whether to evaluate the prompt up to the decision. `generate` has the hits whose chunks are in the prompt of the
+    generation. If it is empty, the generation starts without chunks. If it is None, no generation starts yet.
     """
 
     decision: Decision | None
@@ -26,14 +26,14 @@ class Plan:
 def plan(
     policy: Policy, held: Decision | None, pinned: tuple[Hit, ...], *, model_decides: bool, separate: bool
 ) -> Plan:
-    """Plan a completion.
+    """Return the work to start immediately for a request.
 
     `held` is the earlier decision for the cursor's line, and `pinned` has the pinned chunks. `model_decides` says
-    whether every decision needs a reading. `separate` says whether another model than the local one generates. In this
+    whether every decision needs a reading. `separate` says whether a model other than the local one generates. In this
     case, a generation without chunks can run during the decision (paper, section 6.3).
 
     The search starts immediately, so that its result is ready when the model has read the prompt. No search starts if
-    the decision is to abstain, or if chunks are pinned. In the latter case, a search follows after the answer (`idle`).
+    the decision is to abstain, or if chunks are pinned. If chunks are pinned, `idle.py` searches after the answer.
     """
     decision = by_policy(policy) or held
     if decision is None:

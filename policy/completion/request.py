@@ -15,15 +15,20 @@ Trigger = Literal["automatic", "invoked"]
 
 @dataclass(frozen=True, slots=True)
 class CompletionSettings:
-    """The user's settings for completions. If `threshold` is None, the model's metadata has the threshold.
+    """The user's settings for completions.
 
-    `chunks` is the maximum number of chunks to retrieve. `line_tokens` and `block_tokens` are the maximum numbers of
-    generated tokens for one line and for several lines. (The paper uses 50, and 256 for functions. Here, a block has to
-    fit on a screen.) `patience` is the time limit of a generation in seconds. After this time, the generation ends with
-    the current statement, and after twice this time it ends in any case, because the user would not see its text any
-    more. An invoked request has five times the time limit, and gets up to `candidates` texts. If `ahead` is true, idle
-    work generates the next completion and searches for better chunks than the pinned ones. If it is false, each request
-    that retrieves waits for a search. `suggest` sets the showing threshold (`policy.gating.keep`).
+    If `threshold` is None, the threshold of the workspace's calibration or of the model's metadata is used. `chunks` is
+    the maximum number of chunks to retrieve. `line_tokens` and `block_tokens` are the maximum numbers of generated
+    tokens for one line and for several lines. (The paper uses 50, and 256 for functions. Here, a block has to fit on a
+    screen.)
+
+    `patience` is the time limit of a generation in seconds. After this time, the generation ends as soon as it has a
+    text to show. After twice this time, it ends even without such a text, because the user would not see the text any
+    more. An invoked request has five times the time limit, and gets up to `candidates` texts.
+
+    If `ahead` is true, idle work generates the next completion and searches for better chunks than the pinned ones. If
+    `ahead` is false, each request that retrieves waits for a search. `suggest` sets the showing threshold
+    (`policy.gating.keep`).
     """
 
     policy: Policy = "selective"
@@ -44,9 +49,10 @@ class Request:
     """A request for a completion at `cursor`.
 
     `document` identifies the document, usually by its URI. `policy` and `multiline` override the settings if they are
-    not None. `threshold` is the calibrated threshold of the workspace or None, and the settings override it. If `ahead`
-    is false, no idle work follows this request. `private` says why the text must not leave this machine, and is empty
-    if it may. `shift` is added to the log-odds of the showing threshold (`policy.gating.learned`).
+    not None. `threshold` is the calibrated threshold of the workspace or None. A threshold in the settings overrides
+    it. If `ahead` is false, no idle work follows this request. `private` says why the document's text must not leave
+    this machine, and is empty if the text may leave it. `shift` is added to the log-odds of the showing threshold
+    (`policy.gating.learned`).
     """
 
     cursor: Cursor
@@ -80,22 +86,21 @@ class Completion:
     """The answer to a request. If `text` is empty, `reason` says why.
 
     `others` has further candidates, best first. `model` is the name of the model that generated the text. `hits` has
-    the chunks in the prompt, with their scores in the search that found them, which may have been for an earlier
-    request.
+    the chunks in the prompt, with their scores. An earlier request may have searched for them.
 
-    `timings_ms` has the time of each stage that ran. Its entry `model` is the time spent in llama.cpp, which the times
-    of other stages include. `stats` has the numbers of tokens. Both are for this request alone: if the text comes from
-    an earlier completion, there are no stages, and `stats` is `{"reused": 1}`. If the request joined a pending
-    completion, `stats` has an entry `joined`.
+    `timings_ms` has the time of each stage that ran, in milliseconds. Its entry `model` is the time spent in llama.cpp,
+    which the times of other stages include. `stats` has the numbers of tokens (`Attempt.stats`). Both are for this
+    request alone. If the text comes from an earlier completion, `timings_ms` has only the total time, and `stats` is
+    `{"reused": 1}`. If the request joined a pending completion, `stats` has an entry `joined`.
 
     `trimmed` names the parts that did not fit into the prompt: "left" and "right" for the text before and after the
     cursor, and "context" if chunks were cut or left out. `parsed` says whether a grammar was used to check the syntax.
     Brackets and quotes are always checked. `withheld` says why the text around the cursor was not sent to the server
     that should have generated.
 
-    `surprises` are those of the tokens of `text`. `shortened` says whether `text` lacks a part of the first line that
-    the model generated. `keep` is the model's formula for the estimate, and `estimate` is its value for `text`. If the
-    model has no such formula, both are None, and every text is shown.
+    `surprises` has the surprise of each token of `text`. `shortened` says whether `text` lacks a part of the first line
+    that the model generated. `keep` is the model's formula for the estimate, and `estimate` is its value for `text`. If
+    the model has no such formula, both are None, and every text is shown.
     """
 
     text: str
@@ -115,9 +120,6 @@ class Completion:
     estimate: Estimate | None = None
 
     def rest(self, text: str) -> Completion:
-        """Return what is left of this completion after the user has typed its beginning.
-
-        `text` is the part that is not typed yet.
-        """
+        """Return this completion after the user has typed its beginning. `text` is the part that is not typed yet."""
         typed = len(self.text) - len(text)
         return replace(self, text=text, surprises=rest_of(self.surprises, typed))

@@ -1,9 +1,9 @@
 """Answer from an earlier completion if the user types its text, deletes a part of that text, or asks again.
 
 A completion is valid at every cursor between the place where it was generated and the end of its text, as long as the
-text around it does not change. The answer is the part of its text that the user has not typed. The engine is not used.
-Several completions are kept for each document, because users type, delete and type again. The texts of documents are
-compared by length and hash, so that no copy of a document is kept.
+document around this text does not change. The answer is the part of the text that the user has not typed. The engine is
+not used. Several completions are kept for each document, because users type, delete and type again. The texts of
+documents are compared by length and hash, so that no copy of a document is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from indexer.model import Cursor
 
-MAX_COMPLETIONS = 16  # the maximum number for all documents together
+MAX_COMPLETIONS = 16  # the maximum number of kept completions for all documents together
 MAX_AGE_SECONDS = 60.0  # an older completion is not used, because the files that it depends on may have changed
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Reuse(Generic[T]):
         self._texts: OrderedDict[_Origin, tuple[str, T, float]] = OrderedDict()
 
     def put(self, document: str, cursor: Cursor, key: object, text: str, value: T) -> None:
-        """Store the completion `value` and its text, which may be empty. It was generated at `cursor`."""
+        """Store the completion `value`, which was generated at `cursor`, and its `text`, which may be empty."""
         origin = _Origin(document, len(cursor.prefix), hash(cursor.prefix), hash(cursor.suffix), key)
         self._texts[origin] = (text, value, self._clock())
         self._texts.move_to_end(origin)

@@ -1,7 +1,7 @@
-"""Answer requests: from an earlier completion, from a pending one, or from a new one that `pipeline` makes.
+"""Answer requests: from an earlier completion, from a pending completion, or from a new one that `pipeline.py` makes.
 
-A completion is separate from the request that started it (`pending`), so that the next request can join it. Between
-requests, the engine does idle work (`idle`).
+A completion is separate from the request that started it (`pending.py`), so that the next request can join the
+completion. Between requests, the engine does idle work (`idle.py`).
 """
 
 from __future__ import annotations
@@ -96,14 +96,17 @@ class Completer:
         except Preempted:  # another request interrupted the completion while it ran in the background
             return None
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
-            return None  # the user has typed all of its text
+            return None  # the user has already typed the whole text
         text, origin = known
         return replace(origin.rest(text), stats={**origin.stats, "joined": 1})
 
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
     ) -> PendingCompletion[Completion]:
-        """Start a completion. Cancel the document's pending completion, and all others that no request waits for."""
+        """Start a completion. Cancel the document's pending completion, and all pending ones without a waiting request.
+
+        If `background` is true, requests interrupt the completion.
+        """
         for document, pending in self._pending.items():
             if document == request.document or not pending.awaited:
                 pending.cancel()
@@ -119,7 +122,11 @@ class Completer:
         return pending
 
     def look_ahead(self, request: Request) -> None:
-        """Start the completion of a likely later request in the background, unless it exists or is pending."""
+        """Start a completion for `request`, a likely later request, in the background.
+
+        Do nothing if idle work is not allowed, if the cursor is inside a word, if a request waits for a completion of
+        the document, or if the completion exists or is pending.
+        """
         settings = request.apply(self.settings)
         if not self._pipeline.works_ahead(request, settings) or inside_word(request.cursor):
             return
@@ -129,7 +136,7 @@ class Completer:
             self._start(request, settings, Clock(), background=True)
 
     async def warm(self, document: str, cursor: Cursor) -> None:
-        """Evaluate the prompts of a request at `cursor`, until a request waits."""
+        """Evaluate the prompts of a request at `cursor` in advance. Stop when a request waits for a completion."""
         await self._idle.warm(document, cursor, self.settings)
 
     async def forget(self, document: str) -> None:
@@ -163,8 +170,8 @@ class Completer:
 def judged(completion: Completion, request: Request, settings: CompletionSettings) -> Completion:
     """Return `completion` with its estimate, and without its text if the estimate is below the showing threshold.
 
-    The completion that is stored for reuse keeps its text: after the user has typed the beginning of the text, the rest
-    is judged again. An invoked request always gets the text.
+    The completion that `Reuse` stores keeps its text. When the user has typed the beginning of the text, the rest is
+    judged again. An invoked request always gets the text.
     """
     if completion.keep is None or not completion.text:
         return completion

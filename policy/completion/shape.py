@@ -9,7 +9,7 @@ A `Shaper` serves one cursor. It works in four steps, which use the modules of `
 2. *Clean* the text. `clean.py` removes markers and control characters, and `indentation.py` applies the document's
    indentation style.
 3. *End* the text. `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
-   `Shaper.decided` does this while text streams in, so that the engine is free as soon as the end is certain.
+   `Shaper.decided` does this while text streams in, so that the generation stops as soon as the end is certain.
 4. *Fit* the text. `fit.py` finds its longest head (a part from its beginning) that adds no unbalanced bracket or quote
    (`scan.py`), no repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file.
 
@@ -51,9 +51,9 @@ class Shaped:
 class Shaper:
     """Shapes the completions at one cursor.
 
-    `scope` is known before the text: it is "block" if the code before the cursor opens a block that has no body yet,
-    otherwise "line". A completion with the scope "line" can also have several lines, if its first line opens a block, a
-    bracket or a string.
+    `scope` does not depend on the generated text. It is "block" if the code before the cursor opens a block that has no
+    body yet, otherwise "line". A completion with the scope "line" can also have several lines if its first line opens a
+    block, a bracket or a string.
 
     If `multiline` is false, every completion ends with the cursor's line. If `bodies` is false, a completion of a line
     that already has text ends where the line opens a block, so that the user does not wait for the body. The body is
@@ -82,7 +82,7 @@ class Shaper:
         above = near.left[:line_start].rstrip()
         self._above = above[above.rfind("\n") + 1 :]
         blank = not self._line.strip()
-        # Only the last line with text can open a block that has no body yet. It begins at `base`.
+        # Only the last line with text can open a block that has no body yet. This line begins at `base`.
         base = max(0, len(above) - len(self._above)) if blank else line_start
         base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
@@ -98,7 +98,7 @@ class Shaper:
             self.scope = "block"
         self._bodies = bodies or self.scope == "block" or blank
         self._closable: int | None = None
-        self._known: tuple[str, Ending] | None = None  # the last text and its ending, for `finish` after `decided`
+        self._known: tuple[str, Ending] | None = None  # the last text and its ending, which `finish` needs again
 
     @property
     def grows(self) -> bool:
@@ -116,7 +116,7 @@ class Shaper:
         self._surplus("")
 
     def decided(self, text: str) -> bool:
-        """Return whether `text`, the text generated so far, already determines which text is shown."""
+        """Return whether the text to show is certain, given that the model has generated `text` so far."""
         clean = self._prepared(text, streaming=True)
         if clean.ended or clean.broken or loop_in(clean.text, self._fit.stack) is not None:
             return True
@@ -125,7 +125,7 @@ class Shaper:
         return self._ending(clean.text).certain
 
     def finish(self, text: str, *, complete: bool) -> Shaped:
-        """Return the part of `text` to show. `complete` says whether the model ended the text, and not a limit."""
+        """Return the part of `text` to show. `complete` says whether the model itself ended the text."""
         if not text.strip():
             return Shaped("", NOTHING)
         clean = self._prepared(text)
@@ -145,7 +145,7 @@ class Shaper:
         clean = self._cleaner.clean(text, streaming=streaming)
         return replace(clean, text=in_style(clean.text, self._style, self._start.indent // max(1, len(self._style))))
 
-    # -- where it ends --------------------------------------------------------------------------------------------
+    # -- where the completion ends --------------------------------------------------------------------------------
 
     @property
     def _literal(self) -> bool:
@@ -171,7 +171,7 @@ class Shaper:
             )
         if closer is None or closer >= ending.offset:
             return ending
-        # The next character can change the token at `closer`: `}` may become `}}`, `/[)` a regular expression.
+        # The next character can change the token at `closer`: `}` may become `}}`, and `/[)` a regular expression.
         certain = "\n" in text[closer:] or all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
         return Ending(closer, certain, True)
 
@@ -196,7 +196,7 @@ class Shaper:
             return "the statement is incomplete"
         return "the line is already complete" if text.startswith("\n") else UNBALANCED
 
-    # -- what of it is shown --------------------------------------------------------------------------------------
+    # -- which part of the completion is shown --------------------------------------------------------------------
 
     def _indented(self, text: str) -> str:
         # Text on a blank line is indented at least as far as the last line with text above it. If that line opens a
@@ -217,6 +217,6 @@ class Shaper:
 
 
 def inside_word(cursor: Cursor) -> bool:
-    """Return whether the cursor is between two word characters. Nothing is completed there."""
+    """Return whether the cursor is between two word characters. At such a cursor, there is no completion."""
     left, right = cursor.prefix[-1:], cursor.suffix[:1]
     return bool(re.match(r"\w\w", left + right)) if left and right else False

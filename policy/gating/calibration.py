@@ -1,9 +1,9 @@
 """Store the calibrated threshold of each workspace (the paper proposes personalized policies in section 7).
 
 `repoformer-lsp calibrate` writes the thresholds to a small file in the user's data folder. Servers check this file at
-each request, so a new calibration or an undo takes effect in running servers. A threshold belongs to a workspace and to
-the model that was used for the calibration. A hash of the model file identifies the model, and the threshold is not
-used with another model. Earlier thresholds are kept, so that a calibration can be undone.
+each request, so a new calibration or an undo takes effect in running servers. A threshold is used only with the model
+that was calibrated, which is identified by a hash of its file. Earlier thresholds are kept, so that a calibration can
+be undone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from policy.models.shards import sha256, shards_of
 
-MAX_HISTORY = 10  # calibrations kept for each workspace
+MAX_HISTORY = 10  # the maximum number of calibrations kept for each workspace
 LOCK_SECONDS = 10.0
 
 
@@ -29,8 +29,9 @@ LOCK_SECONDS = 10.0
 class Calibration:
     """The result of one calibration.
 
-    `threshold` was the best one for the model with the file name `model` and the hash `sha256`. It was measured with
-    `blanks` blanks, which are pieces of the workspace's code that the model completed. `made` is the date (ISO 8601).
+    `threshold` is the best threshold for the model with the file name `model` and the hash `sha256`. `blanks` is the
+    number of pieces of the workspace's code that were removed, so that the model had to complete them. `made` is the
+    date (ISO 8601).
     """
 
     threshold: float
@@ -133,7 +134,10 @@ def _history(value: object) -> tuple[Calibration, ...] | None:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """Prevent other processes from writing the file. Raises `OSError` if the file cannot be written."""
+    """Prevent other processes from writing the file inside the `with` block.
+
+    Raises `OSError` if the file cannot be written.
+    """
     file().parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(file().with_suffix(".lock"), timeout=LOCK_SECONDS):
@@ -143,16 +147,16 @@ def _locked() -> Iterator[None]:
 
 
 def _save(workspace: Path, history: Sequence[Calibration]) -> None:
-    """Replace the calibrations of one workspace. The file's other entries do not change, even unreadable ones."""
+    """Replace the calibrations of one workspace. Other entries of the file do not change, even if they are invalid."""
     target = file()
     entries = _entries(target)
     if not entries and target.exists() and target.stat().st_size:
-        target.replace(target.with_suffix(".damaged"))  # so that the user can repair it
+        target.replace(target.with_suffix(".damaged"))  # keep the damaged file, so that the user can repair it
     entries[_key(workspace)] = [asdict(each) for each in history]
     if not history:
         del entries[_key(workspace)]
     temporary = target.with_suffix(f".{os.getpid()}.new")
     temporary.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     temporary.replace(target)
-    # A second write in the same clock tick may leave the time and the size of the file unchanged.
+    # `_read` detects a change by the file's time and size. A second write soon after the first may change neither.
     _read.cache_clear()

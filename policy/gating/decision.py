@@ -1,12 +1,13 @@
 """Make a `Decision`: retrieve chunks of other files, or abstain.
 
 A model with the token `<cc>` asks for cross-file context by generating this token (paper, section 3.2). P(`<cc>`) is
-the token's probability after the text before and after the cursor. Greedy selection retrieves if `<cc>` is the most
-probable token. Otherwise, a gate (`policy.gating.gate`) computes the probability that retrieval helps, from P(`<cc>`),
-from the hits of the search, or from both. This probability is compared with a threshold.
+the probability of this token after the model has read the text before and after the cursor. Greedy selection retrieves
+if `<cc>` is the most probable token. The other selection rules use a gate (`policy.gating.gate`), which computes the
+probability that retrieval helps, from P(`<cc>`), from the hits of the search, or from both. This probability is
+compared with a threshold.
 
 For other models, the paper's *trial retrieval* decides: it searches, and retrieves if the similarity of the best chunk
-to the lines before the cursor is above a threshold. This method works with any model, because it does not ask the
+to the lines before the cursor is above a threshold. This method works with any model, because it does not use the
 model.
 """
 
@@ -21,8 +22,8 @@ Policy = Literal["selective", "always", "never"]
 SelectionRule = Literal["threshold", "token", "greedy"]
 DecisionSource = Literal["evidence", "hybrid", "token", "similarity", "policy"]
 
-# The threshold of trial retrieval, for the Jaccard similarity of the best chunk. At about half of all cursors, the best
-# chunk is above this threshold.
+# The threshold of trial retrieval, for the Jaccard similarity of the best chunk. At about half of all cursors, the
+# similarity is above this threshold.
 SIMILARITY = 0.25
 
 
@@ -54,9 +55,9 @@ def by_policy(policy: Policy) -> Decision | None:
 
 
 def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> Decision | None:
-    """Decide with `gate`: retrieve if its probability is above `threshold`, or above its own threshold if that is None.
+    """Decide with `gate`: retrieve if the gate's probability is above `threshold`.
 
-    Return None if a value that the gate needs is unknown.
+    If `threshold` is None, the gate's own threshold is used. Return None if a value that the gate needs is unknown.
     """
     p = gate.probability(known)
     if p is None:

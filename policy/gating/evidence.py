@@ -1,11 +1,11 @@
 """Compute the evidence: the numbers that a gate takes from the hits of a search.
 
-The model does not have this information when it decides, because it has not read the chunks yet.
+The evidence is information that the model does not have when it decides, because it has not read the chunks yet.
 
 The strongest evidence is whether a chunk contains the words just before the cursor. If it does, a model that reads the
 chunk sees how the code continues after these words. The similarity of whole chunks does not predict whether retrieval
-helps (`docs/experiments.md`, entry 23). The evidence also counts the names in the cursor's lines that the chunks
-define. Its computation takes microseconds. Serving, evaluation and fitting use the same function.
+helps (`docs/experiments.md`, entry 23). The evidence also counts the names in the last lines before the cursor that the
+chunks define. The computation takes microseconds. Serving, evaluation and fitting use the same function.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from indexer.words import last_lines, words
 
 NAME_LINES = 3  # the names come from this number of lines before the cursor, including the cursor's own line
 NAME_HITS = 3  # the definitions come from this number of hits, which is about as many as fit into a prompt
-OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor; 6-10 work too
-MAX_MATCH = 16  # tokens; a longer match does not predict more
-OVERLAP_CHARACTERS = 900  # this number of characters of the hits is compared, about as many as fit into a prompt
+OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor
+MAX_MATCH = 16  # tokens; longer matches count as this length, because they do not predict more
+OVERLAP_CHARACTERS = 900  # only this number of characters of the hits is used, about as many as fit into a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Evidence:
     """The evidence that the hits of a search give.
 
     `best` and `second` are the two greatest Jaccard similarities among the hits, in [0, 1] (0 if there are fewer hits).
-    `names` is the number of names in the cursor's lines that the first hits define. `overlap` is the share of the
-    trigrams just before the cursor that the hits contain, in [0, 1]. `match` is the largest number of tokens just
-    before the cursor, at most `MAX_MATCH`, that the hits contain in the same order without a gap.
+    `names` is the number of names in the last lines before the cursor that the first hits define. `overlap` is the
+    share of the token trigrams just before the cursor that the hits contain, in [0, 1]. `match` is the largest number
+    of tokens just before the cursor, at most `MAX_MATCH`, that the hits contain in the same order without a gap.
     """
 
     best: float
@@ -62,7 +62,10 @@ def overlap(before: list[str], found: list[str]) -> float:
 
 
 def longest_match(before: list[str], found: list[str]) -> int:
-    """Return how many tokens at the end of `before`, at most `MAX_MATCH`, occur in `found` without a gap."""
+    """Return how many tokens at the end of `before`, at most `MAX_MATCH`, occur in `found` in the same order.
+
+    No other token may be between them in `found`.
+    """
     longest = 0
     for end in range(1, len(found) + 1):
         length = 0

@@ -4,8 +4,7 @@ A gate is a logistic regression with a few weights. `repoformer-lsp train gate` 
 repositories, and the model's metadata stores them. There are three gates:
 
 - *token* uses only P(`<cc>`), the probability with which the model asks for cross-file context. The gate converts it to
-  the frequency with which retrieval helped in those repositories. The formula is monotone, so it does not change the
-  order of the requests.
+  the frequency with which retrieval helped in those repositories. A greater P(`<cc>`) always gives a greater result.
 - *hybrid* also uses the hits of the search. The model knows whether information is missing, and the hits show whether
   the repository has it. The search takes milliseconds and ends before the model has read the prompt, so this gate does
   not delay the decision.
@@ -37,9 +36,9 @@ _KEY = "repoformer.gate"
 class GateInputs:
     """The values that a gate can use. None means that a value is unknown.
 
-    `kind` says whether a line or a block is completed. `p_cc` is P(`<cc>`), in [0, 1]. `first_p` is the probability of
-    the most probable first token of a generation without cross-file context, and `first_entropy` is the entropy of that
-    token's distribution, in nats. `evidence` comes from the hits of the search.
+    `kind` says whether a line or a block is completed. `p_cc` is P(`<cc>`), in [0, 1]. `first_p` and `first_entropy`
+    describe the distribution of the first token that is generated without cross-file context: the probability of the
+    most probable token, and the entropy in nats. `evidence` comes from the hits of the search.
     """
 
     kind: Scope
@@ -76,7 +75,8 @@ class Gate:
     `line` and `block` are the thresholds for P when a line or a block is completed.
 
     The gate *evidence* has two more thresholds. If P is at most `sure_below` or at least `sure_above`, this gate
-    decides, and the model is not asked. For a P between them, the gate *hybrid* decides, if the model has one.
+    decides, and the model is not asked. If P is between these thresholds, the gate *hybrid* decides, if the model has
+    one.
     """
 
     name: Name
@@ -103,7 +103,7 @@ class Gate:
         return 0.5 * (1 + math.tanh(0.5 * total))  # the logistic function, without overflow
 
     def is_sure(self, p: float) -> bool:
-        """Return whether this gate decides at its probability `p`, so that the model is not asked."""
+        """Return whether this gate decides alone if its probability is `p`, so that the model is not asked."""
         return p <= self.sure_below or p >= self.sure_above
 
     def threshold(self, kind: Scope) -> float:

@@ -88,7 +88,7 @@ class Keep:
 
 
 def keep_from_metadata(metadata: Mapping[str, str]) -> Keep | None:
-    """Return the `Keep` of a model from its metadata, or None if its keys are missing or invalid."""
+    """Return the `Keep` of a model from its metadata, or None if the keys are missing or the values are invalid."""
     try:
         numbers = {key.removeprefix(_KEY): float(text) for key, text in metadata.items() if key.startswith(_KEY)}
         offset, balanced, careful = (numbers.pop(key) for key in ("offset", "threshold.balanced", "threshold.careful"))
@@ -106,8 +106,8 @@ def features(
 ) -> dict[Feature, float] | None:
     """Return the features of `text` at `cursor`, or None if the probabilities of its tokens are unknown.
 
-    `text` is the part of a completion that is shown, and `surprises` is the result of `aligned` for it. `hits` are the
-    chunks in the prompt. `shortened` is the result of `is_shortened`.
+    `text` is the part of a completion that is shown, and `surprises` is the result of `aligned` for this part. `hits`
+    has the chunks in the prompt. `shortened` is the result of `is_shortened`.
     """
     if not surprises or not text.strip():
         return None
@@ -137,8 +137,9 @@ def features(
 def aligned(written: str, shown: str, surprises: Sequence[Surprise]) -> tuple[Surprise, ...]:
     """Return the surprises of the tokens that are visible in `shown`.
 
-    `written` is the generated text, `surprises` has all its tokens, and `shown` is the part of it that is shown. In the
-    result, `Surprise.end` is an offset in `shown`, whose indentation may differ from that of `written`.
+    `written` is the generated text, `surprises` has the surprises of all its tokens, and `shown` is the part of it that
+    is shown. In the result, `Surprise.end` is an offset in `shown`, whose indentation may differ from that of
+    `written`.
     """
     shift = (len(written) - len(written.lstrip())) - (len(shown) - len(shown.lstrip()))
     kept, start = [], 0

@@ -1,10 +1,10 @@
 """Count the outcomes of suggestions in a workspace, and shift the showing threshold accordingly.
 
-Only counts are stored, in a small file in the user's state folder, under a hash of the workspace's path. They are the
-numbers of suggestions that the user accepted, typed over and dismissed, and the number that the user was expected to
-keep according to the estimates (`policy.gating.keep`). If the user accepts fewer suggestions than expected, the
-threshold rises. If the user accepts more, it falls. The shift is bounded, and small while there are few outcomes. Each
-new outcome reduces the weight of all earlier ones.
+Only counts are stored, in a small file in the user's state folder, under a hash of the workspace's path: the numbers of
+suggestions that the user accepted, typed over and dismissed, and the number that the user was expected to keep
+according to the estimates (`policy.gating.keep`). If the user accepts fewer suggestions than expected, the threshold
+rises. If the user accepts more, the threshold falls. The shift is limited, and it is small while there are few
+outcomes. Each new outcome reduces the weight of all earlier ones.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Outcome = Literal["accepted", "typed over", "dismissed"]
 
 MOST_SHIFT = 1.0  # the maximum shift in each direction, in log-odds
 FADING = 0.995  # each new outcome multiplies the weight of the earlier ones by this, so about the last 200 count
-PRIOR = 30.0  # assumed outcomes at the expected rate, added to the counted ones; they keep the shift small at first
-MAX_WORKSPACES = 200  # the file keeps the counts of this number of workspaces
+PRIOR = 30.0  # assumed outcomes at the expected rate, which keep the shift small while there are few real outcomes
+MAX_WORKSPACES = 200  # the maximum number of workspaces whose counts are kept
 _LARGEST = 1 << 20  # bytes; a larger file is not read
 
 
@@ -83,7 +83,7 @@ def add(workspace: Path, outcome: Outcome, p: float) -> Counts:
     """
     known, key = dict(_read()), _key(workspace)
     counts = known.pop(key, Counts()).after(outcome, p)
-    _save({**known, key: counts})  # last, because `_save` drops the first ones
+    _save({**known, key: counts})  # the new counts come last, because `_save` keeps only the last `MAX_WORKSPACES`
     return counts
 
 

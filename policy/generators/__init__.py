@@ -24,8 +24,8 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surp
 class RunningGeneration(Protocol):
     """A generation in progress.
 
-    Iterating over it yields the text of candidate 0 in pieces. `pieces` yields the texts of all candidates. A caller
-    that leaves the iteration ends the generation.
+    Iteration over this object yields the text of candidate 0 in pieces. `pieces` yields the texts of all candidates.
+    If the caller ends the iteration early, the generation also ends.
     """
 
     @property
@@ -46,7 +46,7 @@ class RunningGeneration(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the text itself, and not a limit."""
+        """Whether the model itself ended the text, and not a limit."""
 
     @property
     def surprises(self) -> Sequence[Surprise]:
@@ -54,12 +54,12 @@ class RunningGeneration(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The metadata of the model that generates. Empty if they are unknown."""
+        """The metadata of the model that generates. Empty if the metadata is unknown."""
 
     def __aiter__(self) -> AsyncGenerator[str]: ...
 
     def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield the number of a candidate and a piece of its text."""
+        """Yield pairs of a candidate's number and the next piece of its text."""
         ...
 
 
@@ -78,7 +78,7 @@ class SingleCandidate:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Always empty, because the metadata are unknown."""
+        """Always empty, because the metadata is unknown."""
         return {}
 
     def __aiter__(self) -> AsyncGenerator[str]:
@@ -92,7 +92,7 @@ class SingleCandidate:
 
 
 class DelegatedGeneration:
-    """A generation that forwards the properties of another one, `_generation`, which subclasses may replace."""
+    """A generation whose properties are those of another generation, `_generation`, which subclasses may replace."""
 
     def __init__(self, generation: RunningGeneration) -> None:
         self._generation = generation
@@ -137,7 +137,7 @@ class Generator(Protocol):
     """Generates completions."""
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> RunningGeneration:
-        """Start a generation. Its errors are raised when the caller iterates over it.
+        """Start a generation. Errors are raised when the caller iterates over the result.
 
         A generator may make fewer candidates than requested.
         """
@@ -156,8 +156,8 @@ class GeneratorProvider(Protocol):
     """Provides the generator and the reader of each request.
 
     `decides` says whether the provider's reader can decide even if the local model cannot. `local` says whether the
-    generator runs on this machine. Only then are completions generated in advance, because a server may have other
-    users.
+    generator runs on this machine. If it does not, no completion is generated in advance, because a server may have
+    other users.
     """
 
     decides: bool
@@ -219,7 +219,7 @@ class SameModel:
 class StartedGeneration(DelegatedGeneration):
     """A generation that runs before a caller iterates over it.
 
-    It is used for the generation without chunks, which runs while the decision is made (paper, section 6.3).
+    For example, the generation without chunks runs while the decision is made (paper, section 6.3).
     """
 
     def __init__(self, generation: RunningGeneration) -> None:
@@ -247,7 +247,7 @@ class StartedGeneration(DelegatedGeneration):
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # else asyncio logs an error that was never retrieved
+            self._task.exception()  # without this call, asyncio logs that the error was never retrieved
 
     async def _advance(self) -> None:
         try:

@@ -35,7 +35,7 @@ class Larger:
     def generator(self, local: Engine) -> Generator:
         """Return the larger model if it is loaded. Otherwise start loading it and return `local`."""
         if engine := self._supervisor.running:
-            self._report("")  # the supervisor may have solved the problem itself
+            self._report("")  # a restart by the supervisor may have solved the problem
             return engine
         if self._loading is None:
             self._loading = asyncio.create_task(self.warm_up())

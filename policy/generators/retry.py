@@ -1,9 +1,9 @@
-"""Decide when to send a request to a server again after a failure.
+"""Decide when to use a server again after a failure.
 
-The failed request itself is not repeated. The first request after the delay goes to the server.
+The failed request itself is not repeated. The first request after a delay goes to the server.
 
 Each failure doubles the delay, up to a minute. The delay is randomized, so that the editors of a team do not all use
-the server again at the same moment. If the server asks for a longer delay (`Retry-After`), that one is used.
+the server again at the same moment. If the server asks for a longer delay (`Retry-After`), the longer delay is used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0  # seconds
-READ_SECONDS = 10.0  # time limit for each token; the first one of a 7B model on a CPU takes about this long
+READ_SECONDS = 10.0  # the time limit for each token; a 7B model on a CPU takes about this long for its first token
 MAX_RETRY_AFTER = 600.0  # seconds; a longer `Retry-After` is reduced to this
 
 
 class RetrySchedule:
-    """The time of the next request to a server, from its consecutive failures.
+    """The time of the next request to a server, computed from the number of consecutive failures.
 
     `clock` returns a time in seconds, and `chance` a random number in [0, 1].
     """

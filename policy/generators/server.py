@@ -1,8 +1,8 @@
 """Generate with an OpenAI-compatible server (vLLM, llama-server), which can also make the decision.
 
-A failure must not delay the user's typing. If a request fails before its first piece of text arrives, the local model
-answers this request and all further requests until the server may be used again (`retry.py`). So no request waits until
-the server works again. The user sees each problem once.
+A failure of the server must not delay completions. If a request fails before its first piece of text arrives, the local
+model answers this request and all further requests until the server may be used again (`retry.py`). The user sees each
+problem once.
 
 To decide, the server generates one token, and its `logprobs` give the probability of `<cc>`.
 """
@@ -28,7 +28,7 @@ from policy.generators.wire import Event, Wire
 from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
-MAX_LOGPROBS = 20  # vLLM's default limit; if <cc> is not among the 20 most probable tokens, its P counts as 0
+MAX_LOGPROBS = 20  # vLLM's default limit; if <cc> is not among the 20 most probable tokens, P(<cc>) counts as 0
 
 
 class Server:
@@ -64,10 +64,7 @@ class Server:
         return _ServerWithFallback(self, local) if self.decides and self._retry.allowed() else local
 
     def withholds(self, cursor: Cursor) -> str:
-        """Return why the text around `cursor` must not be sent, which is that it seems to contain a secret.
-
-        Return "" if it seems to contain none.
-        """
+        """Return a reason not to send the text around `cursor` if this text seems to contain a secret, else ""."""
         near = truncate(cursor, self._prompts.budgets)
         # A secret inside the prompt may be recognizable only by the text before or after the prompt.
         before = cursor.prefix[-len(near.prefix) - FARTHEST :]
@@ -90,14 +87,14 @@ class Server:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def generate(self, request: GenerationRequest) -> ServerGeneration:
-        """Request one candidate from the server. Iterating over it can raise `ServerUnavailable`."""
+        """Request one candidate from the server. Iteration over the result can raise `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.generate(request.cursor, request.chunks)
         events = self._wire.stream("completions", self._body(text_prompt, request.max_tokens))
         return ServerGeneration(events, self._model or self._wire.host, text_prompt, request.chunks or (), started)
 
     async def read(self, cursor: Cursor) -> Reading:
-        """Request the reading, the values for the decision, from the server. Raises `ServerUnavailable`."""
+        """Request the reading, which has the values for the decision, from the server. Raises `ServerUnavailable`."""
         started = time.perf_counter()
         text_prompt = self._prompts.decide(cursor)
         built = time.perf_counter()
@@ -187,7 +184,7 @@ class ServerGeneration(SingleCandidate):
         prompt = self._text_prompt.prompt
         return PromptStats(
             prompt_tokens=len(prompt.tokens),
-            evaluated_tokens=0,  # the number counts only tokens that this machine evaluates
+            evaluated_tokens=0,  # only tokens that this machine evaluates count
             context_tokens=prompt.context_tokens,
             left_trimmed=prompt.left_trimmed,
             right_trimmed=prompt.right_trimmed,
@@ -266,7 +263,7 @@ def piece_of(event: Event) -> tuple[str, str]:
 def probabilities_of(event: Event) -> dict[str, float]:
     """Return the most probable first tokens and their probabilities. The result is empty if `event` has no logprobs.
 
-    OpenAI's completions API returns them as an object. llama-server returns a list, like OpenAI's chat API.
+    In OpenAI's completions API, the logprobs are an object. In llama-server and OpenAI's chat API, they are a list.
     """
     match event:
         case {"choices": [{"logprobs": {"top_logprobs": [Mapping() as table, *_]}}, *_]}:

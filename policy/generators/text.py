@@ -1,9 +1,9 @@
 """Build prompts as text, for servers whose tokenizer is not available here.
 
-The prompt builder gets numbers of pieces of text instead of token ids. So layouts, cuts and the choice of chunks are
-the same as for a local model. A piece is about as long as a token, or shorter: in a sample of 190 texts, the median
-text had 9% more pieces than tokens, and 98% of the texts had at most 19% more. So a prompt is usually within its token
-budget.
+The text is split into pieces, and each distinct piece gets a number. The prompt builder uses these numbers instead of
+token ids. So layouts, cuts and the choice of chunks are the same as for a local model. A piece is about as long as a
+token, or shorter: in a sample of 190 texts, the median text had 9% more pieces than tokens, and 98% of the texts had at
+most 19% more. So a prompt is usually within its token budget.
 
 If the code spells out a marker of the model, the server reads it as the marker, because a prompt is one string.
 """
@@ -64,7 +64,7 @@ FAMILIES: Mapping[str, Family] = {
 class TextPrompt:
     """A prompt as text. `suffix` is the text after the cursor, or None if `text` includes it.
 
-    `prompt` is the same prompt as numbers of pieces, with statistics.
+    `prompt` is the same prompt with the numbers of the pieces as tokens, and has the statistics.
     """
 
     text: str
@@ -85,7 +85,7 @@ class TextPrompts:
     def _forget_pieces(self) -> None:
         """Forget all pieces except the markers.
 
-        The prompt builder is also replaced, because its caches contain the numbers of the forgotten pieces.
+        The prompt builder is replaced too, because its caches contain the numbers of the forgotten pieces.
         """
         self._pieces: list[str] = list(self._family.markers.values())
         self._ids: dict[str, int] = {}
@@ -111,7 +111,7 @@ class TextPrompts:
         return self._text_prompt(self._builder.decide(cursor))
 
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
-        """Build the prompt for a completion. If `chunks` is None, the prompt is without cross-file context."""
+        """Build the prompt for a completion. If `chunks` is None, the prompt has no cross-file context."""
         self._make_room()
         return self._text_prompt(
             self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
@@ -122,7 +122,7 @@ class TextPrompts:
             self._forget_pieces()
 
     def encode(self, text: str) -> list[int]:
-        """Return a number for each piece of `text`. This implements `policy.prompting.prompt.Tokenizer`."""
+        """Return the numbers of the pieces of `text`. This implements `policy.prompting.prompt.Tokenizer`."""
         numbers = []
         for piece in _PIECE.findall(text):
             if (number := self._ids.get(piece)) is None:

@@ -166,7 +166,7 @@ async def _events(response: httpx.Response, patience: float) -> AsyncGenerator[E
             if data == b"[DONE]":
                 return
             yield _event(data)
-        elif time.monotonic() - heard > patience:  # only comments arrive, which keep the connection open
+        elif time.monotonic() - heard > patience:  # the server only sends comments, which keep the connection open
             raise httpx.ReadTimeout("comments")
     raise httpx.RemoteProtocolError("no end")
 
@@ -181,7 +181,7 @@ def _event(data: bytes) -> Event:
 async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the lines of a stream, and an empty line for each part of the stream that completes no line.
 
-    The caller can check the time at the empty lines. Raises `ValueError` if a line is too long to be an event.
+    The empty lines let the caller check the time. Raises `ValueError` if a line is too long to be an event.
     """
     rest = b""
     async for part in parts:

@@ -24,7 +24,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_WORD_LENGTH = 32  # characters; of a longer run of letters or spaces, only the last 32 are healed
+MAX_WORD_LENGTH = 32  # characters; only the last 32 of a longer sequence of letters or spaces are healed
 # The last word is one of: letters, with an optional space or punctuation character before them; one digit; punctuation,
 # with an optional space before it; or spaces. It contains no line break.
 _SPACE = r"[^\S\r\n]"
@@ -66,7 +66,7 @@ class PieceIndex:
         if not expected:
             return logits
         agreeing = self._agreeing(expected)
-        if not len(agreeing):  # a vocabulary with a token for every byte always has one, but others may not
+        if not len(agreeing):  # this cannot happen with a vocabulary that has a token for every byte
             return logits
         masked = np.full_like(logits, -np.inf)
         masked[agreeing] = logits[agreeing]

@@ -9,10 +9,11 @@ A keystroke must change as few tokens as possible, so that most of the KV cache 
 
 - Suffix-first layouts put L, or at least its last lines, at the end of the prompt, so a keystroke only appends tokens.
 - L begins at a line whose number is a multiple of `Budgets.step_lines`. So L begins at the same line for many
-  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` lines less. Some layouts split
-  L into HEAD and TAIL, which have different places in the prompt. TAIL also begins at such a line.
-- The budgets of L and R do not depend on whether there is CC. This also prevents the length of the prompt from
-  revealing the training label (paper, section 4.2).
+  keystrokes, and its tokens stay in the cache. The cost is that L has up to `step_lines` fewer lines. Some layouts
+  split L into HEAD and TAIL, which have different places in the prompt. TAIL also begins at a line whose number is a
+  multiple of `step_lines`.
+- The budgets of L and R are the same with and without CC. This also prevents the length of the prompt from revealing
+  the training label (paper, section 4.2).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "re
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
 ANCHOR_LINES = 2  # the number of lines in the slot ANCHOR, which repeats the end of L
 TAIL_LINES = 4  # the minimum number of lines in the slot TAIL, including the cursor's line
-# Characters. Few tokens are longer, so the builder assumes that n tokens cover at most 16n characters.
+# The number of characters that few tokens exceed. The builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
 CHUNK_PREAMBLE = "the below code fragment can be found in:"
@@ -44,7 +45,7 @@ _UNKNOWN = Language("", (), "# ")
 
 
 class Tokenizer(Protocol):
-    """Turns text into token ids, without BOS and without recognizing special tokens in the text."""
+    """Turns text into token ids, without a token for the beginning of the text, and without special tokens."""
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`. If `text` spells out a special token, that part becomes ordinary tokens."""
@@ -67,8 +68,8 @@ class Vocabulary:
 class Layout:
     """The order of the parts of a prompt.
 
-    `decide` is the prompt for the decision: the next token that the model predicts is the decision. It is empty for
-    models that do not decide. `without_context` and `with_context` are complete prompts, up to the first generated
+    `decide` is the prompt for the decision: the next token that the model predicts is the decision. `decide` is empty
+    for models that do not decide. `without_context` and `with_context` are complete prompts, up to the first generated
     token. `without_context` begins with `decide`, so after an abstention the model continues from the same KV cache.
 
     `heals` says whether to use token healing (`policy.prompting.healing`). Models that were trained on split words,
@@ -133,7 +134,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R prefix L eof cc CC middle ANCHOR",
             "plain",
         ),
-        # For any GGUF with fill-in-the-middle tokens.
+        # For any GGUF with fill-in-the-middle tokens. PSM means prefix, suffix, middle, and SPM suffix, prefix, middle.
         _layout(
             "fim-psm",
             "",
@@ -205,8 +206,8 @@ LAYOUTS: Mapping[str, Layout] = {
 class Budgets:
     """The maximum numbers of tokens of L, R and CC. The defaults are the paper's (section 5.1).
 
-    `step_lines` is the number of lines by which the beginning of L moves at a time. A larger step keeps the cache valid
-    longer. A smaller step leaves more text in L.
+    `step_lines` is the number of lines by which the beginning of L moves at a time. With a larger step, the cache stays
+    valid longer. With a smaller step, L has more text.
     """
 
     left: int = 1024
@@ -220,7 +221,7 @@ class Budgets:
         return self.left + self.right + self.context
 
     def fit(self, available: int) -> Budgets:
-        """Return budgets whose sum is at most `available` tokens: these, or all three reduced in proportion."""
+        """Return these budgets, reduced in proportion if their sum is more than `available` tokens."""
         if self.tokens <= available:
             return self
         share = max(available, 0) / self.tokens
@@ -261,8 +262,8 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts for one model, given its layout, vocabulary, tokenizer and token budgets.
 
-    If `heal` is false, the last word stays in the prompt. This is for a generator that cannot restrict the generated
-    tokens to those that agree with the word. Raises `ValueError` if the vocabulary lacks a marker of the layout.
+    If `heal` is false, the last word stays in the prompt, for a generator that cannot restrict the generated tokens to
+    those that agree with the word. Raises `ValueError` if the vocabulary lacks a marker of the layout.
     """
 
     def __init__(
@@ -407,7 +408,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
     if taken == len(lines):
         if len(window) == len(prefix):
             return 0
-        taken -= 1  # the window may begin inside this line, so it is not counted
+        taken -= 1  # the window may begin inside its first line, so this line does not count
     if taken <= 0:
         return len(prefix) - len(lines[-1])
     step = min(step_lines, 1 << max(0, (taken // 4).bit_length() - 1))
@@ -419,8 +420,8 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
 def tail_cut(prefix: str, step_lines: int) -> int:
     """Return the offset in `prefix` where TAIL begins. It is 0 if TAIL is the whole prefix.
 
-    TAIL begins at the last line whose number is a multiple of `step_lines` and which leaves at least `TAIL_LINES` lines
-    in TAIL.
+    TAIL begins at a line whose number is a multiple of `step_lines`. It is the last such line from which at least
+    `TAIL_LINES` lines follow, including the line itself.
     """
     lines = _split_lines(prefix)
     before = (len(lines) - TAIL_LINES) // step_lines * step_lines
@@ -439,7 +440,7 @@ def _split_lines(text: str) -> list[str]:
 
 
 def _heads(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield the beginnings of `chunk` that end with a complete statement (judged by indentation), longest first.
+    """Yield the beginnings of `chunk` that end with a complete statement according to the indentation, longest first.
 
     A beginning of fewer than three lines is not yielded, because it is not worth the tokens of its header.
     """

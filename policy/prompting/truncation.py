@@ -20,7 +20,7 @@ def truncate(cursor: Cursor, budgets: Budgets) -> Cursor:
 
     A prompt builder with these budgets makes the same prompt from the result as from `cursor`.
     """
-    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one more than a prompt contains, so that a cut is reported
+    left = budgets.left * MAX_TOKEN_LENGTH + 1  # one character more than fits, so that the prompt builder reports a cut
     right = budgets.right * MAX_TOKEN_LENGTH + 1
     start = max(0, len(cursor.prefix) - left)
     # A multiple of every step that the prompt builder may use: the step of the budgets, and the powers of two below it.

@@ -1,7 +1,7 @@
 """Find where blocks begin and end, from the tokens of each line.
 
-A line opens a block if it ends with `{`, if it ends with `:` in Python, or if it has a keyword such as `do`. So a
-language with neither braces nor colons needs only an entry in the tables of keywords.
+A line opens a block if it ends with `{`, if it ends with `:` in Python, or if it has a keyword such as `do`. The tables
+below list these keywords for each language that has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _CLOSING_WORDS = {
     "elixir": frozenset({"end"}),
     "julia": frozenset({"end"}),
 }
-_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}  # no block after a statement, as in `return if x`
+# After a statement, as in `return if x`, these keywords open no block.
+_MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}
 
 
 def depth(line: Sequence[Token]) -> int:
@@ -35,7 +36,7 @@ def depth(line: Sequence[Token]) -> int:
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """Return how many brackets are open after a line if `before` are open before it. The result is at least 0."""
+    """Return how many brackets are open after a line, at least 0. `before` is the number that are open before it."""
     for token in line:
         before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
     return before
@@ -65,7 +66,11 @@ def closes_block(line: Sequence[Token], language: str) -> bool:
 
 
 def _keywords(line: Sequence[Token], language: str) -> set[str]:
-    """Return the tokens of a line that can be keywords: no method (`a.then`), symbol (`:if`) or name of an argument."""
+    """Return the tokens of a line that can be keywords.
+
+    A method (`a.then`), a symbol (`:if`), the name of an argument (`if: x`) and a modifier (`return if x`) are not in
+    the result.
+    """
     modifiers = _MODIFIERS.get(language, frozenset())
     found = set()
     for number, token in enumerate(line):

@@ -1,8 +1,8 @@
 """Remove the markers of models, control characters, and line ends other than `\\n` from a generated text.
 
-A text is used up to the first marker or invalid character. A marker, such as `<|endoftext|>`, counts as the end of the
-text. After an invalid character, the last line of the remaining text counts as incomplete. Some source code is about
-markers: if the file contains a marker, the text may also contain markers, in strings and comments.
+A text is cut at the first marker or invalid character. A marker, such as `<|endoftext|>`, counts as the end of the
+text. If the text is cut at an invalid character, its last line counts as incomplete. Some source code is about markers:
+if the file contains a marker, the strings and comments of the text may also contain markers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from indexer.languages import LANGUAGES
 from policy.completion.shaping.reader import Stack
 from policy.completion.shaping.scan import scan
 
-LONGEST = 8_000  # the maximum number of characters of a text that are used, which is more than a screen shows
+LONGEST = 8_000  # characters; a longer text is cut, because it does not fit on a screen
 _MARKER = re.compile(
-    # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>, but no F# pipes
+    # Qwen, StarCoder 2, Llama 3, GPT, InCoder: <|fim_middle|>, <|endoftext|>, <|im_end|>, <|mask:0|>. F#'s operators
+    # `<|` and `|>` have spaces around them, so they do not match.
     r"<\|(?! )[\w▁ /.:-]{1,40}(?<! )\|>"
     r"|<｜[^｜\n]{1,40}｜>"  # DeepSeek: <｜fim▁begin｜>
     r"|<\|?fim[_▁-]\w+\|?>"  # StarCoder: <fim_prefix>
@@ -30,7 +31,7 @@ _MARKER = re.compile(
     r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # the fence around code in an answer of a chat model
     r"|</?s>"
 )
-_STRIKES = frozenset({"<s>", "</s>"})  # markers of Llama, but also tags of HTML
+_STRIKES = frozenset({"<s>", "</s>"})  # markers of Llama, but also the HTML tags for struck text
 _MARKUP = frozenset({"javascript", "php", "svelte", "tsx", "vue"})
 _MARKER_BEGUN = re.compile(r"<(?:\|(?! )[\w▁ -]{0,40}\|?|｜[^｜\n>]{0,40}｜?|fim[_-]\w*)$")
 # The invalid characters: control characters except tab and `\n`, halves of surrogate pairs, other characters that end
@@ -42,8 +43,8 @@ _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\ufff
 class Clean:
     """The cleaned text.
 
-    `ended` says whether the text was cut at a marker, which counts as its end. `broken` says whether the text was cut
-    at an invalid character, at an incomplete marker, or at `LONGEST` characters.
+    `ended` says whether a marker certainly ends the text. `broken` says whether the text was cut at an invalid
+    character, at an incomplete marker, or at `LONGEST` characters.
     """
 
     text: str
@@ -52,7 +53,10 @@ class Clean:
 
 
 class Cleaner:
-    """Cleans the texts at a cursor between the texts `left` and `right`. `stack` is what is open at the cursor."""
+    """Cleans the generated texts at a cursor between `left` and `right`.
+
+    `stack` has the brackets, strings and comments that are open at the cursor.
+    """
 
     def __init__(self, left: str, right: str, language: str, stack: Stack) -> None:
         self._language = language
@@ -67,7 +71,8 @@ class Cleaner:
     def clean(self, text: str, *, streaming: bool = False) -> Clean:
         """Return `text` up to the first marker or invalid character, with `\\n` as line end.
 
-        If `streaming` is true, `text` is not complete, and characters at its end that may begin a marker are left out.
+        If `streaming` is true, more text follows, so characters at the end of `text` that may begin a marker are left
+        out.
         """
         cut = len(text) > LONGEST
         text = text[:LONGEST]
@@ -82,7 +87,7 @@ class Cleaner:
                 return Clean(text[: marker.start()], ended=not fence_begun)
             if (
                 marker.group() not in _STRIKES and marker.group()[0] != "`" and not text[marker.end() :].strip()
-            ):  # only whitespace follows, so the marker is the end of the text even in a string
+            ):  # only whitespace follows, so the marker ends the text even inside a string
                 return Clean(text[: marker.start()], ended=not streaming)
         if (begun := _MARKER_BEGUN.search(text)) and (streaming or not self._in_literal(text[: begun.start()])):
             return Clean(text[: begun.start()], broken=not streaming)

@@ -1,7 +1,7 @@
 """Find where a completion ends.
 
-A completion ends with the cursor's line, unless something is open there: a block, a bracket or a string that the code
-before the cursor or the completion itself opens. In that case, the completion continues until it is closed.
+A completion ends at the end of the cursor's line, unless a block, a bracket or a string is open there. In that case,
+the completion continues until the block, the bracket or the string is closed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from policy.completion.shaping.scan import scan
 class Ending:
     """The end of a completion, as an offset in the generated text.
 
-    `certain` says whether the offset stays the same if more text follows. `whole` says whether a complete statement
-    ends at the offset.
+    `certain` says whether the offset stays the same when the model generates more text. `whole` says whether a complete
+    statement ends at the offset.
     """
 
     offset: int
@@ -30,10 +30,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a text. `start` and `end` are its offsets, without the line end.
+    """A line of a text. `start` and `end` are its offsets in the text, without the line end.
 
-    `scan` is the state after the line, with the line's tokens. `literal` says whether the line begins in a string or a
-    comment.
+    `scan` has the line's tokens, and what is open after the line. `literal` says whether the line begins in a string or
+    a comment.
     """
 
     start: int
@@ -44,7 +44,7 @@ class Line:
 
 
 def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
-    """Return the lines of `text`. `stack` is what is open before `text`."""
+    """Return the lines of `text`. `stack` has the brackets, strings and comments that are open before `text`."""
     found: list[Line] = []
     position = 0
     for content in text.split("\n"):
@@ -57,7 +57,7 @@ def lines_of(text: str, language: str, stack: Stack) -> list[Line]:
 
 
 def first_line(text: str) -> Ending:
-    """Return the end of the first line of `text`. It is not certain while `text` has only one line."""
+    """Return the end of the first line of `text`. The end is certain only if `text` contains a line end."""
     end = text.find("\n")
     return Ending(len(text), False, False) if end < 0 else Ending(end, True, True)
 
@@ -67,8 +67,8 @@ class Start:
     """The part of the text before the cursor on which the end of a completion depends.
 
     `head` is that part. It begins with the last line that has text, which may be the cursor's line, and ends at the
-    cursor. `stack` is what is open before `head`. `indent` is the indentation of the first line of `head`, in
-    characters. `line` is the offset of the cursor's line in `head`.
+    cursor. `stack` has the brackets, strings and comments that are open before `head`. `indent` is the indentation of
+    the first line of `head`, in characters. `line` is the offset of the cursor's line in `head`.
     """
 
     head: str
@@ -79,16 +79,20 @@ class Start:
 
 
 def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanced: Callable[[str], bool]) -> Ending:
-    """Return the end of the cursor's line, or of everything that `start.head` and `text` open.
+    """Return the end, in `text`, of a completion that may have several lines.
 
-    A completion has at most `max_lines` nonblank lines below the cursor's line. If `bodies` is false, it ends with a
-    line that opens a block, because the block is a separate completion. This requires that `balanced` returns true for
-    the text up to the end of that line.
+    If no block, bracket or string is open at the end of the cursor's line, the completion ends there. Otherwise, it
+    ends with the line at which the last of these ends. It has at most `max_lines` nonblank lines below the cursor's
+    line.
+
+    If `bodies` is false, the completion also ends with a line that opens a block, because the body of the block is a
+    separate completion. It ends there only if `balanced` returns true for the text up to the end of that line.
     """
     cursor, language = len(start.head), start.language
     lines = lines_of(start.head + text, language, start.stack)
     brackets = shown = last_end = 0
-    indented = False  # whether a block is open that ends with its indentation or a keyword, not with a bracket
+    # Whether a block is open that ends without a closing bracket: at a keyword, or at a line with less indentation.
+    indented = False
     for line in lines:
         tokens = line.scan.tokens
         finished = line is not lines[-1]
@@ -117,8 +121,8 @@ def open_ending(start: Start, text: str, *, max_lines: int, bodies: bool, balanc
 def whole_statements(text: str, read: Callable[[str], Scan]) -> str:
     """Return the longest beginning of `text`, in whole lines, that ends with a complete statement.
 
-    It may leave braces open that it opens, but no other bracket and no string. `read` returns the state after a text at
-    the cursor.
+    The result may leave braces open, but no other bracket, no string and no comment. `read` returns what is open after
+    a text at the cursor.
     """
     while text.strip():
         done = read(text)

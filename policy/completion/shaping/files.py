@@ -1,12 +1,12 @@
-"""Keep the syntax trees of whole documents, and what is open at an offset in them.
+"""Keep state of whole documents between completions: syntax trees, and what is open at one offset.
 
-Between two completions, a document changes little, and tree-sitter parses only the change. How tree-sitter recovers
-from an error depends on the tree that it begins with. Because errors are counted, a file with errors is parsed from
-scratch. All of this happens while the model generates. Only the trees of a few documents are kept, because a tree takes
-about ten times the memory of its text.
+A document changes little between two completions, so tree-sitter parses only the change. A file with errors is parsed
+from scratch, because the errors that tree-sitter finds in an incremental parse depend on the earlier tree, and the
+errors are counted. The parse runs while the model generates. A tree takes about ten times the memory of its text, so
+only the trees of a few documents are kept.
 
-What is open at an offset, such as a string that begins far above, is also kept. If the text before that offset has only
-grown at its end since the previous completion, only the new part is read.
+`ParsedFiles.opened` keeps the brackets, strings and comments that are open after a part of the document from its
+beginning. If that part only became longer since the previous completion, only the new text is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Point = tuple[int, int]
 _DOCUMENTS = 8  # the maximum number of documents whose trees are kept
-_BYTES = 1_000_000  # the maximum size of all texts whose trees are kept, except the last one
+_BYTES = 1_000_000  # the maximum size of all texts whose trees are kept; the last text may exceed it alone
 _SLOW = 0.02  # a parse that takes more seconds of processor time than this counts as slow
 
 
@@ -44,7 +44,7 @@ class _Read:
 
 
 class ParsedFiles:
-    """The syntax trees of the documents that were parsed last, and what is open at an offset in each document.
+    """The syntax trees of the documents that were parsed last, and what is open at one offset of each document.
 
     `documents` is the maximum number of documents, and `size` the maximum size of their texts together, in bytes.
     """
@@ -73,7 +73,10 @@ class ParsedFiles:
         return known.tree
 
     def opened(self, document: str, language: str, text: str) -> Opened:
-        """Return what is open after `text`, which is the beginning of `document` up to the start of a line."""
+        """Return the brackets, strings and comments that are open after `text`.
+
+        `text` is the text of `document` from its beginning to the start of a line.
+        """
         known = self._read.pop(document, None)
         if known is None or known.language != language or not text.startswith(known.text):
             opened = opened_after(text, language)
@@ -100,7 +103,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
     tree = None
     if old is not None and not old.tree.root_node.has_error:
         start = _common_prefix(old.data, data)
-        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # bytes after the change
+        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # the number of bytes after the change
         old_end, new_end = len(old.data) - kept, len(data) - kept
         edited = old.tree.copy()
         edited.edit(
@@ -119,7 +122,7 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
 
 def _common_prefix(one: bytes, other: bytes) -> int:
     """Return how many bytes two texts have in common at their beginnings."""
-    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes are equal, the first `differing` not
+    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes agree, but not the first `differing`
     while same + 1 < differing:
         middle = (same + differing) // 2
         if one[same:middle] == other[same:middle]:

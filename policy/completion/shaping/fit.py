@@ -1,8 +1,9 @@
-"""Find the longest head of a text that fits: nothing unbalanced, nothing repeated, no new syntax error.
+"""Find the longest head of a generated text that fits at the cursor.
 
-A head is a part of the text from its beginning to the end of a token. The fast checks come first: balanced brackets and
-quotes (`scan.py`), then repetition (`repetition.py`). The parser comes last (`syntax.py`). If it finds an error inside
-a head, no other head with this error is tried. `_PARSES` limits the time.
+A head is a part of the text from its beginning to the end of a token. A head fits if it leaves no bracket or quote
+unbalanced (`scan.py`), does not repeat the text after the cursor (`repetition.py`), and adds no syntax error
+(`syntax.py`). The parser comes last, because it takes the most time. If the parser finds an error inside a head, no
+other head that contains this error is tried. `_PARSES` limits the number of parses.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
-_STATES = 40  # the text after the cursor is read from at most about this number of different states
-_BEYOND = 40_000  # the text below the region is searched for closing brackets if it has at most this many characters
+# Heads can leave different stacks open, and the text after the cursor is read once for each of these stacks. After more
+# than this number of stacks, no further head is tried.
+_STATES = 40
+_BEYOND = 40_000  # characters; a longer text below the region is not searched for closing brackets
 _PARSES = 5  # no further head is tried after this number of parses of the region
 _COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
-_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may form one token
+_JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "the text would leave brackets or quotes unbalanced"
 REPEATED = "the text would repeat what is right of the cursor or below"
@@ -32,10 +35,11 @@ SYNTAX_ERROR = "the text would add a syntax error"
 
 
 class Fit:
-    """Decides which texts fit at one cursor. The attribute `stack` is what is open at the cursor.
+    """Decides which generated texts fit at one cursor.
 
-    `region` is the part of `file` that decides whether a text fits. `before_line` is what is open before the cursor's
-    line. `files` keeps the syntax tree of the file under the name `document`.
+    `region` is the part of `file` in which the texts are checked. `before_line` has the brackets, strings and comments
+    that are open before the cursor's line, and the attribute `stack` has those that are open at the cursor. `parsed`
+    says whether the language has a grammar. `files` keeps the syntax tree of the file under the name `document`.
     """
 
     def __init__(
@@ -60,10 +64,13 @@ class Fit:
 
     @property
     def closable(self) -> int:
-        """The number of innermost entries of `stack` that a text may close, because the text after it does not."""
+        """The number of innermost entries of `stack` that the text after the cursor does not close.
+
+        A generated text may close these entries, but no others.
+        """
         rest = self._rest(self.stack)
         if not rest.kept and not rest.cut_off and self.stack and self.stack[-1] in OPENERS:
-            return 0  # the text after the cursor closes all entries
+            return 0  # the text after the cursor closes every entry of `stack`
         count = 0
         while count < len(self.stack):
             size = len(self.stack) - count - 1
@@ -73,7 +80,7 @@ class Fit:
         return count
 
     def read(self, text: str) -> Scan:
-        """Return the state after `text` at the cursor."""
+        """Return what is open after `text` at the cursor, and the errors in `text`."""
         return scan(text, self._language, self.stack, before=self._line)
 
     def balanced(self, text: str) -> bool:
@@ -95,7 +102,7 @@ class Fit:
             elif self._syntax is None:
                 return head, ""
             else:
-                # If the head opens a bracket or a block, the text that closes it can be far below.
+                # If the head leaves a bracket open, the bracket that closes it can be far below the cursor.
                 opens = len(state.stack) > len(self.stack)
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
@@ -110,7 +117,7 @@ class Fit:
         return best, "" if best else reason
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
-        """Yield `text` and its heads, longest first, each with the state after it.
+        """Yield `text` and its heads, longest first, each with what is open after it.
 
         A head that ends inside a string or a comment is left out if `text` itself opens that string or comment.
         """
@@ -123,7 +130,7 @@ class Fit:
         at_once = self.read("")
         for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
-                if changes[-1][0] < end:  # the head would end inside a quote or comment mark
+                if changes[-1][0] < end:  # the head would end inside a mark such as `<!--` or `/*`
                     break
                 changes.pop()
             else:
@@ -133,12 +140,12 @@ class Fit:
                     yield text[:end], state
 
     def _balances(self, state: Scan) -> bool:
-        """Return whether brackets and quotes are at least as balanced with a text as without it.
+        """Return whether the brackets and quotes of the file are at least as balanced with a text as without it.
 
-        `state` is the state after the text. It is not enough to count brackets: each bracket of the text needs its own
-        partner, in the text or around it, and must not take the partner of another bracket. Each bracket after the
-        cursor that closes something must still close something: if the text closes `${` itself, the `}` after the
-        cursor becomes a part of the string.
+        `state` is the result of `read` for the text. To count brackets is not enough: each bracket of the text needs
+        its own partner, in the text or around it, and must not take the partner of another bracket. Each closing
+        bracket after the cursor that has a partner without the text must also have one with the text. For example, if
+        the text closes `${` itself, the `}` after the cursor loses its partner and becomes a part of the string.
         """
         if state.strays or state.unclosed:
             return False
@@ -151,9 +158,10 @@ class Fit:
         )
 
     def _balances_below(self, state: Scan) -> bool:
-        """Return whether brackets and quotes stay balanced in the whole text after the cursor.
+        """Return whether brackets and quotes are as balanced with a text as without it, to the end of the file.
 
-        `_balances` checks only the region. A text below the region that is longer than `_BEYOND` is not checked.
+        `state` is the result of `read` for the text. `_balances` checks only the region. If more than `_BEYOND`
+        characters are below the region, they are not checked, and the result is true.
         """
         region = self._region
         if not region.beyond or len(region.beyond) > _BEYOND:
@@ -164,7 +172,7 @@ class Fit:
     def _joins(self, text: str) -> bool:
         """Return whether brackets and quotes stay balanced where `text` meets the text before and after it.
 
-        Characters on both sides of a border may form one token, as `"` and `""` do.
+        There, the characters of two texts may form one token. For example, `/` and `*` form a comment mark.
         """
         line, right = self._line, self._region.right
         borders = [(line, text + right), (line + text, right)]
@@ -179,17 +187,17 @@ class Fit:
         return with_text.extra <= without.extra and with_text.missing <= without.missing
 
     def _rest(self, stack: Stack) -> Scan:
-        """Return the state after the text that follows the cursor, if `stack` is open at its beginning."""
+        """Return the result of reading the region's text after the cursor, given that `stack` is open before it."""
         if (known := self._scans.get(stack)) is None:
             known = self._scans[stack] = scan(self._region.right, self._language, stack)
         return known
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """Return `region` with the text that closes the brackets, strings and comments which the file closes below it.
+    """Return `region` with text at its end that closes the brackets and strings which the file closes below the region.
 
-    Those that the headers at the region's beginning open count as closed. What is open near the cursor and is never
-    closed in the file stays open, because the generated text may close it.
+    Comments are closed too. What the headers (the first `region.outer` characters) open counts as closed by the file.
+    What is open near the cursor and is never closed in the file stays open, because the generated text may close it.
     """
     if not region.beyond:
         return region

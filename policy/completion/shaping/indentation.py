@@ -1,6 +1,7 @@
 """Adapt the indentation of a generated text to the document.
 
-The text gets the document's indentation character, and loses indentation that the cursor's line already has.
+The indentation of the text is converted to the document's indentation character. If the text repeats the indentation of
+the cursor's line, the repetition is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _INDENTED = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
 
 def style_of(text: str) -> str:
-    """Return the indentation of one level in `text`: a tab, some spaces, or "" if no line is indented."""
+    """Return the indentation of one level in `text`: a tab, or 2 to 8 spaces, or "" if no line is indented."""
     found = [match.group(1) for match in _INDENTED.finditer(text)]
     if not found:
         return ""
@@ -26,10 +27,11 @@ def style_of(text: str) -> str:
 
 
 def in_style(text: str, style: str, level: int) -> str:
-    """Return `text` indented in `style`, if its lines after the first one use another indentation character.
+    """Return `text` with its indentation converted to `style`: spaces to tabs, or tabs to spaces.
 
-    `style` is a result of `style_of`. `level` is the number of levels by which the cursor's line is indented. The first
-    line of `text` does not change, because it continues the cursor's line.
+    `style` is a result of `style_of`. `level` is the number of levels by which the cursor's line is indented, or, if
+    that line is blank, the last line with text above it. The first line of `text` does not change, because it continues
+    the cursor's line.
     """
     head, *lines = text.split("\n")
     blanks = [line[: indent(line)] for line in lines if line.strip()]
@@ -44,7 +46,7 @@ def in_style(text: str, style: str, level: int) -> str:
 def _unit(width: int, level: int) -> int:
     """Guess how many spaces the generated text uses for one level.
 
-    `width` is the number of spaces of an indented line, which is probably one level deeper than `level`.
+    `width` is the number of spaces by which its first indented line is indented, which are probably `level` + 1 levels.
     """
     fitting = [unit for unit in (4, 2, 8, 3) if width and width % unit == 0] or [4]
     return min(fitting, key=lambda unit: abs(width // unit - level - 1))
@@ -57,11 +59,11 @@ def _with_tabs(line: str, unit: int) -> str:
 
 
 def at_cursor(text: str, line: str, wanted: int, *, deeper: bool) -> str:
-    """Return `text` without indentation that the cursor's line already has, but that the model generated again.
+    """Return `text` without the indentation that repeats the indentation of the cursor's line.
 
     `line` is the part of the cursor's line before the cursor. `wanted` is the minimum indentation, in characters, of a
-    line at this place. `deeper` says whether a block begins here whose indentation `line` does not have yet. In that
-    case, a blank `line` needs more indentation, and `text` does not change.
+    line at the cursor. `deeper` says whether `text` begins the body of a block, and `line` is indented less than this
+    body. In that case, a blank `line` needs the indentation of `text`, so `text` does not change.
     """
     if not text[:1].isspace() or text.startswith("\n"):
         return text

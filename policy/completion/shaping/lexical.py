@@ -1,9 +1,9 @@
 """Define the lexical syntax of each language: comments, quotes, and what looks like a quote or bracket but is neither.
 
-A row of a table for each language is enough to find which brackets and strings are open at any offset. This also works
-in code with syntax errors, in which the tokens of a parser depend on how the parser recovers from the errors. The table
-need not be complete: the file with a suggestion is only compared with the file without it, so code that is misread
-elsewhere counts in both.
+Each language has one row in a table. The row is enough to find which brackets and strings are open at any offset. This
+also works in code with syntax errors, in which the tokens of a parser depend on how the parser recovers from the
+errors. The table need not be complete. The file with a suggestion is only compared with the file without it, so code
+that is read incorrectly far from the cursor has the same effect in both.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Quote:
 class Syntax:
     """The lexical syntax of one language, as patterns.
 
-    `stops` finds the characters with which a bracket, a string or a comment can begin or end. `code` is matched at
-    these characters outside of strings, and the name of the matching group says what begins there. `line_stops` also
-    finds line ends. They matter only in an expression inside a string, and after the beginning of a heredoc. `words` is
-    searched instead of `stops` and `code` if words and operators are needed too.
+    `stops` finds the characters at which a bracket, a string or a comment can begin or end. `code` is matched at these
+    characters outside of strings, and the name of the matching group says what begins there. `line_stops` finds the
+    same characters and line ends, which matter only in an expression inside a string and after the mark of a heredoc,
+    such as `<<EOF`. `words` replaces `stops` and `code` if words and operators are needed too.
 
-    `quotes` maps each opening quote to its kind of string, and `inside` maps it to a pattern that finds the next quote,
-    escape, expression or line end in the string. `blocks` maps the mark that opens a block comment to the mark that
-    closes it. `nested` says whether block comments can contain block comments. `raw` is a template: expanded with the
-    match of a raw string's opening quote, it is the closing quote. `loose` are closing brackets that need no opening
-    bracket.
+    `quotes` maps each opening quote to its kind of string. `inside` maps each opening quote to a pattern that finds the
+    next quote, escape, expression or line end in the string. `blocks` maps the mark that opens a block comment to the
+    mark that closes it. `nested` says whether block comments can contain block comments. `raw` is a template for the
+    closing quote of a raw string. It is expanded with the match of the opening quote. `loose` has the closing brackets
+    that need no opening bracket.
     """
 
     stops: re.Pattern[str]
@@ -64,13 +64,13 @@ class Syntax:
     nested: bool = False
 
 
-Skipped = tuple[str, str]  # the first character of a text that is skipped, and a pattern for the text
+Skipped = tuple[str, str]  # the first character of a text to skip, and a pattern for the whole text
 _APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])")  # in the text of an element, as in `<p>Don't</p>`
-_CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # 'a', but not the lifetime 'a
+_CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # the literal 'a', not Rust's lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
 _SHELL_HEREDOC = ("<", r"(?<![<\d])<<-?[ \t]*\\?(?P<mark>['\"]?)(?P<name>[A-Za-z_]\w*)(?P=mark)")
-_RUBY_HEREDOC = (  # `<<` without `~` or `-` is a heredoc only before a capital letter, because it is also an operator
+_RUBY_HEREDOC = (  # `<<` is also an operator, so a heredoc without `~` or `-` must begin with a capital letter
     "<",
     r"<<(?:[~-](?=['\"`]?[A-Za-z_])|(?=['\"`]?[A-Z]))(?P<mark>['\"`]?)(?P<name>\w+)(?P=mark)",
 )
@@ -101,10 +101,10 @@ def _make(
 ) -> Syntax:
     """Return the syntax for one row of the table.
 
-    `comments` has the patterns of line comments and the marks of block comments. `skipped` are texts that look like a
-    quote, a bracket or a comment but are not. `heredoc` opens a string that begins on the next line and ends at the
-    text of the group `name`. `raw` describes the opening quote of a string without escapes: its possible first
-    characters, its pattern, and the template for the closing quote.
+    `comments` has the patterns of line comments and the marks of block comments. `skipped` describes texts that look
+    like a quote, a bracket or a comment but are not. `heredoc` describes the mark of a string that begins on the next
+    line and ends at the text of the mark's group `name`. `raw` describes the opening quote of a string without escapes:
+    its possible first characters, its pattern, and the template for the closing quote.
     """
     lines, blocks = comments
     firsts = {
@@ -155,7 +155,8 @@ def _any(texts: Mapping[str, object] | list[str]) -> str:
 
 def _inside(quote: Quote) -> re.Pattern[str]:
     parts = [
-        r"\{\{|\}\}|\}" if quote.hole == "{" else "",  # `}}` is a literal `}`, and a single `}` closes nothing
+        # In a string whose expressions begin with `{`, `{{` and `}}` are literal braces, and a single `}` is an error.
+        r"\{\{|\}\}|\}" if quote.hole == "{" else "",
         re.escape(quote.hole),
         re.escape(quote.escape) + "." if quote.escape else "",
         re.escape(2 * quote.close) if quote.doubled else "",
@@ -274,8 +275,8 @@ def _rows() -> dict[str, Syntax]:
 def syntax_of(language: str) -> Syntax:
     """Return the syntax of a language.
 
-    A language without a row in the table gets double quotes, characters in single quotes, and the line comment of
-    `indexer.languages`.
+    If the table has no row for the language, the syntax has strings in double quotes, characters in single quotes, and
+    the line comment of `indexer.languages`. If that comment begins with `//`, the syntax also has `/*` comments.
     """
     if row := _rows().get(language):
         return replace(row, nested=language in _NESTED)

@@ -1,11 +1,12 @@
 """Find the syntax errors of a region without a suggestion and with it.
 
-Tree-sitter parses the region with the suggestion incrementally: nodes that the suggestion does not touch come from the
-tree without it. An error is an `ERROR` or a `MISSING` node, and in two languages also a closing keyword that the
-grammar reads as a name. Unfinished code has errors without the suggestion, and may have as many errors with it.
+Tree-sitter parses the region with the suggestion incrementally: it reuses the nodes of the tree without the suggestion
+that the suggestion does not touch. An error is an `ERROR` or a `MISSING` node. In two languages, a closing keyword that
+the grammar reads as a name is also an error. Unfinished code has errors without the suggestion, and may have as many
+errors with it.
 
-How the parser recovers from an error depends on the tree that it begins with. If there are errors with the suggestion,
-`errors_from_scratch` finds the errors that a parser without such a tree reports.
+How an incremental parser recovers from an error depends on the tree that it reuses. `errors_from_scratch` parses
+without another tree, so its errors depend only on the text.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NAMES = frozenset({"identifier", "command_name"})
 class Errors:
     """The spans of the errors in a text, in order, as offsets in bytes.
 
-    `strays` is the number of those that are closing keywords which the grammar reads as names.
+    `strays` is the number of spans that are superfluous closing keywords. The grammar reads these keywords as names.
     """
 
     spans: tuple[Span, ...]
@@ -44,7 +45,7 @@ class Errors:
         return len(self.spans)
 
     def no_more_than(self, other: Errors) -> bool:
-        """Return whether there are no more errors than in `other`, and also no more without counting the strays."""
+        """Return whether there are at most as many errors as in `other`, both with and without the strays."""
         return len(self) <= len(other) and len(self) - self.strays <= len(other) - other.strays
 
 
@@ -52,9 +53,9 @@ class ParseCheck:
     """Finds the errors of one region with different texts at the cursor.
 
     `tree` is the syntax tree of the region without a text, if it is known. `whole` says whether the region is the whole
-    file. `before` has the errors without a text, and `elsewhere` is the number of those that are not on the cursor's
-    line. `from_scratch` says whether `errors` parses from scratch. It does so for a whole file with errors elsewhere,
-    because they remain with every text.
+    file. `before` has the errors without a text, and `elsewhere` is the number of these errors that are not on the
+    cursor's line. `from_scratch` says whether `errors` never parses incrementally. This is true for a whole file with
+    errors elsewhere: they remain with every text, and an incremental parse may count them differently.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class ParseCheck:
     def adds_none(self, errors: Errors, text: str) -> bool:
         """Return whether `text` adds no error. `errors` are the errors of the region with `text` at the cursor.
 
-        In unfinished code, `text` may replace an error by another one. But there must be no more errors than without
-        `text`, in the whole region and after the cursor, and no error may be inside `text`.
+        In unfinished code, `text` may replace an error by another one. But no error may be inside `text`, and there
+        must be no more errors than without `text`, both in the whole region and after the cursor.
         """
         if len(errors) <= self.elsewhere:
             return True
@@ -117,9 +118,10 @@ class ParseCheck:
         return len(errors) <= len(self.before) and not inside and right <= right_before
 
     def length_before(self, errors: Errors, text: str) -> int:
-        """Return the length, in characters, of the longest head of `text` without an error.
+        """Return the offset in `text`, in characters, at which the first error inside `text` ends.
 
-        `errors` are the errors of the region with `text` at the cursor.
+        Every head of `text` that is longer contains this error. If no error is inside `text`, return the length of
+        `text`. `errors` are the errors of the region with `text` at the cursor.
         """
         data, start = text.encode("utf-8", "replace"), len(self._left)
         ends = [end - start for begin, end in errors.spans if begin >= start and end < start + len(data)]

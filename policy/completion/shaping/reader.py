@@ -1,9 +1,9 @@
 """Read the brackets, strings and comments of a text in order, and record which of them are open.
 
-The state of a reader is a stack of everything that is open, with the innermost last. How the following text has to be
-read depends only on this stack, and on the heredocs that begin on the current line. An entry of the stack is the
-bracket, quote or comment mark that was opened. For a raw string or a heredoc, whose end depends on its beginning, the
-entry is instead the text that closes it, after a prefix: `raw ")"` or `heredoc EOF`.
+The state of a reader is a stack of the open brackets, strings and comments, with the innermost last. How the reader has
+to read the following text depends only on this stack, and on the heredocs whose marks, such as `<<EOF`, are on the
+current line. An entry of the stack is the opening bracket, quote or comment mark. The end of a raw string or a heredoc
+depends on how it begins, so its entry is a prefix and the text that closes it: `raw )"` or `heredoc EOF`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The state after a text, and the errors in the text.
+    """The result of reading a text: what is open after it, and the errors in it.
 
-    `stack` is what is open after the text. `strays` has the offsets of closing brackets that close nothing, and
-    `closers` has the offsets of those that close something. `unclosed` is the number of brackets and strings that are
-    cut off: a string at the end of its line, or a bracket when another kind of bracket around it is closed. `tokens`
-    are the words, brackets and operators, if they were requested.
+    `stack` has the brackets, strings and comments that are open after the text. `strays` has the offsets of the closing
+    brackets that close nothing, and `closers` has the offsets of those that close something. `unclosed` is the number
+    of brackets and strings that are cut off: a string at the end of its line, or a bracket when another kind of bracket
+    around it is closed. `tokens` has the words, brackets and operators of the text, if they were requested.
 
-    `cut_off` and `kept` refer to the stack before the text: `cut_off` has the indexes of its entries that are cut off,
-    and its outermost `kept` entries stay open throughout the text.
+    `cut_off` and `kept` refer to the stack before the text. `cut_off` has the indexes of the entries that are cut off,
+    and the outermost `kept` entries stay open throughout the text.
     """
 
     stack: Stack
@@ -72,8 +72,9 @@ class Scan:
 class Reader:
     """Reads a text step by step, from the offset `start`.
 
-    `stack` is what is open at `start`, and `offsets` says where each entry was opened (default: -1, unknown). `begin`
-    and `position` are the offsets of the last bracket, quote, comment mark or line end that was read.
+    `stack` has the brackets, strings and comments that are open at `start`. `offsets` has the offset in the text at
+    which each entry was opened, or -1 if it is unknown (the default). `begin` and `position` are the start and the end
+    of the last bracket, quote, comment mark or line end that was read.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class Reader:
         self.text = text
         self.opened = list(stack)
         self._literals = sum(entry not in OPENERS for entry in stack)
-        self.heredocs: list[tuple[str, int]] = []  # those that begin on this line, with their offsets
-        self.offsets = [-1] * len(stack) if offsets is None else list(offsets)  # where each entry was opened
+        self.heredocs: list[tuple[str, int]] = []  # entries whose marks are on this line, with the marks' offsets
+        self.offsets = [-1] * len(stack) if offsets is None else list(offsets)
         self.tokens: list[Token] = []
         self.strays: list[int] = []
         self._cut_off: list[int] = []
@@ -94,7 +95,7 @@ class Reader:
         self.begin = self.position = start
 
     def result(self) -> Scan:
-        """Return the state after the text that was read so far."""
+        """Return the result of reading the text up to `position`."""
         return Scan(
             tuple(self.opened),
             tuple(self.strays),
@@ -116,13 +117,13 @@ class Reader:
         return self._unclosed + len(self.strays)
 
     def agrees(self, other: Reader) -> bool:
-        """Return whether this reader and another one of the same text are going to read the rest in the same way."""
+        """Return whether this reader and another reader of the same text will read the rest in the same way."""
         return self.position == other.position and self.opened == other.opened and self.heredocs == other.heredocs
 
     def step(self, *, words: bool = False) -> bool:
-        """Read to the next bracket, quote, comment mark or line end that can change the state.
+        """Read up to and including the next bracket, quote, comment mark or line end that can change the state.
 
-        If `words` is true, words and operators are read too. Return false if nothing of this kind follows.
+        If `words` is true, the next word or operator also ends the step. Return false if none of these follows.
         """
         if self.opened and self.opened[-1] not in OPENERS:
             return self._literal(self.opened[-1])
@@ -162,7 +163,7 @@ class Reader:
         return True
 
     def _literal(self, top: str) -> bool:
-        """Read to the next place that matters in the string or comment whose entry is `top`, usually its end."""
+        """Read to the end of the string or comment with the entry `top`, or to the next escape or expression in it."""
         text, syntax = self.text, self.syntax
         if top.startswith((_RAW, _HEREDOC)):
             last = _end_of(top).search(text, self.position)
@@ -183,7 +184,7 @@ class Reader:
                 return False
             self._drop(len(self.opened) - 1)
             self.begin = end
-            self.position = end if top == LINE_COMMENT else end + len(close)  # the line end itself is code
+            self.position = end if top == LINE_COMMENT else end + len(close)  # the line end is outside of the comment
             return True
         found = syntax.inside[top].search(text, self.position)
         if found is None:
@@ -207,7 +208,7 @@ class Reader:
         self._literals += entry not in OPENERS
 
     def _close(self, closer: str) -> None:
-        """Close the innermost bracket that `closer` can close. The brackets inside that bracket are cut off."""
+        """Close the innermost bracket that `closer` can close. Open brackets inside this bracket are cut off."""
         for depth, entry in enumerate(reversed(self.opened)):
             if entry not in OPENERS:
                 break  # the other entries are outside of the string that contains `closer`
@@ -219,7 +220,7 @@ class Reader:
             self.strays.append(self.begin)
 
     def _drop(self, size: int, *, cut_off: int = 0) -> None:
-        """Remove all entries but the outermost `size`. The innermost `cut_off` removed entries are cut off."""
+        """Remove all entries but the outermost `size`. The innermost `cut_off` of the removed ones count as cut off."""
         self._unclosed += cut_off
         self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
         if self._literals:
@@ -230,7 +231,8 @@ class Reader:
     def _end_line(self) -> None:
         """Handle the end of a line of code.
 
-        If the code is an expression in a string of one line, that string is cut off. The line's heredocs begin.
+        A string that cannot contain line ends, but contains an expression that is still open, is cut off. The heredocs
+        whose marks are on the line begin.
         """
         for number, entry in enumerate(self.opened):
             if entry in self.syntax.quotes and not self.syntax.quotes[entry].lines:
@@ -269,7 +271,7 @@ def _in_arithmetic(opened: list[str]) -> bool:
 def _with_prefix(quote: str, before: str, syntax: Syntax) -> str:
     """Return the key in `Syntax.quotes` of the string that `quote` opens.
 
-    If `before`, the text before the quote, ends with a prefix such as `f`, it is the key of a formatted string.
+    `before` is the text before the quote. If it ends with a prefix such as `f`, the key is that of a formatted string.
     """
     if "f" + quote not in syntax.quotes:
         return quote

@@ -5,10 +5,11 @@ the cursor. Above the cursor, a line opens a scope if it has less indentation th
 Below the cursor, a line with less indentation and a closing bracket or keyword closes a scope. The other lines that are
 far from the cursor are left out.
 
-`scan.py` finds exactly which brackets, strings and comments are open above the region. If the indentation of a file
-does not agree with them, the region begins with the lines that open them instead. Such a region may have syntax errors.
-The region with a suggestion is only compared with the region without it. So such errors can suppress a suggestion, but
-they cannot make a wrong one appear.
+`scan.py` finds exactly which brackets, strings and comments are open where the lines around the cursor begin. If the
+lines selected by indentation do not open exactly these, the region begins with the lines that do.
+
+The lines that are left out can cause syntax errors in the region. The region with a suggestion is only compared with
+the region without it. So these errors can suppress a suggestion, but they cannot make a wrong one appear.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from functools import cache, partial
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.scan import Opened, opened_after, scan
 
-NEAR = 1_000  # characters kept on each side of the cursor; up to twice as many, so that the region has whole lines
-_LONGEST_HEADER = 12  # the maximum number of lines of a header that is wrapped, such as `def f(` … `):`
+NEAR = 1_000  # the minimum number of characters kept on each side of the cursor; whole lines may need twice as many
+_LONGEST_HEADER = 12  # a header such as `def f(` … `):` may continue on at most this number of lines
 _CONTINUES = re.compile(
     r"[)\]}#*]|//|/\*|--|(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|case|default|when|then)\b"
 )
-_LONGEST = 200_000  # if more characters are above the region, they are not read to find what is open at its beginning
-_LONGEST_LITERAL = 6_000  # if a string or comment has more characters above the region, only its first line is kept
-_PREFIX = re.compile(r"\w*\Z")  # the prefix of a string, such as `r` or `f`
+_LONGEST = 200_000  # characters; a longer text above the region is not read to find what is open after it
+_LONGEST_LITERAL = 6_000  # characters; if an open string begins farther above the region, only its first line is kept
+_PREFIX = re.compile(r"\w*\Z")  # the letters before a quote, such as `r` or `f`
 _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-]*>)", re.MULTILINE)
 
 
@@ -36,9 +37,10 @@ _CLOSES = re.compile(r"^([ \t]*)([)\]}]+;?|(?:end|fi|done|esac)\b[)\]}]*|</[\w.-
 class Region:
     """A part of a file: `left` is the text before the cursor, and `right` the text after it.
 
-    The first `outer` characters of `left` are lines that open the enclosing scopes, and the others are the text just
-    before the cursor. The first `near` characters of `right` are the text just after the cursor, and the others are
-    lines that close the enclosing scopes. `beyond` is the whole text of the file after the `near` characters.
+    The first `outer` characters of `left` are lines that open the enclosing scopes, and the other characters are the
+    text just before the cursor. The first `near` characters of `right` are the text just after the cursor, and the
+    other characters are lines that close the enclosing scopes. `beyond` is the text of the file that follows the `near`
+    characters, with nothing left out.
     """
 
     left: str
@@ -51,9 +53,10 @@ class Region:
 def region(
     prefix: str, suffix: str, language: str, near: int = NEAR, opened: Callable[[str], Opened] | None = None
 ) -> Region:
-    """Return the region of a cursor between `prefix` and `suffix`. A short file is a region as a whole.
+    """Return the region of a cursor between `prefix` and `suffix`. The region of a short file is the whole file.
 
-    `near` is a number of characters (see `NEAR`). `opened` returns what is open after a beginning of `prefix`.
+    `near` is the minimum number of characters on each side of the cursor. `opened` takes a part of `prefix` from its
+    beginning, and returns the brackets, strings and comments that are open after this part.
     """
     headers, kept = _left(prefix, language, near, opened or partial(opened_after, language=language))
     end, closing = _right(suffix, near)
@@ -70,7 +73,7 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
     if len(prefix) <= 2 * near:
         return "", prefix
     start = _border(prefix, len(prefix) - 2 * near, len(prefix) - near)
-    if len(prefix) - start > 8 * near:  # a very long line, which is cut
+    if len(prefix) - start > 8 * near:  # the first line is very long, so the region begins inside it
         start = len(prefix) - 2 * near
     first, kept, outside = start, prefix[start:], None
     if start <= _LONGEST:
@@ -86,7 +89,8 @@ def _left(prefix: str, language: str, near: int, opened: Callable[[str], Opened]
 def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) -> str:
     """Return the lines that open the scopes around the line at the offset `first`.
 
-    `brackets` is what is open at `first`, or None if that is unknown. The result opens the same brackets.
+    `brackets` has the brackets that are open at `first`, or is None if they are unknown. If they are known, the result
+    opens the same brackets.
     """
     lines = _headers(prefix[:first].split("\n")[:-1], _first_indent(prefix[first:]))
     headers = "".join(line + "\n" for line in lines)
@@ -99,11 +103,12 @@ def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) 
 
 
 def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tuple[int, str]:
-    """Return the offset `first` and the text from there, so that no string or comment is open at `first`.
+    """Return an offset at which no string or comment is open, and the text from this offset to the cursor.
 
-    If no string or comment is open at `start`, the text begins there. Otherwise, it begins where the outermost of them
-    begins, if possible with that whole line. If that is far above `start`, the lines in between are left out, except
-    those that open something. `opened` is what is open at `start`.
+    The offset is `start` if no string or comment is open at `start`. Otherwise, it is the offset of the line in which
+    the outermost open string or comment begins. If the line itself begins in another string, it is the offset of the
+    open string. If the offset is far above `start`, the text has only some of the lines in between: those that open
+    something. `opened` has the brackets, strings and comments that are open at `start`.
     """
     outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
     if outermost is None:
@@ -111,7 +116,7 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
     offset = opened.offsets[outermost]
     first = prefix.rfind("\n", 0, offset) + 1
     in_code = scan(prefix[first:offset], language, opened.before(first).stack).stack == opened.stack[:outermost]
-    if not in_code:  # another string ends on this line, so the text begins with the prefix of this string
+    if not in_code:  # the line begins in another string, so the text begins with the open string and its prefix
         first = offset - len(_PREFIX.findall(prefix[max(0, offset - 3) : offset])[0])
     if start - first <= _LONGEST_LITERAL:
         return first, prefix[first:]
@@ -120,7 +125,10 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
 
 
 def _lines_at(text: str, offsets: Iterable[int], line_end: int = 0) -> str:
-    """Return the lines of `text` with these offsets, in order and each once. Offsets before `line_end` are ignored."""
+    """Return the lines of `text` that contain the ascending `offsets`, each line once.
+
+    Offsets before `line_end` are ignored.
+    """
     lines: list[str] = []
     for offset in offsets:
         if offset >= line_end:
@@ -178,10 +186,10 @@ def _indented_less(least: int) -> re.Pattern[str]:
 
 
 def _border(text: str, start: int, end: int) -> int:
-    """Return the offset of a line between `start` and `end` at which to cut `text`. Return 0 if no line begins there.
+    """Return the offset of a line at which to cut `text`, or 0 if no line begins after `start`.
 
-    This is the last of the lines with the least indentation, without lines that continue or close something. If there
-    are no others, it is the first line.
+    Of the lines between `start` and `end` that neither continue nor close something, this is the last one with the
+    least indentation. If there are none, this is the first line that begins after `start`.
     """
     best, least = text.find("\n", start) + 1, 1 << 30
     position = best

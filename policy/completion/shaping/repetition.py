@@ -1,4 +1,4 @@
-"""Find where a text repeats itself, the lines above, the rest of the cursor's line, or the lines below.
+"""Find where a generated text repeats itself, the line above, the rest of the cursor's line, or the lines below.
 
 If the user accepted such a text, the user would have to delete the repeated part. Lines that have only literals, as in
 a table, may repeat.
@@ -15,8 +15,8 @@ from policy.completion.shaping.region import indent
 
 BELOW = 3  # the number of lines with text below the cursor's line that a text must not repeat
 _LOOP = re.compile(r"(\w.{4,40}?)\1{3,}")
-_QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # an empty string has at most six
-_MANY = 4  # a short line that occurs this number of times in succession counts as a repetition
+_QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # at least eight quotes; an empty string has at most six
+_MANY = 4  # a short line counts as a repetition only if it occurs this number of times in succession
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
@@ -28,7 +28,7 @@ _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
 
 def is_data(line: str) -> bool:
-    """Return whether a line has only literals and punctuation, with a comma, like a row of a table."""
+    """Return whether a line has only literals and punctuation, with at least one comma, like a row of a table."""
     return bool(_DATA.fullmatch(line)) and "," in line
 
 
@@ -50,9 +50,10 @@ def says_something(line: str) -> bool:
 
 
 def loop_in(text: str, stack: Stack) -> int | None:
-    """Return the offset where a line of `text` begins to repeat the same characters, or None.
+    """Return the offset where `text` begins to repeat the same characters within a line, or None.
 
-    Items of a list with commas may repeat. `stack` is what is open at the cursor.
+    Items that are separated by commas may repeat inside brackets. `stack` has the brackets, strings and comments that
+    are open at the cursor.
     """
     for found in _LOOP.finditer(text):
         if "," in found.group(1) and (stack or re.search(r"[(\[{]", text[: found.start()])):
@@ -64,10 +65,11 @@ def loop_in(text: str, stack: Stack) -> int | None:
 
 
 def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
-    """Return the number of `lines` before the first one that repeats the lines just before it.
+    """Return the number of `lines` before the first block of one to three lines that repeats the block just before it.
 
     `lines` are the lines of the generated text. `line` is the part of the cursor's line before the cursor, and `above`
-    is the last line with text above the cursor's line.
+    is the last line with text above the cursor's line. Rows of a table may repeat, and a short line may occur three
+    times in succession.
     """
     previous = [above.strip()] if above.strip() else []
     said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
@@ -84,9 +86,9 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
 
 
 def _has_partner_left(closer: str, text: str) -> bool:
-    """Return whether `closer`, a bracket or quote after `text`, has no partner in `text`, only before it.
+    """Return whether `text` contains no partner for `closer`, a closing bracket or quote just after `text`.
 
-    This is for strings and comments, in which the reader does not count brackets.
+    This function is for strings and comments, in which `Reader` does not match brackets.
     """
     if closer in _BRACKETS:
         return text.count(_BRACKETS[closer]) == text.count(closer)
@@ -94,10 +96,11 @@ def _has_partner_left(closer: str, text: str) -> bool:
 
 
 class Right:
-    """The text after the cursor: `rest`, which is the rest of the cursor's line, and the lines below.
+    """The text after the cursor, `right`, which a generated text must not repeat.
 
-    `line` is the part of the cursor's line before the cursor. `read` returns the state after a text at the cursor.
-    `parsed` says whether the language has a grammar, which finds a superfluous `end`.
+    The attribute `rest` is the rest of the cursor's line. `line` is the part of the cursor's line before the cursor.
+    `read` returns what is open after a text at the cursor. `parsed` says whether the language has a grammar, so that
+    the parser finds a superfluous `end`.
     """
 
     def __init__(self, line: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
@@ -124,14 +127,14 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Return whether the end of a text repeats the beginning of `rest`, or only agrees with it by chance.
+        """Return whether the end of a text repeats the beginning of `rest`, and is not the same only by chance.
 
-        The text is `before` followed by the first `size` characters of `rest`. A repetition has to be cut.
+        The text is `before` followed by the first `size` characters of `rest`.
         """
         overlap = rest[:size]
         one_word = re.fullmatch(r"\w+", overlap) and re.match(r"\w", rest[size:])
         if re.match(r"\w\w", before[-1:] + overlap) or one_word:
-            return False  # only a part of a word agrees
+            return False  # the text and `rest` have only a part of a word in common
         if overlap in ("?", "!") and self.rest[0].isspace() and re.search(r"\w\Z", before):
             return False  # the text ends with a name, as in `nil?`, and `rest` begins with an operator
         if overlap[0] == ">" and before.count("<") > before.count(">"):
@@ -139,13 +142,14 @@ class Right:
         if set(overlap) <= _CLOSING_SIGNS:
             return not self._counted(before, overlap) and all(_has_partner_left(closer, before) for closer in overlap)
         if set(overlap) <= _OPENING_SIGNS and overlap != rest:
-            return False  # `Fit.balanced` checks brackets
+            return False  # `Fit` checks whether brackets are balanced
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
 
     def _counted(self, before: str, closers: str) -> bool:
-        """Return whether `closers`, brackets or quotes after `before`, are in code, so that `Fit` checks them.
+        """Return whether `closers`, the brackets or quotes after `before`, are in code, so that `Fit` checks them.
 
-        In code, they change the state: each closes something or is an error. In a string or a comment, they do not.
+        In code, they change the result of reading, because each closes something or is an error. In a string or a
+        comment, they change nothing.
         """
         state, closed = self._read(before), self._read(before + closers)
         return before.endswith("\\") or (state.stack, state.missing, state.extra) != (
@@ -175,8 +179,8 @@ class Right:
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
         if is_closing(said):
-            # Other checks find a superfluous bracket, and, with a grammar, a superfluous `end`. Without a grammar, the
-            # indentation decides.
+            # `Fit` finds a superfluous bracket, and the parser finds a superfluous `end`. Without a grammar, `end`
+            # counts as repeated if it is indented no more than the `end` below.
             told = self._parsed or not re.search(r"\w", said)
             return said == below[0] and not told and indent(line) <= indent(self._below[0])
         if said == below[0] or (said in below and says_something(said)):

@@ -1,7 +1,8 @@
 """Find which brackets, strings and comments are open at an offset in a text.
 
-`scan` reads a text from any state. So a file can be read in pieces: the text before the cursor, the suggestion, and the
-text after the cursor. Each of the other functions answers one question, and reads only as much as necessary.
+`scan` reads a text, given what is open before the text. So a file can be read in pieces: the text before the cursor,
+the suggestion, and the text after the cursor. Each of the other functions answers one question, and reads only as much
+as necessary.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from policy.completion.shaping.lexical import CLOSERS, LINE_COMMENT
 from policy.completion.shaping.reader import Reader, Scan, Stack
 
-_DEEPEST = 64  # `states` ends if this number of entries more is open than at the beginning
-_CONTEXT = 8  # how a text's first character is read depends on this many before it: `return /`, `f"`, `1'000`
+_DEEPEST = 64  # `states` ends when the text has opened this number of entries that are still open
+# The meaning of a text's first character can depend on this number of characters before the text: a regular expression
+# begins in `return /`, a formatted string begins in `f"`, and `1'000` is a number.
+_CONTEXT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The `stack` of what is open, and the `offsets` in the text where each entry was opened."""
+    """The `stack` of open brackets, strings and comments, and the `offsets` in the text at which they were opened."""
 
     stack: Stack = ()
     offsets: tuple[int, ...] = ()
@@ -30,10 +33,11 @@ class Opened:
 
 
 def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words: bool = False) -> Scan:
-    """Return the state after `text`. `stack` is what is open before `text`.
+    """Return what is open after `text`, and the errors in `text`.
 
-    `before` is the text before `text` on the same line. Offsets in the result count from the beginning of its last
-    `_CONTEXT` characters. The result has tokens only if `words` is true.
+    `stack` has the brackets, strings and comments that are open before `text`. `before` is the text before `text` on
+    the same line. Its last `_CONTEXT` characters are joined to `text`, and the offsets in the result refer to the
+    joined text. The result has tokens only if `words` is true.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))
@@ -42,7 +46,7 @@ def scan(text: str, language: str, stack: Stack = (), *, before: str = "", words
 
 
 def opened_after(text: str, language: str, known: Opened = Opened(), start: int = 0) -> Opened:
-    """Return what is open after `text`. `known` is what is open at `start`, the offset where a line begins."""
+    """Return what is open after `text`. `known` is what is open at `start`, the offset at which a line begins."""
     reader = Reader(text, language, known.stack, known.offsets, start)
     reader.finish()
     return Opened(tuple(reader.opened), tuple(reader.offsets))
@@ -51,7 +55,8 @@ def opened_after(text: str, language: str, known: Opened = Opened(), start: int 
 def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
     """Return whether `text` has no more errors if `stack` is open before it than if `other` is open before it.
 
-    Two readers read `text` in parallel until their states are the same.
+    Two readers read `text` in parallel. They stop when their states are the same, because the rest adds the same errors
+    to both.
     """
     one, two = Reader(text, language, stack), Reader(text, language, other)
     while not one.agrees(two):
@@ -64,11 +69,10 @@ def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
 
 
 def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
-    """Return whether no token crosses the boundary between `left` and `right`.
+    """Return whether reading `left` and `right` separately has the same result as reading them together.
 
-    If none does, reading both texts separately has the same result as reading them together. `stack` is what is open
-    before `left`. A heredoc that begins on the last line of `left` also crosses the boundary, because it is not in the
-    stack after `left`.
+    This is false if a token crosses the boundary between them. It is also false if the mark of a heredoc is on the last
+    line of `left`, because the heredoc is not yet in the stack after `left`. `stack` is what is open before `left`.
     """
     apart, joined = Reader(left, language, stack), Reader(left + right, language, stack)
     apart.finish()
@@ -84,10 +88,11 @@ def reads_apart(left: str, right: str, language: str, stack: Stack) -> bool:
 
 
 def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str = "") -> int | None:
-    """Return the offset of the first bracket or quote in `text` that closes too much, or None if there is none.
+    """Return the offset of the first bracket or quote in `text` that must not be there, or None if there is none.
 
-    It closes too much if it closes nothing, or more than the `allowed` innermost entries of `stack`, which is what is
-    open before `text`. `before` is the text before `text` on the same line.
+    `text` may close what it opens, and the `allowed` innermost entries of `stack`. A bracket must not close another
+    entry, and must not close nothing. `stack` is what is open before `text`, and `before` is the text before `text` on
+    the same line.
     """
     floor = sum(entry != LINE_COMMENT for entry in stack) - allowed
     before = before[-_CONTEXT:]
@@ -99,10 +104,11 @@ def surplus(text: str, language: str, stack: Stack, allowed: int, *, before: str
 
 
 def states(text: str, language: str, stack: Stack, *, before: str = "") -> Iterator[tuple[int, int, Scan]]:
-    """Yield the start and end of each bracket, quote and comment mark in `text`, and the state after it.
+    """Yield the start and end of each bracket, quote and comment mark in `text`, and the result of reading up to it.
 
     `stack` is what is open before `text`, and `before` is the text before `text` on the same line. The iteration ends
-    at a bracket that closes nothing, because no later text can correct it, and if `_DEEPEST` more entries are open.
+    after a bracket that closes nothing, because no later text can correct this error. It also ends when `text` has
+    opened `_DEEPEST` entries that are still open.
     """
     before = before[-_CONTEXT:]
     reader = Reader(before + text, language, stack, start=len(before))

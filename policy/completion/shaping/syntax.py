@@ -1,8 +1,9 @@
 """Decide whether a text at the cursor adds a syntax error to the file.
 
 The region around the cursor is parsed with every text. This is enough if neither the file nor the region has an error
-without the text, the region has no error with the text, and the text opens nothing that the file closes far below.
-Otherwise, the whole file is parsed as well, because the recovery of a parser from an error depends on distant text.
+without the text, the region has no error with the text, and the text leaves nothing open. Otherwise, the whole file is
+parsed as well. In code with errors, a parser's result depends on distant text, and the text that closes a bracket may
+be far below.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.parsing import ParseCheck
 from policy.completion.shaping.region import Region
 
-LARGEST = 200_000  # a file with more characters before or after the cursor is never parsed as a whole
+LARGEST = 200_000  # characters; a file that has more before or after the cursor is never parsed as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of parsing with a text at the cursor.
+    """The result of parsing the file with a text at the cursor.
 
-    `fits` says whether the text adds no error, and `finished` whether the cursor's line has no error with the text.
-    `longest` is a length in characters: a head of the text that is longer than this has the same verdict. `flawless`
-    says whether the whole file has no error with the text, and `costly` whether the whole file was parsed with the
-    text.
+    `fits` says whether the text adds no error. `finished` says whether the cursor's line has no error with the text.
+    `longest` is the offset in the text at which the first error inside the text ends, or the length of the text. Every
+    longer head contains this error. `costly` says whether the whole file was parsed with the text, and `flawless` says
+    whether this parse found no error.
     """
 
     fits: bool
@@ -51,7 +52,7 @@ class SyntaxCheck:
         self._in_file: ParseCheck | None = None
 
     def prepare(self) -> None:
-        """Parse the region without generated text, and the whole file too unless its last parse was slow."""
+        """Parse the region without a generated text. Parse the whole file too unless its last parse was slow."""
         if self._in_region is None:
             self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
             if not self._files.slow(self._document):
@@ -84,7 +85,10 @@ class SyntaxCheck:
         return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
 
     def _parse_file(self) -> None:
-        """Parse the whole file without generated text, unless it is the region or too large."""
+        """Parse the whole file without a generated text, unless the region is the whole file or the file is too large.
+
+        A file that is already parsed is not parsed again.
+        """
         left, right = self._file.left, self._file.right
         if self._in_file is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
             tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
