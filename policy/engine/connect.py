@@ -1,7 +1,7 @@
 """Connect to an engine that is already running, or start one and connect to it.
 
-Several servers may do this at the same time. Each retries until it is connected. A server that finds no listener starts
-a process. If several processes start, one of them gets the lock and serves, and the others exit.
+Several servers may do this at the same time. Each server retries until it is connected. A server that finds no listener
+starts a process. If several processes start, one of them gets the lock and serves, and the others exit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def connect(
     process: Process | None = None
     waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
-        # The listener may have stopped, or another program may use the port of an engine that has ended.
+        # A try fails if the listener has stopped, or if another program uses the port of an engine that has ended.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError):
             streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
@@ -48,7 +48,7 @@ async def connect(
 async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
     """Connect, send the token, and wait for the welcome message. Return the streams and the process id.
 
-    Raises `OSError` or `IncompleteReadError` without a listener, and `ValueError` for another answer.
+    Raises `OSError` or `IncompleteReadError` if no listener answers, and `ValueError` if the answer is another message.
     """
     (reader, writer), token = await endpoint.connect()
     try:
