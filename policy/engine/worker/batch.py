@@ -1,6 +1,6 @@
 """Many generations in parallel: each batch has one row per sequence, so that one pass over the weights serves them all.
 
-Evaluation and training use this module, never serving. The sequences are *lanes*, and each generation is a *trial*.
+Only evaluation uses this module, never serving. The sequences are *lanes*, and each generation is a *trial*.
 When a trial ends, its lane starts the next trial immediately, so that the batch stays full until no trial is left. A
 lane keeps its tokens until its next trial. A new trial copies the tokens of the lane that shares the longest prefix
 with its prompt. Therefore callers should put the two trials of a blank, without and with chunks, next to each other.
