@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters (as in file names) that the encoding lacks
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters, such as those of file names, that stdout lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
@@ -82,8 +82,8 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 def _with_default(given: list[str]) -> list[str]:
     """Return the arguments, with the command `serve` if they do not begin with a command.
 
-    An example is `repoformer-lsp --tcp localhost:9000`. To run `doctor`, editors append this word to the arguments that
-    start the server. In that case, it becomes the command.
+    For example, `--tcp localhost:9000` becomes `serve --tcp localhost:9000`. To run `doctor`, editors append the word
+    `doctor` to the arguments that start the server. In this case, `doctor` becomes the command.
     """
     first = given[0] if given else "-"
     if not first.startswith("-") or any(word in {"-h", "--help", "--version"} for word in given):

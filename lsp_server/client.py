@@ -102,7 +102,7 @@ class Client:
         self.notify("$/cancelRequest", {"id": number})
 
     async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
-        """Return the parameters of the first message from the server with this method that satisfy `where`.
+        """Return the parameters of the server's first message with this method whose parameters satisfy `where`.
 
         Wait for such a message if none has arrived. Raises `ConnectionError` if the server ends first.
         """

@@ -29,7 +29,7 @@ _LARGEST = 2**31 - 1  # the largest `uinteger` of LSP
 
 
 def plain_converter() -> Converter:
-    """Return a converter that makes objects of the messages of LSP, and keeps other parameters as JSON values.
+    """Return a converter that makes objects from the messages of LSP, and keeps other messages' parameters as JSON.
 
     The converter of pygls would create a class for each JSON object in the parameters of other messages.
     """

@@ -208,7 +208,7 @@ class Session:
     def configure(self, sent: object = None) -> None:
         """Use the settings `sent`, and report invalid ones.
 
-        They override the settings of `initialize`, which override the settings of the command line.
+        The settings `sent` override those of `initialize`, which override those of the command line.
         """
         settings, problems = read_settings(*self._layers, sent)
         if problems:
@@ -388,7 +388,7 @@ class Session:
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Store what the user did with the completion `number`, if it is the last completion of its document.
 
-        `candidate` says which of its texts the user accepted.
+        `candidate` says which of the completion's texts the user accepted.
         """
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)

@@ -1,8 +1,8 @@
 """Handle `textDocument/completion`: the suggestion as an entry of the completion list, for editors without ghost text.
 
-This is off by default, because an editor with ghost text would show each suggestion twice. The setting `completion`
-turns it on, but only in the `initializationOptions`: `workspace/configuration` comes after the server has sent its
-capabilities.
+This feature is off by default, because an editor with ghost text would show each suggestion twice. The setting
+`completion` turns it on, but only in the `initializationOptions`, because the other settings arrive after the server
+has sent its capabilities.
 """
 
 from __future__ import annotations
