@@ -17,8 +17,8 @@ class Buffer:
 class Buffers:
     """The open documents, by the real paths of their files.
 
-    An editor may have one file open under two names, for instance through a symbolic link. The text that was set last
-    counts. When that document is closed, the text of the other one counts again.
+    An editor may have one file open under two names, for instance through a symbolic link. Then the text that was set
+    last is used. When that document is closed, the text of the other document is used again.
     """
 
     def __init__(self) -> None:

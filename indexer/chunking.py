@@ -58,7 +58,7 @@ class Chunking:
 
 @dataclass(slots=True)
 class _Definition:
-    """A function or class, while its file is being cut. Rows are zero-based, and `end` is the row after the last."""
+    """A function or class in a file that is being cut. Rows count from 0, and `end` is the row after the last one."""
 
     start: int
     end: int
@@ -151,7 +151,7 @@ class _Cutter:
     # Find the definitions ------------------------------------------------------------------------------------------
 
     def _outline(self, language_id: str) -> list[_Definition]:
-        """Return the definitions that the language's query finds. Rows decide which definition contains another."""
+        """Return the outermost definitions that the language's query finds, each with the definitions inside it."""
         import tree_sitter
 
         query = query_of(language_id)
@@ -256,7 +256,7 @@ class _Cutter:
     ) -> Iterator[_Piece]:
         """Split rows that contain no definition.
 
-        Imports get a chunk of their own, and rows that are too many for one chunk are cut between statements.
+        Imports get their own chunk. If there are too many rows for one chunk, they are cut between statements.
         """
         if kind == "block" and (imports := [r for r in self._imports if start <= r[0] and r[1] <= end]):
             first, last = imports[0][0], max(r[1] for r in imports)
@@ -319,14 +319,14 @@ class _Cutter:
         return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-        """Merge neighboring pieces of one scope while they are small. A piece without words joins the one before it."""
+        """Merge neighboring small pieces of one scope. A piece without words is added to the piece before it."""
         limit = self._chunking.merge_lines
         held: _Piece | None = None
         for start, end, kind, header in pieces:
             if held is None:
                 held = (start, end, kind, header)
                 continue
-            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # may have brackets
+            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # no words, but perhaps brackets
             together = header == held[3] and end - held[0] <= limit and "imports" not in (kind, held[2])
             if blank:
                 held = (held[0], end, held[2], held[3])
@@ -362,7 +362,7 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
 
 
 def _is_beyond_repair(root: tree_sitter.Node) -> bool:
-    """Return whether an error node has more than `MAX_ERRORS` children: the parser understood too little of a text."""
+    """Return whether the parser understood too little of a text: an error node has more than `MAX_ERRORS` children."""
     todo = [root] if root.has_error else []
     while todo:
         node = todo.pop()

@@ -13,8 +13,8 @@ from pathlib import Path
 from indexer.locations import FileKey
 
 QUIET = 0.02  # seconds without a further change before a small number of files is processed
-LATEST = 0.10  # seconds after the first change when the files are processed, even if changes continue
-MANY = 100  # paths; if at least as many have changed, the next two values replace QUIET and LATEST
+LATEST = 0.10  # seconds from the first change until the files are processed, even if changes continue
+MANY = 100  # if at least this many paths have changed, MANY_QUIET and MANY_LATEST replace QUIET and LATEST
 MANY_QUIET, MANY_LATEST = 0.25, 3.0
 
 

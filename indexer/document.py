@@ -1,10 +1,10 @@
 """A file as the index stores it: its text once, and the positions of its chunks in it.
 
-A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. As many Python
-objects, each with its own string, would need more memory than the text itself, and would make every full garbage
-collection long enough to delay typing. So a document is a small number of flat buffers, and so are the `Terms` that the
-inverted index is built from. `Extract.to_bytes` converts both to plain bytes for other processes and for the cache. The
-cache contains no pickles, because unpickling a manipulated file would run its code.
+A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. If each of these
+were a Python object with its own string, the objects would need more memory than the text itself, and every full
+garbage collection would take long enough to delay typing. So a document is a small number of flat buffers, and so are
+the `Terms` that the inverted index is built from. `Extract.to_bytes` converts both to plain bytes for other processes
+and for the cache. The cache contains no pickles, because unpickling a manipulated file would run the code in it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Extract:
     terms: Terms = field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """Serialize everything but root and path, which the caller uses as the key of the record."""
+        """Return the fields as bytes, except the root and the path, which the caller uses as the key of the record."""
         document, terms = self.document, self.terms
         parts = (
             document.text,
@@ -104,7 +104,7 @@ class Extract:
 
     @classmethod
     def from_bytes(cls, root: str, path: str, record: bytes) -> Extract:
-        """Parse what `to_bytes` wrote. Raises DamagedRecord."""
+        """Return the extract from which `to_bytes` made `record`. Raises `DamagedRecord` if the bytes are invalid."""
         try:
             return cls._read(root, path, record)
         except (struct.error, ValueError) as error:

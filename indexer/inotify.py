@@ -1,8 +1,9 @@
 """File system events on Linux: one inotify watch for each directory that the index reads.
 
 A recursive watch of a workspace would also use a watch for every directory of `node_modules` and of build output, and
-Linux limits the number of watches for all programs of a user together. So a scan adds the watch of each directory that
-it lists, just before it lists the directory. If it did so afterwards, it could miss a change between the two.
+Linux limits the number of watches for all programs of a user together. So a scan adds a watch for each directory that
+it lists, just before it lists the directory. A watch that is added after the listing could miss a change between the
+two.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class InotifyEvents:
         path = os.path.join(directory, name)  # noqa: PTH118
         paths[path] = None
         if mask & flags.ISDIR and mask & flags.MOVED_FROM:
-            # The watches would report the old names. The scan of the new directory adds them again.
+            # These watches would report the old names. The scan of the new directory adds new watches.
             with self._lock:
                 moved = [wd for wd, at in self._directories.items() if _is_below(at, path)]
             self._remove(moved)

@@ -1,8 +1,8 @@
 """Run tasks in worker processes. `Pool` sends batches of tasks and passes their outcomes to a callback.
 
-For each worker, one thread waits on its pipe. A worker that dies or takes too long is replaced, and its tasks are
-retried one at a time. If a task fails again, its file is cut into plain windows. So a file that crashes a grammar loses
-its structure, and no other file is affected.
+Each worker has a thread in the server, which waits for the worker's answers. A worker that dies or takes too long is
+replaced, and its tasks are retried one at a time. If a task fails again, its file is cut into windows without regard to
+syntax. So only the file that crashes a grammar loses its structure, and no other file is affected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pool:
         self._batches.put(batch)
 
     def close(self) -> None:
-        """End the workers immediately, whatever they are doing."""
+        """End the workers immediately, even while they run tasks."""
         self._closing.set()
         for _ in self._threads:
             self._batches.put(None)

@@ -56,7 +56,7 @@ _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
 def too_large(size: str, limit: int) -> str:
-    """Return the detail of the reason for leaving out a file that is too large.
+    """Return the `detail` of a `Reason` with the rule "size".
 
     `size` describes the file's size in words, and `limit` is in bytes.
     """

@@ -97,7 +97,7 @@ _NAME = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 FARTHEST = 21_000  # the most characters from the start of the text that identifies a secret to the end of the secret
-_AROUND = 20  # characters before and after a stem that are searched for its name
+_AROUND = 20  # characters before and after a stem that are searched for the name that contains the stem
 _REACH = 400  # characters after a name that are searched for its value
 _STRING = r"""[a-zA-Z@$]{0,2}(["'`])(\S{6,200}?|(?:[A-Za-z0-9]{4}[ ]){2,7}[A-Za-z0-9]{4})\1"""
 # The next patterns match the text between a name and its value, and the value. First, a value with quotes, in any
@@ -125,7 +125,8 @@ _COMPUTED = re.compile(
 # A declaration with the type after the name: `var password string = "..."`.
 _TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
 _VALUE = r"""((?:\\[$!#&*;|]|[^\s"'`;&|()<>\[\]\\,]){6,200})"""
-# A value without quotes, only in these languages ("" is text of no known language).
+# The languages in which a value may follow its name without quotes, as `_BARE` matches it ("" is text of no known
+# language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
 _BARE = re.compile(
     rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))(?:\\\n)?\s{{0,8}}\(?|[ \t]{{1,8}}){_VALUE}"""

@@ -26,7 +26,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 4  # increase it when the format of a record, the limits of chunks, or the rules for secrets change
+SCHEMA = 4  # increase this when the format of a record, the limits of chunks, or the rules for secrets change
 MAX_AGE_DAYS = 30
 _UNUSED_SECONDS = 14 * 86_400  # how long a record is kept after no file has its content any more
 
@@ -212,9 +212,9 @@ class Store:
 def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
     """Delete saved indexes that were not opened for 30 days, then the oldest until the rest fits in `max_bytes`.
 
-    Returns the deleted files. If another server has a deleted file open, it can use the file until it closes it. The
-    index that was opened last is in use. It is kept even if it is larger than `max_bytes`, because a new one would have
-    the same size.
+    Return the deleted files. A server that has a deleted file open can use the file until it closes the file. The index
+    that was opened last is in use. That index is kept even if it is larger than `max_bytes`, because a new one would
+    have the same size.
     """
     now = time.time() if now is None else now
     found = []

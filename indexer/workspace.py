@@ -58,8 +58,8 @@ class Progress:
     total: int
 
 
-# A file's modification time, size and digest when it was last read. There may be 40,000 of these, and the garbage
-# collector does not track tuples of plain values.
+# A file's modification time, size and digest when it was last read. There may be 40,000 of these. They are tuples,
+# because the garbage collector does not track tuples of plain values.
 _Known = tuple[int, int, bytes]
 
 
