@@ -26,12 +26,12 @@ from indexer.windows import Span, windows
 if TYPE_CHECKING:
     import tree_sitter
 
-# Levels of the syntax tree that are searched for statements. Code that is nested deeper is cut into parts of equal
-# length, without regard to syntax.
+# The number of levels of the syntax tree that are searched for statements. Code that is nested deeper is cut into parts
+# of equal length, without regard to syntax.
 MAX_DEPTH = 48
-HEADER_COLUMNS = 160  # characters; a longer line of a header is cut
-# Characters. A longer text is not written by hand, and parsing it would delay the files queued after it, so it is cut
-# into windows.
+HEADER_COLUMNS = 160  # maximum number of characters of a line in a header; a longer line is cut
+# Maximum number of characters of a text that is parsed. A longer text is not written by hand, and parsing it would
+# delay the files queued after it, so it is cut into windows.
 PARSED_LENGTH = 2_000_000
 # A text is cut into windows if an error node of its syntax tree has more children than this: the time of a tree-sitter
 # query grows with the square of their number.
@@ -178,8 +178,8 @@ class _Cutter:
                 node,
             )
             known = found.get(name[0].start_byte)
-            # The query finds a definition with `export`, decorators or a template twice: with and without that wrapper.
-            # The wider match counts.
+            # The query finds a definition with `export`, decorators or a template twice: with and without these. Keep
+            # the longer match.
             if known is None or node.start_byte < known.node.start_byte or node.end_byte > known.node.end_byte:
                 found[name[0].start_byte] = definition
         return _nest(sorted(found.values(), key=lambda d: (d.start, -d.end)))

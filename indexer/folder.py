@@ -106,5 +106,5 @@ class Folder:
         try:
             extract = Extract.from_bytes(str(self.root), path, record) if record else None
         except DamagedRecord:
-            return None  # the file will be read again
+            return None  # without its record, the file is read again
         return LoadedFile(Entry(path, mtime_ns, size), digest, extract)

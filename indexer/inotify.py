@@ -24,7 +24,7 @@ _MASK = (
     | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
 )  # fmt: skip
 _GONE = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
-_POLL_MS = 200  # the interval at which the thread checks whether to stop
+_POLL_MS = 200  # milliseconds between two checks of the thread whether to stop
 
 
 class InotifyEvents:
@@ -79,7 +79,8 @@ class InotifyEvents:
     def _failed(self, root: str, directory: str, error: OSError | ValueError) -> None:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.ENOMEM):
-            # Watches for only a part of the root are of little use, and other programs need watches too.
+            # Remove all watches of the root: those for only a part of it are of little use, and other programs need
+            # watches too.
             with self._lock:
                 self._problems[root] = LIMIT
                 others = [other for other in self._problems if other != root]
@@ -91,8 +92,8 @@ class InotifyEvents:
             self._remove(wds)
         elif directory == root:
             self._problems[root] = MISSING if number in (errno.ENOENT, errno.ENOTDIR) else str(error)
-        # Otherwise the directory was deleted, which gives an event for its parent, or it cannot be read, and so it
-        # cannot be listed either.
+        # In all other cases, no event is missing. Either the directory was deleted, which causes an event for its
+        # parent, or the directory cannot be read, and then its files are not indexed either.
 
     def _run(self) -> None:
         while not self._stopping.is_set():

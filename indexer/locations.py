@@ -23,7 +23,7 @@ class Locations:
 
     def __init__(self, roots: Iterable[str] = ()) -> None:
         real_of = {root: os.path.realpath(root) for root in roots}
-        by_real = {real: root for root, real in reversed(real_of.items())}  # of two names of a folder, keep the first
+        by_real = {real: root for root, real in reversed(real_of.items())}  # keep the first of two names of a folder
         inner_first = sorted(by_real, key=lambda real: (-len(real), real))
         self.roots: Mapping[str, str] = MappingProxyType({by_real[real]: real for real in inner_first})
         spellings = {**{real: real for real in by_real}, **real_of}

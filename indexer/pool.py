@@ -114,8 +114,8 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self) -> None:
-        # The worker runs isolated (-I), with this process's search path: if the current directory is a workspace with a
-        # `json.py`, the worker must not import that file.
+        # The worker runs in isolated mode (-I), with this process's search path. Otherwise, if the current directory is
+        # a workspace with a `json.py`, the worker would import that file.
         start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", start],

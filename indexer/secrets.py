@@ -23,7 +23,7 @@ from collections.abc import Iterator
 _TOKENS = tuple(
     (literal, re.compile(pattern))
     for literal, pattern in (
-        # Up to the end mark, or up to the length of the longest key if there is no end mark.
+        # The match ends with the end mark. Without an end mark, it has the length of the longest key.
         ("PRIVATE KEY", r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?:.{0,20000}?-----END|.{0,20000})"),
         ("PuTTY-User-Key-File", r"(?s)PuTTY-User-Key-File-\d.{0,20000}?Private-MAC|PuTTY-User-Key-File-\d.{0,20000}"),
         ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
@@ -96,12 +96,12 @@ _NAME = re.compile(
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
-FARTHEST = 21_000  # the most characters from the start of the text that identifies a secret to the end of the secret
+FARTHEST = 21_000  # maximum number of characters from the text that identifies a secret to the end of the secret
 _AROUND = 20  # characters before and after a stem that are searched for the name that contains the stem
 _REACH = 400  # characters after a name that are searched for its value
 _STRING = r"""[a-zA-Z@$]{0,2}(["'`])(\S{6,200}?|(?:[A-Za-z0-9]{4}[ ]){2,7}[A-Za-z0-9]{4})\1"""
-# The next patterns match the text between a name and its value, and the value. First, a value with quotes, in any
-# language.
+# Each of the next patterns matches the text after a name, up to and including the value. This pattern is for a value
+# with quotes, in any language.
 _QUOTED = re.compile(
     rf"""[\w.\]\[)"'-]{{0,24}}[?!]?[ \t]{{0,40}}\s{{0,4}}
     (?: (?::[^=\n]{{0,24}}=|[:?+!=]?={{1,3}})[\s(\[{{\\]{{0,40}}  # assigned, compared
@@ -147,8 +147,8 @@ _MEMBER = re.compile(
     [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type, such as `{value: string}` in a comment
     re.VERBOSE,
 )
-# A value without quotes, in any language: after `${PASSWORD:-`, in a line of an environment file (in a multi-line
-# string), in an option of a command, or inside a string or a comment.
+# Values without quotes in any language: after `${PASSWORD:-` (`_DEFAULT`), in a line of an environment file (`_LINE`),
+# in an option of a command (`_OPTION`), or inside a string or a comment (`_WITHIN`).
 _DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
 _LINE_BEFORE, _LINE = (
     re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Z0-9_]*$"),
@@ -257,7 +257,7 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
 def _names(text: str) -> Iterator[tuple[int, int]]:
     """Yield the positions of names to which a secret may be assigned."""
     lower = text.lower()
-    if len(lower) != len(text):  # a few characters become two in lower case, which would move the offsets
+    if len(lower) != len(text):  # the lower case of some characters is two characters, which would move the offsets
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     seen = -1
     stems = set[int]()

@@ -159,7 +159,7 @@ class Store:
             self._discard()
             self._connect()
         with contextlib.suppress(OSError):
-            os.utime(self.file)  # `delete_old_indexes` deletes by this time
+            os.utime(self.file)  # `delete_old_indexes` reads this time
             self.file.chmod(0o600)
 
     def _connect(self) -> None:

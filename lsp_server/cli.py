@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters, such as those of file names, that stdout lacks
+    # Some characters, such as those of a file name, may not exist in the encoding of stdout. Escape them.
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:

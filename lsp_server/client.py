@@ -218,7 +218,7 @@ class Client:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError("the server ended"))
-                future.exception()  # if nothing awaits the future, asyncio would log the error
+                future.exception()  # without this call, asyncio would log the error of a future that is not awaited
         async with self._news:
             self._news.notify_all()
 

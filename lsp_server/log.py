@@ -70,7 +70,7 @@ def set_level(level: str) -> None:
 
 
 def silence_pygls() -> None:
-    """Disable the logger of pygls, which logs messages of the protocol, which contain source code."""
+    """Disable the logger of pygls, because it logs whole messages of the protocol, which may contain source code."""
     logger = logging.getLogger("pygls")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False

@@ -119,13 +119,13 @@ class Protocol(LanguageServerProtocol):
 
         if future := self._request_futures.get(msg_id):
             loop = asyncio.get_running_loop()
-            # The future is not forgotten immediately, because `shutdown` cancels the requests while it iterates over
-            # their futures.
+            # The future is deleted a little later, because `shutdown` cancels the requests while it iterates over their
+            # futures.
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
         super()._send_response(msg_id, result, error)
-        self._result_types.pop(msg_id, None)  # pygls does not delete it if the answer is an error
+        self._result_types.pop(msg_id, None)  # pygls keeps this entry if the answer is an error
 
 
 def _well_formed(message: dict[str, Any]) -> bool:

@@ -129,7 +129,7 @@ class Session:
         self.begun = True
 
     def start(self) -> None:
-        """Start to index the workspace and to load the model in the background, after the settings are known."""
+        """Start to index the workspace and to load the model in the background. The settings must be known."""
         self._started.set()
         self._tell_status()
         self._core.start(self.roots, self.settings)
@@ -365,7 +365,7 @@ class Session:
                 if not self.offers(document):
                     return None
             completion = await self._core.complete(request)
-        except Exception as error:  # includes bugs, because editors show each error that they receive
+        except Exception as error:  # bugs too, because editors show the user each error that they receive
             self._failed(error)
             return None
         if "engine" in completion.timings_ms:  # the engine has answered

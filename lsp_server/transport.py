@@ -193,5 +193,5 @@ class _PipeWriter:
             while view and not broken:
                 try:
                     view = view[os.write(self._sink, view) :]
-                except OSError:  # the editor does not read any more; the end of stdin ends the server
+                except OSError:  # the editor no longer reads; the server ends when stdin ends
                     broken = True

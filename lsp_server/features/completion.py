@@ -71,7 +71,7 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
             f"```{document.language_id}\n{before.lstrip()[-_DOCUMENTED:]}{record.completion.text}\n```",
         ),
         filter_text=text,
-        sort_text=" ",  # before the entries that begin with a letter
+        sort_text=" ",  # sorts the entry before those that begin with a letter
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,
         text_edit=types.TextEdit(types.Range(types.Position(*start), types.Position(line, column)), text),

@@ -261,7 +261,7 @@ class Engine:
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
-        with contextlib.suppress(OSError):  # `_receive` finds the reason and ends every call
+        with contextlib.suppress(OSError):  # after this error, `_receive` finds the reason and ends every call
             await self._writer.drain()
 
     def _write(self, message: protocol.Message) -> None:

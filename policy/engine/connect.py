@@ -16,8 +16,8 @@ from policy.engine.endpoint import Endpoint, Streams
 from policy.engine.process import Process, launch
 from policy.errors import EngineDied, EngineUnavailable
 
-TIMEOUT = 60.0  # seconds; starting a process may take long on a machine that swaps
-RETRY_INTERVAL = 0.02  # seconds
+TIMEOUT = 60.0  # seconds; long, because a machine that swaps starts a process slowly
+RETRY_INTERVAL = 0.02  # seconds between two tries
 
 
 async def connect(

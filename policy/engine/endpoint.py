@@ -60,7 +60,7 @@ def _candidates() -> Iterator[Path]:
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
     for base in bases:
-        # A relative path would name another folder in each process.
+        # A relative path is not used, because it would name another folder in each process.
         if base and Path(base).is_absolute() and Path(base).is_dir() and os.access(base, os.W_OK):
             yield Path(base, name)
     yield Path(tempfile.gettempdir(), name)
@@ -162,7 +162,7 @@ class Endpoint:
     def leave(self) -> None:
         """Remove the files of this endpoint, so that no server tries to connect. The process keeps its lock."""
         for file in (self.socket, self._lock):
-            with contextlib.suppress(OSError):  # Windows cannot remove an open file
+            with contextlib.suppress(OSError):  # on Windows, an open file cannot be removed
                 file.unlink(missing_ok=True)
 
     @property

@@ -59,8 +59,8 @@ class Package:
         return None
 
 
-# In the order in which they are tried. On Windows, xllamacpp's library exports no functions of llama.cpp, so its file
-# there is not listed.
+# The packages are in the order in which they are tried. On Windows, xllamacpp's library exports no functions of
+# llama.cpp, so the list does not have the name of that file.
 PACKAGES = (
     Package("llama-cpp-python", "llama_cpp", ("lib/libllama.so", "lib/libllama.dylib", "lib/llama.dll"), False),
     Package("xllamacpp", "xllamacpp", ("xllamacpp.abi3.so",)),

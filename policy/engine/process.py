@@ -85,7 +85,7 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
             stderr=subprocess.PIPE,
             env={**environment, "PYTHONUNBUFFERED": "1"},
             cwd=sys.prefix,  # Python imports from the current folder first, which must not be a workspace
-            # Ctrl-C in a terminal, or an editor that ends its children, must end only this server.
+            # A new session, because Ctrl-C in a terminal, or an editor that ends its children, must not end the worker.
             start_new_session=sys.platform != "win32",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # exists only on Windows
         )

@@ -60,10 +60,10 @@ class EngineSettings:
 
 
 def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
-    """Yield `settings`, then safer and safer ones to try when loading or the first evaluation crashes.
+    """Yield the settings to try one after another, until loading and the first evaluation do not crash.
 
-    The safer ones are: without repacked weights; then also with half as many layers on the GPU; then without a GPU.
-    `layers` is the number of the model's layers.
+    First come `settings`. The next ones have no repacked weights. The next ones also have half as many layers on the
+    GPU, and the last ones have none. `layers` is the number of the model's layers.
     """
     yield settings
     if settings.extra_buffers:

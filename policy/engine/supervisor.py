@@ -38,7 +38,7 @@ UNKNOWN_LAYERS = 32
 FIRST_DELAY, MAX_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds; a worker that ran this long resets the delay
 MAX_STARTS = 6
-RETRY_AFTER = 60.0  # seconds
+RETRY_AFTER = 60.0  # seconds after a failure until a request starts the worker again (`_MAY_PASS`)
 REMEMBERED = 7 * 24 * 3600.0  # seconds until settings that crashed are tried again
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear although the settings stay the same
 
@@ -165,7 +165,7 @@ class Supervisor:
                 last = error
                 self._log(f"{error}; the engine was starting with {settings}")
                 self._back_off()
-                if error.crashed:  # after a kill, the same settings may work
+                if error.crashed:  # otherwise the worker was killed, and the same settings may work
                     level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:

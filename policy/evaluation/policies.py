@@ -67,7 +67,7 @@ def _by_selection(table: Table, gates: Sequence[Gate]) -> Mapping[str, tuple[Gat
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
-    """Return, for the name of each policy, the scores from which the policy decides, shape (blanks,).
+    """Return the scores from which each policy decides, shape (blanks,), by the name of the policy.
 
     A greater score favors retrieval. The first policy is the one that serving uses.
     """

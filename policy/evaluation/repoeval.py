@@ -15,7 +15,7 @@ from . import sources
 from .jsonl import BadRow, rows, text_of
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-FUNCTION_SEARCH_LINES = 80  # maximum number of lines from a signature to its body: parameters and a docstring
+FUNCTION_SEARCH_LINES = 80  # maximum number of lines of parameters and docstring between a signature and its body
 LINE_SEARCH_LINES = 1  # maximum error of a line number: some published files count lines from 0, others from 1
 
 
@@ -64,7 +64,8 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
-    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # only files that this project writes have it
+    # Only files that this project writes have the key `kind`.
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):

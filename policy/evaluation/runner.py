@@ -30,7 +30,7 @@ from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
 
-GROUP = 48  # maximum number of blanks in one call of an engine, to limit its size: it has all their retrieved chunks
+GROUP = 48  # maximum number of blanks in one call of an engine; a call sends the retrieved chunks of all its blanks
 
 
 class BatchEngine(Protocol):

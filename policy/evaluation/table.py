@@ -235,7 +235,7 @@ def _value(name: str, kind: str, cell: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows, with a metric of each row without and with retrieval as arrays of shape (blanks,)."""
+    """Rows, and one metric of all rows, without and with retrieval, as arrays of shape (blanks,)."""
 
     rows: tuple[Row, ...]
     without: NDArray[np.float64]

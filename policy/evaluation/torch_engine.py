@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LANES = 16  # number of completions at the same time; each batch generates one token of each
+LANES = 16  # number of completions at the same time; each batch generates one token of each completion
 BATCH = 1024  # maximum number of tokens of a prompt that are evaluated at a time
 
 

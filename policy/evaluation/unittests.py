@@ -113,7 +113,7 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
     if code == 0:
         return PASS
     last = _last_line(folder.parent / "output")
-    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # `unshare` failed: no namespace, or no such command
+    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # an error message of `unshare` and not of the tests
         return f"{NOT_RUN}: {last}"
     return f"exit status {code}" + (f": {last}" if last else "")
 

@@ -66,7 +66,7 @@ def _pip_settings() -> Mapping[str, str]:
 
 
 def _parsed(listing: str) -> dict[str, str]:
-    """Return the values by the names of the options in the output of `pip config list`: `section.option='value'`."""
+    """Return the value of each option in the output of `pip config list`, which has lines `section.option='value'`."""
     by_section: dict[str, dict[str, str]] = {}
     for line in listing.splitlines():
         name, found, value = line.partition("=")

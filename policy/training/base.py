@@ -242,7 +242,7 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
     end = end if end is not None else config.get("eos_token_id")
     if end is None:
         raise TrainingError(f"{path}: the tokenizer has no {END} and the model no eos_token_id")
-    inner.encode_special_tokens = True  # encode markers that occur in a text as ordinary text
+    inner.encode_special_tokens = True  # treat names of special tokens in a text as ordinary text
     return _with_weights(Base(model, TextTokenizer(inner), Vocabulary(ids), int(end), model.config), weights)
 
 

@@ -250,7 +250,7 @@ def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, in
     if not line.strip() or (_COMMENT.match(line) and rng.random() < 0.8):
         return None
     draw = rng.random()
-    if draw < 0.04:  # nothing is missing: the model should complete nothing
+    if draw < 0.04:  # an empty blank at the end of a line, so that the model learns to complete nothing
         return "nothing", start + len(line), start + len(line)
     where, column = _column(line, rng)
     if column is None:

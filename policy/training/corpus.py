@@ -1,4 +1,4 @@
-"""Step 1, `train corpus`: fetch the packages of a list, and make a repository in a split from each of them.
+"""Step 1, `train corpus`: fetch the packages of a list, and write the source files of each into one of three splits.
 
 The list assigns each package to the split train, valid or test, so that the same repositories are held out for every
 model. The step keeps only hand-written source files. It keeps only repositories whose files refer to each other,

@@ -118,7 +118,7 @@ def backward_own_labels(
     cc: int,
     compute: Compute,
 ) -> tuple[Losses, float]:
-    """Run the forward and backward pass of pairs: a plain example with a decision, and its blank's retrieved example.
+    """Run the forward and backward pass of pairs: the plain example of a blank, with a decision, and the retrieved one.
 
     The model learns to complete both examples. The likelihoods of the blank in this step determine the target of the
     decision: `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else the next token of the plain

@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(self._abort)
-        self._load_message: protocol.Message | None = None  # kept, to load the model again after it was unloaded
+        self._load_message: protocol.Message | None = None  # the message with which the model can be loaded again
         self._llama: Llama | None = None
         self._model: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
@@ -95,7 +95,7 @@ class Worker:
         if message["op"] == "forget" and self._model is None:
             return {}
         model = self._loaded()
-        if request.cancelled:  # while the model was loading
+        if request.cancelled:  # the request may be cancelled while the model is loading
             raise Aborted
         if isinstance(model, Embedder):
             return self._embed(model, request)

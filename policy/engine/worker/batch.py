@@ -126,7 +126,7 @@ class Batch:
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit into a context of {self._llama.n_ctx_seq}")
-        # The prompt is evaluated as by `KvCache.evaluate`, so that the logits equal those in serving.
+        # The prompt is evaluated in the same way as in `KvCache.evaluate`, so that the logits equal those in serving.
         shared = self._share(lane, tokens[:-asked])
         self._fill(lane, tokens[shared:], asked)
         spent = (time.perf_counter() - started) * 1e3
@@ -202,7 +202,7 @@ class Batch:
             if self._llama.truncate(lane.id, length):
                 lane.tokens = kept
                 return
-            self._llama.truncate(lane.id, 0)  # recurrent models cannot remove a part
+            self._llama.truncate(lane.id, 0)  # a recurrent model cannot remove part of a sequence, so remove all of it
             lane.tokens = []
             self._fill(lane, kept)
 
@@ -237,7 +237,7 @@ class Batch:
         if best is not lane:
             self._llama.truncate(lane.id, 0)
             length = self._llama.copy(best.id, lane.id, length)
-        elif not self._llama.truncate(lane.id, length):  # recurrent models cannot remove a part
+        elif not self._llama.truncate(lane.id, length):  # a recurrent model cannot remove part of a sequence
             self._llama.truncate(lane.id, 0)
             length = 0
         lane.tokens = tokens[:length]

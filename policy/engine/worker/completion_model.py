@@ -116,7 +116,7 @@ class CompletionModel:
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
-        _ = self._llama.index  # takes a fraction of a second, so no request should have to wait for it
+        _ = self._llama.index  # computed now, so that no request waits the fraction of a second that this takes
 
     def measure(self) -> Speed:
         """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.
@@ -239,7 +239,7 @@ class CompletionModel:
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
             start = replace(start, logits=start.logits.copy())  # the next evaluation overwrites the view
-            if not self._cache.cut(slot, len(start.base)):  # recurrent models cannot remove a part
+            if not self._cache.cut(slot, len(start.base)):  # a recurrent model cannot remove part of a sequence
                 self._cache.evaluate(slot, start.base)
         return result, start
 

@@ -20,7 +20,7 @@ from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
 
-FIRST_CLIENT_TIMEOUT = 10.0  # seconds; without a client, the server that started this process may have ended
+FIRST_CLIENT_TIMEOUT = 10.0  # seconds to wait for the first client; the server that started the worker may have ended
 FIRST_FRAME_TIMEOUT = 10.0  # seconds that a connected client has to send the token
 MAX_BACKLOG_BYTES = 1 << 22  # a client with more unread bytes of answers is disconnected, to limit the memory
 _FIRST_FRAME = 1 << 10  # the maximum size in bytes of the frame with the token

@@ -48,7 +48,8 @@ _FLASH = {
     "off": capi.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "on": capi.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
-# The released Repoformer tokenizers and the paper have different names for two tokens. Our models use the paper's.
+# Two tokens have different names in the paper and in the released Repoformer tokenizers. Our models use the paper's
+# names.
 _DECISION_TOKENS: dict[Role, tuple[str, ...]] = {"cc": ("<cc>", "<cfc_info>"), "eof": ("<eof>", "<end_rc>")}
 _STARCODER_VOCABULARY = 49_152
 _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
@@ -103,8 +104,7 @@ class Llama:
         self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
         # llama.cpp calls the abort callback hundreds of times per evaluation. Each time, a Python function would wait
-        # for the thread that holds the GIL. C's `atoi` does not need the GIL, and returns the number in the flag, 0 or
-        # 1.
+        # for the thread that holds the GIL. C's `atoi` needs no GIL, and returns the number in the flag: 0 or 1.
         self._abort_flag = ctypes.create_string_buffer(b"0")
         self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
@@ -164,7 +164,7 @@ class Llama:
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
             params.n_seq_max = settings.sequences or MAX_SEQUENCES
-            params.kv_unified = True  # a text may need more than an equal share of the cells
+            params.kv_unified = True  # sequences share all cells, because a text may need more than an equal share
         else:
             params.kv_unified = False
             params.n_seq_max = settings.sequences or 1
@@ -318,7 +318,7 @@ class Llama:
         if not pointer:
             raise EngineFailed(f"row {row} of the last evaluation has no logits")
         address = ctypes.addressof(pointer.contents)
-        if (view := self._views.get(address)) is None:  # making a view takes longer than finding its maximum
+        if (view := self._views.get(address)) is None:  # views are kept, because making one takes long
             view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
         return view
 

@@ -72,8 +72,7 @@ class Native:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        # Type checkers cannot see the attributes that `_bind` sets. This method tells them that there are such
-        # attributes.
+        # This method is only for type checkers, which cannot see the attributes that `_bind` sets.
         raise AttributeError(name)
 
     @property
@@ -238,7 +237,7 @@ def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
 
 def _layout(version: str, candidate: Candidate) -> capi.Layout:
     for layout in capi.LAYOUTS:
-        if version.partition("-")[0] == layout.version:  # without the suffix of "0.6.0-dev"
+        if version.partition("-")[0] == layout.version:  # ignore a suffix, as in "0.6.0-dev"
             return layout
     raise EngineFailed(f"{candidate} is llama.cpp {version}, but this release supports {_SUPPORTED}")
 
