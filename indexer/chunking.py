@@ -191,7 +191,7 @@ class _Cutter:
             names.append(text)
 
     def _first_row(self, node: tree_sitter.Node) -> int:
-        """Return the row where a definition's own comments and attributes begin."""
+        """Return the first row of a definition, together with the comments and attributes directly before it."""
         start, before = node.start_point.row, node.prev_sibling
         while before is not None and ("comment" in before.type or "attribute" in before.type):
             alone = not self._lines[before.start_point.row][: before.start_point.column].strip()
@@ -211,9 +211,9 @@ class _Cutter:
         header: str,
         node: tree_sitter.Node,
     ) -> Iterator[_Piece]:
-        """Yield (start, end, kind, header) for the rows of one scope.
+        """Cut the rows of one scope into pieces. Yield (start, end, kind, header) of each piece.
 
-        This is a loop and not a recursion, so that deep nesting cannot overflow the stack.
+        The method is not recursive, so that deep nesting cannot overflow the stack.
         """
         stack: list[_Scope] = [(start, end, definitions, kind, header, header, node)]
         while stack:
@@ -346,7 +346,10 @@ def _end_row(node: tree_sitter.Node) -> int:
 
 
 def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
-    """Turn definitions sorted by (start, -end) into a forest. A definition that ends after its parent is clipped."""
+    """Return the outermost of `definitions`, which are sorted by (start, -end), and make the others their children.
+
+    If a definition ends after its parent, its end becomes that of the parent.
+    """
     top: list[_Definition] = []
     open_: list[_Definition] = []
     for definition in definitions:

@@ -68,11 +68,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the inverted index needs of a document's chunks, concatenated in the order of the chunks.
+    """The words and symbols of a document's chunks, from which the inverted index is built.
 
-    `words` has the keys (`indexer.words.key`) of each chunk's distinct words, and `counts` how often each word occurs
-    in its chunk (at most 255). `word_ends[i]` is the end of chunk i in both. `symbols` has the keys of the names that
-    each chunk defines, and `symbol_ends[i]` is the end of chunk i in `symbols`.
+    All arrays are in the order of the chunks. `words` has the keys (`indexer.words.key`) of each chunk's distinct
+    words, and `counts` has how often each word occurs in its chunk (at most 255). The words of chunk i end before index
+    `word_ends[i]` of both arrays. `symbols` has the keys of the names that each chunk defines. Those of chunk i end
+    before index `symbol_ends[i]`.
     """
 
     words: NDArray[np.uint64]
@@ -84,7 +85,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What the index stores of one file."""
+    """All data that the index stores for one file."""
 
     document: Document
     terms: Terms = field(repr=False)

@@ -16,7 +16,7 @@ from indexer.worker import Outcome
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A file as it was when the index was saved. `extract` is None if the file was left out for its content."""
+    """A file as it was when the index was saved. `extract` is None if the file was left out because of its content."""
 
     entry: Entry
     digest: bytes

@@ -16,7 +16,7 @@ FileKey = tuple[str, str]  # a folder's name, and a path in it (POSIX, relative)
 
 
 class Locations:
-    """The workspace folders at one time; immutable.
+    """The workspace folders at one moment. Immutable.
 
     The constructor follows links on disk, so do not call it on the event loop.
     """
@@ -64,7 +64,7 @@ class Locations:
         return root in self.roots and not path.startswith(self._inner[root])
 
     def inner(self, root: str) -> tuple[str, ...]:
-        """Return the folders nested in a folder, as prefixes of their files' paths relative to it ("pkg/")."""
+        """Return the workspace folders inside the folder `root`, as prefixes of paths relative to it ("pkg/")."""
         return self._inner[root]
 
     def _inner_prefixes(self, real: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Detect text that a tool wrote, by its header comment and by the lines of its code.
 
-Of the comments, only the header counts: the source of a code generator contains "do not edit" in its strings and in
-later comments. Of a long line, only the code in it counts: a table or an encoded image on one line says nothing about
-the rest of the module.
+Only the comment at the beginning of a file counts, because the source of a code generator contains "do not edit" in its
+strings and in later comments. In a long line, only code counts and literals do not, because a table or an encoded image
+on one line says nothing about the rest of the file.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ SHARE = 10  # the pause after a scan of a folder without events is at least this
 
 
 class ScanSchedule:
-    """The running scans, and the scans that are due. Times are passed in, in seconds of a monotonic clock.
+    """The running scans, and the scans that are due. All times are in seconds of a monotonic clock.
 
     If a scan of a folder is requested while another scan of it runs, the new scan starts after the running one, which
     may already have passed the changed file. At most one scan of a folder waits, however slow the disk is.

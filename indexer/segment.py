@@ -93,7 +93,7 @@ class Segment:
 
     @classmethod
     def build(cls, extracts: Sequence[Extract]) -> Segment:
-        """Index extracts. Time and memory are linear in the number of words, except for one sort."""
+        """Build a segment from extracts. Time and memory are linear in the number of words, except for one sort."""
         documents = tuple(extract.document for extract in extracts)
         terms = [extract.terms for extract in extracts]
         word_lengths = [np.diff(term.word_ends, prepend=0) for term in terms]
@@ -190,7 +190,7 @@ class MaskedSegment:
 
     @classmethod
     def of(cls, segment: Segment) -> MaskedSegment:
-        """Make masks in which every document is current, and every chunk live that is not withheld."""
+        """Return the segment with masks in which all documents are current, and all chunks are live except withheld."""
         return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
 
     def without(self, documents: Iterable[int]) -> MaskedSegment:

@@ -46,7 +46,7 @@ UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path =
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A file in the store. `record` is empty for a file that was left out for its content."""
+    """A file in the store. `record` is empty for a file that was left out because of its content."""
 
     path: str
     mtime_ns: int

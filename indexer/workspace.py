@@ -375,7 +375,7 @@ class WorkspaceIndex:
             self._read_queue.add_first(key for real in changed if (key := self._locations.key(real)))
 
     def _process_changes(self) -> None:
-        """Queue the changed files that are due, and start a scan where single files are not enough."""
+        """Queue the changed files that are due. Scan a folder if it is unknown which of its files have changed."""
         now = time.monotonic()
         buffers = self._changed_buffers.take(now)
         self._read_queue.add_first(key for real in buffers if (key := self._locations.key(real)))

@@ -33,7 +33,7 @@ async def choose(
 ) -> Supervisor:
     """Return the supervisor of the model to use. `make` makes the supervisor of a model.
 
-    `tell` shows a message to the user. Raises the errors of `make` for the last candidate.
+    `tell` shows a message to the user. If `make` fails for the last candidate, its error is raised.
     """
     found = choice.candidates(speeds, settings)
     for candidate in found[:-1]:

@@ -48,7 +48,10 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
+    """Run a command. Return its exit status: 0, 1 for an expected failure, or 130 after Ctrl-C.
+
+    For a wrong command line, raises `SystemExit` with the status 2.
+    """
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
     # Some characters, such as those of a file name, may not exist in the encoding of stdout. Escape them.

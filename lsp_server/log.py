@@ -79,7 +79,7 @@ def silence_pygls() -> None:
 class ClientHandler(logging.Handler):
     """Forwards log lines to a client.
 
-    Any thread may log. `send` is called with the level and the line on the event loop on which this object was made.
+    Any thread may log. `send` gets the level and the line, and is called on the event loop that made this object.
     """
 
     def __init__(self, send: Callable[[int, str], None]) -> None:

@@ -53,7 +53,7 @@ def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[C
 
 
 def expected_choice(speeds: Speeds) -> Candidate | None:
-    """Return the candidate to use: the first that is not known to be too slow, else the last, which is the smallest.
+    """Return the candidate to use: the first that is not known to be too slow, else the last.
 
     Return None if no model is installed.
     """
@@ -62,9 +62,9 @@ def expected_choice(speeds: Speeds) -> Candidate | None:
 
 
 def next_larger(model: Path) -> Card | None:
-    """Return the smallest pinned model that is larger than `model` and not installed, or None if it is too large.
+    """Return the smallest pinned model that is larger than `model` and not installed.
 
-    A model is too large if it does not fit into the available memory.
+    Return None if there is no such model, or if it does not fit into the available memory.
     """
     size = size_of(model)
     have = {each.path.name for each in installed()}

@@ -226,8 +226,8 @@ class KvCache:
 def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS) -> Iterator[list[Row]]:
     """Yield batches of at most `grain` rows that append `tokens` to sequence `seq`, from position `start` on.
 
-    The last `wanted` rows have logits and are in the same batch. If `grain` is less than twice `wanted`, that is the
-    maximum instead. With two or more tokens, no batch is a single row, which llama.cpp would evaluate differently.
+    The last `wanted` rows have logits and are in the same batch. A `grain` that is too small for this is raised to
+    twice `wanted`. With two or more tokens, no batch is a single row, which llama.cpp would evaluate differently.
     """
     grain = max(grain, 2 * wanted)
     done = 0

@@ -108,10 +108,9 @@ def candidates(
 ) -> Iterator[Step]:
     """Yield up to `count` continuations of `slot` in parallel. Each ends with a token for which `ends` returns True.
 
-    Candidate 0 is the greedy one. Where another token of it has a probability of at least `FORK`, a new candidate
-    starts with that token and continues greedily, until there are `count` candidates. Candidate 0 is evaluated alone,
-    and the others together in one batch. In a batch, sums are rounded differently, which might change the text of
-    candidate 0.
+    Candidate 0 is the greedy one. At each of its tokens, an alternative with a probability of at least `FORK` starts a
+    new candidate, which continues greedily, until there are `count` candidates. Candidate 0 is evaluated alone, and the
+    others together in one batch. In a batch, sums are rounded differently, which might change the text of candidate 0.
     """
     slots = [slot]
     generated: list[list[Chosen]] = [[]]

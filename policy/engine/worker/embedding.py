@@ -1,6 +1,6 @@
 """Embedding models in the worker: one vector for each text, with several texts in one batch.
 
-Each text is a separate sequence. The model's metadata says how the states of a text's tokens are combined to one vector
+Each text is a separate sequence. The model's metadata says how the states of a text's tokens become one vector
 (without an entry: by their mean). If a text is longer than the model's context, only its beginning is used, because the
 beginning of a chunk says most about the chunk.
 """

@@ -69,8 +69,8 @@ class Llama:
     """A loaded model with one context, in which every sequence has its own cells.
 
     If sequences shared cells, the cells of other documents would be between those of a prompt, and attention would add
-    its terms in another order, with other rounding. The logits would then change by up to 1 with the rest of the cache
-    (measured with a 4-bit model, AVX2). Also, attention would spend time on the cells of other sequences.
+    its terms in another order, with other rounding. The logits would then depend on the rest of the cache, and differ
+    by up to 1 (measured with a 4-bit model, AVX2). Also, attention would spend time on the cells of other sequences.
 
     `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without `longest`, there is
     one sequence unless `settings.sequences` says otherwise.

@@ -1,8 +1,8 @@
 """Choose the next request among those of several clients. One request runs at a time.
 
 The next request is that of the client whose previous request is the oldest, so that one client with many requests
-cannot starve another. The requests of a client run in their order. A `background` request (work in advance) runs only
-while no other request waits, and is aborted when one arrives.
+cannot starve another. The requests of a client run in their order, except that those in the background come last. A
+`background` request (work in advance) runs only while no other request waits, and is aborted when one arrives.
 
 Only one thread calls `take` and `finish`. All other methods may be called by any thread.
 """
