@@ -52,7 +52,7 @@ def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
 
 
 def write_problems(out: Path, problems: Sequence[Problem]) -> None:
-    """Store the items that could not be evaluated in the folder `out`."""
+    """Store, in the folder `out`, the items that could not be evaluated."""
     (out / PROBLEMS).write_text(json.dumps([asdict(problem) for problem in problems], indent=1) + "\n", "utf-8")
 
 

@@ -141,9 +141,9 @@ def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tu
 
 
 def _end_of_call(text: str, at: int) -> int | None:
-    """Return the offset at which the line ends that closes the bracket before the offset `at`.
+    """Return the offset of the end of the line that closes a call. `at` is the offset after its opening bracket.
 
-    Return None if this bracket is not closed within 1,200 characters.
+    Return None if the bracket is not closed within 1,200 characters.
     """
     depth = 1
     for position in range(at, min(len(text), at + 1200)):

@@ -65,7 +65,10 @@ def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generato
 
 
 def _initial_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """Return the indexes of the rows to start from: chosen as in k-means++, mostly unlike the rows chosen before."""
+    """Return the indexes of the rows that are the first means, chosen as in k-means++.
+
+    Rows that are unlike those chosen before are more likely to be chosen.
+    """
     chosen = [int(random.integers(len(vectors)))]
     nearest = vectors @ vectors[chosen[0]]
     while len(chosen) < count:

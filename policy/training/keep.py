@@ -78,8 +78,8 @@ def fit(found: Sequence[Example]) -> Keep:
     """Return an estimate with thresholds that show the shares `BALANCED` and `CAREFUL` of the right texts.
 
     The weights are fitted on all texts. The thresholds are chosen by probabilities from fits on other texts
-    (`_crossed`). A fit's probabilities of its own texts are too close to 0 and 1, so a threshold chosen by them would
-    show fewer of all other texts.
+    (`_crossed`). A fit's probabilities of its own texts are too close to 0 and 1. So thresholds that are chosen by them
+    would show fewer of the right texts in practice.
     """
     weights, offset = _fit(found)
     right = np.array([each.shown.right for each in found])

@@ -94,9 +94,9 @@ def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[di
 
 
 def needed(before: str, missing: str, after: str) -> set[str]:
-    """Return the identifiers of `missing` that are neither in the visible end of `before` nor in that start of `after`.
+    """Return the identifiers of `missing` that a prompt does not show before or after the cursor.
 
-    The visible parts have `LEFT` and `RIGHT` characters.
+    The prompt shows the last `LEFT` characters of `before` and the first `RIGHT` characters of `after`.
     """
     visible = {*_IDENTIFIER.findall(before[-LEFT:]), *_IDENTIFIER.findall(after[:RIGHT])}
     return set(_IDENTIFIER.findall(missing)) - visible

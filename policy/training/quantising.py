@@ -56,7 +56,7 @@ def quantise(source: Path, target: Path, type_: str) -> None:
 
 
 def types_of(names: Iterable[str], columns: Mapping[str, int], type_: str) -> dict[str, str | None]:
-    """Return the type of each two-dimensional tensor in a file of the type `type_`. None means that it is not changed.
+    """Return the type of each two-dimensional tensor in a file of the type `type_`, or None for an unchanged type.
 
     `columns` has the length of the rows of each tensor.
     """
