@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
+from textwrap import dedent
 
 import pytest
 
@@ -133,6 +134,26 @@ def test_packages_with_llama_cpp_are_not_imported() -> None:
 def test_torch_stays_in_the_extras() -> None:
     extras = ("policy/training/", "policy/evaluation/")
     assert all(path.startswith(extras) for path in importers("torch", "transformers"))
+
+
+def test_most_tests_need_no_torch() -> None:
+    """CI runs most tests without the `train` extra, so pytest must be able to import them without torch."""
+    program = dedent("""
+        import sys
+
+        import pytest
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in ("torch", "transformers"):
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        options = ["--collect-only", "-qq", "--no-cov", "-p", "no:cacheprovider"]
+        sys.exit(pytest.main([*options, "--ignore=tests/e2e", "--ignore=tests/training", "tests"]))
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 @pytest.mark.parametrize(
