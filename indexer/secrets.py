@@ -161,8 +161,8 @@ _AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
 # An AWS secret key has no prefix: only its length of 40 characters distinguishes it.
 _AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
-# Secrets that a command or a keyword identifies, and not a name directly before the value. The group `sole` is a value
-# without quotes, which must look random.
+# Secrets that are identified by a command or a keyword instead of a name directly before the value. The group `sole` is
+# a value without quotes, which must look random.
 _SOLE = rf"(?P<sole>{_VALUE[1:-1]})"
 _IN_CONTEXT = tuple(
     (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE | re.MULTILINE))

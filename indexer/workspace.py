@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; longer than for files, because a buffer changes at each keystroke
 PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are left to read
 CLOSE_SECONDS = 0.8  # how long `close` waits for results to be saved
-RESCAN_FROM = 1_000  # paths; after this many changes at once, events may be missing, so the folders are scanned
+RESCAN_FROM = 1_000  # if this many paths change at once, events may be missing, so all folders are scanned
 
 
 @dataclass(frozen=True, slots=True)
