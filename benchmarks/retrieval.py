@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
 from multiprocessing import get_context
@@ -233,8 +234,8 @@ def measure(repository: Path, count: int, embedding: Path | None = None) -> dict
 
 
 def _measure_vectors(model: Path, snapshot: Snapshot, blanks: Sequence[Blank]) -> list[float]:
-    with embedding_model(model) as embed:
-        retriever = EmbeddingRetriever.of(snapshot, Vectors(embed, model.name))
+    with embedding_model(model) as embed, closing(Vectors(embed, model.name)) as vectors:
+        retriever = EmbeddingRetriever.of(snapshot, vectors)
         return [recall(blank, retriever.search(blank.cursor, TOP)) for blank in blanks]
 
 

@@ -143,10 +143,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum tokens to generate (default: depends on the kind of the blank)",
     )
-    for name in ("left", "right", "context"):
-        group.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"maximum tokens of the {name} context (default: the model's)"
-        )
+    for name, text in (("left", "the left context"), ("right", "the right context"), ("context", "cross-file context")):
+        group.add_argument(f"--{name}", type=int, metavar="N", help=f"maximum tokens of {text} (default: the model's)")
     group.add_argument(
         "--threads", type=int, default=0, metavar="N", help="number of threads (default: depends on the machine)"
     )

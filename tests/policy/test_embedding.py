@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,9 @@ def test_no_text_has_no_vector(embed: Embed) -> None:
 
 def test_a_snapshot_is_searched_by_the_vectors_of_a_model(embed: Embed) -> None:
     snapshot = Snapshot.of([("a.py", "def area(w, h): w"), ("b.py", "xyz = 10001"), ("c.py", "area(w, h)")], root="/ws")
-    retriever = EmbeddingRetriever.of(snapshot, Vectors(embed, "tiny"))
-    hits = retriever.search(Cursor("/ws/c.py", "def area(w, h): w", "", "python"), 5)
+    with closing(Vectors(embed, "tiny")) as vectors:
+        retriever = EmbeddingRetriever.of(snapshot, vectors)
+        hits = retriever.search(Cursor("/ws/c.py", "def area(w, h): w", "", "python"), 5)
     assert [hit.chunk.path for hit in hits] == ["a.py", "b.py"]
     assert hits[0].score == 1.0
 

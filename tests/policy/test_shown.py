@@ -162,6 +162,10 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("ruby", "f(‸)\n  x\n", "<<~EOF)\n", NOTHING),
         # a string of many lines began far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
+        # a string of many lines ends far below
+        ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 1200 + "'\necho \"$names\"\n", "('\n", "("),
+        ("python", "s = '''\n" + "it is\n" * 700 + "a‸ b\n" + "cc\n" * 1200 + "'''\nprint(s)\n", "('''\n", "("),
+        ("c", "/*\n" + "it is\n" * 700 + "a‸ b\n" + "cc\n" * 1200 + "*/\nint x;\n", "(*/\n", "("),
         ("rust", inside('fn f() {\n    let s = r#"\n', 'it "is {\n', '"#;\n}\n'), "{ \"\n", '{ "'),
         ("cpp", inside('auto s = R"x(\n', 'it "is {\n', ')x";\n'), "{ \"\n", '{ "'),
         ("lua", inside("s = [==[\n", "it's ]] {\n", "]==]\n"), "{ \"\n", '{ "'),

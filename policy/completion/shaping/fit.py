@@ -14,7 +14,7 @@ from dataclasses import replace
 from indexer.languages import grammar_of
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
-from policy.completion.shaping.reader import Scan, Stack
+from policy.completion.shaping.reader import Scan, Stack, closing_text
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
@@ -22,8 +22,8 @@ from policy.completion.shaping.syntax import SyntaxCheck
 
 _STATES = 40  # the text after the cursor is read from at most about this number of different states
 _BEYOND = 40_000  # the text below the region is searched for closing brackets if it has at most this many characters
-_PARSES = 8  # no further head is tried after this number of parses of the region
-_COSTLY = 4  # a parse of the whole file counts as this number of parses of the region
+_PARSES = 5  # no further head is tried after this number of parses of the region
+_COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may form one token
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 UNBALANCED = "the text would leave brackets or quotes unbalanced"
@@ -186,10 +186,10 @@ class Fit:
 
 
 def _with_closers(region: Region, language: str, stack: Stack) -> Region:
-    """Return `region` with closing brackets added for those that the file closes below the region.
+    """Return `region` with the text that closes the brackets, strings and comments which the file closes below it.
 
-    The brackets that the headers at the region's beginning open count as closed. A bracket near the cursor that the
-    file never closes stays open, because the generated text may close it.
+    Those that the headers at the region's beginning open count as closed. What is open near the cursor and is never
+    closed in the file stays open, because the generated text may close it.
     """
     if not region.beyond:
         return region
@@ -200,5 +200,6 @@ def _with_closers(region: Region, language: str, stack: Stack) -> Region:
         near = scan(region.right[: region.near], language, stack).stack
         never_closed = scan(region.beyond, language, near).kept if len(region.beyond) <= _BEYOND else 0
     closed = [*still_open[:outer], *still_open[max(outer, never_closed) :]]
-    closers = [OPENERS[entry] for entry in reversed(closed) if entry in OPENERS]
-    return replace(region, right=region.right + "".join(closer + "\n" for closer in closers))
+    right = region.right if region.right.endswith("\n") else region.right + "\n"
+    closers = [closing_text(entry, language) for entry in reversed(closed)]
+    return replace(region, right=right + "".join(closer + "\n" for closer in closers if closer))

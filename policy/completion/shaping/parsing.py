@@ -131,7 +131,8 @@ class ParseCheck:
         if self._stray is not None:
             for match in self._stray.finditer(text):
                 node = tree.root_node.descendant_for_byte_range(*match.span())
-                if node and (node.type in _NAMES or (node.parent and node.parent.type in _NAMES)):
+                # A keyword that closes something is an anonymous node. This test is much faster than `parent`.
+                if node and node.is_named and (node.type in _NAMES or (node.parent and node.parent.type in _NAMES)):
                     found.append(match.span())
                     strays += 1
         return Errors(tuple(sorted(found)), strays)

@@ -249,6 +249,18 @@ def _end_of(entry: str) -> re.Pattern[str]:
     return re.compile(rf"^[ \t]*{entry.removeprefix(_HEREDOC)}(?!\w)", re.MULTILINE)
 
 
+def closing_text(entry: str, language: str) -> str:
+    """Return the text that closes an entry of a stack. It is empty for a line comment, which the line's end closes."""
+    syntax = syntax_of(language)
+    if entry in OPENERS:
+        return OPENERS[entry]
+    if entry in syntax.quotes:
+        return syntax.quotes[entry].close
+    if entry.startswith((_RAW, _HEREDOC)):
+        return entry.removeprefix(_RAW).removeprefix(_HEREDOC)
+    return syntax.blocks.get(entry, "")
+
+
 def _in_arithmetic(opened: list[str]) -> bool:
     """Return whether `<<` is an operator, because it is inside two parentheses, as in the shell's `$((1 << n))`."""
     return len(opened) > 1 and all(OPENERS.get(entry) == ")" for entry in opened[-2:])

@@ -1,8 +1,8 @@
 """Decide whether a text at the cursor adds a syntax error to the file.
 
-The region around the cursor is parsed with every text. This is enough if the file has no error without the text, the
-region has no error with the text, and the text opens nothing that the file closes far below. Otherwise, the whole file
-is parsed as well, because the recovery of a parser from an error depends on distant text.
+The region around the cursor is parsed with every text. This is enough if neither the file nor the region has an error
+without the text, the region has no error with the text, and the text opens nothing that the file closes far below.
+Otherwise, the whole file is parsed as well, because the recovery of a parser from an error depends on distant text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class SyntaxCheck:
         errors = region.errors(text)
         finished = len(errors) <= region.elsewhere
         longest = region.length_before(errors, text)
-        if finished and not (errors or opens or (self._in_file or region).before):
+        has_errors = region.before or (self._in_file is not None and self._in_file.before)
+        if finished and not (errors or opens or has_errors):
             return Verdict(True, True, longest)
         if not finished and not (unfinished and region.adds_none(errors, text)):
             return Verdict(False, False, longest)
