@@ -1,8 +1,9 @@
-"""`python -m benchmarks.completing WORKSPACE…`: measure completions through the real server, with the server's timings.
+"""`python -m benchmarks.completing WORKSPACE…`: measure the times of completions in the real server.
 
 The cursors are within statements. The *first* request at a place evaluates the whole prompt. The request after each
-*keystroke* evaluates only new tokens, or none if the user types a suggested text. For both kinds, the benchmark prints
-the p50, p95 and maximum time, the number of requests that retrieved, and the median number of evaluated tokens.
+*keystroke* evaluates only new tokens, or none if the typed text is the beginning of the last suggestion. For both kinds
+of requests, the benchmark prints the median, the 95th percentile and the maximum of the times that the server reports.
+It also prints the number of requests that retrieved, and the median number of evaluated tokens.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 from benchmarks.machine import describe
 from lsp_server.client import Client
 
-KEYSTROKES = 3
-LOADING_SECONDS = 600
+KEYSTROKES = 3  # the number of keystrokes at each place
+LOADING_SECONDS = 600  # the time limit for loading the model and indexing the workspace
 
 
 def cursors(root: Path, count: int, seed: int = 0) -> list[tuple[Path, int, int]]:
-    """Return up to `count` places (file, line, column), eight characters into a line of code, at most one per file."""
+    """Return up to `count` places (file, line, column), at most one per file.
+
+    Lines and columns are zero-based. A place is after the first eight characters of an indented line of code.
+    """
     chosen = random.Random(seed)
     files = sorted(path for path in root.rglob("*.py") if 4_000 < path.stat().st_size < 200_000)
     places = []
@@ -36,7 +40,10 @@ def cursors(root: Path, count: int, seed: int = 0) -> list[tuple[Path, int, int]
 
 
 async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the reports (`repoformer/why`) of first requests and of keystrokes."""
+    """Return the answers to `repoformer/why` after each request, by the kind of the request.
+
+    The kinds are "first" and "keystroke".
+    """
     command = [sys.executable, "-m", "lsp_server.cli", *(["--model", model] if model else [])]
     client = await Client.spawn(command)
     await client.initialize([root], encodings=["utf-32"])
@@ -60,7 +67,7 @@ async def measure(root: Path, count: int, model: str) -> dict[str, list[dict[str
 
 
 def summary(reports: list[dict[str, Any]]) -> str:
-    """Summarize some requests in one line."""
+    """Return the figures of some requests in one line."""
     times = sorted(report["timings_ms"]["total"] for report in reports)
     tokens = sorted(report["stats"].get("evaluated_tokens", 0) for report in reports)
     retrieved = sum(bool(report["decision"] and report["decision"]["retrieve"]) for report in reports)
@@ -71,7 +78,7 @@ def summary(reports: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure each workspace in turn."""
+    """Measure each workspace, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.completing", description=__doc__)
     parser.add_argument("workspaces", nargs="+", type=Path, metavar="WORKSPACE")
     parser.add_argument("--cursors", type=int, default=12)

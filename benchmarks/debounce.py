@@ -1,12 +1,14 @@
-"""Measure the cost and benefit of delaying requests, with simulated engines.
+"""Measure what a delay of requests saves and costs, with simulated engines.
 
     python -m benchmarks.debounce FOLDER [--places N] [--seed N]
 
-The benchmark uses the real completer, a recorded trace (`benchmarks.trace`), and an engine that sleeps instead of
-reading and generating, one request at a time. The result therefore does not depend on the machine. The only assumptions
-about a model are its speed and that a share `RIGHT` of its texts is correct. The completer delays requests if the user
-types more than `policy.completion.debounce.KEYS_PER_ANSWER` keys during an answer. For each speed and each value of
-this constant, the benchmark prints the share of keys answered in time and the seconds for which the engine worked.
+The completer delays requests if the user types more than `policy.completion.debounce.KEYS_PER_ANSWER` keys during an
+answer. For several speeds of an engine and several values of this constant, the benchmark prints the share of keys that
+are answered in time, and the seconds for which the engine worked. The keys come from a trace (`benchmarks.trace`).
+
+The completer is the real one. The engine only sleeps for the time of a reading or a generation, and performs one
+request at a time, so the result does not depend on the machine. `PACES` has its speeds, and `RIGHT` is the share of its
+texts that are correct.
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading
 RIGHT = 0.4
 WRONG = "other_name(first, second)\n"
 KEYS_PER_ANSWER = (1.5, 3.0, 6.0, 100.0)
-# Speeds of an engine: seconds to read a prompt, and seconds to generate a token (of four characters).
+# The speeds of the engines: the seconds to read a prompt, and the seconds to generate a token of four characters.
 PACES = (
     (0.02, 0.008),
     (0.06, 0.02),
     (0.3, 0.03),
 )
-WIRE = 0.003  # seconds from a key to the completer
+WIRE = 0.003  # the seconds from a key until the completer receives the request
 
 
 class Generation:
-    """A simulated generation, which yields a given text."""
+    """A simulated generation of a given text."""
 
     model = "none"
     model_ms = 0.0
@@ -55,7 +57,7 @@ class Generation:
         self.ended = False
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield four characters at a time."""
+        """Yield (candidate, text) for each token. The only candidate is 0, and a token has four characters."""
         async with self._engine.turn:
             for start in range(0, len(self._text), 4):
                 await self._engine.work(self._engine.pace[1])
@@ -65,7 +67,7 @@ class Generation:
 
 
 class Engine:
-    """A simulated engine that knows the text of the place and writes it correctly with probability `RIGHT`."""
+    """A simulated engine that knows the text that the user types, and generates it with the probability `RIGHT`."""
 
     def __init__(self, pace: tuple[float, float]) -> None:
         self.pace = pace
@@ -75,7 +77,7 @@ class Engine:
         self._dice = random.Random(0)
 
     async def work(self, seconds: float) -> None:
-        """Sleep for the time that the work would take."""
+        """Sleep for the given seconds, and add them to `busy`."""
         self.busy += seconds
         await asyncio.sleep(seconds)
 
@@ -88,7 +90,7 @@ class Engine:
     warm = read
 
     def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
-        """Generate the rest of the typed line, or a wrong text that at best begins like that line."""
+        """Generate the rest of the line that the user types, or a wrong text that may begin like this rest."""
         assert self.place is not None
         typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""
@@ -97,7 +99,7 @@ class Engine:
 
 
 class Typing:
-    """Send requests as editors do: cancel the previous request, then send the new one."""
+    """An editor that sends a request to the completer for each key, and cancels the previous request."""
 
     def __init__(self, engine: Engine, completer: Completer, screen: Screen) -> None:
         self._engine = engine
@@ -106,7 +108,7 @@ class Typing:
         self._request: asyncio.Task[None] | None = None
 
     async def enter(self, place: Place) -> None:
-        """Start typing at a place."""
+        """Let the engine know the text that is typed at a place."""
         self._engine.place = place
 
     def key(self, place: Place, typed: str) -> None:

@@ -1,9 +1,10 @@
 """`python -m benchmarks.engine [MODEL...]`: measure how fast each installed llama.cpp library runs a model.
 
-Each library runs on the processor and, if the library supports it, on the GPU. The benchmark measures the speed of
-reading a prompt and of generating, the time of a decision at a new position and after a keystroke, and the loading
-time. Prompts come from this repository's sources. The libraries alternate for `--rounds` rounds, so that other load on
-the machine affects all of them. `make native` compiles a library for this machine, and `make gpu` one for CUDA.
+Each library runs the model on the processor and, if the library supports a GPU, on the GPU. The benchmark measures the
+speeds of evaluating a prompt and of generating, the time of a decision at a new place and after a keystroke, and the
+time of loading the model. The prompts are from the sources of this repository. In each of the `--rounds` rounds, every
+library runs once, so that other load on the machine affects all libraries. `make native` compiles a library for this
+machine, and `make gpu` one for CUDA.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from policy.engine.supervisor import Supervisor
 from policy.models import locate
 
 ROOT = Path(__file__).resolve().parent.parent
-TOKENS = 64  # per generation
-KEYS = 8  # per place
+TOKENS = 64  # the number of tokens in a generation
+KEYS = 8  # the number of keystrokes at each place
 
 
 def places(count: int) -> list[tuple[Cursor, str]]:
-    """Return cursors in the middle of this project's longest modules, each with the text that follows."""
+    """Return `count` cursors, each with the text of the `KEYS` keystrokes after it.
+
+    The cursors are in the middle of the largest modules of this project.
+    """
     files = sorted(ROOT.glob("policy/**/*.py"), key=lambda path: -path.stat().st_size)[:count]
     chosen = []
     for path in files:
@@ -42,7 +46,10 @@ def places(count: int) -> list[tuple[Cursor, str]]:
 
 
 async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[ModelInfo, dict[str, list[float]]]:
-    """Return information about the loaded model, and figures by name in tokens per second or milliseconds."""
+    """Load and run a model. Return information about it, and the measured values by name.
+
+    A value is in tokens per second or in milliseconds, as its name says.
+    """
     started = time.perf_counter()
     supervisor = Supervisor(model, settings)
     engine = await supervisor.engine()
@@ -63,7 +70,10 @@ async def measure(model: Path, settings: EngineSettings, count: int) -> tuple[Mo
 
 
 async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
-    """Return tokens per second between the first and the last piece, or None if there are at most eight tokens."""
+    """Return the speed of a generation in tokens per second, without the time to its first token.
+
+    Return None if the model generates eight tokens or fewer.
+    """
     generation = engine.generate(GenerationRequest("place", cursor, None, TOKENS))
     first = last = 0.0
     async for _ in generation:
@@ -73,12 +83,12 @@ async def decode_rate(engine: Engine, cursor: Cursor) -> float | None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that a share of the values does not exceed."""
+    """Return a percentile of the values. `share` is in [0, 1]."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 async def compare(model: Path, libraries: Sequence[Candidate], count: int, rounds: int) -> None:
-    """Print the figures of every library, on the processor and on the GPU."""
+    """Measure every library on the processor and on the GPU, and print the figures."""
     found: dict[str, dict[str, list[float]]] = {}
     for _round in range(rounds):
         for library in libraries:
@@ -99,7 +109,7 @@ async def compare(model: Path, libraries: Sequence[Candidate], count: int, round
 
 
 def best(what: str, values: list[float]) -> float:
-    """Return the fastest of the values: the highest rate, or the shortest time."""
+    """Return the best value: the highest speed, or the shortest time. `what` is the name with the unit."""
     return max(values) if what.endswith("/s") else min(values)
 
 
@@ -107,7 +117,7 @@ def main() -> None:
     """Measure each model with each library."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument(
-        "models", nargs="*", default=[""], metavar="MODEL", help="GGUF files; the default model otherwise"
+        "models", nargs="*", default=[""], metavar="MODEL", help="GGUF files (default: the installed model)"
     )
     parser.add_argument("--places", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,8 +1,9 @@
-"""Measure the delays that work in other threads causes in an event loop, and the noise of the machine itself.
+"""Measure the delays of an event loop during work in other threads.
 
-A delay has one of two causes. If another thread of the process held Python's global lock, our code is the cause. If the
-system gave the core to another process, the machine is the cause; Linux reports for each thread how long it waited for
-a core. A second process that only measures its own delays shows the part that the machine alone causes.
+A delay has one of two causes. Either another thread of the process holds Python's global lock, or the system runs
+another process on the core. To separate them, the benchmark subtracts the time for which the loop's thread waited for a
+core, which Linux reports. A second process, which does nothing but measure its own delays, shows those that other load
+on the machine causes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-_BEAT = 0.001  # seconds that each loop sleeps between two measurements of its delay
+_BEAT = 0.001  # the seconds for which a loop sleeps; a longer sleep is a delay
 _IDLE = f"""
 import sys, threading, time
 done = threading.Event()
@@ -36,14 +37,14 @@ print(longest, over)
 
 
 class _Core:
-    """The time for which the thread that makes this object has waited for a core so far."""
+    """Reads how long a thread has waited for a core. It is the thread that creates this object."""
 
     def __init__(self) -> None:
         file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._file = os.open(file, os.O_RDONLY) if file.exists() else -1
 
     def waited(self) -> float:
-        """Return the time in ms, or 0.0 if the system does not report it."""
+        """Return the thread's waiting time until now in ms, or 0.0 if the system does not report it."""
         return int(os.pread(self._file, 100, 0).split()[1]) / 1e6 if self._file >= 0 else 0.0
 
     def close(self) -> None:
@@ -52,10 +53,10 @@ class _Core:
 
 
 async def with_beat(work: Awaitable[object]) -> dict[str, Any]:
-    """Await some work while the event loop wakes up every millisecond, and return statistics of the loop's delays.
+    """Await `work` while the event loop wakes up every millisecond, and return figures of the loop's delays.
 
-    In the names of the figures, `own` means without the time that the loop's thread waited for a core, `idle` means the
-    delays of a second process that only measures, and `over_10_ms` counts delays of more than 10 ms.
+    A name with `own` is for delays without the time for which the loop's thread waited for a core. A name with `idle`
+    is for the delays of the second process. `over_10_ms` is the number of delays of more than 10 ms.
     """
     gaps, own = array("d"), array("d")
     core = _Core()

@@ -2,9 +2,10 @@
 
     python -m benchmarks.growth PATH… --lines MILLIONS --in FOLDER [--json]
 
-The workspace is created in FOLDER. It contains the files of the PATHs, then copies of them in which half of the longer
-words are renamed, so that the vocabulary grows with the text as in real code. The workspace and its saved index remain
-in FOLDER, so a second run measures a warm start and queries without indexing again.
+The benchmark creates the workspace in FOLDER. It contains the files of each PATH, and then copies of these files until
+the size is reached. In the copies, half of the longer words are renamed, because in real code the number of different
+words also grows with the size. The workspace and its saved index stay in FOLDER, so a second run measures a start from
+the saved index.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _WORD = re.compile(r"\b[A-Za-z_]\w{5,}\b")
 
 
 def copied(text: str, copy: int) -> str:
-    """Return `text` with about half of its longer words renamed for this copy. Copy 0 is the text itself."""
+    """Return the text of a copy: `text` with about half of its longer words renamed. Copy 0 is `text` itself."""
 
     def other(match: re.Match[str]) -> str:
         word = match[0]
@@ -55,7 +56,7 @@ def copied(text: str, copy: int) -> str:
 
 
 def sources(paths: Sequence[Path]) -> list[Path]:
-    """List the files that the index would read, in a fixed mixed order."""
+    """Return the files that the index would read, in an order that is random but the same in each run."""
     settings = IndexSettings()
     found = sorted(path / entry.path for path in paths for entry in Rules(path, settings).walk())
     random.Random(0).shuffle(found)
@@ -69,7 +70,7 @@ def texts(files: Sequence[Path]) -> Iterator[tuple[int, Path, str]]:
 
 
 def make_workspace(paths: Sequence[Path], lines: int, folder: Path) -> None:
-    """Write files into `folder` until they have `lines` lines."""
+    """Write files into `folder` until they have `lines` lines in total."""
     written = 0
     for number, (copy, file, text) in enumerate(texts(sources(paths))):
         if written >= lines:
@@ -112,7 +113,7 @@ async def measure(paths: Sequence[Path], millions: float, folder: Path) -> dict[
 
 
 def table(result: dict[str, Any]) -> str:
-    """Format the figures as text."""
+    """Return the figures as a text of several lines."""
     rows = [
         ("machine", result["machine"]),
         ("workspace", f"{result['lines']:,} lines, {result['files']:,} files, {result['chunks']:,} chunks"),

@@ -1,8 +1,8 @@
 """Send malformed and hostile messages to a server, and check that it still answers and that its memory does not grow.
 
-Use: `python -m benchmarks.hostile [MESSAGES] [--seed N]`. After every hundred messages, the server must answer a valid
-request; if it does not, the benchmark fails. It prints the server's memory (resident set, without the worker's) after
-each tenth of the messages. The messages come from a generator with a seed, which the tests use too.
+Usage: `python -m benchmarks.hostile [MESSAGES] [--seed N]`. After every hundred messages, the benchmark sends a valid
+request, and fails if the server does not answer it. After each tenth of the messages, it prints the resident memory of
+the server's process, without the worker's. The messages are random, but the same for the same seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 
 from lsp_server.client import Client
 
-EVERY = 100  # messages between two valid requests
+EVERY = 100  # the number of messages between two valid requests
 SANE = "file:///sane.py"
 URIS = [
     *(f"file:///tmp/hostile/{name}" for name in ("a.py", "b.js", "c%20d.c", "%FF.py", "a%00b.py", ".env", "é.rs")),
@@ -49,13 +49,13 @@ NUMBERS = [0, 1, -1, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63, -(2**31), 10*
 
 
 class Hostile:
-    """A generator of endlessly many frames, which are the same for the same seed."""
+    """Generates frames without end. The frames are the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def frames(self) -> Iterator[bytes]:
-        """Yield frames, many of them malformed."""
+        """Yield frames. Many of them are malformed."""
         kinds = [self._noise, self._header, self._body, self._reply, self._sync, self._request, self._request]
         while True:
             yield self._random.choice(kinds)()
@@ -111,7 +111,7 @@ class Hostile:
         return message({"id": self._random.choice([1, 10**6, "x", None, 1.5, [1], {}]), **answer})
 
     def _sync(self) -> bytes:
-        """Return a message that opens, changes or closes a document, possibly at a position that does not exist."""
+        """Return a message that opens, changes or closes a document. Its positions may not exist in the document."""
         uri, pick = self._random.choice(URIS), self._random
 
         def position() -> dict[str, Any]:
@@ -176,17 +176,17 @@ _NAMES = [
 
 
 def framed(body: bytes) -> bytes:
-    """Return a frame: the header for a body, and the body."""
+    """Return a frame of the protocol, which is a header with the length of `body`, and then `body`."""
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def message(members: dict[str, Any]) -> bytes:
-    """Return a frame with a JSON-RPC message that has these members."""
+    """Return a frame that contains a JSON-RPC message with these members."""
     return framed(json.dumps({"jsonrpc": "2.0", **members}).encode())
 
 
 async def assault(client: Client, count: int, seed: int, *, patience: float = 60.0) -> list[int]:
-    """Send `count` messages. Return the server's memory in bytes after each valid request.
+    """Send `count` messages to the server of `client`. Return the server's memory in bytes after each valid request.
 
     Raises `TimeoutError` if the server does not answer a valid request within `patience` seconds.
     """
@@ -205,7 +205,7 @@ async def assault(client: Client, count: int, seed: int, *, patience: float = 60
             client.received.clear()
         if number == count:
             return memory
-    raise AssertionError("the generator of messages ended")
+    raise AssertionError("the generator of messages has ended, but it is endless")
 
 
 async def _main(count: int, seed: int) -> int:

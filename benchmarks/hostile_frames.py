@@ -1,9 +1,9 @@
-"""Send malformed frames to an engine's socket, and check that it still answers and that its memory does not grow.
+"""Send malformed frames to an engine's socket, and check that the engine still answers and its memory does not grow.
 
-Use: `python -m benchmarks.hostile_frames [FRAMES] [--seed N] [--model FILE]`. After every hundred frames, the engine
-must answer a valid request of another client; if it does not, the benchmark fails. It prints the engine's memory
-(resident set) after each tenth of the frames. A malformed frame ends its connection, so each frame has a connection of
-its own.
+Usage: `python -m benchmarks.hostile_frames [FRAMES] [--seed N] [--model FILE]`. After every hundred frames, another
+client sends a valid request, and the benchmark fails if the engine does not answer it. After each tenth of the frames,
+the benchmark prints the resident memory of the engine's process. An engine disconnects a client that sends a malformed
+frame, so the benchmark opens a connection for each frame.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from policy.engine.endpoint import Endpoint, Streams, runtime_dir
 from policy.engine.messages import GenerationRequest
 from policy.engine.settings import EngineSettings
 
-EVERY = 100  # frames between two requests of a well-behaved client
+EVERY = 100  # the number of frames between two valid requests
 OPERATIONS = ("load", "read", "warm", "generate", "try_all", "forget", "measure", "embed", "cancel", "rank", "", "exit")
 MEMBERS = (
     "slot",
@@ -48,26 +48,26 @@ SANE = Cursor("/w/sane.py", "def area(w, h):\n    return ", "\n", "python")
 
 
 class MalformedFrames:
-    """A generator of endlessly many frames, which are the same for the same seed. None of them is a valid request."""
+    """Generates frames without end, none of which is a valid request. The frames are the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def next(self) -> bytes:
-        """Return the bytes to send on the next connection."""
+        """Return the bytes that the next connection sends."""
         pick = self._random
         kinds = [self._noise, self._length, self._body, self._request, self._request]
         return pick.choice(kinds)()
 
     def greets(self) -> bool:
-        """Return whether the next connection sends its token first, as three of four do."""
+        """Return whether the next connection sends the endpoint's token first. About three of four do."""
         return self._random.random() < 0.75
 
     def _noise(self) -> bytes:
         return self._random.randbytes(self._random.choice([1, 3, 4, 5, 200, 5_000]))
 
     def _length(self) -> bytes:
-        """Return a frame whose body is shorter or longer than its header says."""
+        """Return a frame whose header has a wrong length of the body."""
         body = b'{"id":1,"op":"forget","prefix":""}'
         wrong = self._random.choice([0, 1, len(body) - 1, len(body) + 9, 2**26, 2**26 + 1, 2**31, 2**32 - 1])
         return struct.pack(">I", wrong) + body
@@ -118,7 +118,7 @@ class MalformedFrames:
 async def assault(engine: Engine, name: str, count: int, seed: int, *, patience: float = 60.0) -> list[int]:
     """Send `count` frames to the endpoint `name`. Return the engine's memory in bytes after each valid request.
 
-    `engine` is the client that sends the valid requests. Raises `TimeoutError` if one of them is not answered within
+    `engine` sends the valid requests. Raises `TimeoutError` if the engine does not answer a valid request within
     `patience` seconds.
     """
     process, frames, memory = psutil.Process(engine.pid), MalformedFrames(seed), []
@@ -140,7 +140,7 @@ async def _complete(engine: Engine) -> str:
 
 
 async def _hang_up(streams: Streams) -> None:
-    """Read the beginning of the engine's answer, if it comes within 10 ms, then disconnect."""
+    """Disconnect when the engine begins to answer, or after 10 ms without an answer."""
     reader, writer = streams
     with contextlib.suppress(OSError, asyncio.TimeoutError):
         await writer.drain()

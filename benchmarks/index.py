@@ -1,12 +1,14 @@
-"""Measure the index: first and warm start, freshness, queries, and the delays of the server's event loop.
+"""Measure the index: the first and the warm start, the time until a saved change is found, and the time of queries.
 
     python -m benchmarks.index PATH… [--json] [--windows] [--queries N] [--workers N]
 
-The measuring process represents the server: it loads the same modules, and an asyncio loop runs in its main thread
-while the index works (`benchmarks.event_loop`). The warm start runs in a new process. The results of queries are
-compared with brute force over the word sets of the chunks' texts, without keys or postings. With `--windows`, the
-workspace is also indexed with the paper's windows. If ripgrep (`rg`) is installed, the benchmark also prints how long
-ripgrep takes to count the words of the same files, as a reference for the speed of the disk.
+A *first* start indexes all files. A *warm* start, which runs in a new process, loads the saved index and verifies it.
+
+The benchmark's process has the load of a server: it imports the same modules, and an event loop runs in its main thread
+while the index works, so that the loop's delays are measured too (`benchmarks.event_loop`). The results of queries are
+compared with a brute-force search of all chunks. With `--windows`, the benchmark also indexes the workspace with the
+fixed windows of the paper. If ripgrep (`rg`) is installed, the benchmark prints how long ripgrep takes to count the
+words of the same files, as a reference for the speed of the disk.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ from indexer.words import last_lines, words
 from indexer.workspace import WorkspaceIndex
 from lsp_server.commands.serve import share_interpreter
 
-SAVES = 60
-QUERIES = 1_000
+SAVES = 60  # the number of saves of a file after which the benchmark searches for the change
+QUERIES = 1_000  # the default number of queries
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -49,7 +51,10 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
-    """Return the times of some calls, by the clock and by the processor. They differ more on a busy machine."""
+    """Return percentiles of the clock time and of the processor time of `calls`.
+
+    On a busy machine, the clock time is longer, because it includes the time of other processes.
+    """
     clock, processor = [], []
     for call in calls:
         started, used = time.perf_counter(), time.thread_time()
@@ -61,7 +66,7 @@ def timed(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
 
 
 def lines_of(snapshot: Snapshot) -> int:
-    """Count the indexed lines."""
+    """Return the number of lines in the index."""
     return sum(
         document.text.count(b"\n")
         for masked in snapshot.segments
@@ -80,7 +85,7 @@ def start_and_wait(paths: Sequence[Path], settings: IndexSettings, cache: Path |
 
 
 class Memory:
-    """The peak memory of this process in MB."""
+    """Measures the memory of this process in MB. `before` is the memory when the object is created."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -90,7 +95,7 @@ class Memory:
         return float(self._process.memory_info().rss) / 1e6
 
     def peak(self) -> float:
-        """Return the peak since the process started."""
+        """Return the maximum since the process started, or the current value if the system does not report it."""
         status = Path("/proc/self/status")
         if status.exists():
             line = next(at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
@@ -126,7 +131,10 @@ async def measure_first(
 
 
 def measure_warm(paths: Sequence[Path], settings: IndexSettings, cache: Path) -> dict[str, float]:
-    """Load a saved index in a new process. Return the seconds to the first query, and until the index is current."""
+    """Load a saved index in a new process.
+
+    Return the seconds until queries have results, and until all files are verified.
+    """
     code = f"""
 import sys, time
 started = time.perf_counter()
@@ -152,7 +160,10 @@ index.close()
 
 
 def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
-    """Save a file of about 100 lines repeatedly. Return the times from a save to a query that finds the change."""
+    """Change and save a file of about 100 lines repeatedly.
+
+    Return percentiles of the time from a save until a query finds the change.
+    """
     file = root / "benchmark_saved_file.py"
     times = []
     try:
@@ -173,7 +184,10 @@ def measure_saves(index: WorkspaceIndex, root: Path) -> dict[str, float]:
 
 
 def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor]:
-    """Return random cursors in the indexed files, each with at least `lines` lines before it. The seed is fixed."""
+    """Return `count` random cursors in the indexed files, each with at least `lines` lines before it.
+
+    The cursors are the same in each run.
+    """
     rng = random.Random(0)
     documents = [d for masked in snapshot.segments for d in masked.segment.documents if d.text.count(b"\n") > lines]
     documents.sort(key=lambda document: (document.root, document.path))
@@ -188,17 +202,20 @@ def cursors_from(snapshot: Snapshot, count: int, lines: int = 20) -> list[Cursor
 
 
 def measure_queries(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
-    """Time the exact Jaccard top 10 of the 20 lines before each cursor."""
+    """Return the times to find the ten chunks with the best Jaccard similarity to the 20 lines before each cursor."""
     return timed(partial(snapshot.query, last_lines(c.prefix, 20), 10, exclude=c.path) for c in cursors)
 
 
 def measure_searches(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, float]:
-    """Time the complete search of a completion request."""
+    """Return the times of the search that a completion request performs, one for each cursor."""
     return timed(partial(snapshot.search, cursor, 10) for cursor in cursors)
 
 
 def compare_with_brute_force(snapshot: Snapshot, cursors: Sequence[Cursor]) -> dict[str, int]:
-    """Compare the ten best scores of each query with those of brute force. Count the queries whose scores differ."""
+    """Compare the ten best scores of each query with those of a brute-force search.
+
+    Return the number of queries, and the number of them whose scores differ.
+    """
     vocabulary: dict[str, int] = {}
     numbers: list[int] = []
     starts, sizes, paths = [], [], []
@@ -233,7 +250,7 @@ def size_mb(folder: Path) -> int:
 
 
 def ripgrep_seconds(paths: Sequence[Path]) -> float | None:
-    """Return the seconds in which ripgrep counts the words of the same files, or None if it is not installed."""
+    """Return the seconds that ripgrep takes to count the words of the files, or None if it is not installed."""
     program = shutil.which("rg")
     if program is None:
         return None
@@ -283,7 +300,7 @@ def loop_row(loop: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Format the figures as text."""
+    """Return the figures as a text of several lines."""
     first, saved, query = result["first"], result["saved_file"], result["query"]
     rows = [
         ("machine", f"{result['machine']}; {result['workers']} worker(s)"),
@@ -316,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--queries", type=int, default=QUERIES)
-    parser.add_argument("--workers", type=int, default=0, help="parsing processes (default: as the server)")
+    parser.add_argument("--workers", type=int, default=0, help="parsing processes (default: as many as the server has)")
     parser.add_argument("--windows", action="store_true", help="also index with the paper's fixed windows")
     parser.add_argument("--no-brute-force", action="store_true")
     options = parser.parse_args(arguments)

@@ -1,11 +1,12 @@
-"""A simulation of llama.vim with a real `llama-server`: its requests, its cache and the text that it shows.
+"""Simulate llama.vim of November 2025 with a real `llama-server`: its requests, its cache and the text that it shows.
 
-The simulation follows llama.vim of November 2025. llama.vim runs one request at a time; a key during a request sets a
-timer that tries again after 100 ms. A request at the cursor may generate for 250 ms, and a request in advance (for the
-text after the visible suggestion) for a second. Up to 250 answers are cached by their context and stay usable for the
-next 128 typed characters. Every prompt begins with at most 16 chunks of visited and saved files, which `llama-server`
-reads while the user is idle. The simulation favors llama.vim in two respects: requests use one open connection, where
-llama.vim starts a `curl` process for each, and drawing takes no time.
+llama.vim runs one request at a time. A key during a request sets a timer, after which llama.vim tries again. There are
+two kinds of requests: at the cursor, and in advance, for the text after the visible suggestion. Answers are cached by
+the text around the cursor, and can be used while the user types their beginning. A prompt begins with chunks of visited
+and saved files, which `llama-server` reads while the user is idle. The constants below are those of llama.vim.
+
+The simulation favors llama.vim in two respects. Its requests share one connection, but llama.vim starts a `curl`
+process for each request. And showing a text takes no time.
 """
 
 from __future__ import annotations
@@ -23,20 +24,25 @@ from typing import Any
 
 import httpx
 
-RETRY, LOOK_BACK, KEPT = 0.1, 128, 250  # seconds; typed characters; cached answers
-PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000  # tokens; time limits of a request at the cursor, and in advance
-MOST_RIGHT = 8  # if the cursor's line has more characters after the cursor, there is no request
-# Chunks in the prompt; most lines of a chunk; distance in lines of the chunks around a cursor; lines by which the
-# cursor moves before chunks around it are collected again.
+# The seconds after which a request is tried again, the number of typed characters for which an answer can be used, and
+# the largest number of cached answers.
+RETRY, LOOK_BACK, KEPT = 0.1, 128, 250
+# The largest number of generated tokens, and the time limits of a generation at the cursor and of one in advance.
+PREDICT, FIRST_MS, AHEAD_MS = 128, 250, 1000
+MOST_RIGHT = 8  # no request if more characters than this follow the cursor on its line
+# The largest number of chunks in the prompt, the largest number of lines in a chunk, the number of lines above the
+# cursor from which chunks are collected, and the number of lines by which the cursor moves before chunks are collected
+# again.
 RING, CHUNK, SCOPE, NEAR = 16, 64, 1024, 32
-RING_EVERY, RING_IDLE = 1.0, 3.0  # seconds between two added chunks; seconds without a key before one is added
-# The options that `llama-server --fim-qwen-1.5b-default` and similar presets set.
+# The seconds between two chunks that are added to the prompt, and the seconds without a key before a chunk is added.
+RING_EVERY, RING_IDLE = 1.0, 3.0
+# The options of `llama-server --fim-qwen-1.5b-default` and similar presets.
 SERVER = ("--ubatch-size", "1024", "--batch-size", "1024", "--ctx-size", "0", "--cache-reuse", "256")
 
 
 @contextlib.asynccontextmanager
 async def llama_server(program: Path, model: Path, port: int) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a `llama-server` with its default threads and yield a client when it is ready."""
+    """Run a `llama-server` with its default number of threads. Yield an HTTP client when the server is ready."""
     process = await asyncio.create_subprocess_exec(
         program,
         *("--model", model, "--port", str(port), *SERVER),
@@ -61,7 +67,10 @@ async def llama_server(program: Path, model: Path, port: int) -> AsyncIterator[h
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The text around a cursor in a request."""
+    """The text around the cursor in a request: the lines above, the text left of the cursor, and the text after it.
+
+    `indent` is the number of white space characters at the beginning of the cursor's line.
+    """
 
     prefix: str
     middle: str
@@ -69,7 +78,7 @@ class Local:
     indent: int
 
     def contexts(self) -> list[str]:
-        """Return the cache keys of an answer: its context, and its context without the first one to three lines."""
+        """Return the cache keys of an answer: its text, and its text without the first one, two or three lines."""
         prefix, keys = self.prefix, [self.prefix]
         for _ in range(3):
             prefix = prefix.partition("\n")[2]
@@ -85,9 +94,10 @@ def _key(before: str, suffix: str) -> str:
 
 @dataclass
 class LlamaVim:
-    """The simulated editor plugin.
+    """The simulated plugin.
 
-    `show` is called with each visible text. `answers` collects the server's timings, one entry for each request.
+    It calls `show` with each text that becomes visible. `answers` has the timings that the server reports for each
+    request. `n_prefix` and `n_suffix` are the numbers of lines above and below the cursor in a request.
     """
 
     server: httpx.AsyncClient
@@ -113,24 +123,24 @@ class LlamaVim:
     # -- events of the editor -----------------------------------------------------------------------------------------
 
     def enter(self, file: str, before: str, after: str) -> None:
-        """Open a file with the cursor in it."""
+        """Open a file with the text `before` the cursor and the text `after` it."""
         self._file, self._before, self._after, self._typing = file, before, after, False
         asyncio.get_running_loop().call_later(0.1, self._pick_here)
 
     def key(self, before: str, after: str) -> None:
-        """Handle a change of the text by a key."""
+        """Handle a key, after which the cursor is between the texts `before` and `after`."""
         self._before, self._after, self._typing, self._moved = before, after, True, time.monotonic()
         self._shown = ""
         self._show_cached()
         self._request_completion()
 
     def save_and_leave(self) -> None:
-        """Stop typing and collect a chunk from the lines around the cursor."""
+        """End the typing, and collect a chunk from the lines around the cursor, as at a save."""
         self._typing = False
         self._pick_here()
 
     async def close(self) -> None:
-        """Cancel all requests. Raises the error of a failed request."""
+        """Cancel all requests. If one has failed, raise its error."""
         if self._timer:
             self._timer.cancel()
         for task in filter(None, (self._rounds, self._job)):
@@ -155,7 +165,10 @@ class LlamaVim:
         )
 
     def _request_completion(self, ahead: str = "", at: tuple[str, str] | None = None) -> None:
-        """Request a completion at the cursor, or after a visible text `ahead` at the position `at`."""
+        """Request a completion at the cursor, or in advance after the visible text `ahead`.
+
+        In advance, `at` has the texts before and after the cursor.
+        """
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -211,7 +224,7 @@ class LlamaVim:
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def _show_cached(self) -> None:
-        """Show the cached text for the cursor, if there is one, and request the text after it."""
+        """Show the cached text for the cursor, and request in advance the text after it. Without one, do nothing."""
         if not self._typing:
             return
         local = self._local(self._before, self._after)
@@ -229,7 +242,7 @@ class LlamaVim:
             self._request_completion(text, (self._before, self._after))
 
     def _trimmed(self, content: str) -> str:
-        """Return an answer as it is shown, or "" if it is blank or repeats existing text."""
+        """Return the text that is shown of an answer, or "" if the answer is blank or repeats text after the cursor."""
         left, (right, *below) = self._before.rpartition("\n")[2], self._after.split("\n")
         text = content.rstrip("\n")
         if not (left + right).strip():
@@ -244,7 +257,7 @@ class LlamaVim:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    # -- the ring of chunks -------------------------------------------------------------------------------------------
+    # -- the ring: the chunks in the prompt ---------------------------------------------------------------------------
 
     def _extra(self) -> list[dict[str, str]]:
         return [{"filename": file, "text": text} for file, text in self._ring]
@@ -270,7 +283,7 @@ class LlamaVim:
         self._queue = [*self._queue, (self._file, chunk)][-RING:]
 
     async def _read_chunks(self) -> None:
-        """Add one collected chunk each second while the user is idle, and let the server read it."""
+        """While the user is idle, move one collected chunk per second to the prompt, and let the server read it."""
         while True:
             await asyncio.sleep(RING_EVERY)
             if self._queue and not (self._typing and time.monotonic() - self._moved < RING_IDLE):

@@ -1,4 +1,4 @@
-"""Describe the machine of a measurement. A time is meaningless without it."""
+"""Describe the machine on which a benchmark runs, because times of different machines cannot be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Return processor, cores, system and Python in one line."""
+    """Return the processor, the number of cores, the system, and the version of Python in one line."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

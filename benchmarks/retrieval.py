@@ -2,12 +2,14 @@
 
     python -m benchmarks.retrieval REPOSITORY… [--json] [--blanks N] [--jobs N]
 
-Blanks (1 to 10 lines, with lengths from Poisson(3) as in the paper's training data) are removed from real repositories.
-The *missing* identifiers of a blank occur nowhere else in its file, so neither the text before the cursor nor the text
-after it contains them. *Missing-identifier recall* is the share of them that the retrieved text contains. This text is
-formatted as in the prompt (paths, comment signs) and cut at a budget of 512 tokens. The benchmark prints the mean over
-the blanks, with 95% intervals from resampling whole repositories. The measure needs no model, so it is exact and fast,
-but it does not show how well a model uses the text.
+The benchmark removes texts of 1 to 10 lines, the *blanks*, from files of real repositories. The lengths follow the
+distribution Poisson(3), as in the paper's training data. The *missing* identifiers of a blank are those that occur
+nowhere else in its file. The *recall* of a blank is the share of its missing identifiers that the retrieved text
+contains. This text is formatted as in the prompt, with paths and comment signs, and has at most 512 tokens.
+
+The benchmark prints the mean recall of the blanks for each method of retrieval, with a 95% interval from resampling
+whole repositories. The measure needs no model, so it is exact and fast, but it does not show how well a model uses the
+retrieved text.
 """
 
 from __future__ import annotations
@@ -41,18 +43,18 @@ from indexer.snapshot import Snapshot
 from indexer.words import words
 from policy.engine.embedding import embedding_model
 
-BUDGET = 512
-TOP = 10
+BUDGET = 512  # the largest number of tokens in the retrieved text
+TOP = 10  # the number of hits of a search
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d|[^\w\s]+|_|\n\s*")
 _NAME_NODES = re.compile(r"(?:.*_)?identifier|constant|name|word|variable_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A cursor where `text` was removed.
+    """A cursor, and the text that was removed there.
 
-    `missing` has the identifiers of the text that occur nowhere else in its file, and `reachable` those of them that
-    occur in another file of the repository.
+    `missing` has the identifiers of the text that occur nowhere else in its file. `reachable` has those missing
+    identifiers that occur in another file of the repository.
     """
 
     repository: str
@@ -63,7 +65,10 @@ class Blank:
 
 
 def tokens(text: str) -> int:
-    """Estimate the number of tokens of code. On seven repositories of five languages, it is within 12% of SmolLM2's."""
+    """Return an estimate of the number of tokens in code.
+
+    On seven repositories of five languages, it differs by at most 12% from the number of SmolLM2's tokens.
+    """
     return sum(
         1 if piece.isspace() else 1 + (len(piece) - 1) // (7 if piece[0].isalpha() else 3)
         for piece in _PIECE.findall(text)
@@ -71,7 +76,7 @@ def tokens(text: str) -> int:
 
 
 def rendered(chunks: Iterable[Chunk], comment: str, budget: int = BUDGET) -> str:
-    """Format chunks as in the prompt, with as many whole lines as the budget allows."""
+    """Return the text of `chunks`, formatted as in a prompt, with as many whole lines as fit into `budget` tokens."""
     lines = [f"{comment}Here are some relevant code fragments from other files of the repo:", ""]
     for chunk in chunks:
         lines.append(f"{comment}the below code fragment can be found in:")
@@ -87,14 +92,14 @@ def rendered(chunks: Iterable[Chunk], comment: str, budget: int = BUDGET) -> str
 
 
 def recall(blank: Blank, hits: Sequence[Hit]) -> float:
-    """Return the share of a blank's missing identifiers that are in the retrieved text."""
+    """Return the share, in [0, 1], of a blank's missing identifiers that the text of `hits` contains."""
     language = language_of(blank.cursor.path)
     found = words(rendered((hit.chunk for hit in hits), language.comment if language else "# "))
     return len(blank.missing & found) / len(blank.missing)
 
 
 def files_of(repository: Path) -> dict[str, str]:
-    """Read the files of a repository that the index would contain."""
+    """Return the text of each file that the index of a repository would contain, by path."""
     files = {}
     for entry in Rules(repository, IndexSettings()).walk():
         text = decode((repository / entry.path).read_bytes())
@@ -104,7 +109,10 @@ def files_of(repository: Path) -> dict[str, str]:
 
 
 def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset[str]:
-    """Return the identifiers of the syntax tree from row `first` to before row `last` (zero-based)."""
+    """Return the identifiers in the rows of a text from `first` up to, but not including, `last`.
+
+    Rows are zero-based. Identifiers are found in the syntax tree, so words in comments and strings do not count.
+    """
     parser = parser_for(language_id)
     if parser is None:
         return frozenset()
@@ -123,7 +131,10 @@ def identifiers(text: str, language_id: str, first: int, last: int) -> frozenset
 
 
 def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -> list[Blank]:
-    """Draw `count` blanks with at least one missing identifier, at most eight per file. The seed is fixed."""
+    """Return up to `count` random blanks, each with a missing identifier, and at most eight per file.
+
+    The blanks are the same for the same repository and `seed`.
+    """
     rng = random.Random(f"{seed} {name}")
     where: dict[str, int] = {}
     sets = {path: words(text) for path, text in files.items()}
@@ -140,7 +151,7 @@ def cut_blanks(name: str, files: Mapping[str, str], count: int, seed: int = 0) -
         blank = _blank(name, path, files[path], rng)
         if blank is None or taken.get(path, 0) >= 8:
             continue
-        # The name must occur in another file. The blank's own occurrence does not count.
+        # `where` is the number of files with the word. One of them is the file of the blank.
         reachable = frozenset(word for word in blank.missing if where[word] > 1)
         taken[path] = taken.get(path, 0) + 1
         blanks.append(Blank(name, blank.cursor, blank.text, blank.missing, reachable))
@@ -166,13 +177,19 @@ def _blank(name: str, path: str, text: str, rng: random.Random) -> Blank | None:
 
 
 def aligned(snapshot: Snapshot, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits, each replaced by the chunk after it. The paper and RepoCoder call this fragment alignment."""
+    """Replace each hit by the chunk after it in its file. The Repoformer paper and RepoCoder do this.
+
+    They call it fragment alignment.
+    """
     return [Hit(snapshot.following(hit.chunk) or hit.chunk, hit.score) for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way of cutting files into chunks and finding them. `aligned` says whether to apply fragment alignment."""
+    """A method of retrieval: how files are cut into chunks, and how chunks are ranked.
+
+    `aligned` says whether fragment alignment replaces each hit by the chunk after it.
+    """
 
     name: str
     chunking: Chunking
@@ -180,14 +197,17 @@ class Method:
     aligned: bool = False
 
     def hits(self, snapshot: Snapshot, blank: Blank) -> Sequence[Hit]:
-        """Search as a request does."""
+        """Return the hits at the cursor of a blank."""
         hits = replace(snapshot, retriever=self.retriever).search(blank.cursor, TOP)
         return aligned(snapshot, hits) if self.aligned else hits
 
 
 @dataclass(frozen=True, slots=True)
 class ByVectors:
-    """Ranking by the cosine of embeddings. It is slow, so it is measured only with the option `--embedding`."""
+    """A method that ranks chunks by the cosine similarity of embeddings.
+
+    This method is slow, so it is measured only with the option `--embedding`.
+    """
 
     name: str
     chunking: Chunking
@@ -215,9 +235,10 @@ BY_VECTORS = tuple(ByVectors(f"{name}, embedding", _CHUNKINGS[name]) for name in
 
 
 def measure(repository: Path, count: int, embedding: Path | None = None) -> dict[str, list[float]]:
-    """Return each method's recall on the blanks of one repository, and the highest possible recall as "reachable".
+    """Return the recall of each blank of a repository, by the name of the method.
 
-    `embedding` is the GGUF file of an embedding model.
+    The name "reachable" has the highest possible recall of each blank. `embedding` is the GGUF file of an embedding
+    model, or None.
     """
     files = files_of(repository)
     blanks = cut_blanks(repository.name, files, count)
@@ -239,18 +260,25 @@ def _measure_vectors(model: Path, snapshot: Snapshot, blanks: Sequence[Blank]) -
         return [recall(blank, retriever.search(blank.cursor, TOP)) for blank in blanks]
 
 
-Pairs = Sequence[tuple[float, float]]  # for each blank of a repository: the recall of a method, and of the paper's
+# For each blank of a repository: the recall of a method, and the recall of the paper's method.
+Pairs = Sequence[tuple[float, float]]
 
 
 def interval(values: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float]) -> list[float]:
-    """Return the 95% interval of a statistic, by resampling repositories. `values` has the pairs of each repository."""
+    """Return the 95% interval [low, high] of a statistic, from resampling repositories.
+
+    `values` has an entry for each repository.
+    """
     rng = random.Random(0)
     drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(1_000))
     return [round(drawn[25], 4), round(drawn[974], 4)]
 
 
 def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """Return each method's mean recall and its gain over the paper's method, both with intervals."""
+    """Return the mean recall of each method, and its relative gain over the paper's method, both with 95% intervals.
+
+    `results` has the return value of `measure` for each repository.
+    """
     methods = {}
     names = [*(method.name for method in METHODS), *(method.name for method in BY_VECTORS)]
     for name in [name for name in names if all(name in of for of in results.values())]:
@@ -277,7 +305,7 @@ def _gain(pairs: Sequence[Pairs]) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Format the figures as text."""
+    """Return the figures as a text of several lines."""
     lines = [
         f"{result['blanks']} blanks of {result['repositories']} repositories, {BUDGET} tokens, top {TOP}; "
         f"{result['reachable']:.1%} of the missing identifiers occur elsewhere in the repository",

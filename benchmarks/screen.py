@@ -1,10 +1,13 @@
-"""Type a recorded trace into an editor and measure which suggestions the user sees.
+"""Type a recorded trace into an editor, and measure which suggestions the user sees.
 
-*In time* is the share of keys after which a non-empty suggestion was visible before the next key. *Nothing to say* is
-the share of keys after which an empty answer arrived before the next key. *Visible after* is the time from a key until
-the next suggestion is visible, for that key or a later one. Keys that are never answered count too, so a system is not
-measured by its fast answers alone. *ES* is the edit similarity of the suggestion's first line and the rest of the typed
-line.
+The figures are:
+
+- *In time*: the share of keys after which a suggestion that is not empty was visible before the next key.
+- *Nothing to say*: the share of keys after which an empty answer arrived before the next key.
+- *Visible after*: the time from a key until a suggestion is visible, for this key or a later one. Keys without an
+  answer count too, so that a system that answers only a few keys does not seem fast.
+- *ES*: the edit similarity, from 0 to 100, of the suggestion's first line to the text that is still to type on the
+  line.
 """
 
 from __future__ import annotations
@@ -20,16 +23,16 @@ import numpy as np
 from benchmarks.trace import Place
 from policy.evaluation.similarity import score
 
-READING = 2.0  # seconds from opening a file to the first key
-STAYING = 2.0  # seconds for which to wait for the last suggestion at a place
+READING = 2.0  # the seconds from opening a file to the first key
+STAYING = 2.0  # the seconds from the last key at a place to closing the file
 
 
 @dataclass(slots=True)
 class Stroke:
-    """A typed key and the first suggestion for it.
+    """A typed key, and the first answer to it.
 
-    `hit` is the time of the key, `shown` of the suggestion, and `blank` of an answer without a suggestion. `rest` is
-    the text that is still to type, and `similarity` the suggestion's ES with it.
+    `hit`, `shown` and `blank` are times in seconds: of the key, of a suggestion, and of an empty answer. `rest` is the
+    text that is still to type, and `similarity` is the ES of the suggestion.
     """
 
     hit: float
@@ -41,12 +44,12 @@ class Stroke:
 
 @dataclass(slots=True)
 class Screen:
-    """The suggestions that the user sees."""
+    """Records what the user sees after each key."""
 
     strokes: list[Stroke] = field(default_factory=list)
 
     def show(self, text: str) -> None:
-        """Record that a suggestion, or an empty answer, is visible for the last key."""
+        """Record that the answer `text` to the last key is visible. An empty text is an answer without a suggestion."""
         stroke = self.strokes[-1]
         if not text.strip():
             stroke.blank = stroke.blank or time.perf_counter()
@@ -56,20 +59,20 @@ class Screen:
 
 
 class Editor(Protocol):
-    """An editor that uses one of the systems."""
+    """An editor that uses one of the measured systems, such as this project's server."""
 
     async def enter(self, place: Place) -> None:
-        """Open the file with the cursor at the place."""
+        """Open the file of a place, with the cursor at the place."""
 
     def key(self, place: Place, typed: str) -> None:
-        """Handle a key, after which `typed` is the text at the place."""
+        """Handle a key. `typed` is the whole text that is typed at the place after this key."""
 
     async def leave(self, place: Place) -> None:
-        """Close the file."""
+        """Close the file of a place."""
 
 
 async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> None:
-    """Type the keys of all places at their times."""
+    """Type the keys of all places into `editor`, at the times that the trace has for them."""
     for place in places:
         await editor.enter(place)
         await asyncio.sleep(READING)
@@ -84,7 +87,7 @@ async def replay(places: Sequence[Place], editor: Editor, screen: Screen) -> Non
 
 
 def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
-    """Return the figures of a trace: shares of keys, the time until a suggestion is visible, and ES."""
+    """Return the figures that the module's docstring defines, for all keys of a trace."""
     similarities = [stroke.similarity for stroke in strokes if stroke.shown is not None and stroke.rest]
     waits, next_shown = [], float("inf")
     for stroke in reversed(strokes):
@@ -96,14 +99,17 @@ def seen(strokes: Sequence[Stroke]) -> dict[str, Any]:
     return {
         "keys": len(strokes),
         "in_time": round(len(in_time) / len(strokes), 3),
-        "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # not every system reports empty answers
+        "nothing_to_say": round(len(blank) / len(strokes), 3) or None,  # llama.vim reports no empty answers
         "seen_after": spread(waits),
         "es": round(float(np.mean(similarities)), 1) if similarities else None,
     }
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return p50 and p95 in milliseconds, or None for an empty sequence. Values can be infinite."""
+    """Return the median and the 95th percentile in milliseconds, or None for an empty sequence.
+
+    The result can be infinite, because a key without an answer has an infinite time.
+    """
     if not seconds:
         return None
     ranked = sorted(seconds)

@@ -3,11 +3,14 @@
     python -m benchmarks.serving FOLDER [--llama-server PATH] [--places N] [--keys N] [--seed N] [--model FILE]
         [--only NAME…] [--json]
 
-Text is typed into files of FOLDER (`benchmarks.trace`), once for each of our policies. With `--llama-server`, the same
-text is also typed for llama.vim (`benchmarks.llama_vim`): once with its own context size, and once with 48 lines before
-the cursor and 16 after it. The systems run one after the other. All of them get the same keys at the same times and use
-the same model file. Our server gets its requests as from an editor, over stdio: cancel the previous request, send the
-change, send a new request. `benchmarks.screen` defines the figures.
+The benchmark types a trace (`benchmarks.trace`) into files of FOLDER, once for each policy of the server. With
+`--llama-server`, it types the same trace twice with llama.vim (`benchmarks.llama_vim`): with llama.vim's default number
+of lines around the cursor, and with 48 lines above and 16 below. The systems run one after another. All get the same
+keys at the same times, and use the same model file.
+
+For each key, the benchmark does what an editor does: it cancels the previous request, sends the change, and sends a new
+request, over stdio. `benchmarks.screen` defines the figures. The measurement *cancellation* has the time until the
+engine is free after a request is cancelled.
 """
 
 from __future__ import annotations
@@ -38,17 +41,17 @@ from policy.engine.supervisor import Supervisor
 from policy.errors import Preempted
 from policy.models import locate
 
-LOADING = 600  # seconds
-CANCELLATIONS = 60
+LOADING = 600  # the time limit for loading the model and indexing the folder, in seconds
+CANCELLATIONS = 60  # the number of cancelled requests for each stage
 POLICIES = ("never", "always", "selective")
-SMALL = (48, 16)  # lines before and after the cursor
+SMALL = (48, 16)  # the number of lines above and below the cursor
 
 
-# -- our server -----------------------------------------------------------------------------------------------------
+# -- this project's server --------------------------------------------------------------------------------------------
 
 
 class ServerEditor:
-    """An editor that sends requests to the server over stdio."""
+    """An editor that sends requests to this project's server over stdio."""
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
@@ -60,7 +63,7 @@ class ServerEditor:
         self.answers: list[tuple[float, dict[str, Any]]] = []
 
     async def enter(self, place: Place) -> None:
-        """Open the file with the cursor at the place."""
+        """Open the file of a place, with the cursor at the place."""
         self._version, self._text = 1, ""
         self._client.open(place.path.as_uri(), place.prefix + place.suffix, place.language)
         at = _position(place.prefix)
@@ -84,7 +87,7 @@ class ServerEditor:
         self._request = number, asyncio.create_task(self._answered(uri, place.prefix + typed, answer))
 
     async def leave(self, place: Place) -> None:
-        """Close the file."""
+        """Close the file after the last request is answered."""
         if self._request is not None:
             await self._request[1]
         self._client.close_document(place.path.as_uri())
@@ -104,7 +107,7 @@ class ServerEditor:
         self.answers.append((seconds, await self._client.why(uri)))
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the requests: counts, shares of the answers, and times."""
+        """Return figures of the requests: their number, the shares of several kinds of answers, and their times."""
         reused = [(spent, why) for spent, why in self.answers if why["stats"].get("reused")]
         joined = [why for _, why in self.answers if why["stats"].get("joined")]
         made = [
@@ -161,7 +164,10 @@ async def measure_server(root: Path, model: Path, policy: str, places: Sequence[
 
 
 async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
-    """Measure the time until the engine is free after a cancellation at a random moment of reading or generating."""
+    """Cancel requests at random moments while the model reads or generates.
+
+    Return the percentiles of the time until the engine is free, by stage.
+    """
     supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
     engine = await supervisor.engine()
     dice = random.Random(0)
@@ -204,11 +210,11 @@ class LlamaVimEditor:
         self._vim = vim
 
     async def enter(self, place: Place) -> None:
-        """Open the file with the cursor at the place."""
+        """Open the file of a place, with the cursor at the place."""
         self._vim.enter(place.path.name, place.prefix, place.suffix)
 
     def key(self, place: Place, typed: str) -> None:
-        """Type a key."""
+        """Handle a key, after which `typed` is the text that is typed at the place."""
         self._vim.key(place.prefix + typed, place.suffix)
 
     async def leave(self, place: Place) -> None:
@@ -216,7 +222,7 @@ class LlamaVimEditor:
         self._vim.save_and_leave()
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the requests: their number, their times, and the prompt tokens evaluated."""
+        """Return figures of the requests: their number, their times, and the numbers of evaluated prompt tokens."""
         answers = self._vim.answers
         return {
             "requests": len(answers),
@@ -244,7 +250,7 @@ Measure = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 
 def measures(options: argparse.Namespace, model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Measure]:
-    """Return all measurements by name."""
+    """Return the functions that perform the measurements, by name."""
     root: Path = options.folder.resolve()
     found: dict[str, Measure] = {
         policy: partial(measure_server, root, model.path, policy, places) for policy in POLICIES
@@ -265,7 +271,7 @@ def _free_port() -> int:
 
 
 def summary(name: str, result: dict[str, Any]) -> str:
-    """Format a result as text."""
+    """Return the figures of a measurement as a text of several lines."""
     if "in_time" not in result:
         return "\n".join(f"{name}, {stage}: {_range(each)}" for stage, each in result.items())
     rows = [
@@ -307,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--llama-server", type=Path, metavar="PATH", help="the program llama-server, to compare with")
     parser.add_argument("--places", type=int, default=6)
-    parser.add_argument("--keys", type=int, default=45, help="approximate keys per place")
+    parser.add_argument("--keys", type=int, default=45, help="approximate number of keys per place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="", metavar="FILE")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measurements to run, such as selective or llama.vim")

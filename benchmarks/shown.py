@@ -2,19 +2,19 @@
 
     python -m benchmarks.shown FOLDER… [--places N] [--seed N] [--language ID] [--failures N]
 
-At a cursor in a source file, a span of text, the *truth*, is removed. The benchmark does so equally often in every
-language with a grammar, and half of the cursors have text to their right. A fake generator replaces the model. It
-writes the truth, the truth and the text after it, the beginning of the truth, text of another place, random tokens,
-repetitions, or the truth with one bracket too many or with a marker. Each text is streamed into a `Shaper` as a
-completion is, and the part that the shaper shows is inserted into the file.
+The benchmark removes a part of a source file, the *truth*, and puts the cursor there. It does this equally often for
+every language with a grammar. Half of the cursors have text right of them. No model runs. Instead, the generated text
+is the truth, the truth and the text after it, the beginning of the truth, text of another place, random tokens, a
+repetition, or the truth with one bracket too many or with a marker. The benchmark streams the text into a `Shaper`, as
+a completion does, and inserts the part that the shaper shows into the file.
 
-To judge the result, the benchmark parses the whole file from scratch, with and without the shown text, so it does not
-rely on the code that it measures. Files that already have syntax errors are included. Of the texts that begin with the
-whole truth, *exact* is the share for which exactly the truth is shown.
+To judge the result, the benchmark parses the whole file, with and without the shown text. It does not use the code that
+it measures for this. Files that already have syntax errors are included. *exact* is the share of texts for which
+exactly the truth is shown, among those that begin with the whole truth.
 
-Times are processor time of this thread. While the model runs, the shaper reads the file: *first* is the time if the
-file is new, and *ahead* the time if the file was read before the last character was typed. So a completion waits only
-for each *look* at the streaming text and for the work *after* the last token.
+Times are processor time of this thread. The shaper reads the file while the model runs: *first* is the time for a new
+file, and *ahead* the time for a file that was read before the last typed character. After that, a completion waits only
+for each *look* at the streamed text, and for the work *after* the last token.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.repetition import is_closing
 from policy.completion.shaping.scan import scan
 
-LARGEST = 80_000  # bytes; larger files are left out, because each file is parsed several times
+LARGEST = 80_000  # the largest size of a file in bytes, because each file is parsed several times
 _LINE_END = re.compile(r"[^\n]*")
 _TOKEN = re.compile(r"\w+|\*/|/\*+|//+|\"\"\"|'''|--\[?\[?|[^\w\s]|\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cursor in a file, and the text `truth` that was removed there."""
+    """A cursor in a file, and the text that was removed there, the truth."""
 
     path: str
     cursor: Cursor
@@ -55,7 +55,11 @@ class Place:
 
 @dataclass
 class Figures:
-    """The counts and the times (in seconds) of one language. The module's docstring explains them."""
+    """The figures of one language, which the module's docstring explains. Times are in seconds.
+
+    `truths` is the number of texts that begin with the whole truth. `broken` is the number of shown texts that add a
+    syntax error.
+    """
 
     places: int = 0
     shown: int = 0
@@ -71,7 +75,7 @@ class Figures:
 
 
 def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, list[tuple[str, str]]]:
-    """Return up to `most` (path, text) pairs by language, for languages with a grammar.
+    """Return up to `most` pairs of path and text for each language with a grammar, by language id.
 
     The result depends only on the files and on `seed`.
     """
@@ -87,7 +91,7 @@ def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, li
         texts = []
         for path in listed[:most]:
             text = decode(path.read_bytes())
-            # A longer line was not written by hand.
+            # Files with longer lines are left out, because tools wrote them.
             if isinstance(text, str) and text and max(map(len, text.split("\n"))) < 400:
                 texts.append((str(path), text.replace("\r\n", "\n")))
         found[language_id] = texts
@@ -95,10 +99,10 @@ def sources(folders: Sequence[Path], seed: int, most: int = 400) -> dict[str, li
 
 
 def place(rng: random.Random, path: str, text: str, language: str, *, right: bool) -> Place | None:
-    """Remove a random span from a text. Return None if no span is suitable.
+    """Remove a random part of a text. Return None if no part is suitable.
 
-    With `right`, the span is inside a line and has text to its right. Otherwise it reaches to the end of its line, or
-    of one of the next three lines.
+    With `right`, the part is within a line, and text follows it on the line. Otherwise, it ends at the end of its first
+    line, or of one of the three lines after that.
     """
     starts = [match.start() for match in _TOKEN.finditer(text) if not match.group().isspace()]
     if not starts:
@@ -119,7 +123,10 @@ def place(rng: random.Random, path: str, text: str, language: str, *, right: boo
 
 
 def writings(rng: random.Random, at: Place, others: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, bool]]:
-    """Yield texts that a generator could write: the kind, the text, and whether the generation ended by itself."""
+    """Yield generated texts for a place, as (kind, text, complete).
+
+    `complete` says whether the simulated model ended the text itself, and not the token limit.
+    """
     truth, right = at.truth, at.cursor.suffix
     yield "truth", truth, True
     yield "continued", truth + right[: rng.randrange(20, 400)], rng.random() < 0.5
@@ -137,14 +144,17 @@ def writings(rng: random.Random, at: Place, others: Sequence[tuple[str, str]]) -
 
 
 def reading_time(cursor: Cursor, known: ParsedFiles) -> float:
-    """Return the processor time, in seconds, in which the shaper reads the file around a cursor."""
+    """Return the processor time, in seconds, that the shaper takes to read the file around a cursor."""
     started = time.thread_time()
     Shaper(cursor, files=known).prepare()
     return time.thread_time() - started
 
 
 def shaped(shaper: Shaper, text: str, complete: bool, rng: random.Random, figures: Figures) -> str:
-    """Stream `text` in pieces as long as tokens, and return the part that is shown."""
+    """Stream `text` in pieces of one to six characters, like tokens, and return the part that is shown.
+
+    Adds the times to `figures`.
+    """
     end = 0
     while end < len(text):
         end = min(len(text), end + rng.randrange(1, 7))
@@ -161,7 +171,7 @@ def shaped(shaper: Shaper, text: str, complete: bool, rng: random.Random, figure
 
 
 def errors(text: str, language: str) -> int:
-    """Return the number of `ERROR` and `MISSING` nodes in the syntax tree of a whole file."""
+    """Return the number of `ERROR` and `MISSING` nodes in tree-sitter's syntax tree of a whole file."""
     parser = parser_for(language)
     assert parser is not None
     stack, count = [parser.parse(text.encode("utf-8", "replace")).root_node], 0
@@ -173,7 +183,10 @@ def errors(text: str, language: str) -> int:
 
 
 def says_twice(at: Place, shown: str) -> bool:
-    """Return whether a line of `shown` equals the next non-blank line below the cursor, unless it closes a block."""
+    """Return whether a line of `shown` repeats the next line below the cursor that is not blank.
+
+    A line that only closes a block is no repetition.
+    """
     rest, _, below = at.cursor.suffix.partition("\n")
     following = next((line.strip() for line in below.split("\n") if line.strip()), "")
     before = at.cursor.prefix.rsplit("\n", 1)[-1]
@@ -187,9 +200,9 @@ def says_twice(at: Place, shown: str) -> bool:
 
 
 def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
-    """Count the damage that accepting `shown` does, and return it in words ("" for none).
+    """Count the damage to the file if the user accepts `shown`, and return it in words, or "" if there is none.
 
-    `before` is the number of syntax errors without the text.
+    `before` is the number of syntax errors in the file without the text.
     """
     left, right, language = at.cursor.prefix, at.cursor.suffix, at.cursor.language
     figures.shown += 1
@@ -211,7 +224,10 @@ def judge(at: Place, shown: str, before: int, figures: Figures) -> str:
 def measure(
     files: Sequence[tuple[str, str]], language: str, count: int, seed: int, tell: Callable[[str], None]
 ) -> Figures:
-    """Judge `count` texts at places of one language, and return the figures. `tell` is called with each failure."""
+    """Judge `count` generated texts in files of one language, and return the figures.
+
+    Calls `tell` with a description of each failure.
+    """
     rng, figures = random.Random(f"{seed} {language}"), Figures()
     while figures.places < count:
         at = place(rng, *rng.choice(files), language, right=rng.random() < 0.5)
@@ -239,7 +255,7 @@ def measure(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return a percentile of values in seconds, in milliseconds, or 0.0 for no values."""
+    """Return a percentile in milliseconds of `values` in seconds, or 0.0 if there are none. `share` is in [0, 1]."""
     return sorted(values)[int(share * (len(values) - 1))] * 1e3 if values else 0.0
 
 
@@ -249,14 +265,14 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--language", action="append", choices=sorted(LANGUAGES))
-    parser.add_argument("--failures", type=int, default=3, help="how many failures of a language to show")
+    parser.add_argument("--failures", type=int, default=3, help="the number of failures to print for each language")
     options = parser.parse_args()
     files = sources(options.folders, options.seed)
     chosen = [language for language in options.language or files if files.get(language)]
     print(f"{describe()}; {options.places} texts, seed {options.seed}\n")
     print("language    files texts shown exact | errors, unbalanced, repeated | ms: first, ahead, look, after p95, p50")
     gc.collect()
-    gc.freeze()  # so that garbage collections during the measurement skip the texts of all files
+    gc.freeze()  # garbage collections during the measurement then skip the texts of all files
     total = Figures()
     for language in chosen:
         told: list[str] = []

@@ -1,8 +1,10 @@
-"""Print how the time of each function that runs often grows with its input, for inputs that are slow to process.
+"""Print how the time of functions that run often grows with the size of their input.
 
-Use: `python -m benchmarks.sizes [--largest CHARACTERS]`. A row has the times in milliseconds for a quarter of the
-largest size, for half of it and for all of it, and the exponent of the growth between the last two: 1 is linear, 2 is
-quadratic.
+The inputs are texts that may be slow to process.
+
+Usage: `python -m benchmarks.sizes [--largest CHARACTERS]`. A row has the times of a function in milliseconds, for a
+quarter of the largest size, for half of it, and for the largest size. The last column is the exponent of the growth
+between the last two times: 1 is linear, and 2 is quadratic.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
 
-# Texts that are repeated up to a size. Each of them is slow for some function.
+# Each text is repeated up to the measured size. Such an input is slow for at least one function.
 TEXTS = {
     "letters": "a",
     "words": "word ",
@@ -56,7 +58,7 @@ TEXTS = {
 
 
 def of_size(text: str, size: int) -> str:
-    """Return `size` characters of the repeated `text`."""
+    """Return `text`, repeated and cut to `size` characters."""
     return (text * (size // len(text) + 1))[:size]
 
 
@@ -83,7 +85,7 @@ def _show(text: str) -> None:
 
 
 def _complete(text: str) -> None:
-    """Do the work for one key in the middle of a document, except that of the model."""
+    """Do the work of a completion in the middle of a document, without the model's work."""
     middle = len(text) // 2
     cursor = Cursor("/a.py", text[:middle], text[middle:], "python")
     Query.at(cursor, 20)
@@ -120,7 +122,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
 
 
 def milliseconds(function: Callable[[str], Any], text: str) -> float:
-    """Return the time of one call."""
+    """Return the clock time of one call in milliseconds."""
     started = time.perf_counter()
     function(text)
     return (time.perf_counter() - started) * 1e3
@@ -132,7 +134,7 @@ def main(largest: int) -> None:
     for name, function in FUNCTIONS.items():
         for kind, text in TEXTS.items():
             times = [milliseconds(function, of_size(text, size)) for size in sizes]
-            exponent = math.log2(times[2] / times[1]) if times[1] > 1 else float("nan")  # below 1 ms, noise dominates
+            exponent = math.log2(times[2] / times[1]) if times[1] > 1 else float("nan")  # below 1 ms: too inexact
             print(f"{name:18}{kind:18}" + "".join(f"{ms:12.1f}" for ms in times) + f"{exponent:10.2f}", flush=True)
 
 

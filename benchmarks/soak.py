@@ -1,11 +1,15 @@
 """Check that two servers with one engine stay correct during long use, and that they leak no memory, process or file.
 
-Use: `python -m benchmarks.soak [--scale SHARE] [--model FILE]`. Scale 1 is 100 rounds with 5,000 files. In each round,
-both editor windows type a recorded trace fast and save it, a folder is added or removed, a setting changes, and the
-engine is killed. Every fifth round rewrites all files, as a switch between two branches does. After each round, a newly
-started server must give the same completion, with the same chunks, as the servers of both windows. At the end, no
-process, lock or temporary file may be left. The benchmark prints a row for each round, and its exit status is 1 if a
-check fails. The default model is tiny and has random weights, so most of the time is the server's own work.
+Usage: `python -m benchmarks.soak [--scale SHARE] [--model FILE]`. Scale 1 is 100 rounds with 5,000 files.
+
+Each of the two servers belongs to a simulated editor window. In each round, both windows type a trace fast and save the
+file, a workspace folder is added or removed, a setting changes, and the engine is killed. In every fifth round, all
+files are rewritten, as by a switch between two branches. After each round, the benchmark starts a third server, which
+must return the same completion, with the same chunks, as both others. After the last round, no process, lock or
+temporary file may be left.
+
+The benchmark prints a row for each round. Its exit status is 1 if a check fails. The default model is tiny and has
+random weights, so most of the time is spent in the servers and not in the engine.
 """
 
 from __future__ import annotations
@@ -28,18 +32,18 @@ from benchmarks.tiny_llama import write_tiny_llama
 from benchmarks.trace import Place, record
 from lsp_server.client import Client
 
-ROUNDS, FILES = 100, 5_000  # at scale 1
-SWITCH_EVERY = 5  # rounds
-SETTLING = 120.0  # seconds until all servers must give the same answer; before, they index and start engines
-GROWTH = 1.15  # the limit of a server's memory at the end, relative to its maximum in the first tenth of the rounds
-KEYS = 80  # approximate number of keys in a trace
-PAUSE = 0.03  # mean seconds between two keys
-_SOURCE = Path(__file__).parent.parent  # the windows type this project's own code
+ROUNDS, FILES = 100, 5_000  # the numbers of rounds and of files at scale 1
+SWITCH_EVERY = 5  # the number of rounds from one switch of the branch to the next
+SETTLING = 120.0  # the seconds after which all servers must agree; until then, they index and start engines
+GROWTH = 1.15  # the limit of a server's memory at the end, relative to the maximum in the first tenth of the rounds
+KEYS = 80  # the approximate number of keys in a trace
+PAUSE = 0.03  # the mean time between two keys in seconds
+_SOURCE = Path(__file__).parent.parent  # the folder of the code that the windows type: this project
 _PROBE = "from branch import compute\n\n\ndef probed(total):\n    return compute_{number}("
 
 
 def write_branch(root: Path, files: int, branch: int) -> None:
-    """Write all files of the workspace as they are on one of two branches."""
+    """Write all files of the workspace, with the content that they have on a branch."""
     for number in range(files):
         file = root / f"package{number // 100}" / f"module{number}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +54,7 @@ def write_branch(root: Path, files: int, branch: int) -> None:
 
 
 class Window:
-    """An editor with its own server. It types traces, and counts the keys and the answers."""
+    """A simulated editor window with its own server. It types traces, and counts the keys and the answers."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -58,7 +62,7 @@ class Window:
         self._draw = random.Random(0)
 
     async def type(self, place: Place, file: Path) -> None:
-        """Type a trace fast, with a request for each key, and then save and close the file."""
+        """Type a trace fast, with a request after each key, and then save and close the file."""
         uri, version, typed = file.as_uri(), 1, ""
         self.client.open(uri, place.prefix + place.suffix, place.language)
         line, column = place.prefix.count("\n"), len(place.prefix.rpartition("\n")[2])
@@ -78,7 +82,7 @@ class Window:
         self.client.received.clear()
 
     async def probe(self, file: Path, text: str) -> tuple[list[str], list[Any]]:
-        """Return the completion at the end of a text, and the chunks it was made with, with their scores."""
+        """Return the texts of the completion at the end of `text`, and the chunks in its prompt with their scores."""
         uri = file.as_uri()
         self.client.open(uri, text)
         items = await self.client.complete(uri, (text.count("\n"), len(text.rpartition("\n")[2])))
@@ -87,7 +91,7 @@ class Window:
         return [item["insertText"] for item in items], why.get("chunks", [])
 
     def memory(self) -> int:
-        """Return the resident set of the server in bytes, without its engine and its workers."""
+        """Return the resident memory of the server's process in bytes. Its child processes are not included."""
         assert self.client.process is not None
         return int(psutil.Process(self.client.process.pid).memory_info().rss)
 
@@ -98,7 +102,7 @@ def _after(line: int, column: int, typed: str) -> tuple[int, int]:
 
 
 class Soak:
-    """The workspace, the two windows, and the problems found."""
+    """A run of the benchmark. `problems` has a message for each failed check."""
 
     def __init__(self, folder: Path, model: Path, rounds: int, files: int) -> None:
         self.root, self.extra = folder / "workspace", folder / "extra"
@@ -118,7 +122,7 @@ class Soak:
         self._draw = random.Random(0)
 
     async def run(self) -> None:
-        """Run all rounds, then check that no process and no file is left."""
+        """Run all rounds, and then check that no process and no file is left."""
         write_branch(self.root, self.files, 0)
         places = record(_SOURCE, 2 * self.rounds, KEYS, 0)
         windows = [Window(await self._start({"policy": "always"})) for _ in range(2)]
@@ -168,7 +172,10 @@ class Soak:
                     self.kills += 1
 
     async def _compare(self, number: int, windows: list[Window], roots: list[Path]) -> bool:
-        """Compare both windows with a new server until they agree, for at most `SETTLING` seconds."""
+        """Compare the servers of both windows with a new server until all agree, for at most `SETTLING` seconds.
+
+        Return whether they agree.
+        """
         text = _PROBE.format(number=self._draw.randrange(self.files))
         options = {"policy": "always", "chunks": 5 + number % 2}
         fresh = Window(await self._start(options, roots, cache=f"fresh{number}"))

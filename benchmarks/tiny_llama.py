@@ -1,4 +1,4 @@
-"""Write a GGUF file with a llama or Qwen2 of one layer and random weights: its texts mean nothing, but it is fast."""
+"""Write a fast model as a GGUF file: a Llama or Qwen2 of one layer with random weights. Its texts mean nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ MARKERS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 
 
 def write_tiny_llama(file: Path, architecture: Literal["llama", "qwen2"] = "llama") -> Path:
-    """Write the model to `file`, and return `file`. The content is always the same.
+    """Write the model to `file`, and return `file`. The weights are the same in each run.
 
-    The vocabulary has a token for each byte, one for "in", the end of the text, and the fill-in-the-middle markers.
+    The vocabulary has a token for each byte, the token "in", a token for the end of the text, and the markers for
+    fill-in-the-middle.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,9 +1,9 @@
-"""Make traces of typing: keys with their times, from real files and a seed.
+"""Make traces of a simulated user who types: the keys and their times.
 
-A few lines are removed from a file and typed again. The typing is fast and uneven: 8 keys per second with log-normal
-intervals, pauses of 0.6 s after every line and before some words, and errors that are corrected up to a few keys later.
-The simulated user accepts no suggestion, so every system gets the same keys at the same times, and their figures can be
-compared.
+The user types lines that were removed from a real file. The typing is fast and uneven: 8 keys per second with
+log-normal intervals, pauses of 0.6 s after every line and before some words, and typing errors, which the user corrects
+immediately or after one or two more keys. The user accepts no suggestion, so that every system gets the same keys at
+the same times, and the figures of the systems can be compared.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from indexer.languages import language_of
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 
-INTERVAL = 1 / 8  # mean seconds between two keys
-UNEVENNESS = 0.35  # standard deviation of the interval's logarithm
-PAUSE = 0.6  # seconds
-THOUGHTFUL = 1 / 6  # share of the words before which the typist pauses
-SLIPS = 1 / 40  # share of the letters in `_NEIGHBOURS` that are first mistyped
+INTERVAL = 1 / 8  # the mean time between two keys in seconds
+UNEVENNESS = 0.35  # the standard deviation of the interval's natural logarithm
+PAUSE = 0.6  # the length of a pause in seconds
+THOUGHTFUL = 1 / 6  # the share of words before which the user pauses
+SLIPS = 1 / 40  # the share of letters for which the user first types the wrong letter, of those in `_NEIGHBOURS`
 _NEIGHBOURS = {"a": "s", "e": "r", "i": "o", "n": "m", "o": "p", "r": "t", "s": "d", "t": "y", "u": "i", "l": "k"}
-_SIZES = range(1_500, 40_000)  # characters of a suitable file
-_WIDTHS = range(8, 90)  # characters of a suitable line, without its indentation
+_SIZES = range(1_500, 40_000)  # the sizes of suitable files in bytes
+_WIDTHS = range(8, 90)  # the lengths of suitable lines in characters, without the indentation
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key, `after` seconds after the previous one. It inserts `text`, or deletes a character if `text` is empty."""
+    """A key, which inserts `text`, or deletes a character if `text` is empty.
+
+    `after` is the time since the previous key in seconds.
+    """
 
     after: float
     text: str
@@ -40,7 +43,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place where `keys` are typed, between `prefix` and `suffix`, the rest of the file. The result is `typed`."""
+    """A place in a file where the user types.
+
+    The rest of the file is `prefix` and `suffix`. `typed` is the text between them after all `keys`.
+    """
 
     path: Path
     language: str
@@ -50,11 +56,11 @@ class Place:
     keys: tuple[Key, ...]
 
     def moments(self) -> list[float]:
-        """Return the time of each key in seconds from the beginning."""
+        """Return the time of each key in seconds since the user started to type."""
         return list(accumulate(key.after for key in self.keys))
 
     def states(self) -> Iterator[str]:
-        """Yield the typed text after each key."""
+        """Yield the whole typed text after each key."""
         text = ""
         for key in self.keys:
             text = text + key.text if key.text else text[:-1]
@@ -62,7 +68,7 @@ class Place:
 
 
 def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
-    """Return `places` places in files below `root`, with about `keys` keys each.
+    """Return up to `places` places in files below `root`, with about `keys` keys at each place.
 
     The result depends only on the files and on `seed`.
     """
@@ -92,7 +98,7 @@ def _place(file: Path, language: str, text: str, keys: int, dice: random.Random)
         piece = "\n".join(lines[start:end])
         if end - start < 2 or len(piece.replace(" ", "")) < keys * 2 // 3:
             continue
-        indent = re.match(r"\s*", lines[start])[0]  # type: ignore[index]  # it also matches an empty string
+        indent = re.match(r"\s*", lines[start])[0]  # type: ignore[index]  # the pattern always matches
         prefix = "".join(line + "\n" for line in lines[:start]) + indent
         suffix = "".join("\n" + line for line in lines[end:])
         typed = piece[len(indent) :]
@@ -101,7 +107,7 @@ def _place(file: Path, language: str, text: str, keys: int, dice: random.Random)
 
 
 def _keys_for(text: str, dice: random.Random) -> Iterator[Key]:
-    """Yield the keys that type `text`. A line break includes the indentation, which editors insert."""
+    """Yield the keys that type `text`. One key types a line break and the indentation after it, as in editors."""
     strokes: Sequence[str] = re.findall(r"\n[ \t]*|.", text)
     gap = 0.0
     for at, stroke in enumerate(strokes):

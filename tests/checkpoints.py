@@ -13,18 +13,22 @@ SPECIAL = ["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<cf
 
 
 def save(make: Callable[[int], Any], folder: Path, digits: bool) -> Any:
-    """Write a checkpoint with its tokenizer to `folder`, and return the model."""
+    """Write the model that `make` returns for a vocabulary size, and its tokenizer, to `folder`. Return the model.
+
+    With `digits`, the tokenizer makes each digit a token of its own.
+    """
     size = tokenizer(folder, digits)
     torch.manual_seed(1)
     model = make(size).eval()
-    for parameter in model.parameters():  # biases and norms begin as zeros and ones, which would hide swapped tensors
+    # Biases start as zeros and norms as ones. Without noise, a conversion that swaps two such tensors would pass.
+    for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     return model
 
 
 def tokenizer(folder: Path, digits: bool) -> int:
-    """Write a byte-level BPE tokenizer with the paper's special tokens, and return the size of its vocabulary."""
+    """Write a byte-level BPE tokenizer with the special tokens of the Repoformer paper. Return its vocabulary size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from tokenizers.trainers import BpeTrainer
 
@@ -42,7 +46,7 @@ def tokenizer(folder: Path, digits: bool) -> int:
 
 
 def bigcode(size: int) -> Any:
-    """Return a model with StarCoder's architecture, which the released Repoformers have."""
+    """Return a small model with StarCoder's architecture, which the published Repoformer checkpoints have."""
     return transformers.GPTBigCodeForCausalLM(
         transformers.GPTBigCodeConfig(
             vocab_size=size, n_positions=128, n_embd=64, n_layer=2, n_head=4, attention_softmax_in_fp32=True,
@@ -52,8 +56,8 @@ def bigcode(size: int) -> Any:
 
 
 def llama(size: int) -> Any:
-    """Return a Llama with grouped heads and an output that is not the embedding."""
-    rope: dict[str, Any] = {"rope_theta": 5_000.0}  # `LlamaConfig` accepts it, but its signature does not name it
+    """Return a small Llama model with grouped-query attention. Its output layer has weights of its own."""
+    rope: dict[str, Any] = {"rope_theta": 5_000.0}  # `LlamaConfig` accepts this argument, but its types do not list it
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,

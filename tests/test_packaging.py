@@ -50,11 +50,11 @@ def test_the_lock_has_each_dependency_once(python: str, system: str) -> None:
 
 
 def test_the_lock_holds_versions_and_hashes_alone() -> None:
-    assert "://" not in LOCK and " @ " not in LOCK, "no address of an index or a file"
+    assert "://" not in LOCK and " @ " not in LOCK, "the lock contains the address of an index or a file"
     assert len(re.findall(r"(?m)^[a-z0-9].*\\\n    --hash=sha256:", LOCK)) == len(locked())
 
 
 def test_the_hook_before_commits_has_the_linter_of_ci() -> None:
     (hook,) = re.findall(r"ruff==([\d.]+)", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     (lock,) = [str(pin.specifier) for pin in locked() if pin.name == "ruff"]
-    assert lock == f"=={hook}", "put the version of .ci/lock.txt into .pre-commit-config.yaml"
+    assert lock == f"=={hook}", "copy the version of ruff from .ci/lock.txt to .pre-commit-config.yaml"

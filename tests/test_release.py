@@ -22,7 +22,7 @@ LOG = "# Changelog\n\nWhat changes.\n\n## Unreleased\n\n### Added\n- One thing.\
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the files that contain the version, with another changelog."""
+    """A folder with copies of the files that contain the version, and with the changelog `LOG`."""
     root = tmp_path / "tree"
     for name in HOLD_THE_VERSION:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A copy of the repository with a small model, and the folder with its wheel and sdist."""
+    """A copy of the repository with small files for the parts of the model, and the folder of its wheel and sdist."""
     root, dist = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("dist")
     for name in (*release.PACKAGES, "editors"):
         ignore = shutil.ignore_patterns("*.gguf", "__pycache__", "node_modules")
@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in release.model_hashes():
         (root / release.MODEL / name).write_bytes(name.encode())
         files[name] = {"bytes": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
-    assert files, "the model that comes with the package has parts"
+    assert files, "the included model has no parts"
     (root / release.MODEL / "manifest.json").write_text(json.dumps({"files": files}), "utf-8")
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(dist)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

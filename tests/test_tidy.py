@@ -38,8 +38,8 @@ def module_name(path: Path) -> str:
 
 MODULES = {module_name(path): path for path in SOURCES}
 
-# Metaphors, translated idioms and vague words that the prose of this project does not use. Underscores count as spaces,
-# so that the list covers identifiers too.
+# Metaphors, translated idioms and vague words that the project avoids in prose and in identifiers. `banned_phrases`
+# treats underscores as spaces, so it finds "as a rule" in `as_a_rule`.
 BANNED = (
     "afresh", "anew", "as a rule", "at leisure", "be had", "be it", "begins again", "behind the cursor",
     "beside it", "by and large", "came along", "came out of", "come along", "comes along", "comes out of",
@@ -53,7 +53,7 @@ BANNED = (
     "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
     "whatever it", "whoever", "worth its time",
 )  # fmt: skip
-# The files in which these phrases must not occur.
+# The files that are searched for these phrases: those with these suffixes in `PLAIN`, outside of `NOT_PROSE`.
 PROSE_SUFFIXES = {".py", ".md", ".ts", ".lua", ".el", ".sh"}
 NOT_PROSE = {"node_modules", "sources", "snippets", "corpus", "vendor"}
 PLAIN = (
@@ -63,7 +63,7 @@ PLAIN = (
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Return the project's modules that `path` imports anywhere, also in functions and under `TYPE_CHECKING`."""
+    """Return the project's modules that `path` imports at any place, even in functions and under `TYPE_CHECKING`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -75,7 +75,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def imports_of(module: str) -> set[str]:
-    """Return all of the project's modules that importing `module` loads, including the packages that contain them."""
+    """Return the project's modules that Python loads when it imports `module`, with the packages that contain them."""
     found: set[str] = set()
     waiting = {module}
     while waiting:
@@ -106,7 +106,7 @@ def test_no_circles() -> None:
 
 
 def test_the_worker_process_loads_nothing_of_the_server_side() -> None:
-    """The worker process shares with the server only the modules of the protocol."""
+    """The worker process imports no module that only the server needs, such as the client of the engine."""
     server_side = {f"policy.engine.{module}" for module in ("client", "connect", "embedding", "process", "supervisor")}
     assert server_side <= MODULES.keys()
     for module in MODULES:
@@ -119,9 +119,9 @@ def test_the_protocol_stays_in_the_server() -> None:
 
 
 def test_packages_with_llama_cpp_are_not_imported() -> None:
-    """The worker loads the libraries of these packages by path; their Python code would load other libraries."""
+    """The worker loads the llama.cpp libraries in these packages by path, and never runs the packages' Python code."""
     assert importers("llama_cpp", "xllamacpp", "llama_cpp_py_sync") == set()
-    # Evaluation, quantization and labeling run an engine in their own process.
+    # The commands for training and evaluation call llama.cpp in their own process.
     own = ("policy/engine/worker/", "policy/training/", "policy/evaluation/")
     users = {
         name(path)
@@ -160,7 +160,7 @@ def test_most_tests_need_no_torch() -> None:
     "module", ["lsp_server.server", "lsp_server.cli", "policy.completion.service", "indexer.workspace"]
 )
 def test_serving_loads_nothing_heavy(module: str) -> None:
-    """The server's process never loads native model code, and no package for training."""
+    """The server's process never loads llama.cpp, nor a package for training."""
     program = (
         f"import sys, {module}; "
         "names = {*sys.modules, *(name.split('.')[0] for name in sys.modules)}; "
@@ -176,12 +176,13 @@ def test_every_module_says_its_idea() -> None:
         assert ast.get_docstring(tree), f"{name(path)} has no docstring"
 
 
-# A function's docstring says what it does, so it begins with a verb. A property's may begin with a noun.
+# The docstring of a function says what the function does, so it begins with a verb. The docstring of a property may
+# begin with a noun.
 NO_VERB = re.compile(r"(?:Whether|What|Where|Those|How many)\b")
 
 
 def docstrings_without_verb(source: str) -> list[str]:
-    """Return the functions (without properties) whose docstring begins with one of the words of `NO_VERB`."""
+    """Return the functions, except properties, whose docstring begins with one of the words of `NO_VERB`."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -212,7 +213,7 @@ def test_docstrings_without_verb_are_found(source: str, found: list[str]) -> Non
 
 
 def plain_files() -> list[Path]:
-    """Return the files of `PLAIN` that contain prose, except installed packages, data, and this file with its list."""
+    """Return the files of `PLAIN` with prose, except data, installed packages, and this file, which has the list."""
     found: list[Path] = []
     for path in (ROOT / name for name in PLAIN):
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in PROSE_SUFFIXES]
@@ -248,7 +249,7 @@ def test_banned_phrases_are_found(text: str, found: list[str]) -> None:
 
 
 def test_architecture_names_what_exists() -> None:
-    """The code map names every module, and no other. Names are `code` in the first column of a package's table."""
+    """The code map lists every module, and nothing else: in backticks, in the first column of each package's table."""
     package, missing, named = "", list[str](), set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):
@@ -260,4 +261,4 @@ def test_architecture_names_what_exists() -> None:
     assert not missing
     unnamed = {name(path) for path in SOURCES if path.name != "__init__.py"}
     unnamed = {path for path in unnamed if named.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
-    assert not unnamed, "the code map names every module"
+    assert not unnamed, "the code map of ARCHITECTURE.md does not list these modules"

@@ -1,4 +1,4 @@
-"""Make the smallest files that pass for a model: a GGUF header and tensors of a few bytes."""
+"""Make the smallest files that pass the checks for a model: a GGUF header, and tensors of a few bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def field(key: str, value: Any) -> bytes:
 def gguf(
     metadata: dict[str, Any], *, tensors: int = 1, kind: int = F32, version: int = 3, magic: bytes = b"GGUF"
 ) -> bytes:
-    """Return the bytes of a GGUF file: the metadata, and `tensors` tensors of 64 values each, with their data."""
+    """Return the bytes of a GGUF file with this metadata and with `tensors` tensors of 64 values each."""
     size = 256 if kind == F32 else 36
     head = magic + struct.pack("<IQQ", version, tensors, len(metadata))
     head += b"".join(field(key, value) for key, value in metadata.items())

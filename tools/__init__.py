@@ -1,1 +1,1 @@
-"""Commands for working on the project: releases, generated pages."""
+"""Commands for developers of the project, such as for releases and generated files."""

@@ -1,8 +1,8 @@
 """Record ghost text in a real Neovim as an animated picture: `python -m tools.capture [--model GGUF] [--out FILE]`.
 
-Neovim runs in a terminal, in a copy of `examples/workspace`, with the real server and model. The script types the keys
-at a steady rate. Each change of the screen gives a frame, which is shown for as long as the screen showed it. The
-script needs tmux, Chromium and Neovim 0.12, which the scripts of `tests/editors` install, and Pillow.
+Neovim runs in a terminal, in a copy of `examples/workspace`, with the real server and a real model. The script types at
+a constant speed. Each change of the screen becomes a frame, which is shown for the same time as on the screen. The
+script needs Pillow, and tmux, Chromium and Neovim 0.12, which the scripts in `tests/editors/install` install.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from tests.editors.terminal import Terminal, terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE, LINE, TYPED = "lending/desk.py", 57, "return late_fee("
-CUT = TYPED + "returned, self.members[loan.member_number], today)"  # removed from the line before the recording
-RATE = 0.16  # seconds between two keys
-LAST = 2.5  # seconds for which the last frame is shown
+# The script removes this text from the line before the recording.
+CUT = TYPED + "returned, self.members[loan.member_number], today)"
+RATE = 0.16  # the seconds between two keys
+LAST = 2.5  # the seconds for which the last frame is shown
 INIT = """
 vim.opt.runtimepath:prepend({plugin!r})
 vim.o.swapfile, vim.o.termguicolors, vim.o.number, vim.o.laststatus = false, true, true, 2
@@ -37,7 +38,7 @@ require('repoformer').setup({{ cmd = {command} }})
 
 
 class Recorder:
-    """Keeps a frame for each state of the screen, with the seconds for which it was shown."""
+    """Records the screen as frames. A frame is an HTML page of the screen, and the seconds for which it was shown."""
 
     def __init__(self, screen: Terminal, folder: Path) -> None:
         self.frames: list[tuple[Path, float]] = []
@@ -45,7 +46,7 @@ class Recorder:
         self._shown, self._since = "", time.monotonic()
 
     def look(self, seconds: float) -> None:
-        """Watch the screen for `seconds`, and add a frame for each change."""
+        """Watch the screen for `seconds`, and record a frame at each change."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             if (shown := self._screen.screen()) != self._shown:
@@ -57,7 +58,7 @@ class Recorder:
             time.sleep(0.03)
 
     def save(self, target: Path) -> None:
-        """Draw the frames and write them as a GIF."""
+        """Draw the frames, and write them to `target` as a GIF."""
         pictures = [Image.open(self._screen.draw(page)).convert("RGB") for page, _ in self.frames]
         images = [picture.quantize(48, dither=Image.Dither.NONE) for picture in pictures]
         times = [round(1000 * max(seconds, 0.05)) for _, seconds in self.frames[:-1]] + [round(1000 * LAST)]
@@ -65,7 +66,7 @@ class Recorder:
 
 
 def main() -> int:
-    """Record once and write the picture."""
+    """Record Neovim once, and write the picture."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", type=Path, default=locate.resolve().path)
     options.add_argument("--out", type=Path, default=ROOT / "docs/editors/neovim.gif")

@@ -1,11 +1,12 @@
 """`python tools/environment.py [--dev] FOLDER`: create a virtual environment with this project, and show the progress.
 
-The Makefile runs this script with the system's Python, so the script needs only the standard library. It uses uv if uv
-is installed, and pip otherwise. Each step prints its title, the size of the downloads so far, and its time. If a step
-fails, the script prints the output of the installer.
+The Makefile runs this script with the system's Python, so the script needs only the standard library. The script uses
+uv if uv is installed, and pip otherwise. For each step, it prints a title, the time, and how much is downloaded. If a
+step fails, the script prints the end of the installer's output.
 
-For Linux, PyPI has a PyTorch that is built for CUDA: 2 GB that no test needs. So PyTorch is installed first, from
-PyTorch's own index of CPU builds. If that index is unreachable, pip uses its configured index.
+On Linux, the PyTorch of PyPI is built for CUDA, and has 2 GB that no test needs. So the script installs PyTorch first,
+from PyTorch's own index of builds for the CPU. If that index cannot be reached, pip uses the index that it is
+configured for.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".ci/constraints.txt"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-EVERY = 2.0 if sys.stdout.isatty() else 5.0  # seconds between two reports of progress
+EVERY = 2.0 if sys.stdout.isatty() else 5.0  # the seconds between two lines of progress
 _UNITS = {"k": 1e-3, "M": 1.0, "G": 1e3}
 
 
 class Step:
-    """A command whose progress is printed, and whose output is printed if it fails."""
+    """Runs a command of the installation, and prints its progress. Prints its output only if it fails."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self._title, self._folder, self._started = title, folder, time.monotonic()
@@ -39,7 +40,7 @@ class Step:
         self._ended = threading.Event()
 
     def run(self, command: Sequence[str]) -> None:
-        """Run the command. If it fails, print its last 30 lines of output and exit."""
+        """Run the command. If it fails, print the last 30 lines of its output, and exit with status 1."""
         print(f"{self._title} ...", flush=True)
         teller = threading.Thread(target=self._tell, daemon=True)
         teller.start()
@@ -92,7 +93,7 @@ class Step:
 
 
 def make(folder: Path, dev: bool) -> None:
-    """Create or update the environment in `folder`. `dev` adds the packages for tests and training."""
+    """Create or update the environment in `folder`. With `dev`, also install the packages for tests and training."""
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     uv = shutil.which("uv")
     if not _works(python):

@@ -1,7 +1,8 @@
-"""`python tools/fresh.py COMMAND...`: run a command as on a new machine, on which nothing was installed or compiled.
+"""`python tools/fresh.py COMMAND...`: run a command as on a new machine, without caches and compilers.
 
-The command gets an empty home folder, so that all caches are empty, and a PATH with all programs except compilers and
-build tools. It runs in a clone of this repository's last commit. Prints the command's time, and exits with its status.
+The command runs in a clone of this repository's last commit. Its home folder is empty, so all caches are empty. Its
+PATH has the programs of the current PATH, except compilers and build tools. The script prints how long the command
+took, and exits with the command's exit status.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _KEPT = ("LANG", "LC_ALL", "PYTHON", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTT
 
 
 def path_without_compilers(folder: Path) -> str:
-    """Fill `folder` with links to the programs of the PATH, except compilers. Return the new PATH."""
+    """Fill `folder` with links to the programs of the PATH, except compilers and build tools. Return the new PATH."""
     for place in os.environ["PATH"].split(os.pathsep):
         for program in sorted(Path(place).glob("*")):
             link = folder / program.name
@@ -32,7 +33,7 @@ def path_without_compilers(folder: Path) -> str:
 
 
 def main() -> int:
-    """Run the command. Return its exit status."""
+    """Run the command of the script's arguments, and return its exit status."""
     with tempfile.TemporaryDirectory(prefix="fresh-") as folder:
         home, programs, clone = (Path(folder, name) for name in ("home", "programs", "clone"))
         home.mkdir()

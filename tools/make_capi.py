@@ -2,13 +2,13 @@
 # requires-python = ">=3.10"
 # dependencies = ["pycparser>=2.22", "ruff>=0.8"]
 # ///
-"""`python tools/make_capi.py`: write policy/engine/worker/capi.py from the headers of the supported builds.
+"""`python tools/make_capi.py`: write policy/engine/worker/capi.py from the headers of the supported llama.cpp builds.
 
-The headers are in wheels of llama-cpp-py-sync. Each wheel has the `llama.h` of one llama.cpp build, preprocessed for
-cffi. The script runs no code of a wheel. It needs pycparser and ruff.
+The script reads the headers from wheels of llama-cpp-py-sync. The wheel of a llama.cpp build contains the text of its
+`llama.h`, preprocessed for cffi. The script runs no code of a wheel. It needs pycparser and ruff.
 
-To support another build, add its wheel to `BUILDS`, run the script, and load a library of that build. The check at load
-time (`policy.engine.worker.native`) prints the defaults that differ from `DEFAULTS`.
+To support another build, add it to `BUILDS`, run the script, and load a library of that build. If the library has other
+default values than `DEFAULTS`, the check at load time (`policy.engine.worker.native`) reports them.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ FUNCTIONS = (
     "llama_vocab_is_eog",
     "llama_vocab_n_tokens",
 )
-# The values that `llama_model_default_params` and `llama_context_default_params` return (llama.cpp's
-# src/llama-model.cpp and src/llama-context.cpp). All other fields are 0.
+# The fields that are not 0 in the structs that `llama_model_default_params` and `llama_context_default_params` return,
+# with their values (llama.cpp's src/llama-model.cpp and src/llama-context.cpp).
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "llama_model_params": {
         "n_gpu_layers": -1, "split_mode": 1, "load_mode": -1, "lazy_mode": 1, "use_extra_bufts": 1,
@@ -104,7 +104,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     },
 }  # fmt: skip
 
-# cffi defines these types without a header.
+# The wheels' headers use these types without declaring them, because cffi knows them. pycparser does not.
 _PRELUDE = "".join(
     f"typedef int {name};\n"
     for name in ("bool", "size_t", "FILE", "int8_t", "uint8_t", "int16_t", "int32_t", "uint32_t", "int64_t", "uint64_t")
@@ -118,7 +118,7 @@ _SCALARS = {
 
 @dataclass
 class Header:
-    """The declarations of one header."""
+    """The declarations of one build's header, by name."""
 
     typedefs: dict[str, c_ast.Node]
     structs: dict[str, c_ast.Struct]
@@ -127,7 +127,7 @@ class Header:
 
     @classmethod
     def parse(cls, text: str) -> Header:
-        """Parse the C declarations of a header. Preprocessor lines are skipped."""
+        """Parse the C declarations of a header. Lines of the preprocessor are ignored."""
         lines = [line.partition("//")[0] for line in text.splitlines() if not line.startswith("#")]
         header = cls({}, {}, {}, {})
         for node in CParser().parse(_PRELUDE + "\n".join(lines)):
@@ -158,12 +158,15 @@ class Header:
         if isinstance(node, c_ast.BinaryOp) and node.op in {"|", "<<"}:
             left, right = self._value(node.left), self._value(node.right)
             return left | right if node.op == "|" else left << right
-        raise SystemExit(f"a constant that this script cannot read: {node}")
+        raise SystemExit(f"cannot compute the value of this constant: {node}")
 
     # -- C types as ctypes --------------------------------------------------------------------------------------------
 
     def name(self, node: c_ast.Node, *, parameter: bool = False) -> str:
-        """Return the ctypes expression for a type. A pointer that the project never dereferences is a `c_void_p`."""
+        """Return the ctypes expression for a C type.
+
+        Pointers to a few types, such as `char`, have their own expression. All others are `c_void_p`.
+        """
         if isinstance(node, c_ast.PtrDecl):
             return self._pointer(node, parameter)
         assert isinstance(node, c_ast.TypeDecl), node
@@ -193,17 +196,17 @@ class Header:
         return "c_void_p"
 
     def callback(self, name: str) -> str:
-        """Return the expression for a function pointer type: a call of `CFUNCTYPE`."""
+        """Return the ctypes expression for the type `name` of a function pointer: a call of `CFUNCTYPE`."""
         function = self.typedefs[name].type
         parts = [self.name(function.type), *(self.name(each.type) for each in function.args.params)]
         return f"CFUNCTYPE({', '.join(parts)})"
 
     def fields(self, struct: str) -> list[tuple[str, str]]:
-        """Return the names and the ctypes of a struct's fields."""
+        """Return (name, ctypes expression) for each field of a struct."""
         return [(each.name, self.name(each.type)) for each in self.structs[struct].decls]
 
     def signature(self, function: str) -> str:
-        """Return the types of a function's result and parameters, as a tuple expression."""
+        """Return the ctypes expression for a function: the tuple (type of the result, types of the parameters)."""
         declared = self.functions[function]
         parameters = [each.type for each in declared.args.params] if declared.args else []
         names = [self.name(each, parameter=True) for each in parameters]
@@ -212,7 +215,7 @@ class Header:
 
 
 def headers() -> Iterator[tuple[int, Header]]:
-    """Download the wheel of each build. Yield each build with its header."""
+    """Download the wheel of each build. Yield the number of each build and its header."""
     with tempfile.TemporaryDirectory() as folder:
         for build in BUILDS:
             package = f"llama-cpp-py-sync==0.{build}"
@@ -234,7 +237,10 @@ def headers() -> Iterator[tuple[int, Header]]:
 
 
 def write(found: Mapping[int, Header]) -> str:
-    """Return the text of `capi.py`. Raises SystemExit if the builds differ in more than the fields of structs."""
+    """Return the text of `capi.py` for the headers of all builds, by number.
+
+    Raises `SystemExit` if the builds differ in more than the fields of structs.
+    """
     newest = found[max(found)]
     for function in FUNCTIONS:
         if len({header.signature(function) for header in found.values()}) != 1:
@@ -326,7 +332,7 @@ def _without_structs(signature: str) -> str:
 
 
 def main() -> None:
-    """Write `capi.py`."""
+    """Write `capi.py`, and format it."""
     TARGET.write_text(write(dict(headers())), "utf-8")
     for command in (["check", "--fix", "--select=I"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(TARGET)], check=True)

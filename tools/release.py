@@ -4,11 +4,13 @@ The workflow `release.yml` runs these commands. They need only the standard libr
 
     python tools/release.py version                 print the version
     python tools/release.py bump 0.2.0              set the version, and add its heading to the changelog
-    python tools/release.py check [--tag v0.2.0]    exit 1 unless all files have one version (and the tag and the
-                                                    changelog have it too)
-    python tools/release.py notes                   print the changelog's section of the version
-    python tools/release.py contents DIST           exit 1 unless the wheel and the sdist in DIST are complete
-    python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, with SHA256SUMS
+    python tools/release.py check [--tag v0.2.0]    fail unless all files have the same version; with --tag, the tag and
+                                                    the changelog must have it too
+    python tools/release.py notes                   print the changelog's section for the version
+    python tools/release.py contents DIST           fail unless the wheel and the sdist in DIST are complete
+    python tools/release.py assets DIST OUT         copy DIST and the model's parts to OUT, and add SHA256SUMS
+
+A command that fails prints the reason and exits with status 1.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ LARGEST = 100_000_000
 UNRELEASED = "## Unreleased"
 _NUMBER = r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?"
 _LOCK = "editors/vscode/package-lock.json"
-# A file, and a pattern that matches the version in it. The groups are the text before and after the number.
+# For each place with the version: the file, and a pattern that matches the place. The groups of the pattern are the
+# text before the version and the text after it.
 _PLACES: tuple[tuple[str, str], ...] = (
     ("pyproject.toml", rf'(?m)^(version = "){_NUMBER}(")$'),
     ("editors/vscode/package.json", rf'(?m)^(  "version": "){_NUMBER}(",)$'),
@@ -45,13 +48,13 @@ _PLACES: tuple[tuple[str, str], ...] = (
 
 
 class ReleaseError(Exception):
-    """A problem that prevents the release. The message says what is wrong, and what to do if that is not obvious."""
+    """A problem that prevents the release. The message says what is wrong and, unless it is obvious, what to do."""
 
 
 def versions(root: Path = ROOT) -> list[tuple[str, str]]:
-    """Return (file, version) for each place that has the version. The first is `pyproject.toml`, which decides.
+    """Return (file, version) for each place with the version. The first place is in `pyproject.toml`.
 
-    Raises `ReleaseError` if a file has no version or several.
+    Raises `ReleaseError` if a pattern does not match its file exactly once.
     """
     found = []
     for name, pattern in _PLACES:
@@ -64,12 +67,12 @@ def versions(root: Path = ROOT) -> list[tuple[str, str]]:
 
 
 def version(root: Path = ROOT) -> str:
-    """Return the version of `pyproject.toml`."""
+    """Return the version in `pyproject.toml`, which the other files must have too."""
     return versions(root)[0][1]
 
 
 def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> None:
-    """Write the version `new` to all files. In the changelog, add a heading with it above the unreleased changes.
+    """Write the version `new` to all files. In the changelog, add a heading with `new` above the unreleased changes.
 
     Raises `ReleaseError` if `new` is not a version, or if there are no unreleased changes.
     """
@@ -86,9 +89,9 @@ def bump(new: str, root: Path = ROOT, today: datetime.date | None = None) -> Non
 
 
 def check(tag: str = "", root: Path = ROOT) -> None:
-    """Raise `ReleaseError` unless all versions are equal.
+    """Raise `ReleaseError` unless all places have the same version.
 
-    If `tag` is given, the tag and the changelog must have that version too.
+    If `tag` is given, it must be `v` and this version, and the changelog must have a section for the version.
     """
     (_, source), *others = versions(root)
     different = [f"{name} says {other}" for name, other in others if other != source]
@@ -103,7 +106,7 @@ def check(tag: str = "", root: Path = ROOT) -> None:
 
 
 def notes(of: str, root: Path = ROOT) -> str:
-    """Return the changelog's section of a version without its heading, or "" if there is none."""
+    """Return the changelog's section for the version `of` without the heading, or "" if there is no such section."""
     sections = re.split(r"(?m)^## ", (root / "CHANGELOG.md").read_text("utf-8"))
     for section in sections[1:]:
         heading, _, body = section.partition("\n")
@@ -113,10 +116,10 @@ def notes(of: str, root: Path = ROOT) -> str:
 
 
 def contents(dist: Path, root: Path = ROOT) -> list[str]:
-    """Check the wheel and the sdist in `dist`. Return a line with name and size for each.
+    """Check the wheel and the sdist in `dist`. Return a line with the name and the size of each.
 
-    Raises `ReleaseError` if one of the two is missing or too large, or lacks a file of the packages. For the wheel, it
-    also raises `ReleaseError` if there are other files, or if a part of the model differs from the manifest.
+    Raises `ReleaseError` if one of the two is missing, too large, or lacks a file of the packages. The wheel must also
+    have no other files, and its parts of the model must be those of the model's manifest.
     """
     wheel, sdist = (_only(dist, pattern) for pattern in ("*.whl", "*.tar.gz"))
     with zipfile.ZipFile(wheel) as archive:
@@ -157,9 +160,10 @@ def model_hashes(root: Path = ROOT) -> dict[str, str]:
 
 
 def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
-    """Copy the release's assets to `out`: `dist`, the model's parts, model card and manifest, and `SHA256SUMS`.
+    """Copy the assets of the release to `out`, and return the copies.
 
-    Raises `ReleaseError` if a part of the model differs from its manifest.
+    The assets are the files of `dist`, the model's parts, its model card and its manifest. `SHA256SUMS` is added.
+    Raises `ReleaseError` if a part of the model is not that of the manifest.
     """
     out.mkdir(parents=True, exist_ok=True)
     named = {path.name: path for path in sorted(dist.iterdir()) if path.is_file() and not path.name.startswith(".")}
@@ -170,7 +174,7 @@ def assets(dist: Path, out: Path, root: Path = ROOT) -> list[Path]:
     if wrong := [name for name, digest in model_hashes(root).items() if sums.get(name) != digest]:
         raise ReleaseError(f"{', '.join(wrong)}: not the file that the model's manifest names")
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # bytes, so that Windows adds no carriage returns
+    (out / "SHA256SUMS").write_bytes("".join(lines).encode())  # bytes: Windows changes line ends of text
     return [*copies, out / "SHA256SUMS"]
 
 
@@ -194,7 +198,7 @@ def _sha256_of(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Return 1 after printing the reason to stderr if a check fails, else 0."""
+    """Run one command. Return 0, or print the reason to stderr and return 1 if the command fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("version")

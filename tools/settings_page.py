@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the settings in the code. Use: `python -m tools.settings_page [--check]`."""
+"""Write docs/settings.md from the settings in the code. Usage: `python -m tools.settings_page [--check]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ The server reads the section `repoformer` from `initializationOptions`, from `wo
 
 
 def page() -> str:
-    """Return the page: a table with a row for each setting, in the order of the code."""
+    """Return the text of the page, which has a table with a row for each setting, in the order of the code."""
     rows = [
         f"| `{name.removeprefix('repoformer.')}` | `{json.dumps(row['default'])}` | {row['markdownDescription']} |\n"
         for name, row in json_schema().items()
@@ -31,7 +31,7 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page. With `--check`, only compare: return 1 if the page differs from the settings in the code."""
+    """Write the page. With `--check`, write nothing, and return 1 if the page does not match the code."""
     if "--check" in sys.argv:
         return int(PAGE.read_text("utf-8") != page())
     PAGE.write_text(page(), "utf-8")

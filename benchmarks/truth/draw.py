@@ -1,7 +1,7 @@
-"""Draw the truth set from its sources. Run it when the sources change: `python benchmarks/truth/draw.py`.
+"""Draw the blanks of the truth set from `sources`. After a change of these, run `python benchmarks/truth/draw.py`.
 
-The rows have RepoEval's format, so that CI evaluates them like any data set. In addition, they have the kind of each
-blank.
+A row of `blanks.jsonl` has the format of the data set RepoEval, so that CI evaluates the truth set like any data set.
+In addition to that format, a row has the kind of its blank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BLANKS = 60
 
 
 def main() -> None:
-    """Write `blanks.jsonl`."""
+    """Write `blanks.jsonl` with `BLANKS` blanks."""
     drawn = [task for seed in range(4) for task in resample.load(HERE / "sources", 2 * BLANKS, seed=seed).tasks]
     tasks = sorted(spread(unique(drawn)[0], BLANKS), key=lambda task: task.id)
     with (HERE / "blanks.jsonl").open("w", encoding="utf-8") as file:

@@ -1,8 +1,9 @@
-"""Make and check the snapshot (`make truth`): the included model's results on the truth set, which CI compares.
+"""Make and check the snapshot: the results of the included model on the truth set.
 
-Greedy texts are the same in every run on one machine. Another processor adds numbers in another order, so the text can
-change where two tokens are almost equally likely. `BAND` and `CHANGED` allow for that. `docs/evaluation.md` has the
-measurements.
+`make truth` makes the snapshot, and CI compares new results with it. On one machine, the generated texts are the same
+in every run. Another processor may add numbers in another order, so a text can differ where two tokens are almost
+equally probable. `BAND` and `CHANGED` are the limits of such differences. `docs/evaluation.md` has measurements of
+them.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from policy.models import locate
 HERE = Path(__file__).parent
 ARGUMENTS = (
     *("eval", "--dataset", "repoeval", "--data", str(HERE / "blanks.jsonl"), "--repos", str(HERE / "sources")),
-    # Two workers on every machine, so that the same blanks run at the same time.
+    # Two threads on every machine, because the default depends on the machine.
     *("--tokens", "40", "--latency", "0", "--threads", "2"),
 )
-BAND = 3.0  # allowed decrease of mean edit similarity in points, without or with retrieval
-CHANGED = 0.5  # allowed share of changed completions
+BAND = 3.0  # the largest accepted decrease of the mean edit similarity in points, without or with retrieval
+CHANGED = 0.5  # the largest accepted share of changed completions
 REMAKE = "If the change is intended, run `make truth`, check its output, and commit benchmarks/truth."
 
 
@@ -37,7 +38,7 @@ def shipped() -> Path | None:
 
 
 def other_model(model: Path) -> str:
-    """Return how `model` differs from the model of the snapshot, or "" if it is the same."""
+    """Return a message if `model` is not the model of the snapshot, or "" if it is."""
     before = record.read_run(HERE).get("model", {})
     if before.get("sha256") == (now := calibration.fingerprint(model)):
         return ""
@@ -48,14 +49,14 @@ def other_model(model: Path) -> str:
 
 
 def evaluate(out: Path, model: Path) -> list[Row]:
-    """Complete the truth set with `model`. Store the run in the folder `out`, and return its rows, sorted by id."""
+    """Evaluate `model` on the truth set, and write the run to the folder `out`. Return the results, sorted by id."""
     if command([*ARGUMENTS, "--model", str(model), "--out", str(out)]):
         raise EvaluationError("the truth set could not be evaluated")
     return sorted(table.read(out / record.RESULTS), key=lambda row: row.id)
 
 
 def failures(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
-    """Return a message for each difference that exceeds `BAND` or `CHANGED`, and for rows that only one run has."""
+    """Return a message for each difference above `BAND` or `CHANGED`, and one if a run lacks blanks of the other."""
     difference = comparing.compare(before, after)
     found = [
         f"{drop.figure} fell by {-drop.difference.value:.2f} points, more than {BAND:g}"
@@ -64,12 +65,12 @@ def failures(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     if (share := len(difference.changed) / (2 * difference.blanks)) > CHANGED:
         found.append(f"{share:.0%} of the completions changed, more than {CHANGED:.0%}")
     if lost := (*difference.only_before, *difference.only_after):
-        found.append(f"{len(lost)} blanks are only in one of the two, for example {lost[0]}")
+        found.append(f"{len(lost)} blanks are in only one of the two runs, for example {lost[0]}")
     return found
 
 
 def main() -> None:
-    """Update `results.csv` and `run.json` and print what changed."""
+    """Evaluate the included model, print what changed, and update `results.csv` and `run.json`."""
     model = shipped()
     if model is None:
         raise SystemExit("this package includes no model")

@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end tests: the real server process, and a workspace on disk.
 
-Each test has its own caches and logs, and shares only the model file. After each test, no process may be left.
+Each test has its own caches and logs. Tests share only the model file. A test fails if a process runs after its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from tests.e2e.driving import SERVER, Start, Workspace, all_gone, family_of
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Callable[[str], Workspace]:
-    """Return a function that writes a workspace. A line `#- path` begins each file, and `‸` marks the cursor in one."""
+    """Return a function that writes the files of a marked text to disk, and returns the workspace.
+
+    In the text, a line `#- path` begins each file, and `‸` in one of the files marks the cursor.
+    """
 
     def write(marked: str) -> Workspace:
         root = tmp_path / "workspace"
@@ -50,7 +53,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(home: dict[str, str]) -> AsyncIterator[Start]:
-    """Return a function that starts a server as editors do. At the end, no server and no child of one may be left."""
+    """Return a function that starts a server as editors do. After the test, all servers and their children must end."""
     clients: list[Client] = []
 
     async def start(
@@ -65,7 +68,7 @@ async def start(home: dict[str, str]) -> AsyncIterator[Start]:
         command: list[str | Path] = [SERVER, "--model", model] if model else [SERVER]
         client = await Client.spawn(command, settings=settings, env=home | (env or {}), cwd=cwd)
         clients.append(client)
-        # The machine may be busy with other tests.
+        # A patience of a minute, because the machine may be busy with other tests.
         await client.initialize([root], **{"options": {"patience": 60}, **initialize})
         return client
 

@@ -1,4 +1,4 @@
-"""Helpers of the end-to-end tests, to observe a server: its processes, its messages, its log."""
+"""Helpers of the end-to-end tests: wait for messages of a server and for the end of its processes, accept items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Workspace:
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """Return a process and all its children, or an empty list if it has ended."""
+    """Return the process `pid` and its descendants, or an empty list if the process has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -42,7 +42,7 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 async def all_gone(family: list[psutil.Process]) -> None:
-    """Fail unless all these processes end within 20 seconds."""
+    """Wait until all these processes end. Fail after 20 seconds."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)
     assert [" ".join(process.cmdline()) for process in alive] == []
 
@@ -65,7 +65,10 @@ def shown(client: Client) -> list[str]:
 
 
 def accepted(text: str, item: Message) -> str:
-    """Return `text` after an item is accepted. Works for encodings with one unit per character."""
+    """Return `text` with the completion item inserted.
+
+    Columns count characters here, so the result is right only where the position encoding has one unit per character.
+    """
     lines = text.split("\n")
     start, end = item["range"]["start"], item["range"]["end"]
     line = lines[start["line"]]

@@ -30,7 +30,7 @@ print(rectangle_area(‸
 
 @pytest.fixture
 def run(home: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command, and fails unless the exit status is `status`."""
+    """Return a function that runs `repoformer-lsp` with arguments, and fails unless the exit status is `status`."""
 
     def run(*arguments: object, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [str(SERVER), *map(str, arguments)]
@@ -109,7 +109,7 @@ def test_index_and_search(run: Run, workspace: Write, tmp_path: Path) -> None:
     assert "width * height" in found[0]["text"]
     assert "shapes.py:1-2" in run("search", root, "--query", "rectangle_area width height").stdout
     embedder = str(tiny_bert(tmp_path / "tiny.gguf"))
-    for _ in range(2):  # the second time, from the stored vectors
+    for _ in range(2):  # the second run reads the vectors that the first one stored
         by_meaning = run("search", root, "--query", "def rectangle_area(width)", "--embedding", embedder)
         assert "shapes.py:1-2" in by_meaning.stdout
     assert "nothing found" in run("search", root, "--query", "zebra").stdout

@@ -1,4 +1,4 @@
-"""Completions as an editor gets them, with the real server, the real model and files on disk."""
+"""Completions that the real server returns to an editor, with a real model and files on disk."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_open_type_complete_accept(start: Start, workspace: Write, model: 
     client.edit(place.uri, 2, place.cursor, place.cursor, "5\nSIX = ")
     text = place.text.replace("FIVE = ", "FIVE = 5\nSIX = ")
     [item] = await client.complete(place.uri, (line + 1, 6), invoked=False)
-    assert accepted(text, item).startswith(text.rstrip("\n") + "6"), "it completes what was typed"
+    assert accepted(text, item).startswith(text.rstrip("\n") + "6"), "the item does not continue the typed text"
 
     report = await client.why(place.uri)
     assert report["text"] == item["insertText"].removeprefix("SIX = ")
@@ -90,7 +90,9 @@ async def test_at_the_cursor_of_the_document_in_front_is_read_ahead(
     client = await start(place.root, model=model, settings={"policy": "never"})
     await ready(client)
     evaluated = []
-    for pause in (1, 4, 16, 64):  # seconds; the server does not report when it has evaluated the prompt
+    # Pauses in seconds. The server does not report when it has evaluated a prompt, so longer pauses follow shorter ones
+    # until one is long enough for this machine.
+    for pause in (1, 4, 16, 64):
         lines = "".join(f"VALUE_{pause}_{number} = {number}\n" for number in range(20))
         uri, cursor = (place.root / f"opened_{pause}.py").as_uri(), (20, 8)
         client.open(uri, f"{lines}TOTAL = \n{lines}")
@@ -101,7 +103,7 @@ async def test_at_the_cursor_of_the_document_in_front_is_read_ahead(
         evaluated.append((stats["evaluated_tokens"], stats["prompt_tokens"]))
         if 4 * stats["evaluated_tokens"] < stats["prompt_tokens"]:
             return
-    pytest.fail(f"tokens evaluated, of: {evaluated}")
+    pytest.fail(f"no prompt was evaluated in advance; (evaluated after the request, in the prompt): {evaluated}")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
@@ -134,7 +136,7 @@ async def test_a_cancelled_request_is_answered_and_frees_the_engine(
     with pytest.raises(RefusedError) as refused:
         await items
     assert refused.value.code == CANCELLED
-    assert await client.complete(place.uri, (line, 7)), "the next request is served"
+    assert await client.complete(place.uri, (line, 7)), "the next request has no item"
 
 
 async def test_closing_a_document_cancels_its_request_and_drops_its_record(
@@ -155,7 +157,7 @@ async def test_closing_a_document_cancels_its_request_and_drops_its_record(
     assert refused.value.code == CANCELLED
     assert await client.why(place.uri) is None
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor), "the next request is served"
+    assert await client.complete(place.uri, place.cursor), "the next request has no item"
 
 
 async def test_a_newer_request_for_a_document_cancels_the_older(start: Start, workspace: Write, model: Path) -> None:
@@ -327,9 +329,7 @@ async def test_what_follows_an_acceptance_is_completed_ahead(start: Start, works
     await client.complete(place.uri, behind, invoked=False)
     report = await client.why(place.uri)
     assert report["position"] == {"line": behind[0], "character": behind[1]}
-    assert report["stats"].keys() & {"reused", "joined"}, (
-        "the answer comes from work in advance, not from an earlier request"
-    )
+    assert report["stats"].keys() & {"reused", "joined"}, "the completion was not generated in advance"
 
 
 async def test_progress_and_status_are_shown_from_start_to_ready(start: Start, workspace: Write, model: Path) -> None:
@@ -357,7 +357,10 @@ def has_policy(policy: str, status: Message) -> bool:
 async def retrieved(
     client: Client, place: Workspace, path: str, where: Callable[[Message], bool] = lambda chunk: True
 ) -> Message:
-    """Complete until a chunk of `path` is retrieved, or with "", until no chunk is. Return the report."""
+    """Request completions until a chunk of `path` for which `where` is true is retrieved. Return the report of it.
+
+    With an empty `path`, wait until a completion has no chunks.
+    """
     for _ in range(200):
         await client.complete(place.uri, place.cursor)
         report: Message = await client.why(place.uri)
@@ -365,13 +368,13 @@ async def retrieved(
         if found or (not path and not report["chunks"]):
             return report
         await asyncio.sleep(0.1)
-    raise AssertionError(f"{path or 'nothing'} was never retrieved; last: {report['chunks']}")
+    raise AssertionError(f"{path or 'nothing'} was never retrieved; the last chunks: {report['chunks']}")
 
 
 async def test_a_workspace_is_served_with_the_threshold_it_was_calibrated_to(
     start: Start, workspace: Write, model: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The threshold is stored and removed while the server runs."""
+    """The test stores and removes a calibrated threshold while the server runs."""
     monkeypatch.setattr(calibration, "file", lambda: Path(home["XDG_DATA_HOME"], "repoformer-lsp", "thresholds.json"))
     place = workspace(TWO_FILES)
     client = await start(place.root, model=model)

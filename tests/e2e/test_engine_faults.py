@@ -15,7 +15,7 @@ import pytest
 from lsp_server.client import Client
 from tests.e2e.driving import Start, Workspace, logged, ready, shown
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 Write = Callable[[str], Workspace]
 COUNTING = """
@@ -25,9 +25,9 @@ TWO = 2
 THREE = ‸
 """
 
-# Simulates a llama.cpp that uses an instruction which the machine does not allow: at the first evaluation, the process
-# dies by a real SIGILL, but only if the weights were repacked for that instruction. Python imports this module in every
-# process whose PYTHONPATH has its folder.
+# This module simulates a llama.cpp library that uses an instruction which the CPU does not have. If the weights were
+# repacked for that instruction, the process ends at the first evaluation with a real SIGILL. Python imports the module
+# at the start of every process that has the module's folder in PYTHONPATH.
 SITECUSTOMIZE = """
 import os, signal, sys
 
@@ -49,7 +49,7 @@ if "policy.engine.worker" in sys.orig_argv:
 
 
 def worker_of(client: Client) -> psutil.Process:
-    """Return the process in which llama.cpp runs."""
+    """Return the worker, the process in which llama.cpp runs."""
     assert client.process is not None
     [worker] = [
         child
@@ -74,10 +74,10 @@ async def test_an_engine_killed_during_a_request(start: Start, workspace: Write,
     killed.send_signal(signal.SIGKILL)
     assert await items == []
     assert "SIGKILL" in await logged(client, "SIGKILL")
-    assert await client.complete(place.uri, at), "the next request is served"
+    assert await client.complete(place.uri, at), "the next request has no item"
     assert worker_of(client).pid != killed.pid
     assert server.is_running() and server.pid == client.process.pid
-    assert shown(client) == [], "a single crash is only logged"
+    assert shown(client) == [], "a single crash is shown to the user"
 
 
 async def test_an_engine_killed_while_idle_is_there_again(start: Start, workspace: Write, model: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     faulty = {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
     client = await start(place.root, model=model, env=faulty)
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor), "completions still work"
+    assert await client.complete(place.uri, place.cursor), "the completion has no item after the crash"
     assert "SIGILL" in await logged(client, "SIGILL")
     told = shown(client)
     assert len(told) == 1 and "extra_buffers True → False" in told[0]
@@ -110,7 +110,7 @@ async def test_a_build_that_dies_at_its_first_evaluation_recovers(
     again.open(place.uri, place.text)
     assert await again.complete(place.uri, place.cursor)
     lines = [sent["params"]["message"] for sent in again.received if sent["method"] == "window/logMessage"]
-    assert not [line for line in lines if "SIGILL" in line], "the working parameters are stored"
+    assert not [line for line in lines if "SIGILL" in line], "the working settings are not stored"
     assert shown(again) == []
 
 
@@ -130,7 +130,7 @@ async def test_a_workspace_cannot_stand_in_for_our_modules(start: Start, workspa
 async def test_an_editor_that_is_killed_leaves_nothing(
     home: dict[str, str], workspace: Write, model: Path, tmp_path: Path
 ) -> None:
-    """The editor is a separate process in this test. It is killed, so it sends no `exit`, and its pipes close."""
+    """In this test, the editor is a separate process. The test kills it, so it sends no `exit`, and its pipes close."""
     place = workspace(COUNTING)
     program = tmp_path / "editor.py"
     program.write_text(
@@ -152,7 +152,7 @@ async def test_an_editor_that_is_killed_leaves_nothing(
     assert editor.stdout is not None
     assert await editor.stdout.readline() == b"ready\n"
     family = psutil.Process(editor.pid).children(recursive=True)
-    assert len(family) >= 2, "a server and its worker"
+    assert len(family) >= 2, "the server or its worker does not run"
     editor.kill()
     await editor.wait()
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)

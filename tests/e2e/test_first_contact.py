@@ -1,4 +1,4 @@
-"""The offer of a better model, if the included model is used on a machine that is fast enough for a larger one."""
+"""The server offers a better model if it uses the included one on a machine that is fast enough for a larger one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.standin_index import Index, index, make_card, publish
 
 ASKED = "window/showMessageRequest"
 CAN_ASK = {"window": {"workDoneProgress": True, "showMessage": {"messageActionItem": {}}}}
-# Runs the server with only the card of this test, on a simulated machine on which every model is fast enough.
+# This program runs the server so that it knows only the card of the test, and finds every model fast enough.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -45,7 +45,7 @@ def served() -> Iterator[Index]:
 
 @pytest.fixture
 def card(tmp_path: Path, model: Path, served: Index) -> Card:
-    """A card for a real model, which is a little larger than the included one."""
+    """The card of a model that the stand-in serves. The model is a real one, a little larger than the included one."""
     content = model.read_bytes()
     card = make_card(tmp_path / "cards", content)
     publish(served, card, content, hub=True, wheels=False)
@@ -54,10 +54,13 @@ def card(tmp_path: Path, model: Path, served: Index) -> Card:
 
 @pytest.fixture
 async def start(home: dict[str, str], tmp_path: Path, served: Index, card: Card) -> AsyncIterator[Open]:
-    """Return a function that starts a server for an editor. If `asks`, the editor can ask; it answers `answer`."""
+    """Return a function that starts a server, with a client that answers its questions to the user by `answer`.
+
+    Without `asks`, the client cannot show questions.
+    """
     ours = next(found for found in installed() if found.source == "shipped")
     speeds = Speeds(Path(home["XDG_CACHE_HOME"], "repoformer-lsp", "speed.json"))
-    # With a stored speed, the test does not depend on how busy the machine is.
+    # The speed is stored in advance, so that the server does not measure a machine that may be busy.
     speeds.remember(ours.path, Speed(1.0, 5.0), _engine_settings(Settings()))
     clients: list[Client] = []
     (tmp_path / "workspace").mkdir()
@@ -92,7 +95,7 @@ def pulled(home: dict[str, str], card: Card) -> Path:
 
 
 def stored(home: dict[str, str]) -> dict[str, Any]:
-    """Return what is stored about the user's answer."""
+    """Return the stored answers of the user to offers."""
     content: dict[str, Any] = json.loads(
         Path(home["XDG_STATE_HOME"], "repoformer-lsp", "offers.json").read_text("utf-8")
     )

@@ -1,4 +1,4 @@
-"""The real server process with another generator."""
+"""The real server process with a generator other than the local model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
 
         server.behave = stream("33")
         items = await client.complete(place.uri, place.cursor)
-        while items[0]["insertText"] != "THREE = 33":  # until the next try of the server is due
+        while items[0]["insertText"] != "THREE = 33":  # the local model answers until the server is tried again
             items = await client.complete(place.uri, place.cursor)
         await logged(client, "is available again")
         assert shown(client) == [told]

@@ -1,4 +1,7 @@
-"""A server gets malformed and hostile messages, and very long lines. `benchmarks.hostile` sends 10,000 messages."""
+"""The server receives malformed and hostile messages, and very long lines.
+
+`benchmarks.hostile` does the same with 10,000 messages.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Write = Callable[[str], Workspace]
 
 @pytest.fixture
 async def client(start: Start, tmp_path: Path) -> Client:
-    """A client of a server that has no model."""
+    """A client that is connected to a server without a model."""
     root = tmp_path / "workspace"
     root.mkdir()
     client = await start(root, model=tmp_path / "absent.gguf")
@@ -92,7 +95,7 @@ async def test_before_initialize_nothing_is_answered_but_with_an_error(home: dic
     with pytest.raises(Exception, match="not initialized"):
         await client.request("repoformer/why", {})
     await client.initialize([])
-    client.notify("initialized", {})  # a second time
+    client.notify("initialized", {})  # `Client.initialize` has already sent it
     assert await client.request("repoformer/why", {}) is None
     assert await asyncio.wait_for(client.close(), 30) == 0
 
@@ -110,7 +113,7 @@ async def test_a_line_of_ten_megabytes_is_opened_and_other_documents_do_not_wait
     assert (await client.why("file:///long.py"))["position"] == {"line": 0, "character": 10_000_004}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system with names that are not UTF-8")
 def test_names_that_are_not_utf8_are_searched_and_shown(tmp_path: Path, home: dict[str, str]) -> None:
     root = tmp_path / "w"
     root.mkdir()

@@ -1,4 +1,4 @@
-"""`repoformer-lsp model pull` and `import` as a user runs them, with a stand-in for the hub on 127.0.0.1."""
+"""`repoformer-lsp model pull` and `model import` as a user runs them, with a stand-in for the hub on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def served() -> Iterator[Hub]:
 
 @pytest.fixture
 def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Command:
-    """Return a function that starts `repoformer-lsp model …` with the stand-in as the hub."""
-    # If the tests run in the background of a shell, they ignore interrupts, and a child would inherit this.
+    """Return a function that starts `repoformer-lsp model` with arguments and with the stand-in as the hub."""
+    # In the background of a shell, the test process ignores SIGINT, and its child processes would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
@@ -52,7 +52,7 @@ def start(served: Hub, home: dict[str, str], tmp_path: Path, request: pytest.Fix
 
 @pytest.fixture
 def run(start: Command) -> Pull:
-    """Return a function that runs the command until it ends, and fails unless the exit status is `status`."""
+    """Return a function that runs `repoformer-lsp model` to its end, and fails unless the exit status is `status`."""
 
     def run(*words: str | Path, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         with start(*words, **env) as process:
@@ -92,7 +92,7 @@ def test_a_gguf_by_its_id(run: Pull, content: bytes, home: dict[str, str], serve
     assert "license: mit" in done.stderr
     assert str(path) in run("list").stdout
     run("pull", f"{NAME}:tiny.gguf")
-    assert len(served.ranges) == 1, "an installed model is not downloaded again"
+    assert len(served.ranges) == 1, "an installed model is downloaded again"
 
 
 def test_an_interrupted_download_is_resumed(
@@ -104,7 +104,7 @@ def test_an_interrupted_download_is_resumed(
         folder = models_in(home) / "someone--tiny-GGUF"
         while sum(part.stat().st_size for part in folder.glob("*.part")) < 10 << 20:
             assert process.poll() is None
-        while process.poll() is None:  # Python ignores an interrupt while it runs a finalizer, so send another
+        while process.poll() is None:  # one signal is not enough: Python ignores SIGINT while it runs a finalizer
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(2)
@@ -165,7 +165,7 @@ def test_a_repoformer_checkpoint_is_pulled_and_converted(
     served.repositories["xiaowu0162/repoformer-1b"] = {file.name: file.read_bytes() for file in folder.iterdir()}
     path = Path(run("pull", "repoformer-1b", "--type", "Q8_0").stdout.strip())
     assert path == models_in(home) / "repoformer-1b-Q8_0.gguf"
-    assert [file.name for file in models_in(home).glob("*.gguf*")] == [path.name], "no incomplete file is left"
+    assert [file.name for file in models_in(home).glob("*.gguf*")] == [path.name], "an incomplete file is left"
     assert f"{path}  " in run("list").stdout
     assert read_header(path).text("repoformer.layout") == "repoformer"
 

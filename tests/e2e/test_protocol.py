@@ -1,4 +1,4 @@
-"""The real server without a model: the handshake, documents, settings, and bad input."""
+"""The protocol of the real server without a model: the handshake, documents, settings, and wrong messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_what_is_offered(start: Start, workspace: Write) -> None:
         if message.get("method") == "client/registerCapability"
         for each in message["params"]["registrations"]
     ]
-    # The index watches files itself. If the server asked the client to watch too, each file would be watched twice.
+    # The server does not ask the client to watch files, because the index watches them itself.
     assert registered == ["workspace/didChangeConfiguration"]
 
 
@@ -137,7 +137,7 @@ async def test_a_change_that_does_not_mention_our_settings_leaves_them(start: St
 
 
 async def test_a_request_sees_the_text_it_was_sent_behind(start: Start, workspace: Write) -> None:
-    """A request does not see the text of an edit that arrives together with it, but after it."""
+    """A request sees the document as it was when the request was sent, even if the next edit arrives with it."""
     place = workspace("#- main.py\na = 1\nb = 2\nc = ‸3\n")
     client = await start(place.root)
     client.open(place.uri, place.text)
@@ -150,7 +150,7 @@ async def test_a_request_sees_the_text_it_was_sent_behind(start: Start, workspac
     assert await items == []
     assert await client.complete(place.uri, place.cursor) == []
     past = [message for message in client.received if "past the end" in str(message.get("params"))]
-    assert len(past) == 1, "of the second request, whose line is gone"
+    assert len(past) == 1, "the first request does not see the text before the edit"
 
 
 async def test_documents_and_positions_that_are_not_there(start: Start, workspace: Write) -> None:
@@ -182,7 +182,7 @@ async def test_requests_that_make_no_sense_are_answered(start: Start, workspace:
     client = await start(workspace(ONE_FILE).root)
     with pytest.raises(RefusedError):
         await asyncio.wait_for(client.request("textDocument/inlineCompletion", params), 20)
-    assert await client.request("repoformer/why", {}) is None, "the server continues"
+    assert await client.request("repoformer/why", {}) is None, "the server does not answer"
     assert not [text for text in shown(client) if "rror" in text]
 
 
@@ -220,7 +220,7 @@ async def test_exit_without_shutdown_is_an_error_and_leaves_nothing(start: Start
 
 
 def log_text(home: dict[str, str]) -> str:
-    """Return the text of all log files in a home directory."""
+    """Return the text of all log files of the server in a home directory."""
     return "".join(path.read_text("utf-8") for path in Path(home["XDG_STATE_HOME"]).rglob("server-*.log"))
 
 
@@ -257,7 +257,7 @@ async def test_over_tcp_each_connection_is_a_session(home: dict[str, str], works
         assert answer["capabilities"]["positionEncoding"] == encoding
     family = family_of(process.pid)
     assert await one.close() == 0
-    assert await two.request("repoformer/why", {}) is None, "the other one continues"
+    assert await two.request("repoformer/why", {}) is None, "the other server does not answer"
     assert await two.close() == 0
     assert await asyncio.wait_for(process.wait(), 20) == 0
     await all_gone(family)

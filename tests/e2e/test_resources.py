@@ -1,4 +1,4 @@
-"""A machine with little memory, and a machine on battery, both simulated in the real processes."""
+"""The real server on a machine with little memory, and on a machine on battery, both simulated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ THREE = ‸
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Return a function that makes an environment in which every Python process first runs some lines of code."""
+    """Return a function that returns environment variables. With them, each Python process first runs the code `lines`.
+
+    The code is in a `sitecustomize.py`, which Python imports when it starts.
+    """
 
     def machine(lines: str) -> dict[str, str]:
         site = tmp_path / "site"
@@ -64,13 +67,13 @@ async def test_on_battery_only_what_is_asked_for(start: Start, workspace: Write,
     await client.seen("repoformer/status", lambda status: status["message"].startswith("on battery"))
     assert await client.complete(place.uri, place.cursor, invoked=True)
     stats = (await client.why(place.uri))["stats"]
-    assert stats["evaluated_tokens"] == stats["prompt_tokens"], "nothing was read ahead"
+    assert stats["evaluated_tokens"] == stats["prompt_tokens"], "a part of the prompt was evaluated before the request"
     await client.close()
 
     client = await start(place.root, model=model, env=env)
     await ready(client)
     client.open(place.uri, place.text)
-    assert await client.complete(place.uri, place.cursor, invoked=False), "by default, a battery changes nothing"
+    assert await client.complete(place.uri, place.cursor, invoked=False), "a battery has an effect without the setting"
 
 
 async def test_on_battery_no_more_than_a_line(start: Start, workspace: Write, model: Path, machine: Machine) -> None:
@@ -81,5 +84,5 @@ async def test_on_battery_no_more_than_a_line(start: Start, workspace: Write, mo
         client.open(place.uri, place.text)
         items = await client.complete(place.uri, place.cursor, invoked=False)
         assert any("\n" in item["insertText"] for item in items) is several
-        assert await client.complete(place.uri, place.cursor, invoked=True), "a requested suggestion is complete"
+        assert await client.complete(place.uri, place.cursor, invoked=True), "an explicit request has no item"
         await client.close()

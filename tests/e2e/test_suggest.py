@@ -1,4 +1,4 @@
-"""Which suggestions are shown, and what the server learns from them, with the real server and the included model."""
+"""The real server with the included model: which suggestions it shows, and what it learns from their outcomes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.e2e.driving import SERVER, Start, Workspace, ready
 Write = Callable[[str], Workspace]
 Learned = Callable[..., Any]
 
-# Any text may follow, so no model gives a text a high probability.
+# Any name could be at the cursor, so every model gives each text a low probability.
 UNSURE = """
 #- secrets.py
 NAME = "garden"
 PLACE = "‸
 """
-# Only one text makes sense, so any model gives it a high probability.
+# Only one text is plausible at the cursor, so every model gives it a high probability.
 SURE = """
 #- counting.py
 ONE = 1
@@ -41,7 +41,7 @@ FIVE = ‸
 
 @pytest.fixture
 def model() -> Path:
-    """The model in the package, whose metadata has the estimate of whether a text is kept."""
+    """The included model. Its metadata has the formula that estimates whether the user keeps a text."""
     return locate.shipped()[0].path
 
 
@@ -62,7 +62,7 @@ def uses(suggest: str, status: Message) -> bool:
 
 
 async def set_suggest(client: Client, **settings: object) -> None:
-    """Change the settings as an editor's menu does, and wait until the server says so."""
+    """Change the settings as an editor's menu does, and wait until the server's status reports the new ones."""
     client.settings = settings
     client.received.clear()
     client.notify("workspace/didChangeConfiguration", {"settings": None})
@@ -81,7 +81,7 @@ async def test_careful_hides_what_eager_shows(start: Start, workspace: Write, mo
     assert 0 < estimate["p"] < estimate["threshold"] < 1
     assert "`suggest: careful`" in report["reason"]
 
-    assert await client.complete(place.uri, place.cursor, invoked=True), "an explicit request is always shown"
+    assert await client.complete(place.uri, place.cursor, invoked=True), "the text of an explicit request is not shown"
     report = await client.why(place.uri)
     assert report["text"]
     assert report["estimate"]["shown"] is False
@@ -106,10 +106,10 @@ def everything_in(folder: Path) -> str:
 
 
 class Typist:
-    """Requests suggestions at one place, and accepts them, types other text or moves the cursor.
+    """A simulated user, who gets suggestions at one place and accepts them, types other text, or moves the cursor.
 
-    The server learns the outcome of a suggestion from the next request. These requests are made inside a word, where
-    they get no suggestion.
+    The server learns the outcome of a suggestion from the next request. So each outcome is followed by a request inside
+    a word, to which the server answers with no suggestion.
     """
 
     def __init__(self, client: Client, place: Workspace) -> None:
@@ -117,7 +117,7 @@ class Typist:
         client.open(place.uri, place.text)
 
     async def suggestion(self) -> Message:
-        """Request a suggestion explicitly, so that one is shown whatever its estimate."""
+        """Request a suggestion explicitly, because the server shows such a suggestion even with a low estimate."""
         item, *_ = await self._client.complete(self._uri, self._cursor)
         return item
 
@@ -146,13 +146,16 @@ class Typist:
         assert await self._client.complete(self._uri, (0, 1), invoked=False) == []
 
     def _replace(self, end: int, text: str) -> None:
-        """Replace the text from the cursor to a column of its line."""
+        """Replace the text between the cursor and the column `end` of the cursor's line."""
         self._version += 1
         self._client.edit(self._uri, self._version, self._cursor, (self._cursor[0], end), text)
 
 
 async def counted(learned: Learned, root: Path, total: int) -> tuple[list[int], float]:
-    """Wait until `total` outcomes are counted. Return the counts (accepted, typed over, dismissed) and the shift."""
+    """Wait until `repoformer-lsp learned` reports `total` outcomes or more.
+
+    Return the counts (accepted, typed over, dismissed), and the shift of the showing threshold in log-odds.
+    """
     while True:
         told = await asyncio.to_thread(learned, root, "--json")
         counts = [round(told[name]) for name in ("accepted", "typed_over", "dismissed")]
@@ -172,21 +175,21 @@ async def test_outcomes_shift_the_threshold_of_their_workspace(
     await typist.accept()
     counts, shift = await counted(learned, place.root, 1)
     assert counts == [1, 0, 0]
-    assert shift < 0, "more are accepted than expected"
+    assert shift < 0, "more are accepted than expected, but the threshold does not fall"
     lower = await typist.threshold()
     await typist.type_over()
     await typist.dismiss()
     counts, shift = await counted(learned, place.root, 3)
     assert counts == [1, 1, 1]
-    assert shift > 0, "fewer are accepted than expected"
+    assert shift > 0, "fewer are accepted than expected, but the threshold does not rise"
     assert lower < before < await typist.threshold()
     assert f"shifted by {shift:+.2f} log-odds (positive: fewer suggestions are shown)" in learned(place.root)
-    assert (await counted(learned, tmp_path, 0)) == ([0, 0, 0], 0), "another workspace"
+    assert (await counted(learned, tmp_path, 0)) == ([0, 0, 0], 0), "another workspace has counts"
 
     state = Path(home["XDG_STATE_HOME"], "repoformer-lsp")
     stored = json.loads((state / "learned.json").read_text("utf-8"))
-    assert all(re.fullmatch("[0-9a-f]{32}", key) for key in stored), "hashes of paths"
-    assert {type(value) for counts in stored.values() for value in counts.values()} == {float}, "counts, and no text"
+    assert all(re.fullmatch("[0-9a-f]{32}", key) for key in stored), "a key is not the hash of a path"
+    assert {type(value) for counts in stored.values() for value in counts.values()} == {float}, "not only counts"
     assert "FIVE" not in everything_in(state)
 
     assert "1 workspace" in learned(place.root, "--reset")
@@ -205,9 +208,9 @@ async def test_nothing_is_learned_if_it_is_off(start: Start, workspace: Write, m
     await set_suggest(client, suggest="careful", learn=True)
     await typist.dismiss()
     counts, _ = await counted(learned, place.root, 1)
-    assert counts == [0, 0, 1], "only outcomes while `learn` is on count"
+    assert counts == [0, 0, 1], "an outcome is counted while `learn` is off"
     await set_suggest(client, suggest="balanced", learn=True)
     assert await typist.threshold() > before
     await set_suggest(client, suggest="eager", learn=False)
     await set_suggest(client, suggest="balanced", learn=False)
-    assert await typist.threshold() == before, "learned counts are not used either"
+    assert await typist.threshold() == before, "counts are used while `learn` is off"

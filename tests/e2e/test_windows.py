@@ -1,4 +1,4 @@
-"""Three editor windows of one user share one engine process, and one copy of the model in memory."""
+"""Three editor windows of one user share one worker process, and one copy of the model in memory."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ def server_of(client: Client) -> psutil.Process:
 
 
 def engines_of(*servers: psutil.Process) -> list[psutil.Process]:
-    """Return the engines that these servers have started."""
+    """Return the worker processes that these servers have started."""
     children = [child for server in servers for child in server.children(recursive=True)]
     return [child for child in children if "policy.engine.worker" in child.cmdline()]
 
 
 def holders(model: Path, *processes: psutil.Process) -> list[int]:
-    """Return the ids of those processes that have mapped the model's file into memory."""
+    """Return the ids of the given processes that have mapped the model file into memory."""
     return [each.pid for each in processes if any(mapped.path == str(model) for mapped in each.memory_maps())]
 
 
 async def three(start: Start, place: Workspace, model: Path) -> tuple[list[Client], list[psutil.Process]]:
-    """Open three windows at the same time, as an editor does when it restores a session."""
+    """Start three servers at the same time, as an editor does when it restores its windows. Wait until all are ready.
+
+    Return the clients and the server processes.
+    """
     clients = await asyncio.gather(*(start(place.root, model=model) for _ in range(3)))
     for client in clients:
         await ready(client)
@@ -68,7 +71,7 @@ async def test_three_windows_are_one_engine(start: Start, workspace: Write, mode
     await all_gone([engine])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_the_window_that_started_the_engine_is_killed(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING)
     clients, servers = await three(start, place, model)
@@ -80,7 +83,7 @@ async def test_the_window_that_started_the_engine_is_killed(start: Start, worksp
     for client in left:
         assert await client.complete(place.uri, place.cursor)
     assert engine.is_running() and engines_of(*(server_of(client) for client in left)) == []
-    engine.kill()  # the server that started it has ended, but the other servers notice its end
+    engine.kill()  # the server that started this process has ended; the other servers must notice the end of it
     for client in left:
         await logged(client, "has ended")
         assert await client.complete(place.uri, place.cursor)

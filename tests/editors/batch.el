@@ -1,7 +1,7 @@
 ;;; batch.el --- Functions for the scripts of tests  -*- lexical-binding: t; -*-
 
-;; A test loads this file and its own script.  Batch mode has no command loop:
-;; `test-command' does what one turn of the loop does.
+;; A test loads this file, and then its own script.  Batch mode has no command
+;; loop, so scripts call commands by `test-command', which does the same.
 
 (require 'cl-lib)
 
@@ -31,7 +31,7 @@
   (run-hooks 'post-command-hook))
 
 (defun test-type (text)
-  "Insert TEXT, then request a completion as after a pause."
+  "Insert TEXT, and send an automatic request without the usual pause."
   (test-command #'insert text)
   (repoformer--ask (current-buffer) 2))
 
@@ -61,7 +61,7 @@
   (test-equal text (repoformer--rest) "suggested"))
 
 (defun test-key (character)
-  "Type CHARACTER like a key, so that other modes can react to it."
+  "Insert CHARACTER as its key does, so that other modes react to the key."
   (let ((last-command-event character))
     (test-command #'self-insert-command 1)))
 
@@ -84,7 +84,7 @@
   (buffer-substring-no-properties (point-min) (point-max)))
 
 (defun test-state ()
-  "Return our text in the mode line."
+  "Return the text of the client in the mode line."
   (substring-no-properties (nth 1 (repoformer--lighter))))
 
 (defun test-selected ()
@@ -102,7 +102,7 @@
     (nreverse found)))
 
 (defun test-kill (file)
-  "Kill the process whose id is in FILE, as the system does without memory."
+  "Kill the process whose id is in FILE, as the system does to free memory."
   (signal-process (with-temp-buffer
                     (insert-file-contents file)
                     (string-to-number (buffer-string)))
@@ -114,7 +114,7 @@
     (error "%s: expected %S, found %S" what expected found)))
 
 (defun test-same (file)
-  "Send pending changes and write the buffer's text into FILE, for comparison."
+  "Send pending changes to the server, and write the buffer's text to FILE."
   (eglot--signal-textDocument/didChange)
   (accept-process-output nil 0.3)
   (let ((text (test-text)) (coding-system-for-write 'utf-8-unix))

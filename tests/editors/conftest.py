@@ -1,4 +1,4 @@
-"""Fixtures of the tests in real editors: the folder that they open, and an empty home directory for each test."""
+"""Fixtures of the tests in real editors: the workspace that they open, and an empty home directory for each test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURES = REPOSITORY / "docs" / "editors"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which editors were tested and which not, and how long a user waits for ghost text."""
+    """Print which editors were tested, which were not, and how many seconds passed until ghost text appeared."""
     if lines := summary():
         terminalreporter.section("editors")
         for line in lines:
@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test a long timeout: a test waits several times, and each wait may take long on a busy machine."""
+    """Give each test a long timeout: a test waits several times, and a busy machine makes each wait long."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(3 * SECONDS))
@@ -40,19 +40,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """The model in the package, even if other models are downloaded on this machine."""
+    """The included model, even if other models are installed on this machine."""
     return locate.shipped()[0].path
 
 
 @pytest.fixture(scope="session")
 def interim() -> Path:
-    """A plain language model."""
+    """A model without the markers of a Repoformer, which serves as the content of the model that editors download."""
     return wheel.ensure_base()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The workspace that the editors open."""
+    """The workspace that the editors open, with the files of `workspace.FILES`."""
     return lay_out(tmp_path / "garden")
 
 
@@ -63,7 +63,10 @@ def home(tmp_path: Path, runtime: Path) -> dict[str, str]:
 
 
 def new_home(place: Path, runtime: Path) -> dict[str, str]:
-    """Create an empty home directory, and return the environment variables of a user who has it."""
+    """Create an empty home directory, and return the environment variables of its user.
+
+    The PATH has no `repoformer-lsp`.
+    """
     place.mkdir()
     programs = os.environ["PATH"].split(os.pathsep)
     return {
@@ -74,7 +77,7 @@ def new_home(place: Path, runtime: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(place / ".cache"),
         "XDG_STATE_HOME": str(place / ".local" / "state"),
         "XDG_DATA_HOME": str(place / ".local" / "share"),
-        "OMP_WAIT_POLICY": "passive",  # waiting threads use no processor time, which other programs need
+        "OMP_WAIT_POLICY": "passive",  # threads of llama.cpp that wait must not take processor time from the editor
         "XDG_RUNTIME_DIR": str(runtime),
         **{name: os.environ[name] for name in ("TMPDIR",) if name in os.environ},
     }
@@ -82,7 +85,10 @@ def new_home(place: Path, runtime: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def window(model: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server that runs during all tests, like that of another window: so the engine loads the model only once."""
+    """Run one more server during all tests, as if the user had another window. It keeps the engine's process alive.
+
+    So the servers of the tests find the model loaded.
+    """
     caches = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "XDG_RUNTIME_DIR": str(runtime)}
     with subprocess.Popen(
         [SERVER, "--model", model], env=os.environ | caches, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -98,7 +104,7 @@ def window(model: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def cold(home: dict[str, str]) -> Iterator[None]:
-    """A user without another window, so that the server must load the model."""
+    """Give the test a runtime directory of its own, in which no engine runs, so its server must load the model."""
     with tempfile.TemporaryDirectory(prefix="repoformer-") as folder:
         home["XDG_RUNTIME_DIR"] = folder
         yield
@@ -106,7 +112,7 @@ def cold(home: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture
 def wire(tmp_path: Path, model: Path, window: None) -> Wire:
-    """A server with the default model, whose messages are recorded."""
+    """A server with the included model. Its messages are recorded."""
     return Wire(tmp_path / "wire.jsonl", model)
 
 
@@ -114,8 +120,8 @@ def wire(tmp_path: Path, model: Path, window: None) -> Wire:
 def keep(request: pytest.FixtureRequest) -> Callable[[Callable[[], Path], str], None]:
     """Return a function that takes a screenshot and stores it in the documentation.
 
-    The function does nothing unless `REPOFORMER_SCREENSHOTS` is set, because pictures differ in every run, and a
-    picture of a terminal needs a browser.
+    The function does nothing unless the environment variable `REPOFORMER_SCREENSHOTS` is set: the pictures differ with
+    each run, and the picture of a terminal needs a browser.
     """
 
     def keep(take: Callable[[], Path], name: str) -> None:

@@ -1,8 +1,8 @@
-"""Install the editors for the tests, and report at the end which editors were tested and which not.
+"""Install the editors for the tests, and report after a run which editors were tested and which were not.
 
-A script of `install/` installs each editor into the user's cache, once. This needs Debian, and root for some programs.
-If an editor cannot be installed, its tests are skipped, and the last lines of the run say so in capitals. With `CI` set
-on Debian, its tests fail instead, because a missing check must not look like a passed one.
+Each editor has a script in `install/`, which installs it once into the user's cache. The scripts need Debian, and some
+programs need root. If an editor cannot be installed, its tests are skipped, and the last lines of the run say so in
+capitals. In CI on Debian, its tests fail instead, so that CI does not pass without them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ DEBIAN = Path("/etc/debian_version").exists()
 
 @dataclass(frozen=True)
 class Editor:
-    """One script of `install/`: the editor that it installs, and the programs that it can install only as root."""
+    """The editor that a script of `install/` installs, and the programs that the script can install only as root."""
 
     name: str
     programs: tuple[str, ...] = ()
 
     @property
     def obstacle(self) -> str | None:
-        """Why the editor cannot be installed on this machine; None if it can."""
+        """The reason why the editor cannot be installed on this machine, or None if it can be."""
         if not DEBIAN:
-            return "it is installed from Debian's packages, and this system is not Debian"
+            return "its script needs Debian's packages, and this system is not Debian"
         missing = [program for program in self.programs if not shutil.which(program)]
         if missing and os.geteuid() != 0:
             return f"root has to install {' and '.join(missing)}"
@@ -53,7 +53,11 @@ EDITORS = {
 
 @dataclass
 class Seen:
-    """The results of this run: the tested editors, the others with the reason, and times to ghost text."""
+    """What a run records for its report.
+
+    `tested` has the names of editors, `untested` has other names with the reason. `times` has the name of the editor,
+    the event, and the seconds from the event to ghost text.
+    """
 
     tested: set[str] = field(default_factory=set)
     untested: dict[str, str] = field(default_factory=dict)
@@ -64,12 +68,16 @@ SEEN = Seen()
 
 
 def install(key: str) -> Path:
-    """Install an editor unless it is installed, and return its folder. Skip or fail the test if that is impossible."""
+    """Install an editor if it is not installed yet, and return its folder.
+
+    Skip the test if the editor cannot be installed on this machine. Fail the test if the installation fails, or if an
+    editor cannot be installed in CI on Debian.
+    """
     editor = EDITORS[key]
     if obstacle := editor.obstacle:
         SEEN.untested[editor.name] = obstacle
         if DEBIAN and os.environ.get("CI"):
-            pytest.fail(f"{editor.name} has to be tested here, but {obstacle}")
+            pytest.fail(f"{editor.name} must be tested in CI, but cannot be installed: {obstacle}")
         pytest.skip(f"NOT TESTED: {editor.name}: {obstacle}")
     try:
         folder = _run(key)
@@ -97,23 +105,23 @@ def _run(key: str) -> Path:
 
 
 class Stopwatch:
-    """Measures the seconds from opening a file, and from a key, to ghost text, for the report at the end."""
+    """Measure the seconds from an event, such as a key, to ghost text, for the report after the run."""
 
     def __init__(self, editor: str) -> None:
         self._editor = editor
         self.start()
 
     def start(self) -> None:
-        """Start again."""
+        """Measure from now on."""
         self._started = time.monotonic()
 
     def lap(self, what: str) -> None:
-        """Record the seconds since the start."""
+        """Record the seconds since the last start. `what` names the event at the start."""
         SEEN.times.append((self._editor, what, time.monotonic() - self._started))
 
 
 def summary() -> list[str]:
-    """Return the lines of the report at the end of a run. There are none if the run had no test of an editor."""
+    """Return the lines of the report on a run. The list is empty if the run had no test of an editor."""
     lines = [f"{name}: tested" for name in sorted(SEEN.tested)]
     lines += [f"{name}: NOT TESTED, {why}" for name, why in sorted(SEEN.untested.items())]
     lines += [f"{editor}: {seconds:.2f} s from {what} to ghost text" for editor, what, seconds in SEEN.times]

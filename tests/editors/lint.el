@@ -1,7 +1,7 @@
 ;;; lint.el --- Lint an Emacs Lisp file  -*- lexical-binding: t; -*-
 
-;; Use: emacs -Q --batch -l lint.el FILE.  Exits with status 1 if the byte
-;; compiler, checkdoc or package-lint has a warning.
+;; Usage: emacs -Q --batch -l lint.el FILE.  The exit status is 1 if the byte
+;; compiler, checkdoc or package-lint reports a warning.
 
 (require 'checkdoc)
 (require 'package)

@@ -1,7 +1,7 @@
-"""Serve the packages that the editors install in tests: a wheel with the server's name, and a model, on 127.0.0.1.
+"""Serve what editors install, on 127.0.0.1: a wheel with the server's name, and a model.
 
-The wheel has no dependencies, so that an installation takes seconds and needs no network. Its program runs the server
-of this checkout. The model has the name of the one that the editors download, but a card and a content of its own.
+The wheel has no dependencies, so its installation takes seconds and needs no network. The program in it runs the server
+of this checkout. The model has the name of the model that editors download, but another card and another content.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ class Package:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables with which an editor's installation uses the index. Without a retry, pip hides network errors."""
+        """The environment variables that make an installation use the index.
+
+        They allow pip one retry, because pip reports a network error only when it tries again.
+        """
         return self.index.environment | {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_CONSTRAINT": ""}
 
 
 @contextmanager
 def package(folder: Path, content: bytes) -> Iterator[Package]:
-    """Serve the server's wheel, and a model with `content`, until the end of the block."""
+    """Serve the server's wheel, and a model with `content`, until the end of the `with` block."""
     cards = folder / "cards"
     card = make_card(cards, content, MODEL, **{"repoformer.layout": "fim-psm-files"})
     wheel = _wheel(folder, cards)
@@ -65,9 +68,10 @@ def package(folder: Path, content: bytes) -> Iterator[Package]:
 
 
 def put_uv(folder: Path) -> Path:
-    """Write a stand-in for uv that runs this environment's pip, which is faster than pip in a new environment.
+    """Write a stand-in for uv, and return its path.
 
-    Returns the program. It writes its arguments to the file `told` in its folder.
+    It runs the pip of this environment, which saves the time to install pip in a new environment. It appends its
+    arguments to the file `told` in its folder.
     """
     folder.mkdir()
     program = folder / "uv"

@@ -30,11 +30,11 @@ class Terminal:
     socket: str
 
     def type(self, text: str) -> None:
-        """Type characters literally."""
+        """Type `text`. The names of keys, such as Enter, are typed as letters."""
         self._tmux("send-keys", "-l", text)
 
     def press(self, *keys: str) -> None:
-        """Press keys, given by tmux's names such as Enter, Tab, M-Right and C-x."""
+        """Press keys. Their names are those of tmux, such as Enter, Tab, M-Right and C-x."""
         self._tmux("send-keys", *keys)
 
     def screen(self) -> str:
@@ -42,7 +42,10 @@ class Terminal:
         return self._tmux("capture-pane", "-p")
 
     def wait(self, shows: Callable[[str], object], what: str) -> str:
-        """Wait until `shows` returns true for the screen, and return the screen. `what` is for the error message."""
+        """Wait until `shows` returns true for the text on the screen, and return that text.
+
+        `what` describes the awaited text in the error message.
+        """
         end = time.monotonic() + SECONDS
         while not shows(screen := self.screen()):
             assert time.monotonic() < end, f"the screen never showed {what}:\n{screen}"
@@ -50,17 +53,17 @@ class Terminal:
         return screen
 
     def picture(self, path: Path) -> Path:
-        """Draw the screen as a PNG."""
+        """Draw the screen as a PNG file next to `path`, and return the file."""
         return self.draw(self.page(path.with_suffix(".html")))
 
     def page(self, path: Path) -> Path:
-        """Write the screen as an HTML page, for `draw`."""
+        """Write the screen to `path` as an HTML page, which `draw` accepts."""
         path.write_text(_page(self._tmux("capture-pane", "-p", "-e", "-N")), "utf-8")
         return path
 
     @staticmethod
     def draw(page: Path) -> Path:
-        """Draw a page as a PNG in the same folder."""
+        """Draw an HTML page as a PNG file in the same folder, and return the file."""
         path = page.with_suffix(".png")
         size = f"--window-size={COLUMNS * 9 + 32},{ROWS * 20 + 32}"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-sync"]
@@ -77,7 +80,7 @@ class Terminal:
 
 @contextmanager
 def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: Path) -> Iterator[Terminal]:
-    """Run a program in a terminal until the block ends."""
+    """Run a program in a terminal of tmux until the end of the `with` block. tmux listens on `socket`."""
     configuration = socket.with_suffix(".conf")
     configuration.write_text(
         'set -g default-terminal "tmux-256color"\nset -ag terminal-overrides ",*:Tc"\nset -g status off\n'
@@ -94,9 +97,9 @@ def terminal(command: list[str], *, env: Mapping[str, str], cwd: Path, socket: P
 
 
 def _page(screen: str) -> str:
-    style: dict[str, str] = {}  # continues from line to line
+    style: dict[str, str] = {}  # CSS properties; each line starts with those at the end of the line above
     rows = "\n".join(_spans(line, style) for line in screen.splitlines()[:ROWS])
-    background = re.search('background:([^;"]+)', rows)  # the margin gets the program's background color, if any
+    background = re.search('background:([^;"]+)', rows)  # the page's margin gets the program's background color
     return (
         "<meta charset=utf-8><style>"
         f"body{{margin:0;background:{background[1] if background else _PALETTE[0]}}}"
@@ -107,7 +110,10 @@ def _page(screen: str) -> str:
 
 
 def _spans(line: str, style: dict[str, str]) -> str:
-    """Return a line with escape sequences as HTML. `style` has the style at its start, and is updated to its end."""
+    """Return a line with escape sequences as HTML.
+
+    `style` has the CSS properties at the start of the line. This function changes it to those at the end.
+    """
     parts = _SGR.split(line)
     out: list[str] = []
     for codes, text in zip(["", *parts[1::2]], parts[0::2], strict=True):

@@ -1,4 +1,4 @@
-"""The completion list for editors without ghost text, tested over the protocol."""
+"""The completion list for editors without ghost text. The tests use the protocol, not an editor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.editors.workspace import FILES, SETTINGS
 
 
 async def completed(home: dict[str, str], folder: Path, model: Path, typed: str, **options: Any) -> tuple[Any, Any]:
-    """Return the server's capabilities, and its completion list after `typed` at the end of `beds.py`."""
+    """Type `typed` at the end of `beds.py`. Return the server's capabilities and its completion list."""
     client = await Client.spawn([SERVER, "--model", model], env=home)
     await client.initialize([folder], options=SETTINGS | options)
     uri = (folder / "beds.py").as_uri()

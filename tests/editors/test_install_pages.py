@@ -1,7 +1,7 @@
-"""Follow the install pages word for word, in an empty home directory and a copy of the repository.
+"""Run the commands of the install pages exactly as printed, in an empty home directory and a copy of the repository.
 
-Two commands are replaced: `uv tool install .`, which takes long, installs the server of this checkout, and `code` runs
-code-server.
+Two programs are replaced. `uv` installs a link to the server of this checkout, because a real installation takes long.
+`code` runs code-server.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tests.editors.workspace import AREA, SECONDS
 
 
 def commands(page: str) -> str:
-    """Return the first block of shell commands on a page."""
+    """Return the shell commands below the heading Install of a page."""
     text = (REPOSITORY / "docs" / "editors" / page).read_text("utf-8")
     found = re.search(r"## Install\n.*?```sh\n(.*?)```", text, re.DOTALL)
-    assert found, f"{page} says nothing about installing"
+    assert found, f"{page} has no shell commands below its heading Install"
     return found[1]
 
 
 @pytest.fixture
 def person(home: dict[str, str], interim: Path, tmp_path: Path) -> dict[str, str]:
-    """The environment of a user with uv and code, and with caches that contain the model and npm's downloads."""
+    """The environment variables of a user with `uv` and `code`, whose caches have the model and npm's downloads."""
     place = Path(home["HOME"])
     bin_, programs = place / ".local" / "bin", tmp_path / "programs"
     bin_.mkdir(parents=True)
@@ -82,9 +82,9 @@ def test_emacs(person: dict[str, str], folder: Path, tmp_path: Path) -> None:
     follow("emacs.md", person, tmp_path)
     page = (REPOSITORY / "docs" / "editors" / "emacs.md").read_text("utf-8")
     lines = re.search(r"```elisp\n(.*?)```", page, re.DOTALL)
-    assert lines, "emacs.md says nothing about the init file"
+    assert lines, "emacs.md has no lines for the init file"
     Path(person["HOME"], "repoformer-lsp").symlink_to(tmp_path / "checkout")
-    # `eager` shows every text, because this test does not depend on the quality of the text.
+    # The setting `eager` shows each suggestion, even a wrong one, and this test accepts any text.
     settings = '(setq repoformer-settings \'(:suggest "eager" :patience 60))\n'
     Path(person["HOME"], ".emacs").write_text(settings + lines[1])
     with terminal(["emacs", "-nw", "beds.py"], env=person, cwd=folder, socket=tmp_path / "tmux") as screen:

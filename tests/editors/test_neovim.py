@@ -1,4 +1,7 @@
-"""Neovim 0.12 with its own inline completion, and 0.11 with ours. Tests use Neovim's API, and no screen."""
+"""The plugin for Neovim. Most tests control Neovim by its API, without a screen.
+
+Neovim 0.12 has inline completion of its own, which the plugin uses. For Neovim 0.11, the plugin has another one.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ vim.opt.swapfile = false
 require('repoformer').setup(vim.tbl_deep_extend('force', { cmd = %(cmd)s, settings = %(settings)s }, %(options)s))
 """
 
-# Servers inside Neovim, for tests that depend on the time of an answer. At the end of a line, each server answers with
-# the text before the cursor and `says[name]`, as the real server does. Without such a text, requests wait, and
-# `answer(name, text)` answers the last of them.
+# Simulated servers in Lua, for tests that depend on the moment of an answer. At the end of a line, the answer of the
+# server `name` is an item with the text of the line and `says[name]`, like the real server's. If `says[name]` is nil,
+# requests wait, and `answer(name, text)` answers the last one.
 SCRIPTED = """
 says, waiting, delay = {}, {}, 0
 function answer(name, text)
@@ -98,7 +101,7 @@ def init_lua(program: Path, options: str) -> str:
 
 
 class Neovim:
-    """A running Neovim, and what its user sees."""
+    """A running Neovim: sends keys, and returns what its user sees."""
 
     def __init__(self, api: pynvim.Nvim) -> None:
         self.api = api
@@ -112,13 +115,13 @@ class Neovim:
 
     @property
     def ghost(self) -> str | None:
-        """The part of the ghost text on screen that is not typed yet."""
+        """The visible ghost text, which is the part of the suggestion that is not typed yet, or None."""
         rest: str | None = self.api.exec_lua("local s = require('repoformer.ghost').shown() return s and s.rest")
         return rest
 
     @property
     def marks(self) -> list[Any]:
-        """All extmarks in the namespaces of ghost text, which Neovim and our plugin draw in."""
+        """All extmarks of the current buffer in the two namespaces of ghost text: Neovim's and the plugin's."""
         lua = """
         local ns = vim.api.nvim_get_namespaces()
         local all = {}
@@ -167,7 +170,7 @@ def leave(api: pynvim.Nvim) -> None:
 
 
 def attach(nvim: Path, home: dict[str, str], folder: Path, init: Path, file: str) -> pynvim.Nvim:
-    """Start Neovim with an init file, on a file of `folder`, without a screen. `leave` ends it."""
+    """Start Neovim without a screen, with an init file, and open a file of `folder`. `leave` ends the process."""
     env = [f"{name}={value}" for name, value in home.items()]
     command = ["env", "-i", "-C", str(folder), *env, str(nvim), "--headless", "--embed", "-u", str(init), file]
     api = pynvim.attach("child", argv=command)
@@ -194,7 +197,10 @@ def start(
 
 @pytest.fixture
 def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
-    """Return a function that starts Neovim on an empty file, with the servers of `SCRIPTED`."""
+    """Return a function that starts Neovim with an empty file and the simulated servers of `SCRIPTED`.
+
+    The function's argument `before` is Lua code that runs before the plugin's setup.
+    """
     running: list[pynvim.Nvim] = []
 
     def scripted(before: str = "") -> Neovim:
@@ -210,12 +216,15 @@ def scripted(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> 
 
 
 def say(neovim: Neovim, text: str, server: str = "repoformer") -> None:
-    """Set the text that a scripted server answers from now on. With an empty text, it does not answer."""
+    """Set the text with which a simulated server answers from now on. With an empty text, its requests wait."""
     neovim.api.exec_lua("local name, text = ... says[name] = text ~= '' and text or nil", server, text)
 
 
 def type_and_see(neovim: Neovim, keys: str, ghost: str) -> None:
-    """Type keys, wait for this ghost text, and then let the server answer nothing more."""
+    """Let the server answer with the text `ghost`, type keys, and wait until that text is shown.
+
+    After that, the server does not answer.
+    """
     say(neovim, ghost)
     neovim.keys(keys)
     neovim.until(lambda: neovim.ghost == ghost, f"{ghost!r} is not shown")
@@ -223,7 +232,7 @@ def type_and_see(neovim: Neovim, keys: str, ghost: str) -> None:
 
 
 def check_same(neovim: Neovim, wire: Wire, file: Path) -> None:
-    """Wait until the buffer and the server's copy are identical. Changes are sent a moment after they are made."""
+    """Wait until the buffer and the server's copy of it are identical. Neovim sends changes with a short delay."""
     neovim.until(lambda: wire.text(file) == neovim.text, f"the server has {wire.text(file)!r}")
 
 
@@ -255,7 +264,7 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     neovim.until(lambda: has(whole), "not accepted")
     assert neovim.api.current.window.cursor[0] == neovim.text[: neovim.text.index(whole) + len(whole)].count("\n") + 1
     neovim.keys("# more<Esc>u")
-    neovim.until(lambda: has(whole), "typed text is another step")
+    neovim.until(lambda: has(whole), "one undo of the typed text also removes the accepted text")
     neovim.keys("u")
     neovim.until(lambda: has(""), "one `u` does not undo all of it")
     check_same(neovim, wire, folder / "arithmetic.py")
@@ -286,7 +295,7 @@ def test_typing_through_and_away(start: Callable[..., Neovim], wire: Wire, folde
     for typed in range(1, 4):
         neovim.keys(whole[typed - 1])
         neovim.until(lambda typed=typed: neovim.ghost == whole[typed:], f"the rest is not shown after {typed} keys")
-    neovim.keys("<Tab>")  # at once, without waiting for the server's answer to the last key
+    neovim.keys("<Tab>")  # before the server answers the request for the last key
     neovim.until(lambda: neovim.text.endswith(AREA + whole + "\n"), "not accepted after typing through")
 
     neovim.keys("<Esc>uA<Space><BS>")
@@ -321,11 +330,11 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Neovim], wire: Wire, fol
         shown = len(wire.sent("textDocument/didShowCompletion"))
         neovim.keys("<M-]>")
         neovim.until(lambda shown=shown: len(wire.sent("textDocument/didShowCompletion")) > shown, "no other is shown")
-        # An automatic request from before the key may be answered after the request of the key.
+        # The key sends an explicit request (kind 1). An earlier automatic request may be answered after it.
         count = len(wire.answers(kind=1)[-1])
         found.append(neovim.wait_ghost())
-    assert found[-1] == first, "cycling through all items ends at the first one"
-    assert len(set(found)) == count, "all items differ"
+    assert found[-1] == first, "cycling through all items does not end at the first one"
+    assert len(set(found)) == count, "an item is shown twice"
     neovim.keys("<M-[>")
     neovim.until(lambda: neovim.ghost == (found * 2)[-2], "cycling backwards does not work")
     last = neovim.wait_ghost()
@@ -358,7 +367,10 @@ def test_middle_of_a_line(start: Callable[..., Neovim], wire: Wire, folder: Path
     neovim.keys("G$F(a")
     whole = neovim.wait_ghost()
     neovim.keys("<Tab>")
-    neovim.until(lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"), "not in place")
+    neovim.until(
+        lambda: neovim.text.splitlines()[1:] == f"print(len({whole}))".split("\n"),
+        "the text is not accepted at the cursor",
+    )
     check_same(neovim, wire, folder / "names.py")
 
 
@@ -384,7 +396,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
     neovim.keys("Go" + AREA)
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "Why this completion" in neovim.text, "no document")
+    neovim.until(lambda: "Why this completion" in neovim.text, "the page of the completion is not shown")
     for said in (
         "other files were read",
         "P(kept) ",
@@ -405,7 +417,7 @@ def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Neovim], wire: W
         lambda: wire.front() == (folder / "beds.py").as_uri(),
         "the server does not know that the first buffer is in front again",
     )
-    # There may be more than one notification, because a buffer may be attached a moment after it is entered.
+    # Only the last notification counts. Neovim may send two, because it may attach a buffer after it enters the buffer.
     assert wire.sent("textDocument/didFocus")[-1]["position"]["line"] == wire.asked()[-1]["position"]["line"]
 
 
@@ -428,13 +440,13 @@ def test_pause_policy_and_status(start: Callable[..., Neovim], wire: Wire) -> No
     neovim.api.command("Repoformer restart")
     neovim.wait_ready()
     wait_setting(neovim, "suggest", "careful")
-    assert len(wire.sent("initialize")) == 4, "only the command restarts the server"
+    assert len(wire.sent("initialize")) == 4, "the server was not restarted exactly by the command"
 
 
 def wait_setting(neovim: Neovim, name: str, value: str) -> None:
-    """Wait until the server uses a value of a setting."""
+    """Wait until the server's status reports this value of a setting."""
     lua = "return (require('repoformer.status').of(0) or {})[...]"
-    neovim.until(lambda: neovim.api.exec_lua(lua, name) == value, f"{name} stays")
+    neovim.until(lambda: neovim.api.exec_lua(lua, name) == value, f"{name} does not become {value}")
 
 
 def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., Neovim], wire: Wire) -> None:
@@ -449,14 +461,17 @@ def test_careful_hides_a_suggestion_unless_it_is_requested(start: Callable[..., 
     neovim.keys("A<Space><BS>")
     neovim.until(lambda: len(wire.answers()) > answered, "not answered")
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "(careful): **hidden**." in neovim.text, "it does not say that it is hidden")
+    neovim.until(lambda: "(careful): **hidden**." in neovim.text, "the page does not say that the suggestion is hidden")
     assert "Nothing was suggested: not shown: the estimated probability that you keep it is " in neovim.text
     neovim.keys("q")
     neovim.until(lambda: "Why this completion" not in neovim.text, "not closed")
     neovim.keys("A<M-Bslash>")
     neovim.wait_ghost()
     neovim.keys("<Esc>:Repoformer why<CR>")
-    neovim.until(lambda: "(careful): **shown**, because you requested it." in neovim.text, "it does not say why")
+    neovim.until(
+        lambda: "(careful): **shown**, because you requested it." in neovim.text,
+        "the page does not say why the suggestion is shown",
+    )
 
 
 def test_server_killed_and_restarted(start: Callable[..., Neovim], wire: Wire, folder: Path) -> None:
@@ -510,7 +525,7 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Neovim], fold
 
 def test_health_help_log_and_doctor(start: Callable[..., Neovim], wire: Wire, tmp_path: Path) -> None:
     program = wire.script(tmp_path / "repoformer-lsp")
-    neovim = start("beds.py", f"{{ cmd = {{ 'env', {str(program)!r} }} }}")  # started as `uvx repoformer-lsp` is
+    neovim = start("beds.py", f"{{ cmd = {{ 'env', {str(program)!r} }} }}")  # two words, like `uvx repoformer-lsp`
     neovim.wait_ready()
     neovim.api.command("checkhealth repoformer")
     neovim.until(lambda: "Doctor" in neovim.text, "no health report")
@@ -528,7 +543,8 @@ def test_health_help_log_and_doctor(start: Callable[..., Neovim], wire: Wire, tm
     neovim.until(lambda: "llama.cpp" in neovim.text, "no doctor")
 
 
-# Inline completion is enabled for all servers, so Neovim requests and draws after our plugin. The server starts slowly.
+# The user has enabled inline completion for all servers, so Neovim also requests and draws, after the plugin has. The
+# server takes a second to start.
 EVERYWHERE = "delay = 1000 if vim.lsp.inline_completion then vim.lsp.inline_completion.enable() end"
 
 
@@ -540,7 +556,7 @@ def test_ghost_text_disappears_with_the_text_right_of_the_cursor(scripted: Calla
     neovim.until(lambda: not neovim.marks, "ghost text stays although the cursor has moved into the text")
     neovim.keys("<Tab>")
     neovim.until(lambda: neovim.text != "foo\n", "Tab does nothing")
-    assert re.fullmatch(r"fo +o\n", neovim.text), "it is accepted although the cursor has moved into the text"
+    assert re.fullmatch(r"fo +o\n", neovim.text), "Tab accepts the suggestion although the cursor has moved"
     neovim.keys("<BS><Right>")
     neovim.until(lambda: neovim.ghost == "bar", "the ghost text is not shown again after the cursor moved back")
     neovim.keys("<Tab>")
@@ -566,9 +582,9 @@ def test_brackets_that_are_closed_for_a_person(scripted: Callable[..., Neovim]) 
     type_and_see(neovim, "<Esc>ccif x", ":\n    y\nend")
     neovim.keys(":")
     neovim.until(lambda: neovim.ghost == "\n    y\nend", "typing through is no longer shown")
-    neovim.api.current.buffer.append(["end"])  # as endwise.vim does
+    neovim.api.current.buffer.append(["end"])  # the plugin endwise.vim adds this line
     neovim.keys("<Space><BS>")
-    neovim.until(lambda: not neovim.marks, "accepting would repeat the line that was added below")
+    neovim.until(lambda: not neovim.marks, "the suggestion would repeat the line that was added below")
 
 
 def test_an_answer_for_text_that_has_changed(scripted: Callable[..., Neovim]) -> None:
@@ -597,7 +613,7 @@ vim.cmd('iabbrev teh the')
 def test_keys_do_what_they_did(scripted: Callable[..., Neovim], again: str) -> None:
     neovim = scripted(EARLIER + again)
     neovim.keys("i1<Tab>2<M-Right>3<M-C-Right>4 teh<C-]>5<Esc>")
-    neovim.until(lambda: neovim.text == "1[jump]2[word]3[line]4 the5\n", "keys do something else")
+    neovim.until(lambda: neovim.text == "1[jump]2[word]3[line]4 the5\n", "the keys do not do what the user has mapped")
     assert "Error" not in neovim.messages()
     type_and_see(neovim, "ccteh", "me")
     neovim.keys("<C-]>")
@@ -615,7 +631,8 @@ vim.lsp.inline_completion.enable()
 @pytest.mark.parametrize("nvim", ["neovim"], indirect=True)
 def test_another_server_shows_its_own(scripted: Callable[..., Neovim]) -> None:
     neovim = scripted(OTHER)
-    both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"  # a server that attaches after the typing gets no request
+    # Both servers must be attached before the test types: a server that attaches later gets no request.
+    both = "return #vim.lsp.get_clients({ bufnr = 0 }) == 2"
     neovim.until(lambda: neovim.api.exec_lua(both), "the other server is not attached")
     say(neovim, "bar", "other")
     neovim.keys("ifo")
@@ -671,7 +688,7 @@ def test_on_screen(
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """Serve the packages of an installation; `home` gets the variables for it."""
+    """Serve what the plugin's installation installs, and set the variables for it in `home`."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment, PATH=f"{put_uv(tmp_path / 'uv').parent}:{home['PATH']}")
         yield state
@@ -679,7 +696,7 @@ def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Pack
 
 @pytest.fixture
 def plain(nvim: Path, home: dict[str, str], folder: Path, tmp_path: Path) -> Iterator[Callable[..., Neovim]]:
-    """Return a function that starts Neovim with the plugin, without a server."""
+    """Return a function that starts Neovim with the plugin. No server is installed."""
     running: list[pynvim.Nvim] = []
 
     def plain(options: str = "{}") -> Neovim:
@@ -699,7 +716,7 @@ def test_install(plain: Callable[..., Neovim], served: Package, home: dict[str, 
     vim = plain("{ settings = { patience = 60, threads = 1 } }")
     assert "`:Repoformer install` installs it and a model" in vim.messages()
     vim.api.command("Repoformer install")
-    vim.until(lambda: "repoformer-lsp cannot be installed" in vim.messages(), "it does not fail")
+    vim.until(lambda: "repoformer-lsp cannot be installed" in vim.messages(), "the installation does not fail")
     assert "Correct `package` of `setup`" in vim.messages()
     assert "Then run `:Repoformer install` again." in vim.messages()
 
@@ -713,7 +730,7 @@ def test_install(plain: Callable[..., Neovim], served: Package, home: dict[str, 
     vim.wait_ready()
     cmd = vim.api.exec_lua("return vim.lsp.config.repoformer.cmd")
     assert Path(cmd[0]).is_relative_to(home["XDG_DATA_HOME"])
-    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model is not installed"
     vim.keys("Go" + AREA)
     vim.wait_ghost()
 
@@ -722,4 +739,7 @@ def test_install_without_python(plain: Callable[..., Neovim], home: dict[str, st
     home["PATH"] = str(tmp_path / "nothing")
     vim = plain()
     vim.keys(":Repoformer install<CR>")
-    vim.until(lambda: "There is no Python on this machine. Install Python 3.10" in vim.messages(), "nothing is said")
+    vim.until(
+        lambda: "There is no Python on this machine. Install Python 3.10" in vim.messages(),
+        "the missing Python is not reported",
+    )

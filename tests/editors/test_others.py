@@ -1,4 +1,4 @@
-"""Editors without a client of this project, with the configuration that `docs/editors/other.md` has for them."""
+"""Editors without a client of this project, with the configurations in `docs/editors`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ GHOST = re.compile(re.escape(AREA) + r"\w")
 
 
 def block(page: str, heading: str, language: str) -> str:
-    """Return the first block of code in `language` below a heading of a page."""
+    """Return the first code block in `language` below a heading of a page in `docs/editors`."""
     text = (PAGES / page).read_text("utf-8")
     found = re.search(rf"^##+ {re.escape(heading)}\n.*?^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert found, f"{page}: no {language} below {heading}"
+    assert found, f"{page} has no code block in {language} below {heading}"
     return found[1]
 
 
 def patient(configuration: str, place: str, setting: str) -> str:
-    """Return a page's configuration with `setting` after `place`, so that a busy machine has enough time."""
+    """Return a configuration with the text `setting` inserted after the text `place`.
+
+    The tests insert a long `patience`, because the machine may be busy.
+    """
     assert configuration.count(place) == 1
     return configuration.replace(place, place + setting)
 
 
 @pytest.fixture
 def env(home: dict[str, str], wire: Wire) -> dict[str, str]:
-    """The environment of a user with `repoformer-lsp` on the PATH."""
+    """The environment variables of a user with `repoformer-lsp` on the PATH."""
     programs = Path(home["HOME"], "bin")
     programs.mkdir()
     wire.script(programs / "repoformer-lsp")

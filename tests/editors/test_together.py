@@ -1,4 +1,4 @@
-"""Two editors on one workspace at once."""
+"""Two editors that have the same workspace open at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VS Code, as code-server in a headless Chromium, with the packed and installed extension."""
+"""The extension for VS Code, packed and installed into code-server, which runs VS Code in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.editors.workspace import AREA, FILES, HARD, MULTIPLY, SECONDS, SETTIN
 from tests.standin_index import hub_path
 
 EXTENSION = REPOSITORY / "editors" / "vscode"
-ITEM = "[id='repoformer-lsp.repoformer-lsp.repoformer']"  # in the status bar
+ITEM = "[id='repoformer-lsp.repoformer-lsp.repoformer']"  # the extension's item in the status bar
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -63,16 +63,16 @@ def program() -> Path:
 
 @pytest.fixture(scope="module")
 def extensions(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the extension, which is built from a copy of its sources, packed and installed."""
+    """A folder of installed extensions. It has this extension, which is built and packed from a copy of its sources."""
     place = tmp_path_factory.mktemp("vscode")
     source = place / "extension"
     shutil.copytree(EXTENSION, source, ignore=shutil.ignore_patterns("node_modules", "dist", "*.vsix"))
     folder = place / "extensions"
     modules = EXTENSION / "node_modules"
-    # npm writes this file last, so its time is that of the installation.
+    # npm writes this file at the end of an installation.
     done_at = modules / ".package-lock.json"
     is_current = done_at.exists() and done_at.stat().st_mtime >= (EXTENSION / "package-lock.json").stat().st_mtime
-    if is_current:  # for example, `make lint` installed the packages
+    if is_current:  # the packages are installed already, for example by `make lint`
         (source / "node_modules").symlink_to(modules)
     data = ["--user-data-dir", str(place / "data"), "--extensions-dir", str(folder)]
     for command in (
@@ -96,21 +96,21 @@ def browser() -> Iterator[Browser]:
 
 
 def entry_with(text: str) -> str:
-    """Return the selector of the entry with `text` in the open list."""
+    """Return the CSS selector of the entry with `text` in the open list of VS Code, such as the command palette."""
     return f".quick-input-list .monaco-list-row:has-text('{text}')"
 
 
 class Code:
-    """A browser window with VS Code, and what its user does and sees."""
+    """A browser window with VS Code: performs what a user does, and returns what a user sees."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def search(self, key: str, text: str) -> None:
-        """Open the list of a key, type into it, and wait for the entry with that text.
+        """Press the key that opens a list, type `text` into the list, and wait for the entry with that text.
 
-        This is repeated if a page that is loading takes the focus, which closes the list, and if the list stays without
-        the entry: VS Code does not search again when a folder becomes readable.
+        Repeat this until the entry appears. A page that loads meanwhile can take the focus, which closes the list. And
+        VS Code does not repeat its search for files when a folder becomes readable.
         """
         input_ = self.page.locator(".quick-input-widget input:focus")
 
@@ -124,7 +124,7 @@ class Code:
                     return True
             except PlaywrightError:
                 pass
-            self.page.mouse.click(5, 5)  # the title bar, so that nothing else has the focus
+            self.page.mouse.click(5, 5)  # on the title bar, to take the focus from everything else
             self.page.keyboard.press("Escape")
             return False
 
@@ -144,24 +144,24 @@ class Code:
         self.page.keyboard.type(text)
 
     def choose(self, title: str) -> None:
-        """Choose an entry of the open list, and wait until the list closes or another list replaces it."""
+        """Choose the entry with `title` in the open list, and wait until the entry is no longer visible."""
         entry = entry_with(title)
         self.page.click(entry)
         self.page.wait_for_selector(entry, state="hidden")
 
     def command(self, title: str) -> None:
-        """Run a command from the palette."""
+        """Run a command from the command palette."""
         self.search("F1", title)
         self.choose(title)
 
     def menu(self, entry: str) -> None:
-        """Choose an entry of the status bar item's menu."""
+        """Open the menu of the extension's item in the status bar, and choose an entry."""
         self.page.click(ITEM)
         self.choose(entry)
 
     @property
     def ghost(self) -> str:
-        """The ghost text on screen, joined from its colored pieces, or ""."""
+        """The visible ghost text, or "". VS Code shows it in several elements, because of the syntax colors."""
         parts = self.page.locator(".editor-instance [class*=ghost-text]:visible").all_inner_texts()
         return "".join(part.replace("\xa0", " ").replace("\u200b", "") for part in parts)
 
@@ -184,7 +184,7 @@ class Code:
         self.until(lambda: text in self.status, f"the status bar never says {text!r}")
 
     def shows(self, selector: str, text: str) -> None:
-        """Wait until a part of the window shows a text, however it is broken into lines."""
+        """Wait until the elements that match a CSS selector show a text, on one line or on several."""
 
         def shown() -> bool:
             words = " ".join(self.page.locator(selector).all_inner_texts()).replace("\xa0", " ").split()
@@ -194,15 +194,15 @@ class Code:
 
     @property
     def page_frame(self) -> FrameLocator:
-        """The frame of a rendered page, such as *Why this completion*."""
+        """The frame of a page that the extension shows, such as *Why this completion*."""
         return self.page.frame_locator("iframe.webview.ready").last.frame_locator("#active-frame")
 
     def page_shows(self, text: str) -> None:
-        """Wait until the rendered page shows a text."""
+        """Wait until the extension's page shows a text."""
         self.page_frame.locator(f"body:has-text('{text}')").wait_for()
 
     def text(self, file: Path) -> str:
-        """Save the file, and return its text, which is the editor's."""
+        """Save the file in the editor, and return its text on disk."""
         self.press("Control+S")
         self.until(lambda: not self.page.locator(".tab.active.dirty").count(), "not saved")
         return file.read_bytes().decode()
@@ -210,13 +210,13 @@ class Code:
 
 @contextmanager
 def code_server(program: Path, extensions: Path, home: dict[str, str], place: Path) -> Iterator[str]:
-    """Run code-server until the block ends, with its data in `place`. Yields its address."""
+    """Run code-server until the end of the `with` block, with its data in `place`. Yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (place / "code-server.log").open("w")
     command = [str(program), "--user-data-dir", str(place / "data"), "--extensions-dir", str(extensions)]
-    # With this option, the processes of a closed window end after some seconds, not after hours.
+    # With this grace time (in seconds), the processes of a closed window end soon. The default is hours.
     server = subprocess.Popen(
         [*command, "--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--reconnection-grace-time", "5"],
         env={**home, "VSCODE_PROXY_URI": ""},
@@ -238,13 +238,13 @@ def new_context(browser: Browser) -> BrowserContext:
 
 @contextmanager
 def window_on(context: BrowserContext, address: str, opened: str, place: Path) -> Iterator[Code]:
-    """Open a folder or file in a window until the block ends. The window has no state of earlier windows.
+    """Open a folder or file in a window until the end of the `with` block, without the state of earlier windows.
 
-    `opened` is a query of VS Code's address, such as "folder=/path".
+    `opened` is a query that is appended to VS Code's address, such as "folder=/path".
     """
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
-    # The cache is not cleared, so the page loads faster.
+    # These kinds of storage are cleared. The browser's cache is not, because the page loads faster with it.
     kept = {"origin": address, "storageTypes": "cookies,local_storage,indexeddb"}
     context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
     try:
@@ -254,7 +254,7 @@ def window_on(context: BrowserContext, address: str, opened: str, place: Path) -
                 page.goto(f"{address}/?{opened}")
                 page.wait_for_selector(".monaco-workbench", timeout=60_000)
                 break
-            except PlaywrightError:  # code-server does not listen yet, or does not serve all parts of the page yet
+            except PlaywrightError:  # code-server still starts
                 assert time.monotonic() < end, f"{address} does not answer"
                 time.sleep(0.3)
         try:
@@ -268,7 +268,7 @@ def window_on(context: BrowserContext, address: str, opened: str, place: Path) -
 
 @dataclass(frozen=True)
 class Shared:
-    """A code-server for several tests, and a browser whose cache has its page."""
+    """A code-server for several tests, and a browser whose cache has the page of this code-server."""
 
     address: str
     data: Path
@@ -288,7 +288,10 @@ def shared(
 
 @pytest.fixture
 def start(shared: Shared, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path) -> Callable[..., Any]:
-    """Open a window with these settings; the server that it starts has the test's own home directory."""
+    """Return a function that opens a window of the shared code-server with these settings.
+
+    The language server that the window starts has the home directory of the test.
+    """
 
     def start(wire: Wire = wire, opened: str = f"folder={folder}", **settings: Any) -> Any:
         write_settings(shared.data, wire.script(tmp_path / "repoformer-lsp", home), wire, settings)
@@ -301,7 +304,7 @@ def start(shared: Shared, home: dict[str, str], folder: Path, wire: Wire, tmp_pa
 def start_alone(
     program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, wire: Wire, tmp_path: Path
 ) -> Callable[..., Any]:
-    """Open a window of another code-server, which has the test's own home directory."""
+    """Return a function that starts a code-server with the home directory of the test, and opens a window of it."""
 
     @contextmanager
     def start(program: Path = program, **settings: Any) -> Iterator[Code]:
@@ -317,13 +320,13 @@ def start_alone(
 
 
 def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, Any]) -> None:
-    """Replace all settings by those of a user with an installed server, and by `settings`."""
+    """Write the settings of a user with an installed server, changed by `settings`. They replace all earlier ones."""
     user = {
         **USER_SETTINGS,
         **{f"repoformer.{name}": value for name, value in SETTINGS.items()},
         "repoformer.model": str(wire.model),
     }
-    machine = {"repoformer.server.command": [str(server)]}  # its scope is the machine
+    machine = {"repoformer.server.command": [str(server)]}  # settings of the scope "machine" have their own file
     for name, value in settings.items():
         (machine if name.startswith("repoformer.server.") else user)[name] = value
     for level, values in (("User", user), ("Machine", machine)):
@@ -333,7 +336,7 @@ def write_settings(data: Path, server: Path, wire: Wire, settings: Mapping[str, 
 
 
 def check_same(code: Code, wire: Wire, file: Path) -> str:
-    """Wait until the buffer and the server's copy are identical, and return the text."""
+    """Save the file, wait until it and the server's copy are identical, and return the text."""
     text = code.text(file).replace("\r\n", "\n")
     code.until(lambda: wire.text(file) == text, f"the editor has {text!r}, the server {wire.text(file)!r}")
     return text
@@ -341,7 +344,7 @@ def check_same(code: Code, wire: Wire, file: Path) -> str:
 
 def keep_picture(code: Code, keep: Any, tmp_path: Path, name: str) -> None:
     def take() -> Path:
-        code.page.wait_for_timeout(1000)  # until animations have ended and the text has its final colors
+        code.page.wait_for_timeout(1000)  # in this time (in ms), animations end and the text gets its final colors
         code.page.screenshot(path=tmp_path / name)
         return tmp_path / name
 
@@ -363,21 +366,22 @@ def test_type_accept_word_line_all_undo(
         code.open("arithmetic.py")
         code.press("Control+End")
         code.type(MULTIPLY)
-        assert code.text(file) == before, "saved, so nothing but its text says that it was changed"
+        assert code.text(file) == before, "the typed text is not saved"
         code.wait_ghost()
         watch.lap("opening a file")
         code.press("Tab")
         code.until(lambda: wire.text(file) != before, "nothing is accepted")
         whole = check_same(code, wire, file).removeprefix(before)
-        assert whole.startswith("\n    "), "text of several lines"
+        assert whole.startswith("\n    "), "the accepted text has only one line"
         code.press("Control+Z")
-        assert check_same(code, wire, file) == before, "one undo removes the whole text"
+        assert check_same(code, wire, file) == before, "one undo does not remove the whole text"
         code.press("Control+End", "Space", "Backspace")
         code.wait_ghost()
         code.press("Control+Alt+ArrowRight")
         code.until(lambda: len(wire.text(file)) > len(before), "a line is not accepted")
         line = check_same(code, wire, file).removeprefix(before)
-        assert line.rstrip() in ("", "\n" + whole.split("\n")[1]), "a line, where VS Code says that it ends"
+        # VS Code accepts the line break alone, or with the next line.
+        assert line.rstrip() in ("", "\n" + whole.split("\n")[1]), "not one line is accepted"
         code.press("Control+Z")
         assert check_same(code, wire, file) == before
 
@@ -396,18 +400,19 @@ def test_type_accept_word_line_all_undo(
         whole = code.wait_ghost()
         keep_picture(code, keep, tmp_path, "vscode.png")
         code.type(whole[0])
-        code.until(lambda: code.ghost == whole[1:], "typing through")
+        code.until(lambda: code.ghost == whole[1:], "the rest is not shown after a typed character")
         code.press("Control+ArrowRight")
         code.until(lambda: len(wire.text(file)) > len(FILES["beds.py"] + AREA) + 1, "a word is not accepted")
         word = check_same(code, wire, file).removeprefix(FILES["beds.py"] + AREA)
-        assert whole.startswith(word) and len(word) < len(whole), "a word"
-        code.until(lambda: code.ghost == whole[len(word) :], "the rest after a word")
+        assert whole.startswith(word) and len(word) < len(whole), "not one word is accepted"
+        code.until(lambda: code.ghost == whole[len(word) :], "the rest is not shown after a word is accepted")
         code.press("Tab", "Escape")
         assert check_same(code, wire, file) == FILES["beds.py"] + AREA + whole
         code.until(
-            lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2, "the server does not learn of it"
+            lambda: len(wire.sent("textDocument/didPartiallyAcceptCompletion")) >= 2,
+            "the server does not learn of both accepted parts",
         )
-        code.until(lambda: wire.sent("workspace/executeCommand"), "the server does not learn of it")
+        code.until(lambda: wire.sent("workspace/executeCommand"), "the server does not learn of the acceptance")
 
 
 def test_middle_of_a_line_hard_characters_and_line_ends(start: Callable[..., Any], wire: Wire, folder: Path) -> None:
@@ -466,10 +471,12 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
         found = []
         for _ in wire.answers()[-1]:
             code.press("Alt+BracketRight")
-            code.until(lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other")
+            code.until(
+                lambda: code.ghost and (len(wire.answers()[-1]) == 1 or code.ghost not in found), "no other item"
+            )
             found.append(code.ghost)
-        assert found[-1] == first, "cycling through all items ends at the first one"
-        assert len(set(found)) == len(found), "all items differ"
+        assert found[-1] == first, "cycling through all items does not end at the first one"
+        assert len(set(found)) == len(found), "an item is shown twice"
         code.press("Alt+BracketLeft")
         code.until(lambda: code.ghost == (found * 2)[-2], "cycling backwards does not work")
         last = code.ghost
@@ -479,7 +486,8 @@ def test_dismiss_trigger_and_cycle(start: Callable[..., Any], wire: Wire, folder
 
 
 def test_why_shows_a_chunk_and_jumps_to_it(start: Callable[..., Any], keep: Any, tmp_path: Path) -> None:
-    with start(**{"repoformer.threshold": 0.05}) as code:  # the model decides, with a probability above this threshold
+    # With this threshold, the decision is to retrieve, because the probability of every model is higher.
+    with start(**{"repoformer.threshold": 0.05}) as code:
         code.open("beds.py")
         code.wait_status("ready")
         code.press("Control+End")
@@ -513,13 +521,13 @@ def test_every_entry_of_the_menu(
             code.wait_status(said)
             code.menu("Resume")
             code.wait_status("ready")
-        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the server does not follow")
+        code.until(lambda: wire.received("repoformer/status")[-1]["state"] == "ready", "the server does not resume")
         code.menu("When to read other files")
         code.choose("For every completion")
-        code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy stays")
+        code.until(lambda: wire.received("repoformer/status")[-1]["policy"] == "always", "the policy does not change")
         code.menu("Which suggestions to show")
         code.choose("very likely")
-        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "all are shown")
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "careful", "it does not change")
         stored = json.loads((shared.data / "User" / "settings.json").read_text())
         assert (stored["repoformer.policy"], stored["repoformer.suggest"]) == ("always", "careful")
         code.page.click(ITEM)
@@ -527,9 +535,9 @@ def test_every_entry_of_the_menu(
             code.shows(".quick-input-list .monaco-list-row", row)
         code.choose("Which suggestions to show")
         code.choose("All suggestions")
-        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "few are shown")
-        assert len(wire.sent("initialize")) == 1, "without another server"
-        # This code-server shows logs and terminals without content, because their native modules were not compiled.
+        code.until(lambda: wire.received("repoformer/status")[-1]["suggest"] == "eager", "the setting does not change")
+        assert len(wire.sent("initialize")) == 1, "another server was started"
+        # The test checks only that the panels open. Their content needs native modules, which are not compiled here.
         code.menu("Logs")
         code.until(lambda: code.page.locator(".part.panel select").first.input_value() == "Repoformer", "no logs")
         code.menu("Doctor")
@@ -569,9 +577,9 @@ def test_settings_page_and_walkthrough(start: Callable[..., Any]) -> None:
         code.command("Preferences: Open Settings (UI)")
         code.page.wait_for_selector(".settings-editor .suggest-input-container .focused")
         code.type("@ext:repoformer-lsp.repoformer-lsp")
-        users = [name for name, schema in settings.items() if "scope" not in schema]  # the others are the machine's
+        users = [name for name, schema in settings.items() if "scope" not in schema]  # the page leaves out the others
         code.shows(".settings-editor", f"{len(users)} Settings Found")
-        # The walkthrough is the last step, because it takes the focus while it is loading, which closes the palette.
+        # The walkthrough comes last: while it loads, it takes the focus, which would close the command palette.
         code.command("Welcome: Open Walkthrough...")
         code.choose("Complete code with a local model")
         code.shows(".gettingStartedContainer", "Install the server and a model")
@@ -633,18 +641,20 @@ def test_a_setting_that_is_emptied_again(start: Callable[..., Any], shared: Shar
             lambda: wire.received("repoformer/status")[-1]["state"] == "ready",
             "the emptied setting still has its old value",
         )
-        assert len(wire.sent("initialize")) == 1, "without another server"
+        assert len(wire.sent("initialize")) == 1, "another server was started"
 
 
 def running(word: str) -> list[psutil.Process]:
-    """Return the processes whose command line has this word."""
+    """Return the processes on this machine that have `word` as an argument."""
     return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or [])]
 
 
 def test_restarts_at_once_leave_one_server(
     start: Callable[..., Any], shared: Shared, home: dict[str, str], wire: Wire, tmp_path: Path
 ) -> None:
-    dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"  # for a program that is no server and answers nothing
+    # While the file `dumb` exists, the next start runs `sleep for_ever` instead of a server. The seconds contain this
+    # process's id, so that `running` finds only this sleep.
+    dumb, for_ever = tmp_path / "dumb", f"100000.{os.getpid()}"
     script = wire.script(tmp_path / "server", home)
     first, rest = script.read_text().split("\n", 1)
     script.write_text(f"{first}\n[ -e {dumb} ] && rm {dumb} && exec sleep {for_ever}\n{rest}")
@@ -654,18 +664,18 @@ def test_restarts_at_once_leave_one_server(
     with window as code:
         code.open("beds.py")
         code.wait_status("ready")
-        # A server that does not answer takes two seconds to end, so all three restarts are requested meanwhile.
+        # The extension waits two seconds for a stopped server to end. All three restarts are requested in this time.
         os.kill(int(wire.record.with_suffix(".pid").read_text()), signal.SIGSTOP)
         code.press(*["Control+Alt+9"] * 3)
         code.until(lambda: len(wire.sent("initialize")) == 4, "not started again each time")
         code.until(lambda: len(running(str(wire.record))) == 1, "more than one server is left")
         code.wait_status("ready")
-        code.command("Repoformer: Why This Completion")  # works only if the extension's client is the running one
+        code.command("Repoformer: Why This Completion")  # needs the client that is connected to the running server
         code.page.wait_for_selector(".notification-toast:has-text('Nothing was completed')")
 
         dumb.touch()
         code.press("Control+Alt+9")
-        code.until(lambda: running(for_ever), "not started")
+        code.until(lambda: running(for_ever), "the program that never answers is not started")
         code.press("Control+Alt+9")
         code.until(lambda: len(wire.sent("initialize")) == 5, "the restart waits for a server that never answers")
         code.wait_status("ready")
@@ -689,7 +699,7 @@ def test_a_workspace_that_is_not_trusted(
         code.wait_status("ready")
         told = code.until(lambda: wire.sent("workspace/didChangeConfiguration"), "the server is not told the settings")
         settings = told[-1]["settings"]["repoformer"]
-        assert settings["chunks"] == 3, "a workspace can change other settings"
+        assert settings["chunks"] == 3, "a workspace cannot change a harmless setting"
         assert not {name for name, value in evil.items() if settings[name] == value}
         assert "evil" not in json.dumps([message for _, message in wire.messages("editor")])
 
@@ -709,7 +719,7 @@ def test_a_workspace_that_takes_long_to_index(start: Callable[..., Any], folder:
 
 @pytest.fixture
 def served(interim: Path, home: dict[str, str], tmp_path: Path) -> Iterator[Package]:
-    """Serve the packages of an installation; `home` gets the variables for it."""
+    """Serve what the extension's installation installs, and set the variables for it in `home`."""
     with package(tmp_path, interim.read_bytes()) as state:
         home.update(state.environment)
         yield state
@@ -719,7 +729,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
     program: Path, extensions: Path, browser: Browser, home: dict[str, str], folder: Path, served: Package,
     keep: Any, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """The user has an empty home directory, no settings, and only Python."""
+    """The user has Python, an empty home directory, and no settings."""
     with (
         code_server(program, extensions, home, tmp_path) as address,
         new_context(browser) as context,
@@ -734,7 +744,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         page.click(".gettingStartedContainer .monaco-button:has-text('Install')")
         code.shows(".monaco-dialog-box", "Install the Repoformer server and its model?")
         page.screenshot(path=tmp_path / "asking.png")
-        assert not list(tmp_path.rglob("pyvenv.cfg")), "nothing is installed before the user agrees"
+        assert not list(tmp_path.rglob("pyvenv.cfg")), "the server is installed before the user agrees"
         served.index.stall_at[hub_path(served.card)] = 60 << 20
         page.click(".monaco-dialog-box .monaco-button:has-text('Install')")
         toast = ".notification-toast:has-text('Downloading the model: ')"
@@ -753,7 +763,7 @@ def test_from_nothing_to_ghost_text_by_clicks(
         code.type(AREA)
         code.wait_ghost()
         page.screenshot(path=tmp_path / "first.png")
-    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model"
+    assert list(Path(home["XDG_CACHE_HOME"]).rglob(served.card.file)), "the model is not installed"
 
 
 def test_an_installation_that_fails_and_is_tried_again(
@@ -765,13 +775,13 @@ def test_an_installation_that_fails_and_is_tried_again(
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Ask Again')")
         code.page.wait_for_selector(offer, state="hidden")
-        code.page.wait_for_timeout(5000)  # until the browser has stored the choice
+        code.page.wait_for_timeout(5000)  # in this time (in ms), the browser stores the choice
 
         code.page.reload()
         code.page.wait_for_selector(".monaco-workbench")
         code.wait_status("the server is not installed")
         code.open("beds.py")
-        assert not code.page.locator(offer).count(), "the choice holds for every window"
+        assert not code.page.locator(offer).count(), "the offer appears again after the user declined it"
         code.command("Repoformer: Doctor")
         code.page.wait_for_selector(offer)
         code.page.click(".notification-toast a:has-text('Install')")

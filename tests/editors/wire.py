@@ -1,4 +1,4 @@
-"""Read the messages of an editor and its server, which `wiretap.py` records."""
+"""Read the messages between an editor and its server, which `wiretap.py` has recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ METHOD = "textDocument/inlineCompletion"
 
 @dataclass(frozen=True)
 class Wire:
-    """The record of one server. An editor must start `command` instead of the server."""
+    """The recorded messages of one server.
+
+    `record` is the file of the messages. The editor must start `command`, which starts the server and records.
+    """
 
     record: Path
     model: Path | None
@@ -38,9 +41,10 @@ class Wire:
         return [sys.executable, str(tap), str(self.record), "--", str(SERVER), *model]
 
     def script(self, path: Path, env: Mapping[str, str] = MappingProxyType({})) -> Path:
-        """Write a program that runs the command, and return it. With arguments, such as `doctor`, it runs the server.
+        """Write a shell script that runs `command`, and return its path.
 
-        The program has the environment `env` if that is given, else the editor's.
+        With arguments, such as `doctor`, the script runs `repoformer-lsp` with them instead, without a record. `env`
+        replaces the environment variables of the editor unless it is empty.
         """
         runs = shlex.join(["exec", *(["env", "-i", *map("=".join, env.items())] if env else [])])
         direct = f'[ $# -gt 0 ] && {runs} {shlex.quote(str(SERVER))} "$@"'
@@ -49,7 +53,10 @@ class Wire:
         return path
 
     def messages(self, who: str = "") -> list[tuple[float, Message]]:
-        """Return all messages so far, or those of the "editor" or the "server", each with its time."""
+        """Return the messages until now, each with its time in seconds since 1970.
+
+        With `who`, return only those that the "editor" or the "server" sent.
+        """
         if not self.record.exists():
             return []
         rows = []
@@ -61,33 +68,36 @@ class Wire:
         return [(when, message) for when, sender, message in rows if who in ("", sender)]
 
     def sent(self, method: str) -> list[Any]:
-        """Return the parameters of the editor's messages with this method."""
+        """Return the parameters of all messages with this method that the editor sent, in order."""
         return [message.get("params") for _, message in self.messages("editor") if message.get("method") == method]
 
     def received(self, method: str) -> list[Any]:
-        """Return the parameters of the server's messages with this method."""
+        """Return the parameters of all messages with this method that the server sent, in order."""
         return [message.get("params") for _, message in self.messages("server") if message.get("method") == method]
 
     def asked(self) -> list[Any]:
-        """Return the parameters of the requests for inline completions."""
+        """Return the parameters of all requests for inline completions, in order."""
         return self.sent(METHOD)
 
     def answers(self, kind: int | None = None) -> list[list[Message]]:
-        """Return the items of each answer to a request for inline completions (of one trigger kind), in order."""
+        """Return the items of each answer to a request for inline completions, in order.
+
+        With `kind`, return only answers to requests of this trigger kind: 1 (explicit) or 2 (automatic).
+        """
         sent = (m for _, m in self.messages("editor") if m.get("method") == METHOD)
         asked = {m["id"] for m in sent if kind in (None, m["params"]["context"]["triggerKind"])}
         answers = [m for _, m in self.messages("server") if "method" not in m and m.get("id") in asked]
         return [answer["result"]["items"] for answer in answers if answer.get("result")]
 
     def answered(self, character: int) -> bool:
-        """Return whether the last request for inline completions is at this character of a line, and is answered."""
+        """Return whether the last request for inline completions is for this character of a line and is answered."""
         asked = [message for _, message in self.messages("editor") if message.get("method") == METHOD]
         if not asked or asked[-1]["params"]["position"]["character"] != character:
             return False
         return any("method" not in m and m.get("id") == asked[-1]["id"] for _, m in self.messages("server"))
 
     def front(self) -> str | None:
-        """Return the URI of the last `textDocument/didFocus`, or None."""
+        """Return the URI of the document that last got the focus (`textDocument/didFocus`), or None."""
         told = self.sent("textDocument/didFocus")
         return told[-1]["textDocument"]["uri"] if told else None
 
@@ -100,7 +110,10 @@ class Wire:
         raise AssertionError("no server has answered `initialize`")
 
     def text(self, file: Path) -> str:
-        """Return the server's copy of an open file: the opened text, to which the server's code applies all changes."""
+        """Return the server's copy of an open file.
+
+        It is computed by the server's code, from the text of `didOpen` and the changes of each `didChange`.
+        """
         converter = default_converter()  # type: ignore[no-untyped-call]
         document = None
         for _, message in self.messages("editor"):
@@ -119,5 +132,5 @@ class Wire:
         return document.text
 
     def kill(self) -> None:
-        """Kill the server as the system's memory killer would."""
+        """Kill the server with SIGKILL, as the system does when memory runs out."""
         os.kill(int(self.record.with_suffix(".pid").read_text()), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Relay messages between an editor and its server, and record them.
 
-Use: `python wiretap.py RECORD -- SERVER…`. With the record, a test can compare an editor's buffer with the server's
-copy of the text. A line of the record is `[time, "editor" | "server", message]`.
+Usage: `python wiretap.py RECORD -- SERVER…`. A line of the file RECORD is `[time, "editor" | "server", message]`. With
+these messages, a test can compare an editor's buffer with the server's copy of the text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 
 def relay(source: IO[bytes], target: IO[bytes], who: str, record: IO[str]) -> None:
-    """Relay messages until the source ends. Each message is recorded before it is relayed."""
+    """Copy messages from `source` to `target` until `source` ends. Record each message before it is sent."""
     while header := read_header(source):
         length = next(int(line[15:]) for line in header if line.lower().startswith(b"content-length:"))
         body = source.read(length)
@@ -29,7 +29,7 @@ def relay(source: IO[bytes], target: IO[bytes], who: str, record: IO[str]) -> No
 
 
 def read_header(source: IO[bytes]) -> list[bytes]:
-    """Return the header lines of the next message, or an empty list at the end."""
+    """Return the header lines of the next message, or an empty list at the end of `source`."""
     lines: list[bytes] = []
     while line := source.readline():
         if line == b"\r\n":

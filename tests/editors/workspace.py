@@ -1,7 +1,7 @@
-"""The files that the tests complete in every editor.
+"""The workspace that the tests open in every editor.
 
-The files are small, because the model is small and the tests are about the editor. The code leaves little choice of how
-to continue, so that any model completes it. No test asserts more about the text of a completion.
+Its files are small, and only one continuation of the code is plausible, so that even a small model completes it. The
+tests are about the editor, so no test asserts which text the model generates.
 """
 
 from __future__ import annotations
@@ -38,25 +38,27 @@ def subtract(a, b):
     "names.py": 'names = ["one", "two", "three"]\nprint(len())\n',
 }
 
-AREA = "area = rectangle_area("  # typed at the end of beds.py; a model continues with the arguments
-UNSURE = 'place = "'  # typed at the end of beds.py; any text may follow, so no model gives a text a high probability
-MULTIPLY = "def multiply(a, b):"  # typed at the end of arithmetic.py; a model continues with the body
+# Texts that the tests type at the end of a file.
+AREA = "area = rectangle_area("  # in beds.py, where a model generates the arguments
+UNSURE = 'place = "'  # in beds.py, where any name could follow, so each text has a low probability
+MULTIPLY = "def multiply(a, b):"  # in arithmetic.py, where a model generates the body
 
-# The limit of a wait. It is long, because the machine may be busy.
+# The time limit of a wait. It is long, because the machine may be busy.
 SECONDS = 240
 
-# The server's settings in every editor. On a busy machine, several threads would wait for the slowest of them.
+# The server's settings in every editor. It has one thread, because on a busy machine, several threads would wait for
+# the slowest of them.
 SETTINGS = {"patience": 60, "threads": 1, "suggest": "eager"}
 
-MANY = 6000  # files that `fill` adds, so that indexing takes long
+MANY = 6000  # the number of files that `fill` adds
 
-# A text for an empty file, with characters for which positions can be wrong: of one to four bytes, of one and two
-# UTF-16 units, a tab, and a letter of two code points.
+# A text that is typed into an empty file to test positions. It has characters of one to four bytes in UTF-8, and of one
+# and two units in UTF-16, a tab, and a letter that consists of two code points.
 HARD = 'ONE = 1\nTWO = 2\nTHREE = 3\n\tGREETING = "grüße 🌍 e\u0301"; FOUR = '
 
 
 def fill(root: Path) -> None:
-    """Add enough files to see the workspace being indexed."""
+    """Add enough files that a test can see the workspace while it is indexed."""
     function = "".join(f"def part_{n}(value):\n    return value + {n}\n\n\n" for n in range(40))
     many = root / "many"
     many.mkdir()
@@ -65,7 +67,7 @@ def fill(root: Path) -> None:
 
 
 def lay_out(root: Path) -> Path:
-    """Write the files, and return the folder."""
+    """Write `FILES` and an empty `.git` folder into the new folder `root`, and return the folder."""
     root.mkdir(parents=True)
     for name, text in FILES.items():
         (root / name).write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""Make `masked.py` importable for the evaluation tests."""
+"""A fixture of the evaluation tests. This module also makes their folder importable."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def workspace() -> Path:
-    """The project's sample workspace, whose files import each other."""
+    """The folder `examples/workspace`, whose files import each other."""
     return Path(__file__).parents[2] / "examples" / "workspace"

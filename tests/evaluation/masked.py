@@ -1,4 +1,7 @@
-"""Create small repositories with blanks from one string: `#- path` begins a file, `«…»` marks a blank."""
+"""Create small repositories with blanks, each from one string.
+
+In the string, a line `#- path` begins each file, and `«…»` marks a blank.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def price_of(order):
 
 
 def unpack(text: str, folder: Path) -> list[tuple[str, str, str, str]]:
-    """Write the files without markers into `folder`. Return (path, prefix, truth, suffix) of each blank."""
+    """Write the files of `text`, without marks, into `folder`. Return (path, prefix, truth, suffix) of each blank."""
     found: list[tuple[str, str, str, str]] = []
     for part in text.lstrip("\n").split("#- ")[1:]:
         path, _, source = part.partition("\n")
@@ -48,7 +51,7 @@ def unpack(text: str, folder: Path) -> list[tuple[str, str, str, str]]:
 
 
 def repoeval_row(blank: tuple[str, str, str, str], repository: str, number: int, **metadata: Any) -> dict[str, Any]:
-    """Create a row in RepoCoder's format."""
+    """Return a blank in the row format of RepoEval, the data set of the RepoCoder paper."""
     path, prefix, truth, _ = blank
     return {
         "prompt": prefix,
@@ -64,13 +67,13 @@ def repoeval_row(blank: tuple[str, str, str, str], repository: str, number: int,
 
 
 def write_jsonl(file: Path, rows: list[Any]) -> Path:
-    """Write one JSON object per line."""
+    """Write one JSON object per line to `file`, and return `file`."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return file
 
 
 def row(number: int = 0, **values: Any) -> Row:
-    """Create a result row with default values."""
+    """Return the result of one blank: `values`, and default values for the other fields."""
     default: dict[str, Any] = {
         "id": f"blank {number}", "kind": "line", "variant": "", "repository": "r", "path": "a.py", "language": "python",
         "truth": "x", "without": "y", "with_": "x", "em_without": 0, "em_with": 1, "es_without": 0.0, "es_with": 100.0,

@@ -1,4 +1,4 @@
-"""Comparing two runs, and the result file."""
+"""The comparison of two evaluation runs, and the file of results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     table.rewrite(file, ROWS)
     assert table.read(file) == ROWS
-    assert file.read_text("utf-8").count("\n") == len(ROWS) + 1  # one line per blank, whatever its texts contain
+    # A header line, and one line per blank, even if a text of the blank contains line breaks.
+    assert file.read_text("utf-8").count("\n") == len(ROWS) + 1
 
 
 def test_a_file_of_an_earlier_version_is_read_but_not_appended_to(tmp_path: Path) -> None:

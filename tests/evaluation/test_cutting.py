@@ -1,4 +1,4 @@
-"""The scored part of a generation: as many lines as the truth, or a complete body that parses."""
+"""The part of a generation that is scored: as many lines as the truth has, or the body of a function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.evaluation.task import Task, TaskKind
 
 
 def task(kind: TaskKind, marked: str, path: str = "a.py", language: str = "python") -> Task:
-    """Create a task from one text with the blank between « and »."""
+    """Return a task for a file with the text `marked`, in which `«…»` marks the blank."""
     prefix, _, rest = marked.partition("«")
     truth, _, suffix = rest.partition("»")
     return Task("1", kind, "r", path, Cursor(f"/r/{path}", prefix, suffix, language), truth)
@@ -36,10 +36,10 @@ PYTHON = "def f(x):\n    «y = x\n    return y»\n\n\ndef g():\n    pass\n"
 @pytest.mark.parametrize(
     ("predicted", "kept"),
     [
-        ("return x\n\n\ndef h():\n    pass", "return x\n\n"),  # the next function does not belong to the body
+        ("return x\n\n\ndef h():\n    pass", "return x\n\n"),  # the body ends before the next function
         ("if x:\n        return 1\n    return 2\nprint(f)", "if x:\n        return 1\n    return 2"),
-        ("return x\n    return (", "return x"),  # truncated by the token limit: cut to what parses
-        ("return (", "return ("),  # no part of it parses: scored unchanged
+        ("return x\n    return (", "return x"),  # the token limit ended the last line, which does not parse
+        ("return (", "return ("),  # no part parses, so the whole text is scored
     ],
 )
 def test_a_function_ends_with_its_body(predicted: str, kept: str) -> None:

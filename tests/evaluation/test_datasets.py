@@ -1,4 +1,4 @@
-"""Data set formats: which rows become tasks, and how invalid rows are reported."""
+"""The formats of data sets: which rows become tasks, and how invalid rows are reported."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_resampling_is_seeded_and_preserves_the_source(workspace: Path) -> None:
     (files,) = data.repositories.values()
     for task in data.tasks:
         assert task.cursor.prefix + task.truth + task.cursor.suffix == files.files[task.path]
-        assert bool(task.truth.strip()) == (task.kind != "quiet"), "quiet places alone have no truth"
+        assert bool(task.truth.strip()) == (task.kind != "quiet"), "not only quiet places have no truth"
     assert resample.workspace(workspace, 25, seed=4).tasks != data.tasks
 
 

@@ -1,4 +1,4 @@
-"""Policies and reports on synthetic results, where the correct answer is known by construction."""
+"""Figures of policies, and reports, from synthetic results for which the correct figures are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "lay
 
 
 def synthetic_rows(count: int, p_cc: str, seed: int = 0) -> list[Row]:
-    """Retrieval helps a fifth of the blanks and harms a fifth. P(<cc>) "knows" which, is "constant", or is "noise"."""
+    """Return results in which retrieval improves a fifth of the blanks and worsens another fifth.
+
+    With `p_cc` "knows", P(`<cc>`) is high where retrieval improves a blank. Otherwise, it is "constant", or "noise".
+    """
     random = np.random.default_rng(seed)
     rows = []
     for number in range(count):

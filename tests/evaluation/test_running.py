@@ -1,4 +1,4 @@
-"""Complete evaluation runs on the real model: reports, interruption and resumption, and errors."""
+"""Complete evaluation runs with a real model: reports, interruption and resumption, and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(*arguments: object) -> int:
 
 @pytest.fixture
 def repoeval(tmp_path: Path) -> list[object]:
-    """Arguments for three blanks, the last of them in a missing repository."""
+    """The arguments of an evaluation of three blanks. The repository of the last one is missing."""
     blanks = unpack(SHOP.replace("    base = 3\n", "«    base = 3\n»"), tmp_path / "repos" / "acme_shop")
     rows = [repoeval_row(blank, "acme_shop", number) for number, blank in enumerate(blanks)]
     rows.append(repoeval_row(blanks[0], "acme_shed", 0))
@@ -60,7 +60,7 @@ def test_a_data_set_is_evaluated_and_reported(
     assert "Always retrieving changes edit similarity by" in output
     assert "report.html" in output
 
-    # If the last line is incomplete, the same command evaluates that blank again, and no other.
+    # The last line of the results becomes incomplete. The same command must evaluate its blank again, and no other.
     written = (out / record.RESULTS).read_text("utf-8")
     (out / record.RESULTS).write_text(written[: written.rfind("\n", 0, -1) + 9], "utf-8")
     assert call(*run, "--blanks", "2", *tests) == 0
@@ -68,7 +68,7 @@ def test_a_data_set_is_evaluated_and_reported(
     assert [(row.id, row.without) for row in again][:1] == [(row.id, row.without) for row in rows][:1]
     assert [row.id for row in again] == [row.id for row in rows]
     assert {(row.tests_without, row.tests_with) for row in again} == {("pass", "pass")}
-    # Tests that could not run do not count and run again.
+    # Unit tests that could not run are left out of the figures, and the next run with unit tests runs them again.
     table.rewrite(out / record.RESULTS, [replace(again[0], tests_with="not run: no space"), *again[1:]])
     assert call(*run, "--blanks", "2") == 0
     assert "The tests of 1 more could not run" in (out / "report.md").read_text("utf-8")
@@ -84,7 +84,7 @@ def test_an_interrupted_run_reports_its_results_and_resumes(
     tmp_path: Path, repoeval: list[object], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    run = [*repoeval, "--out", out, "--model", model, "--latency", "0", "--threads", "1"]  # one worker: one at a time
+    run = [*repoeval, "--out", out, "--model", model, "--latency", "0", "--threads", "1"]
 
     class Interrupting:
         """A progress bar that simulates Ctrl-C after the first blank."""
@@ -109,7 +109,7 @@ def test_an_interrupted_run_reports_its_results_and_resumes(
 def test_an_untrained_decision_is_reported_as_uninformative(
     tmp_path: Path, workspace: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Evaluate a model whose gate gives the same probability everywhere."""
+    """The weight of this model's gate is 0, so the gate's probability is the same for all blanks."""
     gate = Gate("token", {"token": 0.0}, offset=-1.0)
     untrained = tmp_path / "untrained.gguf"
     mark(model, untrained, "repoformer-spm", {key: str(value) for key, value in gate.to_metadata().items()})
@@ -118,8 +118,8 @@ def test_an_untrained_decision_is_reported_as_uninformative(
     assert call(*run, "--latency", "0", "--blanks", "12") == 0
     rows = table.read(out / record.RESULTS)
     assert len(rows) == 12
-    assert len({row.p_cc for row in rows}) > 6, "a real model's P(<cc>)"
-    assert {row.gain > 0 for row in rows} == {True, False}, "there is something to decide"
+    assert len({row.p_cc for row in rows}) > 6, "P(<cc>) is the same for most blanks"
+    assert {row.gain > 0 for row in rows} == {True, False}, "retrieval improves all blanks or none"
     found = figures.compute(rows, [gate])
     assert found.signals[0] == figures.Signal("selective", Estimate(0.5, 0.5, 0.5))
     output = capsys.readouterr().out
@@ -164,7 +164,7 @@ def test_calibrating_again_after_a_code_change(
 
     assert call(*run) == 0
     assert call(*run) == 0
-    assert runs() == 1, "the existing results are used"
+    assert runs() == 1, "the second call does not use the existing results"
     for path in folder.rglob("*.py"):
         path.write_text("import os\n" + path.read_text("utf-8"), "utf-8")
     assert call(*run) == 0
@@ -203,7 +203,7 @@ def test_given_chunks_are_scored_by_similarity() -> None:
     prefix = "far away\n" + "\n" * 20 + "total = area_of(width, "
     task = Task("1", "line", "r", "c.py", Cursor("/r/c.py", prefix, ")\n", "python"), "height", given=tuple(chunks))
     hits, _ = Retrieval({}).find(task)
-    assert [hit.chunk for hit in hits] == chunks, "in the order of the data set"
+    assert [hit.chunk for hit in hits] == chunks, "the hits are not in the order of the data set"
     assert [hit.score for hit in hits] == [0.0, 2 / 6]
 
 

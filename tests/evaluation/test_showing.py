@@ -1,4 +1,4 @@
-"""Which part of a generation is shown, places where nothing belongs, and the figures of the shown texts."""
+"""The shown part of a generation, quiet places (where no text is missing), and the figures of the shown texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.evaluation.masked import row
 
 
 def of(marked: str, written: str, truth: str = "") -> Shown:
-    """Return what is shown of the generation `written` at `‸`, with one token per character."""
+    """Return what is shown of the generation `written` at the cursor `‸`. Each character is one token."""
     prefix, _, suffix = marked.partition("‸")
     task = Task("t", "line" if truth else "quiet", "r", "a.py", Cursor("/r/a.py", prefix, suffix, "python"), truth)
     ends = tuple(range(1, len(written) + 1))
@@ -80,7 +80,10 @@ def shown(number: int, *, right: bool, text: str = "f(1)", mean: float = 0.1) ->
 
 
 def results() -> list[Row]:
-    """Return rows in which likely texts are right and unlikely ones are wrong. Every fourth row is a quiet place."""
+    """Return results in which texts with a low surprise are right, and those with a high surprise are wrong.
+
+    Every fourth result is of a quiet place.
+    """
     rows = []
     for number in range(80):
         right, quiet = number % 2 == 0, number % 4 == 3

@@ -1,4 +1,4 @@
-"""Scores compared with the textbook recursion on many random pairs, and with values computed by hand."""
+"""Scores of pairs of texts, compared with a textbook algorithm on random pairs, and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ ALPHABETS = ("ab", "abc \n", "self.value_(x)=[]: ", "äöπ→😀x", "012345678
 
 
 def random_pairs(count: int, longest: int) -> list[tuple[str, str]]:
-    """Return pairs of texts: half unrelated, half a text and a mutation of it."""
+    """Return pairs of texts with fewer than `longest` characters.
+
+    In half of the pairs, the texts are unrelated. In the others, one text is a mutation of the other.
+    """
     rng = random.Random(7)
     pairs = []
     for number in range(count):
@@ -31,7 +34,7 @@ def random_pairs(count: int, longest: int) -> list[tuple[str, str]]:
 
 
 def brute_force(left: str, right: str) -> int:
-    """Compute the distance with Wagner and Fischer's table, row by row."""
+    """Return the edit distance, computed row by row with the table of Wagner and Fischer (1974)."""
     row = list(range(len(right) + 1))
     for i, a in enumerate(left, start=1):
         above, row = row, [i]
@@ -51,9 +54,9 @@ def test_edit_similarity_equals_the_textbook_recursion() -> None:
 
 
 def test_edit_similarity_of_long_texts_is_the_textbook_s() -> None:
-    """Fast implementations keep one bit for each character in a machine word.
+    """Fast implementations use another algorithm for texts of more than 64 characters.
 
-    So they use another algorithm for texts of more than 64 characters.
+    For shorter texts, they store one bit per character in a machine word.
     """
     for left, right in random_pairs(PAIRS // 50, 160):
         assert edit_similarity(left, right) == similarity_by_the_table(left, right), (left, right)
@@ -86,7 +89,7 @@ def test_indentation_and_blank_lines_do_not_count() -> None:
         ("total += price", "total += price", "a.py", 100),
         ("total += cost", "total += price", "a.py", 50),
         ("x = f(a, a)", "x = f(a)", "a.py", 200 * 3 / 7),
-        ('name = "total price"', "name = 1", "a.py", 100),  # words in strings do not count
+        ('name = "total price"', "name = 1", "a.py", 100),  # words in strings are not identifiers
         ("1 + 2", "3", "a.py", 100),
         ("1 + 2", "x", "a.py", 0),
         ("const x = area(w)", "const y = area(h)", "a.ts", 200 / 6),

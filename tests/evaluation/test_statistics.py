@@ -1,4 +1,4 @@
-"""Statistics compared with scikit-learn and with values known by construction."""
+"""Statistics, compared with scikit-learn and with known values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_auc_equals_scikit_learn(seed: int) -> None:
     positive = random.random(300) < 0.3
     scores = np.round(
         random.random(300) + 0.3 * positive, 1 if seed % 2 else 9
-    )  # rounding makes many ties in every second case
+    )  # in every second case, rounding to one digit makes many equal scores
     assert statistics.auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
 
 
@@ -26,7 +26,7 @@ def test_auc_equals_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("bins", [5, 10])
 def test_calibration_equals_scikit_learn(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
-    p = np.round(random.beta(1, 3, 500), 2)  # includes values on bin borders
+    p = np.round(random.beta(1, 3, 500), 2)  # two digits, so that some values are exactly on the border of two bins
     positive = random.random(500) < p
     observed, predicted = calibration_curve(positive, p, n_bins=bins)
     found = statistics.calibration(p, positive, bins)

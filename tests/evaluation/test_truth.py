@@ -1,4 +1,4 @@
-"""The included model on the truth set, compared with the snapshot in `benchmarks/truth`."""
+"""The results of the included model on the truth set, compared with the snapshot in `benchmarks/truth`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from policy.evaluation import comparing, record, table
 BEFORE = table.read(snapshot.HERE / record.RESULTS)
 
 
-@pytest.mark.timeout(1200)  # 90 seconds on two idle cores, much more under load
+@pytest.mark.timeout(1200)  # seconds; the test takes 90 seconds on two idle cores, and much more under load
 def test_the_included_model_matches_its_snapshot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = snapshot.shipped()
-    assert model is not None, "this package includes no model"
+    assert model is not None, "this checkout includes no model"
     if other := snapshot.other_model(model):
         pytest.fail(other)
     after = snapshot.evaluate(tmp_path, model)
@@ -24,7 +24,7 @@ def test_the_included_model_matches_its_snapshot(tmp_path: Path, capsys: pytest.
     differing = [name for name in record.differences(kept, now) if name != "device"]
     with capsys.disabled():
         print("\n" + "\n".join(comparing.report_lines(comparing.compare(BEFORE, after))))
-    assert not differing, f"the snapshot has another {', '.join(differing)}. {snapshot.REMAKE}"
+    assert not differing, f"the snapshot was made with another {', '.join(differing)}. {snapshot.REMAKE}"
     if worse := snapshot.failures(BEFORE, after):
         pytest.fail(f"{'; '.join(worse)}. {snapshot.REMAKE}")
 
@@ -50,4 +50,4 @@ def test_a_drop_many_changes_and_missing_blanks_are_reported() -> None:
     assert snapshot.failures(BEFORE, slightly) == []
     others = [replace(row, without=row.without + "!", with_=row.with_ + "!") for row in BEFORE]
     assert snapshot.failures(BEFORE, others) == ["100% of the completions changed, more than 50%"]
-    assert "1 blanks are only in one of the two" in snapshot.failures(BEFORE, BEFORE[1:])[0]
+    assert "1 blanks are in only one of the two runs" in snapshot.failures(BEFORE, BEFORE[1:])[0]

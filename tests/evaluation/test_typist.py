@@ -16,7 +16,7 @@ from policy.evaluation.typist import TypingSession, next_step, type_out, usable
         ("x = ", "x = 1", 4),
         ("x = 2", "x = 1", 0),
         ("x = 1\ny = 3", "x = 1\ny = 2", 5),  # the first line is right
-        ("\n", "\n    x", 0),  # white space alone is not accepted
+        ("\n", "\n    x", 0),  # the typist does not accept white space alone
     ],
 )
 def test_the_accepted_part_of_a_suggestion(suggestion: str, rest: str, taken: int) -> None:
@@ -29,7 +29,7 @@ def test_the_characters_typed_before_the_next_request(rest: str, length: int) ->
 
 
 async def typed(suggestions: dict[str, str]) -> TypingSession:
-    """Type `total = price * count`, with suggestions by the text typed so far."""
+    """Simulate typing `total = price * count`. `suggestions` has the suggestion after each typed text."""
 
     async def suggest(cursor: Cursor) -> str:
         return suggestions.get(cursor.prefix.removeprefix("x\n"), "")

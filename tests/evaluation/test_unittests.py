@@ -1,4 +1,4 @@
-"""Running tests on completions that pass, fail, hang, fork, allocate memory, or use the network."""
+"""Unit tests are run on completions that pass, fail, hang, fork, allocate memory, or use the network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def repository(tmp_path: Path) -> Path:
 def outcome(repository: Path, text: str, limits: Limits = LIMITS) -> str:
     before = {path: path.read_text() for path in repository.iterdir()}
     found = unittests.run(repository, "area.py", text, CHECK, limits)
-    assert {path: path.read_text() for path in repository.iterdir()} == before  # only the copy is touched
+    assert {path: path.read_text() for path in repository.iterdir()} == before  # tests run in a copy of the folder
     return found
 
 
@@ -49,7 +49,7 @@ def test_hanging_tests_are_stopped(repository: Path) -> None:
 
 
 def test_processes_that_tests_start_end_with_them(repository: Path, tmp_path: Path) -> None:
-    # Starts a daemon in a separate session; its argument identifies it.
+    # This completion starts a daemon in a separate session. The test finds the daemon by its unusual argument.
     left = "import os, subprocess, sys\nsubprocess.Popen(['sleep', '3217'], start_new_session=True)\n"
     assert outcome(repository, left + "def of(w, h): return w * h\n") == "pass"
     assert outcome(repository, left + "while True: pass\n", Limits(seconds=1)) == "not finished after 1 s"
@@ -60,7 +60,7 @@ def test_processes_that_tests_start_end_with_them(repository: Path, tmp_path: Pa
 
 
 def test_tests_that_keep_forking_are_stopped(repository: Path) -> None:
-    # Sixty waiting processes, started slowly enough that the limit is noticed.
+    # This completion starts sixty processes that wait, so slowly that the check of the limit finds more than 20.
     bomb = (
         "import os, time\nfor _ in range(60):\n    if os.fork() == 0:\n        time.sleep(60)\n    time.sleep(0.01)\n"
     )
@@ -70,7 +70,8 @@ def test_tests_that_keep_forking_are_stopped(repository: Path) -> None:
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_other_processes_of_the_user_do_not_count(repository: Path, isolated: bool) -> None:
-    # The kernel's limit on processes counts all threads of the user, so setting it would stop every test on a desktop.
+    # The tests must keep the user's RLIMIT_NPROC. This limit of the kernel counts all threads of the user, so with a
+    # lower value, no test could start a process on a desktop.
     say = "import resource; print(*resource.getrlimit(resource.RLIMIT_NPROC)); raise SystemExit(1)"
     found = unittests.run(repository, "area.py", "", ("python", "-c", say), replace(LIMITS, isolated=isolated))
     assert found == "exit status 1: {} {}".format(*resource.getrlimit(resource.RLIMIT_NPROC))
@@ -98,7 +99,7 @@ def test_a_missing_command(repository: Path) -> None:
 
 
 def test_isolation_is_checked_under_the_limits_of_the_tests(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The replaced command fails under one of the limits.
+    # This command replaces `unshare`. It fails if the limit of processor time is 8 s, as for tests of 7 s.
     needs = "import resource, sys; sys.exit(resource.getrlimit(resource.RLIMIT_CPU)[0] == 8)"
     monkeypatch.setattr(unittests, "_NAMESPACES", (sys.executable, "-c", needs))
     assert unittests.can_isolate(Limits(seconds=3))

@@ -1,4 +1,4 @@
-"""Blocked operations give the same results as numpy's own."""
+"""The operations of `indexer.arrays`, which work block by block, return the same results as those of numpy."""
 
 from __future__ import annotations
 

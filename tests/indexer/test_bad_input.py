@@ -1,4 +1,4 @@
-"""Unusual files and failures of the machine affect no other part of the index."""
+"""Unusual files and failures of the machine do not affect the rest of the index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from indexer.settings import IndexSettings
 from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
 
-# A longer run than that of the suite: KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
+# The number of times that a test kills the indexing process. For a long run:
+# KILLS=200 python -m pytest tests/indexer/test_bad_input.py -k kill --timeout 0
 KILLS = int(os.environ.get("KILLS", "5"))
 Open = Callable[..., WorkspaceIndex]
 
@@ -41,7 +42,10 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_index(root: Path, tmp_path: Path) -> Iterator[Open]:
-    """Open the workspace, wait until it is indexed, and close it at the end."""
+    """Return a function that opens an index of the workspace and waits until it is complete.
+
+    The index is closed after the test.
+    """
     opened: list[WorkspaceIndex] = []
 
     def start(
@@ -94,7 +98,7 @@ def test_a_folder_without_permission(
     closed.mkdir(mode=0)
 
     def scandir(path: Path) -> object:
-        if path == closed:  # root, who may run these tests, can read everything
+        if path == closed:  # simulated, because root can read every folder
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return os_scandir(path)
 
@@ -180,7 +184,7 @@ def test_a_full_disk(root: Path, tmp_path: Path, open_index: Open, caplog: pytes
     assert store is not None
     assert store._connection is not None
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then fails as on a full disk
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")  # from now on, SQLite fails as on a full disk
     for number in range(50):
         (root / f"more{number}.py").write_text(f"def more{number}(): pass\n" * 300)
     index.rescan()
@@ -209,7 +213,7 @@ def test_killing_at_any_moment_leaves_a_usable_index(root: Path, tmp_path: Path,
         process.kill()
         process.wait()
         process.stdout.close()
-        if KILLS > 10:  # a long run also checks each next start, and sometimes deletes the cache first
+        if KILLS > 10:  # a long run checks the index after every kill, and deletes the cache after half of them
             index = open_index()
             assert len(paths(index)) == 151
             index.close()
@@ -245,7 +249,7 @@ def test_old_and_too_large_saved_indexes_are_deleted(tmp_path: Path) -> None:
 
 
 def test_content_expires_by_its_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Content that a file had for a month, until yesterday, is not parsed again."""
+    """The age of stored content counts from the day on which a file last had this content."""
     now = [1_000 * 86_400]
     monkeypatch.setattr("indexer.store.time.time", lambda: now[0])
     record = extract("x = 1\n", None, Chunking(), root="/ws", path="a.py").to_bytes()

@@ -1,4 +1,4 @@
-"""The borders of chunks. A mark `┄ kind` in a fixture says that a chunk of this kind should begin there."""
+"""The borders of chunks. In the texts of the tests, a line `┄ kind` marks where a chunk of this kind must begin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ignore files: cases that tools often get wrong, and nested repositories."""
+"""Ignore files: cases that other tools often get wrong, and nested repositories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from indexer.ignore import Patterns, split_lines
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="makes its repositories with git")
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git to create repositories")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def git(*arguments: str | Path, at: Path) -> None:
 
 
 def repository(at: Path, files: dict[str, str]) -> Path:
-    """Make a repository in which all files are committed, ignored or not."""
+    """Create a git repository with `files` in the folder `at`, and commit all of them, even ignored ones."""
     write(at, files)
     git("init", "-q", at=at)
     git("add", "--force", ".", at=at)
@@ -45,7 +45,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def indexed(root: Path, settings: IndexSettings | None = None) -> set[str]:
-    """Return the files that a scan finds, after checking that `why_not` agrees for every file."""
+    """Return the files that a scan finds, and check that `why_not` gives a reason for every other file."""
     rules = Rules(root, settings or IndexSettings())
     found = {entry.path for entry in rules.walk()}
     fresh = Rules(root, settings or IndexSettings())
@@ -91,7 +91,7 @@ def test_case_matters_unless_the_repository_ignores_it() -> None:
     "pattern", [b"*a" * 30 + b"b", b"**/a*" * 30 + b"b", b"x/" + b"**/*a/" * 30 + b"b", b"?*" * 40 + b"b"]
 )
 def test_matching_time_is_not_exponential(pattern: bytes) -> None:
-    """With one regular expression `.*` per star, each pattern would take years."""
+    """If each star became `.*` in a regular expression, matching one of these patterns would take years."""
     patterns = Patterns("x", [pattern])
     path = "x/" + "/".join(["a" * 60] * 30)
     for _ in range(20):
@@ -111,7 +111,7 @@ def test_an_outer_ignore_file_does_not_apply_in_other_repositories(tmp_path: Pat
     inside = {"generated/api.py", "own.py"}
     expected = {"main.py", *(f"modules/sub/{path}" for path in inside), *(f"clone/{path}" for path in inside)}
     assert indexed(root) == {*expected, "clone/deep/x_tmp.py"}
-    # The user's own ignore file is for this index and applies everywhere.
+    # In contrast to `.gitignore`, `.repoformerignore` also applies in nested repositories.
     write(root, {".repoformerignore": "own.py\ndeep/\n"})
     assert indexed(root) == {path for path in expected if not path.endswith("own.py")}
     assert indexed(root / "modules") == {"sub/generated/api.py"}
@@ -167,7 +167,7 @@ def test_the_users_own_exclude_file(tmp_path: Path, config: str, name: str) -> N
     more = "[core]\nexcludesfile = ~/mine\n"
     write(tmp_path / "home", {".gitconfig": config, "more.cfg": more, name: "/noise.py\n"})
     write(tmp_path / "ws", {"noise.py": "", "sub/noise.py": "", "sub/deep/noise.py": "", "sub/.git/HEAD": ""})
-    # The patterns of the user's exclude file are relative to the top of each repository.
+    # The patterns of the user's global ignore file are relative to the root of each repository.
     assert indexed(tmp_path / "ws") == {"sub/deep/noise.py"}
 
 

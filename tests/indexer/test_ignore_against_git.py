@@ -1,4 +1,4 @@
-"""Compare the ignore rules with git itself, on random ignore files and awkward file names."""
+"""Compare the ignore rules of the index with git, for random ignore files and unusual file names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 
 from indexer.ignore_files import IgnoreFiles
 
-# A longer run than that of the suite: IGNORE_SEEDS=5000 python -m pytest tests/indexer/test_ignore_against_git.py
+# The number of random tests, each with several ignore files. For a long run:
+# IGNORE_SEEDS=5000 python -m pytest tests/indexer/test_ignore_against_git.py
 SEEDS = int(os.environ.get("IGNORE_SEEDS", "120"))
 IGNORE_FILES_PER_SEED = 4
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("git") is None, reason="git decides what is right here, and is not installed"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the names need a file system that takes any bytes"),
+    pytest.mark.skipif(shutil.which("git") is None, reason="needs git, with which the rules are compared"),
+    pytest.mark.skipif(sys.platform != "linux", reason="needs a file system with names of any bytes"),
 ]
 
 DIRECTORIES = (
@@ -56,7 +57,7 @@ WHOLE = (
 
 
 def pattern(draw: random.Random) -> bytes:
-    """Return one line: a typical one, a random one, or a file's path with some parts replaced."""
+    """Return a line of an ignore file: a typical one, a random one, or a file's path with some parts replaced."""
     kind = draw.random()
     if kind < 0.35:
         return draw.choice(WHOLE)
@@ -81,7 +82,7 @@ def git(*arguments: str | bytes | Path, at: Path) -> bytes:
 
 
 def not_ignored_by_git(root: Path, repositories: Sequence[str]) -> set[bytes]:
-    """Return the files that git does not ignore. Nested repositories use their own rules."""
+    """Return the files that git does not ignore. In the nested `repositories`, only their own ignore files apply."""
     listed = set(git("ls-files", "-z", "--others", "--exclude-standard", at=root).split(b"\0")) - {b""}
     for inner in repositories:
         name = os.fsencode(inner) + b"/"
@@ -92,7 +93,7 @@ def not_ignored_by_git(root: Path, repositories: Sequence[str]) -> set[bytes]:
 
 
 def not_ignored_by_us(root: Path) -> set[bytes]:
-    """Return the files that a scan with these rules finds."""
+    """Return the files that a scan with the ignore rules of the index finds."""
     ignore_files = IgnoreFiles(root)
     found: set[bytes] = set()
     todo = [""]
@@ -116,7 +117,7 @@ def not_ignored_by_us(root: Path) -> set[bytes]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a repository with files and two nested repositories."""
+    """Create a repository with files, and with two nested repositories."""
     base = tmp_path_factory.mktemp("ignore")
     root = base / "ws"
     with pytest.MonkeyPatch.context() as patch:
@@ -128,8 +129,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             at.mkdir(parents=True, exist_ok=True)
         for number, at in enumerate(directories):
             for name in NAMES:
-                # Every directory uses half of the names, so some names are files in one directory and directories
-                # in another.
+                # Each directory gets files with half of the names, so that the same name is a file in one directory and
+                # a directory in another.
                 if (number + len(name)) % 2 and not (at / os.fsdecode(name)).exists():
                     (at / os.fsdecode(name)).write_bytes(b"x")
         for repository in ("", "src/inner", "foo/clone"):
@@ -165,7 +166,7 @@ def test_random_ignore_files_decide_as_git_does(tree: Path) -> None:
 
 @pytest.fixture
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a repository without settings of the user."""
+    """Create a repository for a user without git settings."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")

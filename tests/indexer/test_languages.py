@@ -1,4 +1,4 @@
-"""The language of a file: by the client's language id, its name, or its first line."""
+"""The language of a file is found by the editor's language id, the file's name, or its first line."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_scripts_without_an_extension_are_indexed(tmp_path: Path) -> None:
     try:
         scripts = {"bin/deploy": ("deploy",), "bin/backup": ("backup",), "Dockerfile.dev": ()}
         assert symbols() == scripts
-        # The editor's language id has precedence while the document is open.
+        # While a document is open, the editor's language id has precedence.
         index.set_buffer(root / "task", "def task(thing):\n    return thing\n", "python")
         assert symbols() == {**scripts, "task": ("task",)}
         index.set_buffer(root / "task", None)

@@ -1,4 +1,4 @@
-"""Texts that a tool wrote, and texts that only look similar."""
+"""Generated and minified texts are recognized, and texts that only look similar are not."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_only_min_in_a_name_means_minified(tmp_path: Path, name: str, rule: str 
 
 @pytest.mark.parametrize("unit", ["'", '"', "`", '\\"', "' \"", "a" * 300 + ";", "(", "/* ", "# do not edit ", "1 "])
 def test_time_is_linear(unit: str) -> None:
-    """Each keystroke in an open document checks its text, so 500,000 characters must not take minutes."""
+    """The index checks an open document at each keystroke, so 500,000 characters must not take minutes."""
     text = unit * (500_000 // len(unit))
     is_minified(text)
     says_generated(text)

@@ -1,4 +1,4 @@
-"""No secret that is planted in source is in a chunk that can be found."""
+"""No chunk of the index contains a planted secret."""
 
 from __future__ import annotations
 

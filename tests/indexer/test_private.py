@@ -1,4 +1,4 @@
-"""Which files must not leave this machine."""
+"""Which files are private, so that their text must not be sent to another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After any changes in any order, the index equals one built from the current workspace."""
+"""After any changes in any order, the index equals a new index of the current workspace."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def chunks_of(snapshot: Snapshot) -> list[Chunk]:
 
 
 def check_equal(snapshot: Snapshot, folders: Mapping[str, Mapping[str, str]]) -> None:
-    """Compare an index with one built from scratch: the chunks, and the answers of every retriever."""
+    """Compare a snapshot with a new one of the same files: the chunks, and the results of every retriever.
+
+    `folders` has the text of each file, by folder and path.
+    """
     segments = [
         each for root, files in folders.items() for each in Snapshot.of(sorted(files.items()), root=root).segments
     ]
@@ -65,7 +68,7 @@ def test_segments_after_any_changes_and_merges_equal_one_segment(
 ) -> None:
     segments, files = SegmentList(), dict[str, str]()
     for batch in batches:
-        merge = segments.next_merge(tidy=True)  # started before the changes, adopted after them
+        merge = segments.next_merge(tidy=True)  # starts before the changes; its result is adopted after them
         fresh = {name: text for kind, name, text in batch if kind in ("write", "open")}
         gone = {name for kind, name, _ in batch if kind in ("delete", "close")} - fresh.keys()
         extracts = [extract(text, language_of(name), Chunking(), root="/ws", path=name) for name, text in fresh.items()]
@@ -87,7 +90,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceIndex]:
-    """Return an index whose saved folders load so slowly that changes happen meanwhile."""
+    """An index that loads saved folders slowly, so that changes happen while it loads them."""
     load = Folder.load
 
     def slow_load(folder: Folder) -> list[LoadedFile]:

@@ -1,4 +1,4 @@
-"""The order in which changed files are read. Times are passed in, so no test waits."""
+"""The order in which changed files are read. The tests pass the time as an argument, so they do not wait."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_changes_of_the_user_come_before_files_of_a_scan() -> None:
     waiting.add(files)
     assert waiting.take_batch(lambda file: 1) == files[:BATCH_FILES]
     waiting.add_first([files[-1], files[0]])
-    assert waiting.take_batch(lambda file: 1) == [files[-1]]  # a worker is reading the first
+    assert waiting.take_batch(lambda file: 1) == [files[-1]]  # the first file is left out, because a worker reads it
     waiting.finish(files[:BATCH_FILES])
     assert waiting.take_batch(lambda file: 1) == [files[0]]
     assert waiting.take_batch(lambda file: 1) == files[BATCH_FILES:-1]

@@ -1,4 +1,4 @@
-"""Each retriever, compared with a slow implementation of its definition."""
+"""The results of each retriever, compared with a slow and simple implementation of its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are indexed, and the reason for leaving others out."""
+"""Which files are indexed, and the reasons why others are not."""
 
 from __future__ import annotations
 

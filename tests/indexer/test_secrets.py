@@ -1,4 +1,4 @@
-"""Which chunks of a file are withheld: all that show a secret or a part of one, and no others."""
+"""All chunks that contain a secret or a part of one are withheld, and no other chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OTHER = "\n".join(f"def other_{n}(thing):\n    return thing + {n}\n\n" for n in 
 
 
 def shown(text: str, path: str = "a.py", chunking: Chunking | None = None) -> str:
-    """Return all text of a file that a search can return."""
+    """Return the headers and texts of all chunks of a file."""
     chunks = Snapshot.of([(path, text)], chunking).all_chunks()
     return "\n".join(f"{chunk.header}\n{chunk.text}" for chunk in chunks)
 
@@ -51,7 +51,7 @@ def test_a_key_of_many_lines_is_withheld_completely(text: str, chunking: Chunkin
         f'def connect(host, password="{PASSWORD}"):',
         f'def connect(\n    host: str,\n    password: str =\n        "{PASSWORD}",\n):',
         f'class Client(Base, token="{PASSWORD}"):\n  def connect(host):',
-        # A header has 160 columns. It ends before, in and after the password.
+        # Headers are cut after 160 columns: here before the password, within it, and after it.
         *(f'def connect({"x" * length}, password="{PASSWORD}"):' for length in range(110, 150)),
     ],
 )

@@ -1,4 +1,4 @@
-"""The hits of a search at a cursor (`‸`). One string has several files; a line `#- path` begins each."""
+"""The hits of a search at a cursor. In a test's string, a line `#- path` begins each file, and `‸` is the cursor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def files_of(fixture: str) -> dict[str, str]:
 
 
 def search(fixture: str, k: int = 10, chunking: Chunking | None = None) -> list[str]:
-    """Return `path:line` of each hit at the cursor in the fixture."""
+    """Return `path:line` of the `k` best hits at the cursor in `fixture`."""
     files = files_of(fixture)
     (at,) = [path for path, text in files.items() if "‸" in text]
     prefix, _, suffix = files[at].partition("‸")

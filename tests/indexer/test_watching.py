@@ -1,4 +1,4 @@
-"""File system events: which changes they report, and how a folder without events is kept current."""
+"""File system events: which changes they report, and how the index of a folder without events is kept current."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from indexer.settings import IndexSettings
 from indexer.watching import TreeEvents, Watcher
 from indexer.workspace import WorkspaceIndex
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="inotify is part of Linux")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs inotify, which only Linux has")
 Open = Callable[..., WorkspaceIndex]
 
 
 @pytest.fixture
 def open_index(tmp_path: Path) -> Iterator[Open]:
-    """Index some folders, and close the index at the end."""
+    """Return a function that indexes folders. The index is closed after the test."""
     opened: list[WorkspaceIndex] = []
 
     def start(*roots: Path, poll_seconds: float = 0.2) -> WorkspaceIndex:
@@ -69,12 +69,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("whole_tree", [False, True])
 def test_reading_gives_no_event_and_writing_gives_one(tmp_path: Path, whole_tree: bool) -> None:
-    """Otherwise the scan after an overflow of the event queue would cause the next overflow."""
+    """If reading caused events, the scan after an overflow of the event queue would cause the next overflow."""
     for number in range(50):
         write(tmp_path / f"d{number}" / "f.py")
     seen: list[str] = []
     watcher = Watcher(seen.extend)
-    if whole_tree:  # the implementation for macOS and Windows works on Linux too
+    if whole_tree:  # the implementation for macOS and Windows, which also works on Linux
         watcher._events = TreeEvents(seen.extend)
     watcher.set_roots([str(tmp_path)])
     for directory in (tmp_path, *tmp_path.iterdir()):
@@ -98,7 +98,7 @@ def test_events_of_a_tree_that_moves_and_grows(tmp_path: Path, open_index: Open)
     until(lambda: files(index) == {"a.py", "pkg/deep/b.py"})
     (root / "pkg").rename(root / "lib")
     until(lambda: files(index) == {"a.py", "lib/deep/b.py"})
-    write(root / "lib" / "deep" / "c.py")  # in a folder that was watched under another name
+    write(root / "lib" / "deep" / "c.py")  # in a folder that had another name when the watch was added
     until(lambda: files(index) == {"a.py", "lib/deep/b.py", "lib/deep/c.py"})
     shutil.rmtree(root / "lib")
     until(lambda: files(index) == {"a.py"})
@@ -145,7 +145,7 @@ def test_above_the_limit_of_watches_a_folder_is_scanned(
     from indexer import inotify
 
     class Limited(INotify):  # type: ignore[misc]
-        """An inotify instance with a limit of 20 watches."""
+        """A simulated inotify instance with a limit of 20 watches."""
 
         watches: set[int]
 
@@ -189,11 +189,11 @@ def test_a_missing_folder_does_not_affect_the_others(
     write(there / "b.py")
     until(lambda: files(index) == {"a.py", "b.py"})
     assert len(warnings(caplog)) == 1
-    # When it exists, it is found, and then also watched.
+    # After the missing folder is created, the index finds and watches it.
     write(missing / "c.py")
     until(lambda: files(index) == {"a.py", "b.py", "c.py"})
     assert index._watcher.problem(str(missing)) == ""
-    # When it is deleted, its files leave the index, and the index checks again whether it exists.
+    # After the folder is deleted, its files leave the index, and the index checks again whether the folder exists.
     shutil.rmtree(missing)
     until(lambda: files(index) == {"a.py", "b.py"})
     write(missing / "d.py")
@@ -224,7 +224,7 @@ def test_without_events_the_disk_is_scanned_and_this_is_logged_once(
 def test_at_most_one_scan_waits_and_closing_ends_a_running_one(
     tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk takes long for each directory, as a network file system does."""
+    """The simulated disk lists directories slowly, as a network file system does."""
     write(tmp_path / "ws" / "a.py")
     index = open_index(tmp_path / "ws")
     started, release, listed, answered = threading.Event(), threading.Event(), list[str](), list[str]()
@@ -241,14 +241,14 @@ def test_at_most_one_scan_waits_and_closing_ends_a_running_one(
     for _ in range(30):
         index.rescan()
     assert started.wait(20)
-    time.sleep(0.1)  # until the writer has processed the requests
+    time.sleep(0.1)  # in this time, the index's thread receives the requests to scan
     release.set()
     assert index.wait_idle(30)
-    assert len(listed) == 2, "the running scan, and one for the changes during it"
+    assert len(listed) == 2, "not one running scan and one scan for all requests during it"
     release.clear()
     index.rescan()
     until(lambda: len(listed) == 3)
     index.close()
-    assert len(answered) == 2, "closing does not wait for a disk that does not respond"
+    assert len(answered) == 2, "closing waits for a disk that does not respond"
     assert not index._writer.is_alive()
     release.set()

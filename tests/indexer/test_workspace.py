@@ -1,4 +1,4 @@
-"""A workspace on disk with real workers: a search finds what was reported to the index."""
+"""The index of a workspace on disk, with real worker processes. Tests report changes, and then search."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def found(index: WorkspaceIndex, query: str) -> set[str]:
 
 
 def places(index: WorkspaceIndex) -> list[tuple[str, str]]:
-    """Return folder and path of every chunk. In these tests, each file is one chunk."""
+    """Return the folder's name and the path of every chunk. In these tests, each file is one chunk."""
     assert index.wait_idle(60)
     return sorted((Path(chunk.root).name, chunk.path) for chunk in index.snapshot.all_chunks())
 
@@ -149,7 +149,7 @@ def test_a_document_stays_open_when_folders_change(index: WorkspaceIndex, tmp_pa
 
 def test_changes_during_a_change_of_folders_are_indexed(index: WorkspaceIndex, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # without an event
+    (tmp_path / "ws" / "main.py").write_text("changed_meanwhile = 1\n")  # no event reports this change
     index.set_roots([tmp_path / "ws", tmp_path / "other"])
     assert found(index, "changed_meanwhile") == {"main.py"}
 
@@ -229,7 +229,7 @@ LINKED = "def area(width, height):\n    return width * height\n"
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """Return `link`, a link to the folder `real`, which contains the folder `pkg` and the link `out`."""
+    """Return `link`, a symbolic link to the folder `real`, which contains the folder `pkg` and the link `out`."""
     (tmp_path / "real" / "pkg").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "real" / "geo.py").write_text(LINKED)
@@ -245,7 +245,7 @@ def linked(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_index() -> Iterator[Callable[..., WorkspaceIndex]]:
-    """Index some folders without watching them, and close the index at the end."""
+    """Return a function that indexes folders without watching them. The index is closed after the test."""
     opened: list[WorkspaceIndex] = []
 
     def start(*roots: Path) -> WorkspaceIndex:
@@ -270,7 +270,7 @@ def test_a_file_opened_through_any_link_is_one_file(
         assert index.wait_idle(60)
         return {hit.chunk.path for hit in index.snapshot.search(Cursor(str(path), prefix, "", "python"), 5)}
 
-    assert search(document) == {"pkg/use.py"}, "the text of its own file is never retrieved"
+    assert search(document) == {"pkg/use.py"}, "the text of the completed file is retrieved"
     index.set_buffer(document, "def perimeter(width, height):\n    return 2 * (width + height)\n")
     assert found(index, "perimeter") == {"geo.py"}
     assert found(index, "area") == {"pkg/use.py"}
@@ -334,7 +334,7 @@ def test_a_file_or_folder_that_becomes_a_link_leaves_the_index(index: WorkspaceI
     assert places(index) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file whose reader waits")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, whose reader waits")
 def test_closing_does_not_wait_for_a_busy_worker(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "blocks.py")
     outcomes: list[list[worker.Outcome]] = []
@@ -417,7 +417,7 @@ def test_earlier_content_comes_from_the_saved_index(
     index.close()
     (saved,) = (tmp_path / "cache").glob("*.sqlite3")
     (tmp_path / "ws" / "copy.py").write_bytes((tmp_path / "ws" / "pkg" / "geo.py").read_bytes())
-    monkeypatch.setattr(worker, "extract", None)  # parsing would fail
+    monkeypatch.setattr(worker, "extract", None)  # so that the test fails if the worker parses the file
     task = worker.Task(str(tmp_path / "ws"), "copy.py", index.settings.chunking, 1_000_000, store=str(saved))
     outcome = worker.perform(task)
     assert outcome.record is not None

@@ -1,4 +1,4 @@
-"""`model: "auto"`: which engine is started if models are too large, too slow, or not models at all."""
+"""`model: "auto"`: which model the server chooses if some files are too large, too slow, or no models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Outcome = Speed | RepoformerError
 
 
 class StandinSupervisor:
-    """An engine whose model has a given speed, or cannot be loaded."""
+    """A supervisor without an engine. `outcome` is the speed of the model, or the error when it is loaded."""
 
     def __init__(self, model: Path, outcome: Outcome) -> None:
         self.model = model
@@ -74,7 +74,7 @@ async def test_the_best_model_that_this_machine_can_run(
         return made[-1]
 
     said: list[str] = []
-    for again in (False, True):  # the second time, the stored speeds give the same result
+    for again in (False, True):  # the second choice uses the stored speeds and must be the same
         made.clear()
         speeds = Speeds(tmp_path / "speed.json")
         chosen = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Messages are found in any stream of bytes, however it is cut into pieces."""
+"""Messages are found in a stream of bytes, even with invalid bytes between them, and in pieces of any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def framed(body: bytes) -> bytes:
 
 
 async def bodies(stream: bytes, size: int = 7, *, end: bool = True) -> list[bytes]:
-    """Return the messages in `stream`, which arrives in pieces of `size` bytes. Without `end`, it stays open."""
+    """Return the messages in `stream`, which arrives in pieces of `size` bytes.
+
+    With `end`, the stream ends after the last piece. Without it, the stream stays open, and the reader waits.
+    """
     reader = asyncio.StreamReader()
     frames, found = Frames(reader), []
 
@@ -67,7 +70,7 @@ async def test_a_message_behind_noise_is_found(noise: bytes, size: int) -> None:
 async def test_a_body_that_breaks_off_takes_none_of_the_next_message(size: int) -> None:
     stream = b'Content-Length: 5000\r\n\r\n{"cut": ' + framed(GOOD)
     assert await bodies(stream, size, end=False) == [b'{"cut": ', GOOD], (
-        "the reader waits for a body that never arrives"
+        "the reader waits for the rest of a body that is cut off"
     )
 
 

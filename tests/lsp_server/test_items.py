@@ -1,4 +1,4 @@
-"""The range and the text of an item, in all three encodings."""
+"""The range and the text of a completion item, in all three position encodings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 
 
 def at_cursor(marked: str) -> tuple[Document, Place]:
-    """Return a document, and the place of the `‸` in `marked`."""
+    """Return the document with the text `marked`, without its `‸`, and the place of the `‸`."""
     before, after = marked.split("‸")
     lines = before.split("\n")
     return Document.of("file:///a.py", before + after), Place(len(lines) - 1, len(lines[-1]))
 
 
 def accept(document: Document, made: types.InlineCompletionItem, encoding: Encoding) -> str:
-    """Return the text of the document after an editor accepts the item."""
+    """Return the text of the document after an editor has accepted the item."""
     assert made.range is not None
     start = document.locate((made.range.start.line, made.range.start.character), encoding)
     end = document.locate((made.range.end.line, made.range.end.character), encoding)
@@ -79,7 +79,7 @@ def selected(start: int, end: int, text: str, line: int = 0) -> types.SelectedCo
     ("marked", "info", "left", "insert", "filter_text"),
     [
         ("x.pri‸", selected(2, 5, "print"), "x.print", "print(1)", None),
-        ("x.prt‸", selected(2, 5, "print"), "x.print", "print(1)", "prt"),  # a fuzzy match
+        ("x.prt‸", selected(2, 5, "print"), "x.print", "print(1)", "prt"),  # `prt` is a fuzzy match of `print`
         ("x.‸", selected(2, 2, "print"), "x.print", "print(1)", None),
     ],
 )

@@ -1,4 +1,4 @@
-"""The outcome of a suggestion, which follows from the text that is typed after it."""
+"""The outcome of a suggestion, which the server derives from the text at the next request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ def test_what_became_of_it(now: str, expect: Outcome | None) -> None:
 
 
 def session(*events: tuple[float, str], p: float | None = 0.4) -> list[Outcome]:
-    """Return the outcomes of the suggestion `abc` after `x = `, if `events` happen at these times (in seconds)."""
+    """Suggest `abc` after `x = `, simulate events, and return the outcomes that are counted.
+
+    Each event is a time in seconds, and "accept" or the text with the cursor `‸` at the next request. `p` is the
+    estimate of the suggestion.
+    """
     found: list[Outcome] = []
     now = 0.0
     estimate = None if p is None else Estimate(p, 0.2, "balanced")

@@ -1,4 +1,4 @@
-"""What the user sees: the status, notices, the log."""
+"""What the server reports to the user: the status, notices, and the log."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_every_setting_can_be_set() -> None:
     assert unchanged == []
     assert settings.tensor_split == (3.0, 1.0)
     assert settings.threads == 4
-    assert hash(settings), "settings are a value"
+    assert hash(settings), "settings are not hashable"
 
 
 @pytest.mark.parametrize(

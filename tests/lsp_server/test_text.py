@@ -1,4 +1,4 @@
-"""Compare the text model with a reference implementation, which scans one string unit by unit."""
+"""Documents and positions, compared with a slow reference implementation that scans a string unit by unit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lsp_server.text import Change, Document, Encoding, Place, Position, units
 ENCODINGS: tuple[Encoding, ...] = ("utf-8", "utf-16", "utf-32")
 CODEC = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
 
-# Line ends, characters that only `str.splitlines` treats as line ends, characters of one to four bytes, a combining
-# accent, and an emoji that is joined from several.
+# Line ends, characters that Python's `str.splitlines` treats as line ends and LSP does not, characters of one to four
+# bytes in UTF-8, a combining accent, and an emoji that is joined from several.
 LETTERS = ["a", "{", "\t", "\n", "\r", "\r\n", "\f", "\v", "\x85", "\u2028", "\u2029", "\x1c"]
 LETTERS += ["é", "e\u0301", "ß", "漢", "\ufeff", "😀", "👩\u200d👩\u200d👧", "𝒳"]
 texts = st.lists(st.sampled_from(LETTERS), max_size=25).map("".join)
@@ -21,7 +21,7 @@ changes = st.builds(Change, texts, positions, positions) | st.builds(Change, tex
 
 
 def line_starts(text: str) -> list[int]:
-    """Return the offsets at which LSP lines start, found character by character."""
+    """Return the offset at which each line starts, by LSP's definition of a line."""
     starts = [0]
     for index, letter in enumerate(text):
         if letter == "\n" or (letter == "\r" and text[index + 1 : index + 2] != "\n"):
@@ -30,7 +30,10 @@ def line_starts(text: str) -> list[int]:
 
 
 def reference_offset(text: str, position: Position, encoding: Encoding) -> int:
-    """Return the offset of a position: the last one in its line with at most `character` units before it."""
+    """Return the offset of a position.
+
+    It is the last offset in the line that is at most `character` units of the encoding after the start of the line.
+    """
     starts = line_starts(text)
     line, character = position
     if line >= len(starts):
@@ -62,7 +65,7 @@ def test_edits_give_the_text_the_client_has(encoding: Encoding, text: str, edits
     for edit in edits:
         text = reference_apply(text, edit, encoding)
     assert "".join(document.lines) == text
-    assert document.lines == Document.of("file:///a", text).lines, "an edited document is like a new one"
+    assert document.lines == Document.of("file:///a", text).lines, "an edited document differs from a new one"
     assert document.version == 7
 
 
@@ -100,12 +103,12 @@ def test_the_two_sides_of_a_place_make_the_text(text: str, position: Position) -
         ("x = '😀'‸", (0, 8), "utf-16", (0, 7)),
         ("x = '😀'‸", (0, 10), "utf-8", (0, 7)),
         ("x = '😀'‸", (0, 7), "utf-32", (0, 7)),
-        ("'😀'‸", (0, 2), "utf-16", (0, 1)),  # between the halves of a pair: before it
-        ("e\u0301x", (0, 2), "utf-16", (0, 2)),  # a combining accent is a character of its own
-        ("a\fb\u2028c\nd", (1, 1), "utf-16", (1, 1)),  # form feed and line separator end no line
-        ("ab\n", (0, 99), "utf-16", (0, 2)),  # past the end of the line: its end
-        ("ab\r\ncd", (0, 3), "utf-16", (0, 2)),  # never between \r and \n
-        ("ab\n", (1, 0), "utf-16", (1, 0)),  # the empty line after a last line end
+        ("'😀'‸", (0, 2), "utf-16", (0, 1)),  # in the middle of a surrogate pair: before the character
+        ("e\u0301x", (0, 2), "utf-16", (0, 2)),  # a combining accent has its own column
+        ("a\fb\u2028c\nd", (1, 1), "utf-16", (1, 1)),  # neither \f nor \u2028 ends a line
+        ("ab\n", (0, 99), "utf-16", (0, 2)),  # past the end of the line: the end of the line
+        ("ab\r\ncd", (0, 3), "utf-16", (0, 2)),  # between \r and \n: before \r
+        ("ab\n", (1, 0), "utf-16", (1, 0)),  # on the empty line after the last \n
     ],
 )
 def test_places(text: str, position: Position, encoding: Encoding, expect: tuple[int, int]) -> None:
@@ -127,7 +130,7 @@ def test_half_a_surrogate_pair_is_replaced_and_positions_hold() -> None:
     assert document.apply([Change("\ude00", (0, 0), (0, 0))], 1, "utf-16").text == "\ufffda\ufffdb"
 
 
-# Characters. An operation in quadratic time would not end before the time limit of a test.
+# The length of a line in characters. An operation in quadratic time would exceed the time limit of a test.
 HUGE = 10_000_000
 
 

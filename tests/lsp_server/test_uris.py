@@ -1,4 +1,4 @@
-"""Which URIs name files of this machine, and how their names are shown."""
+"""The URIs that name files on this machine, and how file names are shown to the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lsp_server.features.workspace import roots_of
 from lsp_server.protocol import plain_converter
 from lsp_server.uris import local_path
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="names as POSIX has them")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names")
 
 
 @posix

@@ -1,4 +1,4 @@
-"""Accept the text of a fake generator, and return the file that results."""
+"""Simulate a completion with a given generated text, and accept what is shown of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from policy.completion.shape import Shaper
 
 @dataclass(frozen=True)
 class Accepted:
-    """The result: `text` is the whole file with the shown text, `shown` that text, and `reason` why it is empty."""
+    """The result of accepting a completion.
+
+    `text` is the whole file after it, and `shown` the shown text. If `shown` is empty, `reason` says why.
+    """
 
     text: str
     shown: str
@@ -18,9 +21,9 @@ class Accepted:
 
 
 def accept(source: str, written: str, language: str, *, complete: bool = True, bodies: bool = True) -> Accepted:
-    """Accept what is shown at `‸` in `source` if a generator writes `written`, one character at a time.
+    """Generate `written` at the cursor `‸` in `source`, one character at a time, and accept what is shown of it.
 
-    If the shaper decides early where the completion ends, the shown text must equal that of the whole text.
+    Fail if the shaper detects the end of the completion early and shows another text than for the whole `written`.
     """
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("/w/file", prefix, suffix, language), bodies=bodies)
@@ -30,5 +33,5 @@ def accept(source: str, written: str, language: str, *, complete: bool = True, b
             early = shaper.finish(written[:end], complete=False)
             assert early.text == whole.text, f"decided too early, at {written[:end]!r}"
             break
-    assert bool(whole.text) != bool(whole.reason), "there is a text or a reason"
+    assert bool(whole.text) != bool(whole.reason), "there is neither a text nor a reason, or both"
     return Accepted(prefix + whole.text + suffix, whole.text, whole.reason)

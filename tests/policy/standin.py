@@ -1,4 +1,4 @@
-"""A local server that answers completion requests as a test needs: correctly, wrongly, or never."""
+"""A stand-in for an OpenAI-compatible server, which answers correctly, wrongly, or never, as a test needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
 
 @dataclass
 class StandIn:
-    """The server.
+    """A running stand-in.
 
-    `asked` has the bodies of the requests, `headers` their headers. `disconnected` counts clients that disconnected
-    early.
+    `asked` and `headers` have the body and the headers of each request. `disconnected` is the number of clients that
+    disconnected before the end of the answer.
     """
 
     behave: Behaviour
@@ -30,7 +30,7 @@ class StandIn:
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition is true."""
+        """Wait until `condition` is true. It is checked after each request and each disconnection."""
         async with self.news:
             await self.news.wait_for(condition)
 
@@ -59,7 +59,7 @@ class StandIn:
 
 @contextlib.asynccontextmanager
 async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
-    """Serve on a free port."""
+    """Run a stand-in on a free port of 127.0.0.1 until the end of the `with` block."""
     stand_in = StandIn(behave)
     server = await asyncio.start_server(stand_in._serve, "127.0.0.1", 0, ssl=tls)
     scheme, port = "https" if tls else "http", server.sockets[0].getsockname()[1]
@@ -71,7 +71,7 @@ async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> A
 
 
 def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
-    """Answer with a status code."""
+    """Return a behavior that answers with a status code."""
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
         lines = [f"HTTP/1.1 {code} Whatever", f"Content-Length: {len(body)}", *headers, "", ""]
@@ -82,7 +82,10 @@ def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
 
 
 def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
-    """Send events. A text is a piece of completion, a number a pause in seconds, and bytes are sent unchanged."""
+    """Return a behavior that streams events.
+
+    Of `pieces`, each text is sent as an event, bytes are sent unchanged, and a number is a pause in seconds.
+    """
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
@@ -100,12 +103,12 @@ def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
 
 
 def event(text: str, reason: str | None = None) -> bytes:
-    """Return one event of a stream."""
+    """Return one event of a streamed answer, which contains `text`. `reason` says why the text ends, or is None."""
     return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
 
 
 def answer(choice: dict[str, Any]) -> Behaviour:
-    """Answer with one JSON object, as servers do for requests without `stream`."""
+    """Return a behavior that answers with one JSON object, as servers do for requests without `stream`."""
     body = json.dumps({"choices": [choice]}).encode()
     return status(200, "Content-Type: application/json", body=body)
 

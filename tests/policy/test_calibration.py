@@ -1,4 +1,4 @@
-"""Thresholds that are stored for a workspace, used by the server, and undone."""
+"""The threshold of a calibrated workspace is stored, used by the server, and undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metadata that a card adds to a model file. The worker reads them like the file's own."""
+"""A card can add metadata to a model file. The worker uses them like the metadata in the file."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     ]
     read = {key for gate in selectable_gates(card.metadata, decides=False) for key in gate.to_metadata()}
     gates = {key for key in card.metadata if key.startswith("repoformer.gate.")}
-    assert gates <= read, "unknown metadata is ignored"
+    assert gates <= read, "the gates do not use all of the card's metadata for gates"
 
 
 def test_the_card_of_the_model_that_ships_is_read() -> None:
     (told,) = (json.loads(path.read_text("utf-8")) for path in SHIPPED.glob("*.json"))
     (model,) = locate.shipped()
-    assert metadata_of(model.path) == told["metadata"], "it belongs to the weights that ship"
+    assert metadata_of(model.path) == told["metadata"], "the card is for other weights than the included ones"
     estimate = keep.keep_from_metadata(metadata_of(model.path))
     assert estimate is not None
     assert estimate.to_metadata() == told["metadata"]

@@ -1,4 +1,7 @@
-"""After which kinds of exit of a worker the next one starts with safer settings, and for how long."""
+"""After a crash of a worker, the next one starts with safer settings, which are stored for a week.
+
+Not every exit is a crash.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from policy.engine.process import is_crash
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import REMEMBERED, Supervisor
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
 @posix
@@ -27,12 +30,13 @@ def test_only_signals_of_crashing_code_are_crashes() -> None:
 
 
 def test_only_exceptions_of_crashing_code_are_crashes_on_windows() -> None:
-    """Too little memory, a missing DLL and the end of the session say nothing about the parameters."""
+    """A lack of memory, a missing DLL, and the end of the user's session are not caused by the settings."""
     assert all(map(is_crash, (0xC0000005, 0xC000001D, 0xC0000094, 0xC0000374, 0xC0000409, 0x80000003, 0xE06D7363)))
     assert not any(map(is_crash, (0xC0000017, 0xC000012D, 0xC0000135, 0xC0000142, 0xC000013A, 0x40010004)))
 
 
-# Ends the first worker while it loads, with the signal in the environment.
+# This module ends the first worker while it loads the model, with the signal in an environment variable. Python imports
+# the module at the start of every process that has its folder in PYTHONPATH.
 DYING = """
 import os, sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):

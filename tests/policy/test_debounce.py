@@ -1,4 +1,4 @@
-"""The delay of requests, with a simulated clock."""
+"""How long a request is delayed while the user types, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from policy.completion.debounce import MAX_DELAY, Debounce
 
 
 class Typist:
-    """A simulated user with a simulated clock."""
+    """A simulated user, who types by a simulated clock, and the debounce that observes the user."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -36,7 +36,7 @@ def test_requests_are_delayed_if_answers_are_slow() -> None:
     typist = Typist()
     typist.keys(10, 0.08)
     typist.debounce.answered(0.3)
-    assert typist.debounce.delay() == 0, "the answer is late, but some keystrokes agree with its text"
+    assert typist.debounce.delay() == 0, "an answer within the time of a few keys delays requests"
     for _ in range(50):
         typist.debounce.answered(3)
     assert 0.07 < typist.debounce.delay() < 0.09

@@ -1,4 +1,4 @@
-"""Which gate decides, and with which threshold."""
+"""The choice of a gate and of its threshold, and the decisions of gates."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_hybrid_gate_uses_evidence_and_p_cc() -> None:
     assert p(0.5, 0.25) == pytest.approx(0.5)
     assert p(0.2, 0.1) < p(0.2, 0.4) < p(0.6, 0.4)
     assert HYBRID.needs_evidence and not TOKEN.needs_evidence
-    assert by_gate(HYBRID, GateInputs("line", 0.5)) is None, "the evidence is unknown"
-    assert by_gate(TOKEN, GateInputs("line")) is None, "the model has no such token"
+    assert by_gate(HYBRID, GateInputs("line", 0.5)) is None, "a gate decides without the evidence that it needs"
+    assert by_gate(TOKEN, GateInputs("line")) is None, "a gate decides without P(<cc>), which it needs"
 
 
 def test_a_gate_on_evidence_has_limits_for_being_sure() -> None:
@@ -65,7 +65,7 @@ def test_a_gate_on_evidence_has_limits_for_being_sure() -> None:
     assert [gate.is_sure(p) for p in (0.0, 0.2, 0.21, 0.79, 0.8, 1.0)] == [True, True, False, False, True, True]
     assert evidence_gate(metadata_of(gate)) == gate
     assert evidence_gate(metadata_of(HYBRID)) is None
-    assert Gate("evidence", {"score": 1.0}).is_sure(0.5), "without limits the gate decides alone"
+    assert Gate("evidence", {"score": 1.0}).is_sure(0.5), "a gate without limits is not sure"
 
 
 def test_a_gate_on_evidence_needs_no_model() -> None:

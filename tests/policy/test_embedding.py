@@ -1,4 +1,4 @@
-"""Embedding models in the engine: a real worker with a tiny BERT, and with a decoder that names no pooling."""
+"""Embedding models in a real worker: a tiny BERT, and a decoder whose metadata do not say how to pool the tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_a_vector_does_not_depend_on_the_batch(embed: Embed) -> None:
-    together = unit(embed(TEXTS * 8))  # more texts than sequences
+    together = unit(embed(TEXTS * 8))  # more texts than the engine has sequences
     alone = unit(np.concatenate([embed([text]) for text in TEXTS]))
     assert together.shape == (len(TEXTS) * 8, 32)
     np.testing.assert_allclose(together, np.tile(alone, (8, 1)), atol=1e-3)
@@ -41,7 +41,7 @@ def test_a_vector_does_not_depend_on_the_batch(embed: Embed) -> None:
 
 
 def test_a_text_longer_than_the_model_is_cut(embed: Embed) -> None:
-    start = "a" * (LONGEST - 2)  # plus one token at each end
+    start = "a" * (LONGEST - 2)  # the tokenizer adds one token at each end
     np.testing.assert_allclose(unit(embed([start])), unit(embed([start + "b" * 5_000])), atol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Endpoints of engines: who may connect, and which process serves."""
+"""Endpoints of engines: which users may connect, and which of several processes serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from policy.engine.worker.listener import Listener
 from policy.engine.worker.scheduler import Scheduler
 from policy.errors import EngineDied, EngineUnavailable
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file modes")
 
 
 @posix
@@ -35,7 +35,7 @@ def test_other_users_cannot_connect() -> None:
 
 @posix
 def test_a_link_is_not_used_as_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(prefix="r-") as short:  # `tmp_path` may be too long for a socket
+    with tempfile.TemporaryDirectory(prefix="r-") as short:  # a socket's path may not be as long as `tmp_path`
         monkeypatch.setenv("XDG_RUNTIME_DIR", short)
         Path(short, "elsewhere").mkdir(mode=0o700)
         Path(short, f"repoformer-lsp-{os.getuid()}").symlink_to(Path(short, "elsewhere"))
@@ -106,14 +106,14 @@ async def test_a_port_file_without_a_port(tmp_path: Path) -> None:
         await endpoint.connect_to_loopback()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="it listens on a port there")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a socket in a folder; on Windows, the engine uses a port")
 async def test_connecting_to_a_silent_listener_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "TIMEOUT", 0.3)
     endpoint = Endpoint(tmp_path, "engine")
     gone = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # until the listener closes the connection
+        await reader.read()  # returns when the other side closes the connection
         writer.close()
         await writer.wait_closed()
         gone.set()
@@ -164,7 +164,7 @@ def test_lock_files_are_removed(tmp_path: Path) -> None:
     other.leave()
     assert [file.name for file in tmp_path.iterdir()] == ["serving.lock"]
     again = Endpoint(tmp_path, "other").claim()
-    assert again is not None, "a lock on a removed file blocks no other process"
+    assert again is not None, "the lock on a removed file blocks another process"
     for descriptor in (serving, mine, again):
         os.close(descriptor)
 
@@ -197,10 +197,10 @@ async def test_malformed_frames_disturb_no_other_client(tmp_path: Path) -> None:
         for number, frames in enumerate(hostile):
             (other, sending), _ = await endpoint.connect_to_loopback()
             sending.write(frames)
-            if not frames or frames.endswith(b"\0"):  # a part of a frame
+            if not frames or frames.endswith(b"\0"):  # these frames are incomplete, so end the stream
                 sending.write_eof()
             with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(other.read(), 60)  # until it is disconnected
+                await asyncio.wait_for(other.read(), 60)  # returns when the listener disconnects the client
             sending.close()
             writer.write(protocol.pack({"op": "read", "id": number}))
             while (taken := scheduler.take(0)) is None or taken.message["op"] == "forget":
@@ -242,13 +242,13 @@ async def test_a_malformed_frame_ends_every_call(frame: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await protocol.receive(reader)
         writer.write(frame)
-        await reader.read()  # until the client disconnects
+        await reader.read()  # returns when the client disconnects
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         streams = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         engine = Engine(streams, 1, None)
-        for _ in range(2):  # a waiting call, and a later one
+        for _ in range(2):  # the first call waits when the invalid frame arrives; the second call comes later
             with pytest.raises(EngineDied, match="sent an invalid message"):
                 await asyncio.wait_for(engine.forget("x"), 60)
         assert "sent an invalid message" in await engine.ended

@@ -1,4 +1,4 @@
-"""The engine with the real model: what the KV cache saves, and the effects of cancellations and crashes."""
+"""The engine with a real model: savings of the KV cache, cancellations, batches, and crashes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def text_of(engine: Engine, slot: str, cursor: Cursor, chunks: list[Chunk]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
-    """Return one supervisor for all tests, because loading takes longer than most tests."""
+    """A supervisor for all tests of the module, because most tests take less time than loading the model."""
     supervisor = Supervisor(model, SMALL, budgets=BUDGETS)
     yield supervisor
     await supervisor.close()
@@ -55,7 +55,8 @@ async def test_the_engine_reports_its_model(supervisor: Supervisor) -> None:
     assert supervisor.info is not None
     assert supervisor.info.metadata["general.architecture"] == "llama"
     assert supervisor.info.budgets == Budgets(**BUDGETS)
-    assert supervisor.info.context_size == 5 * 768, "as many of the longest prompts as fit into 4096, in steps of 256"
+    # 4096 cells hold five sequences. Each has enough cells for the longest prompt, rounded up to a multiple of 256.
+    assert supervisor.info.context_size == 5 * 768
 
 
 async def test_generating_continues_from_the_reading(supervisor: Supervisor) -> None:
@@ -97,7 +98,7 @@ async def test_several_candidates(supervisor: Supervisor) -> None:
     assert len(set(texts.values())) == 3
     assert texts[0] == greedy
     again, _ = await text_of(engine, "a", CURSOR, [CHUNK])
-    assert again == greedy, "the candidates left no state in the cache"
+    assert again == greedy, "the candidates changed the cache"
 
 
 async def test_background_work_is_interrupted(supervisor: Supervisor) -> None:
@@ -138,7 +139,7 @@ async def test_the_same_prompt_gives_the_same_text(supervisor: Supervisor) -> No
     engine = await supervisor.engine()
     await engine.forget("")
     first, _ = await text_of(engine, "a", CURSOR)
-    for number in range(20):  # the cache is filled with other text
+    for number in range(20):  # fill the cache with other text
         await engine.read(f"other {number}", typed(f"a{number}"))
     again, generation = await text_of(engine, "b", CURSOR)
     assert (again, generation.prompt.evaluated_tokens) == (first, 0)
@@ -157,7 +158,7 @@ async def test_more_documents_than_the_context_holds(model: Path) -> None:
     supervisor = Supervisor(model, replace(SMALL, context_size=512), budgets={"left": 96, "right": 16, "context": 32})
     engine = await supervisor.engine()
     first, _ = await text_of(engine, "document 0", CURSOR)
-    for number in range(1, 20):  # more tokens than cells, and more documents than sequences fit into the cache
+    for number in range(1, 20):  # more tokens than the cache has cells, and more documents than it has sequences
         text = "".join(f"value_{number}_{line} = {line}\n" for line in range(16))
         await engine.read(f"document {number}", Cursor("", text, "", "python"))
     again, _ = await text_of(engine, "document 0", CURSOR)
@@ -221,7 +222,7 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor)
         for chunks in (None, [CHUNK])
     ]
     alone = [await text_of(engine, f"alone {number}", *each) for number, each in enumerate(wanted)]
-    # There are fewer lanes than trials, and the trials end at different lengths, so each lane is used several times.
+    # The batch has fewer lanes than trials. The trials end at different lengths, so each lane runs several of them.
     settings = replace(SMALL, context_size=3 * 768, sequences=3)
     several = Supervisor(supervisor.model, settings)
     limits = [12, 5, 9, 12, 7, 12, 1, 12]
@@ -229,7 +230,8 @@ async def test_a_batch_generates_what_one_at_a_time_does(supervisor: Supervisor)
         await several.engine(), [Trial(*each, Stop(limit)) for each, limit in zip(wanted, limits, strict=True)]
     )
     await several.close()
-    # The order of summation differs between one row and several rows, so a later near tie may be decided differently.
+    # In a batch of several rows, llama.cpp adds numbers in another order than for one row. So if two tokens are almost
+    # equally probable, the choice may differ, and only the first characters are compared.
     for each, (text, _), limit in zip(tried, alone, limits, strict=True):
         assert text.startswith(each.completed.text[:4])
         assert each.completed.tokens == limit or each.completed.ended
@@ -251,7 +253,7 @@ async def test_a_batch_also_reads_the_decision(marked_model: Path) -> None:
     await several.close()
     assert plain.reading is not None and plain.reading.p_cc is not None and reading.p_cc is not None
     assert plain.reading.p_cc == reading.p_cc
-    # The decision also gives the probability of the first token, for gates that use more than P(<cc>).
+    # The reading also has the probability of the first token, for gates that use more than P(<cc>).
     assert plain.reading.first_p is not None and reading.first_p is not None
     assert plain.reading.first_p == reading.first_p
     assert math.isclose(plain.completed.surprises[0], -math.log(plain.reading.first_p), abs_tol=1e-3)
@@ -260,7 +262,7 @@ async def test_a_batch_also_reads_the_decision(marked_model: Path) -> None:
     assert plain.reading.prompt_tokens == reading.prompt_tokens == plain.prompt.prompt_tokens
     assert text.startswith(plain.completed.text[:4])
     assert rich.reading is None and rich.prompt.context_tokens > 0
-    # The second time, the prompt is in the cache, except for the token of the decision and the one after it.
+    # In the second run, the cache has the prompt, except for the token of the decision and the token after it.
     assert again.prompt.evaluated_tokens == 2
     assert again.completed.text == plain.completed.text
 
@@ -299,8 +301,9 @@ async def test_a_generation_of_a_batch_ends_at_its_limits(stop: Stop, text: str,
     assert stop.reached(text) is reached
 
 
-# Simulates a build that uses instructions which the machine does not allow: the process dies at its first evaluation if
-# and only if the weights were repacked. Python imports this module in every process that finds it.
+# This module simulates a llama.cpp build with instructions that the CPU does not have. The process ends at its first
+# evaluation if, and only if, the weights were repacked. Python imports the module at the start of every process that
+# has the module's folder in PYTHONPATH.
 FAULTY_BUILD = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
@@ -320,7 +323,7 @@ if any("policy.engine.worker" in argument for argument in sys.orig_argv):
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAULTY_BUILD)
     log: list[str] = []
@@ -346,7 +349,7 @@ async def test_a_build_that_crashes_is_run_with_safer_parameters(model: Path, tm
     assert len(notices) == 1
     assert "extra_buffers True → False" in notices[0]
     log.clear()
-    # The next start uses the parameters that work: no crash, and no message.
+    # The next start uses the stored settings that work, so nothing crashes and nothing is reported.
     assert await run()
     assert not any("SIGILL" in line for line in log)
     assert len(notices) == 1

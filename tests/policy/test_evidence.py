@@ -1,4 +1,4 @@
-"""The evidence that hits give for a decision."""
+"""The evidence, which is the numbers that a gate takes from the hits of a search."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def overlap(prefix: str, *texts: str) -> float:
 def test_trigrams_before_the_cursor_are_searched_in_the_hits() -> None:
     before = "    with open(path, encoding='utf-8') as file:\n        return json"
     assert overlap(before, "x = 1", before + ".load(file)") == 1
-    assert overlap(before, before.replace("  ", "\t") + ".load(file)") == 1, "white space is not code"
-    assert overlap(before, before.replace("file", "stream")) == 0.5, "one of eight words is in three of six trigrams"
-    assert overlap(before, "return json") == 0, "two words are a coincidence"
-    assert overlap("import os\n" * 40 + before, "import os\n" * 40) == 0, "only the last words count"
-    assert overlap(before, "#" * 2000, before) == 0, "chunks that do not fit into a prompt do not count"
+    assert overlap(before, before.replace("  ", "\t") + ".load(file)") == 1, "white space counts"
+    # One of eight words differs. It is in three of the six sequences of three words.
+    assert overlap(before, before.replace("file", "stream")) == 0.5
+    assert overlap(before, "return json") == 0, "a sequence of only two words counts"
+    assert overlap("import os\n" * 40 + before, "import os\n" * 40) == 0, "words far before the cursor count"
+    assert overlap(before, "#" * 2000, before) == 0, "a chunk that does not fit into a prompt counts"
     assert overlap("", before) == overlap(before) == 0
 
 
@@ -51,8 +52,8 @@ def match(prefix: str, *texts: str) -> int:
 
 def test_the_longest_text_before_the_cursor_that_the_hits_contain_is_measured_in_tokens() -> None:
     assert match("total = price.of", "x", "return price.of(order)") == 3
-    assert match("total = price.of", "total = price.to", "of") == 1, "only text that ends at the cursor counts"
-    assert match("total = price .of", "total=price.of(") == 5, "white space is not code"
+    assert match("total = price.of", "total = price.to", "of") == 1, "text that does not end at the cursor counts"
+    assert match("total = price .of", "total=price.of(") == 5, "white space counts"
     assert match("total", "") == match("", "total") == match("total") == 0
     assert match("x = 1\n" * 90, "x = 1\n" * 90) == MAX_MATCH
-    assert match("total = 1", "#" * 2000, "total = 1") == 0, "chunks that do not fit into a prompt do not count"
+    assert match("total = 1", "#" * 2000, "total = 1") == 0, "a chunk that does not fit into a prompt counts"

@@ -1,4 +1,4 @@
-"""Error messages for files that are not models for code completion, or are damaged."""
+"""The error messages for files that are damaged or are not models for code completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token healing: which text the model must write again, and which tokens it may use for that."""
+"""Token healing: which text the model must generate again, and which tokens it may use for this text."""
 
 from __future__ import annotations
 

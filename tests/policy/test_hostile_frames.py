@@ -1,4 +1,4 @@
-"""An engine gets malformed frames. `benchmarks.hostile_frames` sends 10,000 of them."""
+"""An engine receives malformed frames. `benchmarks.hostile_frames` does the same with 10,000 frames."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Savings do not change results: texts are the same whatever the KV cache contained, and whichever client filled it.
+"""The content of the KV cache does not change results, no matter which client filled the cache.
 
-The test types a file with the model of the package. One pass uses everything that saves time, with two clients of one
-engine: prompts that are partly in the cache, branches with a common prefix, warming in advance, and text that was
-generated before. The other pass uses none of it: every prompt is evaluated with an empty cache.
+Each test types keys into a file twice and compares the results. The first time, two clients of one engine use
+everything that saves time: prompts that are partly in the cache, branches with a common prefix, evaluation in advance,
+and text that was generated before. The second time, every prompt is evaluated with an empty cache.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def at(key: int) -> Cursor:
 
 
 def chunks_of(key: int) -> list[Chunk] | None:
-    """Return the chunks in the prompt of a key. Every five keys, they change: none, both, none, only the first."""
+    """Return the chunks in the prompt after a key. They change every five keys: none, both, none, only the first."""
     return {0: None, 1: CHUNKS, 2: None, 3: CHUNKS[:1]}[key // 5 % 4]
 
 
 async def answer_at(engine: Engine, slot: str, key: int) -> tuple[float | None, float | None, str]:
-    """Return P(`<cc>`), the probability of the first token, and the text."""
+    """Return P(`<cc>`), the probability of the first generated token, and the generated text after `key` keys."""
     reading = await engine.read(f"{slot}#plain", at(key))
     chunks = chunks_of(key)
     branch = f"{slot}#{'retrieved' if chunks else 'plain'}"
@@ -53,14 +53,14 @@ async def test_a_text_does_not_depend_on_the_cache() -> None:
 
 
 async def test_a_healed_text_does_not_depend_on_the_cache(model: Path, tmp_path: Path) -> None:
-    """In a suffix-first layout without a decision, the model generates the last word before the cursor again."""
+    """The layout `fim-spm` has no decision, and the model generates the last word before the cursor again."""
     marked = tmp_path / "model.gguf"
     mark(model, marked, "fim-spm")
     await check(marked, HEALED_KEYS)
 
 
 async def check(model: Path, keys: int) -> None:
-    """Type `keys` keys with the cache and without it. Every reading and text must be the same."""
+    """Type `keys` keys with the cache, then with an empty cache. Fail if a probability or a text differs."""
     windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid
@@ -70,7 +70,7 @@ async def check(model: Path, keys: int) -> None:
         if key % 3 == 0:
             await engine.warm("document#plain", at(key))
         if key % 11 == 0:
-            await answer_at(engine, "document", max(0, key - 20))  # another position, then back
+            await answer_at(engine, "document", max(0, key - 20))  # the cursor moves to another place and back
         saving.append(await answer_at(engine, "document", key))
     evaluated = (await engines[0].read("document#plain", at(keys - 1))).evaluated_tokens
     assert evaluated <= 4, "the cache saved nothing"

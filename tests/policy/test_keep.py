@@ -1,4 +1,4 @@
-"""The estimate of whether the user keeps a text: its features, its values, its metadata, and what is shown."""
+"""The estimated probability that the user keeps a text: its features, values and metadata, and what is shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from policy.gating.keep import (
 
 SURE = (Surprise(3, 0.01), Surprise(6, 0.02))
 UNSURE = (Surprise(3, 2.0), Surprise(6, 3.0))
-# Texts with a mean surprise of 2.5 nats are kept with a probability of 0.08, with 0.015 nats with 0.92.
+# For `UNSURE`, with a mean surprise of 2.5 nats, the estimate is 0.08. For `SURE`, with 0.015 nats, it is 0.92.
 KEEP = Keep({"mean": -2.0}, offset=2.5, balanced=0.5, careful=0.95)
 
 
@@ -80,7 +80,7 @@ def test_without_probabilities_nothing_is_known() -> None:
 def test_only_tokens_of_what_is_shown_count() -> None:
     written = (Surprise(4, 0.1), Surprise(8, 0.2), Surprise(12, 0.3))
     assert aligned("abcdefghijkl", "abcdef", written) == written[:2]
-    # The text is shown with more indentation than the model wrote. `end` is an offset in the shown text.
+    # The shown text has four spaces more than the generated one. `end` is an offset into the shown text.
     assert [each.end for each in aligned("    abcd\nx", "abcd", (Surprise(4, 0.0), Surprise(8, 1.0)))] == [0, 4]
 
 

@@ -1,6 +1,6 @@
-"""A larger GGUF generates and the Repoformer decides.
+"""A larger GGUF model generates, and the local model decides.
 
-In these tests, the default model with our markers decides, and the same model without the markers generates.
+In these tests, a model with the markers of a Repoformer decides, and a copy of it without markers generates.
 """
 
 from __future__ import annotations
@@ -91,22 +91,22 @@ async def test_no_request_waits_for_the_larger_model(policy: Supervisor, model: 
     loading = Supervisor(model, EngineSettings(context_size=512, threads=1), budgets={"left": 64, "right": 32})
     provider = Larger(loading, lambda problem: None)
     engine = await policy.engine()
-    assert provider.generator(engine) is engine, "the local model generates"
-    await asyncio.gather(provider.warm_up())  # the call above has started to load the larger model
+    assert provider.generator(engine) is engine, "the local model does not generate"
+    await asyncio.gather(provider.warm_up())  # wait for the larger model, which `generator` has begun to load
     assert provider.generator(engine) is await loading.engine()
     await provider.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_a_larger_model_that_died_is_loaded_again(policy: Supervisor, larger: Supervisor) -> None:
     provider = Larger(larger, lambda problem: None)
     await provider.warm_up()
     assert larger.pid is not None
     os.kill(larger.pid, signal.SIGKILL)
     before, engine = larger.running, await policy.engine()
-    while larger.running is before:  # noqa: ASYNC110  # a supervisor announces states, not engines
+    while larger.running is before:  # noqa: ASYNC110  # a supervisor does not report that it has another engine
         await asyncio.sleep(0.01)
-    assert provider.generator(engine) in (engine, larger.running), "one of the running engines, not the one that died"
+    assert provider.generator(engine) in (engine, larger.running), "the engine that died generates"
     await provider.warm_up()
     completion = await completer(policy, provider, threshold=1.0).complete(Request(CALL, "d", "invoked"))
     assert completion.model == larger.model.stem
@@ -120,7 +120,7 @@ async def test_a_generator_that_does_not_fit(policy: Supervisor, model: Path, tm
     provider = Larger(Supervisor(model, SETTINGS, environment={"PYTHONPATH": path}), problems.append)
     await provider.warm_up()
     completion = await completer(policy, provider).complete(Request(CALL, "c", "invoked"))
-    assert completion.model == policy.model.stem, "the local model generates"
+    assert completion.model == policy.model.stem, "the local model does not generate"
     assert "GB are free. Choose a smaller model" in problems[0]
     await provider.close()
     assert set(problems) == {problems[0]}

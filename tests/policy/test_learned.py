@@ -1,4 +1,4 @@
-"""Counts of outcomes: how they shift the threshold, where they are stored, and that a damaged file does no harm."""
+"""The counts of outcomes: how they shift the showing threshold, where they are stored, and damaged files."""
 
 from __future__ import annotations
 

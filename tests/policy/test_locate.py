@@ -1,4 +1,4 @@
-"""Which model is used: the one in the settings, the one in the package, or one in the cache."""
+"""Which model file is used: the one in the settings, the included one, or one in the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policy.models.card import all_cards
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # A package without a model.
+    # Simulate a package without an included model.
     monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"

@@ -1,4 +1,4 @@
-"""Which llama.cpp library is loaded, how it is checked, and the messages for a library that cannot be used."""
+"""The choice of a llama.cpp library, the checks of it, and the messages for a library that cannot be used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ each_library = pytest.mark.parametrize("library", INSTALLED.values(), ids=INSTAL
 
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the name of a library from the environment."""
+    """Remove the environment variable that names a library."""
     monkeypatch.delenv(ENVIRONMENT, raising=False)
 
 
@@ -35,7 +35,7 @@ def candidate(path: Path) -> Candidate:
     return Candidate(path, "a test", named=True)
 
 
-# -- the choice --------------------------------------------------------------------------------------------------------
+# -- the choice of a library -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unnamed")
@@ -67,7 +67,7 @@ def test_a_library_that_is_named_but_is_not_there(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("unnamed")
 def test_an_environment_that_is_half_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package without its files is named, with the command that restores them."""
+    """The message names the package whose files are missing, and the command that restores them."""
     lost = tuple(replace(package, files=("lost",)) for package in PACKAGES)
     monkeypatch.setattr(libraries, "PACKAGES", lost)
     name = next(iter(INSTALLED))
@@ -96,7 +96,7 @@ def test_one_that_cannot_be_used_is_passed_over_and_named(tmp_path: Path, monkey
     assert str(broken) in found.skipped[0]
 
 
-# -- the checks --------------------------------------------------------------------------------------------------------
+# -- the checks of a library -------------------------------------------------------------------------------------------
 
 
 @each_library
@@ -106,12 +106,12 @@ def test_each_installed_library_proves_its_layout(library: Path) -> None:
     assert not list(found._disagreements(ctypes.CDLL(str(library))))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ELF files")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs libraries in the ELF format")
 @pytest.mark.parametrize(("change", "expected"), [("cut", "is cut off"), ("machine", "is not a library for linux on")])
 def test_a_damaged_or_foreign_library_is_refused_before_it_is_loaded(
     tmp_path: Path, change: str, expected: str
 ) -> None:
-    """The loader would end the process with SIGBUS, or say that the file does not exist."""
+    """Without this check, the dynamic loader would end the process by SIGBUS, or report that the file is missing."""
     data = bytearray(next(iter(INSTALLED.values())).read_bytes())
     if change == "cut":
         del data[len(data) // 2 :]
@@ -143,7 +143,7 @@ def test_the_layout_of_another_build_is_noticed(library: Path, build: int) -> No
 
 @each_library
 def test_a_field_that_moved_is_noticed_by_its_default(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the written bytes cannot be observed, the default values must show the difference."""
+    """Two fields of a struct are exchanged. The check finds this by the default values that the library writes."""
     found = Native(candidate(library))
     fields = list(found.layout.model_params._fields_)
     at = [name for name, _type in fields].index("use_extra_bufts")
@@ -157,7 +157,7 @@ def test_a_field_that_moved_is_noticed_by_its_default(library: Path, monkeypatch
 def compiled(folder: Path, source: str) -> Path:
     compiler = shutil.which("cc")
     if compiler is None or sys.platform == "win32":
-        pytest.skip("needs a C compiler to make a library with")
+        pytest.skip("needs a C compiler to make a library")
     (folder / "made.c").write_text(source)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "made.so", folder / "made.c"], check=True)
     return folder / "made.so"
@@ -214,7 +214,7 @@ def test_a_system_that_does_not_say(cpuinfo: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
 def test_the_message_for_a_cpu_without_avx2_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is not opened."""
+    """The library's file does not exist, so the check of the CPU must come before it is opened."""
     (tmp_path / "cpuinfo").write_text(OLD)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
     old = Candidate(tmp_path / "absent", "a test", needs=libraries._AVX2)
@@ -251,7 +251,7 @@ def test_the_loaders_words_come_with_advice(reason: str, expected: str) -> None:
     assert expected in native.advice(reason)
 
 
-# -- the functions -----------------------------------------------------------------------------------------------------
+# -- the library's functions -------------------------------------------------------------------------------------------
 
 
 @each_library

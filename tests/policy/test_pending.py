@@ -1,4 +1,4 @@
-"""Requests that share one pending completion."""
+"""Several requests wait for one pending completion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def at(typed: str, suffix: str = AFTER) -> Cursor:
 
 
 class Engine:
-    """A stand-in that generates the given text at the given time."""
+    """A stand-in for an engine. The pending completion gets each text when the test calls `say`."""
 
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[str] = asyncio.Queue()
@@ -63,7 +63,8 @@ async def test_requests_that_cannot_join(cursor: Cursor, key: str) -> None:
 async def test_no_request_joins_before_the_start_or_after_the_end() -> None:
     engine = Engine()
     assert engine.pending.typed(Cursor("/w/main.py", "x =", AFTER, "python"), "settings") is None
-    assert engine.pending.typed(at("anything"), "settings") == "anything", "no text is generated yet"
+    # No text is generated yet, so any typed text may be the beginning of it.
+    assert engine.pending.typed(at("anything"), "settings") == "anything"
     await engine.say("1", "")
     assert engine.pending.finished
     assert engine.pending.typed(at(""), "settings") is None
@@ -82,7 +83,7 @@ async def test_a_wait_ends_when_the_text_differs() -> None:
 async def test_a_completion_without_requests_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "LINGER", 0.01)
     engine = Engine()
-    for _ in range(2):  # the second request arrives in time, so the completion continues for it
+    for _ in range(2):  # the second request arrives before the completion is cancelled, and joins it
         waiting = asyncio.create_task(engine.pending.wait())
         await asyncio.sleep(0)
         assert not engine.pending.urgency.background

@@ -1,4 +1,4 @@
-"""Chunks that stay in the prompt although the ranking changes."""
+"""Pinned chunks stay in the prompt although the ranking changes, and decisions hold until the end of their line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def at(line: int) -> Cursor:
 
 
 def offered(stood: str, found: str, *, moved: int = 0) -> str:
-    """Return the names of the files whose chunks are chosen.
+    """Return the chosen chunks in order. Each chunk has a name of one letter.
 
-    The search has found `found`; the chunks `stood` were in the prompt `moved` lines above.
+    The chunks `stood` are pinned. Then the cursor moves down by `moved` lines, and a search finds the chunks `found`.
     """
     pinned = PinnedChunks()
     pinned.pin(DOCUMENT, at(50), hits(stood))
@@ -40,7 +40,7 @@ def test_changes_below_the_best_hit_do_not_matter() -> None:
 
 def test_a_new_best_chunk_follows_the_pinned_ones() -> None:
     assert offered("abc", "dabc") == "abdc"
-    assert offered("abc", "adb") == "abd", "one pinned chunk is no longer found"
+    assert offered("abc", "adb") == "abd", "the pinned chunk c, which the search no longer finds, is kept"
 
 
 def test_another_region_gets_new_chunks() -> None:
@@ -104,11 +104,11 @@ def test_an_abstention_holds_until_a_member_or_an_argument_begins() -> None:
         found = decisions.find(DOCUMENT, typed("", line, ";"), "")
         assert found == (Decision(0.3, 0.4, False, "token", held=True) if holds else None), line
     decisions.put(DOCUMENT, typed("", "x = a.b(", ";"), "", made)
-    assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "the decision was made after all of them"
+    assert decisions.find(DOCUMENT, typed("", "x = a.b(c", ";"), ""), "a later decision does not hold"
 
 
 def test_an_abstention_is_reconsidered_after_deleting_and_typing() -> None:
     decisions, made = LineDecisions(), Decision(0.3, 0.4, False, "token")
     decisions.put(DOCUMENT, typed("", "x = a.b"), "", made)
-    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "no member or argument begins"
+    assert decisions.find(DOCUMENT, typed("", "x = a"), ""), "an abstention must hold here"
     assert decisions.find(DOCUMENT, typed("", "x = f("), "") is None

@@ -1,4 +1,4 @@
-"""Which work a completion starts immediately, as a table without engine or index."""
+"""The plan of a completion: what it starts immediately, in each situation. Each row of the table is a situation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ABSTAIN = Decision(0.3, 0.4, False, "token", held=True)
 @pytest.mark.parametrize(
     ("policy", "held", "pinned", "model_decides", "separate", "search", "read", "generate"),
     [
-        # The model has to decide, so it reads while the index is searched.
+        # The local model decides, so it reads while the index is searched. Pinned chunks make the search unnecessary.
         ("selective", None, (), True, False, True, True, None),
         ("selective", None, HITS, True, False, False, True, None),
-        # Another model generates, so the plain generation runs during the decision.
+        # Another model generates, so its plain generation starts at the same time as the decision.
         ("selective", None, (), True, True, True, True, ()),
         ("selective", None, HITS, True, True, False, True, ()),
-        # The similarity has to decide, so nothing is read, and the search starts.
+        # The similarity of the best chunk decides, so no model reads. Without pinned chunks, the search starts.
         ("selective", None, (), False, False, True, False, None),
         ("selective", None, HITS, False, False, False, False, None),
         ("selective", None, (), False, True, True, False, ()),
-        # The line's earlier decision is valid.
+        # An earlier decision holds for the line.
         ("selective", RETRIEVE, (), True, False, True, False, None),
         ("selective", RETRIEVE, HITS, True, False, False, False, HITS),
         ("selective", RETRIEVE, HITS, True, True, False, False, HITS),
         ("selective", ABSTAIN, (), True, False, False, False, ()),
         ("selective", ABSTAIN, HITS, True, False, False, False, ()),
-        # The policy decides, whatever the line's earlier decision under another policy.
+        # The policy decides, even if an earlier decision of the line, under another policy, differs.
         ("always", ABSTAIN, (), True, False, True, False, None),
         ("always", None, HITS, True, False, False, False, HITS),
         ("always", None, (), True, True, True, False, None),

@@ -1,7 +1,7 @@
-"""Byte-exact goldens of every layout: a model is served the same format that it was trained on.
+"""The prompts of every layout, compared with golden texts, because serving must use exactly the format of the training.
 
-A tokenizer with one token per character makes prompts legible: markers are shown as `⟨role⟩`, and every budget counts
-characters.
+The tests use a tokenizer with one token per character. So budgets count characters, and a prompt is readable as a text,
+in which `⟨role⟩` is a marker.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Characters:
 
 
 def shown(prompt: Prompt) -> str:
-    """Return the prompt as text. The word that the model generates again follows a `¦`."""
+    """Return the prompt as text. `¦` precedes the healed word, which the model generates again."""
     tokens = [*prompt.tokens, *map(ord, "¦" if prompt.healed else ""), *prompt.healed]
     return "".join(f"⟨{_ROLE_OF[token]}⟩" if token in _ROLE_OF else chr(token) for token in tokens)
 
@@ -97,7 +97,7 @@ GOLDENS = {
         "⟨file_sep⟩app.ts\nclass Box { width(): number {\n  return this.w;\n"
         "⟨file_sep⟩main.py\n⟨prefix⟩from geo import area\n\nprint(area⟨suffix⟩))\n⟨middle⟩¦(",
     ),
-    "fim-spm": (  # L is shorter than a step, so that its head is empty
+    "fim-spm": (  # the prefix has fewer lines than a step, so nothing of it comes before the suffix
         None,
         "⟨bos⟩⟨prefix⟩⟨suffix⟩))\n⟨middle⟩from geo import area\n\nprint(area¦(",
         "⟨bos⟩⟨prefix⟩"
@@ -213,7 +213,7 @@ def test_special_tokens_in_the_text_stay_text() -> None:
 
 
 def test_budgets_do_not_depend_on_the_branch() -> None:
-    """Otherwise the length of the prompt would reveal the label (paper, section 4.2)."""
+    """If they did, a model in training could derive the label from the length of the prompt (paper, section 4.2)."""
     cursor = Cursor("", "x = 1\n" * 100, "y = 2\n" * 100, "python")
     build = builder("repoformer", Budgets(left=60, right=30, context=90))
     plain, retrieved = build.without_context(cursor), build.with_context(cursor, (AREA,))
@@ -255,7 +255,7 @@ def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, st
     assert cut == 0 or prefix[cut - 1] == "\n"
     last_line = prefix[prefix.rfind("\n") + 1 :]
     assert len(prefix) - cut <= max(budget, len(last_line))
-    # Keeping the cut stable costs at most a quarter of the lines that fit.
+    # The cut moves in steps of several lines, which may leave out at most a quarter of the lines that fit.
     earlier = prefix.rfind("\n", 0, max(0, cut - 1)) + 1
     if cut and len(prefix) - earlier <= budget:
         assert step > 1

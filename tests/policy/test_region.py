@@ -1,4 +1,7 @@
-"""In the region around the cursor, the same brackets and quotes are open as in the whole file."""
+"""The shaper reads a region around the cursor. In it, the same brackets and quotes must be open as in the file.
+
+The tests compare what is open at the cursor in the region and in the whole file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.policy.snippets import SNIPPETS
 @given(st.data())
 def test_what_is_open_at_the_cursor(language: str, data: st.DataObject) -> None:
     copies, start = data.draw(st.integers(1, 8)), data.draw(st.integers(0, 500))
-    text = (SNIPPETS[language] * copies)[start:]  # the beginning of the block that encloses the first lines may be cut
+    text = (SNIPPETS[language] * copies)[start:]  # the text may start within a block
     cursor = data.draw(st.integers(0, len(text)))
     near = data.draw(st.integers(60, 300))
     left = region(text[:cursor], text[cursor:], language, near).left

@@ -1,4 +1,4 @@
-"""Answering a request from an earlier completion."""
+"""A request is answered from an earlier completion, if the user typed its beginning or requests it again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def cursor(source: str) -> Cursor:
 
 
 def left_at(source: str, *, document: str = "a", key: object = None) -> str | None:
-    """Return the reused text at `‸` if `range(10):` was generated at `for x in ‸`, with one line below."""
+    """Return the text that is reused at the cursor `‸` in `source`.
+
+    The earlier completion is `range(10):`, generated after `for x in ` with the line `print()` below.
+    """
     reuse: Reuse[str] = Reuse()
     reuse.put("a", cursor("for x in ‸\nprint()\n"), None, "range(10):", "where it came from")
     found = reuse.find(document, cursor(source), key)
@@ -24,12 +27,12 @@ def left_at(source: str, *, document: str = "a", key: object = None) -> str | No
 @pytest.mark.parametrize(
     ("source", "left"),
     [
-        ("for x in ‸\nprint()\n", "range(10):"),  # requested again
-        ("for x in ra‸\nprint()\n", "nge(10):"),  # a part of the text is typed
+        ("for x in ‸\nprint()\n", "range(10):"),  # the cursor is at the same place
+        ("for x in ra‸\nprint()\n", "nge(10):"),  # the user typed the beginning of the text
         ("for x in range(10)‸\nprint()\n", ":"),
-        ("for x in range(10):‸\nprint()\n", None),  # the whole text is typed
-        ("for x in re‸\nprint()\n", None),  # other text is typed
-        ("for x in‸\nprint()\n", None),  # text before the completion was deleted
+        ("for x in range(10):‸\nprint()\n", None),  # the user typed the whole text
+        ("for x in re‸\nprint()\n", None),  # the user typed another text
+        ("for x in‸\nprint()\n", None),  # the user deleted text before the completion
         ("for y in ra‸\nprint()\n", None),  # the text before the completion differs
         ("for x in ra‸\nprint(x)\n", None),  # the text after the cursor differs
     ],

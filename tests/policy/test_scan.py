@@ -1,4 +1,4 @@
-"""Which brackets and quotes are open at a place. Reading a text in pieces or in parallel gives the same result."""
+"""Which brackets and quotes are open at an offset. The result is the same if a text is read in pieces."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LANGUAGES = st.sampled_from(sorted(SNIPPETS))
         ("ruby", "f(<<~SQL, (\n  it's (\n  SQL\n", ("(", "(")),
         ("ruby", "class << self\n  list <<item\n  (", ("(",)),
         ("php", "<?php\n$s = <<<'X'\nit's (\n  X . f(", ("(",)),
-        ("python", "x = f'{a\n(", ("(",)),  # a one-line string ends at the end of its line, even inside its braces
+        ("python", "x = f'{a\n(", ("(",)),  # a string of one line ends with the line, even within braces
     ],
 )
 def test_what_is_open(language: str, text: str, stack: tuple[str, ...]) -> None:

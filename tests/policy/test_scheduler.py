@@ -1,4 +1,4 @@
-"""Which request runs next, without a process or a model."""
+"""The scheduler: which request runs next. The tests need no engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ask(number: int, **more: object) -> Message:
 
 
 class Simulation:
-    """A scheduler, its clients, and the values that the abort flag had."""
+    """A scheduler with simulated clients. `flags` has the values that the scheduler gave the abort flag, in order."""
 
     def __init__(self, names: str) -> None:
         self.flags: list[bool] = []
@@ -52,7 +52,7 @@ def test_clients_take_turns() -> None:
     assert simulation.all() == ["a1", "b1", "a2", "a3"]
     simulation.scheduler.put(b, ask(2))
     simulation.scheduler.put(a, ask(4))
-    assert simulation.all() == ["b2", "a4"], "a was served last"
+    assert simulation.all() == ["b2", "a4"], "the client that was served last is served first"
 
 
 def test_a_cancellation_ends_one_request_of_one_client() -> None:
@@ -63,7 +63,7 @@ def test_a_cancellation_ends_one_request_of_one_client() -> None:
     simulation.scheduler.put(b, ask(2))
     assert simulation.take() == "a1"
     simulation.scheduler.cancel(b, 1)
-    assert simulation.flags == [], "the running request is another client's"
+    assert simulation.flags == [], "a client cancels the running request of another client"
     simulation.scheduler.cancel(a, 1)
     assert simulation.flags == [True]
     simulation.scheduler.finish()
@@ -71,7 +71,7 @@ def test_a_cancellation_ends_one_request_of_one_client() -> None:
     assert simulation.all() == ["b1!", "b2"]
     simulation.scheduler.cancel(b, 2)
     simulation.scheduler.put(b, ask(3))
-    assert simulation.all() == ["b3"], "cancelling a finished request affects no later one"
+    assert simulation.all() == ["b3"], "the cancellation of a finished request affects a later one"
 
 
 def test_a_client_that_disconnects_loses_its_requests() -> None:
@@ -82,10 +82,10 @@ def test_a_client_that_disconnects_loses_its_requests() -> None:
     simulation.scheduler.put(b, ask(1))
     assert simulation.take() == "a1"
     assert simulation.scheduler.remove(a, ask(0)) == 1
-    assert simulation.flags == [True], "its running request is stopped"
+    assert simulation.flags == [True], "the running request of a disconnected client is not stopped"
     simulation.scheduler.put(a, ask(3))
     simulation.scheduler.finish()
-    assert simulation.all() == ["b1", "a0"], "only the message about the disconnection is left"
+    assert simulation.all() == ["b1", "a0"], "of client a, not only the message about its disconnection is left"
     assert simulation.scheduler.remove(b, ask(0)) == 0
 
 
@@ -94,11 +94,11 @@ def test_background_requests_are_interrupted() -> None:
     a, b = simulation.clients
     simulation.scheduler.put(a, ask(1, background=True))
     simulation.scheduler.put(a, ask(2))
-    assert simulation.take() == "a2", "even for one client"
+    assert simulation.take() == "a2", "a background request runs before another request of the same client"
     simulation.scheduler.finish()
     assert simulation.take() == "a1"
     simulation.scheduler.put(b, ask(1, background=True))
-    assert simulation.flags == [False], "no request is interrupted for another background request"
+    assert simulation.flags == [False], "a background request interrupts another one"
     simulation.scheduler.put(b, ask(2))
     assert simulation.flags == [False, True]
     simulation.scheduler.finish()

@@ -1,4 +1,4 @@
-"""No planted secret reaches a prompt: no chunk contains one, and none is sent to a server."""
+"""No planted secret gets into a prompt by a chunk, and none is sent to a generating server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policy.prompting.prompt import LAYOUTS, ROLES, Budgets, PromptBuilder, Voca
 from tests.planted_secrets import COUNT, planted
 
 BUDGETS = Budgets(left=2_000, right=1_000, context=8_000)
-MARKER = 0x110000  # the number of the first role; characters are numbered below
+MARKER = 0x110000  # the token of the first role; smaller tokens are the code points of characters
 
 
 class Characters:
@@ -34,7 +34,11 @@ def language_at(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def found() -> list[tuple[Cursor, tuple[Hit, ...], str]]:
-    """For each secret: a cursor whose search would find the chunk with the secret, the hits, and the secret."""
+    """For each planted secret: a cursor, the hits of its search, and the secret.
+
+    The lines before the cursor are the lines before the secret. So the search would find the chunk with the secret if
+    the index contained such a chunk.
+    """
     sources = [planted(seed) for seed in range(COUNT)]
     named = [(f"f{seed}/{path}", text) for seed, (path, text, _) in enumerate(sources)]
     snapshot = Snapshot.of(named, root="/w")
@@ -47,7 +51,7 @@ def found() -> list[tuple[Cursor, tuple[Hit, ...], str]]:
 
 
 def texts(cursor: Cursor, hits: tuple[Hit, ...]) -> Iterator[str]:
-    """Yield the prompts of every layout for a local model, and of every family for a server."""
+    """Yield the text of the prompt in every layout for local models, and for every family of models on a server."""
     chunks = [hit.chunk for hit in hits]
     vocabulary = Vocabulary({role: MARKER + number for number, role in enumerate(ROLES)})
     for layout in LAYOUTS.values():
@@ -64,7 +68,7 @@ def shown(prompt: TextPrompt) -> str:
 
 def test_no_chunk_brings_a_secret_into_a_prompt(found: list[tuple[Cursor, tuple[Hit, ...], str]]) -> None:
     secrets = [value for _, _, value in found]
-    assert sum(bool(hits) for _, hits, _ in found) > COUNT * 0.9, "the prompts have chunks"
+    assert sum(bool(hits) for _, hits, _ in found) > COUNT * 0.9, "too few searches have hits"
     leaked = {
         secret for cursor, hits, _ in found for text in texts(cursor, hits) for secret in secrets if secret in text
     }
@@ -79,7 +83,7 @@ def server(family: str, budgets: Budgets) -> Server:
     ("budgets", "least_sent"), [(BUDGETS, 0), (Budgets(left=24, right=12, context=10), 100)], ids=["long", "short"]
 )
 def test_a_server_is_sent_no_text_with_a_secret(budgets: Budgets, least_sent: int) -> None:
-    """The cursor is before, after or within the line of the secret. Short prompts contain a part of the line."""
+    """The cursor is before, within, or after the secret. A short prompt contains only a part of the secret's line."""
     draw, sent, leaked = random.Random(0), 0, []
     prompts, generator = TextPrompts("suffix", budgets), server("suffix", budgets)
     for seed in range(COUNT):
@@ -94,7 +98,7 @@ def test_a_server_is_sent_no_text_with_a_secret(budgets: Budgets, least_sent: in
             parts = (written.text, written.suffix or "")
             if any(value[2:-2] in part for part in (*parts, "".join(parts))):
                 leaked.append((path, [line for line in text.split("\n") if value in line], place - at))
-    assert sent >= least_sent, "a prompt without the secret is sent"
+    assert sent >= least_sent, "too few prompts are sent"
     assert not leaked
 
 

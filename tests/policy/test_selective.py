@@ -1,4 +1,4 @@
-"""The decision in the KV cache: which tokens a model with `<cc>` evaluates, and which it never evaluates twice."""
+"""Completions of a model with `<cc>`: the decision, and the number of tokens that the model evaluates for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def supervisor(marked_model: Path) -> AsyncIterator[Supervisor]:
 
 
 async def complete(supervisor: Supervisor, typed: str = "", threshold: float = 1.0) -> Completion:
-    """Complete after `typed`. A threshold of 1 always abstains, 0 always retrieves."""
+    """Request a completion after `typed`. With the threshold 1 the model abstains, with 0 it retrieves."""
     snapshot = Snapshot.of([("geometry.py", GEOMETRY)], root="/w")
     completer = Completer(
         supervisor, lambda: snapshot, CompletionSettings(threshold=threshold, line_tokens=8, patience=60, ahead=False)
@@ -55,7 +55,8 @@ async def test_the_token_decides(supervisor: Supervisor) -> None:
 async def test_an_abstained_request_evaluates_l_r_and_the_markers_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await complete(supervisor)
-    # `<fim_suffix> R <fim_prefix> L <eof>` for the decision, then `<fim_middle>` to generate.
+    # With R and L for the texts after and before the cursor, the model evaluates `<fim_suffix> R <fim_prefix> L <eof>`
+    # to decide, and then `<fim_middle>` to generate.
     assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
 
 
@@ -63,8 +64,8 @@ async def test_retrieving_reads_r_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await complete(supervisor, threshold=0.0)
     stats = completion.stats
-    decision_prompt = stats["prompt_tokens"] - stats["context_tokens"] - 1  # without <cc>, with <fim_middle>
-    right = len(SUFFIX) // 4  # at least one token per four characters
+    decision_prompt = stats["prompt_tokens"] - stats["context_tokens"] - 1  # the 1 is the token <cc>
+    right = len(SUFFIX) // 4  # the suffix has at least this number of tokens, because few have over four characters
     assert stats["evaluated_tokens"] < stats["prompt_tokens"] + decision_prompt - right // 2
 
 
@@ -109,13 +110,13 @@ async def test_a_decision_is_reused_on_its_line_unless_invoked(supervisor: Super
     assert (first.decision.held, second.decision.held) == (False, True)
     assert second.decision.p_retrieve == first.decision.p_retrieve
     assert [hit.chunk for hit in second.hits] == [hit.chunk for hit in first.hits]
-    assert second.stats["evaluated_tokens"] < 16, "only one branch is evaluated"
+    assert second.stats["evaluated_tokens"] < 16, "more than one branch is evaluated"
     again, below = await asked("return 7", "invoked"), await asked("return 7\n    ")
     assert again.decision is not None and below.decision is not None
     assert not again.decision.held and not below.decision.held
     call = (await asked("return 7\n    sum("), await asked("return 7\n    sum(r"))
     assert call[0].decision is not None and call[1].decision is not None
-    assert call[0].decision.held is (threshold == 0.0), "an argument begins, so an abstention is reconsidered"
+    assert call[0].decision.held is (threshold == 0.0), "when an argument begins, only an abstention is reconsidered"
     assert call[1].decision.held
 
 
@@ -138,6 +139,6 @@ async def test_a_gate_on_evidence_decides_before_the_model_reads(
     assert completion.decision is not None and completion.decision.source == source
     if source == "evidence":
         assert completion.decision.retrieve
-        # The model evaluates only the prompt with the chunk.
+        # The gate decides from the hits alone, so the model evaluates only the prompt with the chunk.
         assert completion.stats["evaluated_tokens"] == completion.stats["prompt_tokens"]
     await supervisor.close()

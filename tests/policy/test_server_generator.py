@@ -1,4 +1,4 @@
-"""A server that generates and fails in various ways, with the real local model as the fallback."""
+"""A simulated server generates. When it fails, a real local model generates instead."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ async def supervisor(model: Path) -> AsyncIterator[Supervisor]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give servers half a second to answer."""
+    """Wait only half a second for an answer of the server."""
     monkeypatch.setattr(Editor, "patience", 0.5)
 
 
 class Editor:
-    """A completer with a stand-in as its server. `problems` has the messages that a user would see."""
+    """A completer whose generator is the stand-in at `url`. `problems` has the messages to the user."""
 
-    patience = 10.0  # seconds to wait for the server
+    patience = 10.0  # the time limit for the server, in seconds
 
     def __init__(
         self, supervisor: Supervisor, url: str, *, family: str = "suffix", key: str = "", **more: bool
@@ -87,14 +87,14 @@ class Editor:
 
 
 async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
-    """Return the message about a server that behaves like this, and check that the local model completes."""
+    """Return the message to the user about a server that fails by `behave`. The local model must generate instead."""
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete()
         assert completion.text and completion.model == supervisor.model.stem
         assert len(server.asked) == 1
         await editor.complete()
-        assert len(server.asked) == 1, "no request waits for a server that has just failed"
+        assert len(server.asked) == 1, "a server that has just failed is asked again"
         await editor.provider.close()
     [problem] = editor.problems
     return problem
@@ -168,7 +168,7 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
         await server.until(lambda: server.disconnected == 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert [problem for problem in editor.problems if problem] == [], "the server has not failed"
+        assert [problem for problem in editor.problems if problem] == [], "a cancellation is reported as a failure"
         await editor.provider.close()
 
 
@@ -238,7 +238,8 @@ async def test_a_recovered_server_is_used_again(supervisor: Supervisor) -> None:
         assert (await editor.complete()).model != "coder"
         editor.now = 1.1
         assert (await editor.complete()).model == "coder"
-        assert [bool(problem) for problem in editor.problems] == [True, False], "unavailable, then available"
+        # The second message is empty, because the server is available again.
+        assert [bool(problem) for problem in editor.problems] == [True, False]
         await editor.provider.close()
 
 
@@ -272,7 +273,7 @@ async def test_each_failure_doubles_the_delay() -> None:
     assert retry.allowed()
 
 
-# -- who gets the key -------------------------------------------------------------------------------------------------
+# -- which servers get the key -----------------------------------------------------------------------------------------
 
 
 async def test_a_certificate_that_does_not_verify(
@@ -285,13 +286,14 @@ async def test_a_certificate_that_does_not_verify(
         editor = Editor(supervisor, server.url, key="secret")
         assert (await editor.complete()).model == supervisor.model.stem
         assert "certificate of 127.0.0.1" in editor.problems[0] and "cannot be verified" in editor.problems[0]
-        assert server.asked == [] == server.headers, "neither the code nor the key was sent"
+        assert server.asked == [] == server.headers, "code or the key was sent"
         await editor.provider.close()
 
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         editor = Editor(supervisor, server.url, key="secret")
-        assert (await editor.complete()).model == "coder", "the system can trust a company's own authority"
+        # A user can add the certificate authority of a company with this environment variable.
+        assert (await editor.complete()).model == "coder"
         await editor.provider.close()
 
 
@@ -345,7 +347,7 @@ async def test_the_decision_of_a_server(
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
         if p_cc is None:
-            assert reading.p_cc is None, "the local model, which has no such token, has read it"
+            assert reading.p_cc is None, "the reading is not that of the local model, which has no `<cc>`"
             assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.problems[0]
         else:
             assert reading.p_cc == pytest.approx(p_cc)

@@ -1,4 +1,4 @@
-"""One request, from the cursor to the completion, with the real model and an index in memory."""
+"""Single requests, from the cursor to the completion, with a real model and an index in memory."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
     typist = Completer(supervisor, lambda: now, settings)
 
     async def key(typed: str) -> tuple[list[str], int]:
-        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # used by no other test
+        request = replace(at(MAIN + f"print(area_of_{typed}‸\n"), document="file:///w/a.py")  # this test's own document
         completion = await typist.complete(request)
-        # If the letter continues the last text, that text is used again, and nothing is evaluated.
+        # If the typed letter is the beginning of the last text, the rest is reused, and no token is evaluated.
         return [hit.chunk.path for hit in completion.hits], completion.stats.get("evaluated_tokens", 0)
 
     first, read = await key("")
-    assert first == ["shapes.py"], "no chunk is pinned yet, so the request waits for the search"
+    assert first == ["shapes.py"], "the first request does not wait for the search, although no chunk is pinned"
     assert read > 40
     now = snapshots[1]
 
@@ -88,8 +88,8 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
         while found != ["geometry.py"]:
             found, evaluated = await key(typed := typed + "x")
             assert found in (["shapes.py"], ["geometry.py"])
-            assert evaluated < 16, "the chunk was evaluated before it was pinned"
-            await asyncio.sleep(1)  # a pause in the typing
+            assert evaluated < 16, "a key waits for the evaluation of a chunk"
+            await asyncio.sleep(1)  # in this pause, better chunks are searched for and evaluated
         now = Snapshot.of([], root="/w")
         while found:
             found, evaluated = await key(typed := typed + "x")
@@ -127,7 +127,7 @@ async def test_trimmed_parts_are_named(supervisor: Supervisor) -> None:
 async def test_an_abstained_request_reads_its_prompt_once(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
     completion = await completer(supervisor, threshold=1.0).complete(CALL)
-    # First reading, then generating: only one token is evaluated twice, because its logits are needed again.
+    # The generation continues from the reading. One token is evaluated twice, because its logits are needed again.
     assert completion.stats["evaluated_tokens"] <= completion.stats["prompt_tokens"] + 1
 
 

@@ -1,4 +1,7 @@
-"""Which part of a generated text is shown. `‸` is the cursor; `…` ends a text that the token limit cut."""
+"""Which part of a generated text is shown.
+
+`‸` is the cursor. `…` after a generated text means that the token limit ended it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from policy.completion.shape import Shaper
 
 
 def shaped(source: str, said: str, language: str = "python", *, multiline: bool = True) -> str:
-    """Return what is shown at `‸` in `source` if a model generates `said`, streamed one character at a time."""
+    """Return what is shown of the text `said`, which is generated at the cursor `‸` in `source`.
+
+    Fail if the shaper, which receives one character at a time, detects an end after which another text is shown.
+    """
     prefix, suffix = source.split("‸")
     shaper = Shaper(Cursor("/w/file", prefix, suffix, language), multiline=multiline)
     complete = not said.endswith("…")
@@ -26,12 +32,12 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
 @pytest.mark.parametrize(
     ("source", "said", "shown"),
     [
-        # the text ends with the line
+        # the shown text ends at the end of its line
         ("x = 1\ny = ‸", "x + 1\nz = 2\n", "x + 1"),
         ("import os‸", "\nimport sys\n", ""),
         ("def f(x):\n    y = x\n    ‸\n", "return y\n\n\ndef g():\n    pass\n", "return y"),
         ("# about ‸\nx = 1\n", "the (open\nbracket", "the (open"),
-        # the text ends with the block
+        # the shown text ends at the end of its block
         ("def f(x):‸", "\n    y = x\n    return y\n\n\ndef g():\n", "\n    y = x\n    return y"),
         ("def f(x):\n    ‸", "y = x\n    return y\n\n\ndef g():\n", "y = x\n    return y"),
         ("def f(x‸", "):\n    return x\n\nf(1)\n", "):\n    return x"),
@@ -49,14 +55,14 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
         ("if ‸:\n    pass\n", "x > 0:\n    y\n", "x > 0"),
         ("def f(a):\n    ‸\n    return b\n", "return b\n", ""),
         ("def f(a):\n    x = 1‸\n", "\n", ""),
-        # text before the cursor, and the text itself, are not repeated
+        # neither text before the cursor nor the generated text itself is repeated
         ("self.width = width\n‸", "self.width = width\n", ""),
         ("def f():\n    ‸", "print('one')\n    print('one')\n    print('one')\n", "print('one')"),
         ("x = ‸", "abcde abcde abcde abcde abcde abcde …", ""),
-        # no incomplete statement is shown
+        # an incomplete statement is not shown
         ("x = f(‸", "aaa, bbb, ccc…", ""),
         ("def f():\n    ‸", "x = 1\n    y = g(1,\n        2…", "x = 1"),
-        # an overlap with the text after the cursor that is only a part of a word is not cut
+        # a text that repeats only a part of the word after the cursor is not cut
         ("pri‸nt(x)\n", "nt", "nt"),
         # indentation
         ("def f(x):\n    y = x\n    ‸", "    return y\n", "return y"),

@@ -1,4 +1,4 @@
-"""Syntax trees of whole files: incremental parsing gives the tree of a parse from scratch, and few trees are kept."""
+"""Syntax trees of whole files: an incremental parse gives the same tree as a full parse, and few trees are kept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_few_documents_are_kept() -> None:
     for name in "abc":
         files.tree(name, "python", b"x = 1\n")
     assert len(files) == 2
-    files.tree("d", "python", b"x = 1\n" * 50)  # larger than the limit, but a tree in use is always kept
+    files.tree("d", "python", b"x = 1\n" * 50)  # the file is larger than the limit, but the tree in use is always kept
     assert len(files) == 1
     files.forget("d")
     assert len(files) == 0

@@ -1,4 +1,4 @@
-"""Several servers of one user share an engine with the real model. Each server has its own `Supervisor`."""
+"""Several servers of one user share an engine with a real model. In these tests, a `Supervisor` is a server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Enter = Callable[..., Supervisor]
 
 @pytest.fixture
 async def enter(model: Path) -> AsyncIterator[Enter]:
-    """Start another server. At the end, all servers disconnect, and no engine may be left."""
+    """Return a function that starts another server. After the test, servers disconnect, and the engines must end."""
     inside: list[Supervisor] = []
 
     def enter(settings: EngineSettings = SETTINGS) -> Supervisor:
@@ -64,10 +64,10 @@ async def test_other_parameters_start_another_engine(enter: Enter) -> None:
 async def test_slots_are_separate_and_common_prefixes_are_shared(enter: Enter) -> None:
     a, b = await enter().engine(), await enter().engine()
     first, second = await text_of(a, "slot", SHORT), await text_of(b, "slot", OTHER)
-    assert (await a.read("slot", SHORT)).evaluated_tokens == 2, "b has its own slot of this name"
-    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 0, "a has evaluated this"
+    assert (await a.read("slot", SHORT)).evaluated_tokens == 2, "b overwrites the slot of a with the same name"
+    assert (await b.read("elsewhere", SHORT)).evaluated_tokens == 0, "b evaluates a prompt that a has evaluated"
     await a.forget("")
-    assert (await b.read("slot", OTHER)).evaluated_tokens == 2, "forgetting affects only the slots of a"
+    assert (await b.read("slot", OTHER)).evaluated_tokens == 2, "`forget` of a affects the slots of b"
     assert [await text_of(b, "slot", SHORT), await text_of(a, "slot", OTHER)] == [first, second]
 
 
@@ -88,7 +88,7 @@ async def test_the_engine_ends_with_its_last_client(enter: Enter) -> None:
     first, second = enter(), enter()
     pid = (await first.engine()).pid
     assert (await second.engine()).pid == pid
-    await first.close()  # the server that started the engine
+    await first.close()  # this server started the engine
     assert await text_of(await second.engine(), "a", SHORT)
     assert second.pid == pid
     engine = psutil.Process(pid)
@@ -98,13 +98,13 @@ async def test_the_engine_ends_with_its_last_client(enter: Enter) -> None:
     assert (await third.engine()).pid != pid
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_all_servers_share_one_engine_after_a_crash(enter: Enter) -> None:
     servers = [enter() for _ in range(3)]
     [pid, *_] = [(await server.engine()).pid for server in servers]
     os.kill(pid, signal.SIGKILL)
     engines = await asyncio.gather(*(server.engine() for server in servers))
-    while any(engine.pid == pid for engine in engines):  # some have not noticed yet
+    while any(engine.pid == pid for engine in engines):  # a server has not noticed the crash yet
         await asyncio.sleep(0.01)
         engines = await asyncio.gather(*(server.engine() for server in servers))
     assert len({engine.pid for engine in engines}) == 1
@@ -126,5 +126,5 @@ async def test_an_unused_model_is_unloaded_until_the_next_request(enter: Enter, 
         await asyncio.sleep(1)
     await engine.forget("a")  # does not load the model
     reading = await engine.read("a", SHORT)
-    assert reading.evaluated_tokens == reading.prompt_tokens, "the cache was empty"
+    assert reading.evaluated_tokens == reading.prompt_tokens, "the model was not unloaded, because the cache has cells"
     assert await text_of(engine, "a", SHORT) == expected

@@ -1,4 +1,4 @@
-"""Accepting a shown text unbalances no bracket, repeats no line and adds no syntax error. `‸` is the cursor."""
+"""A shown text leaves brackets balanced, repeats no line, and adds no syntax error to the file. `‸` is the cursor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NOTHING = ""
 
 
 def inside(opening: str, line: str, closing: str) -> str:
-    """Return a source with the cursor in a long text between `opening` and `closing`, far from both."""
+    """Return a source with many lines between `opening` and `closing`, and with the cursor far from both."""
     return opening + line * 1_200 + "a‸b\n" + "c\n" * 700 + closing
 
 
 @pytest.mark.parametrize(
     ("language", "source", "written", "shown"),
     [
-        # a bracket that is closed on the right is not closed again
+        # a bracket that is closed right of the cursor is not closed again
         ("python", "r = fetch(‸, timeout=10)\nprint(r)\n", "url, headers=auth)\n", "url, headers=auth"),
         ("python", "d = {'a': ‸, 'b': 2}\n", "1}\n", "1"),
         ("typescript", "const ids = rows.map((row) => ‸, 10);\n", "row.id);\n", "row.id"),
@@ -32,7 +32,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "foo(‸)\n", "a + b) + (c", "a + b"),
         ("ruby", "x = [1, ‸].map { |y| y }\n", "2].sum\n", "2"),
         ("kotlin", "fun f() {\n    g(listOf(‸))\n}\n", "1, 2))\n}\n", "1, 2"),
-        # a bracket that is not closed on the right is closed by the suggestion
+        # a bracket that is not closed right of the cursor is closed by the text
         ("python", "x = outer(inner(1‸)\n", "))\n", ")"),
         ("javascript", "function f(x) {\n  if (x) {\n    a();\n  ‸\n}\n\nf(1);\n", "}\n}\n\nf(1);\n", "}"),
         ("c", "int f(void) {\n    while (1) {\n        g();\n    ‸\n}\n", "}\n}\n", "}"),
@@ -54,7 +54,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("tsx", "const a = (\n  <div>\n    ‸\n  </div>\n);\n", "<b>x</b>\n  </div>\n);\n", "<b>x</b>"),
         ("python", "def f():\n    ‸\n\n\ndef g():\n    pass\n", "return 1\n\n\ndef g():\n", "return 1"),
         ("python", "def f(a):\n    ‸\n    return b\n", "return b\n", NOTHING),
-        # strings stay closed
+        # the text does not end the string around the cursor, and leaves no string open
         ("python", 'say("‸")\n', 'she said \\"hi\\" to me")\n', 'she said \\"hi\\" to me'),
         ("python", 'log(‸"done")\n', 'level="info", ', 'level="info", '),
         ("python", 'log(‸"done")\n', '"done")\n', NOTHING),
@@ -79,7 +79,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "return [x for x in ‸ if x]\n", "xs if x]\n", "xs"),
         ("swift", "let a = b.‸() {\n}\n", "run() {\n", "run"),
         ("c", "int x = ‸;\n", "1;\n", "1"),
-        # repetition can be intended
+        # a repetition is shown where it is plausible, as in a table
         ("python", "table = [‸\n]\n", "0x00, 0x00, 0x00, 0x00,\n", "0x00, 0x00, 0x00, 0x00,"),
         ("c", "int t[] = {\n    0xff, 0xff, 0xff, 0xff,\n    ‸\n};\n", "0xff, 0xff, 0xff, 0xff,\n};\n",
          "0xff, 0xff, 0xff, 0xff,"),
@@ -91,7 +91,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "foo(‸", "a, b", "a, b"),
         ("c", "int f(‸", "int a) {\n", "int a) {"),
         ("go", "package p\n\nfunc f() {\n\tif a {\n\t\tg(‸\n", "x, y)\n", "x, y)"),
-        # brackets match in kind and nesting
+        # a closing bracket matches the kind and the nesting of the opening one
         ("cpp", "void g() {\n  auto f = ‸()](int x) { return x; };\n}\n", "[self = weak}", "[self = weak"),
         ("cpp", "void g() {\n  auto f = ‸()](int x) { return x; };\n}\n" + "void h() {\n  i(1);\n}\n" * 200,
          "[self = weak}", "[self = weak"),
@@ -103,7 +103,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("typescript", "const m: Map<string, Array<‸>> = new Map();\n", "number>> = new Map();\n", "number"),
         ("python", "x = {**base, ‸}\n", "'k': [1, 2]}\n", "'k': [1, 2]"),
         ("tsx", "const a = <A b={‸} c />;\n", "() => f({ x: 1 })} c />;\n", "() => f({ x: 1 })"),
-        # a bracket that closes an expression in a string does not become text
+        # within a string, the bracket that closes an expression is not shown as text
         ("typescript", "throw new Error(`bad ${‸}`);\n", "JSON.stringify({ a: 1 })}`);\n", "JSON.stringify({ a: 1 })"),
         ("bash", 'x="$(‸)"\n', 'cat "$f")"\n', 'cat "$f"'),
         ("bash", 'echo "${x:-‸}"\n', '$(pwd)}"\n', "$(pwd)"),
@@ -118,29 +118,29 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "const s = `a ${b ? `‸` : ''} c`;\n", "x${y}` : ''} c`;\n", "x${y}"),
         ("csharp", 'class A { string S = @"‸"; }\n', 'C:\\dir\\"; }\n', "C:\\dir\\"),
         ("swift", 'let s = """\n  a ‸\n  """\n', '\\(b) "c"\n  """\n', '\\(b) "c"'),
-        # a sign is read together with the text left of the cursor
+        # the text left of the cursor decides whether a quote or a slash in the text begins a string or a pattern
         ("javascript", "x.replace(‸, '')\n", "/[\"'(]/g, '')\n", "/[\"'(]/g"),
         ("cpp", "auto n = 1'000‸;\n", "'000;\n", "'000"),
         ("python", "x = f‸\n", "\"{a['b']}\"\n", "\"{a['b']}\""),
         ("javascript", "const r = s.match(‸);\n", "/^(\\d+)\\)$/);\n", "/^(\\d+)\\)$/"),
-        # two signs that are one in a string
+        # in a string, two characters can stand for one, such as `{{`
         ("python", 'x = f"{a} ‸"\n', 'and {b:>10} {{c}}"\n', "and {b:>10} {{c}}"),
         ("python", "x = rf'‸'\n", "\\d{{{n}}}'\n", "\\d{{{n}}}"),
         ("csharp", 'class A { string S = @"‸"; }\n', 'a ""b"" c"; }\n', 'a ""b"" c'),
-        # quotes in a string or a comment come in pairs too
+        # quotes within a string or a comment stay balanced too
         ("go", 'package p\n\ntype A struct {\n\tB int `json:"‸"`\n}\n', 'b,omitempty"`\n}\n', "b,omitempty"),
         ("python", 'x = 1  # the "‸"\n', 'name"\n', "name"),
         ("python", 'x = 1  # as f"‸"\n', 'a" or f"b"\n', 'a" or f"b'),
         ("python", "x = 'a \"‸\" b'\n", "it's\" b'\n", "it"),
         ("tsx", "const a = <p>Don‸</p>;\n", "'t stop</p>;\n", "'t stop"),
-        # a name may end with a sign that is also an operator
+        # a name may end with a character that is also an operator
         ("ruby", "x = ‸ ? 1 : 2\n", "a.nil? ? 1 : 2\n", "a.nil?"),
-        # a block is written below a closed one
+        # the text is a block that is similar to the block above
         ("go", "package p\n\nfunc f() error {\n\tif err := g(); err != nil {\n\t\treturn err\n\t}\n"
          "\t‸\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
          "if err := h(); err != nil {\n\t\treturn err\n\t}"),
-        # further words and lines that are already below the cursor are not repeated
+        # more closing words and lines that are already below the cursor and are not repeated
         ("ruby", "if a\n  ‸\nelse\n  c\nend\n", "b\nelse\n  c\nend\n", "b"),
         ("ruby", "def a\n  1\n‸\n\ndef b\n  2\nend\n", "end\n\ndef b\n", "end"),
         ("php", "<?php\nif ($a):\n    ‸\nendif;\n", "echo 1;\nendif;\n", "echo 1;"),
@@ -153,14 +153,14 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "x = [‸]\n", "# comment", NOTHING),
         ("c", "x = ‸;\n", "/* unfinished", NOTHING),
         ("python", "foo(‸)  # call\n", "a)  # call\n", "a"),
-        # a sign of several characters is not split
+        # a long quote or a heredoc is opened only if its end follows
         ("scala", "‸ they cost. */\nclass Cart(items: List[Item])\n", '"""', NOTHING),
         ("bash", "cat ‸END\nx\nEND\n", "<<end", NOTHING),
         ("bash", "cat ‸\nx\nEOF\n", "<<EOF\n", "<<EOF"),
         ("bash", "cat ‸\nx\n", "<<EOF\n", NOTHING),
         ("ruby", "f(‸)\n  x\nEOF\n", "<<~EOF)\n", "<<~EOF"),
         ("ruby", "f(‸)\n  x\n", "<<~EOF)\n", NOTHING),
-        # a string of many lines began far above
+        # the cursor is in a string that begins far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
         # a string of many lines ends far below
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 1200 + "'\necho \"$names\"\n", "('\n", "("),
@@ -172,15 +172,15 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("bash", inside("cat <<EOF\n", "it's (\n", "EOF\necho\n"), "{ \"\n", '{ "'),
         ("ruby", inside("f(<<~SQL)\n", "  it's (\n", "SQL\n"), "{ \"\n", '{ "'),
         ("php", inside("<?php\nf(<<<X\n", "it's (\n", "X);\n"), "{ \"\n", '{ "'),
-        # a string is open on the left only up to its own end
+        # a string that ends left of the cursor is not open at the cursor
         ("ruby", "f(<<~SQL)\n  it's (\nSQL\ng(‸)\n", "1)\n", "1"),
         ("bash", "cat <<A\nit's (\nA\nx=$(‸)\n", "ls)\n", "ls"),
         ("rust", 'fn f() {\n    g(r"\\", ‸);\n}\n', "1);\n", "1"),
-        # a line of a string is not a line of code, whatever its indentation
+        # lines in a string are not code, so their indentation means nothing
         ("rust", 'fn f() {\n    let s = r#"{\n"\n"#;\n' + "    g();\n" * 400 + "    h(‸);\n}\n", "1);\n", "1"),
         # a shell pattern can have a bracket that closes nothing
         ("bash", "case $a in\n*]*) echo ‸;;\nesac\n", "b;;\n", "b"),
-        # an error that the text adds is cut off
+        # the part of the text that adds a syntax error is cut off
         ("python", "x = ‸\n", "y z\n", "y"),
         ("javascript", "const a = ‸;\n", "b +\n", "b"),
         ("java", "class A {\n    int x = ‸;\n}\n", "1 2\n", "1"),
@@ -228,7 +228,7 @@ def test_code_about_markers_may_name_one_in_a_string() -> None:
     [
         ("", NOTHING),
         (" \t\n  \n", NOTHING),
-        ("1\x00 + 2\n", NOTHING),  # the text ends at the broken character, so its last line cannot be trusted
+        ("1\x00 + 2\n", NOTHING),  # the text is cut at the invalid character, so its last line is incomplete
         ("1\nx = \x1b[31m\n", "1"),
         ("\ud83d", NOTHING),
         ("\udc00 1\n", NOTHING),

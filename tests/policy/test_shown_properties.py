@@ -1,4 +1,4 @@
-"""Cut any span from a valid file and generate any text there: accepting the completion adds no error to the file."""
+"""A part of a valid file is removed, and any text is generated there. Accepting it adds no error to the file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_snippets_are_valid(language: str) -> None:
 
 
 def writings(text: str, start: int, end: int) -> st.SearchStrategy[str]:
-    """Return a strategy for texts that a generator could write where `text[start:end]` was removed."""
+    """Return a strategy for texts that a model could generate in place of `text[start:end]`."""
     truth, after = text[start:end], text[end:]
     truncated = st.integers(0, len(truth)).map(lambda size: truth[:size])
     continued = st.integers(0, min(200, len(after))).map(lambda size: truth + after[:size])
@@ -75,7 +75,7 @@ def test_accepting_leaves_a_file_no_worse(language: str, data: st.DataObject) ->
     assert after.missing <= before.missing
     following = next((line.strip() for line in suffix.partition("\n")[2].split("\n") if line.strip()), "")
     if following and not is_closing(following):
-        own = accepted.shown.split("\n")[1:-1]  # the first and the last are parts of lines
+        own = accepted.shown.split("\n")[1:-1]  # the first and the last line may be incomplete
         assert following not in map(str.strip, own)
 
 
@@ -87,7 +87,10 @@ def test_errors_that_are_left_near_the_cursor_are_those_of_a_parse_from_scratch(
 
 
 def test_a_stray_end_is_not_exchanged_for_a_syntax_error() -> None:
-    """In Ruby's grammar, a stray `end` is a name. A `do` before it would close with this `end`, and add an error."""
+    """Ruby's grammar reads an `end` that closes nothing as a name.
+
+    A shown `do` before this `end` would be closed by it, which would add an error.
+    """
     text = SNIPPETS["ruby"]
     prefix, suffix = text[:58], text[125:]
     accepted = accept(f"{prefix}‸{suffix}", "      @items.each do |item|\n", "ruby", complete=False, bodies=False)

@@ -1,4 +1,4 @@
-"""Which model is fast enough for this machine: measured, stored and expected speeds."""
+"""The choice of a model that is fast enough on this machine, by measured, stored and expected speeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def speeds(tmp_path: Path) -> Speeds:
 
 @pytest.fixture
 def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Return two pinned models that are installed, in addition to the model of the package."""
+    """Two installed pinned models. The included model is installed too."""
     monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "models")
     (tmp_path / "models").mkdir()
@@ -51,11 +51,11 @@ def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tup
         assert found is not None
         return found.model.path
 
-    assert used() == large, "a model that was not measured may be used"
+    assert used() == large, "a model without a measured speed is excluded"
     speeds.remember(large, SLOW)
     assert used() == small
     speeds.remember(small, SLOW)
-    assert choice.candidates(speeds)[-1].model.path == used(), "the last one is used at any speed"
+    assert choice.candidates(speeds)[-1].model.path == used(), "the last candidate is not used"
     speeds.remember(large, FAST)
     assert used() == large
 
@@ -99,7 +99,7 @@ def test_a_damaged_store_of_speeds_counts_as_empty(tmp_path: Path, content: str)
 
 def test_the_next_better_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
     small, large = small_and_large
-    assert choice.find_better(small, FAST) is None, "it is installed"
+    assert choice.find_better(small, FAST) is None, "an installed model is offered"
     large.unlink()
     found = choice.find_better(small, FAST)
     assert found is not None and found.card.name == "large"

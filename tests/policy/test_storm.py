@@ -1,4 +1,4 @@
-"""A thousand requests, most of them cancelled at random times, leave no resources in use."""
+"""After a thousand requests, most of them cancelled at random times, the worker is idle and has not leaked memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Policy
 
 REQUESTS = 1_000
-SETTLED = 200  # requests; after these, no further memory should be allocated
-SLACK = 16 << 20  # bytes
+SETTLED = 200  # the number of requests after which the worker's memory is measured
+SLACK = 16 << 20  # the limit of the memory that the later requests may add, in bytes
 BUDGETS = {"left": 128, "right": 32, "context": 64}
 SOURCE = "".join(f"def area_{n}(width, height):\n    return width * height * {n}\n\n\n" for n in range(12))
 HIT = Hit(Chunk("/w", "shapes.py", 1, 2, "def area(width, height):\n    return width * height\n", "function"), 0.5)
@@ -25,7 +25,7 @@ POLICIES: tuple[Policy, ...] = ("never", "always", "selective")
 
 
 class Found:
-    """A retriever that always finds the same chunks."""
+    """A retriever that always finds the same chunk."""
 
     def search(self, _cursor: Cursor, _count: int) -> tuple[Hit, ...]:
         return (HIT,)
@@ -36,7 +36,7 @@ def at(end: int) -> Cursor:
 
 
 async def idle(process: psutil.Process) -> None:
-    """Wait until a process has been idle for a while."""
+    """Wait until a process uses less than 0.05 s of processor time in half a second."""
     while True:
         before = sum(process.cpu_times()[:2])
         await asyncio.sleep(0.5)

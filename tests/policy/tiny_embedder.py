@@ -1,4 +1,4 @@
-"""A tiny BERT in a GGUF file, with random weights and a vocabulary of letters, small enough for tests to make it."""
+"""Write a tiny BERT embedding model with random weights, whose tokens are characters, as a GGUF file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789_()=:.,")
-LONGEST = 64  # tokens
+LONGEST = 64  # the largest number of tokens in a text
 
 
 def write_bert(
@@ -22,9 +22,9 @@ def write_bert(
     longest: int,
     heads: int,
 ) -> None:
-    """Write a BERT with mean pooling.
+    """Write a BERT model with mean pooling as a GGUF file.
 
-    The names of `tensors` are llama.cpp's, and `vocabulary` is a WordPiece vocabulary.
+    `tensors` has the weights, with llama.cpp's names as keys. `vocabulary` is a WordPiece vocabulary.
     """
     writer = gguf.GGUFWriter(file, "bert")
     writer.add_name(file.stem)
@@ -58,7 +58,7 @@ def write_bert(
 
 
 def tiny_bert(file: Path, width: int = 32) -> Path:
-    """Write one layer with random weights, which are the same every time."""
+    """Write a model of one layer, and return `file`. The weights are random, but the same in each run."""
     vocabulary = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
@@ -82,7 +82,10 @@ def tiny_bert(file: Path, width: int = 32) -> Path:
 
 
 def _spelled(token: str) -> str:
-    """Convert a token: WordPiece marks tokens inside a word, llama.cpp marks tokens that begin one."""
+    """Convert a token of a WordPiece vocabulary to llama.cpp's form.
+
+    WordPiece marks tokens within a word, by `##`. llama.cpp marks tokens that begin a word, by U+2581.
+    """
     if token in SPECIAL or (token.startswith("[") and token.endswith("]")):
         return token
     return token[2:] if token.startswith("##") else f"\u2581{token}"

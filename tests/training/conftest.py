@@ -1,4 +1,7 @@
-"""Shared fixtures: a corpus, a tiny base, an adapted model. Without the `train` extra, no test is collected."""
+"""Fixtures of the training tests: a corpus, a tiny base model, and the base after adaptation.
+
+Without the `train` extra, pytest collects no test of this folder.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ collect_ignore_glob = [] if find_spec("torch") and find_spec("transformers") els
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with three packages as wheels, the tiny base, the corpus and the blanks."""
+    """A work folder with the wheels of three packages, and with the tiny base model, the corpus and the blanks."""
     import torch
 
     from policy.training import blanks, corpus
     from tests.training.tiny import LIST, tiny_base, wheel
 
-    torch.set_num_threads(1)  # the tiny model is too small for several threads
+    torch.set_num_threads(1)  # for a tiny model, several threads are slower than one
     folder = tmp_path_factory.mktemp("train")
     rows = LIST
     for number, split in enumerate(("train", "valid", "test")):
@@ -34,7 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapted(work: Path) -> Path:
-    """The tiny model after adaptation."""
+    """The folder of the tiny model after 24 steps of adaptation."""
     from tests.training.tiny import run_adapt
 
     return run_adapt(work, "adapt", 24)

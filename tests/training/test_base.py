@@ -1,4 +1,4 @@
-"""A base that cannot be trained is refused with a reason."""
+"""A base model that cannot be trained is refused with a reason, and files are saved completely or not at all."""
 
 from __future__ import annotations
 

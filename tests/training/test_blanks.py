@@ -1,4 +1,4 @@
-"""Where blanks begin and end, and what the corpus and the package lists accept."""
+"""Where blanks begin and end, which files enter the corpus, and which rows the package lists accept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policy.training.manifest import TrainingError
 
 
 def _line(text: str) -> tuple[str, int]:
-    """Return the text without its cursor marker, and the offset of the marked line."""
+    """Return the text without the mark `‸`, and the offset at which the marked line begins."""
     at = text.index("‸")
     return text.replace("‸", ""), text.rfind("\n", 0, at) + 1
 
@@ -124,14 +124,14 @@ def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None
 
     known = [_blank(number, f"train/{number // 10}") for number in range(40)]
     rows = [Label(blank.id, "line", 50.0, 60.0, 9.0, 5.0, 4, 0.5, 1.0, 0.5) for blank in known[:30]]
-    # An older file may have two labels for one blank.
+    # A file of an earlier version may have two labels for a blank. The first one is used.
     labels = write("labels.jsonl", [*rows, replace(rows[0], es_with=0.0)])
     files = write("blanks.jsonl", [replace(known[0], oracle=True), *known]), labels
     every, some = finetune.labelled_blanks(*files, 0, 7), finetune.labelled_blanks(*files, 9, 7)
     assert some == every[:9]
     assert {entry.blank.repository for entry in some} == {"train/0", "train/1", "train/2"}
     assert {entry.blank.id for entry in every} == {label.id for label in rows}
-    assert {entry.label.gain for entry in every} == {10.0}, "the first label of a blank counts"
+    assert {entry.label.gain for entry in every} == {10.0}, "a later label of a blank is used"
     assert not any(entry.blank.oracle for entry in every)
 
 

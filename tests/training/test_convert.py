@@ -1,4 +1,4 @@
-"""Importing a Hugging Face checkpoint: llama.cpp computes the same logits as transformers."""
+"""A Hugging Face checkpoint is converted to GGUF. llama.cpp computes the same logits from it as transformers."""
 
 from __future__ import annotations
 

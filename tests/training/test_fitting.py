@@ -1,4 +1,4 @@
-"""Fitting thresholds and calibration on synthetic scores."""
+"""Thresholds and gates that are fitted to synthetic scores and gains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policy.training.fitting import best_threshold, fit_gate, sigmoid
         ([0.9, 0.8, 0.1, 0.0], [5.0, 3.0, -4.0, 0.0], 1.0, 2),
         ([0.9, 0.8, 0.7, 0.6], [1.0, 1.0, 1.0, 1.0], 0.5, 2),
         ([0.9, 0.8], [-1.0, -1.0], 1.0, 0),
-        ([0.5, 0.5, 0.1, 0.1], [9.0, -1.0, -1.0, -1.0], 0.6, 2),  # equal scores cannot be separated
+        ([0.5, 0.5, 0.1, 0.1], [9.0, -1.0, -1.0, -1.0], 0.6, 2),  # no threshold separates equal scores
         ([], [], 1.0, 0),
     ],
 )
@@ -32,7 +32,8 @@ def test_a_calibrated_probability_equals_the_rate_of_gains() -> None:
     fitted = fit_gate("token", ["token"], known, gains.tolist(), 1.0)
     assert fitted.weights["token"] == pytest.approx(0.5, abs=0.1)
     assert fitted.probability(GateInputs("line", 0.5)) == pytest.approx(float(sigmoid(np.array(1.0))), abs=0.03)
-    # If a gain is 8 and a loss 2, retrieval pays if it helps at least one blank in five.
+    # Retrieval gains 8 points where it helps, and loses 2 elsewhere. So it pays if it helps at least a fifth of the
+    # blanks.
     assert fitted.line < 0.45 and fitted.block < 0.45
 
 

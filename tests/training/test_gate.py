@@ -1,4 +1,4 @@
-"""Gates on synthetic results, where the informative features are known."""
+"""Gates that are fitted to synthetic results, in which it is known which features predict the gain of retrieval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tests.evaluation.masked import row
 
 
 def synthetic_rows(count: int, repositories: int = 8, **values: Any) -> list[Row]:
-    """Retrieval helps if the best chunk is similar and the first token is uncertain. P(<cc>) is noise."""
+    """Return results in which retrieval helps if the best chunk is similar and the first token is uncertain.
+
+    P(`<cc>`) is noise.
+    """
     random = np.random.default_rng(3)
     rows = []
     for number in range(count):
@@ -45,7 +48,7 @@ def test_gates_are_compared_by_their_features(tmp_path: Path) -> None:
     assert metrics["all"]["against_always"][1] > 0
     assert metrics["engine+scores"]["selected"] > max(metrics["score"]["selected"], metrics["engine"]["selected"])
     low, high = metrics["token"]["auc"][1:]
-    assert low < 0.5 < high, "noise is not mistaken for a decision"
+    assert low < 0.5 < high, "P(<cc>), which is noise, appears to predict the gain"
     assert manifest.read(tmp_path / "gate")["gates"] == metrics
     fitted = Gate(**json.loads((tmp_path / "gate" / "engine+scores.json").read_text("utf-8")))
     needed, not_needed = (GateInputs("line", 0.5, 0.5, each, Evidence(each, 0.2, 1, 0.5, 3)) for each in (0.9, 0.1))
@@ -56,7 +59,7 @@ def test_the_exported_gate_is_the_best_of_those_with_the_token() -> None:
     rows = synthetic_rows(400)
     assert gate.best_gate(rows) == "all"
     blind = [replace(row, es_with=60.0 if (row.first_entropy or 0) > 0.5 else 47.0) for row in rows]
-    assert gate.best_gate(blind) == "token+engine", "uninformative features are not exported"
+    assert gate.best_gate(blind) == "token+engine", "a gate with features that predict nothing is exported"
     token, shipped = (gate.fit(rows, gate.GATES[name]) for name in ("token", gate.best_gate(rows)))
     assert (token.name, shipped.name) == ("token", "hybrid")
 
@@ -70,7 +73,8 @@ def test_gates_are_evaluated_on_held_out_repositories() -> None:
         assert groups[0] and groups[1] and not groups[0] & groups[1]
         seen.add(frozenset(groups[0]))
     assert len(seen) > 3
-    # The two repositories have opposite rules: a gate that had seen both would be right for half of the rows.
+    # The two repositories have opposite rules. A gate that is fitted to both is right for half of the rows. A gate that
+    # is fitted to one of them is wrong for almost all rows of the other.
     rows = [row(number, repository="ab"[number % 2], score=score, p_cc=0.5, es_without=50.0,
                 es_with=60.0 if (score > 0.5) == (number % 2 == 0) else 40.0)
             for number, score in enumerate(np.random.default_rng(1).random(200).tolist())]  # fmt: skip
@@ -79,7 +83,7 @@ def test_gates_are_evaluated_on_held_out_repositories() -> None:
 
 
 def test_a_gate_before_reading_is_fitted_for_a_model_that_does_not_decide(tmp_path: Path) -> None:
-    """It is fitted by nats: the edit similarities of these rows say the opposite."""
+    """The gate is fitted to the gain in nats. In these rows, the gain in edit similarity has the opposite sign."""
     random = np.random.default_rng(4)
     scores, noise = random.random(400), random.normal(0, 0.1, 400)
     rows = [
@@ -96,7 +100,8 @@ def test_a_gate_before_reading_is_fitted_for_a_model_that_does_not_decide(tmp_pa
     assert "evidence-score" in "\n".join(gate.report_lines(metrics))
     fitted = Gate(**json.loads((tmp_path / "gate" / "evidence-score.json").read_text("utf-8")))
     assert fitted.name == "evidence"
-    assert 0.5 < -fitted.offset / fitted.weights["score"] < 0.7, "the score at which the probability is one half"
+    # This is the score at which the gate's probability is one half.
+    assert 0.5 < -fitted.offset / fitted.weights["score"] < 0.7
 
 
 def test_gates_with_missing_features_are_left_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training runs under external events: a kill, a full disk, a GPU without memory, a missing extra."""
+"""Training continues or stops correctly after external events, such as a kill, a full disk, or a full GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_killed_run_ends_with_the_same_weights(work: Path, adapted: Path) -> N
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     with (work / "killed" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 8, "mid')  # an incomplete line, as after a kill
+        file.write('{"step": 8, "mid')  # a kill can leave an incomplete line
     run_adapt(work, "killed", 24)
     whole, parts = weights_of(adapted), weights_of(work / "killed")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -69,11 +69,11 @@ def test_steps_before_the_first_checkpoint_are_recorded_once(
     assert [row["step"] for row in adapt.history(work / "early")] == list(range(25))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits of a process")
 def test_a_full_disk_is_reported_and_keeps_saved_files(work: Path) -> None:
     run_adapt(work, "full", 3)
     kept = weights_of(work / "full")
-    # No file of this process may grow over 50,000 bytes: a checkpoint cannot be written, as on a full disk.
+    # The process cannot write files of more than 50,000 bytes. So it cannot save a checkpoint, as on a full disk.
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
     with start(work, "full", limit) as process:

@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny model, from package archives to a GGUF that decides in llama.cpp."""
+"""The whole training of a tiny model, from archives of packages to a GGUF file that makes decisions in llama.cpp."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_labelling_is_repeatable(work: Path, finetuned: Path) -> None:
     half = work / "label-half"
     manifest.write(half_folder(half), manifest.read(work / "label") | {"done": False})
     text = (work / "label" / "valid.jsonl").read_text("utf-8")
-    (half / "valid.jsonl").write_text(text[: len(text) // 2], "utf-8")  # an incomplete row
+    (half / "valid.jsonl").write_text(text[: len(text) // 2], "utf-8")  # the last row is incomplete
     label.run(half, work / "corpus", work / "blanks", work / "base", work / "adapt", max_tokens=40)
     again = label.load_labels(half / "valid.jsonl")
     assert [row.id for row in again] == [row.id for row in made]
@@ -237,7 +237,7 @@ def test_finetuning_does_not_resume_with_another_model_or_other_labels(
     for split in label.SPLITS:
         file = work / "label-again" / f"{split}.jsonl"
         before = file.read_text("utf-8")
-        file.write_text(before[: before.rfind("\n", 0, -1) + 1], "utf-8")  # as in an unfinished run
+        file.write_text(before[: before.rfind("\n", 0, -1) + 1], "utf-8")  # the last row is missing
         with pytest.raises(manifest.TrainingError, match="another run"):
             _finetune(work, adapted, "finetune-again", "label-again")
         file.write_text(before, "utf-8")
@@ -254,12 +254,12 @@ def test_a_run_without_a_checkpoint_starts_again(
 
     out = work / f"killed-{last}"
     shutil.copytree(finetuned, out)
-    (out / adapt.STATE).unlink()  # an earlier attempt left its metrics and its best weights
+    (out / adapt.STATE).unlink()  # only the metrics and the best weights of the earlier run are left
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(finetune, "append_metrics", kill)
         _finetune(work, adapted, out.name)
     assert [row["step"] for row in adapt.history(out)] == list(range(1, last + 1))
-    assert (out / finetune.BEST).is_file() == (last > 2), "the first check is at step 2"
+    assert (out / finetune.BEST).is_file() == (last > 2), "the best weights are not saved at step 2"
     _finetune(work, adapted, out.name)
     assert adapt.history(out) == adapt.history(finetuned)
 
@@ -300,7 +300,7 @@ def test_lora_trains_low_rank_differences_and_resumes(
 
     before = torch.load(adapted / adapt.STATE, weights_only=True)["model"]
     moved = {name for name in before if not torch.equal(before[name], whole["model"][name])}
-    assert moved == {name for name in before if name.endswith("proj.weight")}, "only linear layers change"
+    assert moved == {name for name in before if name.endswith("proj.weight")}, "not only linear layers change"
     for name in moved:
         difference = whole["model"][name] - before[name]
         assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 4

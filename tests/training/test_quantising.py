@@ -1,4 +1,4 @@
-"""Quantization: the type of each tensor, and the comparison with the file that llama.cpp's quantizer writes."""
+"""Quantization: the type of each tensor, and a comparison with the files of llama.cpp's own quantizer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def test_rows_that_do_not_fit_get_another_type(columns: int, type_: str, found: 
 
 
 def whole(folder: Path, architecture: str, kinds: tuple[str, ...], columns: int, *, tied: bool) -> Path:
-    """Write a GGUF in F16 with random weights, which llama.cpp's quantizer accepts as a model."""
+    """Write a GGUF file with random weights in F16 that llama.cpp's quantizer accepts as a model.
+
+    `columns` is the length of the rows of its tensors.
+    """
     random = np.random.default_rng(0)
     path = folder / "whole.gguf"
     writer = gguf.GGUFWriter(path, architecture)
@@ -109,7 +112,7 @@ def test_a_file_in_another_type_says_the_same(
         assert np.abs(close - exact).mean() < 0.1, tensor.name
 
 
-@pytest.mark.skipif(NATIVE is None, reason="needs llama.cpp's own quantiser: make native")
+@pytest.mark.skipif(NATIVE is None, reason="needs llama.cpp's own quantizer; `make native` compiles it")
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("columns", [512, 576, 40])
 @pytest.mark.parametrize(("architecture", "kinds", "tied"), [("llama", LLAMA, False), ("starcoder", STARCODER, True)])

@@ -1,4 +1,4 @@
-"""Completions that torch runs are those of llama.cpp."""
+"""The torch engine generates the same completions as llama.cpp."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def trials() -> list[Trial]:
-    """Return more trials than lanes, with prompts of many lengths, with shared beginnings and without."""
+    """Return twice as many trials as the engine has lanes, so that some wait for a lane.
+
+    The prompts have many lengths. Some begin with the same text, and others do not.
+    """
     found = []
     for number in range(LANES):
         prefix = "def total(order):\n" + f"    x{number} = order.width\n" * (number % 5) + "    return area_of(ord"
@@ -67,13 +70,16 @@ async def test_torch_gives_the_logits_of_llama_cpp(tiny: Path) -> None:
         assert own.prompt.chunks == other.prompt.chunks
         assert (own.reading is None) == (other.reading is None)
         if own.reading is not None and other.reading is not None:
-            # The KV cache of llama.cpp rounds to 16 bits.
+            # The values differ a little, because llama.cpp rounds the values in its KV cache to 16 bits.
             assert own.reading.first_p == pytest.approx(other.reading.first_p, abs=5e-3)
             assert own.reading.first_entropy == pytest.approx(other.reading.first_entropy, rel=5e-3)
 
 
 async def test_the_texts_and_the_decision_of_a_real_model_are_the_same() -> None:
-    """The model of the package decides. Its weights are quantised, so llama.cpp rounds activations differently."""
+    """The included model is trained to decide, and its weights are quantized.
+
+    With quantized weights, llama.cpp rounds activations and torch does not. So the probabilities differ a little.
+    """
     shipped = locate.shipped()[0].path
     wanted = trials()[:8]
     supervisor = Supervisor(shipped, EngineSettings(context_size=4 * CELLS, sequences=4, threads=1), budgets=BUDGETS)

@@ -1,4 +1,4 @@
-"""The command line of training: defaults, and errors for missing inputs."""
+"""The command line of the training: default values, and errors for missing inputs."""
 
 from __future__ import annotations
 

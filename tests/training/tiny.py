@@ -1,4 +1,4 @@
-"""A model that trains in seconds, and packages to train it on."""
+"""A model that is trained in seconds, and the packages on which it is trained."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Install VS Code as code-server, and the programs that control it: Debian's Chromium and playwright-core. The script
-# compiles nothing and runs no install script of a package. It takes a minute and 1.1 GB; installing Chromium needs root.
-# Use: code-server.sh FOLDER. The program is then FOLDER/code-server.
+# Install code-server, which runs VS Code in a browser, and what controls the browser: Debian's Chromium, which needs
+# root, and playwright-core. The script compiles nothing and runs no install script of a package. It takes a minute and
+# 1.1 GB. Usage: code-server.sh FOLDER. The installed program is FOLDER/code-server.
 set -euo pipefail
 target=${1:?usage: code-server.sh FOLDER}
 if ! command -v chromium > /dev/null; then

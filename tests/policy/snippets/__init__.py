@@ -1,4 +1,4 @@
-"""A valid file of every language that has a grammar, by language."""
+"""A valid file of every language that has a grammar, by the id of the language."""
 
 from __future__ import annotations
 
