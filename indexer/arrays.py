@@ -19,7 +19,7 @@ BLOCK = 1 << 16  # elements; one block takes well under a millisecond
 
 
 def repeat(values: NDArray[T], counts: NDArray[np.integer[Any]]) -> NDArray[T]:
-    """Return `numpy.repeat(values, counts)`."""
+    """Return `numpy.repeat(values, counts)`, computed block by block."""
     ends = cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     result = np.empty(total, values.dtype)
@@ -33,7 +33,7 @@ def repeat(values: NDArray[T], counts: NDArray[np.integer[Any]]) -> NDArray[T]:
 
 
 def cumsum(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return `numpy.cumsum(values)` as 64-bit integers."""
+    """Return `numpy.cumsum(values)` as 64-bit integers, computed block by block."""
     result = np.empty(len(values), np.int64)
     total = 0
     for start in range(0, len(values), BLOCK):

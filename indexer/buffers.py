@@ -17,8 +17,8 @@ class Buffer:
 class Buffers:
     """The open documents, by the real paths of their files.
 
-    An editor may have one file open under two names, for instance through a symbolic link. The text that was set last
-    counts. When that document is closed, the text of the other one counts again.
+    An editor may have one file open under two names, for instance through a symbolic link. Then the text that was set
+    last is used. When that document is closed, the text of the other document is used again.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,10 @@ class Buffers:
         return None if named is None else next(reversed(named.values()))
 
     def put(self, name: str, real: str, buffer: Buffer) -> set[str]:
-        """Set a document's text, and return the real paths of the files whose text this changes."""
+        """Set the text of the document `name`, whose file has the real path `real`.
+
+        Return the real paths of the files whose text changes.
+        """
         changed = self.remove(name) if self._real_of.get(name, real) != real else set()
         self._real_of[name] = real
         named = self._by_file.setdefault(real, {})
@@ -43,7 +46,7 @@ class Buffers:
         return changed | {real}
 
     def remove(self, name: str) -> set[str]:
-        """Remove a document, and return the real paths of the files whose text this changes."""
+        """Remove the document `name`. Return the real paths of the files whose text changes."""
         real = self._real_of.pop(name, None)
         if real is None:
             return set()

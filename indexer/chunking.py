@@ -26,12 +26,12 @@ from indexer.windows import Span, windows
 if TYPE_CHECKING:
     import tree_sitter
 
-# Levels of the syntax tree that are searched for statements. Code that is nested deeper is cut into parts of equal
-# length, without regard to syntax.
+# The number of levels of the syntax tree that are searched for statements. Code that is nested deeper is cut into parts
+# of equal length, without regard to syntax.
 MAX_DEPTH = 48
-HEADER_COLUMNS = 160  # characters; a longer line of a header is cut
-# Characters. A longer text is not written by hand, and parsing it would delay the files queued after it, so it is cut
-# into windows.
+HEADER_COLUMNS = 160  # maximum number of characters of a line in a header; a longer line is cut
+# Maximum number of characters of a text that is parsed. A longer text is not written by hand, and parsing it would
+# delay the files queued after it, so it is cut into windows.
 PARSED_LENGTH = 2_000_000
 # A text is cut into windows if an error node of its syntax tree has more children than this: the time of a tree-sitter
 # query grows with the square of their number.
@@ -58,7 +58,7 @@ class Chunking:
 
 @dataclass(slots=True)
 class _Definition:
-    """A function or class, while its file is being cut. Rows are zero-based, and `end` is the row after the last."""
+    """A function or class in a file that is being cut. Rows count from 0, and `end` is the row after the last one."""
 
     start: int
     end: int
@@ -151,7 +151,7 @@ class _Cutter:
     # Find the definitions ------------------------------------------------------------------------------------------
 
     def _outline(self, language_id: str) -> list[_Definition]:
-        """Return the definitions that the language's query finds. Rows decide which definition contains another."""
+        """Return the outermost definitions that the language's query finds, each with the definitions inside it."""
         import tree_sitter
 
         query = query_of(language_id)
@@ -178,8 +178,8 @@ class _Cutter:
                 node,
             )
             known = found.get(name[0].start_byte)
-            # The query finds a definition with `export`, decorators or a template twice: with and without that wrapper.
-            # The wider match counts.
+            # The query finds a definition with `export`, decorators or a template twice: with and without these. Keep
+            # the longer match.
             if known is None or node.start_byte < known.node.start_byte or node.end_byte > known.node.end_byte:
                 found[name[0].start_byte] = definition
         return _nest(sorted(found.values(), key=lambda d: (d.start, -d.end)))
@@ -191,7 +191,7 @@ class _Cutter:
             names.append(text)
 
     def _first_row(self, node: tree_sitter.Node) -> int:
-        """Return the row where a definition's own comments and attributes begin."""
+        """Return the first row of a definition, together with the comments and attributes directly before it."""
         start, before = node.start_point.row, node.prev_sibling
         while before is not None and ("comment" in before.type or "attribute" in before.type):
             alone = not self._lines[before.start_point.row][: before.start_point.column].strip()
@@ -211,9 +211,9 @@ class _Cutter:
         header: str,
         node: tree_sitter.Node,
     ) -> Iterator[_Piece]:
-        """Yield (start, end, kind, header) for the rows of one scope.
+        """Cut the rows of one scope into pieces. Yield (start, end, kind, header) of each piece.
 
-        This is a loop and not a recursion, so that deep nesting cannot overflow the stack.
+        The method is not recursive, so that deep nesting cannot overflow the stack.
         """
         stack: list[_Scope] = [(start, end, definitions, kind, header, header, node)]
         while stack:
@@ -256,7 +256,7 @@ class _Cutter:
     ) -> Iterator[_Piece]:
         """Split rows that contain no definition.
 
-        Imports get a chunk of their own, and rows that are too many for one chunk are cut between statements.
+        Imports get their own chunk. If there are too many rows for one chunk, they are cut between statements.
         """
         if kind == "block" and (imports := [r for r in self._imports if start <= r[0] and r[1] <= end]):
             first, last = imports[0][0], max(r[1] for r in imports)
@@ -319,14 +319,14 @@ class _Cutter:
         return children[low:high]
 
     def _merge(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-        """Merge neighboring pieces of one scope while they are small. A piece without words joins the one before it."""
+        """Merge neighboring small pieces of one scope. A piece without words is added to the piece before it."""
         limit = self._chunking.merge_lines
         held: _Piece | None = None
         for start, end, kind, header in pieces:
             if held is None:
                 held = (start, end, kind, header)
                 continue
-            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # may have brackets
+            blank = not any(_WORD.search(line) for line in self._lines[start:end])  # no words, but perhaps brackets
             together = header == held[3] and end - held[0] <= limit and "imports" not in (kind, held[2])
             if blank:
                 held = (held[0], end, held[2], held[3])
@@ -346,7 +346,10 @@ def _end_row(node: tree_sitter.Node) -> int:
 
 
 def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
-    """Turn definitions sorted by (start, -end) into a forest. A definition that ends after its parent is clipped."""
+    """Return the outermost of `definitions`, which are sorted by (start, -end), and make the others their children.
+
+    If a definition ends after its parent, its end becomes that of the parent.
+    """
     top: list[_Definition] = []
     open_: list[_Definition] = []
     for definition in definitions:
@@ -362,7 +365,7 @@ def _nest(definitions: Sequence[_Definition]) -> list[_Definition]:
 
 
 def _is_beyond_repair(root: tree_sitter.Node) -> bool:
-    """Return whether an error node has more than `MAX_ERRORS` children: the parser understood too little of a text."""
+    """Return whether the parser understood too little of a text: an error node has more than `MAX_ERRORS` children."""
     todo = [root] if root.has_error else []
     while todo:
         node = todo.pop()

@@ -1,8 +1,8 @@
 """Debounce changed paths without timers.
 
 Editors write a file in several steps, so a changed path is processed after a short quiet time. Many changes at once (a
-branch switch, an installation) are processed together after a longer quiet time. Callers pass the time in, so tests
-need no clock.
+branch switch, an installation) are processed together after a longer quiet time. Callers pass the current time, so
+tests need no clock.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from indexer.locations import FileKey
 
 QUIET = 0.02  # seconds without a further change before a small number of files is processed
-LATEST = 0.10  # seconds after the first change when the files are processed, even if changes continue
-MANY = 100  # paths; if at least as many have changed, the next two values replace QUIET and LATEST
+LATEST = 0.10  # seconds from the first change until the files are processed, even if changes continue
+MANY = 100  # if at least this many paths have changed, MANY_QUIET and MANY_LATEST replace QUIET and LATEST
 MANY_QUIET, MANY_LATEST = 0.25, 3.0
 
 
@@ -53,10 +53,11 @@ class Debouncer:
 
 
 def files_in_deleted(paths: Set[str], keys: Collection[FileKey]) -> list[FileKey]:
-    """Return the files of `keys` that were, at any depth, in a directory among `paths` (absolute, POSIX).
+    """Return the files among `keys` that were in a deleted directory, at any depth.
 
-    The event for a deleted directory does not name the files in it. Most deleted paths are temporary files, so this
-    function compares directories, which are fewer than files.
+    `paths` are the deleted paths (absolute, POSIX), which may be files or directories: the event for a deleted
+    directory does not name the files in it. Because most deleted paths are temporary files, the function has to be
+    fast. So it compares the directories of the files, which are fewer than the files.
     """
     roots = {root: Path(root).as_posix().rstrip("/") for root in {root for root, _ in keys}}
     directories = {(root, path.rpartition("/")[0]) for root, path in keys}

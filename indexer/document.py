@@ -1,10 +1,10 @@
 """A file as the index stores it: its text once, and the positions of its chunks in it.
 
-A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. As many Python
-objects, each with its own string, would need more memory than the text itself, and would make every full garbage
-collection long enough to delay typing. So a document is a small number of flat buffers, and so are the `Terms` that the
-inverted index is built from. `Extract.to_bytes` converts both to plain bytes for other processes and for the cache. The
-cache contains no pickles, because unpickling a manipulated file would run its code.
+A chunk object is made only when a query finds the chunk. A million lines give about 90,000 chunks. If each of these
+were a Python object with its own string, the objects would need more memory than the text itself, and every full
+garbage collection would take long enough to delay typing. So a document is a small number of flat buffers, and so are
+the `Terms` that the inverted index is built from. `Extract.to_bytes` converts both to plain bytes for other processes
+and for the cache. The cache contains no pickles, because unpickling a manipulated file would run the code in it.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the inverted index needs of a document's chunks, concatenated in the order of the chunks.
+    """The words and symbols of a document's chunks, from which the inverted index is built.
 
-    `words` has the keys (`indexer.words.key`) of each chunk's distinct words, and `counts` how often each word occurs
-    in its chunk (at most 255). `word_ends[i]` is the end of chunk i in both. `symbols` has the keys of the names that
-    each chunk defines, and `symbol_ends[i]` is the end of chunk i in `symbols`.
+    All arrays are in the order of the chunks. `words` has the keys (`indexer.words.key`) of each chunk's distinct
+    words, and `counts` has how often each word occurs in its chunk (at most 255). The words of chunk i end before index
+    `word_ends[i]` of both arrays. `symbols` has the keys of the names that each chunk defines. Those of chunk i end
+    before index `symbol_ends[i]`.
     """
 
     words: NDArray[np.uint64]
@@ -84,13 +85,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What the index stores of one file."""
+    """All data that the index stores for one file."""
 
     document: Document
     terms: Terms = field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """Serialize everything but root and path, which the caller uses as the key of the record."""
+        """Return the fields as bytes, except the root and the path, which the caller uses as the key of the record."""
         document, terms = self.document, self.terms
         parts = (
             document.text,
@@ -104,7 +105,7 @@ class Extract:
 
     @classmethod
     def from_bytes(cls, root: str, path: str, record: bytes) -> Extract:
-        """Parse what `to_bytes` wrote. Raises DamagedRecord."""
+        """Return the extract from which `to_bytes` made `record`. Raises `DamagedRecord` if the bytes are invalid."""
         try:
             return cls._read(root, path, record)
         except (struct.error, ValueError) as error:

@@ -1,4 +1,7 @@
-"""Turn a file's text into what the index stores of it. `extract` is a pure function, so any process can run it."""
+"""Turn a file's text into an `Extract`, the data that the index stores for the file.
+
+`extract` is a pure function, so any process can run it.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from indexer.worker import Outcome
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A file as it was when the index was saved. `extract` is None if the file was left out for its content."""
+    """A file as it was when the index was saved. `extract` is None if the file was left out because of its content."""
 
     entry: Entry
     digest: bytes
@@ -106,5 +106,5 @@ class Folder:
         try:
             extract = Extract.from_bytes(str(self.root), path, record) if record else None
         except DamagedRecord:
-            return None  # the file will be read again
+            return None  # without its record, the file is read again
         return LoadedFile(Entry(path, mtime_ns, size), digest, extract)

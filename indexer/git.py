@@ -1,4 +1,4 @@
-"""Read git's own files about a directory: the tops of repositories, linked worktrees, submodules, settings.
+"""Read git's own files about a directory: top directories of repositories, linked worktrees, submodules, settings.
 
 No function runs `git`: it may not be installed, and a scan asks about thousands of directories.
 """

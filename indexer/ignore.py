@@ -74,7 +74,7 @@ class _Path:
 
 
 class _Matcher:
-    """Several patterns combined, which find out whether any of them matches, but not which one."""
+    """Several patterns, combined so that a match shows only that one of them matches, but not which one."""
 
     def __init__(self, patterns: Sequence[Pattern], flags: re.RegexFlag) -> None:
         folds_case = bool(flags & re.IGNORECASE)

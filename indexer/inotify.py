@@ -1,8 +1,9 @@
 """File system events on Linux: one inotify watch for each directory that the index reads.
 
 A recursive watch of a workspace would also use a watch for every directory of `node_modules` and of build output, and
-Linux limits the number of watches for all programs of a user together. So a scan adds the watch of each directory that
-it lists, just before it lists the directory. If it did so afterwards, it could miss a change between the two.
+Linux limits the number of watches for all programs of a user together. So a scan adds a watch for each directory that
+it lists, just before it lists the directory. A watch that is added after the listing could miss a change between the
+two.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MASK = (
     | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
 )  # fmt: skip
 _GONE = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
-_POLL_MS = 200  # the interval at which the thread checks whether to stop
+_POLL_MS = 200  # milliseconds between two checks of the thread whether to stop
 
 
 class InotifyEvents:
@@ -78,7 +79,8 @@ class InotifyEvents:
     def _failed(self, root: str, directory: str, error: OSError | ValueError) -> None:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.ENOMEM):
-            # Watches for only a part of the root are of little use, and other programs need watches too.
+            # Remove all watches of the root: those for only a part of it are of little use, and other programs need
+            # watches too.
             with self._lock:
                 self._problems[root] = LIMIT
                 others = [other for other in self._problems if other != root]
@@ -90,8 +92,8 @@ class InotifyEvents:
             self._remove(wds)
         elif directory == root:
             self._problems[root] = MISSING if number in (errno.ENOENT, errno.ENOTDIR) else str(error)
-        # Otherwise the directory was deleted, which gives an event for its parent, or it cannot be read, and so it
-        # cannot be listed either.
+        # In all other cases, no event is missing. Either the directory was deleted, which causes an event for its
+        # parent, or the directory cannot be read, and then its files are not indexed either.
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -127,7 +129,7 @@ class InotifyEvents:
         path = os.path.join(directory, name)  # noqa: PTH118
         paths[path] = None
         if mask & flags.ISDIR and mask & flags.MOVED_FROM:
-            # The watches would report the old names. The scan of the new directory adds them again.
+            # These watches would report the old names. The scan of the new directory adds new watches.
             with self._lock:
                 moved = [wd for wd, at in self._directories.items() if _is_below(at, path)]
             self._remove(moved)

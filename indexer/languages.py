@@ -180,7 +180,10 @@ def language_of(path: str | PurePath, lsp_id: str = "", text: str = "") -> Langu
 
 @cache
 def grammar_of(language_id: str) -> tree_sitter.Language | None:
-    """Load a language's grammar, once per process. Return None if it has no grammar or its package is not installed."""
+    """Return the grammar of a language, loaded once per process.
+
+    Return None if the language has no grammar, or if the grammar's package is not installed.
+    """
     row = LANGUAGES.get(language_id)
     if row is None or not row.grammar:
         return None
@@ -196,7 +199,7 @@ def grammar_of(language_id: str) -> tree_sitter.Language | None:
 
 @cache
 def query_of(language_id: str) -> tree_sitter.Query | None:
-    """Compile a language's query, once per process. Return None if the language has no grammar.
+    """Return the query of a language, compiled once per process, or None if the language has no grammar.
 
     Captures: `@function` and `@class` (with `@name`, and `@body` if the body is not the field `body`), `@import`, and
     `@symbol` for other names that a file defines.

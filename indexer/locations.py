@@ -16,14 +16,14 @@ FileKey = tuple[str, str]  # a folder's name, and a path in it (POSIX, relative)
 
 
 class Locations:
-    """The workspace folders at one time; immutable.
+    """The workspace folders at one moment. Immutable.
 
     The constructor follows links on disk, so do not call it on the event loop.
     """
 
     def __init__(self, roots: Iterable[str] = ()) -> None:
         real_of = {root: os.path.realpath(root) for root in roots}
-        by_real = {real: root for root, real in reversed(real_of.items())}  # of two names of a folder, keep the first
+        by_real = {real: root for root, real in reversed(real_of.items())}  # keep the first of two names of a folder
         inner_first = sorted(by_real, key=lambda real: (-len(real), real))
         self.roots: Mapping[str, str] = MappingProxyType({by_real[real]: real for real in inner_first})
         spellings = {**{real: real for real in by_real}, **real_of}
@@ -64,7 +64,7 @@ class Locations:
         return root in self.roots and not path.startswith(self._inner[root])
 
     def inner(self, root: str) -> tuple[str, ...]:
-        """Return the folders nested in a folder, as prefixes of their files' paths relative to it ("pkg/")."""
+        """Return the workspace folders inside the folder `root`, as prefixes of paths relative to it ("pkg/")."""
         return self._inner[root]
 
     def _inner_prefixes(self, real: str) -> tuple[str, ...]:

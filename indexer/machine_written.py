@@ -1,8 +1,8 @@
 """Detect text that a tool wrote, by its header comment and by the lines of its code.
 
-Of the comments, only the header counts: the source of a code generator contains "do not edit" in its strings and in
-later comments. Of a long line, only the code in it counts: a table or an encoded image on one line says nothing about
-the rest of the module.
+Only the comment at the beginning of a file counts, because the source of a code generator contains "do not edit" in its
+strings and in later comments. In a long line, only code counts and literals do not, because a table or an encoded image
+on one line says nothing about the rest of the file.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _SAYS_GENERATED = re.compile(
     re.VERBOSE | re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 
-_SMALL = 2_000  # characters; a text that is not longer is not minified
-_LONG_LINE, _LONGEST_LINE = 250, 20_000  # characters of code; lines written by hand have 30 to 40 on average
+_SMALL = 2_000  # a text with at most this many characters is not minified
+_LONG_LINE, _LONGEST_LINE = 250, 20_000  # characters of code; handwritten lines have 30 to 40 characters on average
 _CODE_LINES = 3  # a file with fewer lines of code may be data
 # A literal without a closing quote extends to the end of the line. Otherwise, if a line had many quotes, the search
 # would scan to the end of the line again for each of them.
@@ -57,7 +57,7 @@ _STATEMENT = re.compile(
     r";|=>|&&|\|\||\b(?:function|return|var|let|const|typeof|this|if|for|while|def|end|class)\b|[)}]\.|\}[.#@\w*]"
 )
 _COMMENTED = ("//", "# ")  # the beginning of a comment; `#a{color:red}` without the space is code
-_DATA = 400  # a long line is data if it has fewer statements than one for each 400 characters
+_DATA = 400  # a long line is data if it has less than one statement for each 400 characters
 
 
 def says_generated(text: str) -> str:

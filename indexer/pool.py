@@ -1,8 +1,8 @@
 """Run tasks in worker processes. `Pool` sends batches of tasks and passes their outcomes to a callback.
 
-For each worker, one thread waits on its pipe. A worker that dies or takes too long is replaced, and its tasks are
-retried one at a time. If a task fails again, its file is cut into plain windows. So a file that crashes a grammar loses
-its structure, and no other file is affected.
+Each worker has a thread in the server, which waits for the worker's answers. A worker that dies or takes too long is
+replaced, and its tasks are retried one at a time. If a task fails again, its file is cut into windows without regard to
+syntax. So only the file that crashes a grammar loses its structure, and no other file is affected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pool:
         self._batches.put(batch)
 
     def close(self) -> None:
-        """End the workers immediately, whatever they are doing."""
+        """End the workers immediately, even while they run tasks."""
         self._closing.set()
         for _ in self._threads:
             self._batches.put(None)
@@ -114,8 +114,8 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self) -> None:
-        # The worker runs isolated (-I), with this process's search path: if the current directory is a workspace with a
-        # `json.py`, the worker must not import that file.
+        # The worker runs in isolated mode (-I), with this process's search path. Otherwise, if the current directory is
+        # a workspace with a `json.py`, the worker would import that file.
         start = f"import sys; sys.path[:] = {[at for at in sys.path if at]!r}; import indexer.worker as w; w.main()"
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", start],

@@ -1,4 +1,4 @@
-"""Turn a file's bytes into text that is worth indexing, or into the reason why it is not.
+"""Turn a file's bytes into text, or into the reason why the file is not worth indexing.
 
 The encoding of a file is the one of its byte order mark. Without such a mark, it is UTF-8 or, if the file is not UTF-8,
 Latin-1: old source is worth indexing, and a wrong accent in a comment does no harm. A file without a mark is binary if
@@ -19,7 +19,7 @@ from indexer.settings import IndexSettings
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b\x08"))
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because it begins with the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),  # comes before UTF-16, because this mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),

@@ -1,4 +1,4 @@
-"""Decide which files of a folder are indexed. `Rules.why_not` returns the reason for leaving a file out as a value.
+"""Decide which files of a folder are indexed. `Rules.why_not` returns the reason why a file is left out.
 
 The rules apply in this order: files that must never be read (keys, credentials, links), the setting `exclude`, the
 setting `include`, ignore files (the one in the deepest directory first), directories of installed or generated files,
@@ -56,7 +56,7 @@ _LITERAL_PREFIX = re.compile(r"^/?([^*?\[\\!]*)/")
 
 
 def too_large(size: str, limit: int) -> str:
-    """Return the detail of the reason for leaving out a file that is too large.
+    """Return the `detail` of a `Reason` with the rule "size".
 
     `size` describes the file's size in words, and `limit` is in bytes.
     """
@@ -108,8 +108,9 @@ class Rules:
 
         Return None if the file is accepted.
 
-        Reads at most the first line of the file, to find the language of a script without an extension. With `buffer`
-        (the text of an open document, which may never have been saved), the file is not read and need not exist.
+        The method reads at most the first line of the file, to find the language of a script without an extension.
+        With `buffer` (the text of an open document, which may never have been saved), the file is not read and need not
+        exist.
         """
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:

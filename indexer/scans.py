@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-MISSING = "it does not exist"  # the reason why a folder has no events; regular scans find it when it exists again
-SHARE = 10  # scans of a folder without events use at most one tenth of the time
+# The reason why a folder that does not exist has no events. Regular scans find out when the folder exists again.
+MISSING = "it does not exist"
+SHARE = 10  # the pause after a scan of a folder without events is at least this many times as long as the scan
 
 
 class ScanSchedule:
-    """The running scans, and the scans that are due. Times are passed in, in seconds of a monotonic clock.
+    """The running scans, and the scans that are due. All times are in seconds of a monotonic clock.
 
     If a scan of a folder is requested while another scan of it runs, the new scan starts after the running one, which
     may already have passed the changed file. At most one scan of a folder waits, however slow the disk is.

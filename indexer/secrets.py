@@ -23,7 +23,7 @@ from collections.abc import Iterator
 _TOKENS = tuple(
     (literal, re.compile(pattern))
     for literal, pattern in (
-        # Up to the end mark, or up to the length of the longest key if there is no end mark.
+        # The match ends with the end mark. Without an end mark, it has the length of the longest key.
         ("PRIVATE KEY", r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?:.{0,20000}?-----END|.{0,20000})"),
         ("PuTTY-User-Key-File", r"(?s)PuTTY-User-Key-File-\d.{0,20000}?Private-MAC|PuTTY-User-Key-File-\d.{0,20000}"),
         ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
@@ -96,12 +96,12 @@ _NAME = re.compile(
     |(?:aws|azure|gcp|hmac|jwt|cipher)[_.-]?\w{0,12}?key|(?<![a-z])auth(?![a-z])""",
     re.VERBOSE | re.IGNORECASE,
 )
-FARTHEST = 21_000  # the most characters from the start of the text that identifies a secret to the end of the secret
-_AROUND = 20  # characters before and after a stem that are searched for its name
+FARTHEST = 21_000  # maximum number of characters from the text that identifies a secret to the end of the secret
+_AROUND = 20  # characters before and after a stem that are searched for the name that contains the stem
 _REACH = 400  # characters after a name that are searched for its value
 _STRING = r"""[a-zA-Z@$]{0,2}(["'`])(\S{6,200}?|(?:[A-Za-z0-9]{4}[ ]){2,7}[A-Za-z0-9]{4})\1"""
-# The next patterns match the text between a name and its value, and the value. First, a value with quotes, in any
-# language.
+# Each of the next patterns matches the text after a name, up to and including the value. This pattern is for a value
+# with quotes, in any language.
 _QUOTED = re.compile(
     rf"""[\w.\]\[)"'-]{{0,24}}[?!]?[ \t]{{0,40}}\s{{0,4}}
     (?: (?::[^=\n]{{0,24}}=|[:?+!=]?={{1,3}})[\s(\[{{\\]{{0,40}}  # assigned, compared
@@ -125,7 +125,8 @@ _COMPUTED = re.compile(
 # A declaration with the type after the name: `var password string = "..."`.
 _TYPED = re.compile(r"""\w{0,24}[ \t]{1,4}[\w.*\[\]]{1,24}[ \t]{0,4}=[ \t]{0,4}(["'`])(\S{6,200}?)\1""")
 _VALUE = r"""((?:\\[$!#&*;|]|[^\s"'`;&|()<>\[\]\\,]){6,200})"""
-# A value without quotes, only in these languages ("" is text of no known language).
+# The languages in which a value may follow its name without quotes, as `_BARE` matches it ("" is text of no known
+# language).
 _BARE_LANGUAGES = frozenset(("", "bash", "dockerfile", "makefile", "cmake"))
 _BARE = re.compile(
     rf"""[\w.-]{{0,24}}(?:\s{{0,8}}(?:[:?+]{{0,2}}=|:(?=\s))(?:\\\n)?\s{{0,8}}\(?|[ \t]{{1,8}}){_VALUE}"""
@@ -146,8 +147,8 @@ _MEMBER = re.compile(
     [:=]>?\s{{0,4}}(?:["']|(?!\w+\}})){_VALUE}""",  # but not a type, such as `{value: string}` in a comment
     re.VERBOSE,
 )
-# A value without quotes, in any language: after `${PASSWORD:-`, in a line of an environment file (in a multi-line
-# string), in an option of a command, or inside a string or a comment.
+# Values without quotes in any language: after `${PASSWORD:-` (`_DEFAULT`), in a line of an environment file (`_LINE`),
+# in an option of a command (`_OPTION`), or inside a string or a comment (`_WITHIN`).
 _DEFAULT_BEFORE, _DEFAULT = re.compile(r"\$\{\w*$"), re.compile(r"""\w*:?[-=]([^}\s"']{6,200})""")
 _LINE_BEFORE, _LINE = (
     re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Z0-9_]*$"),
@@ -160,8 +161,8 @@ _AWS_NAME = re.compile(r"aws|secret|access", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|\s)(?:#|//|--|/?\*|;|%|<!--)")
 # An AWS secret key has no prefix: only its length of 40 characters distinguishes it.
 _AWS_SECRET = re.compile(r"""[\w\s.:=>"'(,-]{0,60}?(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])""")
-# Secrets that a command or a keyword identifies, and not a name directly before the value. The group `sole` is a value
-# without quotes, which must look random.
+# Secrets that are identified by a command or a keyword instead of a name directly before the value. The group `sole` is
+# a value without quotes, which must look random.
 _SOLE = rf"(?P<sole>{_VALUE[1:-1]})"
 _IN_CONTEXT = tuple(
     (literals, re.compile(pattern, re.IGNORECASE | re.VERBOSE | re.MULTILINE))
@@ -256,7 +257,7 @@ def secret_spans(text: str, language: str = "") -> Iterator[tuple[int, int]]:
 def _names(text: str) -> Iterator[tuple[int, int]]:
     """Yield the positions of names to which a secret may be assigned."""
     lower = text.lower()
-    if len(lower) != len(text):  # a few characters become two in lower case, which would move the offsets
+    if len(lower) != len(text):  # the lower case of some characters is two characters, which would move the offsets
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     seen = -1
     stems = set[int]()

@@ -1,9 +1,9 @@
 """An immutable part of the index: documents and the inverted index over their chunks, in flat numpy arrays.
 
-A change does not modify a segment. It makes a small new segment, and marks the replaced document's chunks as dead in a
-mask beside the old one (`MaskedSegment`), as search engines do. Small segments are merged later
-(`indexer.segment_list`). So the cost of publishing a saved file depends on the size of the file, not of the workspace,
-and readers need no lock.
+A change does not modify a segment. The new version of a document becomes a small new segment, and a new mask of the old
+segment (`MaskedSegment`) marks the chunks of the replaced version as dead. Search engines do the same. Small segments
+are merged later (`indexer.segment_list`). So the time to publish a saved file depends on the size of the file and not
+on the size of the workspace, and readers need no lock.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For each key (ascending), the chunks that contain its word (ascending), and how often each does (at most 255).
+    """An inverted index: for the key of each word, the chunks that contain the word, and how often they contain it.
 
-    The chunks of key number i are a *run* in `chunks` and `counts`, which ends before index `ends[i]`.
+    `keys` is ascending. The chunks of key number i are a *run* in `chunks`, in ascending order, which ends before the
+    index `ends[i]`. `counts` has the number of occurrences (at most 255) for each entry of `chunks`.
     """
 
     keys: NDArray[np.uint64]
@@ -65,7 +66,7 @@ class Postings:
         ]
 
     def spread(self, runs: Sequence[slice], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Repeat each run's value for each of its postings."""
+        """Return the value of each posting of `runs`. `values` has one value for each run."""
         return repeat(values, np.array([run.stop - run.start for run in runs], np.int64))
 
     def key_column(self) -> NDArray[np.uint64]:
@@ -75,7 +76,7 @@ class Postings:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Documents and their inverted index. Chunks are numbered through all documents of the segment.
+    """Documents and their inverted index. The chunks of all documents are numbered consecutively.
 
     `first[d]` is the number of the first chunk of document d; one more entry marks the end. `spans` has the rows of all
     `Document.spans`. `sizes` has the number of distinct words of each chunk. `order` has the order key of each document
@@ -92,7 +93,7 @@ class Segment:
 
     @classmethod
     def build(cls, extracts: Sequence[Extract]) -> Segment:
-        """Index extracts. Time and memory are linear in the number of words, except for one sort."""
+        """Build a segment from extracts. Time and memory are linear in the number of words, except for one sort."""
         documents = tuple(extract.document for extract in extracts)
         terms = [extract.terms for extract in extracts]
         word_lengths = [np.diff(term.word_ends, prepend=0) for term in terms]
@@ -189,7 +190,7 @@ class MaskedSegment:
 
     @classmethod
     def of(cls, segment: Segment) -> MaskedSegment:
-        """Make masks in which every document is current, and every chunk live that is not withheld."""
+        """Return the segment with masks in which all documents are current, and all chunks are live except withheld."""
         return cls(segment, np.ones(len(segment.documents), np.bool_), segment.spans[:, WITHHELD] == 0)
 
     def without(self, documents: Iterable[int]) -> MaskedSegment:

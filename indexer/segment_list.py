@@ -16,7 +16,7 @@ from indexer.locations import FileKey
 from indexer.segment import MaskedSegment, Segment
 
 TIER = 4  # the number of segments of a tier that are merged into one, and the factor between the sizes of tiers
-SMALL = 4_000  # chunks; a merge of this size takes a few milliseconds, and runs on the writer's thread
+SMALL = 4_000  # a merge of at most this many chunks takes a few milliseconds, and runs on the writer's thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,8 @@ class Snapshot:
     def query(self, text: str, k: int, *, exclude: str = "") -> tuple[Hit, ...]:
         """Return up to `k` chunks with the greatest Jaccard similarity to a text, best first.
 
-        Unlike `search`, it keeps near copies of the text and chunks with the same text. `exclude` is the path of
-        a file to leave out: absolute, or relative to a root.
+        Unlike `search`, this method keeps near copies of the text and chunks with the same text. `exclude` is the path
+        of a file to leave out: absolute, or relative to a root.
         """
         asked = keys(words(text))
         scores = (similarities(masked.segment, asked) for masked in self.segments)

@@ -26,7 +26,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 4  # increase it when the format of a record, the limits of chunks, or the rules for secrets change
+SCHEMA = 4  # increase this when the format of a record, the limits of chunks, or the rules for secrets change
 MAX_AGE_DAYS = 30
 _UNUSED_SECONDS = 14 * 86_400  # how long a record is kept after no file has its content any more
 
@@ -46,7 +46,7 @@ UPDATE content SET used = ? WHERE digest = (SELECT digest FROM file WHERE path =
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A file in the store. `record` is empty for a file that was left out for its content."""
+    """A file in the store. `record` is empty for a file that was left out because of its content."""
 
     path: str
     mtime_ns: int
@@ -159,7 +159,7 @@ class Store:
             self._discard()
             self._connect()
         with contextlib.suppress(OSError):
-            os.utime(self.file)  # `delete_old_indexes` deletes by this time
+            os.utime(self.file)  # `delete_old_indexes` reads this time
             self.file.chmod(0o600)
 
     def _connect(self) -> None:
@@ -212,9 +212,9 @@ class Store:
 def delete_old_indexes(cache_dir: Path, *, now: float | None = None, max_bytes: int = 2_000_000_000) -> list[Path]:
     """Delete saved indexes that were not opened for 30 days, then the oldest until the rest fits in `max_bytes`.
 
-    Returns the deleted files. If another server has a deleted file open, it can use the file until it closes it. The
-    index that was opened last is in use. It is kept even if it is larger than `max_bytes`, because a new one would have
-    the same size.
+    Return the deleted files. A server that has a deleted file open can use the file until it closes the file. The index
+    that was opened last is in use. That index is kept even if it is larger than `max_bytes`, because a new one would
+    have the same size.
     """
     now = time.time() if now is None else now
     found = []

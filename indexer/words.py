@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
-MAX_LINE_LENGTH = 2_000  # characters; bounds the text that a search reads at a keystroke, even if lines are very long
+MAX_LINE_LENGTH = 2_000  # characters; limits the text that a search reads at each keystroke if lines are very long
 _KNOWN_LIMIT = 1 << 20  # words in the cache of keys
 _known: dict[str, int] = {}
 

@@ -143,7 +143,8 @@ def receive(stream: BinaryIO) -> Any:
 
 def main() -> None:
     """Run batches of tasks until the input ends."""
-    # A library may print to the standard output. The messages use a copy of it, so that such text cannot mix with them.
+    # A library may print to standard output. The messages use a copy of this file descriptor, and later output goes to
+    # standard error, so that such text cannot mix with the messages.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(OSError, AttributeError):

@@ -40,10 +40,10 @@ from indexer.worker import Outcome, Task
 
 _log = logging.getLogger(__name__)
 
-BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; an open buffer changes with each keystroke
+BUFFER_QUIET, BUFFER_LATEST = 0.15, 1.0  # seconds; longer than for files, because a buffer changes at each keystroke
 PUBLISH_EVERY = 0.25  # seconds between snapshots while many files are left to read
 CLOSE_SECONDS = 0.8  # how long `close` waits for results to be saved
-RESCAN_FROM = 1_000  # paths; after this many changes at once, events may be missing, so the folders are scanned
+RESCAN_FROM = 1_000  # if this many paths change at once, events may be missing, so all folders are scanned
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Progress:
     total: int
 
 
-# A file's modification time, size and digest when it was last read. There may be 40,000 of these, and the garbage
-# collector does not track tuples of plain values.
+# A file's modification time, size and digest when it was last read. There may be 40,000 of these. They are tuples,
+# because the garbage collector does not track tuples of plain values.
 _Known = tuple[int, int, bytes]
 
 
@@ -113,7 +113,7 @@ class WorkspaceIndex:
         self._changed = False
         self._published_at = self._progress_at = 0.0
         self._compacted = not self._cache_dir
-        self._files_read = 0  # since the index was last idle
+        self._files_read = 0  # the number of files read since the index was last idle
         self._warned: set[str] = set()
 
     # Public methods ---------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class WorkspaceIndex:
             if self._actions.empty() and not self._idle.is_set():
                 self._idle.set()
                 self._files_read = 0
-                if not self._compacted:  # once, when no other job needs the disk
+                if not self._compacted:  # compact only once, when no other job needs the disk
                     self._compacted = True
                     for folder in self._folders.values():
                         self._disk.submit(folder.compact)
@@ -322,7 +322,7 @@ class WorkspaceIndex:
 
         try:
             entries, problems = folder.scan(locations.inner(root), watch, lambda: self._closing)
-        except Exception:  # a bug; the index keeps the folder's files, and scans it again later
+        except Exception:  # after a bug, the index keeps the folder's files, and scans the folder again later
             _log.exception("cannot scan %s", root)
             return lambda: self._scan_ended(root, folder, has_events=False)
         if not self._closing:
@@ -375,7 +375,7 @@ class WorkspaceIndex:
             self._read_queue.add_first(key for real in changed if (key := self._locations.key(real)))
 
     def _process_changes(self) -> None:
-        """Queue the changed files that are due, and start a scan where single files are not enough."""
+        """Queue the changed files that are due. Scan a folder if it is unknown which of its files have changed."""
         now = time.monotonic()
         buffers = self._changed_buffers.take(now)
         self._read_queue.add_first(key for real in buffers if (key := self._locations.key(real)))
@@ -463,7 +463,8 @@ class WorkspaceIndex:
             elif outcome.record is not None:
                 extracts.append(Extract.from_bytes(*key, outcome.record))
             elif key not in self._known or self._known[key][2] != outcome.digest:
-                # The worker found the file unchanged and sent no chunks, but the index has removed them since.
+                # The worker found the file unchanged, so it sent no chunks. But the index has removed the file's chunks
+                # since then.
                 self._read_queue.add_first([key])
                 continue
             if outcome.digest:

@@ -21,8 +21,8 @@ from policy.models.locate import ModelFile, resolve
 log = logging.getLogger(__name__)
 
 AUTO = ("", "auto")
-_TRIES = 3  # the number of attempts to measure, because every request interrupts a measurement
-_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each measurement while the machine is busy
+_TRIES = 3  # maximum number of attempts to measure a speed; every request of a client interrupts a measurement
+_PAUSES = (0.0, 60.0, 300.0, 900.0, 1800.0)  # seconds before each attempt of `better` to measure a speed
 
 
 async def choose(
@@ -33,7 +33,7 @@ async def choose(
 ) -> Supervisor:
     """Return the supervisor of the model to use. `make` makes the supervisor of a model.
 
-    `tell` shows a message to the user. Raises the errors of `make` for the last candidate.
+    `tell` shows a message to the user. If `make` fails for the last candidate, its error is raised.
     """
     found = choice.candidates(speeds, settings)
     for candidate in found[:-1]:
@@ -80,10 +80,10 @@ async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettin
 async def better(supervisor: Supervisor, speeds: Speeds, settings: EngineSettings) -> choice.Better | None:
     """Return a model to offer to the user, or None.
 
-    It is larger than the model in use, not installed, and expected to be fast enough. The expected speed is computed
-    from the speed of the model in use. If that speed is unknown, it is measured. Because the machine may be busy, for
-    example while the workspace is indexed, this waits up to an hour until a measurement is possible. If none is
-    possible, return None.
+    The offered model is larger than the model in use, not installed, and expected to be fast enough. Its expected speed
+    is computed from the speed of the model in use. If that speed is unknown, it is measured. Because the machine may be
+    busy, for example while the workspace is indexed, the function tries this for up to an hour. If no measurement is
+    possible, it returns None.
     """
     speed = speeds.of(supervisor.model, settings)
     for seconds in _PAUSES:

@@ -48,10 +48,14 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Return the exit status: 0, 1 for an expected failure, or 2 for a wrong command line."""
+    """Run a command. Return its exit status: 0, 1 for an expected failure, or 130 after Ctrl-C.
+
+    For a wrong command line, raises `SystemExit` with the status 2.
+    """
     given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(given).parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters (as in file names) that the encoding lacks
+    # Some characters, such as those of a file name, may not exist in the encoding of stdout. Escape them.
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
@@ -82,8 +86,8 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 def _with_default(given: list[str]) -> list[str]:
     """Return the arguments, with the command `serve` if they do not begin with a command.
 
-    An example is `repoformer-lsp --tcp localhost:9000`. To run `doctor`, editors append this word to the arguments that
-    start the server. In that case, it becomes the command.
+    For example, `--tcp localhost:9000` becomes `serve --tcp localhost:9000`. To run `doctor`, editors append the word
+    `doctor` to the arguments that start the server. In this case, `doctor` becomes the command.
     """
     first = given[0] if given else "-"
     if not first.startswith("-") or any(word in {"-h", "--help", "--version"} for word in given):

@@ -102,7 +102,7 @@ class Client:
         self.notify("$/cancelRequest", {"id": number})
 
     async def seen(self, method: str, where: Callable[[Any], bool] = lambda params: True) -> Any:
-        """Return the parameters of the first message from the server with this method that satisfy `where`.
+        """Return the parameters of the server's first message with this method whose parameters satisfy `where`.
 
         Wait for such a message if none has arrived. Raises `ConnectionError` if the server ends first.
         """
@@ -218,7 +218,7 @@ class Client:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError("the server ended"))
-                future.exception()  # if nothing awaits the future, asyncio would log the error
+                future.exception()  # without this call, asyncio would log the error of a future that is not awaited
         async with self._news:
             self._news.notify_all()
 

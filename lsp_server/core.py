@@ -59,7 +59,7 @@ class Observer(Protocol):
     """Receives what the core reports. Its methods are called on the event loop."""
 
     def engine_changed(self, state: EngineState, model: str, problem: str) -> None:
-        """Receive a new state of the engine. `model` is its model's name. `problem` says why it failed, or is empty."""
+        """Receive a new state of the engine for the model called `model`. `problem` says why it failed, or is empty."""
 
     def indexing(self, progress: Progress) -> None:
         """Receive the progress of indexing."""
@@ -72,7 +72,7 @@ class Observer(Protocol):
 
 
 class Core:
-    """Answers requests, independently of the protocol. All methods belong to one event loop.
+    """Answers requests, independently of the protocol. Call all methods except `wait_indexed` on one event loop.
 
     `watch` says whether the index follows changes of files on disk.
     """
@@ -89,7 +89,7 @@ class Core:
         self._fingerprints: dict[Path, asyncio.Task[str]] = {}
         self._buffers: dict[Path, tuple[str, str]] = {}
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------------
 
     def start(self, roots: Sequence[Path], settings: Settings | None = None) -> None:
         """Start to index the workspace folders. `settings` replaces the settings of the constructor."""
@@ -262,7 +262,7 @@ class Core:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
             self._completer = task.result()
-            self._completer.settings = _completion_settings(self._settings)  # they may have changed in the meantime
+            self._completer.settings = _completion_settings(self._settings)  # may have changed while it was opened
 
     async def _open_completer(self) -> Completer:
         settings = self._settings

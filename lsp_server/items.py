@@ -73,7 +73,8 @@ def item(
     replaced = document.lines[place.line][start.column : end.column]
     return types.InlineCompletionItem(
         insert_text=insert,
-        # Editors show an item only if this text begins with the replaced text. The text of a selected entry may not.
+        # Editors show an item only if `filter_text`, by default `insert_text`, begins with the replaced text. The text
+        # of a selected entry may begin with another text.
         filter_text=None if insert.startswith(replaced) else replaced,
         range=types.Range(_position(document, start, encoding), _position(document, end, encoding)),
     )

@@ -70,7 +70,7 @@ def set_level(level: str) -> None:
 
 
 def silence_pygls() -> None:
-    """Disable the logger of pygls, which logs messages of the protocol, which contain source code."""
+    """Disable the logger of pygls, because it logs whole messages of the protocol, which may contain source code."""
     logger = logging.getLogger("pygls")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False
@@ -79,7 +79,7 @@ def silence_pygls() -> None:
 class ClientHandler(logging.Handler):
     """Forwards log lines to a client.
 
-    Any thread may log. `send` is called with the level and the line on the event loop on which this object was made.
+    Any thread may log. `send` gets the level and the line, and is called on the event loop that made this object.
     """
 
     def __init__(self, send: Callable[[int, str], None]) -> None:

@@ -29,7 +29,7 @@ _LARGEST = 2**31 - 1  # the largest `uinteger` of LSP
 
 
 def plain_converter() -> Converter:
-    """Return a converter that makes objects of the messages of LSP, and keeps other parameters as JSON values.
+    """Return a converter that makes objects from the messages of LSP, and keeps other messages' parameters as JSON.
 
     The converter of pygls would create a class for each JSON object in the parameters of other messages.
     """
@@ -119,13 +119,13 @@ class Protocol(LanguageServerProtocol):
 
         if future := self._request_futures.get(msg_id):
             loop = asyncio.get_running_loop()
-            # The future is not forgotten immediately, because `shutdown` cancels the requests while it iterates over
-            # their futures.
+            # The future is deleted a little later, because `shutdown` cancels the requests while it iterates over their
+            # futures.
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
         super()._send_response(msg_id, result, error)
-        self._result_types.pop(msg_id, None)  # pygls does not delete it if the answer is an error
+        self._result_types.pop(msg_id, None)  # pygls keeps this entry if the answer is an error
 
 
 def _well_formed(message: dict[str, Any]) -> bool:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def completion_report(completion: Completion) -> dict[str, Any]:
     """Return fields of `completion` as JSON values. See `policy.completion.request.Completion` for their meaning.
 
-    `hits` is called `chunks`. `estimate` has the estimated probability `p` that the user keeps the text, the showing
-    `threshold`, whether the text is `shown` automatically, and the setting `suggest`. It is null for a model without
-    estimates, whose texts are all shown.
+    The field `hits` is called `chunks`. `estimate` has the estimated probability `p` that the user keeps the text, the
+    showing `threshold`, whether the text is `shown` automatically, and the setting `suggest`. `estimate` is null for a
+    model without estimates, whose texts are all shown.
     """
     decision = completion.decision
     return {

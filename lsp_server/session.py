@@ -129,7 +129,7 @@ class Session:
         self.begun = True
 
     def start(self) -> None:
-        """Start to index the workspace and to load the model in the background, after the settings are known."""
+        """Start to index the workspace and to load the model in the background. The settings must be known."""
         self._started.set()
         self._tell_status()
         self._core.start(self.roots, self.settings)
@@ -208,7 +208,7 @@ class Session:
     def configure(self, sent: object = None) -> None:
         """Use the settings `sent`, and report invalid ones.
 
-        They override the settings of `initialize`, which override the settings of the command line.
+        The settings `sent` override those of `initialize`, which override those of the command line.
         """
         settings, problems = read_settings(*self._layers, sent)
         if problems:
@@ -365,7 +365,7 @@ class Session:
                 if not self.offers(document):
                     return None
             completion = await self._core.complete(request)
-        except Exception as error:  # includes bugs, because editors show each error that they receive
+        except Exception as error:  # bugs too, because editors show the user each error that they receive
             self._failed(error)
             return None
         if "engine" in completion.timings_ms:  # the engine has answered
@@ -388,7 +388,7 @@ class Session:
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Store what the user did with the completion `number`, if it is the last completion of its document.
 
-        `candidate` says which of its texts the user accepted.
+        `candidate` says which of the completion's texts the user accepted.
         """
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)

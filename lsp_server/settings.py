@@ -136,7 +136,7 @@ class _Shares:
 
 
 def _setting(default: object, kind: SettingKind, description: str, scope: str = "") -> Any:
-    """Return a field of `Settings`. `scope` is a scope of VS Code, which limits the settings files that may set it."""
+    """Return a field of `Settings`. `scope` says which of VS Code's settings files may contain the setting."""
     return field(default=default, metadata={"kind": kind, "description": description, "scope": scope})
 
 

@@ -23,8 +23,8 @@ Encoding = Literal["utf-8", "utf-16", "utf-32"]
 Position = tuple[int, int]
 """A position of LSP: the line, and the character in code units of the encoding. Both count from 0."""
 
-# Use this only for text that ends with a line end. In a last line without one, the search would start again at each
-# character.
+# Use this only for text that ends with a line end. In a last line without a line end, the search would start again at
+# each character, which takes quadratic time.
 _ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -70,7 +70,7 @@ class Document:
         return _normal("".join(self.lines))
 
     def locate(self, position: Position, encoding: Encoding) -> Place:
-        """Return the place of `position`. If it is outside the document, return the nearest place, with a note.
+        """Return the place of `position`. For a position outside the document, return the nearest place, with a note.
 
         A position inside a character, between its code units, becomes the place before the character. A position after
         the end of its line becomes the end of the line, without a note, because LSP allows such a position.

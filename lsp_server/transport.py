@@ -1,8 +1,9 @@
 """Serve over stdio and TCP. Each connection has its own server.
 
-pygls can do both. But its reader of stdin blocks in a pool thread, and Python waits for that thread at exit: if an
-editor sends `exit` and keeps the pipe open, the process does not end. In this module, stdin and stdout have a daemon
-thread each. So an editor that sends nothing, or that reads nothing, blocks neither the event loop nor the exit.
+pygls can also serve over stdio. But its reader of stdin blocks in a pool thread, and Python waits for that thread at
+exit: if an editor sends `exit` and keeps the pipe open, the process does not end. In this module, stdin and stdout have
+a daemon thread each. So an editor that sends nothing, or that reads nothing, blocks neither the event loop nor the
+exit.
 
 Only the protocol may write to standard output, because any other output would be an invalid message. So the file
 descriptor of stdout is duplicated for the protocol, and file descriptor 1 then points to stderr. This also affects
@@ -145,7 +146,8 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _feed(source: int, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-    # Not with `sys.stdin`: if a daemon thread holds the lock of a buffered reader at exit, the interpreter aborts.
+    # Read the file descriptor instead of `sys.stdin`: if a daemon thread holds the lock of a buffered reader at exit,
+    # the interpreter aborts.
     with contextlib.suppress(RuntimeError):  # raised if the loop is closed
         while data := _read(source):
             loop.call_soon_threadsafe(reader.feed_data, data)
@@ -191,5 +193,5 @@ class _PipeWriter:
             while view and not broken:
                 try:
                     view = view[os.write(self._sink, view) :]
-                except OSError:  # the editor does not read any more; the end of stdin ends the server
+                except OSError:  # the editor no longer reads; the server ends when stdin ends
                     broken = True

@@ -249,11 +249,13 @@ def write(found: Mapping[int, Header]) -> str:
         if len({header.constants[constant] for header in found.values()}) != 1:
             raise SystemExit(f"{constant} differs between the builds")
     lines = [
-        '"""llama.cpp\'s C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.',
+        '"""The part of llama.cpp\'s C API that this project uses. `tools/make_capi.py` writes this file; '
+        "do not edit it.",
         "",
-        f"From the headers of llama.cpp builds {' and '.join(f'b{build}' for build in found)}. Structs that differ "
-        "between them are declared for each build;",
-        "`policy.engine.worker.native` checks at load time which of them a library has.",
+        "The declarations are from the headers of the llama.cpp builds "
+        f"{' and '.join(f'b{build}' for build in found)}. A struct that differs between these",
+        "builds has a class for each build. `policy.engine.worker.native` chooses and checks the classes when it loads "
+        "a library.",
         '"""',
         "",
         "from collections.abc import Mapping",
@@ -282,14 +284,16 @@ def write(found: Mapping[int, Header]) -> str:
             body = "\n".join(f'        ("{name}", {type_}),' for name, type_ in header.fields(struct))
             if body not in written:
                 name = written[body] = struct if len(written) == 0 else f"{struct}_b{build}"
-                lines += ["", f"class {name}(Structure):", f'    """`{struct}`, from b{build} on."""', ""]
+                docstring = f'    """The struct `{struct}` of build b{build} and later builds."""'
+                lines += ["", f"class {name}(Structure):", docstring, ""]
                 lines += ["    _fields_ = (", body, "    )", ""]
             classes[struct, build] = written[body]
     lines += [
         "",
         "@dataclass(frozen=True, slots=True)",
         "class Layout:",
-        '    """The structs of a llama.cpp build. `version` is what its `llama_version` answers, without a suffix."""',
+        '    """The structs of a llama.cpp build. `version` is what its `llama_version` returns, without a suffix like '
+        '"-dev"."""',
         "",
         "    build: int",
         "    version: str",
@@ -303,7 +307,7 @@ def write(found: Mapping[int, Header]) -> str:
         ),
         ")",
         "",
-        "# The default values of the fields for which it is not 0.",
+        "# The default values of the fields whose default is not 0.",
         "DEFAULTS: Mapping[str, Mapping[str, float]] = {",
     ]
     for struct, values in DEFAULTS.items():

@@ -24,7 +24,7 @@ def shared_words(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.intp
 
 
 def similarities(segment: Segment, query: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Return the Jaccard similarity of each chunk's words to the query's (distinct keys), shape (chunks,)."""
+    """Return the Jaccard similarity of each chunk to the query, shape (chunks,). `query` has distinct keys of words."""
     shared = shared_words(segment, query)
     result: NDArray[np.float64] = shared / np.maximum(segment.sizes - shared + len(query), 1)
     return result

@@ -15,7 +15,7 @@ from functools import cache
 
 from indexer.languages import grammar_of
 
-CANDIDATES = 100  # chunks
+CANDIDATES = 100  # maximum number of chunks that Jaccard similarity selects for this score
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 

@@ -21,7 +21,7 @@ from indexer.segment import MaskedSegment
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK = 64  # scores in a block
+BLOCK = 64  # number of scores in a block
 
 
 class Ranked(NamedTuple):

@@ -130,7 +130,7 @@ def _build() -> Iterator[Finding]:
         yield Finding("llama.cpp", "problem", f"cannot be used: {problem}", advice)
         return
     found = f"{info['version']}, API of {info['build']}, from {info['origin']}: {info['path']}; {info['system']}"
-    # Usually, the user has compiled the skipped library, so report it.
+    # Report skipped libraries, because the user has usually compiled them.
     skipped = f"Not used: {'; '.join(info['skipped'])}" if info["skipped"] else ""
     yield Finding("llama.cpp", "note" if skipped else "ok", found, skipped, info)
     if info["gpu_offload"]:

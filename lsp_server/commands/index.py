@@ -79,7 +79,7 @@ def _why_not(options: argparse.Namespace) -> int:
 
 @contextmanager
 def indexed(path: Path) -> Iterator[WorkspaceIndex]:
-    """Index the folder `path`, and return the index as a context manager.
+    """Index the folder `path`, and yield the index, which is closed at the end of the `with` block.
 
     Raises `NoWorkspaceError` if `path` is not a folder.
     """

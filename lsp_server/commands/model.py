@@ -76,7 +76,7 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _used() -> locate.ModelFile:
-    """Return the model that a server with default settings uses, as far as speeds are known. Raises `ModelMissing`."""
+    """Return the model that a server with default settings uses, judged by the stored speeds. Raises `ModelMissing`."""
     found = choice.expected_choice(Speeds())
     return found.model if found else locate.resolve()
 

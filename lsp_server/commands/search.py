@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        # The score comes from common words, so it says nothing about an order by meaning.
+        # The score is the similarity of the words, which does not explain an order by meaning, so it is not printed.
         score = f"{hit.score:.3f}  " if options.embedding is None else ""
         print(f"{score}{shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:

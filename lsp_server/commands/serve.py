@@ -55,11 +55,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def share_interpreter() -> None:
-    """Shorten the times in which the event loop waits for the index's threads, which run in the same interpreter.
+    """Let the event loop wait less for the threads of the index, which run in the same interpreter.
 
     Threads switch five times as often as by default. The garbage collector skips the objects that exist now, because
-    they stay until the end of the process. Before this change, they took most of the time of the longest collections,
-    which stopped all threads for 80 to 130 ms while many files were indexed.
+    they stay until the end of the process. Without this, the collector spent most of its longest runs on these objects,
+    and stopped all threads for 80 to 130 ms while many files were indexed.
     """
     sys.setswitchinterval(0.001)  # seconds
     gc.collect()

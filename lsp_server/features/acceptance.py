@@ -1,7 +1,8 @@
 """Handle the messages about a suggestion: it was shown, partly accepted, or accepted.
 
-When the user accepts an item, the editor runs the item's `command`. For the other two, editors send notifications that
-Copilot's server defines (`textDocument/didShowCompletion`, `textDocument/didPartiallyAcceptCompletion`).
+When the user accepts an item, the editor runs the item's `command`. When an item is shown or partly accepted, editors
+send notifications that Copilot's server defines (`textDocument/didShowCompletion`,
+`textDocument/didPartiallyAcceptCompletion`).
 """
 
 from __future__ import annotations

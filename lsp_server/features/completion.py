@@ -1,8 +1,8 @@
 """Handle `textDocument/completion`: the suggestion as an entry of the completion list, for editors without ghost text.
 
-This is off by default, because an editor with ghost text would show each suggestion twice. The setting `completion`
-turns it on, but only in the `initializationOptions`: `workspace/configuration` comes after the server has sent its
-capabilities.
+This feature is off by default, because an editor with ghost text would show each suggestion twice. The setting
+`completion` turns it on, but only in the `initializationOptions`, because the other settings arrive after the server
+has sent its capabilities.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def entry(document: Document, place: Place, record: Record, encoding: Encoding) 
             f"```{document.language_id}\n{before.lstrip()[-_DOCUMENTED:]}{record.completion.text}\n```",
         ),
         filter_text=text,
-        sort_text=" ",  # before the entries that begin with a letter
+        sort_text=" ",  # sorts the entry before those that begin with a letter
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,
         text_edit=types.TextEdit(types.Range(types.Position(*start), types.Position(line, column)), text),

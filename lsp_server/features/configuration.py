@@ -46,7 +46,8 @@ async def pull(ls: HandlerContext) -> None:
     asked = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
         answer = await asyncio.wait_for(ls.ask(types.WORKSPACE_CONFIGURATION, asked), ANSWER_TIMEOUT)
-    except (asyncio.TimeoutError, JsonRpcException) as error:  # not the built-in `TimeoutError` on Python 3.10
+    # On Python 3.10, `asyncio.TimeoutError` is not the built-in `TimeoutError`.
+    except (asyncio.TimeoutError, JsonRpcException) as error:
         log.warning("the client did not answer workspace/configuration (%s)", type(error).__name__)
     else:
         ls.session.configure(answer[0] if answer else None)

@@ -1,4 +1,4 @@
-"""The command that downloads a better model. Some editors cannot ask the user, and show a message with this command."""
+"""The command that downloads a better model, for editors that cannot ask the user whether to download the model."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The server's side of a worker process: connect to it, call it, find out why it ended.
+"""The server's side of a worker process: connect to it, send requests, find out why it ended.
 
-`Engine` has a typed method for each call. Cancelling the task that awaits a call cancels the call in native code. When
-the process ends, every waiting call and every later call raises `EngineDied` with the reason. The supervisor then
-connects to another worker.
+`Engine` has a typed method for each request. Cancelling the task that awaits such a call also stops the native code in
+the worker. When the process ends, every waiting call and every later call raises `EngineDied` with the reason. The
+supervisor then connects to another worker.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ EXIT_TIMEOUT = 2.0  # seconds to wait for the end of a process whose connection 
 class Generation:
     """A generation in progress. Iterate over it to get its text; leaving the iteration early ends the generation.
 
-    If several candidates were requested, iterate over `pieces`, which also gives the number of the candidate; 0 is the
-    greedy one. `model` is the name of the generating model, and `metadata` are its metadata. `prompt` is set with the
-    first piece of text. `tokens` is the number of tokens generated so far. `ended` says whether the model itself ended
-    the text; otherwise the token limit or the caller did. `model_ms` is the time inside llama.cpp so far, in
-    milliseconds. `surprises` has the surprises of candidate 0.
+    If several candidates were requested, iterate over `pieces`, which also gives the number of each piece's candidate;
+    0 is the greedy one. `model` is the name of the generating model, and `metadata` is its metadata. `prompt` is set
+    before the first piece of text. `tokens` is the number of tokens generated so far. `ended` says whether the model
+    itself ended the text; otherwise the token limit or the caller did. `model_ms` is the time inside llama.cpp so far,
+    in milliseconds. `surprises` has the surprises of candidate 0.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Generation:
                 yield text
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str]]:
-        """Yield (number of a candidate, piece of its text)."""
+        """Yield each piece of text as (number of its candidate, text)."""
         async with contextlib.aclosing(self._events) as events:
             async for event in events:
                 match event["event"]:
@@ -128,9 +128,9 @@ class Engine:
     ) -> ModelInfo:
         """Load `model`, unless it is loaded, and evaluate a first batch.
 
-        If a build of llama.cpp crashes, it crashes here. `model` is an absolute path, because the worker has another
-        current directory. `layout`, unless empty, and `budgets` override the model's metadata. Raises `ModelMissing`,
-        `ModelInvalid`, `EngineFailed` or `EngineDied`.
+        A build of llama.cpp that crashes on this machine crashes in this call. `model` is an absolute path, because the
+        worker has another current directory. `layout`, unless empty, and `budgets` override the model's metadata.
+        Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         self._model = name_of(model)
         answer = await self._call(
@@ -148,7 +148,7 @@ class Engine:
     async def measure(self) -> Speed:
         """Return how fast the model runs on this machine. This takes a second or two.
 
-        Raises `Preempted` if another request arrives meanwhile.
+        Raises `Preempted` if another request arrives before the measurement ends.
         """
         return Speed(**_values(await self._call("measure", Urgency(background=True))))
 
@@ -167,7 +167,7 @@ class Engine:
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
-        """Start a generation. Iterating over it raises its errors."""
+        """Return a generation, which starts when the caller iterates over it. The iteration raises its errors."""
         events = self._request(
             "generate",
             urgency,
@@ -182,8 +182,7 @@ class Engine:
     async def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
         """Run `trials` in parallel, using the whole cache. Yield the index and the result of each trial when it ends.
 
-        Raises `EngineFailed` if a trial does not fit into the context. The results that were yielded before remain
-        valid.
+        Raises `EngineFailed` if a trial does not fit into the context. The results yielded before that remain valid.
         """
         packed = [
             {
@@ -209,7 +208,7 @@ class Engine:
         await self._call("forget", prefix=prefix)
 
     async def close(self) -> None:
-        """Disconnect. The process ends with its last client."""
+        """Disconnect. The process ends when its last client disconnects."""
         self._closing = True
         self._writer.close()
         await asyncio.wait({self._receiving})
@@ -262,7 +261,7 @@ class Engine:
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
-        with contextlib.suppress(OSError):  # `_receive` finds the reason and ends every call
+        with contextlib.suppress(OSError):  # after this error, `_receive` finds the reason and ends every call
             await self._writer.drain()
 
     def _write(self, message: protocol.Message) -> None:

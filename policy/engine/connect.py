@@ -1,7 +1,7 @@
 """Connect to an engine that is already running, or start one and connect to it.
 
-Several servers may do this at the same time. Each retries until it is connected. A server that finds no listener starts
-a process. If several processes start, one of them gets the lock and serves, and the others exit.
+Several servers may do this at the same time. Each server retries until it is connected. A server that finds no listener
+starts a process. If several processes start, one of them gets the lock and serves, and the others exit.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from policy.engine.endpoint import Endpoint, Streams
 from policy.engine.process import Process, launch
 from policy.errors import EngineDied, EngineUnavailable
 
-TIMEOUT = 60.0  # seconds; starting a process may take long on a machine that swaps
-RETRY_INTERVAL = 0.02  # seconds
+TIMEOUT = 60.0  # seconds; long, because a machine that swaps starts a process slowly
+RETRY_INTERVAL = 0.02  # seconds between two tries
 
 
 async def connect(
@@ -32,7 +32,7 @@ async def connect(
     process: Process | None = None
     waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
-        # The listener may have stopped, or another program may use the port of an engine that has ended.
+        # A try fails if the listener has stopped, or if another program uses the port of an engine that has ended.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError):
             streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None
@@ -48,7 +48,7 @@ async def connect(
 async def _handshake(endpoint: Endpoint) -> tuple[Streams, int]:
     """Connect, send the token, and wait for the welcome message. Return the streams and the process id.
 
-    Raises `OSError` or `IncompleteReadError` without a listener, and `ValueError` for another answer.
+    Raises `OSError` or `IncompleteReadError` if no listener answers, and `ValueError` if the answer is another message.
     """
     (reader, writer), token = await endpoint.connect()
     try:

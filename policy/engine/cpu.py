@@ -35,7 +35,7 @@ def missing(needed: Collection[str]) -> list[str]:
 
 
 def instructions_of(cpuinfo: str) -> set[str] | None:
-    """Return the instruction sets that a `/proc/cpuinfo` lists for its first CPU, or None if it lists none."""
+    """Return the instruction sets that the text of `/proc/cpuinfo` lists for the first CPU, or None without a list."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() in {"flags", "features"}:

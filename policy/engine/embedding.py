@@ -1,8 +1,8 @@
 """Make the index's embedding function, which turns texts into vectors, from a GGUF file.
 
-Like all native code, the model runs in a worker process of the engine, with fallbacks to safer settings. The code of
-the index is not asynchronous. Therefore the connection has an event loop in its own thread, and the function blocks its
-caller.
+Like all native code, the model runs in a worker process, and a crash leads to safer settings. The code of the index is
+not asynchronous. Therefore the connection to the worker has an event loop in its own thread, and the embedding function
+blocks its caller.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def embedding_model(
 ) -> Iterator[Embed]:
     """Yield a function that embeds texts with a GGUF file: n texts give an array of shape (n, dimensions).
 
-    The function can be called inside the context. It raises the same errors as `Supervisor.engine`.
+    The function works only inside the `with` block. It raises the same errors as `Supervisor.engine`.
     """
     loop = asyncio.new_event_loop()
     supervisor = Supervisor(model, replace(settings or EngineSettings(), embedding=True), memory=memory, log=log)
@@ -55,6 +55,6 @@ def embedding_model(
 
 
 def name_of(model: Path) -> str:
-    """Return the key under which a model's vectors are stored. Another file of the same name has another key."""
+    """Return the key under which a model's vectors are stored: its file's name, size and modification time."""
     status = model.stat()
     return f"{model.name} {status.st_size} {status.st_mtime_ns}"

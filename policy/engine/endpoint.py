@@ -1,9 +1,11 @@
 """The endpoint of an engine: one for each combination of model, parameters and program.
 
-An endpoint is a socket that only this user can reach: a Unix socket in a folder with mode 0700, or on Windows a port on
-the loopback interface with a token in a file of the user's profile. The process that holds the lock on a file serves
-there, and the operating system releases the lock however the process ends. So two processes that start at the same time
-cannot both serve, and if a socket exists without a locked file, its process was killed and the socket is useless.
+An endpoint is a socket that only this user can reach. It is a Unix socket in a folder with mode 0700. On Windows, it is
+a port on the loopback interface, and clients need a token that is in a file of the user's profile.
+
+Each endpoint has a lock file, and only the process that locks this file serves at the endpoint. So two processes that
+start at the same time cannot both serve. The operating system releases the lock however the process ends. Thus a socket
+whose lock is free is left over from a process that was killed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from policy.errors import EngineUnavailable
 
 _NAME_LENGTH = 16  # number of characters of an engine's name
 _MAX_UNIX_PATH = 103  # maximum number of bytes of a socket's path on macOS; Linux allows 107
-# Beginnings of the environment variables that native code reads. An engine with other values is a different engine.
+# Beginnings of the environment variables that native code reads. Servers with different values use different engines.
 _ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "LLAMA_", "OMP_", "PYTHONPATH", "REPOFORMER_LLAMA_", "ROCR_", "VK_")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -39,8 +41,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def runtime_dir() -> Path:
     """Return the folder for sockets and locks, which only this user may enter. Create it if it does not exist.
 
-    Raises `EngineUnavailable` if another user owns the folder, because that user could then read the code that servers
-    send to an engine.
+    Raises `EngineUnavailable` if another user owns the folder or may enter it, because that user could read the code
+    that servers send to an engine.
     """
     if sys.platform == "win32":
         folder = Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "run")
@@ -50,26 +52,27 @@ def runtime_dir() -> Path:
 
 
 def _candidates() -> Iterator[Path]:
-    """Yield folders for sockets, the best one first.
+    """Yield candidates for the folder of the sockets, the best one first.
 
-    There are several, because the path of a folder that the user set (XDG_RUNTIME_DIR) may be too long for a socket.
+    The first one may be unusable, because the path of a folder that the user sets (XDG_RUNTIME_DIR) may be too long for
+    a socket.
     """
     name = f"repoformer-lsp-{os.getuid()}"
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), f"/run/user/{os.getuid()}", "/tmp", "/var/tmp")
     for base in bases:
-        # A relative path would name another folder in each process.
+        # A relative path is not used, because it would name another folder in each process.
         if base and Path(base).is_absolute() and Path(base).is_dir() and os.access(base, os.W_OK):
             yield Path(base, name)
     yield Path(tempfile.gettempdir(), name)
 
 
 def _fits(folder: Path) -> bool:
-    """Return whether the path of a socket in a folder is short enough for the operating system."""
+    """Return whether the path of a socket in `folder` is short enough for the operating system."""
     return len(os.fsencode(folder / f"{'0' * _NAME_LENGTH}.sock")) <= _MAX_UNIX_PATH
 
 
 def _own_folder(folder: Path) -> Path:
-    """Create a folder unless it exists. Raises `EngineUnavailable` if other users may enter it."""
+    """Create `folder` unless it exists, and return it. Raises `EngineUnavailable` if other users may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -86,10 +89,11 @@ def _own_folder(folder: Path) -> Path:
 
 
 def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -> str:
-    """Return a name for the engine that runs `model` with `parameters`. Servers with equal names share an engine.
+    """Return a name for the engine that runs `model` with `parameters`. Servers that get the same name share an engine.
 
-    The name depends on the model's path, size and modification time, and on the program's source, so that after an
-    upgrade (or an edit) no server connects to a process that runs the old program.
+    The name depends on the model's path, size and modification time, on the parameters, and on the environment
+    variables that native code reads. It also depends on the program's source, so that after an upgrade (or an edit) no
+    server connects to a process that runs the old program.
     """
     try:
         status = model.stat()
@@ -103,9 +107,9 @@ def identity(model: Path, *parameters: object, environment: Mapping[str, str]) -
 
 @cache
 def _program() -> str:
-    """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, the cards.
+    """Return a hash of what the worker runs: our modules, the versions of the llama.cpp packages, and the model cards.
 
-    The hash is computed at the first call. The cards are included because they say how the worker prompts a model.
+    The cards are included because they say how the worker prompts a model.
     """
     digest = hashlib.sha256(libraries.versions().encode())
     for package in ("indexer", "policy"):
@@ -134,18 +138,18 @@ class Endpoint:
         return descriptor
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of engines that were killed: the files of every endpoint whose lock is free."""
+        """Remove the files of every other endpoint whose lock is free, because its engine was killed."""
         for lock in self.folder.glob("*.lock"):
             if lock != self._lock and (descriptor := _hold(lock)) is not None:
                 Endpoint(self.folder, lock.stem).leave()
                 os.close(descriptor)
 
     async def listen(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Accept connections, after `claim`. Return the server and the token that clients have to send."""
+        """Accept connections. Call `claim` first. Return the server and the token that clients have to send."""
         if sys.platform == "win32":
             return await self.listen_on_loopback(serve)
         else:  # noqa: RET505  # a type checker reads one branch or the other
-            self.socket.unlink(missing_ok=True)  # stale, because this process has the lock
+            self.socket.unlink(missing_ok=True)  # an existing socket is stale, because this process has the lock
             return await asyncio.start_unix_server(serve, self.socket, limit=MAX_FRAME_BYTES), ""
 
     async def connect(self) -> tuple[Streams, str]:
@@ -156,12 +160,9 @@ class Endpoint:
             return await asyncio.open_unix_connection(self.socket, limit=MAX_FRAME_BYTES), ""
 
     def leave(self) -> None:
-        """Remove the files of this endpoint, so that no server tries to connect.
-
-        This process still holds the lock until it ends.
-        """
+        """Remove the files of this endpoint, so that no server tries to connect. The process keeps its lock."""
         for file in (self.socket, self._lock):
-            with contextlib.suppress(OSError):  # Windows cannot remove an open file
+            with contextlib.suppress(OSError):  # on Windows, an open file cannot be removed
                 file.unlink(missing_ok=True)
 
     @property
@@ -180,10 +181,13 @@ class Endpoint:
                 f"{self.socket} is too long for the path of a socket. Set XDG_RUNTIME_DIR to a shorter folder"
             )
 
-    # -- platforms where asyncio has no Unix sockets -------------------------------------------------------------------
+    # -- Windows, where asyncio has no Unix sockets --------------------------------------------------------------------
 
     async def listen_on_loopback(self, serve: Serve) -> tuple[asyncio.Server, str]:
-        """Listen on a port that the system chooses. Write port and token to a file that other users cannot read."""
+        """Listen on a port that the system chooses. Write the port and a token to a file that other users cannot read.
+
+        Return the server and the token.
+        """
         token = secrets.token_hex(32)
         server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MAX_FRAME_BYTES)
         port = server.sockets[0].getsockname()[1]
@@ -212,8 +216,8 @@ def _hold(lock: Path) -> int | None:
         if not _locked(descriptor):
             os.close(descriptor)
             return None
-        # The previous holder may have removed the file after it was opened here. The lock is then on a removed file, so
-        # another attempt is needed.
+        # The process that held the lock before may have removed the file after this process opened it. The lock is then
+        # on a removed file, so another attempt is needed.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return descriptor

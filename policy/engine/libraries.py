@@ -1,7 +1,7 @@
 """Find the llama.cpp library for the engine: the one in the settings, one that was compiled here, or a prebuilt one.
 
 This module loads no library: `policy.engine.worker.native` loads a candidate in the worker process. If the settings
-name a library, it is the only candidate, so that a mistake in its name is reported.
+name a library, it is the only candidate, so that a mistake in its name is reported instead of ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from policy.engine import cpu
 from policy.errors import EngineFailed
 
 ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
-# The command that compiles llama.cpp, in a clone of the repository. With its cache, uv might install an earlier wheel.
+# The command that compiles llama.cpp, in a clone of the repository. Without `--no-cache`, uv might install a wheel that
+# it built earlier.
 COMPILE = "uv tool install --reinstall --no-cache '.[native]'"
 # The instruction sets that ggml's default build for x86-64 needs. Both prebuilt libraries are such builds.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
@@ -58,8 +59,8 @@ class Package:
         return None
 
 
-# In the order in which they are tried. On Windows, xllamacpp's library exports no functions of llama.cpp, so its file
-# there is not listed.
+# The packages are in the order in which they are tried. On Windows, xllamacpp's library exports no functions of
+# llama.cpp, so the list does not have the name of that file.
 PACKAGES = (
     Package("llama-cpp-python", "llama_cpp", ("lib/libllama.so", "lib/libllama.dylib", "lib/llama.dll"), False),
     Package("xllamacpp", "xllamacpp", ("xllamacpp.abi3.so",)),
@@ -85,9 +86,9 @@ class Candidate:
 
 
 def candidates(setting: str = "") -> list[Candidate]:
-    """Return the libraries to try, in order, at least one. `setting` is the value of `llamaLibrary`.
+    """Return at least one library to try, in order. `setting` is the value of the setting `llamaLibrary`.
 
-    Raises `EngineFailed` with a message that says what to do if there is none.
+    If there is none, raises `EngineFailed` with a message that says what to do.
     """
     named = {"the setting `llamaLibrary`": setting, ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
     for origin, text in named.items():
@@ -102,7 +103,7 @@ def candidates(setting: str = "") -> list[Candidate]:
 
 
 def versions() -> str:
-    """Return the names and versions of the installed packages with a library, as a text that an upgrade changes."""
+    """Return the names and versions of the installed packages with a library. An upgrade changes this text."""
     return ", ".join(f"{package.name} {version}" for package in PACKAGES if (version := package.version()))
 
 
@@ -114,7 +115,7 @@ def _installed() -> Iterator[Candidate]:
 
 
 def _nothing() -> str:
-    """Return why there is no library, and what to do."""
+    """Return a message that says why there is no library, and what the user can do."""
     broken = [package for package in PACKAGES if package.version()]
     if broken:
         package = broken[0]

@@ -11,8 +11,9 @@ import psutil
 from policy.errors import ModelTooLarge
 from policy.models.shards import shards_of
 
-# Both versions of Linux's control groups: the root folder, the controller, the files with a group's limit and usage,
-# and the field with the part of the usage that the kernel can free, because it caches files.
+# For each version of Linux's control groups (2, then 1): the root folder, the controller, the file with a group's
+# limit, the file with its usage, and the field of `memory.stat` with the size of the file cache. The usage includes the
+# file cache, although the kernel can free it.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file"),
     (Path("/sys/fs/cgroup/memory"), "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -40,8 +41,8 @@ def available_memory() -> int:
     free: float = psutil.virtual_memory().available
     for root, controller, limit, usage, reclaimable in _GROUPS:
         inside = root / _group_of(controller).lstrip("/")
-        # A group's limit also applies to the groups inside it, so all folders above count. In a container, the path may
-        # exist only on the host, and only the root is left.
+        # A group's limit also applies to the groups inside it, so the limits of all parent folders are read too. In a
+        # container, the path may exist only on the host. Then only the root folder has a limit to read.
         for group in dict.fromkeys((inside, *inside.parents, root)):
             if group.is_relative_to(root):
                 free = min(free, _left(group, limit, usage, reclaimable))
@@ -49,7 +50,7 @@ def available_memory() -> int:
 
 
 def _group_of(controller: str) -> str:
-    """Return the path of this process's control group, relative to the root."""
+    """Return the path of this process's control group for `controller`, below the root folder, or "" if unknown."""
     with contextlib.suppress(OSError, ValueError):
         for line in _MEMBERSHIP.read_text().splitlines():
             _, names, path = line.split(":", 2)

@@ -15,10 +15,11 @@ from policy.prompting.prompt import Budgets
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Information about a loaded model. `metadata` is the GGUF's, with that of the model's card, without the tokenizer.
+    """Information about a loaded model.
 
-    `selective` says that the model makes its own decisions. `shrunk` says that the context is too small for the model's
-    budgets, so that `budgets` are smaller.
+    `selective` says that the model decides itself whether to retrieve (it has `<cc>`). `shrunk` says that `budgets` are
+    smaller than the model's own, because these do not fit into the context. `metadata` has the entries of the GGUF file
+    except the tokenizer, and those of the model's card.
     """
 
     name: str
@@ -36,9 +37,10 @@ class Reading:
     """What the model says about the decision, after it has read the text before and after the cursor.
 
     `p_cc` is the full-vocabulary softmax probability of `<cc>` after `<eof>` (paper, section 3.2), or None for a model
-    without that token. `first_p` is the probability of the most probable first token of a generation without context,
-    and `first_entropy` the entropy of that distribution in nats. Both are None if they are unknown, as after a
-    generation by an HTTP server. Times are in milliseconds.
+    without that token. `cc_is_top` says whether `<cc>` is the most probable token. `first_p` is the probability of the
+    most probable first token of a generation without chunks, and `first_entropy` is the entropy of that token's
+    distribution in nats. Both are None if they are unknown, as after a generation by an HTTP server. `prompt_ms` is the
+    time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds.
     """
 
     p_cc: float | None
@@ -53,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class UsedChunk:
-    """A chunk in the prompt: its index in the list of offered chunks, and the number of the last line that fit."""
+    """A chunk in the prompt: its index in the request's list of chunks, and the number of its last line that fits."""
 
     index: int
     end_line: int
@@ -61,7 +63,11 @@ class UsedChunk:
 
 @dataclass(frozen=True, slots=True)
 class PromptStats:
-    """Statistics of the prompt of a generation. Times are in milliseconds."""
+    """Statistics of the prompt of a generation.
+
+    `left_trimmed` and `right_trimmed` say whether the budget was too small for all of the text before and after the
+    cursor. `prompt_ms` is the time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds.
+    """
 
     prompt_tokens: int
     evaluated_tokens: int
@@ -77,8 +83,8 @@ class PromptStats:
 class Stop:
     """The limits of a generation in a batch. The model may end its text earlier.
 
-    The generation ends after `tokens` tokens, with its `lines`-th complete line that is not blank (0: no limit), or
-    with a complete line, other than the first, whose indentation is less than `indent` characters.
+    The generation ends after `tokens` tokens, after `lines` complete lines that are not blank (0: no limit), or after a
+    complete line, other than the first, whose indentation is less than `indent` characters.
     """
 
     tokens: int
@@ -96,7 +102,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One generation in a batch at `cursor`, with the chunks of other files in the prompt, or without (None).
+    """One generation of a batch: at `cursor`, with `chunks` of other files in the prompt, or without chunks (None).
 
     If `truth` is not None, the likelihood of that text is also computed.
     """
@@ -111,8 +117,8 @@ class Trial:
 class Completed:
     """The generated text of a `Trial`.
 
-    `surprises` has -ln P of each generated token in nats, including the end token. `ends` has the lengths of the text
-    after each of those tokens, in characters.
+    `ended` says whether the model ended the text with an end token. `surprises` has -ln P of each generated token in
+    nats, including the end token. `ends` has the length of the text after each of these tokens, in characters.
     """
 
     text: str
@@ -124,9 +130,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The score of the true text after a prompt: the sum of -ln P, in nats, of its tokens and the end token.
+    """The score of the true text after a prompt.
 
-    `tokens` is the number of these tokens.
+    `nats` is the sum of -ln P of the text's tokens and the end token, in nats. `tokens` is the number of these tokens.
     """
 
     nats: float
@@ -135,9 +141,9 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A finished trial: the reading (for a trial without chunks), the prompt, and the completion.
+    """The result of a trial: its reading (None for a trial with chunks), its prompt, and its completion.
 
-    `truth` is the score of the true text, if it was requested.
+    `truth` is the score of the true text, or None if the trial has no true text.
     """
 
     reading: Reading | None
@@ -147,7 +153,7 @@ class Tried:
 
 
 class Surprise(NamedTuple):
-    """-ln P of a generated token, in nats, and the length of the text after it, in characters."""
+    """-ln P of a generated token (`nats`), and the length of the text up to and including it, in characters (`end`)."""
 
     end: int
     nats: float
@@ -155,7 +161,7 @@ class Surprise(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request to generate greedily at `cursor`, with chunks of other files in the prompt, or without (None).
+    """A request to generate at `cursor`, with `chunks` of other files in the prompt, or without chunks (None).
 
     `slot` names the sequence in the KV cache. `candidates` is the number of texts; the first is the greedy one.
     """
@@ -168,10 +174,10 @@ class GenerationRequest:
 
 
 class Urgency:
-    """Says whether a user waits for some requests, or whether they run in the background.
+    """Says whether certain requests run in the background, or whether a user waits for them.
 
-    Any other request interrupts requests in the background. A change takes effect immediately, also for requests that
-    are waiting or running: it calls all `followers`.
+    All other requests interrupt those in the background. A change also applies to requests that are already waiting or
+    running, because `change` calls all `followers`.
     """
 
     def __init__(self, *, background: bool = False) -> None:

@@ -1,7 +1,7 @@
 """A worker process as seen by the server that started it: its output, and how it ended.
 
-The process also serves other servers and can outlive the one that started it, so nothing here ends it. Only its parent
-can find out how a process ended, which is why the server that started it watches it.
+The process also serves other servers and can outlive the server that started it, so this module never ends the process.
+The server that started the process watches it, because only a parent can find out how a process ended.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _CRASHES = {
     for name in ("SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
     if hasattr(signal, name)
 }
-# The exit codes that Windows gives to crashing code (ntstatus.h). Other codes in that file mean too little
-# memory, a missing DLL, or the end of the user's session.
+# The exit codes with which Windows ends a process whose code crashes (ntstatus.h). Other codes in that file mean too
+# little memory, a missing DLL, or the end of the user's session.
 _WINDOWS_CRASHES = frozenset((
     0x80000002, 0x80000003, 0xC0000005, 0xC0000006, 0xC000001D, 0xC0000025, *range(0xC000008C, 0xC0000097), 0xC00000FD,
     0xC0000194, 0xC0000374, 0xC0000409, 0xC0000420, 0xC06D007E, 0xC06D007F, 0xE06D7363,
 ))  # fmt: skip
-# The threads of GNU OpenMP spin for milliseconds at every barrier, and an evaluation has hundreds of barriers. On two
-# cores that other programs also used (a build, a test run), a token took 120-1,800 ms. With a short spin followed by a
-# sleep it took 55 ms. On an idle machine, the short spin makes a token slower by about a tenth (19 ms instead of 17).
+# By default, the threads of GNU OpenMP spin for milliseconds at every barrier, and an evaluation has hundreds of
+# barriers. On two cores that other programs also used (a build, a test run), a token took 120-1,800 ms. With this
+# setting, threads spin shortly and then sleep, and a token took 55 ms. On an idle machine, the setting makes a token
+# slower by about a tenth (19 ms instead of 17).
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "2000"}
 
 
@@ -45,13 +46,13 @@ class Process:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._log = log
         self._last: deque[str] = deque(maxlen=STDERR_LINES)
-        # asyncio's child watcher would kill the process when this server's event loop closes. A thread does not.
+        # A thread watches the process, because asyncio would kill it when this server's event loop closes.
         threading.Thread(
             target=self._watch, args=(process, asyncio.get_running_loop()), name="engine", daemon=True
         ).start()
 
     def reason(self) -> str:
-        """Return how the process ended, as text. It must have ended."""
+        """Return how the process ended, as text. Call this only after `ended` has resolved."""
         return describe_exit(self.ended.result(), tuple(self._last))
 
     @property
@@ -63,7 +64,7 @@ class Process:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
-                with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task needs the line
+                with contextlib.suppress(RuntimeError):  # raised if the event loop is closed
                     loop.call_soon_threadsafe(self._printed, line.decode("utf-8", "replace").rstrip())
         code = process.wait()
         with contextlib.suppress(RuntimeError):
@@ -84,7 +85,7 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
             stderr=subprocess.PIPE,
             env={**environment, "PYTHONUNBUFFERED": "1"},
             cwd=sys.prefix,  # Python imports from the current folder first, which must not be a workspace
-            # Ctrl-C in a terminal, or an editor that ends its children, must end only this server.
+            # A new session, because Ctrl-C in a terminal, or an editor that ends its children, must not end the worker.
             start_new_session=sys.platform != "win32",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # exists only on Windows
         )
@@ -94,19 +95,22 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
 
 
 def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables for a worker: those of this process, with `changes`."""
+    """Return the environment variables for a worker: `PATIENT_THREADS`, those of this process, and `changes`.
+
+    A later one of these three overrides an earlier one.
+    """
     return {**PATIENT_THREADS, **os.environ, **changes}
 
 
 def is_crash(code: int) -> bool:
-    """Return whether an exit code means a crash. A kill does not count: another program or the system caused it."""
+    """Return whether an exit code means a crash. A kill by another program or by the system is no crash."""
     if code < 0:
         return -code in _CRASHES
     return code in _WINDOWS_CRASHES
 
 
 def describe_exit(code: int, stderr: Sequence[str] = ()) -> str:
-    """Return why a process ended, as text: the signal's name or the code, and the last line of its output."""
+    """Return why a worker ended, as text: the signal's name or the exit code, and the last line of `stderr`."""
     last = stderr[-1] if stderr else ""
     if code < 0:
         try:

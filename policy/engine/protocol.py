@@ -1,11 +1,11 @@
-"""The protocol between servers and the worker: JSON objects, each after its length in four bytes, big-endian.
+"""The protocol between servers and the worker: JSON objects, each preceded by its length (four bytes, big-endian).
 
 A server first sends `{"token"}`, and the worker answers `{"event": "welcome", "pid"}`. Then the server sends requests
 `{"id", "op", …}`. The worker answers each with any number of `{"id", "event": "prompt" | "text" | "tried"}` and then
 one `{"id", "event": "done" | "cancelled" | "error"}`. The server may send `{"op": "cancel", "id"}` at any time. A
 request with `"background": true` is interrupted by every other request of any server, and is then answered with
-`cancelled`. `{"op": "rank", "id", "background"}` changes this for a request that is waiting or running. Values are
-those of `indexer.model` and `messages`, field by field.
+`cancelled`. `{"op": "rank", "id", "background"}` changes `background` of a request that is waiting or running. The
+objects in messages have the fields of the classes in `indexer.model` and `messages`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from indexer.model import Chunk, Cursor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; when that is full, the sender has to wait
+MAX_FRAME_BYTES = 1 << 26  # also the size of a reader's buffer; while the buffer is full, the sender has to wait
 LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 
 
 def pack(message: Message) -> bytes:
-    """Return a message as a complete frame."""
+    """Return a message as a frame: its length and its JSON text."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return LENGTH.pack(len(body)) + body
 
@@ -38,7 +38,8 @@ def pack(message: Message) -> bytes:
 async def receive(reader: asyncio.StreamReader, longest: int = MAX_FRAME_BYTES) -> Message:
     """Read the next message.
 
-    Raises `IncompleteReadError` at the end of the stream, and `ValueError` if a frame is too long or not a message.
+    Raises `IncompleteReadError` at the end of the stream, and `ValueError` for a frame that has more than `longest`
+    bytes or is not a JSON object.
     """
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > longest:
@@ -53,17 +54,17 @@ async def receive(reader: asyncio.StreamReader, longest: int = MAX_FRAME_BYTES) 
 
 
 def checked_request(message: Message) -> Message:
-    """Return `message` if it has the fields of a request. Raises `ValueError`."""
+    """Return `message`, with `background` set, if it has the fields of a request. Raises `ValueError` otherwise."""
     number, background = message.get("id"), message.get("background", False)
     if not isinstance(message.get("op"), str) or not isinstance(background, bool):
         raise ValueError("not a request")
     if not isinstance(number, int) or isinstance(number, bool):
-        raise ValueError("a request without a number")
+        raise ValueError("a request without a numeric id")
     return {**message, "background": background}
 
 
 def checked_event(message: Message) -> Message:
-    """Return `message` if it has the fields of an event. Raises `ValueError`."""
+    """Return `message` if it has the fields of an event. Raises `ValueError` otherwise."""
     if not isinstance(message.get("event"), str) or not isinstance(message.get("id"), int):
         raise ValueError("not an event")
     return message
@@ -90,11 +91,11 @@ def chunk_from_json(values: Message) -> Chunk:
 
 
 def vectors_to_json(vectors: NDArray[np.float32]) -> Message:
-    """Return the rows of `vectors` packed as base64, which is much shorter than decimal numbers."""
+    """Return `vectors`, shape (rows, dimensions), as base64 text, which is much shorter than decimal numbers."""
     return {"rows": len(vectors), "data": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
 
 
 def vectors_from_json(values: Message) -> NDArray[np.float32]:
-    """Return the rows that `vectors_to_json` packed."""
+    """Return the vectors that `vectors_to_json` packed, shape (rows, dimensions)."""
     vectors = np.frombuffer(base64.b64decode(values["data"]), "<f4").astype(np.float32)
     return vectors.reshape(values["rows"], -1) if values["rows"] else vectors.reshape(0, 0)

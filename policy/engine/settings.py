@@ -1,4 +1,4 @@
-"""The settings for llama.cpp, and safer settings for when native code crashes."""
+"""The settings for llama.cpp, and the safer settings to try after native code crashes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class EngineSettings:
 
     `gpu_layers` is the number of layers on the GPU, or -1 for all; builds without GPU support ignore it. `context_size`
     is the number of cells in the KV cache. `sequences` is the number of sequences, which share these cells equally.
-    With 0, there are as many, from 2 to 16, as can each hold the model's longest prompt. `threads` is the number of
-    threads. With 0, it is `default_threads()`. `micro_batch` is how many tokens are evaluated between two checks for a
-    cancellation; finished micro-batches stay in the cache. With `extra_buffers`, ggml repacks weights for this CPU.
-    That is faster, but crashes if the build assumes instructions that the machine does not allow (AMX under some
-    hypervisors). `embedding` is for a model that turns texts into vectors and does not complete code. A model that was
-    not used for `idle_minutes` is unloaded until the next request; with 0 it stays loaded. `library` is the file of a
-    llama.cpp library, or "" for the installed one, see `policy.engine.libraries`.
+    With 0, the worker chooses the largest number from 2 to 16 with which each sequence can hold the model's longest
+    prompt. `threads` is the number of threads, or 0 for `default_threads()`. `micro_batch` is the number of tokens that
+    llama.cpp evaluates at a time. If an evaluation is cancelled, its finished micro-batches stay in the cache. With
+    `extra_buffers`, ggml repacks weights for this CPU. That is faster, but crashes if the build uses instructions that
+    the machine does not allow (AMX under some hypervisors). `embedding` says that the model turns texts into vectors
+    and does not complete code. The worker unloads a model after `idle_minutes` without a request, and loads it again
+    for the next one; with 0, the model stays loaded. `library` is the file of a llama.cpp library, or "" for the
+    installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -59,9 +60,10 @@ class EngineSettings:
 
 
 def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
-    """Yield the settings to try one after another if loading or the first evaluation crashes. The first are `settings`.
+    """Yield the settings to try one after another, until loading and the first evaluation do not crash.
 
-    The next ones are without repacked weights, then with half of the model's `layers` on the GPU, then without a GPU.
+    First come `settings`. The next ones have no repacked weights. The next ones also have half as many layers on the
+    GPU, and the last ones have none. `layers` is the number of the model's layers.
     """
     yield settings
     if settings.extra_buffers:
@@ -75,6 +77,6 @@ def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]
 
 
 def difference(asked: EngineSettings, used: EngineSettings) -> str:
-    """Return which settings `used` changes in `asked`, as text for a message. It is empty if there is no change."""
+    """Return the settings in which `used` differs from `asked`, as text for a message, or "" if they are equal."""
     before, after = asked.to_json(), used.to_json()
     return ", ".join(f"{name} {before[name]} → {after[name]}" for name in before if before[name] != after[name])

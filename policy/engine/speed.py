@@ -1,10 +1,10 @@
 """How fast this machine runs a model: measured once, stored, and compared with the speed that typing needs.
 
-The measure is the time for a line of 12 tokens after a keystroke with a warm cache: a few prompt tokens to read, then
-the generation. While other programs use the processors, the measured time is too long; on two cores it can be several
-times too long. So the module also measures the share of the processors that other processes used. If that share is
-large, the measurement is not stored and excludes no model. A speed that excludes a model is valid for a week, and
-`doctor` measures again.
+The speed is judged by the time for a line of 12 tokens after a keystroke: with a warm cache, the model reads a few
+prompt tokens, then generates the line. While other programs use the processors, the measured time is too long; on two
+cores it can be several times too long. So the module also measures the share of the processors that other processes
+used. A measurement with a large share is not stored, and does not exclude the model. A stored speed that excludes a
+model is valid for a week. `doctor` measures again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import psutil
 from policy.engine import libraries
 from policy.engine.settings import EngineSettings
 
-LIMIT_SECONDS = 0.6  # time for a line above which a model is too slow for typing
+LIMIT_SECONDS = 0.6  # a model that needs more time for a line is too slow for typing
 LINE_TOKENS = 12  # generated tokens of a line
-TYPED_TOKENS = 4  # prompt tokens that a keystroke adds, or changes
-_DISTURBS = 0.25  # share of the processors that other processes may use during a measurement that counts
-_HOLDS_SECONDS = 7 * 24 * 3600  # how long a speed that excludes a model is valid
-# The time per token grows with these powers of the size of the weights. Measured with models of 135M, 0.5B and 1.5B
-# weights (two cores, AVX2).
+TYPED_TOKENS = 4  # prompt tokens that a keystroke adds or changes
+_DISTURBS = 0.25  # a measurement counts only if other processes used at most this share of the processors
+_HOLDS_SECONDS = 7 * 24 * 3600  # how long a stored speed that excludes a model is valid
+# The time per token grows with the size of the weights, raised to these powers. Measured with models of 135M, 0.5B and
+# 1.5B weights (two cores, AVX2).
 _READING_GROWS, _WRITING_GROWS = 1.0, 0.6
 
 
@@ -57,7 +57,7 @@ class Speed:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether other processes used so little of the processors that the measurement counts."""
+        """Whether the measurement counts, because other processes used little of the processors."""
         return self.others <= _DISTURBS
 
     def of_size(self, size: int, other: int) -> Speed:
@@ -67,7 +67,7 @@ class Speed:
 
 
 class OtherProcesses:
-    """Measures how much of the processors other processes use after its creation."""
+    """Measures the share of the processors that other processes use from its creation on."""
 
     def __init__(self) -> None:
         self._began, self._process = time.monotonic(), psutil.Process()
@@ -82,7 +82,7 @@ class OtherProcesses:
         return float(counted - idle - own.user - own.system)
 
     def share(self) -> float:
-        """Return the share of the processors that other processes have used since the creation, in [0, 1]."""
+        """Return the share of the processors that other processes used since this object was created, in [0, 1]."""
         whole = (time.monotonic() - self._began) * (psutil.cpu_count() or 1)
         return min(max((self._taken() - self._before) / max(whole, 1e-3), 0.0), 1.0)
 
@@ -97,7 +97,7 @@ class Speeds:
         self._file = file or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "speed.json")
 
     def of(self, model: Path, settings: EngineSettings | None = None) -> Speed | None:
-        """Return the stored speed of a model file, or None if it has to be measured."""
+        """Return the stored speed of a model file, or None if the speed has to be measured."""
         try:
             found = self._all()[_key(model, settings or EngineSettings())]
             speed = Speed(float(found["read_ms"]), float(found["write_ms"]))
@@ -107,7 +107,7 @@ class Speeds:
         return speed if fresh or speed.will_do else None
 
     def remember(self, model: Path, speed: Speed, settings: EngineSettings | None = None) -> None:
-        """Store an undisturbed measurement. Errors in writing the file are ignored."""
+        """Store `speed` if its measurement is undisturbed. Errors in writing the file are ignored."""
         if not speed.undisturbed:
             return
         with contextlib.suppress(OSError):
@@ -126,7 +126,7 @@ class Speeds:
 
 
 def _key(model: Path, settings: EngineSettings) -> str:
-    """Return a key of the machine, the library, the model file, and the settings that affect the speed.
+    """Return a hash of the machine, the library, the model file, and the settings that affect the speed.
 
     Raises `OSError` if the file does not exist.
     """

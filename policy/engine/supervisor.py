@@ -1,13 +1,14 @@
 """Keep one worker running: connect to it or start it, restart it with increasing delays, fall back to safer settings.
 
-The worker may also serve other servers. Each server has a supervisor that takes the same steps, so they connect to the
-same engine again after each step.
+A worker may serve several servers, each with its own supervisor. All of these supervisors try the same settings in the
+same order, so they share one engine again after each change of the settings.
 
-If a worker crashes while it loads a model or at its first evaluation, its settings do not work on this machine (weights
-repacked for instructions that are not allowed, a driver that crashes). The next worker gets safer settings, see
-`policy.engine.settings.fallbacks`. The settings that worked are reported once and stored for a week, per machine and
-build, so that the next start is fast. A worker that is killed, or that dies later, is restarted with the same settings.
-If a GPU runs out of memory, it gets fewer layers. That is not stored, because the free memory changes.
+If a worker crashes while it loads a model or at its first evaluation, its settings do not work on this machine. For
+example, the weights are repacked for instructions that are not allowed, or a driver crashes. The next worker gets safer
+settings, see `policy.engine.settings.fallbacks`. The safer settings that worked are reported to the user once, and
+stored for a week for this machine and build, so that the next start is fast. A worker that is killed, or that dies
+later, is restarted with the same settings. If a GPU runs out of memory, it gets fewer layers. This change is not
+stored, because the free memory changes.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ UNKNOWN_LAYERS = 32
 FIRST_DELAY, MAX_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds; a worker that ran this long resets the delay
 MAX_STARTS = 6
-RETRY_AFTER = 60.0  # seconds
+RETRY_AFTER = 60.0  # seconds after a failure until a request starts the worker again (`_MAY_PASS`)
 REMEMBERED = 7 * 24 * 3600.0  # seconds until settings that crashed are tried again
-_MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear without a change of the settings
+_MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear although the settings stay the same
 
 
 class Supervisor:
     """Runs one model on one worker, and replaces the worker when it ends.
 
-    `layout`, unless empty, and `budgets` override the model's metadata, and `layers` is its number of layers. `memory`
-    is the file with the settings that worked (None: store nothing). `environment` has environment variables for the
-    worker. If `apart` is not empty, the engine is shared only with supervisors with the same `apart`. `log` gets lines
-    for the log, `notice` gets messages for the user (each once), and `on_state` gets every change of state, with the
-    reason if it is a failure.
+    `layout`, unless empty, and `budgets` override the model's metadata. `layers` is the model's number of layers.
+    `memory` is the file with the settings that worked (None: store nothing). `environment` has environment variables
+    for the worker. If `apart` is not empty, only supervisors with the same `apart` share the engine. `log` gets lines
+    for the log. `notice` gets messages for the user, each once. `on_state` gets every new state, with the reason for
+    the state "failed".
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class Supervisor:
         self._closed = False
 
     async def engine(self) -> Engine:
-        """Return a worker with the model loaded, and start one if there is none.
+        """Return the connection to a worker with the loaded model. Start a worker if none is running.
 
-        Raises `ModelError` if the model cannot be used, and `EngineUnavailable` if workers die repeatedly. A problem
-        that may disappear (such as too little memory) is retried after a minute; other problems are not.
+        Raises `ModelError` if the model cannot be used, and `EngineUnavailable` if workers die repeatedly. After a
+        problem that may disappear (such as too little memory), a call a minute later tries again. After any other
+        problem, every later call raises the same error.
         """
         if self._engine is not None:
             return self._engine
@@ -103,12 +105,12 @@ class Supervisor:
             raise EngineUnavailable("the engine was shut down")
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
-        # All requests wait for the same start. It continues if one of them is cancelled.
+        # All requests wait for the same start, which continues if one of the requests is cancelled.
         return await asyncio.shield(self._starting)
 
     @property
     def running(self) -> Engine | None:
-        """The running worker, or None. For callers that do not wait for a worker to start."""
+        """The connection to the running worker, or None. For callers that do not wait for a worker to start."""
         return self._engine
 
     @property
@@ -145,10 +147,10 @@ class Supervisor:
             self._starting = None
 
     async def _start_with_fallbacks(self) -> Engine:
-        """Start with the stored settings, then with safer ones after each crash.
+        """Start a worker with the stored settings, and with safer settings after each crash.
 
-        If there are no safer ones, the last settings are tried again. Raises `EngineUnavailable` after `MAX_STARTS`
-        attempts.
+        After a crash with the safest settings, the same settings are tried again. Raises `EngineUnavailable` after
+        `MAX_STARTS` attempts.
         """
         self._set_state("starting")
         level = min(self._remembered_level(), len(self._fallbacks) - 1)
@@ -163,7 +165,7 @@ class Supervisor:
                 last = error
                 self._log(f"{error}; the engine was starting with {settings}")
                 self._back_off()
-                if error.crashed:  # after a kill, the same settings may work
+                if error.crashed:  # otherwise the worker was killed, and the same settings may work
                     level = min(level + 1, len(self._fallbacks) - 1)
             except OutOfMemory as error:
                 if not settings.gpu_layers:
@@ -182,7 +184,7 @@ class Supervisor:
         raise EngineUnavailable(f"{last}. {failed}. Run `repoformer-lsp doctor`.")
 
     async def _connect(self, settings: EngineSettings) -> Engine:
-        """Return the engine that runs the model with `settings`. All servers that need the same engine share it."""
+        """Return a connection to the engine that runs the model with `settings`, which may also serve other servers."""
         environment = environment_with(self._environment)
         parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
@@ -218,7 +220,7 @@ class Supervisor:
         self._set_state("ready")
 
     async def _watch(self, engine: Engine) -> None:
-        """Wait for the worker's end, then start the next worker, so that it is ready for the next request."""
+        """Wait until the worker ends, then start another one, so that the next request does not wait for the start."""
         reason = await engine.ended
         self._engine = None
         if self._closed:
@@ -242,9 +244,9 @@ class Supervisor:
     # -- stored settings ------------------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        """Return a key of the machine, the installed versions and the requested settings.
+        """Return a hash of the machine, the installed versions and the requested settings.
 
-        If any of them changes, all settings are tried again.
+        If one of these changes, the stored settings no longer apply, and the requested settings are tried first.
         """
         library = f"{libraries.versions()} {self._environment.get(libraries.ENVIRONMENT, '')}"
         builds = [library, _version_of("repoformer-lsp")]
@@ -252,9 +254,9 @@ class Supervisor:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _levels(self) -> dict[str, tuple[int, float]]:
-        """Return the stored levels by key. A level is the index of the settings that worked in `fallbacks`.
+        """Return, for each key, the stored level and the time at which it was stored, in seconds since the epoch.
 
-        Each comes with the time at which it was stored, in seconds since the epoch. Expired levels are left out.
+        A level is the index in `fallbacks` of the settings that worked. Expired levels are omitted.
         """
         if self._memory is None:
             return {}

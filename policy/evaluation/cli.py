@@ -44,7 +44,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "eval",
         help="measure how much retrieval helps and how well the model decides (needs the `eval` extra)",
         description="Complete blanks with and without code from other files, and report the results of each policy.\n"
-        "You can interrupt the evaluation at any time: it reports the results so far, and the same command resumes.\n"
+        "You can interrupt it at any time: it reports the results so far, and the same command continues later.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,7 +78,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "--fail-below",
         type=float,
         metavar="POINTS",
-        help="exit with status 1 if edit similarity fell by more than this, or if blanks are missing in B",
+        help="exit with status 1 if edit similarity fell by more than POINTS, or if blanks of A are missing in B",
     )
     diff.set_defaults(run=_run_diff)
 
@@ -88,7 +88,7 @@ def _register_calibrate(subparsers: Subparsers) -> None:
         "calibrate",
         help="find and store the best threshold for a workspace",
         description="Evaluate on the workspace's own code, or use existing results, and store the best threshold. "
-        "The server uses it for that workspace until `calibrate --undo` removes it.",
+        "The server uses this threshold for the workspace until `calibrate --undo` removes it.",
     )
     parser.add_argument(
         "--workspace", type=Path, default=Path(), metavar="DIR", help="workspace folder (default: the current one)"
@@ -96,7 +96,7 @@ def _register_calibrate(subparsers: Subparsers) -> None:
     parser.add_argument("--undo", action="store_true", help="undo the last calibration")
     parser.add_argument(
         "--cost", type=float, default=0.5, metavar="POINTS",
-        help="points of edit similarity that justify the time of a retrieval (default: %(default)s)",
+        help="gain in edit similarity that justifies the time of a retrieval, in points (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--least", type=int, default=40, metavar="N", help="minimum number of blanks (default: 40)")
     parser.add_argument("--blanks", type=int, default=120, metavar="N", help="blanks to draw (default: 120)")
@@ -150,7 +150,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--torch", choices=("float32", "bfloat16"), default="",
-        help="complete the blanks in PyTorch with this precision, which is faster on a GPU and on a processor with AMX",
+        help="complete the blanks in PyTorch with this precision; faster on a GPU and on a processor with AMX",
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _run_eval(options: argparse.Namespace) -> int:
         print(f"- {sentence}")
     print(f"\n{result.out / 'report.html'}")
     if result.interrupted:
-        print("interrupted: the same command resumes", file=sys.stderr)
+        print("interrupted: the same command resumes the evaluation", file=sys.stderr)
         return 130
     return 0
 
@@ -168,7 +168,8 @@ def _run_eval(options: argparse.Namespace) -> int:
 def _run_diff(options: argparse.Namespace) -> int:
     """Compare two runs blank by blank.
 
-    With --fail-below, exit with status 1 if edit similarity fell by more than that, or if blanks of A are missing in B.
+    With --fail-below POINTS, exit with status 1 if edit similarity fell by more than POINTS, or if blanks of A are
+    missing in B.
     """
     from . import comparing, record, table
 
@@ -207,7 +208,8 @@ def _run_calibrate(options: argparse.Namespace) -> int:
     result = asyncio.run(evaluate.evaluate(_options(options)))
     if len(result.rows) < options.least:
         raise EvaluationError(
-            f"{len(result.rows)} blanks are too few to calibrate on (--least {options.least}); the same command resumes"
+            f"{len(result.rows)} blanks are too few to calibrate on (--least {options.least}); the same command "
+            "resumes the evaluation"
         )
     best = evaluate.best_trade_off(result.rows, result.gates, options.cost)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
@@ -225,7 +227,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
 
 
 def _evaluate() -> ModuleType:
-    """Import the evaluation module. If that fails, raise an `EvaluationError` that names the extra to install."""
+    """Return the module `evaluate`. If a package is missing, raise an `EvaluationError` that names the extra."""
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:
@@ -243,7 +245,7 @@ def _options(options: argparse.Namespace) -> Options:
         raise EvaluationError(f"{options.dataset} needs --data FILE")
     if options.dataset == "repoeval" and options.repos is None:
         raise EvaluationError(
-            "repoeval needs --repos DIR, the folder with its repositories, to recover the right context"
+            "repoeval needs --repos DIR, the folder with its repositories, to find the text after each blank"
         )
     kinds = tuple(kind for kind in options.kinds.split(",") if kind) or KINDS
     if unknown := [kind for kind in kinds if kind not in KINDS]:

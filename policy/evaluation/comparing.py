@@ -1,6 +1,7 @@
 """Compare two runs over the same blanks: what changed, where, and whether the change is significant.
 
-Blanks are paired by id. Two runs whose truths differ for the same id use different data and are not compared.
+Blanks are paired by their ids. If two runs have different truths for an id, they use different data and cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FIGURES = ("es_without", "es_with", "em_without", "em_with", "f1_without", "f1_w
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """A figure of two runs: the mean before, the mean after, their difference with its interval, and its p-value."""
+    """A figure of two runs: its mean before and after, and their difference with an interval and a p-value."""
 
     figure: str
     before: float
@@ -31,7 +32,10 @@ class MetricChange:
 
 @dataclass(frozen=True, slots=True)
 class ChangedCompletion:
-    """A blank whose completion changed, with its edit similarity before and after. `figure` is that column's name."""
+    """A blank whose completion changed, with its edit similarity before and after.
+
+    `figure` is the name of the column with the edit similarity: "es_without" or "es_with".
+    """
 
     id: str
     figure: str
@@ -93,7 +97,10 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> Difference:
 
 
 def report_lines(difference: Difference, most: int = 20) -> list[str]:
-    """Return a difference as lines of text, the largest changes first, up to `most` blanks in each direction."""
+    """Return a difference as lines of text.
+
+    The lines list up to `most` blanks that became worse and up to `most` that became better, the largest changes first.
+    """
     output = [f"{difference.blanks} blanks in both runs, {len(difference.changed)} completions changed"]
     for label, names in (("first", difference.only_before), ("second", difference.only_after)):
         if names:

@@ -1,7 +1,8 @@
 """Read CrossCodeEval (NeurIPS 2023) and CrossCodeLongEval (Repoformer): contexts, truths, and retrieved chunks.
 
-These files need no sources, because `crossfile_context.list` contains the retrieved chunks. If a folder of repositories
-is given, named as in `metadata.repository`, the index searches them, and its hits replace these chunks.
+The repositories themselves are not needed, because `crossfile_context.list` contains the retrieved chunks. With a
+folder of repositories, named as in `metadata.repository`, the index searches these repositories instead, and its hits
+replace the chunks of the data set.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def load(file: Path, repos: Path | None = None, kind: TaskKind = "line") -> Data
 
 
 def kind_by_name(file: Path) -> TaskKind:
-    """Return the kind of a file's blanks by the file's name.
+    """Return the kind of a file's blanks, which follows from the file's name.
 
-    CrossCodeLongEval has a file of chunks and a file of functions. All other files have lines.
+    CrossCodeLongEval has a file with chunk blanks and a file with function blanks. All other files have line blanks.
     """
     name = file.name.lower()
     return "function" if "function" in name else "chunk" if "chunk" in name else "line"
@@ -69,7 +70,10 @@ def _task(
 
 
 def _chunks(context: object, repository: str, name: str) -> tuple[Chunk, ...]:
-    """Return the chunks of `crossfile_context.list`, best first, or () for a row without it. Raises `BadRow`."""
+    """Return the chunks of `crossfile_context.list`, best first, or () for a row without `crossfile_context`.
+
+    Raises `BadRow` if the list or a chunk is invalid.
+    """
     if context is None or context == "":
         return ()
     listed = context.get("list") if isinstance(context, dict) else None

@@ -1,8 +1,8 @@
 """Cut a generation to the part that is compared with the truth (paper, section 5.1).
 
 Line, API, cursor and chunk completions are cut to as many non-blank lines as the truth has. A function is cut at the
-end of its body, and then to the longest part that parses. `stop_for` gives the generator the same limits, so that it
-does not generate tokens that `cut` would remove.
+end of its body, and then to the longest part that parses. `stop_for` returns the same limits for the generation, so
+that the model does not generate tokens that `cut` would remove.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from policy.engine.messages import Stop
 
 from .task import TOKENS, Task
 
-MAX_DROPPED_LINES = 8  # maximum number of lines to drop from the end to find a body that parses
+MAX_DROPPED_LINES = 8  # maximum number of lines that are removed from the end to find a body that parses
 
 
 def stop_for(task: Task, tokens: int = 0) -> Stop:
-    """Return the limits of the generation for `task`. `tokens`, unless 0, overrides the paper's maximum."""
+    """Return the limits of the generation for `task`. `tokens`, unless 0, replaces the paper's maximum (`TOKENS`)."""
     limit = tokens or TOKENS[task.kind]
     if task.kind == "function":
         return Stop(limit, indent=body_indent(task.cursor.prefix, task.truth))
@@ -24,7 +24,7 @@ def stop_for(task: Task, tokens: int = 0) -> Stop:
 
 
 def cut(text: str, task: Task) -> str:
-    """Return the part of a generation that is scored."""
+    """Return the part of the generation `text` that is compared with the truth."""
     if task.kind == "function":
         return function_body(text, task)
     return leading_lines(text, line_count(task.truth))
@@ -47,7 +47,10 @@ def line_count(text: str) -> int:
 
 
 def body_indent(prefix: str, body: str) -> int:
-    """Return the indentation of the body's first line in characters. The prefix may already contain part of it."""
+    """Return the indentation of the first line of `body`, in characters.
+
+    `prefix` may already contain part of this indentation. The result is 0 for a body on the line of the signature.
+    """
     typed = prefix[prefix.rfind("\n") + 1 :]
     if typed.strip():
         return 0  # the body begins on the line of the signature
@@ -56,7 +59,11 @@ def body_indent(prefix: str, body: str) -> int:
 
 
 def function_body(text: str, task: Task) -> str:
-    """Return `text` up to the first line that is indented less than the body, cut to the longest part that parses."""
+    """Return the longest part of `text` that is a function body and parses.
+
+    The body ends before the first line with less indentation than the body of the truth. If no part parses after
+    removing up to `MAX_DROPPED_LINES` lines, the whole body is returned.
+    """
     indent = body_indent(task.cursor.prefix, task.truth)
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -71,7 +78,7 @@ def function_body(text: str, task: Task) -> str:
 
 
 def parses(body: str, task: Task) -> bool:
-    """Return whether `body` has no syntax errors at its place in the file. Errors elsewhere in the file are ignored."""
+    """Return whether `body` has no syntax error at the cursor of `task`. Errors elsewhere in the file are ignored."""
     parser = parser_for(task.cursor.language)
     if parser is None:
         return True

@@ -49,24 +49,25 @@ if TYPE_CHECKING:
     from policy.training.compute import Precision
 
 DEFAULT_BLANKS = 120
-# Tokens that are evaluated between two checks for a cancellation. Evaluation cancels nothing, so it uses more than
-# serving. Larger micro-batches read a prompt faster.
+# Tokens that llama.cpp evaluates at a time. Serving uses fewer, because a cancelled request keeps its finished
+# micro-batches. Evaluation cancels nothing, and larger micro-batches read a prompt faster.
 MICRO_BATCH = 256
-# Several workers with few threads are faster than one worker with many, whose threads wait for each other at every
-# operation.
+# Several workers with few threads are faster than one worker with many threads, because the threads of a worker wait
+# for each other at every operation.
 MAX_WORKERS = 4
-# Maximum number of completions at the same time in a worker, and of cells in its KV cache, which hold their prompts.
+# Maximum number of completions that a worker generates at the same time, and maximum number of cells in its KV cache,
+# which has to hold the prompts of all of them.
 LANES, MAX_CELLS = 8, 16_384
-RESERVED = 320  # cells of each completion in addition to its budgets: markers and the longest generation
+RESERVED = 320  # cells of each completion for the markers and the generated tokens, in addition to the budgets
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is evaluated, and how. `cli.py` describes each option.
+    """What to evaluate, and how. `cli.py` describes each option.
 
     `blanks` 0 means all blanks of a data set, or `DEFAULT_BLANKS` if blanks are drawn. `torch` is the precision of the
-    completions in torch, or "" to use llama.cpp. Without `out`, results are written to the run's own folder in the
-    user's cache.
+    completions in torch, or "" to use llama.cpp. If `out` is None, the results are written to a folder in the user's
+    cache, a different one for each run.
     """
 
     out: Path | None
@@ -96,7 +97,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The results of a run: its folder, rows, and findings as sentences.
+    """The results of a run: its folder, its rows without quiet places, and its findings as sentences.
 
     `model`, `sha256` and `gates` are the file name, the SHA-256 and the gates of the model that decides.
     """
@@ -181,8 +182,8 @@ def load(options: Options) -> Data:
 def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...]:
     """Create engines for many concurrent completions.
 
-    Raises `ModelError` if the setting names no model, and `EvaluationError` if torch is needed and not installed.
-    `TrainingError` means that torch does not support the architecture.
+    Raises `ModelError` if `setting` names no model that can be used, `EvaluationError` if torch is needed and not
+    installed, and `TrainingError` if the model's architecture is not supported in torch.
     """
     model = locate.resolve(setting)
     header = check_generator(model.path)
@@ -220,7 +221,7 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: 
 
 
 def serving_engine(setting: str, options: Options) -> Supervisor:
-    """Create an engine with the settings that editors use, for measuring latency. Raises `ModelError`."""
+    """Create an engine with the same settings as for an editor, to measure latency. Raises `ModelError`."""
     model = locate.resolve(setting)
     budgets = {**locate.recommended_budgets(model), **options.budgets}
     settings = EngineSettings(threads=options.threads)
@@ -231,19 +232,22 @@ def _supervisor(
     model: locate.ModelFile, header: Header, settings: EngineSettings, budgets: Mapping[str, int], name: str
 ) -> Supervisor:
     layers = header.number(f"{header.architecture}.block_count", 32)
-    # The path is absolute because the worker runs in another working folder.
+    # The path is absolute because the worker has another current directory.
     return Supervisor(model.path.resolve(), settings, budgets=budgets, layers=layers, apart=name)
 
 
 def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
-    """Return the best threshold for these blanks if a retrieval costs `cost` points of edit similarity."""
+    """Return the best threshold of the served score for these blanks, if a retrieval costs `cost` points.
+
+    The cost is in points of edit similarity.
+    """
     found = Table.of(rows)
     score = next(iter(policies.scores(found, gates).values()))
     return policies.best_threshold(found, score, cost)
 
 
 async def _description(options: Options, data: Data, models: runner.Models) -> dict[str, Any]:
-    """Return the description of the run. A resumed run must have the same description."""
+    """Return the description of the run. Only a run with the same description can be resumed."""
     deciding = models.policy or models.generators[0]
     await deciding.engine()
     assert deciding.info is not None
@@ -267,7 +271,7 @@ async def _description(options: Options, data: Data, models: runner.Models) -> d
 
 
 def _default_folder(options: Options, description: Mapping[str, Any]) -> Path:
-    """Return the folder of a run without `--out`. It depends on the paths of the sources and on `description`."""
+    """Return the folder for a run without `--out`, which depends on the paths of the data and on `description`."""
     name = f"workspace-{options.workspace.resolve().name}" if options.workspace else options.dataset
     sources = [str(path.resolve()) for path in (options.workspace, options.data, options.repos) if path]
     return record.folder(name, {**description, "sources": sources})
@@ -281,7 +285,7 @@ async def _times(
     retrieval: Retrieval,
     stopped: Callable[[], bool],
 ) -> list[latency.TimedRequest]:
-    """Measure latency, unless an earlier call of the same run did. Store the times next to the results."""
+    """Measure latency, unless the times of this run are already stored. Store the times next to the results."""
     file = out / record.TIMES
     known = [latency.TimedRequest(**each) for each in json.loads(file.read_text("utf-8"))] if file.exists() else []
     chosen = spread(tasks, options.latency) if options.latency else []
@@ -295,7 +299,11 @@ async def _times(
 async def _typing(
     options: Options, tasks: Sequence[Task], serving: Supervisor, retrieval: Retrieval, stopped: Callable[[], bool]
 ) -> dict[str, dict[str, float]]:
-    """Run the simulated typist under each policy that can be served."""
+    """Run the simulated typist under each policy that can be served.
+
+    For each policy, return: the accepted characters per request, the accepted share of the typed characters, and the
+    share of the requests with a suggestion.
+    """
     chosen = spread(tasks, options.typing) if options.typing else []
     if not chosen or stopped():
         return {}
@@ -327,7 +335,7 @@ def _suggest(completer: Completer, task: Task) -> Callable[[Cursor], Awaitable[s
         try:
             return (await completer.complete(Request(cursor, task.id))).text
         except EngineError:
-            return ""  # an editor would show nothing
+            return ""  # an editor would show no suggestion
 
     return suggest
 
@@ -337,7 +345,7 @@ def _constant(retriever: Retriever) -> Callable[[], Retriever]:
 
 
 def _test(options: Options, out: Path, data: Data, rows: Sequence[Row], stopped: Callable[[], bool]) -> list[Row]:
-    """Run the tests for both completions of each blank that is not tested yet, and store the results."""
+    """Run the unit tests for both completions of each blank without test results, and store the results."""
     tasks = {task.id: task for task in data.tasks}
     limits = unittests.Limits(options.tests_seconds, isolated=options.tests_isolated)
     tested: list[Row] = []

@@ -1,6 +1,6 @@
 """Compute the figures of a report: numbers with their intervals, without prose.
 
-The figures depend only on the rows and the times of a run, so they can be computed again at any time.
+The figures depend only on the stored rows and times of a run, so they can be computed again at any time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .table import Row, Table, groups
 
 @dataclass(frozen=True, slots=True)
 class PolicyFigures:
-    """The mean figures of a policy. `share` is the share of the requests in which it retrieves.
+    """The mean figures of a policy: exact match (`em`), edit similarity (`es`) and F1 of the identifiers (`f1`), 0–100.
 
-    `against` is its difference in edit similarity from a reference policy, and `p` the p-value of this difference,
-    paired by blank.
+    `share` is the share of the requests for which the policy retrieves. `against` is its edit similarity minus that of
+    a reference policy, and `p` is the p-value of this difference, paired by blank.
     """
 
     name: str
@@ -48,15 +48,16 @@ class Signal:
 
     @property
     def informative(self) -> bool:
-        """Whether the 95% interval lies above chance."""
+        """Whether the whole 95% interval is above 0.5, the AUC of chance."""
         return self.auc.low > 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLatency:
-    """The latency of one policy in milliseconds: the means of the stages, which may overlap, and of the whole requests.
+    """The latency of one policy in milliseconds: the mean of each stage, and the mean and quantiles of whole requests.
 
-    `speed_up` is the mean time of the policy `always` divided by that of this policy, minus one (0.28 is 28%).
+    Stages may overlap. `share` is the share of the requests that retrieve. `speed_up` is the mean time of the policy
+    `always` divided by that of this policy, minus one (0.28 is 28%).
     """
 
     policy: str
@@ -73,12 +74,13 @@ class PolicyLatency:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All figures of a report. `primary` is the served signal: "selective" or "trial retrieval".
+    """All figures of a report.
 
     `helped`, `harmed` and `unchanged` are the shares of the blanks whose edit similarity retrieval raises, lowers, and
-    does not change. `constant` says whether the signal is the same for all blanks. `served` are the policies with the
-    thresholds of serving. `equal` are those that all retrieve in the share `budget` of the requests. `best` is the best
-    threshold for these blanks. `tests` are the number of tested blanks and the percentages that pass without and with
+    does not change. `primary` is the signal that serving uses: "selective" or "trial retrieval". `constant` says
+    whether this signal is the same for all blanks. `served` has the policies with the thresholds that serving uses.
+    `equal` has the policies at one budget: each retrieves for the share `budget` of the requests. `best` is the best
+    threshold for these blanks. `tests` has the number of tested blanks, and the percentages that pass without and with
     retrieval. `untested` is the number of blanks whose tests could not run.
     """
 
@@ -149,7 +151,7 @@ def compute(rows: Sequence[Row], gates: Sequence[Gate], times: Sequence[TimedReq
 
 
 def policy_figures(rows: Sequence[Row], choices: Sequence[Choice], reference: str) -> tuple[PolicyFigures, ...]:
-    """Return the means of some policies, each compared in edit similarity with the policy named `reference`."""
+    """Return the mean figures of `choices`, and their differences in edit similarity from the policy `reference`."""
     tables = {metric: Table.of(rows, metric) for metric in ("em", "es", "f1")}
     base = policies.values(tables["es"], next(choice for choice in choices if choice.name == reference))
     compared = []
@@ -165,12 +167,12 @@ def policy_figures(rows: Sequence[Row], choices: Sequence[Choice], reference: st
 
 
 def auc_estimate(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> Estimate:
-    """Return the AUC of `values` for `positive`, with its interval."""
+    """Return how well `values` predict `positive`, as the area under the ROC curve (AUC) with its interval."""
     return statistics.bootstrap(lambda chosen: statistics.auc(values[chosen], positive[chosen]), len(values))
 
 
 def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Return for each policy (share of retrieval, mean of the metric) at budgets from 0 to 1."""
+    """Return, for each policy, the points (share that retrieves, mean of the metric) at `steps` budgets from 0 to 1."""
     found: dict[str, list[tuple[float, float]]] = {}
     for share in np.linspace(0, 1, steps):
         for choice in policies.at_budget(table, float(share), gates):
@@ -179,7 +181,7 @@ def curves(table: Table, gates: Sequence[Gate], steps: int = 21) -> dict[str, tu
 
 
 def latencies(times: Sequence[TimedRequest]) -> list[PolicyLatency]:
-    """Return the latency of each policy. Blanks that were not completed under every policy are left out."""
+    """Return the latency of each policy. Blanks that were not completed under every policy are omitted."""
     by_policy: dict[str, dict[str, TimedRequest]] = {}
     for each in times:
         by_policy.setdefault(each.policy, {})[each.task] = each
@@ -213,9 +215,9 @@ def latencies(times: Sequence[TimedRequest]) -> list[PolicyLatency]:
 
 
 def expected_time(times: Sequence[PolicyLatency], share: float) -> float:
-    """Return the mean milliseconds of a request if the share `share` of them retrieves.
+    """Return the mean time of a request in milliseconds, if the share `share` of all requests retrieves.
 
-    The value is interpolated between never and always. It is NaN if these two were not measured.
+    The result is interpolated between the policies `never` and `always`, and NaN if these two were not measured.
     """
     means = {time.policy: time.mean for time in times}
     if "never" not in means or "always" not in means:

@@ -19,7 +19,7 @@ class BadRow(Exception):
 
 
 def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (`FILE:LINE`, object) for each line. A line that is not a JSON object is added to `problems`.
+    """Yield ("FILE:LINE", object) for each line that is a JSON object, and add each other line to `problems`.
 
     Raises `EvaluationError` if the file cannot be read.
     """
@@ -45,7 +45,7 @@ def rows(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[str, A
 
 
 def text_of(row: Mapping[str, Any], name: str, item: str = "") -> str:
-    """Return the text in a field. Raises `BadRow` if the field is missing or not a text."""
+    """Return the text in the field `name`. Raises `BadRow`, with the id `item`, if the field has no text."""
     value = row.get(name)
     if not isinstance(value, str):
         raise BadRow(f"`{name}` is {'missing' if value is None else 'not a text'}", item)

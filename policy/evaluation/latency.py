@@ -1,10 +1,10 @@
 """Measure the latency of requests with the code that serves editors: decision, retrieval and generation.
 
-The completer reads the prompt and searches the index at the same time, and then generates on the branch that the
-decision selects. For a model that decides itself, this is the paper's online serving model (section 6.3). Every request
-starts with an empty KV cache. That is the worst case: in an editor, nearly all tokens of a prompt are usually in the
-cache. Each blank is completed under all policies before the next blank, so that other load on the machine affects all
-policies equally.
+The completer reads the prompt and searches the index at the same time. Then it generates, with or without chunks as
+decided. For a model that decides itself, this is the paper's online serving model (section 6.3). Every request starts
+with an empty KV cache. This is the worst case: in an editor, nearly all tokens of a prompt are usually in the cache.
+Each blank is completed under all policies before the next blank, so that other load on the machine affects all policies
+equally.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAGES = ("decision", "retrieval", "generation", "total")
 
 @dataclass(frozen=True, slots=True)
 class TimedRequest:
-    """The times of one request under one policy, in milliseconds, 0 for a stage that did not run."""
+    """The times of one request under one policy, in milliseconds. A stage that did not run has 0."""
 
     task: str
     policy: str
@@ -41,7 +41,7 @@ class TimedRequest:
 
 
 def served_policies(gates: Sequence[Gate]) -> Mapping[str, CompletionSettings]:
-    """Return the policies that can be served, by their name in a report."""
+    """Return the settings of each policy that can be served, by the policy's name in a report."""
     one = CompletionSettings(candidates=1)  # more candidates would add the same time under every policy
     found = {"never": replace(one, policy="never"), "always": replace(one, policy="always")}
     if gates:
@@ -64,7 +64,10 @@ async def measure(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[TimedRequest]:
-    """Complete each task once under every policy that can be served. A request on which the engine fails is omitted."""
+    """Complete each task once under every policy that can be served, and return the times.
+
+    A request for which the engine fails is omitted. `stopped` is checked before each task.
+    """
     engine = await supervisor.engine()
     assert supervisor.info is not None
     policies = served_policies(selectable_gates(supervisor.info.metadata, decides=supervisor.info.selective))

@@ -1,4 +1,4 @@
-"""Draw the paper's figures from the results of a run, each as a PNG.
+"""Draw the plots of a report, which correspond to the paper's figures. Each plot is a PNG.
 
 The module imports matplotlib only when it draws, with a backend that needs no display.
 """
@@ -33,7 +33,7 @@ COLOURS = {
 
 
 def all_plots(rows: Sequence[Row], figures: Figures, shown: ShownFigures | None = None) -> dict[str, tuple[str, bytes]]:
-    """Return (caption, PNG) of each plot by its name. Raises `EvaluationError` if matplotlib is missing."""
+    """Return the caption and the PNG of each plot, by its name. Raises `EvaluationError` without matplotlib."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError as missing:
@@ -65,13 +65,13 @@ def _draw(caption: str, draw: Callable[[Any], None]) -> bytes:
     axes.set_axisbelow(True)
     draw(axes)
     buffer = io.BytesIO()
-    # Without the library's version in the metadata, the same figures give the same file.
+    # The metadata would contain matplotlib's version, and the same figures should give the same file in all versions.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _gain(axes: Any, rows: Sequence[Row]) -> None:
-    """Draw stacked bars by kind of blank.
+    """Draw how many blanks have which gain, as bars that are stacked by the kind of the blank.
 
     A gain of exactly 0 has its own bar, because it is the most frequent value.
     """
@@ -99,7 +99,7 @@ def _sweep(axes: Any, figures: Figures) -> None:
     thresholds = [point.threshold for point in figures.sweep]
     colour = COLOURS[figures.primary]
     axes.plot(thresholds, [point.value for point in figures.sweep], color=colour, label="edit similarity")
-    # A best threshold of 0 (always) or 1 (never) may lie far outside the range of the scores.
+    # A best threshold of 0 (always retrieve) or 1 (never retrieve) may be far outside the range of the scores.
     best = min(max(figures.best.threshold, thresholds[0]), thresholds[-1])
     axes.axvline(best, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
     axes.set_xlabel(f"threshold of {figures.primary}")

@@ -1,9 +1,10 @@
 """Derive the result of each policy from the two completions of every blank.
 
-A policy is a weight in [0, 1] for each blank: the probability that it retrieves there. Policies that can be served have
-weights 0 and 1. To compare policies fairly, each may retrieve for the same share of the blanks, the budget. The policy
-`random` has the budget as its weight at every blank. If a budget is used up within a group of blanks with equal scores,
-these blanks share the rest of it. A constant score therefore gives exactly the result of `random`.
+A policy is represented by a weight in [0, 1] for each blank: the probability that it retrieves there. Policies that can
+be served have only the weights 0 and 1. To compare policies fairly, each retrieves for the same share of the blanks,
+the budget. The policy `random` has the budget as its weight at every blank. Any other policy retrieves at the blanks
+with the highest scores. If the budget does not suffice for all blanks with an equal score, these blanks get equal
+weights below 1. A policy whose score is constant therefore has exactly the result of `random`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ MOST_THRESHOLDS = 400  # maximum number of thresholds that `best_threshold` trie
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A policy: its name and its weights."""
+    """A policy: its name, and its weights, shape (blanks,)."""
 
     name: str
     weights: Weights
 
     @property
     def share(self) -> float:
-        """The share of requests that retrieve."""
+        """The share of the requests that retrieve, in [0, 1]."""
         return float(self.weights.mean()) if len(self.weights) else float("nan")
 
 
@@ -40,7 +41,7 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
     """Return the policies with the thresholds that serving uses.
 
     `gates` are the gates that the user can select; the first one is the default. A gate is ignored if one of its
-    features is unknown for a blank. Without gates, no policy is selective.
+    features is unknown for any blank. Without gates, the result contains no policy "selective".
     """
     count = len(table)
     score = table.column("score")
@@ -56,19 +57,19 @@ def as_served(table: Table, gates: Sequence[Gate]) -> list[Choice]:
 
 
 def _by_selection(table: Table, gates: Sequence[Gate]) -> Mapping[str, tuple[Gate, NDArray[np.float64]]]:
-    """Return each gate and its probabilities (rows,), by the selection rule that uses it.
+    """Return each gate and its probabilities, shape (rows,), by the selection rule that uses the gate.
 
-    The rule is "threshold" for the first gate and "token" for the second. A gate is left out if one of its features is
-    unknown for a blank.
+    The rule is "threshold" for the first gate and "token" for the second. A gate is omitted if one of its features is
+    unknown for any blank.
     """
     found = {"token" if number else "threshold": (gate, table.probabilities(gate)) for number, gate in enumerate(gates)}
     return {selection: (gate, p) for selection, (gate, p) in found.items() if not np.isnan(p).any()}
 
 
 def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float64]]:
-    """Return the scores that each policy decides by, by the policy's name. A greater score favors retrieval.
+    """Return the scores from which each policy decides, shape (blanks,), by the name of the policy.
 
-    The first score is the one that serving uses.
+    A greater score favors retrieval. The first policy is the one that serving uses.
     """
     found: dict[str, NDArray[np.float64]] = {}
     for selection, (_, p) in _by_selection(table, gates).items():
@@ -79,9 +80,10 @@ def scores(table: Table, gates: Sequence[Gate]) -> Mapping[str, NDArray[np.float
 
 
 def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]:
-    """Return every policy, `random` and the oracle, all with the budget `share`.
+    """Return every policy that has a score, `random` and the oracle, all with the budget `share`.
 
-    Each policy retrieves where its score is highest. The oracle retrieves where the gain is greatest, if it is above 0.
+    Each policy retrieves where its score is highest. The oracle retrieves where the gain is greatest, but never where
+    the gain is not positive.
     """
     choices = [Choice(name, top_share(score, share)) for name, score in scores(table, gates).items()]
     best = np.minimum(top_share(table.gain, share), table.gain > 0)
@@ -89,7 +91,7 @@ def at_budget(table: Table, share: float, gates: Sequence[Gate]) -> list[Choice]
 
 
 def top_share(score: NDArray[np.float64], share: float) -> Weights:
-    """Return weights that retrieve for a share of blanks, highest scores first. Equal scores get equal weights."""
+    """Return weights with the mean `share` that are 1 for the highest scores. Equal scores get equal weights."""
     weights = np.zeros(len(score))
     remaining = share * len(score)
     for value in np.unique(score)[::-1]:
@@ -103,7 +105,10 @@ def top_share(score: NDArray[np.float64], share: float) -> Weights:
 
 
 def values(table: Table, choice: Choice) -> NDArray[np.float64]:
-    """Return the metric of each blank under a policy (the expected value if its weight is between 0 and 1)."""
+    """Return the metric at each blank under a policy, shape (blanks,).
+
+    If the weight of a blank is between 0 and 1, this is the expected value of the metric.
+    """
     return table.without + choice.weights * table.gain
 
 
@@ -119,7 +124,7 @@ def abstention_precision(table: Table, choice: Choice) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The results of a policy at one threshold: share of retrieval, mean of the metric, abstention precision."""
+    """The results at one threshold: share that retrieves, mean of the metric (`value`), abstention precision."""
 
     threshold: float
     share: float
@@ -150,8 +155,8 @@ def sweep(table: Table, score: NDArray[np.float64], thresholds: NDArray[np.float
 def best_threshold(table: Table, score: NDArray[np.float64], cost: float = 0.0) -> Point:
     """Return the threshold with the greatest mean of the metric, if each retrieval costs `cost` points of the metric.
 
-    The candidates lie halfway between neighboring scores, so that rounding does not matter. Of equally good thresholds,
-    the highest is returned, which retrieves least.
+    The thresholds to try are halfway between neighboring scores, so that rounding does not matter. Of equally good
+    thresholds, the highest is returned, which retrieves least.
     """
     found = np.unique(score)
     between = (found[1:] + found[:-1]) / 2

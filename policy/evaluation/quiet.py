@@ -1,7 +1,7 @@
 """Find quiet places: places in a file at which no text is missing, so that every suggestion there is wrong.
 
 There are three variants: the end of a finished statement ("statement"), the end of a comment ("comment"), and a
-position within a finished line ("before"). A user's cursor is often at such places.
+position before a word within a finished line ("before"). A user's cursor is often at such places.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _OPEN, _CLOSE = re.compile(r"[(\[{]"), re.compile(r"[)\]}]")
 
 
 def quiet_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
-    """Return up to `wanted` empty spans (path, kind, variant, start, end), one of each variant in turn."""
+    """Return up to `wanted` empty spans, as equally by variant as possible.
+
+    A span is (path, kind, variant, start, end), with offsets in characters.
+    """
     places: dict[str, list[Span]] = {"statement": [], "comment": [], "before": []}
     paths = list(files)
     rng.shuffle(paths)
@@ -68,7 +71,7 @@ def _places(path: str, text: str, rng: random.Random) -> dict[str, list[Span]]:
 
 
 def _is_finished(line: str, below: str, language: str) -> bool:
-    """Return whether a statement ends with `line`, as far as this line and the line `below` show."""
+    """Return whether a statement ends with `line`. This is a guess from this line and the line `below`."""
     code = line.rstrip()
     if language in _SEMICOLONS:
         return code.endswith(";") and code == line

@@ -1,7 +1,7 @@
 """Describe a run next to its results, so that runs can be repeated and compared.
 
-`run.json` is written before the first result. The same command resumes the run. A command with other arguments refuses
-to mix its results with the existing ones.
+The description, `run.json`, is written before the first result. The same command resumes the run. A command with other
+arguments raises an error instead of adding its results to the existing ones.
 """
 
 from __future__ import annotations
@@ -52,15 +52,12 @@ def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
 
 
 def write_problems(out: Path, problems: Sequence[Problem]) -> None:
-    """Store the items that could not be evaluated."""
+    """Store, in the folder `out`, the items that could not be evaluated."""
     (out / PROBLEMS).write_text(json.dumps([asdict(problem) for problem in problems], indent=1) + "\n", "utf-8")
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """Return a hash of the ids, contexts and truths of `tasks`.
-
-    It does not depend on the file that the tasks come from.
-    """
+    """Return a hash of the ids, contexts and truths of `tasks`. The name of the data file does not change the hash."""
     digest = hashlib.sha256()
     for task in tasks:
         digest.update(
@@ -96,7 +93,7 @@ def device() -> dict[str, Any]:
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two descriptions differ."""
+    """Return the keys whose values differ between two descriptions, sorted."""
     return sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
 
 

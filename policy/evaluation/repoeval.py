@@ -1,8 +1,8 @@
 """Read RepoEval (RepoCoder, EMNLP 2023) in the format that RepoCoder publishes: line, API and function completion.
 
-A row has the left context (`prompt`) and the truth. The right context comes from the repository's source, which is
-therefore required. The position comes from `line_no` (zero-based) or, in function rows, from `lineno`, the line of the
-signature. It is used only if the prompt and the truth match the source there.
+A row has the text before the blank (`prompt`) and the truth. The text after the blank comes from the repository's
+source, which is therefore required. The position of the blank comes from `line_no` (zero-based) or, in function rows,
+from `lineno`, the line of the signature. A row is used only if its prompt and its truth match the source there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import sources
 from .jsonl import BadRow, rows, text_of
 from .task import KINDS, Data, EvaluationError, Problem, Repository, Task, TaskKind, unique
 
-FUNCTION_SEARCH_LINES = 80  # maximum number of lines from a signature to its body, after parameters and a docstring
+FUNCTION_SEARCH_LINES = 80  # maximum number of lines of parameters and docstring between a signature and its body
 LINE_SEARCH_LINES = 1  # maximum error of a line number: some published files count lines from 0, others from 1
 
 
@@ -64,7 +64,8 @@ def _task(
     source = repositories[repository].files.get(path)
     if source is None:
         raise BadRow(f"{path} is not among the sources of {repository}", name)
-    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind  # only this project's own files name the kind
+    # Only files that this project writes have the key `kind`.
+    kind = metadata["kind"] if metadata.get("kind") in KINDS else kind
     function = "function_name" in metadata or kind == "function"
     line = metadata.get("line_no", metadata.get("lineno"))
     if not isinstance(line, int) or isinstance(line, bool):
@@ -78,7 +79,7 @@ def _task(
 
 
 def _end_of_blank(source: str, prompt: str, truth: str, line: int, search_lines: int) -> int | None:
-    """Return the offset of the truth's end in the source, or None if prompt and truth do not match near `line`."""
+    """Return the offset in `source` at which the truth ends, or None if prompt and truth do not match near `line`."""
     lines = source.split("\n")
     last = next((row.strip() for row in reversed(prompt.split("\n")) if row.strip()), "")
     wanted = [row.rstrip() for row in truth.rstrip("\n").split("\n")]

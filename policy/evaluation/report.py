@@ -1,7 +1,7 @@
 """Write the report: first the findings in sentences, then the tables and plots.
 
 The report is composed once, as sections, and rendered twice: as Markdown and as one self-contained HTML file. The
-findings also state what the data cannot show.
+findings also say what the data do not show.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write(
     problems: Sequence[Problem],
     shown: ShownFigures | None = None,
 ) -> None:
-    """Write `report.html`, `report.md`, the plots, and the curve of what is shown as `shown.csv` into `out`."""
+    """Write `report.html`, `report.md` and the plots into `out`, and, with `shown`, its curve as `shown.csv`."""
     drawn = plots.all_plots(rows, figures, shown)
     sections = compose(figures, run, problems)
     if shown:
@@ -108,7 +108,7 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
         sections.insert(4, _typing(typing))
     if figures.tests[0] or figures.untested:
         count, without, with_ = figures.tests
-        note = f"Of {count} blanks."
+        note = f"The percentages are of {count} blanks."
         if figures.untested:
             note += f" The tests of {figures.untested} more could not run; `results.csv` has the reasons."
         rows = (("without retrieval", _estimate(without)), ("with retrieval", _estimate(with_)))
@@ -122,7 +122,7 @@ def compose(figures: Figures, run: Mapping[str, Any], problems: Sequence[Problem
 
 
 def findings(figures: Figures, problems: Sequence[Problem]) -> list[str]:
-    """Return the findings as sentences. If the figures do not show something, such as an effect, a sentence says so."""
+    """Return the findings as sentences. If the figures show no effect, a sentence says so."""
     served = {placed.name: placed for placed in figures.served}
     sentences = [
         f"Always retrieving changes edit similarity by {_estimate(figures.gain, sign=True)} compared with never "

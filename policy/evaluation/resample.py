@@ -1,8 +1,9 @@
 """Draw blanks from any folder of repositories with RepoEval's method.
 
-Figures then do not depend on one old data set. `policy.training.blanks`, which draws the training blanks, also draws
-the line, cursor, chunk and function blanks here. API blanks are RepoEval's second task: a statement that calls
-something that another file of the repository defines. `quiet.py` draws quiet places.
+Figures can then be computed from current code, and not only from an old data set.
+`policy.training.blanks`, which draws the training blanks, also draws the line, cursor, chunk and function blanks here.
+API blanks are RepoEval's second task: a statement that calls a function or class of another file of the repository.
+`quiet.py` draws quiet places.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def draw(name: str, repository: Repository, each: int, kinds: Sequence[TaskKind]
         return []
     rng = random.Random(f"{seed} {name}")
     # `draw_spans` splits the total among the kinds by fixed shares. With this total, even the kind with the smallest
-    # share gets `each` spans. The spans of the other kinds beyond `each` are not used.
+    # share gets `each` spans. The other kinds get more than `each` spans, and the surplus is not used.
     total = round(each / min(blanks.SHARES.values()))
     spans: list[tuple[str, TaskKind, str, int, int]] = list(blanks.draw_spans(files, total, rng))
     if "api" in kinds:
@@ -140,9 +141,9 @@ def _calls(path: str, text: str, defined: Mapping[str, set[str]]) -> Iterator[tu
 
 
 def _end_of_call(text: str, at: int) -> int | None:
-    """Return the end of the line that closes the bracket opened just before `at`.
+    """Return the offset of the end of the line that closes a call. `at` is the offset after its opening bracket.
 
-    None if that is over 1,200 characters away.
+    Return None if the bracket is not closed within 1,200 characters.
     """
     depth = 1
     for position in range(at, min(len(text), at + 1200)):
@@ -154,9 +155,9 @@ def _end_of_call(text: str, at: int) -> int | None:
 
 
 def _definitions(files: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return the files that define each name, by file ending and name (".py area").
+    """Return the paths of the files that define a name. A key is a file ending and a name, such as ".py area".
 
-    Names that more than three files define are left out.
+    Names that more than three files define are omitted.
     """
     found: dict[str, set[str]] = {}
     for path, text in files.items():

@@ -18,12 +18,12 @@ Style = Literal["structure", "window"]
 
 
 class Retrieval:
-    """Search the repositories of a data set. Each repository is indexed when it is first searched.
+    """Searches the repositories of a data set. Each repository is indexed when it is first searched.
 
     `chunks` is the maximum number of hits. `retriever` selects the ranking (the server uses "proximity", the paper
-    "jaccard"). `style` selects the chunks. "structure" is the server's chunking. "window" is the paper's: overlapping
-    windows of 20 lines (50 for functions). Each hit is then replaced by the chunk that follows it (fragment alignment,
-    section 3.3).
+    "jaccard"). `style` selects how files are split into chunks: "structure" is the server's way, and "window" the
+    paper's, overlapping windows of 20 lines (50 for functions). With "window", each hit is replaced by the chunk that
+    follows it (fragment alignment, paper, section 3.3).
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class Retrieval:
         self._snapshots: dict[tuple[str, int], Snapshot] = {}
 
     def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
-        """Return the hits for a task, best first, and the milliseconds of the search without indexing.
+        """Return the hits for a task, best first, and the time of the search without indexing, in milliseconds.
 
-        If the data set contains the task's chunks, those are the hits, scored by Jaccard similarity, and the time is 0.
+        If the data set contains retrieved chunks for the task, these are the hits, scored by Jaccard similarity, and
+        the time is 0.
         """
         if task.given is not None:
             lines = words(last_lines(task.cursor.prefix, self._lines(task)))
@@ -70,5 +71,5 @@ class Retrieval:
         return self._snapshots[key]
 
     def _lines(self, task: Task) -> int:
-        """Return the number of lines of a query, which is also the size of a window."""
+        """Return the number of lines before the cursor that are the query, which is also the size of a window."""
         return 50 if self._style == "window" and task.kind == "function" else 20

@@ -1,7 +1,7 @@
 """Complete every task without and with cross-file context, many at a time, and write each result immediately.
 
 The two completions of a task are adjacent in the list of trials, so that an engine can reuse the common part of their
-prompts. An engine generates for several prompts at the same time: one evaluation adds a token to each of them.
+prompts. An engine generates several texts at the same time: each evaluation adds one token to each text.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .similarity import score
 from .table import Row
 from .task import Data, Problem, Task
 
-GROUP = 48  # maximum number of blanks in one call of an engine, which sends all their retrieved chunks
+GROUP = 48  # maximum number of blanks in one call of an engine; a call sends the retrieved chunks of all its blanks
 
 
 class BatchEngine(Protocol):
-    """Runs many completions concurrently: `policy.engine.client.Engine`, or `policy.evaluation.torch_engine`."""
+    """Runs many completions concurrently: `policy.engine.client.Engine`, or the `TorchEngine` of this package."""
 
     def try_all(self, trials: Sequence[Trial]) -> AsyncGenerator[tuple[int, Tried]]:
         """Yield the index in `trials` and the result of each trial, in the order in which they end."""
@@ -42,7 +42,7 @@ class BatchEngine(Protocol):
 
 
 class Generator(Protocol):
-    """A model that completes the blanks. `info` is known once `engine` has returned."""
+    """A model that completes the blanks. `info` may be None until `engine` has returned."""
 
     @property
     def model(self) -> Path:
@@ -65,9 +65,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models of a run. `generators` are engines of the same model, which share the blanks.
+    """The models of a run.
 
-    `policy` is a separate model that decides, or None if the generating model decides.
+    `generators` are engines with the same model, each of which completes a part of the blanks. `policy` is the engine
+    of a separate model that decides, or None if the generating model decides.
     """
 
     generators: tuple[Generator, ...]
@@ -92,9 +93,9 @@ async def run(
 ) -> list[Row]:
     """Evaluate the tasks that `out` does not contain yet. Return all rows in the order of the tasks.
 
-    `stopped` is checked after each task, and `progress` gets the number of finished tasks and of all tasks. A task on
-    which the engine fails becomes a problem. Raises `EvaluationError` if `out` belongs to another run, and `ModelError`
-    or `EngineUnavailable` if there is no model to evaluate.
+    `stopped` is checked after each task. `progress` gets the number of finished tasks and the number of all tasks. A
+    task for which the engine fails becomes a problem. Raises `EvaluationError` if `out` belongs to another run, and
+    `ModelError` or `EngineUnavailable` if a model cannot be used.
     """
     done = {row.id: row for row in record.begin(out, description)}
     problems = list(data.problems)
@@ -151,7 +152,7 @@ async def _rows(
 async def _pairs(
     group: Sequence[Task], found: Mapping[str, tuple[tuple[Hit, ...], float]], generator: Generator, tokens: int
 ) -> AsyncGenerator[tuple[Task, Tried, Tried]]:
-    """Yield each task with its completion without and with context. Both are the same if nothing was retrieved."""
+    """Yield each task with its completion without chunks and with chunks. Without hits, both are the same."""
     trials: list[Trial] = []
     tasks: list[Task] = []
     for task in group:

@@ -1,8 +1,8 @@
 """Compute how many suggestions are shown, how many of them are right, and at how many quiet places none is shown.
 
-At each blank, the completion that the default policy serves counts. An editor shows it if the probability that the user
-keeps it reaches the showing threshold. The figures are computed for each value of the setting `suggest`, which selects
-a threshold of `policy.gating.keep`, and as a curve over all thresholds.
+The suggestion at a blank is the completion that the default policy serves. An editor shows a suggestion if the
+estimated probability that the user keeps it is at least the showing threshold. The figures are computed for each value
+of the setting `suggest`, which selects a threshold of `policy.gating.keep`, and as a curve over all thresholds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The figures of one value of `suggest`. Shares are in [0, 1], or NaN if there is nothing to count.
+    """The figures of one value of `suggest`. Shares are in [0, 1], and NaN if they are shares of nothing.
 
-    `shown` is the share of the blanks at which a text is shown, `precision` the share of the shown texts that are
-    exactly right to the end of the line, and `found` the share of the right texts that are shown. `kept` is the share
-    of the shown characters that are kept. `breaks` is the number of shown texts that add a syntax error. `quiet` is the
-    share of the quiet places at which nothing is shown.
+    `shown` is the share of the blanks, other than quiet places, at which a text is shown. `precision` is the share of
+    the shown texts that are exactly right to the end of the line, and `found` the share of the right texts that are
+    shown. `kept` is the share of the shown characters that are kept. `breaks` is the number of shown texts that add a
+    syntax error. `quiet` is the share of the quiet places at which no text is shown.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Level:
 class ShownFigures:
     """The figures of all values of `suggest`.
 
-    `places` is the number of blanks, of which `quiet_places` are quiet places. `curve` has a point (share of the blanks
-    at which a text is shown, precision) for each threshold. `estimated` says whether the curve uses the model's
-    estimate. Otherwise it uses the mean probability of the tokens.
+    `places` is the number of blanks, of which `quiet_places` are quiet places. `curve` has a point (share of all blanks
+    at which a text is shown, precision) for each threshold. `estimated` says whether the threshold applies to the
+    estimate in the model's metadata. Otherwise it applies to the mean probability of the tokens.
     """
 
     places: int
@@ -64,7 +64,7 @@ class ShownFigures:
 
 
 def compute(rows: Sequence[Row], gates: Sequence[Gate], keep: Keep | None) -> ShownFigures | None:
-    """Return the figures, or None if the rows do not contain what was shown, because an earlier version wrote them."""
+    """Return the figures, or None if an earlier version wrote the rows, without the columns of the shown texts."""
     known = [row for row in rows if row.shown_without is not None and row.shown_with is not None]
     if not known:
         return None
@@ -91,9 +91,10 @@ def served(rows: Sequence[Row], gates: Sequence[Gate]) -> list[Shown]:
 
 
 def probability(text: Shown, keep: Keep | None) -> float:
-    """Return the probability that a text is kept, or 0 for an empty text.
+    """Return the probability that the user keeps a text, or 0 for an empty text.
 
-    It is the estimate of `keep`, or, if that is None, the (geometric) mean probability of the text's tokens.
+    The result is the estimate of `keep`. If `keep` is None, it is the geometric mean of the probabilities of the text's
+    tokens.
     """
     if not text.text or not text.values:
         return 0.0
@@ -103,7 +104,7 @@ def probability(text: Shown, keep: Keep | None) -> float:
 
 
 def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: NDArray[np.bool_]) -> Level:
-    """Return the figures of showing the texts for which `shows` is true. The arrays have shape (blanks,)."""
+    """Return the figures for showing only the texts for which `shows` is true. The arrays have shape (blanks,)."""
     there = np.array([bool(text.text) for text in texts]) & shows
     right = np.array([text.right for text in texts])
     kept = sum(text.kept for text, each in zip(texts, there, strict=True) if each)
@@ -120,7 +121,7 @@ def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: ND
 
 
 def curve(texts: Sequence[Shown], p: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Return (share of all blanks, share of right texts) of the n likeliest texts, for each n."""
+    """Return, for each n, (n / number of blanks, share of right texts) of the n texts with the highest `p`."""
     order = [place for place in np.argsort(-p, kind="stable") if texts[place].text]
     right = np.cumsum([texts[place].right for place in order])
     return tuple((count / len(texts), float(right[count - 1] / count)) for count in range(1, len(order) + 1))

@@ -1,9 +1,9 @@
 """Judge what an editor would show of a generation.
 
-The generation is shaped like an automatic completion. The shown text is compared with the file that the blank was cut
-from: whether it is exactly right to the end of its line, how many of its characters are kept, and whether it adds a
-syntax error. The features of the keep estimate (`policy.gating.keep`) are recorded too, so that estimates can be fitted
-and compared without running the model again.
+The generation is shaped like an automatic completion. The shown text is compared with the original file: whether the
+text is exactly right to the end of its line, how many of its characters the user would keep, and whether it adds a
+syntax error. The features from which `policy.gating.keep` estimates whether the user keeps the text are recorded too,
+so that estimates can be fitted and compared without running the model again.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from policy.gating import keep
 
 from .task import Task
 
-LARGEST = 200_000  # maximum number of characters before or after the cursor of a file whose syntax is checked
+LARGEST = 200_000  # the syntax is not checked if there are more characters than this before or after the cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The part of a generated text that an editor would show. `text` is empty if it shows nothing.
+    """The part of a generated text that an editor would show (`text`), which is empty if the editor shows nothing.
 
-    `right` says whether the file with `text` is the same as the original file to the end of the first line that is not
-    blank. `kept` is the number of leading characters of `text` that are the same in the original file. `breaks` says
-    whether the file has more syntax errors with `text` than without it. `values` are the features of
-    `policy.gating.keep` by name, empty if nothing is shown.
+    `right` says whether the file with `text` is the same as the original file, from the cursor to the end of the first
+    line that is not blank. `kept` is the number of leading characters of `text` that are the same in the original file.
+    `breaks` says whether the file has more syntax errors with `text` than without it. `values` has the features of
+    `policy.gating.keep` by name, and is empty if the editor shows nothing.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Shown:
 
 
 def from_json(told: Mapping[str, Any]) -> Shown:
-    """Return the value that `to_json` converted to `told`."""
+    """Return the `Shown` with the fields in `told`, a result of `to_json`."""
     return Shown(**told)
 
 
@@ -92,7 +92,7 @@ def _breaks(cursor: Cursor, text: str) -> bool:
 
 
 def _errors(root: Any) -> int:
-    """Return how many `ERROR` and `MISSING` nodes a tree has."""
+    """Return the number of `ERROR` and `MISSING` nodes in the syntax tree below `root`."""
     count, stack = 0, [root]
     while stack:
         node = stack.pop()

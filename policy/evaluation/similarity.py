@@ -1,8 +1,8 @@
 """Compare a completion with the truth: exact match, edit similarity, identifier F1.
 
-The definitions are the paper's (section 5.1). Before exact match and edit similarity, both texts are normalized as
-RepoCoder does: lines are stripped and blank lines are removed. A wrong indentation therefore does not lower a score,
-and the figures can be compared with the published ones.
+The definitions are the paper's (section 5.1). For exact match and edit similarity, both texts are first normalized as
+in RepoCoder: lines are stripped and blank lines are removed. So a wrong indentation does not lower a score, and the
+figures can be compared with the published ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Score:
 
 
 def score(predicted: str, truth: str, path: str = "") -> Score:
-    """Compare a prediction, cut as by `cutting.cut`, with the truth. The ending of `path` selects the language."""
+    """Compare a prediction, after `cutting.cut`, with the truth. The ending of `path` selects the language."""
     left, right = canonical(predicted), canonical(truth)
     return Score(int(left == right), edit_similarity(left, right), identifier_f1(predicted, truth, path))
 
@@ -40,15 +40,15 @@ def canonical(text: str) -> str:
 
 
 def edit_similarity(predicted: str, truth: str) -> float:
-    """Return 100 × (1 − Levenshtein distance / the greater length). Two empty texts have 100.
+    """Return 100 × (1 − Levenshtein distance / length of the longer text). Two empty texts have 100.
 
-    The distance is in characters: insertions, deletions and substitutions, each of cost 1.
+    The distance is the number of inserted, deleted and substituted characters.
     """
     return 100.0 * Levenshtein.normalized_similarity(predicted, truth)
 
 
 def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
-    """Return the F1 of the identifiers as multisets in 0–100 (CrossCodeEval, section 3.3), 100 if both have none."""
+    """Return the F1 of the multisets of identifiers, in 0–100 (CrossCodeEval, section 3.3); 100 if both are empty."""
     mine, theirs = identifiers(predicted, path), identifiers(truth, path)
     if not mine and not theirs:
         return 100.0
@@ -58,9 +58,10 @@ def identifier_f1(predicted: str, truth: str, path: str = "") -> float:
 
 @lru_cache(maxsize=4096)
 def identifiers(text: str, path: str = "") -> Counter[str]:
-    """Count the names in `text`: identifier leaves of its syntax tree, or all words if the language has no grammar.
+    """Count the identifiers in `text`: the identifier leaves of its syntax tree.
 
-    A fragment does not have to parse: tree-sitter still finds the leaves. Words in strings and comments do not count.
+    The text does not have to parse, because tree-sitter still finds the leaves. Words in strings and comments do not
+    count. If the language has no grammar, all words in the text count.
     """
     language = language_of(path)
     parser = parser_for(language.id) if language else None

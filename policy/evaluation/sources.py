@@ -1,6 +1,6 @@
 """Read a repository for an evaluation: exactly the files that the index would contain.
 
-The server of an editor applies the same rules. Figures about a folder therefore describe what the server does in it.
+The language server applies the same rules. So an evaluation in a folder measures what the server does in that folder.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def load(folder: Path) -> tuple[Repository, list[Problem]]:
 
 
 def folders(parent: Path) -> Iterator[Path]:
-    """Return the folders of the repositories in `parent`, sorted by name. Hidden folders are left out."""
+    """Return the folders of the repositories in `parent`, sorted by name. Hidden folders are omitted."""
     return (path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
 def cursor_in(repository: Repository, path: str, prefix: str, suffix: str) -> Cursor:
-    """Return a cursor in the file `path` of a repository."""
+    """Return a cursor in the file `path` of a repository, between `prefix` and `suffix`."""
     language = language_of(path)
     return Cursor(str(Path(repository.root, path)), prefix, suffix, language.id if language else "")

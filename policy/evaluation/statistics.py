@@ -1,8 +1,8 @@
 """Compute intervals, paired tests, the AUC and the calibration error.
 
-Intervals resample the blanks, and tests flip the signs of differences. Both assume nothing about the distribution of
-edit similarity, which is far from normal: most differences are exactly zero. Seeds are fixed, so the same file always
-gives the same report.
+Intervals come from resampling the blanks (bootstrap), and p-values from flipping the signs of differences at random.
+Both methods assume nothing about the distribution of edit similarity, which is far from normal: most differences are
+exactly zero. Seeds are fixed, so the same results always give the same report.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 2_000_000  # maximum number of cells of a resampling matrix, which limi
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95% interval. NaN if the data do not determine it."""
+    """A figure with its 95% interval. All three values are NaN if the data do not determine the figure."""
 
     value: float
     low: float
@@ -48,9 +48,10 @@ def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
 def bootstrap(
     figure: Callable[[NDArray[np.intp]], float], count: int, *, seed: int = 0, resamples: int = 400
 ) -> Estimate:
-    """Return an estimate of `figure`, a function of the row numbers of a sample of `count` blanks.
+    """Return the figure of `count` blanks, with its percentile bootstrap interval.
 
-    Resamples for which `figure` is NaN are left out.
+    `figure` computes the figure from the row numbers of a sample of the blanks. Resamples for which the result is NaN
+    are ignored.
     """
     if not count:
         return UNDEFINED
@@ -60,9 +61,10 @@ def bootstrap(
 
 
 def paired_p(differences: ArrayLike, *, seed: int = 0, resamples: int = 10_000) -> float:
-    """Return the two-sided p-value for a mean difference of zero, by random sign flips (exact for up to 12 pairs).
+    """Return the two-sided p-value of the hypothesis that the mean difference is zero.
 
-    Pairs without a difference contain no information about the sign and are left out, as in a sign test.
+    The test flips the signs of the differences: all combinations for up to 12 pairs, else `resamples` random ones.
+    Pairs without a difference are ignored, as in a sign test.
     """
     array = np.asarray(differences, float)
     array = array[array != 0]
@@ -83,9 +85,9 @@ def paired_p(differences: ArrayLike, *, seed: int = 0, resamples: int = 10_000) 
 
 
 def auc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Return the area under the ROC curve: how often a positive scores higher than a negative. Ties count half.
+    """Return the area under the ROC curve: how often a positive has a higher score than a negative. Ties count half.
 
-    NaN if one class is absent.
+    The result is NaN if there are no positives or no negatives.
     """
     values, labels = np.asarray(scores, float), np.asarray(positive, bool)
     below = np.sort(values[~labels])
@@ -98,7 +100,7 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Blanks whose probabilities lie in one interval: their number, mean probability, and share of positives."""
+    """The blanks whose predicted probability is in one interval: number, mean prediction, and share of positives."""
 
     count: int
     predicted: float
@@ -106,7 +108,10 @@ class Bin:
 
 
 def calibration(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> list[Bin]:
-    """Return the non-empty bins of equal width over [0, 1]. A value on a border belongs to the lower bin."""
+    """Divide [0, 1] into `bins` intervals of equal width. Return the bins that contain a probability, in order.
+
+    A probability on a border belongs to the lower bin.
+    """
     p, labels = np.asarray(probabilities, float), np.asarray(positive, float)
     borders = np.linspace(0, 1, bins + 1)[1:-1]
     places = np.searchsorted(borders, p, "left")
@@ -117,9 +122,9 @@ def calibration(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -
 
 
 def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
-    """Return the expected calibration error: the mean gap of prediction and observation over all bins.
+    """Return the expected calibration error: the mean over all bins of |prediction − observed share|, in [0, 1].
 
-    The mean is weighted by the number of values in a bin.
+    The mean is weighted by the number of values in each bin.
     """
     found = calibration(probabilities, positive, bins)
     total = sum(each.count for each in found)
@@ -127,7 +132,7 @@ def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int =
 
 
 def quantile(values: ArrayLike, share: float) -> float:
-    """Return the `share` quantile of `values`, or NaN if there are none."""
+    """Return the quantile of `values` at `share` in [0, 1], or NaN if there are no values."""
     array = np.asarray(values, float)
     return float(np.quantile(array, share)) if len(array) else math.nan
 

@@ -1,7 +1,7 @@
 """The results of a run: a CSV file with one line per blank, written as soon as the blank is done.
 
-Texts are JSON strings in their cells, so that every blank is one line: two runs can be compared with `diff`, and a
-killed run loses at most its last line.
+A cell contains a text as a JSON string, so that every blank is one line. Thus two runs can be compared with `diff`, and
+a run that is killed loses at most its last line.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from . import shown
 from .shown import Shown
 from .task import EvaluationError
 
-# The outcome of a row's tests is `PASS`, the reason of their failure, or `NOT_RUN` followed by a colon and the reason.
+# The outcome of a row's tests is `PASS`, the reason why they fail, or `NOT_RUN` with a colon and the reason.
 PASS, NOT_RUN = "pass", "not run"
-HELPED_NATS, HELPED_SHARE = 1.0, 0.04  # minimum decrease in the truth's nats, and as a share, to count as help
+# Retrieval helped if it lowers -ln P of the truth by at least this many nats, and by at least this share.
+HELPED_NATS, HELPED_SHARE = 1.0, 0.04
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 _SHOWN = frozenset({"shown_without", "shown_with"})
 
@@ -34,9 +35,9 @@ _SHOWN = frozenset({"shown_without", "shown_with"})
 def has_helped(nll_without: float, nll_with: float) -> bool:
     """Return whether retrieval made the truth likelier.
 
-    Both arguments are -ln P of the truth, in nats. It has to fall by at least `HELPED_NATS` nats, and by at least the
-    share `HELPED_SHARE` of `nll_without`. This is used instead of edit similarity, which rises by chance in a fifth of
-    the blanks.
+    Both arguments are -ln P of the truth, in nats. The decrease has to be at least `HELPED_NATS` nats, and at least the
+    share `HELPED_SHARE` of `nll_without`. Edit similarity is not used for this, because it rises by chance at a fifth
+    of the blanks.
     """
     return nll_without - nll_with >= max(HELPED_NATS, HELPED_SHARE * nll_without)
 
@@ -45,23 +46,23 @@ def has_helped(nll_without: float, nll_with: float) -> bool:
 class Row:
     """The results at one blank, without and with cross-file context.
 
-    `without` and `with_` are the completions, cut to the part that is compared with `truth`. `em_*` (exact match) are 0
+    `without` and `with_` are the completions, cut to the part that is compared with `truth`. `em_*` (exact match) is 0
     or 1. `es_*` (edit similarity) and `f1_*` (of the identifiers) are in 0–100. `chunks` is the number of chunks in the
-    prompt, and `*_tokens` and `tokens_*` are numbers of tokens.
+    prompt. Columns with `tokens` in their names are numbers of tokens.
 
-    Known at decision time: `p_cc` is P(`<cc>`) over the whole vocabulary (None for a model that does not decide).
-    `first_p` and `first_entropy` (nats) are the top probability and the entropy of the first token generated without
-    context. `score` and `second` are the similarities of the two best chunks, and `names` is the number of names in the
-    cursor's lines that the chunks define. `overlap` is the share of the text just before the cursor that the chunks
-    contain, and `match` is how many tokens of that text they contain in a row (`policy.gating.evidence`). `scope` is
-    "line" or "block", as a request at the blank would be served.
+    These columns are known before the decision: `p_cc` is P(`<cc>`) over the whole vocabulary (None for a model that
+    does not decide). `first_p` and `first_entropy` are the highest probability, and the entropy in nats, of the first
+    token that is generated without chunks. `score` and `second` are the similarities of the two best chunks. `names` is
+    the number of names in the cursor's lines that the chunks define. `overlap` is the share of the text just before the
+    cursor that the chunks contain, and `match` is how many tokens of this text they contain in a row
+    (`policy.gating.evidence`). `scope` is "line" or "block", the scope of a request at the blank.
 
-    Known afterwards: `surprise` is the mean of -ln P (nats) over the tokens generated without context, and `worst` the
-    greatest. `nll_without` and `nll_with` are the nats of the truth's `truth_tokens` tokens, the end token included.
-    `tests_*` are "" without tests, else "pass" or the reason of the failure; "not run: …" means that the tests could
-    not run.
+    These columns are known afterwards: `surprise` is the mean, and `worst` the maximum, of -ln P in nats over the
+    tokens that are generated without chunks. `nll_without` and `nll_with` are -ln P of the truth in nats, summed over
+    its `truth_tokens` tokens, which include the end token. `tests_*` is "" without tests, "pass", the reason why the
+    tests fail, or "not run: …" if the tests could not run.
 
-    A column with a default may be missing in files of earlier versions and is then None.
+    A column with a default may be missing in files of earlier versions. It then has its default.
     """
 
     id: str
@@ -107,10 +108,7 @@ class Row:
 
     @property
     def quiet(self) -> bool:
-        """Whether the blank is a quiet place.
-
-        There, only what an editor shows counts, and the similarities have no meaning.
-        """
+        """Whether the blank is a quiet place. Then only the columns `shown_*` are meaningful."""
         return self.kind == "quiet"
 
     @property
@@ -120,12 +118,12 @@ class Row:
 
     @property
     def saved(self) -> float | None:
-        """The nats that retrieval saved on the truth, or None if they are unknown."""
+        """The decrease of -ln P of the truth by retrieval, in nats, or None if it is unknown."""
         return None if self.nll_without is None or self.nll_with is None else self.nll_without - self.nll_with
 
     @property
     def helped(self) -> bool | None:
-        """Whether retrieval made the truth likelier, or None if that is unknown."""
+        """Whether retrieval made the truth likelier (see `has_helped`), or None if this is unknown."""
         if self.nll_without is None or self.nll_with is None:
             return None
         return has_helped(self.nll_without, self.nll_with)
@@ -137,12 +135,12 @@ class Row:
 
     @property
     def scale(self) -> Scope:
-        """The scope whose threshold applies to the blank: `scope`, or one that follows from the kind."""
+        """The scope whose threshold applies to the blank: `scope`, or, if that is None, the usual scope of the kind."""
         return "block" if (self.scope or self.kind) in {"block", "function"} else "line"
 
     @property
     def known(self) -> GateInputs:
-        """The features that a gate can use."""
+        """The features from which a gate can decide at this blank."""
         found = None
         if self.second is not None and self.names is not None and self.overlap is not None and self.match is not None:
             found = Evidence(self.score, self.second, self.names, self.overlap, self.match)
@@ -165,7 +163,7 @@ def to_line(row: Row) -> str:
 def read(file: Path) -> list[Row]:
     """Read all rows of a file, except an incomplete last line. Raises `EvaluationError` if it is not a result file.
 
-    Columns are matched by name. Unknown columns are ignored, and missing ones have their default.
+    Columns are matched by name. Unknown columns are ignored, and missing columns get their default.
     """
     try:
         text = file.read_text("utf-8")
@@ -188,7 +186,7 @@ def read(file: Path) -> list[Row]:
 
 
 def begin(file: Path) -> list[Row]:
-    """Prepare a file for appending: remove an incomplete last line and return the existing rows.
+    """Prepare a file for appending: create it, or remove its incomplete last line. Return the existing rows.
 
     Raises `EvaluationError` if rows cannot be appended, for example because the file has other columns.
     """
@@ -205,7 +203,7 @@ def begin(file: Path) -> list[Row]:
 
 
 def rewrite(file: Path, rows: Iterable[Row]) -> None:
-    """Replace a file atomically by one with these rows."""
+    """Replace `file` by a file with these rows, in one step."""
     temporary = file.with_suffix(".new")
     temporary.write_text(",".join(COLUMNS) + "\n" + "".join(map(to_line, rows)), "utf-8")
     temporary.replace(file)
@@ -237,7 +235,7 @@ def _value(name: str, kind: str, cell: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as columns, for arithmetic. All arrays have shape (blanks,)."""
+    """Rows, and one metric of all rows, without and with retrieval, as arrays of shape (blanks,)."""
 
     rows: tuple[Row, ...]
     without: NDArray[np.float64]
@@ -266,7 +264,7 @@ class Table:
 
     @property
     def gain(self) -> NDArray[np.float64]:
-        """The gain from retrieval of each blank."""
+        """The gain from retrieval at each blank, in units of the metric."""
         return self.with_ - self.without
 
     def column(self, name: str) -> NDArray[np.float64]:
@@ -274,18 +272,18 @@ class Table:
         return np.array([np.nan if (value := getattr(row, name)) is None else float(value) for row in self.rows])
 
     def probabilities(self, gate: Gate) -> NDArray[np.float64]:
-        """Return a gate's probability for each row, with NaN for rows that lack a feature."""
+        """Return the gate's probability that retrieval helps, for each row; NaN for a row that lacks a feature."""
         probabilities = [gate.probability(row.known) for row in self.rows]
         return np.array([np.nan if p is None else p for p in probabilities])
 
     @property
     def selective(self) -> bool:
-        """Whether the model makes its own decisions."""
+        """Whether the model decides itself whether to retrieve, so that all rows have `p_cc`."""
         return bool(self.rows) and all(row.p_cc is not None for row in self.rows)
 
 
 def groups(rows: Sequence[Row], by: str) -> dict[str, list[Row]]:
-    """Group rows by the value of a column, in the order of the values."""
+    """Return the rows by the value of the column `by`, sorted by these values."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(str(getattr(row, by)), []).append(row)

@@ -1,8 +1,8 @@
-"""The tasks of an evaluation. A task is a cursor in a file, with the text that belongs there.
+"""The tasks of an evaluation. A task is a cursor in a file, with the text that was removed there.
 
-Data sets and the user's own code are both converted to tasks, together with the repository that retrieval may read. An
-item that cannot become a task becomes a `Problem`, which is counted and reported, because silently dropping it would
-bias the figures.
+Both data sets and the user's own code are converted to tasks, together with the repository that retrieval may read. An
+item that cannot become a task becomes a `Problem`, which is counted and reported, because ignoring the item silently
+would bias the figures.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class EvaluationError(RepoformerError):
 class Task:
     """A blank: a cursor, and the text that was removed there (`truth`). The truth of the kind "quiet" is empty.
 
-    `cursor.path` is absolute if the file exists. `repository` is the key in `Data.repositories` of the repository that
-    retrieval may read, and `path` is the file's path in it. `variant` divides the kind further. `given` are the
-    retrieved chunks that the data set contains, best first. It is None if the index is searched instead.
+    `cursor.path` is absolute if the file exists. `repository` is the repository that retrieval may read, as a key of
+    `Data.repositories`, and `path` is the file's path in this repository. `variant` divides the kind further. `given`
+    has the retrieved chunks that the data set contains, best first, or None if the index is searched instead.
     """
 
     id: str
@@ -82,7 +82,7 @@ def unique(tasks: Iterable[Task]) -> tuple[list[Task], list[Problem]]:
 
 
 def spread(tasks: Sequence[Task], limit: int) -> list[Task]:
-    """Select at most `limit` tasks (0: all), one from each repository and kind in turn, and keep their order."""
+    """Select at most `limit` tasks (0: all), as equally by repository and kind as possible, and keep their order."""
     if not limit or limit >= len(tasks):
         return list(tasks)
     groups: dict[tuple[str, str], list[Task]] = {}

@@ -1,8 +1,8 @@
 """An engine for evaluation that runs the weights of a GGUF file in torch.
 
-Torch evaluates long batches several times as fast as llama.cpp on a GPU and on a processor with AMX. The tokenizer, the
-prompts, token healing, the batches and the readings are those of the engine in `policy.engine.worker`. The weights are
-dequantized. The logits differ from llama.cpp's only because llama.cpp also rounds activations.
+On a GPU and on a processor with AMX, torch evaluates long batches several times as fast as llama.cpp. The tokenizer,
+the prompts, token healing, the batches and the readings are those of `policy.engine.worker`. The quantized weights are
+converted to floating-point numbers. The logits differ from llama.cpp's only because llama.cpp also rounds activations.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LANES = 16  # number of completions at the same time; each step generates a token of every one in a single batch
+LANES = 16  # number of completions at the same time; each batch generates one token of each completion
 BATCH = 1024  # maximum number of tokens of a prompt that are evaluated at a time
 
 
 class TorchEngine:
     """Runs many completions concurrently, in this process. It has the interface of a supervisor and of its engine.
 
-    `context_size` is the number of tokens of one sequence. Raises `TrainingError` if the architecture is not supported
-    in torch, and `ModelError` if llama.cpp cannot read the file.
+    `context_size` is the maximum number of tokens of one sequence. Raises `TrainingError` if the model's architecture
+    is not supported in torch, and `ModelError` if llama.cpp cannot read the file.
     """
 
     def __init__(self, model: Path, budgets: Mapping[str, int], context_size: int, compute: Compute) -> None:
@@ -53,17 +53,17 @@ class TorchEngine:
         """Yield the index in `trials` and the result of each trial, in the order in which they end."""
         for result in self._completion_model.try_all(trials):
             yield result
-            await asyncio.sleep(0)  # lets the event loop handle a signal, such as Ctrl-C
+            await asyncio.sleep(0)  # so that the event loop can handle a signal, such as that of Ctrl-C
 
     async def close(self) -> None:
-        """Do nothing. The memory is freed together with the object."""
+        """Do nothing. Python frees the memory together with this object."""
 
 
 class TorchLlama(Llama):
     """A `Llama` whose tokens are evaluated by torch. llama.cpp provides the vocabulary and the metadata.
 
-    The keys and values of each sequence are in a tensor per layer. A batch is evaluated without padding: its tokens are
-    one dimension, and only attention is computed sequence by sequence.
+    The cache is two tensors, with the keys and the values of all sequences and layers. A batch is evaluated without
+    padding: the tokens of all sequences are in one dimension, and only attention is computed sequence by sequence.
     """
 
     scored_at_once = 256
@@ -87,7 +87,7 @@ class TorchLlama(Llama):
         self._logits: NDArray[np.float32]
 
     def decode(self, rows: Sequence[Row]) -> Outcome:
-        """Evaluate `rows`. The rows of a sequence must be adjacent. The result is always "ok"."""
+        """Evaluate `rows` and return "ok". The rows of each sequence must be adjacent."""
         with torch.inference_mode():
             spans = _spans(rows)
             device = self._keys.device
@@ -107,7 +107,10 @@ class TorchLlama(Llama):
         self, attention: Any, number: int, hidden: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor],
         spans: Sequence[_Span],
     ) -> torch.Tensor:  # fmt: skip
-        """Return the attention of layer `number` for `hidden` (tokens, width), and store the keys and values."""
+        """Return the output of the attention of layer `number`, shape (tokens, width), and store keys and values.
+
+        `hidden` is the input of the attention, with the same shape.
+        """
         cosine, sine = (each[0][:, None] for each in angles)
         width = self._keys.shape[-1]
 
@@ -134,7 +137,7 @@ class TorchLlama(Llama):
     def logits(self, row: int = -1) -> NDArray[np.float32]:
         """Return the logits after row `row` of the last batch, shape (n_vocab,).
 
-        A negative `row` counts, from the end, only the rows with logits. Raises `ValueError` if the row has no logits.
+        A negative `row` counts from the end, among the rows with logits only. Raises `ValueError` if the row has none.
         """
         logits: NDArray[np.float32] = self._logits[row if row < 0 else self._wanted.index(row)][: self.n_vocab]
         return logits
@@ -148,7 +151,7 @@ class TorchLlama(Llama):
         return self._lengths[seq]
 
     def truncate(self, seq: int, length: int) -> bool:
-        """Keep the first `length` positions of `seq`."""
+        """Keep only the first `length` positions of `seq`, and return True."""
         self._lengths[seq] = min(self._lengths[seq], max(length, 0))
         return True
 
@@ -161,7 +164,7 @@ class TorchLlama(Llama):
 
 
 class _Span(NamedTuple):
-    """The rows `start` to `end` (exclusive) of a batch belong to sequence `seq` and begin at position `pos`."""
+    """The rows from `start` to `end` (exclusive) of a batch, which belong to sequence `seq` from position `pos` on."""
 
     seq: int
     pos: int
@@ -178,6 +181,9 @@ def _spans(rows: Sequence[Row]) -> list[_Span]:
 
 
 def _rotate(vectors: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Apply rotary position embeddings to `vectors` (tokens, heads, width). Both factors are (tokens, 1, width)."""
+    """Apply rotary position embeddings to `vectors`, shape (tokens, heads, width).
+
+    `cosine` and `sine` have the shape (tokens, 1, width).
+    """
     first, second = vectors.chunk(2, dim=-1)
     return vectors * cosine + torch.cat((-second, first), dim=-1) * sine

@@ -1,8 +1,8 @@
 """Simulate a typist, to count the characters that a user accepts per request.
 
-The typist types exactly the truth. If a whole suggestion is right, they accept it. If only its first lines are right,
-they accept those lines. Otherwise they type to the end of the word and ask again. The simulation is crude but treats
-all policies equally.
+The typist types exactly the truth. If a whole suggestion is right, the typist accepts it. If only the first lines of a
+suggestion are right, the typist accepts these lines. Otherwise, the typist types to the end of the word, and the next
+request follows. This simulation is crude but treats all policies equally.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ Suggest = Callable[[Cursor], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class TypingSession:
-    """The result of typing one blank: `wanted` characters, of which `accepted` came from suggestions.
+    """The result of typing one blank.
 
-    `shown` of the `requests` returned a suggestion.
+    Of the `wanted` characters, `accepted` came from suggestions. Of the `requests` requests, `shown` returned a
+    suggestion.
     """
 
     requests: int
@@ -33,7 +34,7 @@ class TypingSession:
 
 
 async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> TypingSession:
-    """Type `truth` at `cursor`, with a request before each word, at most `MAX_REQUESTS` requests."""
+    """Type `truth` at `cursor`, with a request before each word, but with at most `MAX_REQUESTS` requests."""
     done = requests = shown = accepted = 0
     while done < len(truth) and requests < MAX_REQUESTS:
         suggestion = await suggest(replace(cursor, prefix=cursor.prefix + truth[:done]))
@@ -46,7 +47,7 @@ async def type_out(cursor: Cursor, truth: str, suggest: Suggest) -> TypingSessio
 
 
 def usable(suggestion: str, rest: str) -> int:
-    """Return how many characters of a suggestion the user accepts: all, or those of the correct whole lines at its top.
+    """Return how many characters of a suggestion the typist accepts: all, or those of its first lines that are right.
 
     `rest` is the part of the truth that is not typed yet.
     """
@@ -58,6 +59,6 @@ def usable(suggestion: str, rest: str) -> int:
 
 
 def next_step(rest: str) -> int:
-    """Return how many characters the user types before the next request: a word or a run of punctuation."""
+    """Return how many characters of `rest` the typist types before the next request: a word, or punctuation."""
     match = _STEP.match(rest)
     return match.end() if match else 1

@@ -1,9 +1,9 @@
-"""Run the repository's own tests on a file that contains a completion (the paper's UT, section 5.1).
+"""Run the repository's own tests on a file that contains a completion (the paper's metric UT, section 5.1).
 
-A completion is unreviewed code. It runs in a copy of the repository, in a process group without network access and
-without access to other processes, with limits on time, memory and file size. When the time is up or the tests are done,
-the kernel ends all of their processes. If the machine cannot provide this isolation (it needs Linux namespaces), the
-tests do not run unless the user allows it.
+A completion is code that no person has reviewed. The tests run in a copy of the repository, without access to the
+network and to other processes, and with limits on time, memory and file size. When the tests end or reach the time
+limit, the kernel ends all of their processes. If the machine cannot provide this isolation (it needs Linux namespaces),
+the tests do not run unless the user allows it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ _LEFT_OUT = shutil.ignore_patterns(".git", "node_modules", ".venv", "__pycache__
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one test run: `seconds` of wall time, `megabytes` of address space per process, `processes` at once.
+    """Limits of one test run.
 
-    If `isolated` is true, the tests run only if the machine can isolate them.
+    `seconds` is wall time, `megabytes` (MiB) is the address space of each process, and `processes` is the number of
+    processes at the same time. If `isolated` is true, the tests run only if the machine can isolate them.
     """
 
     seconds: float = 60.0
@@ -45,7 +46,7 @@ class Limits:
 
 @lru_cache(maxsize=1)
 def can_isolate(limits: Limits) -> bool:
-    """Return whether this machine can run a process under `limits` without network, in its own process namespace."""
+    """Return whether this machine can isolate a process under `limits` from the network and from other processes."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return False
     done = subprocess.run(_limited([*_NAMESPACES, "true"], limits), capture_output=True, check=False)
@@ -55,8 +56,8 @@ def can_isolate(limits: Limits) -> bool:
 def run(root: Path, path: str, text: str, command: Sequence[str], limits: Limits | None = None) -> str:
     """Run `command` in a copy of `root` in which the file `path` contains `text`, and return the outcome.
 
-    The outcome is "pass" or the reason of the failure. "not run: …" means that the tests could not start, which says
-    nothing about `text`. If the command starts with `python`, this interpreter runs it.
+    The outcome is "pass" or the reason why the tests fail. The outcome "not run: …" means that the tests could not
+    start, which says nothing about `text`. If the command starts with `python`, this interpreter runs it.
     """
     limits = limits or Limits()
     if limits.isolated and not can_isolate(limits):
@@ -104,23 +105,24 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
                 return reason
             code = process.returncode
         finally:
-            # In namespaces, all processes end with the first one. Without namespaces, this ends its process group.
+            # In a process namespace, all processes end together with the first one, which is killed here. Without
+            # namespaces, this kills its process group.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code == 0:
         return PASS
     last = _last_line(folder.parent / "output")
-    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # `unshare` failed: no namespace, or no such command
+    if limits.isolated and last.startswith(f"{_NAMESPACES[0]}: "):  # an error message of `unshare` and not of the tests
         return f"{NOT_RUN}: {last}"
     return f"exit status {code}" + (f": {last}" if last else "")
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the process. Return "" if it ended, or the limit that it exceeded.
+    """Wait until the process ends. Return "", or a text that names the limit that it exceeded.
 
-    Processes are counted here, because the kernel's limit (RLIMIT_NPROC) counts all threads of the user, and does not
-    apply to root.
+    This function counts the processes, because the kernel's limit (RLIMIT_NPROC) counts all threads of the user, and
+    does not apply to root.
     """
     end = time.monotonic() + limits.seconds
     while process.poll() is None:
@@ -135,7 +137,7 @@ def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
 
 
 def _limited(words: Sequence[str], limits: Limits) -> list[str]:
-    """Return a command that runs `words` under the limits that the kernel enforces."""
+    """Return a command that runs `words` under those limits that the kernel can enforce."""
     return [sys.executable, "-c", _LIMITED, str(limits.megabytes), str(limits.seconds), *words]
 
 

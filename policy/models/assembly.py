@@ -1,8 +1,8 @@
-"""Assemble a pinned file from pieces. Each piece is checked by its SHA-256 when it is copied to its place.
+"""Assemble a pinned model file from pieces. The SHA-256 of each piece is checked when it is copied into the file.
 
-No journal records which pieces are in place: after an interruption of any kind, the places of all pieces are hashed
-again (a second for 500 MB). The file gets its final name only when its SHA-256 is the pinned one, so `locate.py` never
-finds an incomplete file.
+Which pieces are already in the file is not recorded. After an interruption of any kind, all pieces in the file are
+hashed again (a second for 500 MB). The file gets its final name only when its SHA-256 is the pinned one, so `locate.py`
+never finds an incomplete file.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _BLOCK = 1 << 20
 
 
 def is_whole(path: Path, card: Card) -> bool:
-    """Return whether `path` is the file of `card`, by its SHA-256. Raises `OSError`."""
+    """Return whether `path` has the SHA-256 of `card`. Raises `OSError` if the file cannot be read."""
     return path.is_file() and path.stat().st_size == card.size and sha256([path]) == card.sha256
 
 
 class Assembly:
-    """A file that is assembled from pieces, as `NAME.gguf.part`. Downloads of single pieces are in the same folder.
+    """A file that is assembled from pieces under the name `NAME.gguf.part`. It is open inside the `with` block.
 
-    The file is open inside the context.
+    The downloads of single pieces are in the same folder.
     """
 
     def __init__(self, card: Card, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Assembly:
         self._file.close()
 
     def adopt(self, damaged: Path) -> None:
-        """Use an existing file with a wrong hash as the starting point, because most of its pieces may be right."""
+        """Continue with the existing file `damaged`, whose hash is wrong, because most of its pieces may be right."""
         self._file.close()
         damaged.replace(self.path)
         self._file = self.path.open("r+b")
@@ -62,7 +62,7 @@ class Assembly:
             self._file.truncate(self.card.size)
 
     def missing(self) -> list[Piece]:
-        """Return the pieces that are absent or wrong."""
+        """Return the pieces that are absent from the file or have a wrong hash."""
         return [piece for piece in self.card.pieces if self._hash_of(piece) != piece.sha256]
 
     def _hash_of(self, piece: Piece) -> str:
@@ -74,17 +74,17 @@ class Assembly:
         return digest.hexdigest()
 
     def download_of(self, piece: Piece, source: SourceName) -> Path:
-        """Return the path of the download of a piece from `source`.
+        """Return the path of the file into which `piece` is downloaded from `source`.
 
-        The hash in its name distinguishes it from the same piece of another version.
+        The name contains the hash, because another version of the model has another piece with the same number.
         """
         return self.folder / f"{self.card.file}.{piece.number:02}.{piece.sha256[:8]}.{source}.part"
 
     def put(self, piece: Piece, download: Path, member: str) -> str:
-        """Copy a piece from a download to its place. Return the problem with it, or "".
+        """Copy a piece from its download to its place in the file. Return the problem with the download, or "".
 
-        If `member` is not empty, the download is a zip archive, and the piece is the file in it whose name ends in
-        `member`.
+        If `member` is not empty, the download is a zip archive, and the piece is the file in this archive whose name
+        ends in `member`.
         """
         try:
             return self._put(piece, _content(download, member))
@@ -110,9 +110,9 @@ class Assembly:
         return ""
 
     def finish(self, target: Path) -> None:
-        """Check the whole file, give it its final name, and delete the downloads.
+        """Check the whole file, rename it to `target`, and delete the downloads.
 
-        Raises `ModelInvalid` for a wrong hash.
+        Raises `ModelInvalid` if the file has a wrong hash.
         """
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -130,7 +130,8 @@ class Assembly:
 def _content(file: Path, member: str) -> Iterator[bytes]:
     """Yield the content of a download in blocks.
 
-    If `member` is not empty, the content is that of the file in the archive whose name ends in `member`.
+    If `member` is not empty, `file` is a zip archive, and the content is that of the file in it whose name ends in
+    `member`. Raises `LookupError` if the archive does not contain exactly one such file.
     """
     if member:
         with zipfile.ZipFile(file) as archive:

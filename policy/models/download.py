@@ -1,7 +1,7 @@
 """Download a file over HTTP: resume where an earlier download stopped, and retry when a connection fails.
 
-`assembly.py` checks the content by its hash. This module only checks that an answer is what was requested. It detects a
-proxy that answers with its own page, or a server that ignores a range, before it writes anything.
+`assembly.py` checks the hash of the content. Before it writes anything, this module only checks that the answer is what
+was requested: a proxy may answer with its own page, and a server may ignore the requested range.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from policy.models.sources import Origin
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0
 ATTEMPTS = 4
-PAUSE_SECONDS = 1.0  # pause before the second attempt; doubled before each further attempt
+PAUSE_SECONDS = 1.0  # the pause before the second attempt; each further pause is twice as long
 
 
 def client_for(settings: IndexSettings) -> httpx.Client:
-    """Return an HTTP client with the certificates and proxies that the system and pip are configured to use."""
+    """Return an HTTP client that uses the certificates and proxies configured in the system and in pip."""
     trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for file in {settings.certificates, os.environ.get("REQUESTS_CA_BUNDLE", "")}:
         if file and Path(file).is_file():
@@ -43,10 +43,10 @@ def client_for(settings: IndexSettings) -> httpx.Client:
 def download(
     client: httpx.Client, origin: Origin, target: Path, stop: threading.Event, on_share: Callable[[float], None]
 ) -> None:
-    """Complete `target` with the content of `origin`. `on_share` gets the share that is complete, in [0, 1].
+    """Download `origin` into `target`, after the bytes that `target` already has.
 
-    Raises `ModelMissing` if the server does not have the content or cannot be reached, `Stopped` if `stop` is set, and
-    `OSError` if the file cannot be written.
+    `on_share` gets the complete share of the file, in [0, 1]. Raises `ModelMissing` if the server does not have the
+    content or cannot be reached, `Stopped` if `stop` is set, and `OSError` if the file cannot be written.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -62,7 +62,7 @@ def download(
 
 
 def unreachable(host: str, error: Exception) -> ModelMissing:
-    """Return the error to show if httpx raised `error` for `host`."""
+    """Return the error that tells the user that httpx raised `error` for `host`."""
     detail = str(error) or type(error).__name__
     return ModelMissing(f"{host} cannot be reached, or the connection is interrupted ({detail})")
 
@@ -104,10 +104,10 @@ def _once(
 
 
 def _checked(response: httpx.Response, origin: Origin, start: int, begun: int, *, partial: bool) -> int:
-    """Return how many bytes of the local file are valid, after checking that the answer is what was requested.
+    """Check that the answer is what was requested. Return the number of bytes of the local file to keep.
 
-    The result is `begun`, or 0 if the answer is the whole file. Raises `ModelMissing`, or `httpx.ReadError` to try
-    again.
+    The result is `begun`, or 0 if the answer is the whole file. Raises `ModelMissing` for a wrong answer, and
+    `httpx.ReadError` if another attempt may succeed.
     """
     status, kind = response.status_code, response.headers.get("content-type", "").partition(";")[0]
     if status >= 500 or status == 429:

@@ -1,8 +1,8 @@
 """Read the header of a GGUF file in pure Python, before native code reads the file.
 
-llama.cpp answers a bad file with "failed to load model", or crashes. This module says *what* is wrong with the file:
-for instance an incomplete download, an image projector or an embedding model. The header is at most a few megabytes
-(the vocabulary), and reading it takes about 0.2 s for 50,000 tokens. Tensor data are not read.
+For an unsuitable file, llama.cpp only says "failed to load model", or crashes. This module says *what* is wrong with
+the file: it may be an incomplete download, an image projector or an embedding model, for example. The header has at
+most a few megabytes, mostly the vocabulary. Reading it takes about 0.2 s for 50,000 tokens. Tensor data are not read.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -24,7 +24,7 @@ Value = Scalar | tuple[Scalar, ...]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-# Values per block and bytes per block, by the number of ggml's tensor type. They give the size of a complete file.
+# Values per block and bytes per block, by the number of ggml's tensor type, to compute the size of a complete file.
 # fmt: off
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
@@ -55,7 +55,7 @@ _USE = "Use the GGUF of a code model, such as one from the catalogue (`repoforme
 class Header:
     """The header of a GGUF file.
 
-    `tensors` is the number of tensors, and `data_end` the size in bytes that a complete file has.
+    `tensors` is the number of tensors, and `data_end` the minimum size of a complete file in bytes.
     """
 
     version: int
@@ -69,12 +69,12 @@ class Header:
         return self.text("general.architecture")
 
     def text(self, key: str) -> str:
-        """Return the value of a text field, or "" if it is absent or not text."""
+        """Return the value of a text field, or "" if the field is absent or not text."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else ""
 
     def number(self, key: str, default: int = 0) -> int:
-        """Return the value of an integer field, or `default` if it is absent or not an integer."""
+        """Return the value of an integer field, or `default` if the field is absent or not an integer."""
         value = self.metadata.get(key)
         return value if isinstance(value, int) else default
 
@@ -95,9 +95,9 @@ def read_header(path: Path) -> Header:
 
 
 def check_generator(path: Path) -> Header:
-    """Read the header of a model that should complete code, and reject every other kind of file.
+    """Return the header of a model that can complete code, and reject every other kind of file.
 
-    Raises `ModelMissing` or `ModelInvalid`, with a message that says what the file is and what to do.
+    Raises `ModelMissing` or `ModelInvalid`, with a message that says what the file is and what the user can do.
     """
     header = read_header(path)
     for refusal in (_refuse_kind, _refuse_split, _refuse_incomplete):
@@ -179,7 +179,7 @@ class _Reader:
         values = 1
         for _ in range(self._integer("I")):
             values *= self._integer("Q")
-        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # the size of an unknown, newer type counts as 0
+        per_block, size = _BLOCKS.get(self._integer("I"), (1, 0))  # a tensor of an unknown type counts as empty
         return self._integer("Q") + values // per_block * size
 
     def _value(self, kind: int) -> Value:
@@ -208,7 +208,8 @@ class _Reader:
         return self._bytes(self._counted(self._integer("Q"))).decode("utf-8", "replace")
 
     def _counted(self, count: int) -> int:
-        # A damaged file can claim 2**60 elements. Each takes at least one byte.
+        # A damaged header may have a count like 2**60. Each element takes at least one byte, so that count is too
+        # large.
         if count > self._remaining:
             raise self._broken()
         return count

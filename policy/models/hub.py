@@ -1,13 +1,12 @@
 """Download any model from the Hugging Face hub by its id, OWNER/MODEL.
 
-The library `huggingface_hub` handles addresses, tokens, errors, retries and the progress bar. However, it keeps a
-download only when it is complete, and compares sizes, not hashes. Therefore this module writes the file itself. An
-incomplete file has the expected hash in its name. It is kept when the download is interrupted, and the next download
-resumes it. It gets its final name only when its hash is right. The pinned models do not need this module: see
-`pull.py`.
+The library `huggingface_hub` handles addresses, tokens, errors, retries and the progress bar. However, it keeps
+only complete downloads, and it compares sizes instead of hashes. Therefore this module writes the file itself. An
+incomplete file has the expected hash in its name. After an interruption, the next download resumes this file. A file
+gets its final name only when its hash is right. `pull.py` downloads the pinned models without this module.
 
-Models are stored in `CACHE/OWNER--NAME/`. The library is an extra (`hub`) and not a dependency, because it needs about
-a dozen further packages.
+Models are stored in `CACHE/OWNER--NAME/`. The library is in the extra `hub` and not a dependency, because it needs
+about a dozen more packages.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _NEEDED = ("config.json", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of a repository on the hub. `digest` is its SHA-256 if it is a large file, else git's SHA-1 of it."""
+    """A file of a repository on the hub. `digest` is the SHA-256 of a large file, and git's SHA-1 of any other file."""
 
     name: str
     size: int
@@ -61,7 +60,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
     """Download `file` of `repository`, or its only model if `file` is empty. Return the GGUF file or checkpoint folder.
 
     `say` gets progress messages, one line each. Raises `ModelMissing` if the model cannot be downloaded, and
-    `ModelInvalid` if it is not what it should be.
+    `ModelInvalid` if a hash is wrong, or if the repository has several models or none that can be used.
     """
     with _explain_errors(repository):
         listing = list_files(repository)
@@ -96,10 +95,10 @@ def list_files(repository: str) -> Listing:
 
 
 def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
-    """Return the files to download: `file` with its shards, the only GGUF file, or a checkpoint with its tokenizer.
+    """Return the files to download: `file` with its shards, the only GGUF model, or a checkpoint with its tokenizer.
 
-    Raises `ModelMissing` if `file` does not exist, and `ModelInvalid` if there are several models or none that can be
-    used.
+    Raises `ModelMissing` if `file` does not exist. Without `file`, raises `ModelInvalid` if the repository has several
+    GGUF models, or no model that can be used.
     """
     models: dict[str, list[Remote]] = {}
     for remote in sorted(listing.files, key=lambda remote: remote.name):
@@ -131,7 +130,7 @@ def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
 
 
 def _download(listing: Listing, remote: Remote, target: Path) -> None:
-    """Download a file, resuming an incomplete download. The file gets its final name when its hash is right.
+    """Download a file, or resume its incomplete download. Rename the file to `target` when its hash is right.
 
     Raises `ModelInvalid` if the hash is wrong.
     """
@@ -163,7 +162,7 @@ def _download(listing: Listing, remote: Remote, target: Path) -> None:
 
 
 def digest(path: Path, remote: Remote) -> str:
-    """Return the hash of a local file, of the same kind as the hash of `remote`."""
+    """Return the hash of a local file, computed with the method that the hub uses for `remote`."""
     hashed = hashlib.sha256()
     if len(remote.digest) == 40:
         hashed = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
@@ -187,7 +186,7 @@ def _check_room(folder: Path, absent: Sequence[Remote]) -> None:
 
 @contextmanager
 def _explain_errors(repository: str) -> Iterator[None]:
-    """Replace the errors of the client library by errors that say what the user can do."""
+    """Replace the errors of `huggingface_hub` by a `ModelMissing` that says what the user can do."""
     try:
         import httpx2
         from huggingface_hub import constants, errors

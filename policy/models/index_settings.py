@@ -1,7 +1,7 @@
 """Find the package index that this machine uses, from the environment variables and settings of pip and uv.
 
 The default is PyPI. Only `http` and `https` addresses are used, and no password is read from a keyring. The settings of
-pip come from `pip config list`, because the locations of its files depend on the system and the installation.
+pip come from `pip config list`, because the locations of pip's files depend on the system and the installation.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class IndexSettings:
     """Settings for downloading from a package index.
 
     `addresses` are the package indexes in the order in which to ask them. `certificates` is a file of certificates to
-    trust in addition to the system's. `proxy` is the address of the proxy that pip is configured to use, or empty: the
-    proxies in the environment are used anyway.
+    trust in addition to the system's, or empty. `proxy` is the address of the proxy in pip's settings, or empty.
+    Without it, the HTTP client uses the proxies in the environment variables.
     """
 
     addresses: tuple[str, ...] = (PYPI,)
@@ -43,13 +43,14 @@ def read_index_settings() -> IndexSettings:
     main = main or pip.get("index-url") or uv.get("index-url") or PYPI
     more = [env.get(name, "") for name in ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")]
     more += [pip.get("extra-index-url", ""), uv.get("extra-index-url", "")]
-    # In uv, an index can have a name: "name=https://…". Folders (file://) are left out, because HTTP cannot reach them.
+    # For uv, an address may have a name before it: "name=https://…". Folders (file://) are omitted, because HTTP cannot
+    # read them.
     addresses = re.findall(r"(?:(?<=\s)|(?<==))https?://\S+", " " + " ".join([main, *more]))
     return IndexSettings(tuple(dict.fromkeys(addresses)) or (PYPI,), pip.get("cert", ""), pip.get("proxy", ""))
 
 
 def _pip_settings() -> Mapping[str, str]:
-    """Return pip's settings by option, or no settings if pip cannot run."""
+    """Return pip's settings by the names of the options, or {} if pip cannot run."""
     commands = [[sys.executable, "-m", "pip"]]
     if found := shutil.which("pip"):
         commands.append([found])
@@ -65,7 +66,7 @@ def _pip_settings() -> Mapping[str, str]:
 
 
 def _parsed(listing: str) -> dict[str, str]:
-    """Parse the lines of `pip config list`: `section.option='value'`."""
+    """Return the value of each option in the output of `pip config list`, which has lines `section.option='value'`."""
     by_section: dict[str, dict[str, str]] = {}
     for line in listing.splitlines():
         name, found, value = line.partition("=")
@@ -79,7 +80,7 @@ def _parsed(listing: str) -> dict[str, str]:
 
 
 def _uv_settings() -> Mapping[str, str]:
-    """Return the indexes in uv's settings files for the user and the system, under the option names of pip."""
+    """Return the package indexes in uv's settings file for the user, else for the system, under pip's option names."""
     for folder in (os.environ.get("XDG_CONFIG_HOME") or "~/.config", os.environ.get("APPDATA") or "/etc"):
         if values := _toml(Path(folder, "uv", "uv.toml").expanduser()):
             listed = [entry for entry in values.get("index", []) if isinstance(entry, dict) and "url" in entry]
@@ -92,9 +93,9 @@ def _uv_settings() -> Mapping[str, str]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file.
+    """Return the content of a TOML file, or {} if the file cannot be read.
 
-    It is empty if the file cannot be read, and before Python 3.11, which has no parser for TOML.
+    The result is also {} in Python 3.10, which has no parser for TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib

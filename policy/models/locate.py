@@ -1,9 +1,9 @@
-"""Find the model file: the one that the user set, else a pinned one that was downloaded, else the one in the package.
+"""Find the model file: the one in the setting, else a pinned model that was downloaded, else the model in the package.
 
-Nothing is downloaded unless the user asks for it: the models in the cache come from `repoformer-lsp model pull` or
-`model import`. A pinned model (`card.py`) is known to complete better than the model in the package, so it is
+Nothing is downloaded unless the user asks for it: the models in the user's cache come from `repoformer-lsp model pull`
+or `model import`. A pinned model (`card.py`) is known to complete better than the model in the package, so it is
 preferred. All other files in the cache come last, because they are usually generators for the setting `generatorModel`.
-Of these, imported files come before downloaded ones.
+Of these other files, imported ones come before downloaded ones.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ REASONS: Mapping[Source, str] = {
     "setting": "the setting `model` names it",
     "pulled": "it was downloaded, and completes better than the model in the package",
     "shipped": "it is part of the package, and no better model was downloaded (`repoformer-lsp model pull`)",
-    "cache": "it is the only kind of model that is installed",
+    "cache": "no pinned model and no model in the package is installed",
 }
 
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # the base of our own model (`policy.training.wheel`)
 
-# `BASE_FILE` has no budgets in its metadata, and the paper's budgets are for a GPU. The budgets below are together
-# about as many tokens as a CPU evaluates in a second.
+# `BASE_FILE` has no budgets in its metadata, and the paper's budgets are for a GPU. A CPU evaluates about as many
+# tokens in a second as the budgets below have together.
 BASE_BUDGETS: Mapping[str, int] = MappingProxyType({"left": 256, "context": 192})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file, and the rule by which it was found."""
+    """A model file, and where it was found (see `REASONS`)."""
 
     path: Path
     source: Source
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a model: its file's name without the number of the shard."""
+    """Return the name of a model: its file name without the ending and without the number of the shard."""
     return Path(name_without_shard(path.name)).stem
 
 
@@ -62,7 +62,7 @@ def shipped() -> list[ModelFile]:
 
 
 def installed() -> list[ModelFile]:
-    """Return the models that are found without a setting, in order of preference."""
+    """Return the models that can be found without a setting, the preferred one first."""
     folder = cache_dir()
     pulled = [path for path in (folder / card.file for card in reversed(all_cards())) if of_file(path)]
     cached = [path for path in (*sorted(folder.glob("*.gguf")), *sorted(folder.glob("*/*.gguf"))) if path not in pulled]
@@ -72,7 +72,7 @@ def installed() -> list[ModelFile]:
 
 
 def resolve(setting: str | Path = "") -> ModelFile:
-    """Return the model to use. `setting` is a file or the name of a model in the catalogue, or empty, or "auto".
+    """Return the model to use. `setting` is a file, the name of a pinned model, empty, or "auto".
 
     Raises `ModelMissing` if there is no model. The content of the file is not checked (see `policy.models.gguf`).
     """
@@ -97,5 +97,5 @@ def resolve(setting: str | Path = "") -> ModelFile:
 
 
 def recommended_budgets(model: ModelFile) -> Mapping[str, int]:
-    """Return token budgets by name for a model that has none in its metadata (`BASE_FILE`), and {} for all others."""
+    """Return token budgets by name for `BASE_FILE`, which has none in its metadata, and {} for all other models."""
     return BASE_BUDGETS if model.path.name == BASE_FILE else MappingProxyType({})

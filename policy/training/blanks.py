@@ -2,17 +2,17 @@
 
 A blank is a place in a file from which text is removed, for the model to fill in. There are four kinds:
 
-- *Chunk* and *function* blanks follow the paper (section 4.1). Blocks of lines, or functions, are clustered over TF-IDF
-  so that frequent boilerplate does not dominate, and one of each cluster is drawn. A Poisson-distributed number of
-  lines of the block, or the function's body, is removed.
-- *Cursor* blanks model the requests of an editor, which the paper does not cover. They begin at a character: in a
-  half-typed word, after an opening bracket, at the indentation of a new line, at the end of a line. They end where a
+- *Chunk* and *function* blanks follow the paper (section 4.1). Blocks of lines, or functions, are clustered by TF-IDF,
+  and one of each cluster is drawn, so that frequent boilerplate does not dominate. For a chunk blank, a
+  Poisson-distributed number of lines is removed from the block. For a function blank, the function's body is removed.
+- *Cursor* blanks model the requests of an editor, which the paper does not cover. They begin at any character: inside a
+  half-typed word, after an opening bracket, at the indentation of a new line, or at the end of a line. They end where a
   suggestion should end: with the line, before the closing bracket that the editor has already inserted, or with the
   block.
 - *Line* blanks are whole lines, as in RepoEval.
 
-A blank is stored as offsets, and each retrieved chunk as a path and line numbers, so the text exists only in the
-corpus. Output: `OUT/<split>.jsonl` and a manifest.
+A blank is stored as offsets, and each retrieved chunk as a path and line numbers, so the text is only in the corpus.
+Output: `OUT/<split>.jsonl` and a manifest.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ BlankKind = Literal["line", "cursor", "chunk", "function"]
 
 SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
 HITS = 6  # maximum number of retrieved chunks of a blank
-BLOCK_LINES = 10
-MAX_BLOCKS = 3000  # maximum number of blocks, or of functions, of a repository that are clustered
-BLOCK_END_LINES = 10  # maximum number of lines after the first one of a block in a cursor blank
+BLOCK_LINES = 10  # number of lines of a block from which a chunk blank is drawn
+MAX_BLOCKS = 3000  # maximum number of blocks, and of functions, of a repository that are clustered
+BLOCK_END_LINES = 10  # maximum number of lines of a block in a cursor blank, without its first line
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")
 _CLOSING = re.compile(r"[)\]}>'\";:,\s{]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedChunk:
-    """The location of a retrieved chunk, whose text is in the corpus. `header` is as in `indexer.model.Chunk`."""
+    """The location of a retrieved chunk in the corpus. `header` is as in `indexer.model.Chunk`."""
 
     path: str
     start_line: int
@@ -63,9 +63,10 @@ class RetrievedChunk:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """The characters `start` to `end` of a file, removed from it. `hits` are the retrieved chunks, best first.
+    """A blank: the characters from `start` to `end` (exclusive) of a file are removed.
 
-    `variant` divides the kind further. If `oracle` is true, the query of the search included the removed text.
+    `hits` are the retrieved chunks, best first. `variant` divides the kind further. `oracle` says whether the query of
+    the search included the removed text.
     """
 
     id: str
@@ -83,9 +84,9 @@ class Blank:
 def run(out: Path, corpus: Path, per_repository: int = 300, oracle_share: float = 0.5, seed: int = 0) -> None:
     """Draw up to `per_repository` blanks from each repository of the corpus, and retrieve chunks for them.
 
-    The share `oracle_share` of the training blanks uses oracle retrieval (`oracle_hits`). Validation and test blanks
-    never do. An interrupted run resumes after the last finished repository. Raises `TrainingError` if no blank can be
-    drawn.
+    For the share `oracle_share` of the training blanks, the query includes the removed text (`oracle_hits`). Validation
+    and test blanks never have such a query. An interrupted run resumes after the last finished repository. Raises
+    `TrainingError` if no blank can be drawn.
     """
     corpus = corpus.resolve()  # the search excludes the blank's own file by its absolute path
     arguments = {"per_repository": per_repository, "oracle_share": oracle_share, "seed": seed}
@@ -124,7 +125,7 @@ def load(path: Path) -> list[Blank]:
 def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
     """Return up to `limit` blanks (0: all) that `train label` can measure, in a fixed random order.
 
-    These have retrieved chunks without oracle retrieval, and are not empty.
+    These blanks are not empty, and have retrieved chunks from a query without the removed text.
     """
     found = [blank for blank in data if blank.hits and not blank.oracle and blank.end > blank.start]
     random.Random(seed).shuffle(found)
@@ -132,7 +133,7 @@ def eligible(data: Sequence[Blank], limit: int, seed: int) -> list[Blank]:
 
 
 def unique(data: Iterable[Blank]) -> list[Blank]:
-    """Return the first blank of each id. One span can be drawn as several kinds, and labels refer to the id."""
+    """Return the first blank of each id. The same span can be drawn for several kinds, but labels refer to the id."""
     found: dict[str, Blank] = {}
     for blank in data:
         found.setdefault(blank.id, blank)
@@ -165,15 +166,16 @@ def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blan
 
 
 def read_repository(folder: Path) -> dict[str, str]:
-    """Return all texts of a repository in the corpus, by relative path."""
+    """Return the texts of all files of a repository in the corpus, by the path relative to `folder`."""
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.*"))
             if path.is_file()}  # fmt: skip
 
 
 def oracle_hits(snapshot: Snapshot, cursor: Cursor, blank: str) -> Sequence[Hit]:
-    """Return the hits of a query that includes the blank's own text (paper, section 4.1).
+    """Return the hits of a query that includes the removed text `blank` (paper, section 4.1).
 
-    Half of the training blanks use these hits, so that the model sees useful context often enough to learn to use it.
+    By default, half of the training blanks have such hits, so that the model sees useful chunks often enough to learn
+    to use them.
     """
     lines = 10
     query = last_lines(cursor.prefix, lines) + blank + first_lines(cursor.suffix, lines)
@@ -186,7 +188,7 @@ Span = tuple[str, BlankKind, str, int, int]
 def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
     """Return (path, kind, variant, start, end) for each blank, sorted and without duplicates.
 
-    About `wanted` blanks are drawn, but at most one for every 12 lines.
+    About `wanted` blanks are drawn, but at most one for every 12 lines of `files`. Offsets are in characters.
     """
     wanted = min(wanted, sum(text.count("\n") for text in files.values()) // 12)
     first = {path: code_start(text) for path, text in files.items()}
@@ -199,7 +201,7 @@ def draw_spans(files: Mapping[str, str], wanted: int, rng: random.Random) -> lis
 
 
 def code_start(text: str) -> int:
-    """Return the offset of the first line that is neither empty nor a comment. No blank is in a license header."""
+    """Return the offset of the first line that is neither blank nor a comment, that is, after any license header."""
     at = 0
     for line in text.splitlines(keepends=True):
         if line.strip() and not _COMMENT.match(line):
@@ -215,7 +217,7 @@ def _line_spans(
     wanted: int,
     rng: random.Random,
 ) -> Iterator[Span]:
-    """Draw `wanted` spans from random lines. A file's weight is its number of lines, at most 400."""
+    """Draw `wanted` spans from random lines. The probability of a file grows with its number of lines, up to 400."""
     paths = list(files)
     weights = [min(text.count("\n"), 400) for text in files.values()]
     drawn = 0
@@ -231,7 +233,7 @@ def _line_spans(
 def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
     """Return the line at `start` without its indentation (RepoEval's line task), as (variant, start, end).
 
-    None if the line is a comment or has fewer than 6 characters.
+    Return None if the line is a comment or has fewer than 6 characters without its indentation.
     """
     line = text[start:].partition("\n")[0]
     if len(line.strip()) < 6 or _COMMENT.match(line):
@@ -240,15 +242,15 @@ def line_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int]
 
 
 def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, int] | None:
-    """Draw a cursor position in the line at `start` and the end of the suggestion there. Return (variant, start, end).
+    """Draw a cursor position in the line at `start`, and the end of the suggestion at this position.
 
-    None if the line has no suitable position.
+    Return (variant, start, end), or None if the line has no suitable position.
     """
     line = text[start:].partition("\n")[0]
     if not line.strip() or (_COMMENT.match(line) and rng.random() < 0.8):
         return None
     draw = rng.random()
-    if draw < 0.04:  # nothing is missing: the model should complete nothing
+    if draw < 0.04:  # an empty blank at the end of a line, so that the model learns to complete nothing
         return "nothing", start + len(line), start + len(line)
     where, column = _column(line, rng)
     if column is None:
@@ -268,9 +270,9 @@ def cursor_span(text: str, start: int, rng: random.Random) -> tuple[str, int, in
 
 
 def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
-    """Draw a variant and a cursor position in the line.
+    """Draw a variant, and a cursor position of this variant in `line`.
 
-    Return both; the column is None if there is no such position.
+    Return the variant and the column, which is None if the line has no such position.
     """
     indent = len(line) - len(line.lstrip())
     end = len(line.rstrip())
@@ -279,7 +281,7 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
         return "indent", indent
     if draw < 0.34:
         return "end", end
-    if draw < 0.62:  # in a word: editors send requests while the user types a name
+    if draw < 0.62:  # inside a word, because editors send requests while the user types a name
         inner = [at for word in re.finditer(r"\w{3,}", line) for at in range(word.start() + 1, word.end())]
         return "word", rng.choice(inner) if inner else None
     opened = r"[(\[{.,=]\s?|\s" if draw < 0.9 else r"\b"
@@ -288,12 +290,12 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
 
 
 def block_end(text: str, start: int) -> int:
-    """Return the end of the block that begins with the line at `start`.
+    """Return the offset of the end of the block that begins with the line at `start`.
 
-    The block contains the deeper lines that follow, or, if there are none, the next lines at the same level. The
-    function uses only indentation, which all languages of the corpus have in common. A closing line at the level of the
-    opening line belongs to the block. The block has at most `BLOCK_END_LINES` lines after its first one, and ends at
-    the first empty line.
+    Blocks are found by indentation, because all languages of the corpus use it. The block contains the following lines
+    with more indentation, or, if there are none, the following lines with the same indentation. A line that closes a
+    bracket, with the indentation of the first line, belongs to the block. The block has at most `BLOCK_END_LINES` lines
+    after its first one, and ends before the first blank line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])
@@ -312,9 +314,9 @@ def block_end(text: str, start: int) -> int:
 
 
 def _next_lines(text: str, start: int, rng: random.Random) -> int:
-    """Return the end of the line after the one at `start`, or of the block that this next line begins.
+    """Return the end of the line after the line at `start`, or the end of the block that this next line begins.
 
-    If the next line is empty, return `start`.
+    The choice is random. If the next line is blank, return `start`.
     """
     following = text.find("\n", start) + 1
     if not following or not (line := text[following:].partition("\n")[0]).strip():

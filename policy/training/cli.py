@@ -1,7 +1,8 @@
 """`repoformer-lsp train STEP`: one resumable command per step, with artifacts in one folder.
 
-Each step reads the artifacts of earlier steps. `--out` and the inputs default to folders under `--work`, so a whole run
-is a few short commands. Steps are imported when they run: `--help` works without the `train` extra.
+Each step reads the artifacts of earlier steps. `--out` and the inputs default to folders in the folder `--work`, so a
+whole run is a few short commands. A step's module is imported only when the step runs, so that `--help` works without
+the `train` extra.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _SUMMARIES = {
     "corpus": "fetch, filter and split the packages of a list",
     "blanks": "choose the blanks and retrieve chunks for them",
     "adapt": "train a base model to fill in blanks and to use retrieved code",
-    "label": "complete each blank with and without retrieval, and store the gain",
+    "label": "complete each blank with and without retrieved code, and store the gain",
     "probes": "find positions at which retrieved code contains a needed name, for more training decisions",
     "finetune": "train the model to decide when retrieval helps",
     "export": "write quantized GGUF files",
     "gate": "fit gates on evaluation results and compare them",
-    "keep": "fit the probability that the user keeps a shown text",
+    "keep": "fit an estimate of the probability that the user keeps a shown text",
 }
 
 
@@ -69,7 +70,7 @@ def _blanks_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, help="default: WORK/corpus")
     parser.add_argument("--per-repository", type=int, default=300, help="maximum blanks per repository")
     parser.add_argument(
-        "--oracle-share", type=float, default=0.5, help="share of training blanks whose query has the removed text"
+        "--oracle-share", type=float, default=0.5, help="share of training blanks with the removed text in the query"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
 
@@ -134,10 +135,10 @@ def _adapt_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--right", type=int, default=128, help="maximum tokens of right context")
     parser.add_argument("--context", type=int, default=384, help="maximum tokens of retrieved context")
     parser.add_argument(
-        "--steps", type=int, default=2000, help="total number of steps; a longer run resumes from a shorter one"
+        "--steps", type=int, default=2000, help="total number of steps; with a larger number, a finished run continues"
     )
     parser.add_argument("--warmup", type=int, default=10, help="steps over which the learning rate rises")
-    parser.add_argument("--decay", type=int, default=0, help="last steps, over which the learning rate falls to zero")
+    parser.add_argument("--decay", type=int, default=0, help="last steps over which the learning rate falls to zero")
     parser.add_argument("--context-share", type=float, default=0.5, help="share of blanks with retrieved context")
     parser.add_argument("--left-weight", type=float, default=0.5, help="weight of the loss on the left context")
     parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to start from")
@@ -202,7 +203,7 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positive-weight", type=float, default=1.0, help="weight of decisions to retrieve")
     parser.add_argument(
         "--label-kind", choices=("similarity", "likelihood", "own"), default="similarity",
-        help="what decides whether retrieval helps; own: the likelihoods of the model during training, without labels",
+        help="measure of whether retrieval helps; own: the likelihoods of the model during training, without labels",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, default=0, help="training blanks to use (0: all)")
     parser.add_argument("--probes", type=Path, help="with --label-kind own: folder of `train probes`")
@@ -212,13 +213,13 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
         help="gain above which retrieval counts as helpful, in points of edit similarity or in nats",
     )  # fmt: skip
     parser.add_argument("--epochs", type=float, default=2.0, help="passes over the training data")
-    parser.add_argument("--patience", type=int, default=6, help="validations without progress before the run stops")
+    parser.add_argument("--patience", type=int, default=6, help="stop after this many validations without progress")
     parser.add_argument(
         "--least-share", type=float, default=0.0,
-        help="with a label kind in nats: share of the text's nats that the gain has to exceed too",
+        help="with a label kind in nats: the gain also has to exceed this share of the nats without retrieved code",
     )  # fmt: skip
     parser.add_argument("--freeze-embedding", action="store_true", help="do not train the embedding")
-    parser.add_argument("--rounding", choices=("Q4_0",), help="train with the rounding of this GGUF type")
+    parser.add_argument("--rounding", choices=("Q4_0",), help="train with weights rounded as in this GGUF type")
     parser.add_argument(
         "--lora-rank", type=int, default=0, help="train only low-rank differences of this rank (0: all weights)"
     )
@@ -316,7 +317,7 @@ def _out(options: argparse.Namespace, step: str) -> Path:
 
 
 def _step(name: str) -> Any:
-    """Import the module of a step. If that fails, raise a `TrainingError` that names the extra to install."""
+    """Return the module of a step. If a package is missing, raise a `TrainingError` that names the extra to install."""
     try:
         return importlib.import_module(f"policy.training.{name}")
     except ModuleNotFoundError as missing:

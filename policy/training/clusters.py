@@ -1,9 +1,8 @@
 """Select one text per cluster, so that frequent boilerplate does not dominate.
 
-The clusters come from k-means over TF-IDF (paper, section 4.1).
-
-Words are hashed into vectors of a fixed width, and the means are dense. For the few thousand blocks of a repository,
-that costs a few matrix products and avoids a dependency.
+The clusters come from k-means over TF-IDF vectors (paper, section 4.1). Each word is hashed to one of `WIDTH` columns
+of dense vectors. For the few thousand blocks of a repository, this takes a few matrix products, and needs no further
+library.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ROUNDS = 12
 def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
     """Return the indexes of up to `wanted` texts, one random text per cluster.
 
-    There is one cluster per five texts, as in the paper, but at most `wanted`.
+    There is one cluster per five texts, as in the paper, but there are at most `wanted` clusters.
     """
     count = min(wanted, max(1, len(texts) // 5))
     if not texts or wanted <= 0:
@@ -34,7 +33,10 @@ def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
 
 
 def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return unit vectors (texts, `WIDTH`) of log term frequency times inverse document frequency over hashed words."""
+    """Return a unit vector for each text, shape (texts, `WIDTH`).
+
+    A value is the log term frequency of the words with this hash, times their inverse document frequency.
+    """
     vectors = np.zeros((len(texts), WIDTH), np.float32)
     for row, text in enumerate(texts):
         for word, count in Counter(re.findall(r"\w+", text)).items():
@@ -45,7 +47,10 @@ def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """Return the cluster of each row (rows,). Rows are unit vectors, compared by cosine. Some clusters may be empty."""
+    """Return the cluster of each row, shape (rows,). Rows are unit vectors, compared by their cosine similarity.
+
+    The clusters are numbered from 0 to `count` - 1, and some may be empty.
+    """
     means = vectors[_initial_means(vectors, count, random)]
     labels = np.zeros(len(vectors), np.intp)
     for _ in range(ROUNDS):
@@ -60,7 +65,10 @@ def k_means(vectors: NDArray[np.float32], count: int, random: np.random.Generato
 
 
 def _initial_means(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """Return the rows of the first means, as k-means++ chooses them: mostly rows that are unlike the earlier ones."""
+    """Return the indexes of the rows that are the first means, chosen as in k-means++.
+
+    Rows that are unlike those chosen before are more likely to be chosen.
+    """
     chosen = [int(random.integers(len(vectors)))]
     nearest = vectors @ vectors[chosen[0]]
     while len(chosen) < count:

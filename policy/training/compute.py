@@ -1,8 +1,8 @@
 """The device, the precision and the number of tokens per forward pass of a training step.
 
-The weights that the optimizer updates, its moments, and all sums are float32. Matrix products can run in bfloat16,
-which is faster on GPUs and on some processors only (docs/training.md has the figures). The precision is therefore an
-argument and part of the run's manifest.
+The weights that the optimizer updates, the optimizer's moments, and all sums are float32. Matrix products can run in
+bfloat16, which is faster on GPUs and on some processors (docs/training.md has the figures). Because the precision
+changes the result, it is part of the run's manifest.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how precisely a step computes. `precision` is that of the matrix products.
+    """The device of a step, and the precision of its matrix products.
 
-    `micro_tokens` is the number of tokens per forward pass. It affects memory but not the result.
+    `micro_tokens` is the maximum number of tokens per forward pass. It affects the memory but not the result.
     """
 
     device: str = "cpu"

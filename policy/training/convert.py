@@ -1,9 +1,9 @@
 """Convert between transformers and GGUF: Llama-shaped models in both directions, gpt_bigcode (StarCoder) to GGUF.
 
-The module maps tensor names per architecture, the tokenizer's tables and the hyper-parameters. It executes nothing from
-the model's folder. The trade-off: two architectures, written out in full, instead of a general converter.
+For each architecture, the module converts the tensor names, the tokenizer's tables and the hyper-parameters. It runs no
+code from the model's folder. The trade-off: the module is short, but supports only a few architectures.
 
-Source: tensor names and keys as in the GGUF specification and llama.cpp's `gguf-py`.
+Source of the tensor names and keys: the GGUF specification and llama.cpp's `gguf-py`.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ _BIGCODE: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A byte-level BPE vocabulary: tokens by id, the ids of control tokens, and merges in order ("a b").
+    """A byte-level BPE vocabulary: the tokens by id, the ids of the control tokens, and the merges ("a b") in order.
 
-    `pre` is llama.cpp's name of the pre-tokenizer. `ids` holds further metadata keys whose values are token ids
+    `pre` is llama.cpp's name of the pre-tokenizer. `ids` has further metadata whose values are token ids, by key
     (`tokenizer.ggml.eos_token_id`, …).
     """
 
@@ -79,7 +79,7 @@ def write(
     extra: Mapping[str, str | int | float],
     type_: Type = "F16",
 ) -> None:
-    """Write a model to `path`. `config` is the transformers configuration, and `state` the state dict.
+    """Write a model as a GGUF file to `path`. `config` is the transformers configuration, and `state` the state dict.
 
     `extra` is further metadata. Raises `TrainingError` for an unsupported architecture, an unknown tensor, or a
     vocabulary of the wrong size.
@@ -109,7 +109,7 @@ def write(
 
 
 def architecture(config: Mapping[str, Any]) -> str:
-    """Return the `model_type` of a configuration. Raises `TrainingError` if it cannot be converted."""
+    """Return the `model_type` of a configuration. Raises `TrainingError` if such models cannot be converted."""
     kind = str(config.get("model_type"))
     if kind not in {"llama", "gpt_bigcode"}:
         raise TrainingError(f"no conversion for {kind!r} models (supported: llama, gpt_bigcode)")
@@ -117,9 +117,9 @@ def architecture(config: Mapping[str, Any]) -> str:
 
 
 def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float], type_: Type = "F16") -> None:
-    """Convert the Hugging Face checkpoint in `folder` to a GGUF file `out`. `extra` is further metadata.
+    """Convert the Hugging Face checkpoint in `folder` to the GGUF file `out`. `extra` is further metadata.
 
-    Raises a `TrainingError` that names what is missing or unknown.
+    If a part of the checkpoint is missing or unknown, raises a `TrainingError` that names this part.
     """
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -163,9 +163,10 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def tables_of(tokenizer: Mapping[str, Any], size: int) -> Tables:
-    """Convert a `tokenizer.json`. Ids below `size` without a name become unused tokens.
+    """Convert the content of a `tokenizer.json`. `size` is the number of rows of the model's embedding.
 
-    Raises `TrainingError` for a tokenizer that is no byte-level BPE, or for more than `size` tokens.
+    Ids below `size` without a token become unused tokens. Raises `TrainingError` for a tokenizer that is no byte-level
+    BPE tokenizer, and for a token whose id is not below `size`.
     """
     model = tokenizer["model"]
     if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
@@ -225,7 +226,7 @@ def configuration(path: Path) -> dict[str, Any]:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a Llama or Qwen2 GGUF in float32, with transformers' names and order of rows."""
+    """Return the tensors of a Llama or Qwen2 GGUF in float32, with the names and the order of rows of transformers."""
     import gguf
     import torch
 
@@ -261,7 +262,7 @@ def _tensors(
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """Return a tensor's name in the other format. Raises `TrainingError` if it has none."""
+    """Return a tensor's name in the other format, by the table `names`. Raises `TrainingError` for an unknown name."""
     stem, _, kind = name.rpartition(".")
     layer = re.search(r"\.(\d+)\.", stem)
     number = layer[1] if layer else ""

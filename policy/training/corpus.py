@@ -1,11 +1,11 @@
-"""Step 1, `train corpus`: fetch the packages of a list and turn them into repositories in train, valid and test splits.
+"""Step 1, `train corpus`: fetch the packages of a list, and write the source files of each into one of three splits.
 
-The step keeps hand-written source files of repositories whose files refer to each other, because cross-file context
-helps only there. The paper's filter (appendix A) requires at least five files, three imports per file and two local
-imports per file. The filter of this step is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`). A file is dropped if it is
-nearly the same as an earlier file. Packages of the test split come first and those of the train split last, so a file
-of the test split is never dropped in favor of a training file. The list assigns each package to a split, so that a
-held-out repository stays held out for every model.
+The list assigns each package to the split train, valid or test, so that the same repositories are held out for every
+model. The step keeps only hand-written source files. It keeps only repositories whose files refer to each other,
+because chunks of other files help only in these. The paper's filter (appendix A) requires at least five files, three
+imports per file and two local imports per file. The filter of this step is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`).
+A file is dropped if it is nearly the same as a file of an earlier package. Packages of the test split come first and
+those of the train split last, so a test file is never dropped because of a training file.
 
 Output: `OUT/<split>/<registry>~<name>/<path>` and a manifest with a row per package.
 """
@@ -55,9 +55,9 @@ _PATTERNS = {language: re.compile(pattern, re.M) for language, pattern in _IMPOR
 
 
 def run(out: Path, downloads: Path, packages: Path = LIST, limit: int = 0) -> None:
-    """Fetch, filter, de-duplicate and write the packages of a list. `limit` selects only the first packages (0: all).
+    """Fetch, filter, de-duplicate and write the packages of a list. `limit` is the number of packages to use (0: all).
 
-    A package that cannot be fetched or has no usable files is reported and left out. Raises `TrainingError` if no
+    A package that cannot be fetched, or that the filter rejects, is reported and left out. Raises `TrainingError` if no
     package remains.
     """
     wanted = read_list(packages)
@@ -97,15 +97,16 @@ def read_sources(package: Package, downloads: Path) -> dict[str, str]:
     for path, content in source_files(archive):
         if _language(path) in LANGUAGES and (text := decode_source(path, content)) is not None:
             texts[path] = text
-    # Some npm packages ship `src/` next to the compiled files. Only `src/` is hand-written.
+    # Some npm packages contain `src/` and the files compiled from it. Only those in `src/` are hand-written.
     original = {path: text for path, text in texts.items() if PurePosixPath(path).parts[0] == "src"}
     return original if package.registry == "npm" and len(original) >= MIN_FILES else texts
 
 
 def decode_source(path: str, content: bytes) -> str | None:
-    """Return the text of a hand-written source file. None if it is vendored, generated, minified or undecodable.
+    """Return the text of a source file, or None if the file is not suitable for training.
 
-    The result is also None for fewer than `MIN_BYTES` or more than `MAX_BYTES` bytes.
+    A file is not suitable if it is vendored, generated, minified or not UTF-8, or if it has fewer than `MIN_BYTES` or
+    more than `MAX_BYTES` bytes.
     """
     parts = PurePosixPath(path).parts
     if _EXCLUDED_FOLDERS & {part.lower() for part in parts[:-1]} or ".min." in parts[-1] or path.endswith(".d.ts"):
@@ -135,8 +136,8 @@ def import_counts(files: Mapping[str, str]) -> dict[str, float]:
         imported = imports(path, text)
         total += len(imported)
         local += sum(_is_local(name, path, stems) for name in imported)
-        # In these languages, files of one package use each other without an import. Count up to two other files of the
-        # folder as imported.
+        # In these languages, the files of a package use each other without an import. Therefore up to two other files
+        # of the folder count as imported.
         if _language(path) in {"go", "java", "csharp"}:
             siblings = sum(PurePosixPath(other).parent == PurePosixPath(path).parent for other in files) - 1
             total, local = total + min(siblings, 2), local + min(siblings, 2)
@@ -144,7 +145,7 @@ def import_counts(files: Mapping[str, str]) -> dict[str, float]:
 
 
 def imports(path: str, text: str) -> list[str]:
-    """Return the modules that the import statements of a file name."""
+    """Return the names of the modules that a file imports, as written in its import statements."""
     language = _language(path)
     found = _PATTERNS[_SAME_IMPORTS.get(language, language)].findall(text)
     return [name if isinstance(name, str) else next(filter(None, name), "") for name in found]
@@ -159,9 +160,9 @@ def rejection_reason(row: Mapping[str, object]) -> str:
 
 
 class NearDuplicates:
-    """Detects near-duplicate texts by MinHash over five-word shingles.
+    """Detects near-duplicate texts by MinHash: texts whose sets of five-word sequences are similar.
 
-    With 64 hashes in 16 bands, texts count as near-duplicates from a Jaccard similarity of about 0.8.
+    With 64 hashes in 16 bands, texts count as near-duplicates if their Jaccard similarity is about 0.8 or more.
     """
 
     def __init__(self) -> None:

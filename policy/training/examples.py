@@ -1,8 +1,9 @@
 """Turn blanks into training examples: token ids, and the positions that count for each loss.
 
-`policy.prompting.prompt.PromptBuilder` builds the prompt, byte for byte as the server sends it. The tokens of the blank
-and the end token follow. The blank is tokenized separately from L, the text before it, because a server appends
-generated tokens in the same way. A half-typed word is therefore split at the cursor. R is the text after the blank.
+An example is a prompt, the tokens of the blank, and the end token. `policy.prompting.prompt.PromptBuilder` builds the
+prompt, byte for byte as for the server. The blank is tokenized separately from L, the text before it, because the
+server also appends generated tokens to the tokens of L. A half-typed word is therefore split at the cursor. R is the
+text after the blank.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from .probes import Probe
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training sequence. `middle` is the index of the blank's first token; L occupies `left` to `left_end`.
+    """A training sequence. `middle` is the index of the blank's first token. L has the indexes `left` to `left_end`.
 
     `decision` is the index of the token after `<eof>`, which is the target of the decision, or 0 if the sequence has no
-    decision. `probes` are further decision positions as pairs: the number of tokens that are visible there, and the
-    target token.
+    decision. `probes` are further decisions in L, as pairs: the number of tokens before the decision, and the target
+    token.
     """
 
     tokens: tuple[int, ...]
@@ -39,7 +40,7 @@ class Example:
 
 
 class ExampleBuilder:
-    """Builds the examples of one corpus for one model, layout and budgets.
+    """Builds the examples of one corpus for one model, one layout and one set of budgets.
 
     `max_middle` is the maximum number of tokens of a blank. Raises `TrainingError` for an unknown layout.
     """
@@ -60,7 +61,7 @@ class ExampleBuilder:
         return self._source(blank)[blank.start : blank.end]
 
     def cursor(self, blank: Blank) -> Cursor:
-        """Return the cursor of a blank, as in a request to the server."""
+        """Return the cursor at a blank, as in a request to the server."""
         text = self._source(blank)
         path = self.corpus / blank.repository / blank.path
         return Cursor(str(path), text[: blank.start], text[blank.end :], blank.language)
@@ -77,7 +78,7 @@ class ExampleBuilder:
         return found
 
     def build(self, blank: Blank, *, context: bool) -> Example | None:
-        """Return the sequence with or without cross-file context. None for a blank of more than `max_middle` tokens."""
+        """Return the sequence with or without the retrieved chunks, or None if the blank has too many tokens."""
         cursor = self.cursor(blank)
         prompt = (
             self.prompts.with_context(cursor, self.chunks(blank)) if context else self.prompts.without_context(cursor)
@@ -87,10 +88,10 @@ class ExampleBuilder:
     def build_labelled(self, blank: Blank, *, positive: bool) -> list[Example]:
         """Return the examples of a labeled blank: its decision, and its completion on the branch of the label.
 
-        A negative blank is one sequence: `<eof>`, `<fim_middle>`, the blank. A positive blank is one sequence if the
-        layout's retrieved branch continues after the decision. Otherwise it is two: the prompt that ends with `<cc>`,
-        and the retrieved prompt with the blank. L and R have the same length in both, so that the length does not
-        reveal the label.
+        A negative blank gives one sequence, which ends with `<eof>`, `<fim_middle>` and the blank. A positive blank
+        gives one sequence if the retrieved prompt of the layout begins with the prompt of the decision and `<cc>`.
+        Otherwise it gives two: the prompt of the decision with `<cc>`, and the retrieved prompt with the blank. L and R
+        have the same length with both labels, so that the length does not reveal the label.
         """
         layout, ids = self.prompts.layout, self.base.vocabulary.ids
         cursor = self.cursor(blank)
@@ -102,9 +103,9 @@ class ExampleBuilder:
         return [decided, example] if example else [decided]
 
     def add_probes(self, example: Example, blank: Blank, probes: Sequence[Probe]) -> Example:
-        """Return the plain `example` with those probes that fall on a token border in L.
+        """Return the plain `example` of a blank, with those of `probes` whose positions are token borders in L.
 
-        Only layouts in which the decision follows L directly can have probes.
+        If the decision does not directly follow L in the layout, there can be no probes, and `example` is returned.
         """
         if self.prompts.layout.decide[-2:] != ("L", "eof"):
             return example
@@ -138,9 +139,9 @@ class ExampleBuilder:
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Yield groups of examples of similar length.
+    """Yield groups of examples with similar lengths.
 
-    A group has at most `tokens` tokens after padding, or is a single example.
+    A group has at most `tokens` tokens, including padding, or is a single example.
     """
     group: list[Example] = []
     for example in sorted(examples, key=lambda example: len(example.tokens)):

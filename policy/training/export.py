@@ -41,12 +41,12 @@ def run(
     evaluated: Sequence[Path] = (),
     part_bytes: int = 0,
 ) -> list[Path]:
-    """Write `OUT/NAME-TYPE.gguf` for each of `types` from the checkpoint in `trained` and return the paths.
+    """Write `OUT/NAME-TYPE.gguf` for F16 and each of `types` from the checkpoint in `trained`. Return the paths.
 
-    If `evaluated` is empty, the gates come from the manifest of `finetune`. Otherwise they are fitted on `evaluated`:
-    folders of `repoformer-lsp eval` runs on validation repositories with an exported file of the same weights. The
-    gates of the shipped model are fitted in this way, because they then describe the weights and the engine that serve.
-    `part_bytes` splits the quantized files into parts of about that size.
+    If `evaluated` is empty, the gates come from the manifest of `finetune`. Otherwise the gates are fitted on the
+    results in `evaluated`: folders of `repoformer-lsp eval` runs on validation repositories, with an exported file of
+    the same weights. The gates of the shipped model are fitted in this way, on results of the weights and the engine
+    that serve. `part_bytes`, unless 0, is the approximate size of the parts into which quantized files are split.
     """
     import torch
 
@@ -76,7 +76,7 @@ def run(
             else:
                 remove_parts(paths[-1])
     sizes = {path.name: {"bytes": path.stat().st_size, "sha256": sha256([path])} for path in paths}
-    # Weights can be exported repeatedly, so the manifest is replaced and describes the last export.
+    # A checkpoint can be exported again, for example with other gates, so an existing manifest is replaced.
     description = {"step": "export", "commit": manifest.commit(), "steps": int(state["step"]), "source": source,
             "gates": [asdict(gate) for gate in gates]}  # fmt: skip
     manifest.write(out, {**description, "files": sizes, "done": True})
@@ -84,7 +84,11 @@ def run(
 
 
 def fit(evaluated: Sequence[Path]) -> list[Gate]:
-    """Fit gates on evaluation results: one on P(`<cc>`) alone, and the best gate with further features."""
+    """Fit two gates on evaluation results: one on P(`<cc>`) alone, and the best gate (`gate.best_gate`).
+
+    The result has only one gate if there are too few results for the second, or if both are the same. Raises
+    `TrainingError` without results of a model that decides.
+    """
     from . import gate
 
     rows = [row for row in gate.results(evaluated) if row.p_cc is not None]
@@ -95,7 +99,7 @@ def fit(evaluated: Sequence[Path]) -> list[Gate]:
 
 
 def describe(base: Path) -> tuple[dict[str, Any], Tables]:
-    """Return the configuration and the vocabulary of the base, with our names for its five repurposed tokens."""
+    """Return the configuration and the vocabulary of the base, with our names for the tokens that become markers."""
     base = bases.unpack(base)
     if base.is_dir():
         loaded = bases.load(base)
@@ -123,7 +127,7 @@ def metadata(
     step: int,
     gates: Sequence[Gate],
 ) -> dict[str, str | int | float]:
-    """Return the metadata of an exported file."""
+    """Return the metadata of an exported file. `source` is the manifest of the run, and `step` its number of steps."""
     arguments = source["arguments"]
     return {
         "general.type": "model",
@@ -142,7 +146,7 @@ def metadata(
 
 
 def _base_name(base: Path) -> str:
-    """Return the name of the original base model. A file that `train export` wrote has it in its metadata."""
+    """Return the name of the original base model. A file that `train export` wrote has this name in its metadata."""
     base = bases.unpack(base)
     own = {} if base.is_dir() else bases.gguf_fields(base)
     return str(own["general.base_model.0.name"]) if "repoformer.layout" in own else base.stem

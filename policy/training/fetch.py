@@ -1,8 +1,9 @@
-"""Fetch named packages with their registries' own clients and read the source files in them.
+"""Fetch packages with the clients of their registries, and read the source files in them.
 
-`pip`, `npm` and `apt-get` use the proxies, mirrors and credentials of the machine and check hashes. No code of a
-package runs: PyPI packages are fetched as wheels (no `setup.py`), npm packages with `--ignore-scripts`, and of Debian
-source packages only the upstream archive is read. The drawback is that wheels rarely contain a project's tests.
+The clients `pip`, `npm` and `apt-get` use the proxies, mirrors and credentials of the machine, and check hashes. No
+code of a package runs: PyPI packages are fetched as wheels (without `setup.py`), npm packages are fetched with
+`--ignore-scripts`, and of Debian source packages only the upstream archive is read. The drawback is that wheels rarely
+contain a project's tests.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .manifest import TrainingError
 Split = Literal["train", "valid", "test"]
 Registry = Literal["pypi", "npm", "debian"]
 
-# RepoEval's repositories, by repository name and by package name. They are excluded from training.
+# The names of RepoEval's repositories and of their packages. They are excluded from training.
 REPOEVAL = frozenset({
     "diffusers", "nerfstudio", "awslabs-fortuna", "fortuna", "evaluate", "google-vizier", "vizier", "federatedscope",
     "torchrl", "rl", "ace", "trlx", "tracr", "omnivore", "lightweight-mmm", "lightweight_mmm", "betty", "betty-ml",
@@ -33,7 +34,7 @@ REPOEVAL = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One row of the package list. `version` is the registry's version (for Debian, of the source package)."""
+    """One row of the package list. `version` is the version in the registry; for Debian, that of the source package."""
 
     split: Split
     registry: Registry
@@ -66,7 +67,10 @@ def read_list(path: Path) -> list[Package]:
 
 
 def fetch(package: Package, downloads: Path) -> Path:
-    """Return the package's archive under `downloads`, fetching it if necessary. Raises `TrainingError`."""
+    """Return the path of the package's archive in `downloads`. Fetch the archive if it is not there.
+
+    Raises `TrainingError` if the archive cannot be fetched.
+    """
     folder = downloads / package.folder
     if archive := _archive_in(folder):
         return archive
@@ -109,7 +113,10 @@ def _archive_in(folder: Path) -> Path | None:
 
 
 def _apt_options(downloads: Path) -> list[str]:
-    """Return options for apt-get that enable source packages. The lists are separate, so the system's do not change."""
+    """Return options for apt-get that enable source packages.
+
+    With these options, apt-get uses its own package lists in `downloads`, so that the system's lists do not change.
+    """
     state = downloads / "apt"
     options = [
         "-qq", "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={state / 'parts'}",

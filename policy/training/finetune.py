@@ -1,14 +1,16 @@
 """Step 5, `train finetune`: teach the model to decide without losing its ability to fill in.
 
-The two losses are separate means (paper, section 4.2): λ times the cross-entropy at the one position after `<eof>`,
-where the target is `<cc>` or `<fim_middle>`, plus the cross-entropy of the blank's tokens on the branch that the label
-selects. In one mean over both kinds of tokens, the decision would be one of forty tokens and P(`<cc>`) would collapse.
+The loss is the sum of two separate means (paper, section 4.2). One is the cross-entropy of the decision, times λ: its
+target is `<cc>` or `<fim_middle>`, at the position after `<eof>`. The other is the cross-entropy of the blank's tokens,
+on the branch that the label selects. With a single mean over all these tokens, the decision would be only one of about
+forty tokens, and P(`<cc>`) would fall to nearly 0 everywhere.
 
-After every `validate_every` steps, the decisions are checked on validation blanks, whose two completions were measured
-by `train label`. The run stops if, for `patience` checks, neither the AUC of P(`<cc>`) has risen nor the edit
-similarity of the completions that the decisions select. It keeps the weights of the best check. Then a gate is fitted
-on the validation blanks: a logistic function from P(`<cc>`) to the probability that retrieval helped, and one threshold
-each for lines and blocks. The gate is stored in the manifest and later in the exported model.
+After every `validate_every` steps, the decisions are checked on validation blanks. `train label` has measured two
+completions of each of these blanks, without and with retrieved chunks. A check computes the AUC (area under the ROC
+curve) of P(`<cc>`), and the edit similarity of the completions that the decisions select. The run stops if neither
+figure has risen for `patience` checks. It keeps the weights of the check with the best edit similarity. Then a gate is
+fitted on the validation blanks: a logistic function from P(`<cc>`) to the probability that retrieval helps, with one
+threshold for lines and one for blocks. The gate is stored in the manifest, and later in the exported model.
 """
 
 from __future__ import annotations
@@ -85,18 +87,20 @@ def run(
 
     Without `trained`, training starts from the base itself, which must be a model that an earlier `export` wrote.
 
-    `positive_weight` weights the decisions to retrieve. If less than a third of the blanks are positive, `<cc>` is
-    rarely the likeliest token of a small model. The weight shifts the probability but does not change the ranking.
+    `positive_weight` is the weight of decisions to retrieve. If fewer than a third of the decisions are to retrieve,
+    `<cc>` is rarely the likeliest token of a small model. The weight raises P(`<cc>`) but does not change how P(`<cc>`)
+    ranks the blanks.
 
-    `label_kind` decides at which blanks retrieval helps. With "similarity", the gain in edit similarity has to exceed
-    `least_gain`. With "likelihood", the gain in nats has to exceed `least_gain` and the share `least_share` of the nats
-    without context. With "own", these likelihoods come from the model during training, both branches learn, and no
-    labels are needed; the decisions at `probes` (the artifact of `train probes`) are added. Without validation labels,
-    the last weights are kept and `export --evaluated` fits the thresholds.
+    `label_kind` says how to determine whether retrieval helps at a blank. With "similarity", the gain in edit
+    similarity has to exceed `least_gain`. With "likelihood", the gain in nats has to exceed `least_gain` nats and the
+    share `least_share` of the nats without chunks. With "own", these nats come from the model during training. Then no
+    training labels are needed, the model learns to complete on both branches, and it also learns the decisions at
+    `probes` (the artifact of `train probes`). Without validation labels, the last weights are kept, and `export
+    --evaluated` fits the thresholds.
 
-    With a `lora_rank`, the weights are frozen and low-rank differences are trained (`policy.training.lora`). With
-    `freeze_embedding`, the embedding does not change. With `rounding` (a GGUF type such as Q4_0), training is
-    quantization-aware (`policy.training.rounding`).
+    If `lora_rank` is not 0, the weights are frozen and low-rank differences are trained (`policy.training.lora`). With
+    `freeze_embedding`, the embedding does not change. With `rounding` (a GGUF type such as Q4_0), training uses rounded
+    weights (`policy.training.rounding`).
 
     Raises `TrainingError` if `lora_rank` and `rounding` are combined, if there are no labels, or if `out` holds another
     run.
@@ -116,8 +120,8 @@ def run(
         arguments["positive_weight"] = positive_weight
     inputs = {"blanks": blanks, "base": base} | ({"probes": probes} if probes else {})
     inputs |= {"trained": checkpoint} if checkpoint else {}
-    # The inputs are the files of labels and not the whole artifact, because an unfinished `train label` is enough. With
-    # "own", training labels are not needed.
+    # The inputs are the files with labels and not the artifact of `train label`, which may be unfinished. With "own",
+    # training labels are not needed.
     if label_kind != "own":
         inputs |= {"labels": labels / "train.jsonl", "validation labels": labels / "valid.jsonl"}
     elif (labels / "valid.jsonl").is_file():
@@ -165,7 +169,7 @@ def run(
     optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = restore(out, model, optimizer)
     if step == 0:
-        (out / BEST).unlink(missing_ok=True)  # left by an earlier attempt that wrote no checkpoint to resume from
+        (out / BEST).unlink(missing_ok=True)  # may be left from a run that ended before its first checkpoint
     saved = time.monotonic()
     warmup = max(1, min(50, steps // 10))
     weights = Weights(left_weight, decision_weight, {loaded.vocabulary.ids["cc"]: positive_weight})
@@ -215,15 +219,16 @@ def labelled_blanks(blanks: Path, labels: Path, limit: int, seed: int) -> list[L
     """Return up to `limit` blanks (0: all) that have a usable label, in a fixed random order."""
     known = {
         label.id: label for label in reversed(load_labels(labels)) if label.tokens
-    }  # of several labels of an id, the first one counts
+    }  # if an id has several labels, the first one counts
     labelled = [blank for blank in load(blanks) if blank.id in known]
     return [LabelledBlank(blank, known[blank.id]) for blank in eligible(labelled, limit, seed)]
 
 
 def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float) -> bool:
-    """Return whether a label is positive: retrieval raised edit similarity (as in the paper) or the likelihood.
+    """Return whether a label is positive: retrieval helped at its blank.
 
-    `kind` selects which of the two counts. The likelihood is that of the truth.
+    With the kind "similarity", as in the paper, retrieval has to raise edit similarity by more than `least_gain`
+    points. With any other kind, it has to make the truth likelier (see `likelier`).
     """
     if kind == "similarity":
         return label.gain > least_gain
@@ -231,18 +236,18 @@ def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float
 
 
 def likelier(without: float, with_: float, least_gain: float, least_share: float) -> bool:
-    """Return whether -ln P of a text fell by more than `least_gain` nats and by more than the share `least_share`.
+    """Return whether retrieved chunks lower -ln P of a text by more than `least_gain` nats and the share `least_share`.
 
-    `without` and `with_` are its values in nats without and with context. `least_gain` is for short texts, where one
-    token decides. Almost any context makes ten lines two nats likelier, so for long texts the required gain has to grow
-    with `without`.
+    `without` and `with_` are -ln P of the text in nats, without and with the chunks. For a short text, `least_gain`
+    matters. Almost any chunks lower -ln P of ten lines by two nats, so for a long text the required decrease has to
+    grow with `without`.
     """
     gain = without - with_
     return gain > least_gain and (not least_share or gain > least_share * without)
 
 
 def entries_of(data: Sequence[Entry], step: int, size: int, seed: int) -> list[Entry]:
-    """Return the entries of one step. Each epoch has its own order."""
+    """Return the `size` entries of one step. Each epoch has its own order of the entries."""
     positions = (divmod(number, len(data)) for number in range(step * size, (step + 1) * size))
     return [data[epoch_order(len(data), epoch, seed)[position]] for epoch, position in positions]
 
@@ -255,7 +260,7 @@ def pairs_of(
     size: int,
     seed: int,
 ) -> list[tuple[Example, Example]]:
-    """Return (plain example with its decision and probes, retrieved example) for each blank of one step."""
+    """Return a pair of examples for each blank of one step: without chunks (with decision and probes), with chunks."""
     pairs = []
     for blank in entries_of(data, step, size, seed):
         plain, retrieved = builder.build_labelled(blank, positive=False), builder.build(blank, context=True)
@@ -266,7 +271,7 @@ def pairs_of(
 
 @torch.no_grad()
 def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabelledBlank], compute: Compute) -> list[float]:
-    """Return P(`<cc>`) after `<eof>`, over the whole vocabulary, for each blank."""
+    """Return P(`<cc>`) after `<eof>` for each blank, as a probability over the whole vocabulary."""
     model.eval()
     asked = [builder.prompts.decide(builder.cursor(entry.blank)).tokens for entry in data]
     examples = [Example(tokens, len(tokens), 0, 0) for tokens in asked]
@@ -285,8 +290,9 @@ def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabelledBlank
 def check(p: Sequence[float], data: Sequence[LabelledBlank]) -> dict[str, float]:
     """Return the validation metrics: AUC and calibration error of P(`<cc>`), and edit similarity of three policies.
 
-    The policies are `never`, `always` and `selected`, which retrieves above the best threshold that retrieves for at
-    most the share `MAX_RETRIEVAL_SHARE` of the blanks. `share` is its share of retrieval.
+    The policies are `never`, `always` and `selected`. `selected` retrieves if `p` is above the best of the thresholds
+    that retrieve for at most the share `MAX_RETRIEVAL_SHARE` of the blanks. `share` is the share of the blanks for
+    which it retrieves.
     """
     gains = np.array([entry.label.gain for entry in data])
     without = float(np.mean([entry.label.es_without for entry in data]))

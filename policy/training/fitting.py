@@ -13,11 +13,11 @@ MAX_RETRIEVAL_SHARE = 0.6  # maximum share of the blanks at which a fitted thres
 
 
 def best_threshold(scores: Sequence[float], gains: Sequence[float], max_share: float = 0.6) -> float:
-    """Return the threshold with the greatest total gain, where retrieval happens for scores above the threshold.
+    """Return the threshold with the greatest total gain, if retrieval happens for scores above the threshold.
 
-    `scores` and `gains` describe the same blanks. The threshold retrieves for at most the share `max_share` of the
-    blanks. Of equally good thresholds, the function returns the highest, which retrieves least. Without data the result
-    is 1 (never retrieve).
+    `scores` and `gains` have a value for each blank. Only thresholds that retrieve for at most the share `max_share` of
+    the blanks are considered. Of equally good thresholds, the function returns the highest, which retrieves least.
+    Without blanks, the result is 1 (never retrieve).
     """
     if not scores:
         return 1.0
@@ -42,10 +42,10 @@ def fit_gate(
 ) -> Gate:
     """Fit a logistic gate on `features`, with one threshold for lines and one for blocks.
 
-    `known`, `gains` (points of edit similarity, or nats) and `helped` describe the same validation blanks. The gate
-    predicts the probability of `helped`, by default that the gain is above 0. Each threshold has the greatest total
-    gain of all that retrieve for at most the share `max_share` of its blanks. Every feature must be known for each
-    blank. If P(`<cc>`) is the only feature and falls where retrieval helps, the gate returns P(`<cc>`) unchanged.
+    `known`, `gains` (points of edit similarity, or nats) and `helped` have a value for each validation blank. The gate
+    predicts the probability of `helped`, or, if `helped` is None, the probability that the gain is above 0. The
+    thresholds are fitted with `best_threshold`. Every feature must be known for each blank. If P(`<cc>`) is the only
+    feature, and is lower where retrieval helps, the gate returns P(`<cc>`) unchanged.
     """
     values, gained = values_of(known, features), np.asarray(gains, float)
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
@@ -68,10 +68,10 @@ def values_of(known: Sequence[GateInputs], features: Sequence[Feature]) -> NDArr
 
 
 def logistic(features: NDArray[np.float64], positive: NDArray[np.bool_], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Fit a logistic regression with Newton's method, and return its weights (features + 1,).
+    """Fit a logistic regression with Newton's method, and return its weights, shape (features + 1,).
 
-    The last weight is the offset. `features` has shape (rows, features), and `positive` (rows,). `ridge` is the
-    strength of the L2 penalty on all weights except the offset.
+    The last weight is the offset. `features` has the shape (rows, features), and `positive` has the shape (rows,).
+    `ridge` is the strength of the L2 penalty on all weights except the offset.
     """
     rows = np.hstack([features, np.ones((len(features), 1))])
     penalty = ridge * np.eye(rows.shape[1])
@@ -95,5 +95,5 @@ def sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _splits(ranked: NDArray[np.float64], count: int) -> bool:
-    """Return whether a threshold can separate the first `count` of the descending scores `ranked` from the rest."""
+    """Return whether a threshold can separate the first `count` of the scores from the rest. Scores are descending."""
     return count == len(ranked) or bool(ranked[count - 1] > ranked[count])

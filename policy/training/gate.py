@@ -1,16 +1,16 @@
-"""Step 8, `train gate`: fit gates, and evaluate them on repositories that they were not fitted on.
+"""Step 8, `train gate`: fit gates on the results of `eval` (step 7), and evaluate them on held-out repositories.
 
-A gate is a logistic regression with a few weights. It predicts whether retrieval helps, from numbers that are known
+A gate is a logistic regression with a few weights. It predicts whether retrieval helps, from features that are known
 when the decision is made: P(`<cc>`), the entropy and the top probability of the first generated token (compare CARD,
 arXiv 2406.10263), the evidence from the hits (`policy.gating.evidence`), and whether a line or a block is completed.
 Boosted trees were no better, because there are few data.
 
-The gates of a model that was trained to decide are fitted by gains in edit similarity. A model whose weights do not
-change has an evidence gate, which decides before the model reads the prompt. It is fitted by whether retrieval made the
-true text likelier, and by the nats that retrieval saved. For these, `eval --tokens 1` is enough, because no completion
-is compared.
+For a model that was trained to decide, gates are fitted to the gains in edit similarity. Any other model gets evidence
+gates, which decide before the model reads the prompt. Evidence gates are fitted to whether retrieval made the truth
+likelier, and their thresholds to the nats that retrieval saved. For evidence gates, results of `eval --tokens 1` are
+enough, because no completion is compared.
 
-To evaluate a gate, the repositories are split into halves. A gate that is fitted on one half, thresholds included, is
+To evaluate a gate, the repositories are split into halves. A gate with its thresholds is fitted on one half and
 evaluated on the other half, and the results of several splits are averaged. The gate that is written is fitted on all
 repositories.
 """
@@ -89,14 +89,14 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def decides(rows: Sequence[Row]) -> bool:
-    """Return whether the evaluated model has a token for the decision."""
+    """Return whether the evaluated model decides, because it has the token `<cc>`."""
     return any(row.p_cc is not None for row in rows)
 
 
 def results(evaluated: Sequence[Path]) -> list[Row]:
-    """Return the rows of all runs, except quiet places.
+    """Return the rows of all runs, except those of quiet places.
 
-    If several runs have the same blank, only its last row is returned.
+    If several runs have a row for the same blank, only the row of the last run is returned.
     """
     rows = [row for folder in evaluated for row in table.read(folder / record.RESULTS) if not row.quiet]
     return list({row.id: row for row in rows}.values())
@@ -118,16 +118,16 @@ def fit(rows: Sequence[Row], features: Sequence[Feature]) -> Gate:
 
 
 def _saved_and_helped(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the nats that retrieval saved and whether it helped, both of shape (rows,)."""
+    """Return, for each row, the nats that retrieval saved and whether retrieval helped, both with shape (rows,)."""
     return np.array([row.saved for row in rows], float), np.array([row.helped for row in rows], bool)
 
 
 def best_gate(rows: Sequence[Row]) -> str:
     """Return the name of the simplest gate with the feature `token` whose AUC is close to the greatest AUC.
 
-    The AUC is measured on held-out repositories. A gate with more features may have the greatest AUC by chance.
-    Therefore all gates within one standard error of the greatest AUC count as equal, and the one with the fewest
-    features is returned (the one-standard-error rule of Breiman et al., 1984).
+    AUC, the area under the ROC curve, is measured on held-out repositories. A gate with more features may have the
+    greatest AUC by chance. Therefore all gates within one standard error of the greatest AUC count as equal, and the
+    one of them with the fewest features is returned (the one-standard-error rule of Breiman et al., 1984).
     """
     positive = np.array([row.gain > 0 for row in rows])
     probabilities = {
@@ -154,9 +154,9 @@ def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
 
 
 def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a probability and a share of retrieval for each row, from gates that were not fitted on its repository.
+    """Return two arrays with shape (rows,), from gates that were not fitted on the repository of the row.
 
-    Both arrays have shape (rows,). The probability is the mean over the splits. The share is that of the splits in
+    The first array has the mean over the splits of the gate's probability. The second has the share of the splits in
     which the gate retrieves at the row.
     """
     p, chosen = np.zeros(len(rows)), np.zeros(len(rows))
@@ -172,9 +172,10 @@ def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[
 
 
 def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
-    """Split the repositories at random into two halves, and return the first half as a mask (rows,).
+    """Split the repositories at random into two halves. Return which rows belong to the first half, shape (rows,).
 
-    `repositories` has the repository of each row. Each half contains whole repositories and about half of the rows.
+    `repositories` has the repository of each row. All rows of a repository are in the same half, and each half has
+    about half of the rows.
     """
     names, counts = np.unique(repositories, return_counts=True)
     sizes, first = [0, 0], set()
@@ -189,8 +190,8 @@ def halves(repositories: Sequence[str], seed: int) -> NDArray[np.bool_]:
 def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
     """Return the metrics of a gate: AUC, calibration error, and edit similarity compared with never and always.
 
-    `p` and `chosen` (rows,) are the result of `held_out`. AUC is the area under the ROC curve, also by kind of blank. A
-    figure with three numbers is [value, low, high], with a 95% bootstrap interval over blanks.
+    `p` and `chosen` are the result of `held_out`, shape (rows,). AUC is the area under the ROC curve, for all blanks
+    and for each kind. A figure with three numbers is [value, low, high], with a 95% bootstrap interval over blanks.
     """
     gains = np.array([row.gain for row in rows])
     kinds = np.array([row.kind for row in rows])
@@ -214,11 +215,11 @@ def evaluate(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.flo
 def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[np.float64]) -> dict[str, Any]:
     """Return the metrics of a gate: AUC for `helped`, calibration error, and the nats that retrieval saves per blank.
 
-    The arguments are as in `evaluate`. The nats are means over all blanks: `always` for always retrieving, `selected`
-    for the gate, and `oracle` for retrieving exactly where nats are saved. `helped` and `share` are the shares of the
-    blanks at which retrieval helps and at which the gate retrieves. `right_abstentions` is the share of the abstentions
-    at which retrieval does not help. `harm` is the mean number of nats that the gate's retrievals lose where retrieval
-    does not help.
+    The arguments are as in `evaluate`. `always`, `selected` and `oracle` are the nats saved per blank by always
+    retrieving, by the gate, and by retrieving exactly where nats are saved. `helped` is the share of the blanks at
+    which retrieval helps, and `share` the share at which the gate retrieves. `right_abstentions` is the share of the
+    gate's abstentions at which retrieval does not help. `harm` is the mean number of nats lost per retrieval of the
+    gate at a blank at which retrieval does not help.
     """
     gains, helped = _saved_and_helped(rows)
     kinds = np.array([row.kind for row in rows])
@@ -242,8 +243,8 @@ def evaluate_nats(rows: Sequence[Row], p: NDArray[np.float64], chosen: NDArray[n
 def report_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the metrics of the gates as the lines of a table.
 
-    For evidence gates, the columns `nats`, `always` and `oracle` are the nats per blank that the gate, always
-    retrieving, and perfect decisions save.
+    For evidence gates, the columns `nats`, `always` and `oracle` have the nats saved per blank: by the gate, by always
+    retrieving, and by perfect decisions.
     """
     if any("never" in row for row in evaluations.values()):
         return _similarity_lines(evaluations)

@@ -1,8 +1,8 @@
 """`repoformer-lsp model import`: convert a Hugging Face checkpoint to a GGUF in the user's model folder.
 
-The released Repoformers are StarCoder with two more tokens for the decision. If the vocabulary contains these tokens,
-the metadata names the layout of the prompts, so that the model decides without further settings. The file is converted
-to F16 and then quantized with llama.cpp. An incomplete file never has the final name.
+The released Repoformers are StarCoder models with two more tokens for the decision. If the vocabulary contains these
+tokens, the metadata of the GGUF names the layout of the prompts, so that the model decides without further settings.
+The checkpoint is converted to F16 and then quantized with llama.cpp. An incomplete file never has the final name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DECISION_TOKENS = {"<cfc_info>", "<end_rc>"}
 def run(folder: Path, out: Path | None = None, type_: str = DEFAULT) -> Path:
     """Convert the checkpoint in `folder` to `out` (default: a file in the user's model folder) and return its path.
 
-    Raises `TrainingError` or `ModelInvalid` with a message that says what is missing, unsupported, or not writable.
+    Raises `TrainingError` or `ModelInvalid`. The message says what is missing or unsupported, or cannot be written.
     """
     out = out or cache_dir() / f"{folder.absolute().name.rpartition('--')[2]}-{type_}.gguf"
     if not folder.is_dir():
@@ -44,7 +44,7 @@ def run(folder: Path, out: Path | None = None, type_: str = DEFAULT) -> Path:
 
 
 def _layout_of(folder: Path) -> dict[str, str | int | float]:
-    """Return the layout metadata if the model has the paper's two tokens, else no metadata."""
+    """Return the metadata that names the paper's layout if the model has the two decision tokens, else {}."""
     file = folder / "tokenizer.json"
     text = file.read_text("utf-8") if file.is_file() else ""
     return {"repoformer.layout": "repoformer"} if all(f'"{token}"' in text for token in _DECISION_TOKENS) else {}

@@ -1,10 +1,10 @@
 """Step `train keep`: fit the probability that the user keeps a shown text, on results of `repoformer-lsp eval`.
 
-A text counts as kept if it is exactly right to the end of its line. Each blank gives the text that is shown without
-retrieved code and, if it differs, the text that is shown with it. A text at a quiet place counts as not kept. To
-evaluate the estimate, the repositories are split into halves: an estimate that is fitted on one half, thresholds
-included, is evaluated on the other half, and the results of several splits are averaged. The estimate that is written
-is fitted on all repositories.
+A text counts as kept if it is exactly right to the end of its line. A text at a quiet place counts as not kept. Each
+blank gives two texts, those that are shown without and with retrieved code, or one if both are the same. To evaluate
+the estimate, the repositories are split into halves. An estimate with its thresholds is fitted on one half and
+evaluated on the other half, and the results of several splits are averaged. The estimate that is written is fitted on
+all repositories.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .fitting import logistic, sigmoid
 from .gate import SPLITS, halves
 
 FEWEST = 40  # minimum number of shown texts for a fit
-BALANCED, CAREFUL = 0.8, 0.5  # minimum shares of the right texts that the two thresholds show
-RIDGE = 5.0  # penalty on the weights; strong, because there are few texts per feature
-_CROSSED = 4  # number of splits of the repositories from which the thresholds are chosen
+BALANCED, CAREFUL = 0.8, 0.5  # minimum share of the right texts that each of the two thresholds shows
+RIDGE = 5.0  # L2 penalty on the weights; strong, because there are few texts per feature
+_CROSSED = 4  # number of splits of the repositories with which the thresholds are chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text that was shown in a repository. `quiet` says whether its place is a quiet place."""
+    """A shown text, and the repository of its blank. `quiet` says whether the text is at a quiet place."""
 
     repository: str
     shown: Shown
@@ -45,7 +45,7 @@ class Example:
 
 
 def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
-    """Write `OUT/keep.json`, the metadata of the estimate, and return its figures on held-out repositories.
+    """Write the metadata of the estimate to `OUT/keep.json`. Return its figures on held-out repositories.
 
     `evaluated` are folders of `repoformer-lsp eval` runs. Raises `TrainingError` if they have too few results.
     """
@@ -66,7 +66,7 @@ def run(out: Path, evaluated: Sequence[Path]) -> dict[str, Any]:
 
 
 def examples(rows: Sequence[Row]) -> list[Example]:
-    """Return the texts that are shown at the blanks of `rows`, each different text of a blank once."""
+    """Return the shown texts at the blanks of `rows`: one or two different texts per blank."""
     found: list[Example] = []
     for row in rows:
         texts = {each.text: each for each in (row.shown_without, row.shown_with) if each and each.text and each.values}
@@ -77,8 +77,9 @@ def examples(rows: Sequence[Row]) -> list[Example]:
 def fit(found: Sequence[Example]) -> Keep:
     """Return an estimate with thresholds that show the shares `BALANCED` and `CAREFUL` of the right texts.
 
-    The thresholds are chosen by probabilities of texts that were held out of the fit. Probabilities of texts in the fit
-    are too close to 0 and 1, so thresholds chosen by them would show fewer of other texts.
+    The weights are fitted on all texts. The thresholds are chosen by probabilities from fits on other texts
+    (`_crossed`). A fit's probabilities of its own texts are too close to 0 and 1. So thresholds that are chosen by them
+    would show fewer of the right texts in practice.
     """
     weights, offset = _fit(found)
     right = np.array([each.shown.right for each in found])
@@ -89,7 +90,7 @@ def fit(found: Sequence[Example]) -> Keep:
 
 
 def _fit(found: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
-    """Return the weights, shape (features,), and the offset of a logistic regression that predicts right texts."""
+    """Return the weights, shape (features,), and the offset of a regression that predicts whether a text is right."""
     values, right = _values(found), np.array([each.shown.right for each in found])
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     fitted = logistic((values - means) / scales, right, RIDGE)
@@ -108,8 +109,9 @@ def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
 
 
 def judge(found: Sequence[Example]) -> dict[str, Any]:
-    """Return the figures of estimates on held-out repositories: AUC, calibration error, and those of each setting.
+    """Return the figures of estimates on held-out repositories: AUC (area under the ROC curve) and calibration error.
 
+    `right` is the share of the texts that are right. `settings` has the figures of each value of the setting `suggest`.
     The figures are means over several splits of the repositories.
     """
     quiet = np.array([each.quiet for each in found])
@@ -158,5 +160,5 @@ def _values(found: Sequence[Example]) -> NDArray[np.float64]:
 
 
 def _threshold(p: NDArray[np.float64], share: float) -> float:
-    """Return the greatest probability that at least `share` of `p` reaches; 0 if `p` is empty."""
+    """Return the highest threshold that at least `share` of the values of `p` reach, or 0 without values."""
     return float(np.sort(p)[int((1 - share) * len(p))]) if len(p) else 0.0

@@ -1,12 +1,12 @@
 """Step 4, `train label`: complete each blank with and without retrieved chunks, to measure whether retrieval helps.
 
-A blank is a place in a file from which text was removed. The adapted model completes it twice, greedily, without and
-with the retrieved chunks. Blanks with oracle retrieval, whose query contained the removed text, are left out, because
-serving never has such hits. The label is the gain in edit similarity from retrieval, stored as a number. A row also has
-the log-likelihoods of the true text after both prompts, which are a cheaper signal, and the features that a gate may
-use. Rows are appended in the order of the blanks, so an interrupted run resumes where it stopped.
+A blank is a place in a file from which text was removed. The adapted model completes each blank twice, greedily,
+without and with the retrieved chunks. Blanks whose query contained the removed text are omitted, because serving never
+has such hits. The label of a blank is the gain in edit similarity from retrieval. Also stored are -ln P of the true
+text after both prompts, which takes less time to compute, and numbers that may predict the gain.
 
-Output: `OUT/<split>.jsonl`, with one row per blank.
+Output: `OUT/<split>.jsonl`, with one row per blank, in the order of the blanks. An interrupted run resumes after the
+last row.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ EXTRA_TOKENS = 8  # tokens by which a completion may be longer than the truth, s
 class Label:
     """The measurements of one blank, without and with retrieved chunks.
 
-    `es_*` are the edit similarities of the completions in 0–100. `nll_*` are sums of -ln P of the true text, in nats,
-    over `tokens` tokens, the end token included. `score` is the greatest score of a retrieved chunk. `entropy` (nats)
-    and `top` (the probability of the likeliest token) describe the first generated token without context.
+    `es_*` are the edit similarities of the completions, in 0–100. `nll_*` are -ln P of the true text in nats, summed
+    over its `tokens` tokens, which include the end token. `score` is the greatest score of a retrieved chunk. `entropy`
+    (in nats) and `top` (the probability of the likeliest token) describe the distribution of the first token that is
+    generated without chunks.
     """
 
     id: str
@@ -79,11 +80,11 @@ def run(
     compute: Compute = FLOAT32,
     seed: int = 0,
 ) -> None:
-    """Label up to `limit` training and `valid_limit` validation blanks (0: all), without those of oracle retrieval.
+    """Label up to `limit` training blanks and up to `valid_limit` validation blanks (0: all).
 
     The model is the checkpoint in the folder `trained`. If `trained` is None, the model is `base`, which `train export`
-    must have written. `splits` can restrict the run: `finetune --label-kind own` needs labels for validation only. A
-    resumed run may have more splits. Raises `TrainingError` if `out` holds another run.
+    must have written. `splits` has the splits to label: `finetune --label-kind own` needs only "valid". A resumed run
+    may have more splits. Raises `TrainingError` if `out` contains another run.
     """
     start_arguments, weights = starting_point(trained, base)
     arguments = {"limit": limit, "valid_limit": valid_limit, "max_tokens": max_tokens, "precision": compute.precision,
@@ -121,13 +122,13 @@ def load_labels(path: Path) -> list[Label]:
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects in a file with one object per line, in order, without an incomplete last line."""
+    """Return the JSON objects in a file with one object per line. An incomplete last line is ignored."""
     complete, _, _ = path.read_text("utf-8").rpartition("\n") if path.is_file() else ("", "", "")
     return [json.loads(line) for line in complete.splitlines()]
 
 
 def prepare_append(path: Path) -> int:
-    """Remove an incomplete last line from a file and return the number of complete lines. A missing file has none."""
+    """Remove an incomplete last line from a file. Return the number of complete lines, 0 for a missing file."""
     text = path.read_text("utf-8") if path.is_file() else ""
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
@@ -138,9 +139,9 @@ def prepare_append(path: Path) -> int:
 def label_group(
     model: Any, builder: ExampleBuilder, group: Sequence[Blank], max_tokens: int, compute: Compute
 ) -> Iterator[Label]:
-    """Yield the label of each blank in `group`, all computed in one batch.
+    """Yield the label of each blank in `group`. The blanks are completed in one batch.
 
-    A blank of more than `max_tokens` tokens gets a label with 0 tokens whose similarities and likelihoods are NaN.
+    A blank with more than `max_tokens` tokens gets a label with `tokens` 0, whose measurements are NaN.
     """
     pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
     kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]
@@ -203,8 +204,8 @@ def complete(
 def summary(labels: Sequence[Label]) -> dict[str, float]:
     """Return counts, mean similarities, and the AUC of three signals that may predict whether retrieval helps.
 
-    Retrieval helps at a blank if it raises edit similarity. `positive` is the share of these blanks, and `negative` the
-    share of the blanks at which it lowers edit similarity. AUC is the area under the ROC curve.
+    `positive` is the share of the blanks at which retrieval raises edit similarity, and `negative` the share at which
+    it lowers edit similarity. AUC, the area under the ROC curve, is how well a signal predicts the positive blanks.
     """
     rows = [label for label in labels if label.tokens]
     if not rows:
@@ -223,8 +224,9 @@ def summary(labels: Sequence[Label]) -> dict[str, float]:
 
 
 def _similarity(completion: str, truth: str) -> float:
-    """Return the edit similarity of the truth and equally many lines of the completion, without indentation.
+    """Return the edit similarity of the truth and the first lines of the completion, as many as the truth has.
 
-    The evaluation does the same, except for functions, which it compares up to the end of their body.
+    Indentation and blank lines are ignored. `policy.evaluation` does the same, except that it compares functions up to
+    the end of their body.
     """
     return round(edit_similarity(canonical(leading_lines(completion, line_count(truth))), canonical(truth)), 3)

@@ -1,12 +1,12 @@
-"""LoRA (Hu et al., 2021): train a low-rank difference to each weight matrix instead of the matrix.
+"""LoRA (Hu et al., 2021): train a low-rank difference for each weight matrix instead of the matrix itself.
 
-The linear layers keep their names. Each gets two matrices `down` (rank, in) and `up` (out, rank), with `up` initialized
-to zero, and computes W x + 2 up (down x). All other parameters are frozen, including embeddings and norms. A checkpoint
-stores the merged weights under their usual names, so that export, gate, label and later runs need no LoRA code. It also
-stores the low-rank matrices, from which the same run resumes bit for bit.
+Each linear layer gets two matrices, `down` (rank, in) and `up` (out, rank), where `up` is zero at first. The layer then
+computes W x + 2 up (down x). All other parameters are frozen, including embeddings and norms. A checkpoint has the
+merged weights under their usual names, so that `export`, `label` and later runs need no LoRA code. A checkpoint also
+has the low-rank matrices, from which the same run resumes bit for bit.
 
-This is one class instead of the `peft` library, because peft's wrapping would rename the tensors in checkpoints. The
-trade-off: there is no dropout, there is one scale, and all linear layers or none have a difference.
+The library `peft` is not used, because it would rename the tensors in checkpoints. The trade-off: there is no dropout,
+there is only one scale, and either all linear layers have a difference or none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class LoraLinear(torch.nn.Linear):
 
 
 def attach(model: Any, rank: int, seed: int) -> None:
-    """Freeze `model` and add trainable differences to its linear layers, except the output, which is the embedding."""
+    """Freeze `model`, and add trainable differences to its linear layers, except the output layer.
+
+    The output layer shares its weights with the embedding.
+    """
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
     for layer in linear_layers(model):
@@ -45,15 +48,15 @@ def attach(model: Any, rank: int, seed: int) -> None:
 
 
 def linear_layers(model: Any) -> list[Any]:
-    """Return the linear layers of a model, except its output, which is the embedding."""
+    """Return the linear layers of a model, except the output layer, which shares its weights with the embedding."""
     output = model.get_output_embeddings()
     return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output]
 
 
 def state_of(model: Any) -> dict[str, Any]:
-    """Return the content of a checkpoint: `model`, the weights, and, with LoRA, `lora`, the low-rank matrices.
+    """Return the content of a checkpoint: the weights (`model`), and, with LoRA, the low-rank matrices (`lora`).
 
-    With LoRA, the weights are those after merging.
+    With LoRA, the weights include the low-rank differences.
     """
     state = model.state_dict()
     layers = dict(_layers(model))
@@ -67,9 +70,10 @@ def state_of(model: Any) -> dict[str, Any]:
 
 
 def restore(model: Any, state: Mapping[str, Any]) -> None:
-    """Load a checkpoint of the same run into `model`. With LoRA, only the low-rank matrices are loaded.
+    """Load a checkpoint of the same run into `model`.
 
-    The frozen weights of `model` already have the right values.
+    With LoRA, only the low-rank matrices are loaded, because the frozen weights of `model` already have the right
+    values.
     """
     if "lora" in state:
         model.load_state_dict(state["lora"], strict=False)

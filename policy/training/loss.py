@@ -1,9 +1,9 @@
 """Cross-entropy at chosen positions, and the backward pass over a batch of examples.
 
-A small model with a large vocabulary spends a large share of its time and nearly all of its memory on logits. Therefore
-logits are computed only for the tokens that count, `ROWS` rows at a time, together with their gradient. Sequences are
-padded on the right under a causal mask, so padding is never read and needs no attention mask. L is the text before the
-blank of an example.
+A small model with a large vocabulary spends a large share of its time, and nearly all of its memory, on logits.
+Therefore logits are computed only for the positions that count in the loss, `ROWS` positions at a time, together with
+their gradient. Sequences are padded on the right. Under a causal mask, no token attends to this padding, so no further
+attention mask is needed. L is the text before the blank of an example.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Result = TypeVar("Result")
 
 
 class RowCrossEntropy(torch.autograd.Function):
-    """The weighted sum over rows of -log softmax(hidden @ table.T)[target]. It also returns each row's value.
+    """Computes -log softmax(hidden @ table.T)[target] of each row, and the weighted sum of these values.
 
-    `hidden` is (rows, width), `table` (vocabulary, width), `targets` and `weights` (rows,).
+    `hidden` has the shape (rows, width), `table` (vocabulary, width), and `targets` and `weights` (rows,).
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss and the values (rows,).
+        """Return the weighted sum, and the values of the rows, shape (rows,).
 
-        Compute the gradients of `hidden` and `table` too if they are needed.
+        If gradients of `hidden` and `table` are needed, they are computed here too and stored for `backward`.
         """
         wanted, trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
         cast = table.to(hidden.dtype)
@@ -72,9 +72,9 @@ cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = RowCrossEntrop
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean negative log-likelihoods in nats per token: of the blanks (`middle`), of L, and of the decisions.
+    """Mean negative log-likelihoods in nats per token: of the blanks (`middle`), of L (`left`), and of the decisions.
 
-    A mean is NaN if no token counts for it.
+    A mean over no tokens is NaN.
     """
 
     middle: float
@@ -84,10 +84,10 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights in the loss of the mean over L and of the mean over the decisions.
+    """The weights of two parts of the loss: the mean over the tokens of L (`left`), and the mean over the decisions.
 
-    The mean over the blank has weight 1. `target_weights` maps the target token of a decision to its weight; the
-    default weight is 1.
+    The third part, the mean over the tokens of the blanks, has the weight 1. Within the mean over the decisions,
+    `target_weights` has the weight of a decision by its target token; the default is 1.
     """
 
     left: float = 0.0
@@ -96,9 +96,10 @@ class Weights:
 
 
 def backward(model: Any, batch: Sequence[Example], weights: Weights, compute: Compute) -> Losses:
-    """Run the forward and backward pass of one batch. The result is independent of `micro_tokens`, except for rounding.
+    """Run the forward and backward pass of one batch, and return its losses.
 
-    If a GPU runs out of memory, the batch restarts with half as many tokens at a time.
+    Except for rounding, the result does not depend on `compute.micro_tokens`. If a GPU runs out of memory, the batch
+    restarts with half as many tokens at a time.
     """
 
     def step(compute: Compute) -> Losses:
@@ -117,12 +118,12 @@ def backward_own_labels(
     cc: int,
     compute: Compute,
 ) -> tuple[Losses, float]:
-    """Run `backward` for pairs of a plain example with a decision and the retrieved example of the same blank.
+    """Run the forward and backward pass of pairs: the plain example of a blank, with a decision, and the retrieved one.
 
-    Both branches learn to complete. The model's own likelihoods in this step set the decision's target: `cc` if
-    `is_positive(nats without, nats with context)` is true, else the plain example's next token. This needs no extra
-    forward pass, and the target is never older than the weights. The function also returns the share of positive
-    decisions.
+    The model learns to complete both examples. The likelihoods of the blank in this step determine the target of the
+    decision: `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else the next token of the plain
+    example. So the target needs no extra forward pass and belongs to the current weights. Return the losses and the
+    share of the decisions with the target `cc`.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}
@@ -144,7 +145,7 @@ def backward_own_labels(
 
 @dataclass(slots=True)
 class _Totals:
-    """Numbers of tokens, the weight of one token, and the losses so far, each for the blank, L and the decision."""
+    """The number of tokens, the weight of one token, and the sum of the losses so far, for blanks, L and decisions."""
 
     counts: tuple[int, int, int]
     shares: tuple[float, float, float]
@@ -172,10 +173,10 @@ def _forward_backward(
     compute: Compute,
     target: Callable[[Example, float], int],
 ) -> dict[int, float]:
-    """Run forward and backward over `batch`, and add its losses to `total`.
+    """Run the forward and backward pass of `batch`, and add its losses to `total`.
 
-    `target` returns the decision's target token for an example and the example's negative log-likelihood. The function
-    returns that likelihood for each blank in nats, by the `id()` of the example.
+    `target(example, nats)` returns the target token of the example's decision, where `nats` is -ln P of the example's
+    blank. Return these nats for each example, by the `id()` of the example.
     """
     found: dict[int, float] = {}
     table = model.get_output_embeddings().weight
@@ -209,11 +210,11 @@ def _forward_backward(
 def hidden_with_probes(
     model: Any, group: Sequence[Example], device: str
 ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
-    """Return the last hidden states (group, width of the batch, hidden size), and (row, column, target) for each probe.
+    """Return the last hidden states, shape (group, columns, hidden size), and (row, column, target) for each probe.
 
-    The width of the batch is the length of the longest sequence plus the greatest number of probes. A probe is an extra
-    `<eof>` that attends to the first tokens of its sequence and itself, at the position after them, as if the cursor
-    were there. One forward pass therefore serves all positions of a sequence.
+    Each sequence has extra columns for its probes, after the columns of the longest sequence. A probe is an extra
+    `<eof>` that attends only to itself and to the first tokens of its sequence. Its position is the one after these
+    tokens, as if the cursor were there. So one forward pass evaluates all decisions of a sequence.
     """
     columns = max(len(example.probes) for example in group)
     if not columns:
@@ -246,7 +247,7 @@ def _loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weighted sum of the cross-entropies at each (row, position, target) of `wanted`.
 
-    Also return each of them without its weight (CPU, float64).
+    Also return the cross-entropies without weights, as a tensor on the CPU in float64.
     """
     rows, at, targets = torch.tensor(wanted, dtype=torch.long, device=hidden.device).reshape(-1, 3).T
     loss, values = cross_entropy(hidden[rows, at], table, targets, weight.to(hidden.device))
@@ -254,7 +255,7 @@ def _loss(
 
 
 def _counted_positions(example: Example, total: _Totals) -> list[tuple[int, int]]:
-    """Return (position, kind) of each position whose next token counts in the loss."""
+    """Return (position, kind) for each position whose next token counts in the loss of the blank or of L."""
     at = [(place, _BLANK) for place in range(example.middle - 1, len(example.tokens) - 1)]
     if total.shares[_LEFT]:
         at += [(place, _LEFT) for place in range(example.left, example.left_end - 1)]
@@ -264,7 +265,7 @@ def _counted_positions(example: Example, total: _Totals) -> list[tuple[int, int]
 def _retry_on_out_of_memory(
     model: Any, batch: Sequence[Example], compute: Compute, step: Callable[[Compute], Result]
 ) -> Result:
-    """Run `step`. After each out-of-memory error, halve `micro_tokens` and run it again."""
+    """Run `step` and return its result. After each out-of-memory error, halve `micro_tokens` and run `step` again."""
     while True:
         try:
             return step(compute)
@@ -277,7 +278,7 @@ def _retry_on_out_of_memory(
 
 
 def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -> torch.Tensor:
-    """Return the last hidden states (sequences, longest, width)."""
+    """Return the last hidden states, shape (sequences, length of the longest sequence, width)."""
     longest = max(map(len, sequences))
     ids = torch.tensor([[*tokens, *([0] * (longest - len(tokens)))] for tokens in sequences], device=device)
     hidden: torch.Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -286,7 +287,7 @@ def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -
 
 @torch.no_grad()
 def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float]:
-    """Return the summed negative log-likelihood of each example's blank in nats, the end token included."""
+    """Return -ln P of each example's blank, in nats, summed over its tokens and the end token."""
     found: dict[int, float] = {}
     for group in micro_batches(examples, compute.micro_tokens):
         with compute.autocast():
@@ -304,7 +305,7 @@ def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float
 def first_logits(
     model: Any, examples: Sequence[Example], compute: Compute
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return the logits (vocabulary,) of the token that follows each example's prompt."""
+    """Return the logits of the token that follows the prompt of each example, shape (vocabulary,)."""
     found: dict[int, np.ndarray[Any, np.dtype[np.float64]]] = {}
     for group in micro_batches(examples, compute.micro_tokens):
         with compute.autocast():

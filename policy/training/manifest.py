@@ -1,8 +1,8 @@
-"""Write a `manifest.json` next to each artifact, which records how it was made and makes a step resumable.
+"""Write a `manifest.json` into the folder of each artifact. It records how the artifact was made.
 
-A step that starts again with the same inputs and arguments resumes. With other inputs or arguments it refuses, because
-a mixture of two runs is useless. The manifest is written twice: at the start with inputs and arguments, and at the end
-with counts, metrics and `"done": true`.
+A step that starts again with the same inputs and arguments resumes. With other inputs or arguments, it raises an error,
+because a mixture of two runs is useless. The manifest is written twice: at the start with inputs and arguments, and at
+the end also with counts, metrics and `"done": true`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class TrainingError(RepoformerError):
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of an input: an artifact's manifest, a file, all parts of a model, or a Hugging Face folder.
+    """Return the SHA-256 of an input: an artifact's manifest, a file, all shards of a model, or a Hugging Face folder.
 
-    Raises `TrainingError` if the input is missing or unfinished, or if a folder has no manifest.
+    Raises `TrainingError` if the input is missing or unfinished, or if a folder is neither an artifact nor a model.
     """
     if not path.is_dir():
         files = shards_of(path)
@@ -44,9 +44,9 @@ def digest(path: Path) -> str:
 
 
 def begin(folder: Path, step: str, inputs: Mapping[str, Path], arguments: Mapping[str, Any]) -> None:
-    """Create the manifest of `step` in `folder`, or accept the manifest of an earlier call, whose run then resumes.
+    """Create the manifest of `step` in `folder`. If it exists, check that it has the same inputs and arguments.
 
-    Raises `TrainingError` if the existing run has other inputs or arguments.
+    Raises `TrainingError` if the existing manifest has other inputs or arguments.
     """
     description = {
         "step": step,
@@ -75,7 +75,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, values: Mapping[str, Any]) -> None:
-    """Replace the manifest atomically. Raises `TrainingError` if it cannot be written."""
+    """Replace the manifest in `folder` in one step. Raises `TrainingError` if it cannot be written."""
     temporary = folder / (NAME + ".new")
     try:
         temporary.write_text(json.dumps(values, indent=1, sort_keys=True, default=str) + "\n", "utf-8")

@@ -1,16 +1,16 @@
 """Step 4b, `train probes`: draw more decision positions, with labels that need no model.
 
-A label from completions costs seconds per blank, and a few hundred labels are too few to learn a decision from.
-Retrieved code helps a completion mainly with names that it needs and that are not visible: on 88 validation blanks,
-retrieved code with such a name raised the likelihood by 13.7 nats, and other retrieved code by 0.3. Whether the chunks
-contain such a name can be computed without a model. Each training blank therefore gets *probes*: positions in the left
-context of the same file, each with the answer to "do the chunks retrieved here contain an identifier of the next lines
-that is not visible before or after the cursor?".
+A label from completions takes seconds per blank, and a few hundred labels are too few to learn a decision. Retrieved
+chunks help mainly if they contain a name that the completion needs and that the prompt does not show otherwise: on 88
+validation blanks, chunks with such a name lowered -ln P of the truth by 13.7 nats, and other chunks by 0.3 nats.
+Whether chunks contain such a name can be computed without a model. Each training blank therefore gets *probes*:
+positions before the blank in the same file. The label of a probe says whether the chunks retrieved at this position
+contain an identifier of the next lines that is not visible before or after the position.
 
-L is the text before the cursor, and R the text after it. In layouts that end with `L <eof>`, a probe costs one token
-instead of one sequence: it is an extra `<eof>` that attends to R and to L up to its position
-(`loss.hidden_with_probes`). The label only approximates whether retrieval raises edit similarity. Thresholds and
-calibration are fitted on edit similarity itself.
+L is the text before the cursor, and R the text after it. In layouts that end with `L <eof>`, a probe adds one token to
+a sequence instead of a whole sequence: an extra `<eof>` that attends to R and to L up to the position of the probe
+(`loss.hidden_with_probes`). The label is only an approximation of whether retrieval raises edit similarity. Therefore
+gates and thresholds are fitted on edit similarity itself.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ NEXT_LINES = 3  # lines that are searched for needed names: the rest of the prob
 # Characters of L, of R and of the chunks that a prompt shows, at about 3.5 characters per token.
 LEFT, RIGHT, CONTEXT = 900, 340, 900
 _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
-# Positions that are always a token border: before white space, and before a word that follows an opening bracket, a
-# dot, a comma or an equals sign.
+# Positions at which a token always ends: before white space, and before a word that follows an opening bracket, a dot,
+# a comma or an equals sign.
 _TOKEN_BORDERS = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
 
 Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks contain a needed name
@@ -78,7 +78,7 @@ def read(path: Path) -> dict[str, list[Probe]]:
 def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[dict[str, object]]:
     """Draw probes for blanks of the repository in the absolute path `folder`.
 
-    Return a row of id and probes for each blank.
+    Return a row for each blank: its `id`, and its `probes` as pairs [offset, whether the chunks have a needed name].
     """
     files = read_repository(folder)
     snapshot = Snapshot.of(files.items(), root=str(folder))
@@ -94,7 +94,10 @@ def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[di
 
 
 def needed(before: str, missing: str, after: str) -> set[str]:
-    """Return the identifiers of `missing` that are neither in the visible part of `before` nor of `after`."""
+    """Return the identifiers of `missing` that a prompt does not show before or after the cursor.
+
+    The prompt shows the last `LEFT` characters of `before` and the first `RIGHT` characters of `after`.
+    """
     visible = {*_IDENTIFIER.findall(before[-LEFT:]), *_IDENTIFIER.findall(after[:RIGHT])}
     return set(_IDENTIFIER.findall(missing)) - visible
 

@@ -1,8 +1,8 @@
 """Quantize a GGUF file. llama.cpp converts the numbers, and this module selects the type of each tensor.
 
-The prebuilt llama.cpp has no `llama_model_quantize`, so the rules of llama.cpp's `src/llama-quant.cpp` (b11413) are
-written out for the file types in `TYPES` and the dense architectures that `convert.py` writes. Where the library has
-`llama_model_quantize`, a test compares the files byte for byte.
+The prebuilt llama.cpp does not have the function `llama_model_quantize`, which does both. Therefore this module has the
+rules of llama.cpp's `src/llama-quant.cpp` (b11413), for the file types in `TYPES` and the architectures that
+`convert.py` writes. If the library has `llama_model_quantize`, a test compares the results of both byte for byte.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ FILE_TYPES: Mapping[str, tuple[int, str]] = {
     "Q4_0": (2, "Q4_0"),
 }
 TYPES = tuple(FILE_TYPES)
-# For each type: the number of weights in a block, of which the length of a row has to be a multiple.
+# For each type: the number of weights in a block. The length of a row has to be a multiple of this number.
 _BLOCK: Mapping[str, int] = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_0": 32, "Q6_K": 256, "Q5_K": 256, "Q4_K": 256}
-# The type to use instead of a type whose blocks do not fit a row.
+# For each type: the type to use instead if the length of a row is not a multiple of the number in `_BLOCK`.
 _FALLBACK: Mapping[str, str] = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def quantise(source: Path, target: Path, type_: str) -> None:
-    """Write the GGUF `source`, in F16 or F32, to `target` in the file type `type_`.
+    """Write the GGUF `source`, which is in F16 or F32, to `target` in the file type `type_`.
 
-    Raises `TrainingError` if that is not possible.
+    Raises `TrainingError` if the file cannot be quantized.
     """
     temporary = target.with_suffix(".part")
     try:
@@ -56,9 +56,9 @@ def quantise(source: Path, target: Path, type_: str) -> None:
 
 
 def types_of(names: Iterable[str], columns: Mapping[str, int], type_: str) -> dict[str, str | None]:
-    """Return the type of each two-dimensional tensor in a file of `type_`, or None for a tensor that keeps its type.
+    """Return the type of each two-dimensional tensor in a file of the type `type_`, or None for an unchanged type.
 
-    `columns` has the length of each tensor's rows.
+    `columns` has the length of the rows of each tensor.
     """
     _number, default = FILE_TYPES[type_]
     names = list(names)
@@ -126,7 +126,7 @@ def _write(source: Path, target: Path, type_: str) -> None:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Return the sort key of a tensor in the order in which llama.cpp writes them."""
+    """Return the key by which tensors are sorted into the order in which llama.cpp writes them."""
     layer = re.match(r"blk\.(\d+)\.", name)
     return (int(layer[1]) if layer else -1, name)
 

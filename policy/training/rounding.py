@@ -1,12 +1,12 @@
 """Quantization-aware training: the model learns with the rounded weights that serving uses.
 
-Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, entry 9). Here the
-forward and backward pass of each step use the weights as the exported file will have them, and the update applies to
-the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv 1308.3432). Weights do not change within
-a step, so they are rounded once per step, which takes about a second.
+Rounding to four bits after training costs a small model much of its quality (docs/experiments.md, section 9). In
+quantization-aware training, the forward and backward pass of each step use the rounded weights, as the exported file
+will have them. The update is applied to the exact weights (the straight-through estimator of Bengio et al., 2013, arXiv
+1308.3432). Weights do not change within a step, so they are rounded once per step, which takes about a second.
 
-The rounding covers what llama.cpp rounds to four bits: the matrices of the linear layers. The module rounds neither the
-embedding, which is also the output and has eight bits in the file, nor the norms, which are exact in the file.
+The module rounds the weights that llama.cpp rounds to four bits: the matrices of the linear layers. It rounds neither
+the embedding, which is also the output layer and has eight bits in the file, nor the norms, which the file has exactly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BLOCK = 32  # number of adjacent weights of a row that share a scale
 
 
 def q4_0(weight: torch.Tensor) -> torch.Tensor:
-    """Return `weight` (rows, columns) rounded as GGML's type Q4_0: 4 bits per weight and one scale per block.
+    """Return `weight`, shape (rows, columns), rounded as GGML's type Q4_0: 4 bits per weight and one scale per block.
 
-    The number of columns is a multiple of 32, the size of a block. The value of largest magnitude in a block maps to
-    -8, so that it is represented exactly. Source: ggml-quants.c, `quantize_row_q4_0_ref`.
+    The number of columns is a multiple of 32, the size of a block. The value with the largest magnitude in a block gets
+    the code -8, so that it is exact up to the rounding of the scale. Source: ggml-quants.c, `quantize_row_q4_0_ref`.
     """
     blocks = weight.float().reshape(-1, BLOCK)
     extreme = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
@@ -41,9 +41,9 @@ ROUNDINGS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {"Q4_0": q4_0}
 
 @contextmanager
 def rounded(model: Any, type_: str | None) -> Iterator[None]:
-    """Give the linear layers of `model`, inside the context, the weights that a file of `type_` would have.
+    """Inside the `with` block, give the linear layers of `model` the weights that a file of `type_` would have.
 
-    None changes nothing. The exact weights are restored at the end of the context.
+    With the type None, nothing changes. The exact weights are restored at the end of the block.
     """
     if type_ is None:
         yield

@@ -1,4 +1,4 @@
-"""Support for long runs: stop after a step, save atomically, and keep freed memory."""
+"""Support for long runs: stop after a step, replace files in one step, and keep freed memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .manifest import TrainingError
 
 
 class StopRequest:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop (`requested`).
+    """Inside the `with` block, turns the first Ctrl-C or SIGTERM into a request to stop (`requested`).
 
-    The second signal has its usual effect and ends the process.
+    A second signal of the same kind has its usual effect and ends the process.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Configure glibc to keep freed memory instead of returning it to the kernel after each tensor.
+    """Configure glibc to keep freed memory instead of returning it to the kernel.
 
-    Otherwise the kernel maps, clears and unmaps the memory of each large activation, which takes as long as the
-    arithmetic on it (docs/experiments.md, "Returning memory to the kernel").
+    Otherwise, the kernel maps, clears and unmaps the memory of each large tensor, which takes as long as the arithmetic
+    with the tensor (docs/experiments.md, "Returning memory to the kernel").
     """
     if sys.platform != "linux":
         return

@@ -1,6 +1,6 @@
 """Split a GGUF file into parts. llama.cpp loads all parts when it opens the first one.
 
-Some services that store repositories accept files of about forty megabytes but not of a hundred.
+Some services that host git repositories accept files of about forty megabytes, but not of a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-_WRITER_KEYS = ("GGUF.", "split.", "general.architecture")  # beginnings of the keys that the writer adds by itself
+_WRITER_KEYS = ("GGUF.", "split.", "general.architecture")  # beginnings of keys that `GGUFWriter` itself adds
 
 
 def split(source: Path, max_bytes: int) -> list[Path]:
-    """Write `source` as parts of about `max_bytes` bytes next to it and remove `source`. Return the parts in order.
+    """Split `source` into parts of about `max_bytes` bytes in the same folder, and remove `source`.
 
-    A file that fits into one part stays as it is. Parts of an earlier file are removed first.
+    Return the parts in order. A file that fits into one part is not changed. Existing parts of `source` are removed
+    first.
     """
     import gguf  # part of the `train` extra; the command line imports this module without it
 
@@ -29,7 +30,7 @@ def split(source: Path, max_bytes: int) -> list[Path]:
             writer.add_key_value(key, field.contents(), kind, inner)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    if len(writer.tensors) == 1:  # a single part has the name of `source`, so writing would overwrite what is read
+    if len(writer.tensors) == 1:  # a single part has the name of `source`, so writing would overwrite the input
         return [source]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

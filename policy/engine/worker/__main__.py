@@ -1,9 +1,9 @@
-"""The worker process: it runs one model for all servers of a user, one request at a time, and each can be cancelled.
+"""The worker process: run one model for all servers of a user, one request at a time. Each request can be cancelled.
 
-The main thread runs llama.cpp and takes its requests from the `Scheduler`. The `Listener` has its own thread and
-exchanges messages with the servers. Each client has its own slots, so that two clients with the same file do not evict
-each other's prompts, but common prefixes of their prompts are copied. If no request arrives for a while, the model is
-unloaded, and the next request loads it again.
+The main thread takes the requests from the `Scheduler` and runs them with llama.cpp. The `Listener` has its own thread
+and exchanges messages with the servers. Each client has its own slots, so that two clients with the same file do not
+replace each other's prompts in the KV cache. A common prefix of their prompts is copied instead of evaluated twice. If
+no request arrives for `idle_minutes`, the model is unloaded, and the next request loads it again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from policy.errors import EngineFailed, RepoformerError
 
 
 class Worker:
-    """Runs requests, one after the other."""
+    """Runs the requests of the scheduler, one after another."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(self._abort)
-        self._load_message: protocol.Message | None = None  # kept, to load the model again after it was unloaded
+        self._load_message: protocol.Message | None = None  # the message with which the model can be loaded again
         self._llama: Llama | None = None
         self._model: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
@@ -52,7 +52,7 @@ class Worker:
                 self._unload()
 
     def _patience(self) -> float | None:
-        """Return the seconds until the model should be unloaded, or None for never."""
+        """Return the number of seconds until the model should be unloaded, or None for never."""
         message = self._load_message
         if self._model is None or message is None or not (minutes := message["settings"]["idle_minutes"]):
             return None
@@ -87,7 +87,7 @@ class Worker:
             try:
                 return asdict(self._loaded().info())
             except BaseException:
-                self._load_message = before  # a message that failed must not load a model later
+                self._load_message = before  # a later request must not use a load message that failed
                 raise
         for name in ("slot", "prefix"):
             if name in message:
@@ -95,7 +95,7 @@ class Worker:
         if message["op"] == "forget" and self._model is None:
             return {}
         model = self._loaded()
-        if request.cancelled:  # while the model was loading
+        if request.cancelled:  # the request may be cancelled while the model is loading
             raise Aborted
         if isinstance(model, Embedder):
             return self._embed(model, request)
@@ -152,9 +152,9 @@ class Worker:
         raise EngineFailed("the generation has no end event")
 
     def _loaded(self) -> CompletionModel | Embedder:
-        """Return the model of the load message.
+        """Return the model that the load message names. If the model is not loaded, load it and evaluate a first batch.
 
-        If it is not loaded, load it and evaluate a first batch. If a build of llama.cpp crashes, it crashes here.
+        A build of llama.cpp that crashes on this machine crashes in this call.
         """
         if self._model is None:
             if (message := self._load_message) is None:

@@ -1,9 +1,9 @@
-"""Many generations in parallel: each batch has one row per sequence, so that the weights are read once for all of them.
+"""Many generations in parallel: each batch has one row per sequence, so that one pass over the weights serves them all.
 
-Only evaluation uses this module, never serving. The sequences are *lanes*, and each generation is a *trial*. A lane
-whose trial ends starts the next trial immediately, so that the batch stays full until no trial is left. A lane keeps
-its tokens until its next trial, and a prompt begins with a copy of the lane that shares its longest prefix. For this
-reason the two trials of a blank, without and with chunks, are adjacent.
+Only evaluation uses this module, never serving. The sequences are *lanes*, and each generation is a *trial*.
+When a trial ends, its lane starts the next trial immediately, so that the batch stays full until no trial is left. A
+lane keeps its tokens until its next trial. A new trial copies the tokens of the lane that shares the longest prefix
+with its prompt. Therefore callers should put the two trials of a blank, without and with chunks, next to each other.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class _Running:
     """A generation in progress.
 
-    `next` is the token to evaluate in the next step. `surprises` has -ln P of the generated tokens in nats, and `ends`
-    the length of the text after each of them.
+    `number` is the index of the trial. `next` is the token to evaluate in the next step. `surprises` has -ln P of each
+    generated token in nats, and `ends` the length of the text after each of these tokens, in characters.
     """
 
     number: int
@@ -44,7 +44,7 @@ class _Running:
     prompt: PromptStats
     reading: Reading | None
     expected: bytes  # the rest of the healed word
-    skipped: int  # bytes of the healed word, which the document already has
+    skipped: int  # bytes of the healed word to leave out of the text, because the document already has them
     next: int = 0
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     text: str = ""
@@ -69,10 +69,11 @@ class _Lane:
 
 
 class Batch:
-    """Greedy generations in parallel. It needs the whole context while it runs.
+    """Greedy generations in parallel. A running batch needs the whole context.
 
-    `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading, `ends` returns whether a token ends a text,
-    and `describe` makes the statistics of a prompt. `end` is the token that ends a true text.
+    `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading. `ends` returns whether a token ends a text.
+    `describe(prompt, trial, evaluated, milliseconds)` makes the statistics of a prompt. `end` is the token that ends a
+    true text.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class Batch:
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Tried]]:
         """Yield the index in `trials` and the result of each trial, in the order in which they end.
 
-        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit into the context. Results that were yielded
-        before remain valid.
+        Raises `Aborted`, and `EngineFailed` for a prompt that does not fit into the context. Results yielded before the
+        error remain valid.
         """
         self._lanes = [_Lane(number) for number in range(min(self._llama.n_seq, len(trials)))]
         waiting = deque(enumerate(trials))
@@ -125,7 +126,7 @@ class Batch:
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit into a context of {self._llama.n_ctx_seq}")
-        # The prompt is evaluated as by `KvCache.evaluate`, so that the logits equal those in serving.
+        # The prompt is evaluated in the same way as in `KvCache.evaluate`, so that the logits equal those in serving.
         shared = self._share(lane, tokens[:-asked])
         self._fill(lane, tokens[shared:], asked)
         spent = (time.perf_counter() - started) * 1e3
@@ -134,7 +135,8 @@ class Batch:
         before = logits[-len(prompt.healed) - 1]  # the logits after the prompt without its healed word
         reading: Reading | None = None
         if plain:
-            # The prompt of an abstention has one token after the decision, so the decision is in the last row but one.
+            # The prompt of an abstention has one more token after the decision, so the row before the last has the
+            # decision.
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)
@@ -151,11 +153,11 @@ class Batch:
         return None
 
     def _step(self) -> Iterator[tuple[int, Tried]]:
-        """Generate one more token in each running lane. Yield the results of those that end with it."""
+        """Generate one more token in each running lane. Yield the results of the trials that end with this token."""
         running = [(lane, lane.running) for lane in self._lanes if lane.running]
         if not running:
             return
-        # In the order of the lanes, because llama.cpp evaluates adjacent sequences together.
+        # The rows are in the order of the lanes, because llama.cpp evaluates sequences with adjacent numbers together.
         self._decode([Row(each.next, len(lane.tokens), lane.id, logits=True) for lane, each in running])
         for row, (lane, each) in enumerate(running):
             lane.tokens.append(each.next)
@@ -164,10 +166,7 @@ class Batch:
                 yield each.finished()
 
     def _truth(self, prompt: Prompt, trial: Trial) -> list[int]:
-        """Return the tokens to score: the healed word, the true text, and an end token.
-
-        Empty if the trial has no truth.
-        """
+        """Return the tokens to score: the healed word, the true text, and an end token; none without a true text."""
         if trial.truth is None:
             return []
         return [*self._llama.encode(prompt.healed_text + trial.truth), self._end]
@@ -175,8 +174,8 @@ class Batch:
     def _score(self, lane: _Lane, prompt: Prompt, truth: list[int], logits: NDArray[np.float32]) -> Truth:
         """Return the score of the true text after the prompt, in nats.
 
-        `logits` are those after the prompt without its healed word. The probability of a token of the healed word is
-        taken only over the tokens that agree with the word. Afterwards `lane` contains the true text.
+        `logits` are those after the prompt without its healed word. For a token of the healed word, the probability is
+        computed among the tokens that agree with the word. Afterwards, `lane` contains the true text.
         """
         self._cut(lane, len(prompt.tokens))
         expected = prompt.healed_text.encode("utf-8", "replace")
@@ -203,12 +202,12 @@ class Batch:
             if self._llama.truncate(lane.id, length):
                 lane.tokens = kept
                 return
-            self._llama.truncate(lane.id, 0)  # recurrent models cannot remove a part
+            self._llama.truncate(lane.id, 0)  # a recurrent model cannot remove part of a sequence, so remove all of it
             lane.tokens = []
             self._fill(lane, kept)
 
     def _take(self, each: _Running, logits: NDArray[np.float32]) -> bool:
-        """Add the most probable token. Return whether the generation continues."""
+        """Add the most probable token to a generation. Return whether the generation continues."""
         logits = self._llama.index.mask(logits, each.expected)
         token, surprise = likeliest(logits)
         if each.tokens == 0 and each.reading is not None:
@@ -229,7 +228,7 @@ class Batch:
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
-        """Copy to `lane` the longest prefix of `tokens` that a lane holds. Return the length of the prefix."""
+        """Make `lane` contain the longest prefix of `tokens` that any lane contains, and return the prefix's length."""
         held = {other.id: common_prefix(other.tokens, tokens) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
@@ -238,7 +237,7 @@ class Batch:
         if best is not lane:
             self._llama.truncate(lane.id, 0)
             length = self._llama.copy(best.id, lane.id, length)
-        elif not self._llama.truncate(lane.id, length):  # recurrent models cannot remove a part
+        elif not self._llama.truncate(lane.id, length):  # a recurrent model cannot remove part of a sequence
             self._llama.truncate(lane.id, 0)
             length = 0
         lane.tokens = tokens[:length]

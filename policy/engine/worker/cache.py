@@ -1,12 +1,12 @@
 """The KV cache: a record of the evaluated tokens, so that a request evaluates only new ones.
 
-Every *slot* (a document's plain branch, its retrieved branch) is a sequence in llama.cpp's memory. To evaluate a
-prompt, the cache finds the sequence that shares the longest prefix with it, copies those cells, drops the rest of the
-slot's own tokens, and decodes the remaining tokens. This one rule covers a keystroke (the slot itself shares most), a
-decision to retrieve (the plain branch shares most), two clients with the same file, and the return to an earlier
-document.
+Every *slot* (a document's plain branch, its retrieved branch) has a sequence in llama.cpp's KV cache. To evaluate a
+prompt in a slot, `KvCache` finds the sequence that shares the longest prefix with the prompt. It copies the cells of
+that prefix to the slot's sequence, removes all other tokens from it, and evaluates the rest of the prompt. This rule
+covers a keystroke (the slot's own sequence shares the longest prefix), a decision to retrieve (the plain branch shares
+it), two clients with the same file, and the return to an earlier document.
 
-The least recently used sequence is evicted first.
+If a new slot needs a sequence and none is free, the least recently used slot is removed.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ if TYPE_CHECKING:
     from policy.engine.worker.llama import Llama
 
 
-MIN_ROWS = 2  # the number of last rows of a prompt that are evaluated even if they are in the cache
+MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
 
 
 class Aborted(Exception):
-    """The evaluation was aborted. The tokens evaluated before remain in the cache."""
+    """The evaluation was aborted. The tokens that it has finished remain in the cache."""
 
 
 @dataclass(slots=True)
 class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
-    read: int = 0  # how many of the tokens were evaluated as a prompt; the others were generated
+    read: int = 0  # the first `read` tokens were evaluated as a prompt; the others were generated
     used_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Logits after the last tokens of a prompt, in the order of the tokens. Each is a view of shape (n_vocab,).
+    """The result of evaluating a prompt: the logits after its last tokens.
 
-    `evaluated` is the number of tokens that were evaluated, and `milliseconds` the time for it.
+    `rows` has one view of shape (n_vocab,) for each of these tokens, in their order. `evaluated` is the number of
+    tokens that were evaluated, and `milliseconds` the time for them.
     """
 
     rows: tuple[NDArray[np.float32], ...]
@@ -61,7 +62,7 @@ class Evaluated:
 
 
 class KvCache:
-    """Sequences by slot name in one llama.cpp context."""
+    """The sequences of one llama.cpp context, by the names of their slots."""
 
     def __init__(self, context: Llama) -> None:
         self._context = context
@@ -83,9 +84,10 @@ class KvCache:
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
-        # The last rows are evaluated even if they are in the cache, because the caller needs their logits. There are at
-        # least two: llama.cpp evaluates a single row differently and, with an f16 cache, less exactly (logits differed
-        # by up to 0.4). With two or more rows, a text does not depend on how much of its prompt was cached.
+        # The last tokens are evaluated even if they are in the cache, because the caller needs the logits after them.
+        # At least two are evaluated together: llama.cpp evaluates a single token differently and, with an f16 cache,
+        # less exactly (logits differed by up to 0.4). With two or more, a text does not depend on how much of its
+        # prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
@@ -97,7 +99,7 @@ class KvCache:
     def cut(self, slot: str, length: int) -> bool:
         """Keep only the first `length` tokens of `slot`.
 
-        Return False if the model cannot remove a part and keeps none.
+        If the model cannot remove part of a sequence, remove all tokens and return False.
         """
         sequence = self._slots[slot]
         self._truncate(sequence, length)
@@ -111,7 +113,7 @@ class KvCache:
         return self.extend_all({slot: token})[0]
 
     def extend_all(self, tokens: Mapping[str, int]) -> list[NDArray[np.float32]]:
-        """Append one token to each slot in one batch. Return the logits after each, in the order of the slots.
+        """Append one token to each slot, in one batch. Return the logits after each token, in the order of `tokens`.
 
         The logits are views that the next evaluation overwrites. Raises the same errors as `evaluate`, after which the
         slots are unchanged.
@@ -144,7 +146,7 @@ class KvCache:
         sequence.tokens, sequence.read = list(source.tokens), source.read
 
     def rename(self, slot: str, target: str) -> None:
-        """Rename `slot` to `target`, and replace the slot that had this name."""
+        """Rename `slot` to `target`, which replaces the slot that had this name."""
         if slot != target:
             self.forget(target)
             self._slots[target] = self._slots.pop(slot)
@@ -175,7 +177,7 @@ class KvCache:
         If another sequence contains a longer prefix, the function first copies that prefix to `sequence`.
         """
         own = _shared(sequence, tokens)
-        if len(tokens) < own + WORTH_COPYING:  # after a keystroke, for example, no copy can save enough
+        if len(tokens) < own + WORTH_COPYING:  # so few tokens are missing, as after a keystroke, that no copy helps
             return own
         best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
         length = _shared(best, tokens)
@@ -190,7 +192,7 @@ class KvCache:
         if length >= len(sequence.tokens):
             return
         if not self._context.truncate(sequence.id, length):
-            # Recurrent and hybrid models cannot remove a part, so they begin with an empty sequence.
+            # Recurrent and hybrid models cannot remove part of a sequence, so all of it is removed.
             self._context.truncate(sequence.id, 0)
             length = 0
         del sequence.tokens[length:]
@@ -222,10 +224,10 @@ class KvCache:
 
 
 def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS) -> Iterator[list[Row]]:
-    """Yield the rows of a prompt, `tokens` from position `start` on, in batches of at most `grain`.
+    """Yield batches of at most `grain` rows that append `tokens` to sequence `seq`, from position `start` on.
 
-    The last `wanted` rows have logits and are in one batch. No batch is a single row, because llama.cpp evaluates
-    single rows differently.
+    The last `wanted` rows have logits and are in the same batch. A `grain` that is too small for this is raised to
+    twice `wanted`. With two or more tokens, no batch is a single row, which llama.cpp would evaluate differently.
     """
     grain = max(grain, 2 * wanted)
     done = 0
@@ -236,9 +238,9 @@ def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted:
 
 
 def _shared(sequence: _Sequence, tokens: list[int]) -> int:
-    """Return how many leading tokens of `tokens` are in `sequence` and were evaluated there as a prompt.
+    """Return the length of the longest prefix of `tokens` that was evaluated in `sequence` as a prompt.
 
-    Generated tokens do not count, because they were evaluated as single rows, see `KvCache.evaluate`.
+    Generated tokens do not count, because llama.cpp evaluated each alone, see `KvCache.evaluate`.
     """
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
 

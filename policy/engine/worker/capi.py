@@ -1,7 +1,7 @@
-"""llama.cpp's C API, as far as this project uses it. Written by `tools/make_capi.py`; do not edit.
+"""The part of llama.cpp's C API that this project uses. `tools/make_capi.py` writes this file; do not edit it.
 
-From the headers of llama.cpp builds b11413 and b11548. Structs that differ between them are declared for each build;
-`policy.engine.worker.native` checks at load time which of them a library has.
+The declarations are from the headers of the llama.cpp builds b11413 and b11548. A struct that differs between these
+builds has a class for each build. `policy.engine.worker.native` chooses and checks the classes when it loads a library.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ ggml_abort_callback = CFUNCTYPE(c_bool, c_void_p)
 
 
 class llama_batch(Structure):
-    """`llama_batch`, from b11413 on."""
+    """The struct `llama_batch` of build b11413 and later builds."""
 
     _fields_ = (
         ("n_tokens", c_int32),
@@ -53,7 +53,7 @@ class llama_batch(Structure):
 
 
 class llama_model_params(Structure):
-    """`llama_model_params`, from b11413 on."""
+    """The struct `llama_model_params` of build b11413 and later builds."""
 
     _fields_ = (
         ("devices", c_void_p),
@@ -77,7 +77,7 @@ class llama_model_params(Structure):
 
 
 class llama_context_params(Structure):
-    """`llama_context_params`, from b11413 on."""
+    """The struct `llama_context_params` of build b11413 and later builds."""
 
     _fields_ = (
         ("n_ctx", c_uint32),
@@ -121,7 +121,7 @@ class llama_context_params(Structure):
 
 
 class llama_context_params_b11548(Structure):
-    """`llama_context_params`, from b11548 on."""
+    """The struct `llama_context_params` of build b11548 and later builds."""
 
     _fields_ = (
         ("n_ctx", c_uint32),
@@ -167,7 +167,7 @@ class llama_context_params_b11548(Structure):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The structs of a llama.cpp build. `version` is what its `llama_version` answers, without a suffix."""
+    """The structs of a llama.cpp build. `version` is what its `llama_version` returns, without a suffix like "-dev"."""
 
     build: int
     version: str
@@ -181,7 +181,7 @@ LAYOUTS = (
     Layout(11548, "0.6.0", llama_batch, llama_model_params, llama_context_params_b11548),
 )
 
-# The default values of the fields for which it is not 0.
+# The default values of the fields whose default is not 0.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "llama_model_params": {
         "n_gpu_layers": -1,

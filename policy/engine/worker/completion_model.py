@@ -1,8 +1,8 @@
 """A model for completions in the worker: read up to the decision, generate after it, evaluate in advance.
 
-Every call builds its prompt from the beginning, and the KV cache finds the part that is already evaluated. So no state
-has to be passed from one call to the next. After an abstention, L, R (the text before and after the cursor) and the
-markers are not evaluated again: the prompt for the generation begins with the prompt that was read.
+Every call builds its whole prompt, and the KV cache finds the part that is already evaluated. So no state has to be
+passed from one call to the next. A generation after an abstention does not evaluate L, R (the text before and after the
+cursor) and the markers again, because its prompt begins with the prompt of the reading.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ if TYPE_CHECKING:
 
     from indexer.model import Chunk, Cursor
 
-# Names of the tokens with which models of code end a completion. Many GGUF files declare only one of them as an end.
+# Names of the tokens with which models of code end a completion. Many GGUF files declare only one of these as an end
+# token.
 ENDINGS = (
     "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>", "<|EOT|>",
     "<fim_pad>", "<file_sep>", "<repo_name>", "<reponame>", "<filename>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-RESERVED_TOKENS = 320  # cells of a sequence that are kept free for the longest generation and the markers
+RESERVED_TOKENS = 320  # cells of a sequence that the budgets leave free for the generated tokens and the markers
 _MEASURED_TOKENS = 128  # tokens of the prompt that `measure` reads
 WARM_GRAIN = 16  # tokens; an interruption of `warm` loses at most this many
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of text of a generation or of one of its candidates, and the number of tokens so far.
+    """A piece of the text of a candidate, and the number of the candidate's tokens so far.
 
     `model_ms` is the time inside llama.cpp since the generation began, in milliseconds. `surprises` has -ln P, in nats,
     of the candidate's tokens since its last piece.
@@ -68,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a generation, by the model (`ended`) or by the limit. `model_ms` is as in `Piece`."""
+    """The end of a generation, by the model (`ended`) or by the token limit. `model_ms` is as in `Piece`."""
 
     tokens: int
     ended: bool
@@ -110,20 +111,18 @@ class CompletionModel:
         )
 
     def warm_up(self) -> None:
-        """Evaluate a batch and a single token.
-
-        If a build of llama.cpp crashes at its first evaluation, it crashes now.
-        """
+        """Evaluate a batch and a single token. A build of llama.cpp that crashes on this machine crashes now."""
         tokens = self._llama.encode("def warm_up():\n" * 8)
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
-        _ = self._llama.index  # takes a fraction of a second, so no request should have to wait for it
+        _ = self._llama.index  # computed now, so that no request waits the fraction of a second that this takes
 
     def measure(self) -> Speed:
-        """Return how fast tokens are read and generated, from the faster half of the measurements.
+        """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.
 
-        The slower half may be slow because of other work. The call takes a second or two on a CPU.
+        The result is the faster of two readings, and the lower quartile of the times of the generated tokens. Slower
+        measurements may be slow because of other programs.
         """
         tokens = self._llama.encode("def measured(first, second):\n    return first * second\n\n" * 12)
         half = min(len(tokens), _MEASURED_TOKENS) // 2
@@ -141,10 +140,10 @@ class CompletionModel:
         return Speed(min(reads), sorted(writes)[LINE_TOKENS // 4], others.share())
 
     def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
-        """Evaluate the prompt of an abstention, and read the decision from it.
+        """Evaluate the prompt of an abstention, and return the reading.
 
-        The token after the decision is evaluated in the same batch. So an abstention needs no further evaluation. A
-        decision to retrieve has then evaluated one token more than it needs.
+        This prompt has one token after the decision. Because that token is evaluated in the same batch, an abstention
+        can generate without a further evaluation. For a decision to retrieve, that token is evaluated in vain.
         """
         started = time.perf_counter()
         selective = self._builder.layout.selective
@@ -166,8 +165,8 @@ class CompletionModel:
     def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
         """Evaluate in advance the prompt of a request at `cursor`. Return the chunks that fit into that prompt.
 
-        The batches are small, because the evaluation may be interrupted. If there are chunks and more than two
-        sequences, the tokens of `slot` do not change until the whole prompt is evaluated.
+        The batches are small, so that an interruption loses little. If there are chunks and more than two sequences,
+        the prompt is evaluated in another slot, which replaces `slot` only when the whole prompt is evaluated.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
@@ -181,10 +180,10 @@ class CompletionModel:
     def generate(
         self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1
     ) -> Iterator[PromptStats | Piece | Done]:
-        """Generate greedily, and yield the text as it grows, with up to `count` - 1 other candidates.
+        """Generate greedily, with up to `count` - 1 other candidates.
 
-        If `chunks` is None, the prompt is that of an abstention, otherwise that of a retrieval. Raises
-        `policy.engine.worker.cache.Aborted`.
+        Yield the statistics of the prompt, then the text as it grows, then the end. If `chunks` is None, the prompt is
+        that of an abstention, otherwise that of a retrieval. Raises `policy.engine.worker.cache.Aborted`.
         """
         prompt, stats = self._prompt(cursor, chunks)
         if count > 1:
@@ -233,21 +232,24 @@ class CompletionModel:
     def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
         """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
-        Those tokens of the healed word that the model would generate itself stay in `slot`. Raises the same errors as
-        `KvCache.evaluate`.
+        `slot` then contains the prompt and those tokens of the healed word that the model would generate itself.
+        Raises the same errors as `KvCache.evaluate`.
         """
         result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1)
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
             start = replace(start, logits=start.logits.copy())  # the next evaluation overwrites the view
-            if not self._cache.cut(slot, len(start.base)):  # recurrent models cannot remove a part
+            if not self._cache.cut(slot, len(start.base)):  # a recurrent model cannot remove part of a sequence
                 self._cache.evaluate(slot, start.base)
         return result, start
 
     def _recalled_then_new(
         self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
     ) -> Iterator[Chosen | Evaluated]:
-        """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded."""
+        """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded.
+
+        If the prompt is evaluated for this, also yield the evaluation.
+        """
         known = recalled.chosen
         yield from known[:limit]
         left = limit - len(known)
@@ -260,7 +262,7 @@ class CompletionModel:
             result, start = self._evaluate(slot, prompt)
             recalled.base, recalled.expected = start.base, start.expected
             yield result
-            for token in tokens:  # one by one, as in the first generation, because batches are rounded differently
+            for token in tokens:  # one by one, as in the first generation, because a batch rounds sums differently
                 start = replace(start, logits=self._cache.extend(slot, token))
             start = replace(start, expected=self._rest_of_word(recalled))
         for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
@@ -295,7 +297,7 @@ class CompletionModel:
     def _reading_of(
         self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float
     ) -> Reading:
-        """Return the reading from the logits after the decision's prompt, without the numbers of the first token."""
+        """Return the reading from the logits after the decision's prompt, without `first_p` and `first_entropy`."""
         return Reading(
             p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
@@ -326,9 +328,9 @@ class _ModelTime:
 
 
 class _TextDecoder:
-    """Decodes the tokens of a text, without the first `skipped` bytes, which the document already has.
+    """Decodes the tokens of a text, without its first `skipped` bytes, which the document already has.
 
-    A character may be split over several tokens. An incomplete character is kept until the rest of it arrives.
+    A character may be split over several tokens. An incomplete character is kept until its last byte arrives.
     """
 
     def __init__(self, llama: Llama, skipped: int) -> None:
@@ -380,7 +382,7 @@ def _stats_of_trial(prompt: Prompt, trial: Trial, evaluated: int, milliseconds: 
 
 
 def used_chunks(prompt: Prompt, offered: Sequence[Chunk]) -> tuple[UsedChunk, ...]:
-    """Return which of the offered chunks are in the prompt, and the last line of each that fit."""
+    """Return which of the offered chunks are in the prompt, each with its last line that fits."""
     return tuple(
         UsedChunk(index, chunk.end_line) for index, (chunk, _) in enumerate(zip(prompt.chunks, offered, strict=False))
     )

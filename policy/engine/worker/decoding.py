@@ -1,8 +1,8 @@
-"""Greedy decoding: from the logits after a prompt to tokens, one after another, as one text or several.
+"""Greedy decoding: generate tokens after a prompt, one after another, for one text or for several candidates.
 
 `continuation` and `candidates` are iterators that evaluate only when the next token is requested, so a caller that
-stops iterating frees the engine. Each token comes with its surprise, -ln P in nats, which costs a sum over the
-vocabulary. The module also has functions for probabilities.
+stops iterating frees the engine. They yield each token with its surprise, -ln P in nats, which is computed by a sum
+over the vocabulary. The module also has functions for probabilities.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from policy.prompting.prompt import Prompt
 
-FORK = 0.1  # the minimum probability of a token with which another candidate branches off
+FORK = 0.1  # the minimum probability of a token that starts another candidate
 
 
 class Pieces(Protocol):
-    """The interface of a vocabulary that decoding needs."""
+    """What decoding needs of a vocabulary."""
 
     @property
     def index(self) -> PieceIndex:
@@ -40,10 +40,11 @@ class Pieces(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a generation: logits, shape (n_vocab,), and the bytes that its first tokens have to spell.
+    """The start of a generation.
 
-    `base` has the tokens that were evaluated as a prompt. `expected` is the rest of the healed word
-    (`policy.prompting.healing`). The logits still include tokens that do not agree with `expected`.
+    `base` has the tokens that were evaluated as a prompt, and `logits`, shape (n_vocab,), the logits after them. The
+    first generated tokens have to spell `expected`, the rest of the healed word (`policy.prompting.healing`). Tokens
+    that do not agree with `expected` are not yet excluded from the logits.
     """
 
     base: tuple[int, ...]
@@ -52,11 +53,11 @@ class Start:
 
 
 def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pieces) -> Start:
-    """Return the start of a generation after its prompt and the tokens of the healed word were evaluated together.
+    """Return the start of a generation, after the prompt and the tokens of the healed word were evaluated together.
 
-    `rows` has the logits after the last tokens: one row after the prompt, and one after each token of the healed word.
-    Rows before them are ignored. Tokens of the healed word that the model would generate itself count as part of the
-    prompt. The generation starts at the first one where it would generate another token.
+    The last of the `rows` are the logits after the prompt and after each token of the healed word; earlier rows are
+    ignored. The tokens of the healed word count as part of the prompt as long as the model would generate the same
+    tokens. The generation starts where the model would generate a different token.
     """
     expected = prompt.healed_text.encode("utf-8", "replace")
     for number, token in enumerate(prompt.healed):
@@ -68,9 +69,9 @@ def start_of(prompt: Prompt, rows: Sequence[NDArray[np.float32]], tokenizer: Pie
 
 
 class Chosen(NamedTuple):
-    """A generated token and its surprise, -ln P in nats, among the tokens that the mask allows.
+    """A generated token and its surprise, -ln P in nats.
 
-    The mask excludes tokens that do not agree with the healed word (`PieceIndex.mask`).
+    P is the probability among the tokens that agree with the healed word (`PieceIndex.mask`).
     """
 
     token: int
@@ -85,7 +86,7 @@ def likeliest(logits: NDArray[np.float32]) -> Chosen:
 
 
 def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
-    """Yield the most probable token after the tokens of `slot`, then the most probable one after that, without end."""
+    """Yield the most probable token after the tokens of `slot`, append it to `slot`, and repeat this without end."""
     logits, expected = start.logits, start.expected
     while True:
         chosen = likeliest(tokenizer.index.mask(logits, expected))
@@ -96,7 +97,7 @@ def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A new token of a candidate. The first step of any candidate but 0 has all tokens of that candidate so far."""
+    """A new token of a candidate. The first step of a candidate other than 0 has all of its tokens so far."""
 
     candidate: int
     chosen: tuple[Chosen, ...]
@@ -107,10 +108,9 @@ def candidates(
 ) -> Iterator[Step]:
     """Yield up to `count` continuations of `slot` in parallel. Each ends with a token for which `ends` returns True.
 
-    Candidate 0 is the greedy one. Where a token other than the most probable one is also probable, another candidate
-    branches off and continues greedily, until there are `count`. The other candidates are evaluated in one batch. The
-    greedy one is evaluated separately, as it is without candidates: in a batch, sums are rounded differently, which
-    might change its text.
+    Candidate 0 is the greedy one. At each of its tokens, an alternative with a probability of at least `FORK` starts a
+    new candidate, which continues greedily, until there are `count` candidates. Candidate 0 is evaluated alone, and the
+    others together in one batch. In a batch, sums are rounded differently, which might change the text of candidate 0.
     """
     slots = [slot]
     generated: list[list[Chosen]] = [[]]
@@ -152,7 +152,7 @@ def candidates(
 
 
 def _alternatives(logits: NDArray[np.float32], count: int) -> list[Chosen]:
-    """Return up to `count` tokens, other than the most probable one, with sufficient probability, best first."""
+    """Return up to `count` tokens after the most probable one, each with a probability of at least `FORK`."""
     if count <= 0:
         return []
     shifted = np.exp(logits - logits.max())
@@ -181,6 +181,6 @@ def entropy(probabilities: NDArray[np.float64]) -> float:
 
 
 def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
-    """Return `reading` with the probability and the entropy of the first token to generate. `logits` may be masked."""
+    """Return `reading` with `first_p` and `first_entropy` from `logits`, those of the first token to generate."""
     probabilities = softmax(logits)
     return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))

@@ -1,7 +1,8 @@
 """Embedding models in the worker: one vector for each text, with several texts in one batch.
 
-Each text is a separate sequence. The model determines the pooling (the mean of the states if it does not say). A text
-that is longer than the model's context is cut, because the beginning of a chunk says most about it.
+Each text is a separate sequence. The model's metadata says how the states of a text's tokens become one vector
+(without an entry: by their mean). If a text is longer than the model's context, only its beginning is used, because the
+beginning of a chunk says most about the chunk.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Embedder:
         )
 
     def warm_up(self) -> None:
-        """Embed a text. If a build of llama.cpp crashes at its first evaluation, it crashes now."""
+        """Embed a text, so that a build of llama.cpp that crashes on this machine does so now."""
         self.embed(["def warm_up():"])
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -62,10 +63,9 @@ class Embedder:
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
     def _tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text, without the end of the text if it is too long.
+        """Return the tokens of a text: the first ones if there are too many, then the token that marks the text's end.
 
-        The last token, which ends the text, is kept. An empty text gives at least one token, because without tokens
-        there is no vector.
+        An empty text gets at least one token, because llama.cpp computes no vector without tokens.
         """
         tokens = self._llama.encode_whole(text) or self._llama.encode("\n")
         most = self._llama.longest_text

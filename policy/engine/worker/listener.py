@@ -1,8 +1,9 @@
 """Accept client connections on a socket that only this user can reach.
 
 The process ends when the last client disconnects. The event loop of the socket has its own thread, so that a
-cancellation, or the end of a client's process, reaches a running evaluation immediately. The main thread takes the
-requests from the `Scheduler`. The requests `cancel` and `rank` do not wait for it: they take effect immediately.
+cancellation, or the end of a client's process, stops a running evaluation immediately. The main thread takes the
+requests from the `Scheduler` and runs them. The requests `cancel` and `rank` take effect without the main thread, while
+it runs another request.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
 
-FIRST_CLIENT_TIMEOUT = 10.0  # seconds to wait for a client; the server that started this process may have ended
+FIRST_CLIENT_TIMEOUT = 10.0  # seconds to wait for the first client; the server that started the worker may have ended
 FIRST_FRAME_TIMEOUT = 10.0  # seconds that a connected client has to send the token
-MAX_BACKLOG_BYTES = 1 << 22  # a client with more unread answers is disconnected, so that others need not wait for it
+MAX_BACKLOG_BYTES = 1 << 22  # a client with more unread bytes of answers is disconnected, to limit the memory
 _FIRST_FRAME = 1 << 10  # the maximum size in bytes of the frame with the token
 
 
 class Listener:
     """Accepts connections at `endpoint`, which this process has claimed. It calls `leave` to end the process.
 
-    `leave` must end the process without waiting for the main thread, which may be in native code. There is nothing to
-    save. A client that connects at that moment is disconnected without a welcome, and starts another engine.
+    `leave` must end the process without waiting for the main thread, which may be in native code. The worker has no
+    data to save. A client that connects at that moment gets no welcome message, and starts another engine.
     """
 
     def __init__(self, endpoint: Endpoint, scheduler: Scheduler, leave: Callable[[], None]) -> None:
@@ -41,7 +42,7 @@ class Listener:
         self._connected = 0
 
     def open(self) -> None:
-        """Start to listen. Raises `OSError`."""
+        """Start to listen. Raises `OSError` if the socket cannot be opened."""
         listening = threading.Event()
         failures: list[OSError] = []
         thread = threading.Thread(
@@ -77,7 +78,7 @@ class Listener:
                 writer.close()
 
     def _knows(self, token: object) -> bool:
-        """Return whether this is the token that a client must send."""
+        """Return whether `token` is the token that a client must send."""
         if not isinstance(token, str):
             return False
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token.encode())
@@ -105,7 +106,7 @@ class Listener:
 
 
 class ClientConnection:
-    """A connected client, see `scheduler.EngineClient`."""
+    """A connected client, which implements `scheduler.EngineClient`."""
 
     def __init__(self, name: str, writer: asyncio.StreamWriter) -> None:
         self.name = name
@@ -113,7 +114,7 @@ class ClientConnection:
         self._loop = asyncio.get_running_loop()
 
     def send(self, message: protocol.Message) -> None:
-        """Queue an answer. Any thread may call this."""
+        """Queue an answer. Any thread may call this method."""
         self._loop.call_soon_threadsafe(self._write, protocol.pack(message))
 
     def _write(self, frame: bytes) -> None:

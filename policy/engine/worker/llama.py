@@ -48,7 +48,8 @@ _FLASH = {
     "off": capi.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "on": capi.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
-# The released Repoformer tokenizers and the paper have different names for two tokens. Our models use the paper's.
+# Two tokens have different names in the paper and in the released Repoformer tokenizers. Our models use the paper's
+# names.
 _DECISION_TOKENS: dict[Role, tuple[str, ...]] = {"cc": ("<cc>", "<cfc_info>"), "eof": ("<eof>", "<end_rc>")}
 _STARCODER_VOCABULARY = 49_152
 _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
@@ -56,7 +57,7 @@ _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One token to evaluate, at position `pos` of sequence `seq`. `logits` requests the distribution after it."""
+    """One token to evaluate, at position `pos` of sequence `seq`. `logits` requests the logits after it."""
 
     token: int
     pos: int
@@ -67,13 +68,12 @@ class Row:
 class Llama:
     """A loaded model with one context, in which every sequence has its own cells.
 
-    If sequences shared cells, the cells of other documents would lie between those of a prompt, and the sums of
-    attention would be rounded in another order. The logits would then differ by up to 1, depending on what else is in
-    the cache (a model of four bits, AVX2). Also, every token would attend to all cells, which takes time without
-    effect.
+    If sequences shared cells, the cells of other documents would be between those of a prompt, and attention would add
+    its terms in another order, with other rounding. The logits would then depend on the rest of the cache, and differ
+    by up to 1 (measured with a 4-bit model, AVX2). Also, attention would spend time on the cells of other sequences.
 
-    `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without it there is one
-    sequence unless `settings` say otherwise.
+    `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without `longest`, there is
+    one sequence unless `settings.sequences` says otherwise.
 
     Not thread-safe, except for `abort`, which another thread can call while `decode` runs.
 
@@ -103,8 +103,8 @@ class Llama:
         self.vocab: Any = self._native.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
-        # C's `atoi` is the abort callback: it reads the flag, "0" or "1", without taking the GIL. llama.cpp calls it
-        # hundreds of times per evaluation. Each time, a Python function would wait for the thread that holds the GIL.
+        # llama.cpp calls the abort callback hundreds of times per evaluation. Each time, a Python function would wait
+        # for the thread that holds the GIL. C's `atoi` needs no GIL, and returns the number in the flag: 0 or 1.
         self._abort_flag = ctypes.create_string_buffer(b"0")
         self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
@@ -128,7 +128,7 @@ class Llama:
         self.n_ubatch: int = self._native.llama_n_ubatch(self._context)
         self.n_seq: int = self._native.llama_n_seq_max(self._context)
         self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
-        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits, by the few addresses that llama.cpp uses
+        self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by their addresses, of which there are few
         self.busy = 0.0  # total seconds inside `llama_decode`
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class Llama:
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
             params.pooling_type = capi.LLAMA_POOLING_TYPE_UNSPECIFIED if declared else capi.LLAMA_POOLING_TYPE_MEAN
             params.n_seq_max = settings.sequences or MAX_SEQUENCES
-            params.kv_unified = True  # a text may need more than an equal share of the cells
+            params.kv_unified = True  # sequences share all cells, because a text may need more than an equal share
         else:
             params.kv_unified = False
             params.n_seq_max = settings.sequences or 1
@@ -182,9 +182,9 @@ class Llama:
     def _flash_attention(self, settings: EngineSettings) -> FlashAttention:
         """Return the setting for llama.cpp. "auto" means only on a GPU, or if a quantized KV cache requires it.
 
-        On a CPU, flash attention is slower at the lengths of a completion (at 512 tokens: 152 instead of 191 tokens/s).
-        Its kernels also depend on the size of a batch, so that the logits of a prompt would depend on how much of it
-        was cached.
+        On a CPU, flash attention is slower for prompts as short as ours (at 512 tokens: 152 instead of 191 tokens/s).
+        Its kernels also depend on the size of a batch, so that the logits of a prompt would depend on how many of its
+        tokens are cached.
         """
         if settings.flash_attention != "auto" or settings.kv_cache_type in {"q8_0", "q4_0"}:
             return "on" if settings.flash_attention == "auto" else settings.flash_attention
@@ -193,11 +193,11 @@ class Llama:
     # -- vocabulary -----------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`, without BOS. The names of special tokens in it become ordinary tokens."""
+        """Return the tokens of `text`, without BOS. Names of special tokens in `text` are treated as ordinary text."""
         return self._tokenize(text, special=False)
 
     def encode_whole(self, text: str) -> list[int]:
-        """Return the tokens of `text`, with the tokens that the model declares for its beginning and its end."""
+        """Return the tokens of `text`, with the tokens that the model requires at the beginning and end of a text."""
         return self._tokenize(text, special=False, ends=True)
 
     def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
@@ -223,7 +223,7 @@ class Llama:
         return buffer.raw[:count]
 
     def pieces(self) -> list[bytes]:
-        """Return the bytes of every token by its id, as by `piece`."""
+        """Return `piece(token)` for every token id, in the order of the ids."""
         return [self.piece(token) for token in range(self.n_vocab)]
 
     @cached_property
@@ -233,12 +233,12 @@ class Llama:
 
     @property
     def end(self) -> int:
-        """The token that ends a text: `<|endoftext|>`, which code models use, if it exists, else the declared one."""
+        """The token that ends a text: `<|endoftext|>` if the model has it, else the one that its metadata names."""
         named = self.special("<|endoftext|>")
         return named if named is not None else int(self._native.llama_vocab_eos(self.vocab))
 
     def special(self, name: str) -> int | None:
-        """Return the marker token called `name`, or None if this vocabulary has none."""
+        """Return the special token called `name`, or None if this vocabulary has none."""
         tokens = self._tokenize(name, special=True)
         return tokens[0] if len(tokens) == 1 and not self.piece(tokens[0]) else None
 
@@ -247,7 +247,7 @@ class Llama:
         return bool(self._native.llama_vocab_is_eog(self.vocab, token))
 
     def vocabulary(self) -> Vocabulary:
-        """Return the ids of the markers of a prompt that this model has."""
+        """Return the token ids of those prompt markers that this model has."""
         ids: dict[Role, int] = {}
         if self._native.llama_vocab_get_add_bos(self.vocab):
             ids["bos"] = self._native.llama_vocab_bos(self.vocab)
@@ -263,8 +263,8 @@ class Llama:
             for name in names:
                 if (token := self.special(name)) is not None:
                     ids[role] = token
-        # If a checkpoint was converted without the names of its added tokens, their two rows still follow StarCoder's
-        # vocabulary.
+        # A checkpoint may have been converted without the names of the two decision tokens. Their ids are then the
+        # first two after StarCoder's vocabulary.
         if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
@@ -287,8 +287,8 @@ class Llama:
     def decode(self, rows: Sequence[Row]) -> Outcome:
         """Evaluate `rows`, at most `n_batch` of them.
 
-        Return "ok", "full" if no cells were free and nothing was evaluated, or "aborted", after which finished
-        micro-batches stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
+        Return "ok"; "full" if there were too few free cells, in which case nothing was evaluated; or "aborted", in
+        which case finished micro-batches stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
         """
         batch = self._batch
         batch.n_tokens = len(rows)
@@ -310,15 +310,15 @@ class Llama:
         raise EngineFailed(f"llama.cpp cannot evaluate {len(rows)} tokens (code {code}): {_last_error()}")
 
     def logits(self, row: int = -1) -> NDArray[np.float32]:
-        """Return the logits after row `row` of the last batch, shape (n_vocab,).
+        """Return the logits after row `row` of the last `decode`, shape (n_vocab,).
 
-        The array is a view, which the next `decode` overwrites.
+        The array is a view, which the next `decode` overwrites. Raises `EngineFailed` if no logits were requested.
         """
         pointer = self._native.llama_get_logits_ith(self._context, row)
         if not pointer:
             raise EngineFailed(f"row {row} of the last evaluation has no logits")
         address = ctypes.addressof(pointer.contents)
-        if (view := self._views.get(address)) is None:  # making a view takes longer than finding its maximum
+        if (view := self._views.get(address)) is None:  # views are kept, because making one takes long
             view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
         return view
 
@@ -334,7 +334,7 @@ class Llama:
 
     def clear(self) -> None:
         """Remove all tokens from the cache."""
-        if self._memory:  # an encoder has no memory
+        if self._memory:  # an encoder has no KV cache
             self._native.llama_memory_clear(self._memory, False)
 
     @property
@@ -344,11 +344,11 @@ class Llama:
 
     @property
     def longest_text(self) -> int:
-        """The maximum number of tokens of one text, by the model's training and by this context."""
+        """The maximum number of tokens of one text: the limits of the model's training and of this context apply."""
         return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
-        """Stop a running `decode` within one operation of its graph. If `wanted` is False, allow later evaluations."""
+        """Stop a running `decode` before the next operation of its graph. If `wanted` is False, allow evaluations."""
         self._abort_flag.value = b"1" if wanted else b"0"
 
     # -- the KV cache ---------------------------------------------------------------------------------------------
@@ -358,14 +358,17 @@ class Llama:
         return int(self._native.llama_memory_seq_pos_max(self._memory, seq)) + 1
 
     def truncate(self, seq: int, length: int) -> bool:
-        """Keep the first `length` positions of `seq`. Return False if the model's memory cannot remove a part."""
+        """Keep only the first `length` positions of `seq`.
+
+        Return False, and change nothing, if the model cannot remove part of a sequence, as recurrent models cannot.
+        """
         return bool(self._native.llama_memory_seq_rm(self._memory, seq, length, -1))
 
     def copy(self, source: int, target: int, length: int) -> int:
         """Copy the first `length` positions of `source` to the empty sequence `target`.
 
-        Return the new length of `target`. llama.cpp copies the whole sequence, with its next evaluation, and the rest
-        is then cut off. If the model's memory cannot remove a part, `target` stays empty and the result is 0.
+        Return the new length of `target`. llama.cpp can only copy the whole sequence, so the rest is then removed. If
+        the model cannot remove part of a sequence, `target` stays empty and the result is 0.
         """
         self._native.llama_memory_seq_cp(self._memory, source, target, 0, -1)
         if self.truncate(target, length):
@@ -407,13 +410,13 @@ def _atoi() -> Any:
 
 
 _errors: list[str] = []
-# Parts of the messages in which the backends (CPU, CUDA and HIP, Vulkan) report too little memory.
+# Parts of the messages with which the backends (CPU, CUDA and HIP, Vulkan) report too little memory.
 _COMPLAINTS = re.compile(r"out of memory|(failed|unable) to allocate|ErrorOutOf\w*Memory", re.IGNORECASE)
 
 
 @capi.ggml_log_callback  # type: ignore[untyped-decorator]
 def _log_callback(level: int, text: bytes, _user_data: Any) -> None:
-    """Store llama.cpp's errors for our own messages. All other log lines are dropped."""
+    """Store llama.cpp's last errors, which our own messages quote. All other log lines are dropped."""
     if level == capi.GGML_LOG_LEVEL_ERROR and (message := text.decode("utf-8", "replace").strip()):
         _errors.append(message)
         del _errors[:-8]
@@ -424,5 +427,5 @@ def _last_error() -> str:
 
 
 def _no_memory() -> bool:
-    """Return whether llama.cpp has reported too little memory since the last allocation began."""
+    """Return whether one of llama.cpp's last errors reports too little memory."""
     return any(_COMPLAINTS.search(error) for error in _errors)

@@ -1,7 +1,7 @@
-"""Read from a model's metadata and vocabulary how to prompt it: its layout, its budgets, the names of its tokens.
+"""Read from a model's metadata and vocabulary how to prompt it: its layout, its budgets, and its markers.
 
-The metadata is that of the GGUF file and of its card, if it has one (`policy.models.card`). The card's values take
-precedence.
+The metadata is that of the GGUF file and of the model's card, if it has one (`policy.models.card`). The card's values
+take precedence.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from policy.prompting.prompt import LAYOUTS, ROLES, Budgets, Layout, Role, Vocab
 
 
 def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
-    """Return the layout called `name`, or, if `name` is empty, the best one for the vocabulary.
+    """Return the layout called `name`, or, if `name` is empty, the best layout for the vocabulary.
 
-    Raises `ModelInvalid` for an unknown name and for a layout for which the model lacks tokens.
+    Raises `ModelInvalid` if no layout has this name, or if the model lacks a token that the layout needs.
     """
     if name:
         if name not in LAYOUTS:
@@ -30,7 +30,7 @@ def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
 
 
 def budgets_of(metadata: Mapping[str, str]) -> Budgets:
-    """Return the budgets that a model was trained with (`repoformer.budget.*`), by default the paper's."""
+    """Return the budgets that a model was trained with (`repoformer.budget.*`); the default values are the paper's."""
     default = Budgets()
 
     def value(name: str, fallback: int) -> int:
@@ -46,10 +46,10 @@ def budgets_of(metadata: Mapping[str, str]) -> Budgets:
 
 
 def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
-    """Return the token ids that the metadata names for a role (`repoformer.token.ROLE`).
+    """Return the token id of each role that the metadata names (`repoformer.token.ROLE`).
 
-    These are tokens that the model does not use otherwise. Raises `ModelInvalid` for an id outside the model's
-    `n_vocab` tokens.
+    Such a model uses tokens of its vocabulary that have no other purpose as markers. Raises `ModelInvalid` for an id
+    that is not less than `n_vocab`, the size of the vocabulary.
     """
     ids: dict[Role, int] = {}
     for role in ROLES:

@@ -1,8 +1,8 @@
-"""Load a llama.cpp library, and check that its structs are those that we pass to it.
+"""Load a llama.cpp library, and check that it has the same definitions of structs as `capi.py`.
 
-C does not notice when the caller and the callee have different definitions of a struct: fields would be read from the
-wrong offsets. So a library is used only if its version is one whose headers we have (`capi.LAYOUTS`), and if the values
-that it returns agree with them: every field's default value and, on x86-64, which bytes of a struct it writes.
+If the definitions differed, C would read fields from wrong offsets without an error. So a library is used only if
+`capi.LAYOUTS` has its version, and if the structs that the library returns agree with the definitions: every field has
+the expected default value, and, on x86-64, the library writes exactly the bytes of the fields.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _loaded: dict[str, Native] = {}
 
 
 class Native:
-    """The functions of `capi.FUNCTIONS`, under their names in C. `layout` has the structs to pass to them.
+    """A loaded library. It has the functions of `capi.FUNCTIONS` as attributes, with their names in C.
 
-    `skipped` says why the libraries that come before this one in the list of candidates are not used.
+    `layout` has the classes of the structs to pass to these functions. `skipped` says why the libraries that come
+    before this one in the list of candidates are not used.
     """
 
     def __init__(self, candidate: Candidate) -> None:
@@ -61,7 +62,7 @@ class Native:
     def quantise(self, rows: NDArray[np.float32], type_: int, row_bytes: int) -> NDArray[np.uint8]:
         """Quantize weights, shape (rows, columns), to `type_` (`ggml_type`). Return bytes, shape (rows, `row_bytes`).
 
-        Raises `EngineFailed` if llama.cpp makes rows of another size.
+        Raises `EngineFailed` if the quantized rows do not have `row_bytes` bytes each.
         """
         rows = np.ascontiguousarray(rows, np.float32)
         result = np.empty((len(rows), row_bytes), np.uint8)
@@ -71,12 +72,12 @@ class Native:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        # Only for type checkers, which cannot see the attributes that `_bind` sets.
+        # This method is only for type checkers, which cannot see the attributes that `_bind` sets.
         raise AttributeError(name)
 
     @property
     def build(self) -> str:
-        """The llama.cpp build whose headers are used, such as "b11413"."""
+        """The llama.cpp build whose definitions of structs are used, such as "b11413"."""
         return f"b{self.layout.build}"
 
     def _bind(self, library: ctypes.CDLL) -> None:
@@ -103,7 +104,7 @@ class Native:
         for name in capi.DEFAULTS:
             struct = getattr(self.layout, name.removeprefix("llama_"))
             function = f"{name.removesuffix('_params')}_default_params"
-            # `_size` needs the address of a returned struct as an ordinary first argument, as it is only on x86-64.
+            # `_size` works only on x86-64, where the caller passes the address of a returned struct as first argument.
             if cpu.machine() in cpu.X86_64 and (complaint := _size(library, function, struct)):
                 yield f"`{name}`: {complaint}"
             values = _returned(library, function, struct)
@@ -120,9 +121,9 @@ class Native:
 
 
 def load(setting: str = "") -> Native:
-    """Return the first library that can be used. `setting` is the value of `llamaLibrary`.
+    """Return the first library that can be used. `setting` is the value of the setting `llamaLibrary`.
 
-    The library is loaded once per process. Raises `EngineFailed` if none can be used, with the reason for each.
+    The library is loaded once per process. Raises `EngineFailed` if no library can be used, with the reason for each.
     """
     if (native := _loaded.get(setting)) is None:
         skipped: list[str] = []
@@ -144,8 +145,8 @@ def _structs() -> set[str]:
 
 def _open(candidate: Candidate) -> ctypes.CDLL:
     if sys.platform == "win32":
-        # Windows finds the libraries of ggml, CUDA and ROCm only if their folders are added: the folder of the library,
-        # and those of the installers of CUDA and ROCm.
+        # The library loads those of ggml, CUDA and ROCm. Windows finds them only in folders that are added here: the
+        # folder of the library itself, and the folders where the installers of CUDA and ROCm put theirs.
         homes = [Path(os.environ[name], "bin") for name in ("CUDA_PATH", "HIP_PATH") if os.environ.get(name)]
         for folder in (candidate.path.parent, *homes):
             if folder.is_dir():
@@ -161,8 +162,8 @@ def _open(candidate: Candidate) -> ctypes.CDLL:
 def _elf_problem(path: Path) -> str:
     """Return why an ELF file cannot be loaded, or "".
 
-    The loader has no good message for these files. For the file of another CPU, it says "no such file". For a file
-    without its end, it ends the process with SIGBUS.
+    For these files, the system's loader gives no useful message. For the library of another CPU, it says "no such
+    file". For an incomplete file, it ends the process with SIGBUS.
     """
     try:
         with path.open("rb") as file, Path(sys.executable).open("rb") as program:
@@ -172,7 +173,7 @@ def _elf_problem(path: Path) -> str:
         return ""
     if len(head) < 64 or head[:6] != _ELF64 or own[:6] != _ELF64:
         return ""
-    if head[18:20] != own[18:20]:  # the field `e_machine`, the kind of CPU
+    if head[18:20] != own[18:20]:  # the field `e_machine`, the CPU architecture
         return f"is not a library for {sys.platform} on {cpu.machine()}"
     (sections,), (entry_size, entries) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
     if size < sections + entry_size * entries:  # the section headers are at the end of the file
@@ -181,9 +182,9 @@ def _elf_problem(path: Path) -> str:
 
 
 def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
-    """Return a function of ggml from the library, or from a library of ggml that it has loaded.
+    """Return a function of ggml, from `library` or from the library of ggml that `library` has loaded.
 
-    Windows does not search the libraries that a library has loaded, so there the file is opened by its name.
+    On Windows, a search in `library` does not include the library of ggml, so that file is opened by its name.
     """
     try:
         return library[name]
@@ -196,7 +197,7 @@ def _from_ggml(library: ctypes.CDLL, candidate: Candidate, name: str) -> Any:
 
 
 def advice(reason: str) -> str:
-    """Return the loader's error, and what the user can do about it."""
+    """Return a message with the loader's error `reason`, and, for a known error, what the user can do."""
     if match := re.search(r"version `(GLIBC\w*|CXXABI)_([\d.]+)' not found", reason):
         library = "C library" if match[1] == "GLIBC" else "C++ library"
         older = f"it needs {match[1]} {match[2]}, and the system's {library} is older"
@@ -236,7 +237,7 @@ def _version(library: ctypes.CDLL, candidate: Candidate) -> str:
 
 def _layout(version: str, candidate: Candidate) -> capi.Layout:
     for layout in capi.LAYOUTS:
-        if version.partition("-")[0] == layout.version:  # without the suffix of "0.6.0-dev"
+        if version.partition("-")[0] == layout.version:  # ignore a suffix, as in "0.6.0-dev"
             return layout
     raise EngineFailed(f"{candidate} is llama.cpp {version}, but this release supports {_SUPPORTED}")
 
@@ -249,10 +250,10 @@ def _returned(library: ctypes.CDLL, function: str, struct: Any) -> Any:
 
 
 def _size(library: ctypes.CDLL, function: str, struct: Any) -> str:
-    """Return what is wrong with the bytes that `function` writes, or "" if they are exactly the fields of `struct`."""
+    """Return how the bytes that `function` writes differ from the fields of `struct`, or "" if they agree."""
     written = [False] * _ROOM
     into = ctypes.CFUNCTYPE(None, ctypes.c_void_p)((function, library))
-    for filler in (0x5A, 0xA5):  # a byte that the function writes may equal one of the fillers, but not both
+    for filler in (0x5A, 0xA5):  # a byte that the function writes can equal only one of these two
         buffer = (ctypes.c_ubyte * _ROOM)(*[filler] * _ROOM)
         into(ctypes.addressof(buffer))
         written = [before or byte != filler for before, byte in zip(written, buffer, strict=True)]

@@ -1,7 +1,8 @@
 """The results of recent prompts, so that the model generates the same text for the same prompt again.
 
 Undoing, redoing and returning to an earlier position repeat a prompt, often after other text has replaced it in the KV
-cache. The key is the prompt itself, so text that the model does not read (the rest of a long file) may differ.
+cache. The key of a result is its prompt. So a result is found even if text that is not in the prompt has changed, such
+as the rest of a long file.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ TokenIds = tuple[int, ...]
 class Recalled:
     """The results for one prompt: its reading, and the generated tokens, including the end token.
 
-    The generated tokens (`chosen`) follow `base`: the prompt, and those tokens of the healed word that the model would
-    generate itself. The first generated tokens spell `expected`, the rest of the healed word
-    (`policy.prompting.healing`). `slot` is the slot that used the prompt first.
+    `base` is the prompt and those tokens of the healed word (`policy.prompting.healing`) that the model would generate
+    itself. `chosen` has the generated tokens after `base`. The first of them spell `expected`, the rest of the healed
+    word. `slot` is the slot that used the prompt first.
     """
 
     slot: str

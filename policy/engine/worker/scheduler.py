@@ -1,10 +1,10 @@
 """Choose the next request among those of several clients. One request runs at a time.
 
-The client that has waited longest since its last request ran comes first, so that a client whose user types cannot
-starve another. Each client's requests run in their order. A `background` request (work in advance) runs only while no
-other request waits, and is aborted the moment one arrives.
+The next request is that of the client whose previous request is the oldest, so that one client with many requests
+cannot starve another. The requests of a client run in their order, except that those in the background come last. A
+`background` request (work in advance) runs only while no other request waits, and is aborted when one arrives.
 
-One thread takes and finishes requests. Any other thread may put, cancel and rank them, and add and remove clients.
+Only one thread calls `take` and `finish`. All other methods may be called by any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from policy.engine.protocol import Message
 
 
 class EngineClient(Protocol):
-    """A connected client, to which answers are sent. `name` is unique."""
+    """A connected client, which receives the answers to its requests. `name` is unique."""
 
     name: str
 
@@ -38,13 +38,13 @@ class ScheduledRequest:
 
     @property
     def id(self) -> int:
-        """The client's number for the request."""
+        """The number that the client gave to the request."""
         number: int = self.message["id"]
         return number
 
     @property
     def background(self) -> bool:
-        """Whether all other requests interrupt this one."""
+        """Whether any request that is not in the background interrupts this one."""
         return bool(self.message.get("background"))
 
 
@@ -58,12 +58,12 @@ class _Queue:
     waiting: deque[ScheduledRequest] = field(default_factory=deque)
 
     def first(self) -> ScheduledRequest:
-        """Return the first request that is not in the background, or else the first one in the background."""
+        """Return the first request that is not in the background, or else the first request."""
         return next((request for request in self.waiting if not request.background), self.waiting[0])
 
 
 class Scheduler:
-    """The waiting requests, and the running one.
+    """The waiting requests of all clients, and the running request.
 
     `abort(True)` must stop the running request. `abort(False)` must let the next requests run.
     """
@@ -81,7 +81,7 @@ class Scheduler:
             self._queues[client.name] = _Queue(client)
 
     def remove(self, client: EngineClient, last: Message) -> int:
-        """Remove a client and its requests. The request `last` still runs for it. Return the number of clients left."""
+        """Remove a client and its requests, but let `last` run for it. Return the number of clients that remain."""
         with self._changed:
             if self._running is not None and self._running.client is client:
                 self._stop(self._running)
@@ -103,7 +103,7 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, client: EngineClient, number: int) -> None:
-        """Cancel the client's request `number`. Do nothing if it has ended."""
+        """Cancel the client's request `number`. Do nothing if this request has ended."""
         with self._changed:
             if (running := self._running) is not None and running.client is client and running.id == number:
                 self._stop(running)
@@ -112,7 +112,7 @@ class Scheduler:
                     request.cancelled |= request.id == number
 
     def rank(self, client: EngineClient, number: int, background: bool) -> None:
-        """Move the client's request `number` into the background, or out of it. Do nothing if it has ended."""
+        """Move the client's request `number` into the background, or out of it. Do nothing if the request has ended."""
         with self._changed:
             running = self._running
             waiting = [request for queue in self._queues.values() for request in queue.waiting]
@@ -123,7 +123,7 @@ class Scheduler:
                 self._stop(running)
 
     def take(self, timeout: float | None = None) -> ScheduledRequest | None:
-        """Return the next request, which runs until `finish`, or None if none arrives within `timeout` seconds."""
+        """Return the next request, which then counts as running until `finish`. Return None after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: any(queue.waiting for queue in self._queues.values()), timeout):
                 return None
@@ -139,7 +139,7 @@ class Scheduler:
             return request
 
     def finish(self) -> None:
-        """Mark the running request as ended, and allow the next one to be evaluated."""
+        """Mark the running request as ended, and let the next requests run."""
         with self._changed:
             self._running = None
             self._abort(False)
