@@ -274,7 +274,7 @@ def interval(values: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], flo
     return [round(drawn[25], 4), round(drawn[974], 4)]
 
 
-def summarise(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+def summarize(results: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     """Return the mean recall of each method, and its relative gain over the paper's method, both with 95% intervals.
 
     `results` has the return value of `measure` for each repository.
@@ -332,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = [path.absolute() for path in options.repositories]
         measured = pool.map(measure, paths, repeat(options.blanks), repeat(options.embedding))
         results = {path.name: recalls for path, recalls in zip(paths, measured, strict=True)}
-    result = summarise(results) | {"machine": describe(), "seconds": round(time.perf_counter() - started)}
+    result = summarize(results) | {"machine": describe(), "seconds": round(time.perf_counter() - started)}
     print(json.dumps(result) if options.json else table(result))
     return 0
 

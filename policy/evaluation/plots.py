@@ -20,7 +20,7 @@ from .table import Row, Table, groups
 from .task import EvaluationError
 
 INK, SOFT = "#22303c", "#b8c4ce"
-COLOURS = {
+COLORS = {
     "selective": "#0b6e99",
     "selective, token": "#64b1d4",
     "trial retrieval": "#d9730d",
@@ -78,7 +78,7 @@ def _gain(axes: Any, rows: Sequence[Row]) -> None:
     from matplotlib.patches import Patch
 
     steps = range(-5, 6)
-    colours = [COLOURS["harm"] if step < 0 else COLOURS["gain"] if step > 0 else SOFT for step in steps]
+    colors = [COLORS["harm"] if step < 0 else COLORS["gain"] if step > 0 else SOFT for step in steps]
     labels = [f"{20 * step:+d}".replace("-", "−") if step else "0" for step in steps]
     kinds = groups(rows, "kind")
     shades = np.linspace(0.95, 0.35, len(kinds))
@@ -87,7 +87,7 @@ def _gain(axes: Any, rows: Sequence[Row]) -> None:
         gain = Table.of(found).gain
         places = np.sign(gain) * np.ceil(np.abs(gain) / 20)
         height = np.array([100 * (places == step).sum() / len(rows) for step in steps])
-        axes.bar(labels, height, bottom=bottom, color=colours, alpha=shade)
+        axes.bar(labels, height, bottom=bottom, color=colors, alpha=shade)
         bottom = bottom + height
     axes.set_xlabel("edit similarity with minus without retrieved code (each bar: up to the label, away from zero)")
     axes.set_ylabel("% of blanks")
@@ -97,8 +97,8 @@ def _gain(axes: Any, rows: Sequence[Row]) -> None:
 
 def _sweep(axes: Any, figures: Figures) -> None:
     thresholds = [point.threshold for point in figures.sweep]
-    colour = COLOURS[figures.primary]
-    axes.plot(thresholds, [point.value for point in figures.sweep], color=colour, label="edit similarity")
+    color = COLORS[figures.primary]
+    axes.plot(thresholds, [point.value for point in figures.sweep], color=color, label="edit similarity")
     # A best threshold of 0 (always retrieve) or 1 (never retrieve) may be far outside the range of the scores.
     best = min(max(figures.best.threshold, thresholds[0]), thresholds[-1])
     axes.axvline(best, color=SOFT, linestyle=":", label=f"best: {figures.best.threshold:.2f}")
@@ -121,9 +121,9 @@ def _sweep(axes: Any, figures: Figures) -> None:
 def _abstention(axes: Any, figures: Figures) -> None:
     points = [point for point in figures.sweep if not math.isnan(point.abstention_precision)]
     shares = [100 * (1 - point.share) for point in points]
-    right, colour = [point.abstention_precision for point in points], COLOURS[figures.primary]
-    axes.plot(shares, right, "o-", markersize=3, color=colour, label=figures.primary)
-    axes.axhline(1 - figures.helped, color=COLOURS["random"], linestyle="--", label="abstaining at random")
+    right, color = [point.abstention_precision for point in points], COLORS[figures.primary]
+    axes.plot(shares, right, "o-", markersize=3, color=color, label=figures.primary)
+    axes.axhline(1 - figures.helped, color=COLORS["random"], linestyle="--", label="abstaining at random")
     axes.set_xlabel("% of requests that abstain")
     axes.set_ylabel("abstentions that retrieval would not have improved")
     axes.set_ylim(min(0.5, 1 - figures.helped - 0.1, min(right, default=1.0) - 0.02), 1.02)
@@ -131,8 +131,8 @@ def _abstention(axes: Any, figures: Figures) -> None:
 
 
 def _shown(axes: Any, figures: ShownFigures) -> None:
-    colour = COLOURS["selective"]
-    axes.plot([100 * share for share, _ in figures.curve], [right for _, right in figures.curve], color=colour)
+    color = COLORS["selective"]
+    axes.plot([100 * share for share, _ in figures.curve], [right for _, right in figures.curve], color=color)
     for each in figures.levels:
         if not math.isnan(each.precision.value):
             axes.axhline(each.precision.value, color=SOFT, linestyle=":")
@@ -147,9 +147,9 @@ def _calibration(axes: Any, figures: Figures) -> None:
     predicted = [each.predicted for each in figures.calibration]
     observed = [each.observed for each in figures.calibration]
     sizes = [20 + 300 * each.count / figures.blanks for each in figures.calibration]
-    colour, error = COLOURS[figures.primary], figures.calibration_error.value
-    axes.plot(predicted, observed, "-", color=colour, label=f"{figures.primary}, error {error:.3f}")
-    axes.scatter(predicted, observed, s=sizes, color=colour)
+    color, error = COLORS[figures.primary], figures.calibration_error.value
+    axes.plot(predicted, observed, "-", color=color, label=f"{figures.primary}, error {error:.3f}")
+    axes.scatter(predicted, observed, s=sizes, color=color)
     for each in figures.calibration:
         axes.annotate(
             str(each.count), (each.predicted, each.observed), (9, 9), textcoords="offset points", fontsize=7, color=INK
@@ -166,11 +166,11 @@ def _budget(axes: Any, figures: Figures) -> None:
         shares, values = [100 * share for share, _ in points], [value for _, value in points]
         style = "--" if name in {"random", "oracle"} else "-"
         axes.plot(
-            shares, values, style, color=COLOURS[name], label=name, linewidth=2 if name == figures.primary else 1.3
+            shares, values, style, color=COLORS[name], label=name, linewidth=2 if name == figures.primary else 1.3
         )
     for placed in figures.served:
         if placed.name.startswith(figures.primary):
-            axes.plot([100 * placed.share], [placed.es.value], "o", color=COLOURS[figures.primary])
+            axes.plot([100 * placed.share], [placed.es.value], "o", color=COLORS[figures.primary])
             axes.annotate(f" {placed.name}", (100 * placed.share, placed.es.value), fontsize=7, color=INK, va="top")
     axes.set_xlabel("% of requests that retrieve")
     axes.set_ylabel("edit similarity")

@@ -52,7 +52,7 @@ class Card:
     size: int
     sha256: str
     probe: str
-    licence: str
+    license: str
     repository: str
     revision: str
     package: str
@@ -137,7 +137,7 @@ def read(path: Path) -> Card:
         pieces.append(Piece(number, offset, piece["size"], piece["sha256"]))
         offset += piece["size"]
     return Card(
-        **{name: values[name] for name in ("name", "title", "file", "size", "sha256", "probe", "licence")},
+        **{name: values[name] for name in ("name", "title", "file", "size", "sha256", "probe", "license")},
         **values["hub"],
         **values["index"],
         metadata=MappingProxyType(values["metadata"]),

@@ -48,7 +48,7 @@ _OTHER_KINDS = {
     "t5": "a translation model",
 }
 _FILE_KINDS = {"mmproj": "an image projector (mmproj)", "adapter": "a LoRA adapter", "imatrix": "an importance matrix"}
-_USE = "Use the GGUF of a code model, such as one from the catalogue (`repoformer-lsp model pull`)."
+_USE = "Use the GGUF of a code model, such as one from the catalog (`repoformer-lsp model pull`)."
 
 
 @dataclass(frozen=True, slots=True)

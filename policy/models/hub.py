@@ -52,7 +52,7 @@ class Listing:
 
     repository: str
     commit: str
-    licence: str
+    license: str
     files: tuple[Remote, ...]
 
 
@@ -72,7 +72,7 @@ def pull(repository: str, file: str, cache: Path, say: Callable[[str], None] = l
             _check_room(folder, absent)
             if absent:
                 size = sum(remote.size for remote in absent) / 1e9
-                say(f"downloading {repository}, {size:,.2f} GB, license: {listing.licence}, into {folder}")
+                say(f"downloading {repository}, {size:,.2f} GB, license: {listing.license}, into {folder}")
             for remote in absent:
                 _download(listing, remote, folder / remote.base)
     first = folder / chosen[0].base
@@ -90,8 +90,8 @@ def list_files(repository: str) -> Listing:
         else Remote(entry.rfilename, entry.size or 0, entry.blob_id or "")
         for entry in info.siblings or ()
     ]
-    licence = getattr(info.card_data, "license", None) or "not stated"
-    return Listing(repository, info.sha or "main", str(licence), tuple(files))
+    license = getattr(info.card_data, "license", None) or "not stated"
+    return Listing(repository, info.sha or "main", str(license), tuple(files))
 
 
 def choose(listing: Listing, file: str) -> tuple[Remote, ...]:
@@ -196,8 +196,8 @@ def _explain_errors(repository: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as problem:
-        raise ModelMissing(f"{repository!r} is neither a name in the catalogue nor a Hugging Face id (OWNER/NAME). "
-                           "`repoformer-lsp model pull` lists the catalogue.") from problem  # fmt: skip
+        raise ModelMissing(f"{repository!r} is neither a name in the catalog nor a Hugging Face id (OWNER/NAME). "
+                           "`repoformer-lsp model pull` lists the catalog.") from problem  # fmt: skip
     except errors.GatedRepoError as problem:
         raise ModelMissing(
             f"{repository} is gated. Accept its terms at {hub}/{repository}, log in with `hf auth login` or set "

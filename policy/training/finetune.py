@@ -49,7 +49,7 @@ Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledBlank:
+class LabeledBlank:
     """A blank with its label."""
 
     blank: Blank
@@ -136,7 +136,7 @@ def run(
     if lora_rank:
         lora.attach(model, lora_rank, seed)
     builder = ExampleBuilder(corpus, loaded, str(start_arguments["layout"]), Budgets(**start_arguments["budgets"]))
-    valid = labelled_blanks(blanks / "valid.jsonl", labels / "valid.jsonl", 0, seed)
+    valid = labeled_blanks(blanks / "valid.jsonl", labels / "valid.jsonl", 0, seed)
     train_step: Callable[[int], tuple[Losses, float]]
     if label_kind == "own":
         own_blanks = eligible(load(blanks / "train.jsonl"), limit, seed)
@@ -152,14 +152,14 @@ def run(
 
             return backward_own_labels(model, pairs, weights, is_positive, cc, compute)
     else:
-        train = labelled_blanks(blanks / "train.jsonl", labels / "train.jsonl", limit, seed)
+        train = labeled_blanks(blanks / "train.jsonl", labels / "train.jsonl", limit, seed)
         count = len(train)
 
         def train_step(step: int) -> tuple[Losses, float]:
             chosen = entries_of(train, step, batch, seed)
             positives = [helpful(entry.label, label_kind, least_gain, least_share) for entry in chosen]
             examples = [example for entry, positive in zip(chosen, positives, strict=True)
-                        for example in builder.build_labelled(entry.blank, positive=positive)]  # fmt: skip
+                        for example in builder.build_labeled(entry.blank, positive=positive)]  # fmt: skip
             return backward(model, examples, weights, compute), sum(positives) / len(positives)
 
     if not count or not (valid or label_kind == "own"):
@@ -215,13 +215,13 @@ def run(
     manifest.finish(out, steps=step, counts=counts, metrics=check(p, valid), gates=[asdict(gate)])
 
 
-def labelled_blanks(blanks: Path, labels: Path, limit: int, seed: int) -> list[LabelledBlank]:
+def labeled_blanks(blanks: Path, labels: Path, limit: int, seed: int) -> list[LabeledBlank]:
     """Return up to `limit` blanks (0: all) that have a usable label, in a fixed random order."""
     known = {
         label.id: label for label in reversed(load_labels(labels)) if label.tokens
     }  # if an id has several labels, the first one counts
-    labelled = [blank for blank in load(blanks) if blank.id in known]
-    return [LabelledBlank(blank, known[blank.id]) for blank in eligible(labelled, limit, seed)]
+    labeled = [blank for blank in load(blanks) if blank.id in known]
+    return [LabeledBlank(blank, known[blank.id]) for blank in eligible(labeled, limit, seed)]
 
 
 def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float) -> bool:
@@ -263,14 +263,14 @@ def pairs_of(
     """Return a pair of examples for each blank of one step: without chunks (with decision and probes), with chunks."""
     pairs = []
     for blank in entries_of(data, step, size, seed):
-        plain, retrieved = builder.build_labelled(blank, positive=False), builder.build(blank, context=True)
+        plain, retrieved = builder.build_labeled(blank, positive=False), builder.build(blank, context=True)
         if plain and retrieved:
             pairs.append((builder.add_probes(plain[0], blank, probes.get(blank.id, ())), retrieved))
     return pairs
 
 
 @torch.no_grad()
-def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabelledBlank], compute: Compute) -> list[float]:
+def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabeledBlank], compute: Compute) -> list[float]:
     """Return P(`<cc>`) after `<eof>` for each blank, as a probability over the whole vocabulary."""
     model.eval()
     asked = [builder.prompts.decide(builder.cursor(entry.blank)).tokens for entry in data]
@@ -287,7 +287,7 @@ def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabelledBlank
     return [found[id(example)] for example in examples]
 
 
-def check(p: Sequence[float], data: Sequence[LabelledBlank]) -> dict[str, float]:
+def check(p: Sequence[float], data: Sequence[LabeledBlank]) -> dict[str, float]:
     """Return the validation metrics: AUC and calibration error of P(`<cc>`), and edit similarity of three policies.
 
     The policies are `never`, `always` and `selected`. `selected` retrieves if `p` is above the best of the thresholds

@@ -14,8 +14,8 @@ from policy.models.locate import cache_dir
 
 from .convert import import_folder
 from .manifest import TrainingError
-from .quantising import TYPES as QUANTISED
-from .quantising import quantise
+from .quantizing import TYPES as QUANTISED
+from .quantizing import quantize
 
 TYPES = ("F32", "F16", *QUANTISED)
 DEFAULT = "Q8_0"
@@ -31,14 +31,14 @@ def run(folder: Path, out: Path | None = None, type_: str = DEFAULT) -> Path:
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a folder with a checkpoint")
     out.parent.mkdir(parents=True, exist_ok=True)
-    unquantised = out if type_ in {"F32", "F16"} else out.with_name(f"{out.name}.whole")
+    unquantized = out if type_ in {"F32", "F16"} else out.with_name(f"{out.name}.whole")
     try:
-        import_folder(folder, unquantised, _layout_of(folder), "F32" if type_ == "F32" else "F16")
-        if unquantised != out:
-            quantise(unquantised, out, type_)
+        import_folder(folder, unquantized, _layout_of(folder), "F32" if type_ == "F32" else "F16")
+        if unquantized != out:
+            quantize(unquantized, out, type_)
     finally:
-        if unquantised != out:
-            unquantised.unlink(missing_ok=True)
+        if unquantized != out:
+            unquantized.unlink(missing_ok=True)
     check_generator(out)
     return out
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.models import catalogue
+from policy.models import catalog
 from policy.models.gguf import read_header
 from policy.prompting.prompt import LAYOUTS
 from tests.e2e.driving import SERVER
@@ -76,10 +76,10 @@ def models_in(home: dict[str, str]) -> Path:
     return Path(home["XDG_CACHE_HOME"]) / "repoformer-lsp" / "models"
 
 
-def test_without_a_name_the_catalogue_is_listed_and_nothing_fetched(run: Pull, served: Hub) -> None:
+def test_without_a_name_the_catalog_is_listed_and_nothing_fetched(run: Pull, served: Hub) -> None:
     text = run("pull").stdout
-    for entry in catalogue.CATALOGUE:
-        assert re.search(rf"^{re.escape(entry.name)} .*{re.escape(entry.licence)}$", text, re.MULTILINE)
+    for entry in catalog.CATALOG:
+        assert re.search(rf"^{re.escape(entry.name)} .*{re.escape(entry.license)}$", text, re.MULTILINE)
         assert entry.layout in LAYOUTS
     assert served.ranges == []
 
@@ -124,7 +124,7 @@ def test_an_interrupted_download_is_resumed(
     ("fault", "name", "message"),
     [
         ("", "someone/absent", "There is no model someone/absent at http://127"),
-        ("", "no such thing", "neither a name in the catalogue nor a Hugging Face id"),
+        ("", "no such thing", "neither a name in the catalog nor a Hugging Face id"),
         ("", f"{NAME}:other.gguf", r"does not contain other.gguf. Its GGUF files:\n  someone/tiny-GGUF:tiny.gguf"),
         ("gated", NAME, "is gated. Accept its terms"),
         ("corrupt", NAME, "The hash of .* lists .* The download was deleted"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Asked = dict[str, Any]
-Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
+Behavior = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
 
 
 @dataclass
@@ -22,7 +22,7 @@ class StandIn:
     disconnected before the end of the answer.
     """
 
-    behave: Behaviour
+    behave: Behavior
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class StandIn:
 
 
 @contextlib.asynccontextmanager
-async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
+async def standing_in(behave: Behavior, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
     """Run a stand-in on a free port of 127.0.0.1 until the end of the `with` block."""
     stand_in = StandIn(behave)
     server = await asyncio.start_server(stand_in._serve, "127.0.0.1", 0, ssl=tls)
@@ -70,7 +70,7 @@ async def standing_in(behave: Behaviour, tls: ssl.SSLContext | None = None) -> A
         server.close()
 
 
-def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
+def status(code: int, *headers: str, body: bytes = b"") -> Behavior:
     """Return a behavior that answers with a status code."""
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
@@ -81,7 +81,7 @@ def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
     return behave
 
 
-def stream(*pieces: str | float | bytes, done: bool = True) -> Behaviour:
+def stream(*pieces: str | float | bytes, done: bool = True) -> Behavior:
     """Return a behavior that streams events.
 
     Of `pieces`, each text is sent as an event, bytes are sent unchanged, and a number is a pause in seconds.
@@ -107,7 +107,7 @@ def event(text: str, reason: str | None = None) -> bytes:
     return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
 
 
-def answer(choice: dict[str, Any]) -> Behaviour:
+def answer(choice: dict[str, Any]) -> Behavior:
     """Return a behavior that answers with one JSON object, as servers do for requests without `stream`."""
     body = json.dumps({"choices": [choice]}).encode()
     return status(200, "Content-Type: application/json", body=body)

@@ -101,7 +101,7 @@ def test_metadata_contains_the_whole_estimate() -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"repoformer.keep.offset": "many"}, {"repoformer.keep.offset": "nan"}, {"repoformer.keep.colour": "1"},
+    {"repoformer.keep.offset": "many"}, {"repoformer.keep.offset": "nan"}, {"repoformer.keep.color": "1"},
     {"repoformer.keep.threshold.balanced": "1.5"}, {"repoformer.keep.mean": "inf"},
 ])  # fmt: skip
 def test_invalid_metadata_is_no_estimate(change: dict[str, str]) -> None:

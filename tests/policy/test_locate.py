@@ -48,7 +48,7 @@ def test_a_setting_that_names_a_missing_file(tmp_path: Path) -> None:
         locate.resolve(tmp_path / "absent.gguf")
 
 
-def test_a_model_of_the_catalogue_is_found_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_catalog_is_found_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = all_cards()[0]
     with pytest.raises(ModelMissing, match=f"{card.name} is not downloaded. Run `repoformer-lsp model pull"):
         locate.resolve(card.name)

@@ -27,7 +27,7 @@ from policy.generators.retry import RetrySchedule
 from policy.generators.server import Server
 from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
-from tests.policy.standin import Asked, Behaviour, answer, never, standing_in, status, stream
+from tests.policy.standin import Asked, Behavior, answer, never, standing_in, status, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,7 +86,7 @@ class Editor:
         return await completer.complete(request)
 
 
-async def failing(supervisor: Supervisor, behave: Behaviour) -> str:
+async def failing(supervisor: Supervisor, behave: Behavior) -> str:
     """Return the message to the user about a server that fails by `behave`. The local model must generate instead."""
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
@@ -193,13 +193,13 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
         (stream(b"\x00\xff" * 40, done=False), "closed the connection before its answer was complete"),
     ],
 )
-async def test_a_server_that_fails(supervisor: Supervisor, behave: Behaviour, expected: str) -> None:
+async def test_a_server_that_fails(supervisor: Supervisor, behave: Behavior, expected: str) -> None:
     assert expected in await failing(supervisor, behave)
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("behave", [never, stream(1000.0), stream(*(b": still here\n\n", 0.1) * 1000)])
-async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Behaviour) -> None:
+async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Behavior) -> None:
     assert "did not answer in time" in await failing(supervisor, behave)
 
 
@@ -221,7 +221,7 @@ async def test_no_server_listens(supervisor: Supervisor) -> None:
         stream("width, height))\n", b"data: {\n\n"),
     ],
 )
-async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behaviour) -> None:
+async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behavior) -> None:
     async with standing_in(behave) as server:
         editor = Editor(supervisor, server.url)
         completion = await editor.complete(multiline=False)

@@ -107,14 +107,14 @@ def _blank(number: int, repository: str = "train/a", **values: Any) -> Blank:
     return Blank(f"a:{number}", repository, "a.py", "python", variant="", start=0, end=9, **known | values)
 
 
-def test_blanks_with_oracle_retrieval_are_not_labelled() -> None:
+def test_blanks_with_oracle_retrieval_are_not_labeled() -> None:
     twins = [_blank(1, oracle=True), _blank(1, kind="function"), _blank(2), _blank(2, kind="function"), _blank(3)]
     chosen = blanks.eligible(twins, 0, 0)
     assert sorted(blank.id for blank in chosen) == ["a:1", "a:2", "a:3"]
     assert not any(blank.oracle for blank in chosen)
 
 
-def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None:
+def test_labeled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None:
     from policy.training import finetune
     from policy.training.label import Label
 
@@ -127,7 +127,7 @@ def test_labelled_blanks_are_drawn_from_all_repositories(tmp_path: Path) -> None
     # A file of an earlier version may have two labels for a blank. The first one is used.
     labels = write("labels.jsonl", [*rows, replace(rows[0], es_with=0.0)])
     files = write("blanks.jsonl", [replace(known[0], oracle=True), *known]), labels
-    every, some = finetune.labelled_blanks(*files, 0, 7), finetune.labelled_blanks(*files, 9, 7)
+    every, some = finetune.labeled_blanks(*files, 0, 7), finetune.labeled_blanks(*files, 9, 7)
     assert some == every[:9]
     assert {entry.blank.repository for entry in some} == {"train/0", "train/1", "train/2"}
     assert {entry.blank.id for entry in every} == {label.id for label in rows}
@@ -186,7 +186,7 @@ def test_near_duplicates_are_detected() -> None:
 )
 def test_invalid_lists_are_refused(tmp_path: Path, row: str, reason: str) -> None:
     path = tmp_path / "list.csv"
-    path.write_text("split,registry,name,version,licence\n" + row + "\n")
+    path.write_text("split,registry,name,version,license\n" + row + "\n")
     with pytest.raises(TrainingError, match=reason):
         fetch.read_list(path)
 
@@ -194,7 +194,7 @@ def test_invalid_lists_are_refused(tmp_path: Path, row: str, reason: str) -> Non
 def test_the_included_list_is_valid() -> None:
     packages = fetch.read_list(corpus.LIST)
     assert len(packages) >= 100
-    assert not [package.name for package in packages if "GPL" in package.licence and " OR " not in package.licence]
+    assert not [package.name for package in packages if "GPL" in package.license and " OR " not in package.license]
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_target_weights_scale_the_gradient_of_a_decision(work: Path, adapted: Pa
     cc = loaded.vocabulary.ids["cc"]
 
     def gradient(positive: bool, weights: dict[int, float]) -> torch.Tensor:
-        batch = [builder.build_labelled(blank, positive=positive)[0] for blank in data]
+        batch = [builder.build_labeled(blank, positive=positive)[0] for blank in data]
         loaded.model.zero_grad(set_to_none=True)
         backward(loaded.model, batch, Weights(decision=1.0, target_weights=weights), Compute())
         return gradient_of(loaded.model.get_parameter("model.layers.0.mlp.up_proj.weight")).clone()
@@ -186,7 +186,7 @@ def _finetune(work: Path, adapted: Path, out: str, labels: str = "label") -> Pat
     return work / out
 
 
-def test_labelling_is_repeatable(work: Path, finetuned: Path) -> None:
+def test_labeling_is_repeatable(work: Path, finetuned: Path) -> None:
     made = label.load_labels(work / "label" / "valid.jsonl")
     half = work / "label-half"
     manifest.write(half_folder(half), manifest.read(work / "label") | {"done": False})
@@ -325,7 +325,7 @@ def test_llama_cpp_agrees_with_torch(work: Path, finetuned: Path) -> None:
     assert [path.name for path in paths] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
     loaded = base.load(work / "base", weights=finetuned / finetune.BEST)
     builder = ExampleBuilder(work / "corpus", loaded, "repoformer-spm", BUDGETS)
-    data = finetune.labelled_blanks(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl", 12, 0)
+    data = finetune.labeled_blanks(work / "blanks" / "valid.jsonl", work / "label" / "valid.jsonl", 12, 0)
     expected = finetune.p_retrieve(loaded.model, builder, data, Compute(micro_tokens=512))
     llama = Llama(paths[0], EngineSettings(context_size=512, threads=1))
     try:

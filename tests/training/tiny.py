@@ -12,9 +12,9 @@ from policy.prompting.prompt import Budgets
 from policy.training import adapt
 from policy.training.compute import Compute
 
-NAMES = ("shape", "area", "width", "colour", "border", "corner", "canvas", "point")
+NAMES = ("shape", "area", "width", "color", "border", "corner", "canvas", "point")
 BUDGETS = Budgets(left=64, right=24, context=48, step_lines=2)
-LIST = "split,registry,name,version,licence\n"
+LIST = "split,registry,name,version,license\n"
 
 
 def wheel(path: Path, package: str, number: int) -> None:

@@ -59,7 +59,7 @@ class Native:
                 f"library of llama.cpp {_SUPPORTED}"
             )
 
-    def quantise(self, rows: NDArray[np.float32], type_: int, row_bytes: int) -> NDArray[np.uint8]:
+    def quantize(self, rows: NDArray[np.float32], type_: int, row_bytes: int) -> NDArray[np.uint8]:
         """Quantize weights, shape (rows, columns), to `type_` (`ggml_type`). Return bytes, shape (rows, `row_bytes`).
 
         Raises `EngineFailed` if the quantized rows do not have `row_bytes` bytes each.

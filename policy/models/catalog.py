@@ -1,6 +1,6 @@
-"""The catalogue: models that `repoformer-lsp model pull NAME` knows by a short name.
+"""The catalog: models that `repoformer-lsp model pull NAME` knows by a short name.
 
-All other models need a Hugging Face id. The catalogue has the models that are pinned by hash (`card.py`), the released
+All other models need a Hugging Face id. The catalog has the models that are pinned by hash (`card.py`), the released
 Repoformers, which decide whether to retrieve, and generators of several sizes for fill-in-the-middle. The sizes are
 approximate download sizes. For a model that is not pinned, the exact size is known only when the download begins.
 """
@@ -31,31 +31,31 @@ class Entry:
     role: Role
     layout: str
     size: str
-    licence: str
+    license: str
     card: Card | None = None
 
 
 _QWEN = "ggml-org/Qwen2.5-Coder-{}-Q8_0-GGUF", "qwen2.5-coder-{}-q8_0.gguf"
 
 
-def _qwen(size: str, weight: str, licence: str = "Apache-2.0") -> Entry:
+def _qwen(size: str, weight: str, license: str = "Apache-2.0") -> Entry:
     repository, file = (part.format(text) for part, text in zip(_QWEN, (size, size.lower()), strict=True))
-    return Entry(f"qwen2.5-coder-{size.lower()}", repository, file, "writes", "fim-spm", weight, licence)
+    return Entry(f"qwen2.5-coder-{size.lower()}", repository, file, "writes", "fim-spm", weight, license)
 
 
 def _repoformer(size: str) -> Entry:
-    licence = "BigCode OpenRAIL-M (StarCoder's)"
+    license = "BigCode OpenRAIL-M (StarCoder's)"
     return Entry(
-        f"repoformer-{size}", f"xiaowu0162/repoformer-{size}", "", "decides", "repoformer", f"{size} weights", licence
+        f"repoformer-{size}", f"xiaowu0162/repoformer-{size}", "", "decides", "repoformer", f"{size} weights", license
     )
 
 
 def _pinned(card: Card) -> Entry:
     layout = card.metadata.get("repoformer.layout", "fim-spm")
-    return Entry(card.name, card.repository, card.file, "writes", layout, card.megabytes, card.licence, card)
+    return Entry(card.name, card.repository, card.file, "writes", layout, card.megabytes, card.license, card)
 
 
-CATALOGUE = (
+CATALOG = (
     *map(_pinned, all_cards()),
     _repoformer("1b"),
     _repoformer("7b"),
@@ -76,13 +76,13 @@ CATALOGUE = (
 
 def find(name: str) -> Entry | None:
     """Return the entry called `name` (case-insensitive), or None."""
-    return next((entry for entry in CATALOGUE if entry.name == name.lower()), None)
+    return next((entry for entry in CATALOG if entry.name == name.lower()), None)
 
 
 def table() -> str:
-    """Return the catalogue as a table for a terminal."""
+    """Return the catalog as a table for a terminal."""
     rows = [("NAME", "ROLE", "SIZE", "LAYOUT", "LICENSE")]
-    rows += [(entry.name, entry.role, entry.size, entry.layout, entry.licence) for entry in CATALOGUE]
+    rows += [(entry.name, entry.role, entry.size, entry.layout, entry.license) for entry in CATALOG]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                      for row in rows)  # fmt: skip

@@ -38,7 +38,7 @@ _BLOCK: Mapping[str, int] = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_0": 32, "Q6
 _FALLBACK: Mapping[str, str] = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
-def quantise(source: Path, target: Path, type_: str) -> None:
+def quantize(source: Path, target: Path, type_: str) -> None:
     """Write the GGUF `source`, which is in F16 or F32, to `target` in the file type `type_`.
 
     Raises `TrainingError` if the file cannot be quantized.
@@ -120,7 +120,7 @@ def _write(source: Path, target: Path, type_: str) -> None:
     writer.write_ti_data_to_file()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for tensor, chosen in planned:
-            data = tensor.data if chosen is None else _quantised(library.quantise, pool, tensor.data, chosen)
+            data = tensor.data if chosen is None else _quantized(library.quantize, pool, tensor.data, chosen)
             writer.write_tensor_data(data)
     writer.close()
 
@@ -156,10 +156,10 @@ def _row_bytes(columns: int, type_: gguf.GGMLQuantizationType) -> int:
     return columns // block * size
 
 
-def _quantised(
-    quantise: Any, pool: ThreadPoolExecutor, data: NDArray[Any], type_: gguf.GGMLQuantizationType
+def _quantized(
+    quantize: Any, pool: ThreadPoolExecutor, data: NDArray[Any], type_: gguf.GGMLQuantizationType
 ) -> NDArray[np.uint8]:
     """Return `data`, shape (rows, columns), quantized to bytes. Each core converts a part of the rows."""
     size = _row_bytes(data.shape[1], type_)
     parts: Sequence[NDArray[Any]] = np.array_split(data, max(1, min(len(data), 4 * (os.cpu_count() or 1))))
-    return np.concatenate(list(pool.map(lambda rows: quantise(rows, int(type_), size), parts)))
+    return np.concatenate(list(pool.map(lambda rows: quantize(rows, int(type_), size), parts)))

@@ -11,7 +11,7 @@ import pytest
 
 from policy.engine.libraries import PACKAGES
 from policy.training.manifest import TrainingError
-from policy.training.quantising import FILE_TYPES, TYPES, quantise, types_of
+from policy.training.quantizing import FILE_TYPES, TYPES, quantize, types_of
 
 NATIVE = PACKAGES[0].file()
 LLAMA = ("attn_k", "attn_norm", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_norm", "ffn_up")
@@ -100,7 +100,7 @@ def test_a_file_in_another_type_says_the_same(
     tmp_path: Path, architecture: str, kinds: tuple[str, ...], tied: bool, type_: str
 ) -> None:
     source = whole(tmp_path, architecture, kinds, 256, tied=tied)
-    quantise(source, tmp_path / "small.gguf", type_)
+    quantize(source, tmp_path / "small.gguf", type_)
     before, after = gguf.GGUFReader(source), gguf.GGUFReader(tmp_path / "small.gguf")
     assert after.fields["general.file_type"].contents() == FILE_TYPES[type_][0]
     assert after.fields["tokenizer.ggml.tokens"].contents() == ["a", "b", "ab"]
@@ -123,7 +123,7 @@ def test_a_file_is_the_one_that_llama_cpp_writes(
         _fields_ = (("nthread", ctypes.c_int32), ("ftype", ctypes.c_int), ("others", ctypes.c_ubyte * 256))
 
     source = whole(tmp_path, architecture, kinds, columns, tied=tied)
-    quantise(source, tmp_path / "ours.gguf", type_)
+    quantize(source, tmp_path / "ours.gguf", type_)
     library = ctypes.CDLL(str(NATIVE))
     library.llama_backend_init()
     library.llama_model_quantize_default_params.restype = Parameters
@@ -135,9 +135,9 @@ def test_a_file_is_the_one_that_llama_cpp_writes(
     assert (tmp_path / "ours.gguf").read_bytes() == theirs.read_bytes()
 
 
-def test_a_file_that_is_quantised_already_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_quantized_already_is_refused(tmp_path: Path) -> None:
     source = whole(tmp_path, "llama", LLAMA, 256, tied=True)
-    quantise(source, tmp_path / "small.gguf", "Q8_0")
+    quantize(source, tmp_path / "small.gguf", "Q8_0")
     with pytest.raises(TrainingError, match="is Q8_0 and not F16 or F32"):
-        quantise(tmp_path / "small.gguf", tmp_path / "smaller.gguf", "Q4_0")
+        quantize(tmp_path / "small.gguf", tmp_path / "smaller.gguf", "Q4_0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.gguf", "whole.gguf"]
