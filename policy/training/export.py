@@ -20,11 +20,11 @@ from . import base as bases
 from . import manifest
 from .convert import Tables, configuration, tables_of, write
 from .manifest import TrainingError
-from .quantizing import TYPES as QUANTISED
+from .quantizing import TYPES as QUANTIZED
 from .quantizing import quantize
 from .splitting import remove_parts, split
 
-TYPES = ("F16", *QUANTISED)
+TYPES = ("F16", *QUANTIZED)
 _FIM_KEYS: Mapping[Role, str] = {
     "prefix": "tokenizer.ggml.fim_pre_token_id",
     "suffix": "tokenizer.ggml.fim_suf_token_id",

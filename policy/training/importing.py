@@ -14,10 +14,10 @@ from policy.models.locate import cache_dir
 
 from .convert import import_folder
 from .manifest import TrainingError
-from .quantizing import TYPES as QUANTISED
+from .quantizing import TYPES as QUANTIZED
 from .quantizing import quantize
 
-TYPES = ("F32", "F16", *QUANTISED)
+TYPES = ("F32", "F16", *QUANTIZED)
 DEFAULT = "Q8_0"
 _DECISION_TOKENS = {"<cfc_info>", "<end_rc>"}
 
