@@ -1,8 +1,8 @@
 """The prompt builder, which makes the exact sequence of tokens that the model reads.
 
 Serving, labeling, training and evaluation all call `PromptBuilder`, so the format in the editor is exactly the format
-of the training. A *layout* lists the parts of a prompt: markers (special tokens) and slots (text). The main slots are
-L, the text before the cursor, R, the text after it, and CC, the cross-file context (the retrieved chunks). A layout
+of the training. A *layout* lists the parts of a prompt: markers (special tokens) and fields (text). The main fields
+are L, the text before the cursor, R, the text after it, and CC, the cross-file context (the retrieved chunks). A layout
 has three sequences: the prompt for the decision, the prompt after an abstention, and the prompt after a retrieval.
 
 A keystroke must change as few tokens as possible, so that most of the KV cache stays valid. Therefore:
@@ -29,14 +29,14 @@ from indexer.model import Chunk, Cursor, shown_path
 from policy.prompting.healing import split_last_word
 
 Role = Literal["bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep"]
-Slot = Literal["L", "HEAD", "TAIL", "R", "CC", "ANCHOR", "REPO", "PATH"]
-Part = Role | Slot
+Field = Literal["L", "HEAD", "TAIL", "R", "CC", "ANCHOR", "REPO", "PATH"]
+Part = Role | Field
 ContextStyle = Literal["commented", "plain", "files"]
 
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
-ANCHOR_LINES = 2  # the number of lines in the slot ANCHOR, which repeats the end of L
-TAIL_LINES = 4  # the minimum number of lines in the slot TAIL, including the cursor's line
+ANCHOR_LINES = 2  # the number of lines in the field ANCHOR, which repeats the end of L
+TAIL_LINES = 4  # the minimum number of lines in the field TAIL, including the cursor's line
 # The number of characters that few tokens exceed. The builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
 CONTEXT_PREAMBLE = "Here are some relevant code fragments from other files of the repo:"
@@ -59,7 +59,7 @@ class Vocabulary:
     ids: Mapping[Role, int]
 
     def missing(self, layout: Layout) -> tuple[Part, ...]:
-        """Return the markers of `layout` for which this model has no token."""
+        """Return the markers that `layout` requires and this model lacks. Those in `OPTIONAL` are not required."""
         parts = {*layout.decide, *layout.without_context, *layout.with_context} - set(OPTIONAL)
         return tuple(part for part in ROLES if part in parts and part not in self.ids)
 
@@ -134,7 +134,8 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R prefix L eof cc CC middle ANCHOR",
             "plain",
         ),
-        # For any GGUF with fill-in-the-middle tokens. PSM means prefix, suffix, middle, and SPM suffix, prefix, middle.
+        # For any GGUF with fill-in-the-middle tokens. PSM is the order prefix, suffix, middle. SPM is the order suffix,
+        # prefix, middle.
         _layout(
             "fim-psm",
             "",
@@ -235,7 +236,7 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sequence of tokens for the model, and what each slot contains.
+    """A sequence of tokens for the model, and a description of the fields of its layout.
 
     `tokens` omits the last word of L, `healed_text`, because the model generates this word again, possibly with other
     tokens than `healed`. `left_tokens`, `right_tokens` and `context_tokens` are the numbers of tokens of L (including
@@ -309,7 +310,7 @@ class PromptBuilder:
         head, left, left_trimmed = self._left(whole, self.budgets.left - len(healed), split="TAIL" in parts)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
-        slots: dict[Part, Callable[[], Sequence[int]]] = {
+        fields: dict[Part, Callable[[], Sequence[int]]] = {
             "L": lambda: left,
             "HEAD": lambda: head,
             "TAIL": lambda: left,
@@ -321,8 +322,8 @@ class PromptBuilder:
         }
         tokens: list[int] = []
         for part in parts:
-            if part in slots:
-                tokens.extend(slots[part]())
+            if part in fields:
+                tokens.extend(fields[part]())
             elif part in markers:
                 tokens.append(markers[part])
         if not tokens:  # L is empty and the model has no markers, but a prompt needs at least one token

@@ -34,8 +34,8 @@ NAMES: Mapping[Role, str] = {
     "eof": "<eof>",
     "cc": "<cc>",
 }
-# The names in the base of the five tokens that become our markers. The base's tokens that separate files and
-# repositories are not among them and keep their meaning.
+# Five tokens of the base model become our markers. These are the names that the base model gives them. The tokens with
+# which the base model separates files and repositories are not among the five, and keep their meaning.
 REPURPOSED_TOKENS: Mapping[Role, str] = {
     "prefix": "<gh_stars>",
     "suffix": "<issue_start>",
@@ -127,7 +127,7 @@ def trained_as(path: Path) -> dict[str, Any]:
     fields = gguf_fields(unpack(path)) if path.is_file() else {}
     if "repoformer.layout" not in fields:
         raise TrainingError(f"{path} was not made by `train export`: adapt it first, and name the run with --trained")
-    sizes = {slot: int(fields[f"repoformer.budget.{slot}"]) for slot in ("left", "right", "context")}
+    sizes = {name: int(fields[f"repoformer.budget.{name}"]) for name in ("left", "right", "context")}
     return {"layout": str(fields["repoformer.layout"]), "budgets": {**asdict(Budgets()), **sizes}}
 
 

@@ -137,7 +137,7 @@ def metadata(
         "general.base_model.0.name": _base_name(base),
         "general.description": "Fill-in-the-middle with selective retrieval, made by repoformer-lsp train",
         "repoformer.layout": str(arguments["layout"]),
-        **{f"repoformer.budget.{slot}": int(size) for slot, size in arguments["budgets"].items()},
+        **{f"repoformer.budget.{part}": int(size) for part, size in arguments["budgets"].items()},
         **{key: value for gate in gates for key, value in gate.to_metadata().items()},
         "repoformer.step": str(source["step"]),
         "repoformer.steps": step,
