@@ -165,9 +165,9 @@ class LlamaVim:
         )
 
     def _request_completion(self, ahead: str = "", at: tuple[str, str] | None = None) -> None:
-        """Request a completion at the cursor, or in advance after the visible text `ahead`.
+        """Request a completion at the cursor, or in advance, for the text after the visible suggestion `ahead`.
 
-        In advance, `at` has the texts before and after the cursor.
+        For a request in advance, `at` has the texts before and after the cursor. A retry takes the cursor from it.
         """
         if self._timer:
             self._timer.cancel()

@@ -65,7 +65,7 @@ class Editor(Protocol):
         """Open the file of a place, with the cursor at the place."""
 
     def key(self, place: Place, typed: str) -> None:
-        """Handle a key. `typed` is the whole text that is typed at the place after this key."""
+        """Handle a key. `typed` is all the text typed at the place so far, this key included."""
 
     async def leave(self, place: Place) -> None:
         """Close the file of a place."""

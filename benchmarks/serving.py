@@ -214,7 +214,7 @@ class LlamaVimEditor:
         self._vim.enter(place.path.name, place.prefix, place.suffix)
 
     def key(self, place: Place, typed: str) -> None:
-        """Handle a key, after which `typed` is the text that is typed at the place."""
+        """Handle a key. `typed` is all the text typed at the place so far, this key included."""
         self._vim.key(place.prefix + typed, place.suffix)
 
     async def leave(self, place: Place) -> None:

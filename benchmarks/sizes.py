@@ -36,7 +36,7 @@ from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
 
-# Each text is repeated up to the measured size. Such an input is slow for at least one function.
+# Each text is repeated up to the measured size. Each of these inputs can be slow for at least one function.
 TEXTS = {
     "letters": "a",
     "words": "word ",

@@ -148,7 +148,7 @@ class _Cutter:
             result.append(Span(start + 1, end, kind, header, tuple(dict.fromkeys(names))))
         return result
 
-    # Find the definitions ------------------------------------------------------------------------------------------
+    # -- find the definitions -----------------------------------------------------------------------------------------
 
     def _outline(self, language_id: str) -> list[_Definition]:
         """Return the outermost definitions that the language's query finds, each with the definitions inside it."""
@@ -200,7 +200,7 @@ class _Cutter:
             start, before = before.start_point.row, before.prev_sibling
         return start
 
-    # Cut the file --------------------------------------------------------------------------------------------------
+    # -- cut the file -------------------------------------------------------------------------------------------------
 
     def _cut(
         self,

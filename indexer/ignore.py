@@ -104,9 +104,10 @@ class _Group:
 
 
 class Patterns:
-    """The patterns of one ignore file, relative to the directory `base` (POSIX, relative to the root; "" for the root).
+    """The patterns of one ignore file, which apply to the paths in one directory.
 
-    For an ignore file above the root, `lead` is the path from its directory to the root.
+    `base` is the POSIX path of this directory from the root of the workspace folder, and "" for the root. If the
+    directory is above the root, `base` is "", and `lead` is the POSIX path from the directory to the root.
     """
 
     def __init__(

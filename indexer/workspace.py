@@ -116,7 +116,7 @@ class WorkspaceIndex:
         self._files_read = 0  # the number of files read since the index was last idle
         self._warned: set[str] = set()
 
-    # Public methods ---------------------------------------------------------------------------------------------
+    # -- public methods -----------------------------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> Snapshot:
@@ -179,7 +179,7 @@ class WorkspaceIndex:
         """
         return self._idle.wait(timeout)
 
-    # The writer -------------------------------------------------------------------------------------------------
+    # -- the writer ---------------------------------------------------------------------------------------------------
 
     def _post(self, action: Callable[[], None]) -> None:
         with self._idle_lock:
@@ -260,7 +260,7 @@ class WorkspaceIndex:
 
         helper.submit(run)
 
-    # Folders ----------------------------------------------------------------------------------------------------
+    # -- folders ------------------------------------------------------------------------------------------------------
 
     def _change_roots(self, names: Sequence[str]) -> None:
         self._locations = Locations(names)
@@ -357,7 +357,7 @@ class WorkspaceIndex:
             self._warn_once(f"{root} is compared with the disk at intervals of {seconds:.0f} s or more: {problem}")
         return problem
 
-    # Changes ----------------------------------------------------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------------------------------
 
     def _touch(self, paths: Sequence[str]) -> None:
         now = time.monotonic()
@@ -415,7 +415,7 @@ class WorkspaceIndex:
         """Return the workspace files that are open documents."""
         return {key for real in self._buffers if (key := self._locations.key(real)) is not None}
 
-    # Files ------------------------------------------------------------------------------------------------------
+    # -- files --------------------------------------------------------------------------------------------------------
 
     def _submit_batches(self) -> None:
         """Keep one batch for each worker in progress, and one more queued."""

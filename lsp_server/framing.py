@@ -98,7 +98,7 @@ class Frames:
     def _ends_in_header(self) -> bool:
         """Return whether the buffer ends with the beginning of a header line.
 
-        The end of a complete body does not count, because a JSON object or array ends with a bracket.
+        This is never true at the end of a complete body, because a JSON object or array ends with a bracket.
         """
         tail = bytes(self._buffer[-_LONGEST_HEADER:])
         at = tail.rfind(_NAME[:1])

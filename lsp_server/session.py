@@ -386,9 +386,12 @@ class Session:
         return self.settings.on_battery in how and self._power.on_battery()
 
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
-        """Store what the user did with the completion `number`, if it is the last completion of its document.
+        """Handle what the user did with the completion `number`.
 
-        `candidate` says which of the completion's texts the user accepted.
+        An acceptance is the outcome of the suggestion, unless its outcome is already known. If the completion is the
+        last one of its document, its record gets the `fate` and the `candidate`, and after a full acceptance, the next
+        completion is generated in advance. `candidate` is the index of the accepted text: 0 for `completion.text`, then
+        those of `completion.others`.
         """
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)

@@ -24,7 +24,7 @@ from tests.editors.terminal import Terminal, terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE, LINE, TYPED = "lending/desk.py", 57, "return late_fee("
-# The script removes this text from the line before the recording.
+# Before the recording, the script removes this text from the line.
 CUT = TYPED + "returned, self.members[loan.member_number], today)"
 RATE = 0.16  # the seconds between two keys
 LAST = 2.5  # the seconds for which the last frame is shown

@@ -79,7 +79,10 @@ class PendingCompletion(Generic[T]):
         return typed if self._agrees(typed) else None
 
     async def wait(self, typed: str = "") -> T | None:
-        """Wait for the completion and return it, or return None as soon as its text differs from `typed`.
+        """Wait for the completion and return it, or return None as soon as it contradicts `typed`.
+
+        `typed` is the text that the user typed after this completion's cursor. The completion contradicts it if neither
+        of the generated text and `typed` begins with the other.
 
         Raises the errors of `make`. Cancelling the task that waits does not cancel the completion.
         """

@@ -62,8 +62,8 @@ class EngineSettings:
 def fallbacks(settings: EngineSettings, layers: int) -> Iterator[EngineSettings]:
     """Yield the settings to try one after another, until loading and the first evaluation do not crash.
 
-    First come `settings`. The next ones have no repacked weights. The next ones also have half as many layers on the
-    GPU, and the last ones have none. `layers` is the number of the model's layers.
+    There are up to four: `settings`; the same without repacked weights (`extra_buffers`); then also with half as many
+    layers on the GPU; then with no layers on the GPU. `layers` is the number of layers of the model.
     """
     yield settings
     if settings.extra_buffers:

@@ -18,7 +18,7 @@ Style = Literal["structure", "window"]
 
 
 class Retrieval:
-    """Searches the repositories of a data set. Each repository is indexed when it is first searched.
+    """Searches the repositories of a data set. A repository is indexed before its first search.
 
     `chunks` is the maximum number of hits. `retriever` selects the ranking (the server uses "proximity", the paper
     "jaccard"). `style` selects how files are split into chunks: "structure" is the server's way, and "window" the
@@ -37,6 +37,7 @@ class Retrieval:
         self._retriever = retriever
         self._style = style
         self._chunks = chunks
+        # The index of each repository, by the repository's name and the number of lines in a window.
         self._snapshots: dict[tuple[str, int], Snapshot] = {}
 
     def find(self, task: Task) -> tuple[tuple[Hit, ...], float]:
@@ -56,7 +57,10 @@ class Retrieval:
         return hits, (time.perf_counter() - started) * 1e3
 
     def snapshot(self, task: Task) -> Snapshot:
-        """Return the index of a task's repository. The first call for a repository indexes it."""
+        """Return the index of a task's repository.
+
+        The first call for a repository and a number of lines in a window makes the index.
+        """
         lines = self._lines(task)
         key = (task.repository, lines)
         if key not in self._snapshots:
@@ -71,5 +75,5 @@ class Retrieval:
         return self._snapshots[key]
 
     def _lines(self, task: Task) -> int:
-        """Return the number of lines before the cursor that are the query, which is also the size of a window."""
+        """Return the number of lines before the cursor that form the query, which is also the lines in a window."""
         return 50 if self._style == "window" and task.kind == "function" else 20

@@ -20,7 +20,8 @@ from indexer.words import last_lines, words
 NAME_LINES = 3  # the names come from this number of lines before the cursor, including the cursor's own line
 NAME_HITS = 3  # the definitions come from this number of hits, which is about as many as fit into a prompt
 OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor
-MAX_MATCH = 16  # tokens; longer matches count as this length, because they do not predict more
+# The maximum of `Evidence.match`, in tokens. With a longer match, it is not more probable that retrieval helps.
+MAX_MATCH = 16
 OVERLAP_CHARACTERS = 900  # only this number of characters of the hits is used, about as many as fit into a prompt
 
 

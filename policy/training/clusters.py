@@ -35,7 +35,8 @@ def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
 def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
     """Return a unit vector for each text, shape (texts, `WIDTH`).
 
-    A value is the log term frequency of the words with this hash, times their inverse document frequency.
+    Each column belongs to the words with one hash. Before a row is scaled to length 1, a value in it is the sum of
+    1 + ln(count) over the text's words with this hash, times the inverse document frequency of the column.
     """
     vectors = np.zeros((len(texts), WIDTH), np.float32)
     for row, text in enumerate(texts):

@@ -10,10 +10,11 @@ MIN_LINES, MAX_LINES = 3, 30
 
 
 def bodies(path: str, text: str) -> Iterator[tuple[int, int]]:
-    """Yield the (start, end) of the body of each function that has 3 to 30 lines (paper, section 4.1).
+    """Yield the (start, end) of the body of each function that has 3 to 30 lines, the signature included.
 
-    Offsets are in characters. A body is the text between the braces, or the indented block, without surrounding white
-    space. A docstring is part of the body.
+    The limits are those of the paper (section 4.1). Offsets are in characters. A body is the text between the braces,
+    or the indented block, without surrounding white space. A docstring is part of the body. Bodies of at most 10
+    characters are skipped.
     """
     language = language_of(path)
     parser = parser_for(language.id) if language else None

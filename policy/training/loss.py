@@ -72,9 +72,9 @@ cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = RowCrossEntrop
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean negative log-likelihoods in nats per token: of the blanks (`middle`), of L (`left`), and of the decisions.
+    """Mean -ln P in nats per token: of the truths of the blanks (`middle`), of L (`left`), and of the decisions.
 
-    A mean over no tokens is NaN.
+    The truth of a blank includes its end token. A mean over no tokens is NaN.
     """
 
     middle: float
@@ -86,7 +86,7 @@ class Losses:
 class Weights:
     """The weights of two parts of the loss: the mean over the tokens of L (`left`), and the mean over the decisions.
 
-    The third part, the mean over the tokens of the blanks, has the weight 1. Within the mean over the decisions,
+    The third part, the mean over the tokens of the truths, has the weight 1. Within the mean over the decisions,
     `target_weights` has the weight of a decision by its target token; the default is 1.
     """
 
@@ -120,10 +120,10 @@ def backward_own_labels(
 ) -> tuple[Losses, float]:
     """Run the forward and backward pass of pairs: the plain example of a blank, with a decision, and the retrieved one.
 
-    The model learns to complete both examples. The likelihoods of the blank in this step determine the target of the
-    decision: `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else the next token of the plain
-    example. So the target needs no extra forward pass and belongs to the current weights. Return the losses and the
-    share of the decisions with the target `cc`.
+    The model learns to complete both examples. The target of the decision depends on the nats (-ln P) of the blank's
+    truth in the two examples: it is `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else the
+    token after the decision in the plain example. The nats come from this forward pass, so the target needs no extra
+    pass and fits the current weights. Return the losses, and the share of the decisions with the target `cc`.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}
@@ -175,8 +175,8 @@ def _forward_backward(
 ) -> dict[int, float]:
     """Run the forward and backward pass of `batch`, and add its losses to `total`.
 
-    `target(example, nats)` returns the target token of the example's decision, where `nats` is -ln P of the example's
-    blank. Return these nats for each example, by the `id()` of the example.
+    `target(example, nats)` returns the target token of the example's decision, where `nats` is -ln P of the truth of
+    the example's blank. Return the nats of each example, by the `id()` of the example.
     """
     found: dict[int, float] = {}
     table = model.get_output_embeddings().weight
@@ -287,7 +287,7 @@ def hidden_states(model: Any, sequences: Sequence[Sequence[int]], device: str) -
 
 @torch.no_grad()
 def nll(model: Any, examples: Sequence[Example], compute: Compute) -> list[float]:
-    """Return -ln P of each example's blank, in nats, summed over its tokens and the end token."""
+    """Return -ln P of the truth of each example's blank, in nats: the sum over its tokens and the end token."""
     found: dict[int, float] = {}
     for group in micro_batches(examples, compute.micro_tokens):
         with compute.autocast():

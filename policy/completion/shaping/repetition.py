@@ -127,7 +127,7 @@ class Right:
         return None
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
-        """Return whether the end of a text repeats the beginning of `rest`, and is not the same only by chance.
+        """Return whether the end of a text repeats the beginning of `rest`, other than by chance.
 
         The text is `before` followed by the first `size` characters of `rest`.
         """

@@ -135,8 +135,8 @@ class Batch:
         before = logits[-len(prompt.healed) - 1]  # the logits after the prompt without its healed word
         reading: Reading | None = None
         if plain:
-            # The prompt of an abstention has one more token after the decision, so the row before the last has the
-            # decision.
+            # After the prompt for the decision, the prompt of an abstention has one more token. So the logits from
+            # which the decision is made are in the row before the last.
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)

@@ -316,7 +316,7 @@ class CompletionModel:
 
 
 class _ModelTime:
-    """Measures the time inside llama.cpp since its creation."""
+    """Measures the time spent inside llama.cpp since this object was created."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama

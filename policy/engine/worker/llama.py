@@ -81,7 +81,9 @@ class Llama:
     model or its context, and `EngineFailed` if llama.cpp cannot make a context with these settings.
     """
 
-    scored_at_once = 32  # tokens of a true text that are evaluated together; each of them has logits
+    # The number of tokens of a truth that are evaluated together. It is low because the logits of each of these tokens
+    # are stored, and a token has as many logits as the vocabulary has tokens.
+    scored_at_once = 32
 
     def __init__(
         self, path: Path, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None = None
