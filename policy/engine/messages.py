@@ -130,9 +130,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The score of the true text after a prompt.
+    """The score of a truth after a prompt.
 
-    `nats` is the sum of -ln P of the text's tokens and the end token, in nats. `tokens` is the number of these tokens.
+    `nats` is the sum of -ln P of the truth's tokens and the end token, in nats. `tokens` is the number of these tokens.
     """
 
     nats: float
@@ -143,7 +143,7 @@ class Truth:
 class Tried:
     """The result of a trial: its reading (None for a trial with chunks), its prompt, and its completion.
 
-    `truth` is the score of the true text, or None if the trial has no true text.
+    `truth` is the score of the trial's truth, or None if the trial has no truth.
     """
 
     reading: Reading | None

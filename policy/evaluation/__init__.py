@@ -1,4 +1,4 @@
-"""Evaluation: measure whether retrieval helps, whether the model knows when it helps, and how much time it costs.
+"""Evaluation: measure whether retrieval helps, how good the decisions are, and how much time retrieval costs.
 
 The unit is a blank: a place in a file from which text was removed. The model completes each blank twice, without and
 with chunks of other files in the prompt, and both results form one row of a CSV file. A policy decides at which blanks

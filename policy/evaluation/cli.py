@@ -44,7 +44,7 @@ def _register_eval(subparsers: Subparsers) -> None:
         "eval",
         help="measure how much retrieval helps and how well the model decides (needs the `eval` extra)",
         description="Complete blanks with and without code from other files, and report the results of each policy.\n"
-        "You can interrupt it at any time: it reports the results so far, and the same command continues later.\n"
+        "You can interrupt the command: it then reports the results so far, and the same command continues later.\n"
         "`eval diff A B` compares the results of two runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -227,7 +227,7 @@ def _run_calibrate(options: argparse.Namespace) -> int:
 
 
 def _evaluate() -> ModuleType:
-    """Return the module `evaluate`. If a package is missing, raise an `EvaluationError` that names the extra."""
+    """Return the module `evaluate`. If a package is missing, raise an error that names the extra to install."""
     try:
         return importlib.import_module("policy.evaluation.evaluate")
     except ModuleNotFoundError as missing:

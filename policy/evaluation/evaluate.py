@@ -49,14 +49,15 @@ if TYPE_CHECKING:
     from policy.training.compute import Precision
 
 DEFAULT_BLANKS = 120
-# Tokens that llama.cpp evaluates at a time. Serving uses fewer, because a cancelled request keeps its finished
-# micro-batches. Evaluation cancels nothing, and larger micro-batches read a prompt faster.
+# Tokens that llama.cpp evaluates at a time. Serving uses fewer, because the tokens of finished micro-batches stay in
+# the cache when a request is cancelled. Evaluation cancels nothing, and reads a prompt faster with larger
+# micro-batches.
 MICRO_BATCH = 256
 # Several workers with few threads are faster than one worker with many threads, because the threads of a worker wait
 # for each other at every operation.
 MAX_WORKERS = 4
 # Maximum number of completions that a worker generates at the same time, and maximum number of cells in its KV cache,
-# which has to hold the prompts of all of them.
+# which has to hold the prompts of all these completions.
 LANES, MAX_CELLS = 8, 16_384
 RESERVED = 320  # cells of each completion for the markers and the generated tokens, in addition to the budgets
 
@@ -114,8 +115,8 @@ class Result:
 async def evaluate(options: Options) -> Result:
     """Run or resume an evaluation and write its report.
 
-    Raises `EvaluationError` if it cannot run with these options, `ModelError` if a model cannot be used, and
-    `EngineUnavailable` if no engine can run it.
+    Raises `EvaluationError` if the evaluation cannot run with these options, `ModelError` if a model cannot be used,
+    and `EngineUnavailable` if an engine cannot be started.
     """
     data = load(options)
     retrieval = Retrieval(data.repositories, options.chunking, options.chunks, options.retriever)
@@ -237,9 +238,9 @@ def _supervisor(
 
 
 def best_trade_off(rows: Sequence[Row], gates: Sequence[Gate], cost: float) -> Point:
-    """Return the best threshold of the served score for these blanks, if a retrieval costs `cost` points.
+    """Return the best threshold for these blanks, if each retrieval costs `cost` points of edit similarity.
 
-    The cost is in points of edit similarity.
+    The threshold applies to the score from which the server decides: the first score of `policies.scores`.
     """
     found = Table.of(rows)
     score = next(iter(policies.scores(found, gates).values()))
@@ -301,8 +302,8 @@ async def _typing(
 ) -> dict[str, dict[str, float]]:
     """Run the simulated typist under each policy that can be served.
 
-    For each policy, return: the accepted characters per request, the accepted share of the typed characters, and the
-    share of the requests with a suggestion.
+    For each policy, return the number of accepted characters per request (`per_request`), the share of all new
+    characters that are accepted and not typed (`accepted`), and the share of the requests with a suggestion (`shown`).
     """
     chosen = spread(tasks, options.typing) if options.typing else []
     if not chosen or stopped():

@@ -26,7 +26,8 @@ class PolicyFigures:
     """The mean figures of a policy: exact match (`em`), edit similarity (`es`) and F1 of the identifiers (`f1`), 0–100.
 
     `share` is the share of the requests for which the policy retrieves. `against` is its edit similarity minus that of
-    a reference policy, and `p` is the p-value of this difference, paired by blank.
+    a reference policy, and `p` is the p-value of this difference, paired by blank. `abstention_precision` is the share
+    of its abstentions that retrieval would not have improved.
     """
 
     name: str
@@ -77,11 +78,13 @@ class Figures:
     """All figures of a report.
 
     `helped`, `harmed` and `unchanged` are the shares of the blanks whose edit similarity retrieval raises, lowers, and
-    does not change. `primary` is the signal that serving uses: "selective" or "trial retrieval". `constant` says
-    whether this signal is the same for all blanks. `served` has the policies with the thresholds that serving uses.
-    `equal` has the policies at one budget: each retrieves for the share `budget` of the requests. `best` is the best
-    threshold for these blanks. `tests` has the number of tested blanks, and the percentages that pass without and with
-    retrieval. `untested` is the number of blanks whose tests could not run.
+    does not change. `gain` is the mean gain in edit similarity from retrieval, and `gain_p` is the p-value of the
+    hypothesis that this mean is zero. `primary` is the signal that serving uses: "selective" or "trial retrieval".
+    `constant` says whether this signal is the same for all blanks. `served` has the policies with the thresholds that
+    serving uses. `equal` has the policies at one budget: each retrieves for the share `budget` of the requests. `sweep`
+    has the results at many thresholds of the signal `primary`, and `best` has those at the best threshold for these
+    blanks. `tests` has the number of tested blanks, and the percentages that pass without and with retrieval.
+    `untested` is the number of blanks whose tests could not run.
     """
 
     blanks: int

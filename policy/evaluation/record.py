@@ -39,7 +39,7 @@ def folder(name: str, description: Mapping[str, Any]) -> Path:
 
 
 def begin(out: Path, description: Mapping[str, Any]) -> list[Row]:
-    """Create the folder of a run, or open an existing one, and return its rows.
+    """Create the folder of a run, or open an existing one, and return the rows that are already in it.
 
     Raises `EvaluationError` if the folder holds the results of another run or cannot be written.
     """

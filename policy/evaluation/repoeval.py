@@ -2,7 +2,8 @@
 
 A row has the text before the blank (`prompt`) and the truth. The text after the blank comes from the repository's
 source, which is therefore required. The position of the blank comes from `line_no` (zero-based) or, in function rows,
-from `lineno`, the line of the signature. A row is used only if its prompt and its truth match the source there.
+from `lineno`, the line of the signature. A row is used only if its prompt and its truth match the source at this
+position.
 """
 
 from __future__ import annotations

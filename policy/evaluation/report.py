@@ -197,7 +197,7 @@ def _shown(shown: ShownFigures) -> Section:
          str(each.breaks), _share(each.quiet))
         for each in shown.levels
     )  # fmt: skip
-    by = "the model's estimate that it is kept" if shown.estimated else "the mean probability of its tokens"
+    by = "the estimated probability that they are kept" if shown.estimated else "the mean probability of their tokens"
     text = (
         f"What an editor would show at {shown.places - shown.quiet_places} blanks, and at {shown.quiet_places} places "
         f"where nothing belongs. The curve shows texts in the order of {by}; `shown.csv` has its points.",

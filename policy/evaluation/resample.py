@@ -1,9 +1,8 @@
 """Draw blanks from any folder of repositories with RepoEval's method.
 
-Figures can then be computed from current code, and not only from an old data set.
-`policy.training.blanks`, which draws the training blanks, also draws the line, cursor, chunk and function blanks here.
-API blanks are RepoEval's second task: a statement that calls a function or class of another file of the repository.
-`quiet.py` draws quiet places.
+So figures can be computed from current code, and not only from an old data set. `policy.training.blanks`, which draws
+the training blanks, also draws the line, cursor, chunk and function blanks here. API blanks are RepoEval's second task:
+a statement that calls a function or class of another file of the repository. `quiet.py` draws quiet places.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The figures of one value of `suggest`. Shares are in [0, 1], and NaN if they are shares of nothing.
+    """The figures of one value of `suggest`. Shares are in [0, 1]. A share of an empty set is NaN.
 
     `shown` is the share of the blanks, other than quiet places, at which a text is shown. `precision` is the share of
     the shown texts that are exactly right to the end of the line, and `found` the share of the right texts that are
@@ -121,7 +121,10 @@ def level(name: str, texts: Sequence[Shown], quiet: NDArray[np.bool_], shows: ND
 
 
 def curve(texts: Sequence[Shown], p: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Return, for each n, (n / number of blanks, share of right texts) of the n texts with the highest `p`."""
+    """Return a point for each n: what happens if the n texts with the highest `p` are shown.
+
+    A point has the share of the blanks at which a text is shown, and the share of the shown texts that are right.
+    """
     order = [place for place in np.argsort(-p, kind="stable") if texts[place].text]
     right = np.cumsum([texts[place].right for place in order])
     return tuple((count / len(texts), float(right[count - 1] / count)) for count in range(1, len(order) + 1))

@@ -1,7 +1,7 @@
 """The results of a run: a CSV file with one line per blank, written as soon as the blank is done.
 
-A cell contains a text as a JSON string, so that every blank is one line. Thus two runs can be compared with `diff`, and
-a run that is killed loses at most its last line.
+Texts are stored as JSON strings, so that every blank is one line. Thus two runs can be compared with `diff`, and a run
+that is killed loses at most its last line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .task import EvaluationError
 
 # The outcome of a row's tests is `PASS`, the reason why they fail, or `NOT_RUN` with a colon and the reason.
 PASS, NOT_RUN = "pass", "not run"
-# Retrieval helped if it lowers -ln P of the truth by at least this many nats, and by at least this share.
+# Retrieval helped if it lowers -ln P of the truth by at least this many nats, and by at least this share of -ln P
+# without retrieval.
 HELPED_NATS, HELPED_SHARE = 1.0, 0.04
 _TEXTS = frozenset({"truth", "without", "with_", "variant"})
 _SHOWN = frozenset({"shown_without", "shown_with"})
@@ -52,15 +53,14 @@ class Row:
 
     These columns are known before the decision: `p_cc` is P(`<cc>`) over the whole vocabulary (None for a model that
     does not decide). `first_p` and `first_entropy` are the highest probability, and the entropy in nats, of the first
-    token that is generated without chunks. `score` and `second` are the similarities of the two best chunks. `names` is
-    the number of names in the cursor's lines that the chunks define. `overlap` is the share of the text just before the
-    cursor that the chunks contain, and `match` is how many tokens of this text they contain in a row
-    (`policy.gating.evidence`). `scope` is "line" or "block", the scope of a request at the blank.
+    token that is generated without chunks. `score` and `second` are the similarities of the two best chunks. `names`,
+    `overlap` and `match` are as in `policy.gating.evidence.Evidence`. `scope` is "line" or "block", the scope of a
+    request at the blank.
 
-    These columns are known afterwards: `surprise` is the mean, and `worst` the maximum, of -ln P in nats over the
-    tokens that are generated without chunks. `nll_without` and `nll_with` are -ln P of the truth in nats, summed over
-    its `truth_tokens` tokens, which include the end token. `tests_*` is "" without tests, "pass", the reason why the
-    tests fail, or "not run: …" if the tests could not run.
+    These columns are known after the completions: `surprise` is the mean, and `worst` the maximum, of -ln P in nats
+    over the tokens that are generated without chunks. `nll_without` and `nll_with` are -ln P of the truth in nats,
+    summed over its `truth_tokens` tokens, which include the end token. `tests_*` is "" without tests, "pass", the
+    reason why the tests fail, or "not run: …" if the tests could not run.
 
     A column with a default may be missing in files of earlier versions. It then has its default.
     """

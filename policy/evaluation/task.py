@@ -1,6 +1,6 @@
 """The tasks of an evaluation. A task is a cursor in a file, with the text that was removed there.
 
-Both data sets and the user's own code are converted to tasks, together with the repository that retrieval may read. An
+Data sets and the user's own code are converted to tasks, together with the repositories that retrieval may read. An
 item that cannot become a task becomes a `Problem`, which is counted and reported, because ignoring the item silently
 would bias the figures.
 """
@@ -29,8 +29,8 @@ class Task:
     """A blank: a cursor, and the text that was removed there (`truth`). The truth of the kind "quiet" is empty.
 
     `cursor.path` is absolute if the file exists. `repository` is the repository that retrieval may read, as a key of
-    `Data.repositories`, and `path` is the file's path in this repository. `variant` divides the kind further. `given`
-    has the retrieved chunks that the data set contains, best first, or None if the index is searched instead.
+    `Data.repositories`, and `path` is the file's path in this repository. `variant` is a subdivision of the kind.
+    `given` has the retrieved chunks that the data set contains, best first, or None if the index is searched instead.
     """
 
     id: str

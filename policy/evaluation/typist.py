@@ -23,8 +23,8 @@ Suggest = Callable[[Cursor], Awaitable[str]]
 class TypingSession:
     """The result of typing one blank.
 
-    Of the `wanted` characters, `accepted` came from suggestions. Of the `requests` requests, `shown` returned a
-    suggestion.
+    `wanted` characters were typed or accepted; `accepted` of these came from suggestions. Of the `requests` requests,
+    `shown` returned a suggestion.
     """
 
     requests: int

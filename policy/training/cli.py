@@ -141,7 +141,7 @@ def _adapt_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decay", type=int, default=0, help="last steps over which the learning rate falls to zero")
     parser.add_argument("--context-share", type=float, default=0.5, help="share of blanks with retrieved context")
     parser.add_argument("--left-weight", type=float, default=0.5, help="weight of the loss on the left context")
-    parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to start from")
+    parser.add_argument("--start", type=Path, help="folder of an earlier run, whose weights replace those of the base")
     parser.add_argument("--validation-blanks", type=int, default=48, help="number of validation blanks")
 
 

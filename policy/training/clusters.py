@@ -1,8 +1,8 @@
 """Select one text per cluster, so that frequent boilerplate does not dominate.
 
 The clusters come from k-means over TF-IDF vectors (paper, section 4.1). Each word is hashed to one of `WIDTH` columns
-of dense vectors. For the few thousand blocks of a repository, this takes a few matrix products, and needs no further
-library.
+of dense vectors. To cluster the few thousand blocks of a repository in this way takes only a few matrix products, and
+needs no further library.
 """
 
 from __future__ import annotations

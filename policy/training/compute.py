@@ -20,7 +20,8 @@ Precision = Literal["float32", "bfloat16"]
 class Compute:
     """The device of a step, and the precision of its matrix products.
 
-    `micro_tokens` is the maximum number of tokens per forward pass. It affects the memory but not the result.
+    `micro_tokens` is the maximum number of tokens per forward pass. It affects how much memory is used. Except for
+    rounding, it does not affect the result.
     """
 
     device: str = "cpu"

@@ -1,7 +1,8 @@
-"""Convert between transformers and GGUF: Llama-shaped models in both directions, gpt_bigcode (StarCoder) to GGUF.
+"""Convert between transformers and GGUF: Llama models in both directions, Qwen2 from GGUF, gpt_bigcode to GGUF.
 
-For each architecture, the module converts the tensor names, the tokenizer's tables and the hyper-parameters. It runs no
-code from the model's folder. The trade-off: the module is short, but supports only a few architectures.
+The architecture gpt_bigcode is that of StarCoder. For each architecture, the module converts the tensor names, the
+tokenizer's tables and the hyper-parameters. It runs no code from the model's folder. The trade-off: the module is
+short, but supports only a few architectures.
 
 Source of the tensor names and keys: the GGUF specification and llama.cpp's `gguf-py`.
 """

@@ -2,10 +2,10 @@
 
 The list assigns each package to the split train, valid or test, so that the same repositories are held out for every
 model. The step keeps only hand-written source files. It keeps only repositories whose files refer to each other,
-because chunks of other files help only in these. The paper's filter (appendix A) requires at least five files, three
-imports per file and two local imports per file. The filter of this step is weaker (`MIN_IMPORTS`, `MIN_LOCAL_IMPORTS`).
-A file is dropped if it is nearly the same as a file of an earlier package. Packages of the test split come first and
-those of the train split last, so a test file is never dropped because of a training file.
+because chunks of other files help only in such repositories. The paper's filter (appendix A) requires at least five
+files, three imports per file and two local imports per file. The filter of this step is weaker (`MIN_IMPORTS`,
+`MIN_LOCAL_IMPORTS`). A file is dropped if it is nearly the same as an earlier file. Packages of the test split come
+first and packages of the train split come last, so a test file is never dropped because of a training file.
 
 Output: `OUT/<split>/<registry>~<name>/<path>` and a manifest with a row per package.
 """

@@ -1,9 +1,9 @@
 """Turn blanks into training examples: token ids, and the positions that count for each loss.
 
-An example is a prompt, the tokens of the blank, and the end token. `policy.prompting.prompt.PromptBuilder` builds the
-prompt, byte for byte as for the server. The blank is tokenized separately from L, the text before it, because the
-server also appends generated tokens to the tokens of L. A half-typed word is therefore split at the cursor. R is the
-text after the blank.
+An example is a prompt, the tokens of the blank's truth, and the end token. `policy.prompting.prompt.PromptBuilder`
+builds the prompt, exactly as for the server. The truth is tokenized separately from L, the text before the blank,
+because the server also appends generated tokens to the tokens of L. A half-typed word is therefore split at the cursor.
+R is the text after the blank.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .probes import Probe
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training sequence. `middle` is the index of the blank's first token. L has the indexes `left` to `left_end`.
+    """A training sequence. `middle` is the index of the truth's first token.
 
-    `decision` is the index of the token after `<eof>`, which is the target of the decision, or 0 if the sequence has no
-    decision. `probes` are further decisions in L, as pairs: the number of tokens before the decision, and the target
-    token.
+    L has the indexes from `left` to `left_end` (exclusive). `decision` is the index of the token after `<eof>`, which
+    is the target of the decision, or 0 if the sequence has no decision. `probes` are further decisions in L, as pairs:
+    the number of tokens before the probe, and the target token.
     """
 
     tokens: tuple[int, ...]
@@ -42,7 +42,7 @@ class Example:
 class ExampleBuilder:
     """Builds the examples of one corpus for one model, one layout and one set of budgets.
 
-    `max_middle` is the maximum number of tokens of a blank. Raises `TrainingError` for an unknown layout.
+    `max_middle` is the maximum number of tokens of a truth. Raises `TrainingError` for an unknown layout.
     """
 
     def __init__(self, corpus: Path, base: Base, layout: str, budgets: Budgets, max_middle: int = 256) -> None:
@@ -57,7 +57,7 @@ class ExampleBuilder:
         self._lines = lru_cache(maxsize=1024)(lambda path: self._text(path).split("\n"))
 
     def text(self, blank: Blank) -> str:
-        """Return the removed text of a blank."""
+        """Return the truth of a blank, which is the removed text."""
         return self._source(blank)[blank.start : blank.end]
 
     def cursor(self, blank: Blank) -> Cursor:
@@ -78,7 +78,7 @@ class ExampleBuilder:
         return found
 
     def build(self, blank: Blank, *, context: bool) -> Example | None:
-        """Return the sequence with or without the retrieved chunks, or None if the blank has too many tokens."""
+        """Return the sequence with or without the retrieved chunks, or None if the truth has too many tokens."""
         cursor = self.cursor(blank)
         prompt = (
             self.prompts.with_context(cursor, self.chunks(blank)) if context else self.prompts.without_context(cursor)
@@ -88,10 +88,11 @@ class ExampleBuilder:
     def build_labeled(self, blank: Blank, *, positive: bool) -> list[Example]:
         """Return the examples of a labeled blank: its decision, and its completion on the branch of the label.
 
-        A negative blank gives one sequence, which ends with `<eof>`, `<fim_middle>` and the blank. A positive blank
-        gives one sequence if the retrieved prompt of the layout begins with the prompt of the decision and `<cc>`.
-        Otherwise it gives two: the prompt of the decision with `<cc>`, and the retrieved prompt with the blank. L and R
-        have the same length with both labels, so that the length does not reveal the label.
+        A negative blank gives one sequence, which ends with `<eof>`, `<fim_middle>` and the truth. A positive blank
+        gives one sequence if the retrieved prompt of the layout begins with the prompt for the decision and `<cc>`.
+        Otherwise a positive blank gives two sequences: the prompt for the decision with `<cc>`, and the retrieved
+        prompt with the truth. L and R have the same length with both labels, so that the length does not reveal the
+        label.
         """
         layout, ids = self.prompts.layout, self.base.vocabulary.ids
         cursor = self.cursor(blank)
@@ -119,7 +120,7 @@ class ExampleBuilder:
         return replace(example, probes=tuple(kept))
 
     def build_left_only(self, blank: Blank) -> Example | None:
-        """Return the sequence that contains only L and the blank, for measuring the base model."""
+        """Return the sequence that contains only L and the truth, for measuring the base model."""
         return self._complete(self.left_only.without_context(self.cursor(blank)), blank)
 
     def _complete(self, prompt: Prompt, blank: Blank) -> Example | None:

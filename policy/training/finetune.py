@@ -1,7 +1,7 @@
 """Step 5, `train finetune`: teach the model to decide without losing its ability to fill in.
 
 The loss is the sum of two separate means (paper, section 4.2). One is the cross-entropy of the decision, times λ: its
-target is `<cc>` or `<fim_middle>`, at the position after `<eof>`. The other is the cross-entropy of the blank's tokens,
+target is `<cc>` or `<fim_middle>`, at the position after `<eof>`. The other is the cross-entropy of the truth's tokens,
 on the branch that the label selects. With a single mean over all these tokens, the decision would be only one of about
 forty tokens, and P(`<cc>`) would fall to nearly 0 everywhere.
 
@@ -91,12 +91,12 @@ def run(
     `<cc>` is rarely the likeliest token of a small model. The weight raises P(`<cc>`) but does not change how P(`<cc>`)
     ranks the blanks.
 
-    `label_kind` says how to determine whether retrieval helps at a blank. With "similarity", the gain in edit
-    similarity has to exceed `least_gain`. With "likelihood", the gain in nats has to exceed `least_gain` nats and the
-    share `least_share` of the nats without chunks. With "own", these nats come from the model during training. Then no
-    training labels are needed, the model learns to complete on both branches, and it also learns the decisions at
-    `probes` (the artifact of `train probes`). Without validation labels, the last weights are kept, and `export
-    --evaluated` fits the thresholds.
+    `label_kind` says how to determine whether retrieval helps at a blank. With "similarity", retrieval has to raise
+    edit similarity by more than `least_gain` points. With "likelihood", retrieval has to lower -ln P of the truth by
+    more than `least_gain` nats, and by more than the share `least_share` of -ln P without chunks. "own" is like
+    "likelihood", but -ln P comes from the model during training. Then no training labels are needed, the model learns
+    to complete on both branches, and it also learns the decisions at `probes` (the artifact of `train probes`). Without
+    validation labels, the last weights are kept, and the gates have to be fitted by `export --evaluated`.
 
     If `lora_rank` is not 0, the weights are frozen and low-rank differences are trained (`policy.training.lora`). With
     `freeze_embedding`, the embedding does not change. With `rounding` (a GGUF type such as Q4_0), training uses rounded
@@ -236,11 +236,12 @@ def helpful(label: Label, kind: LabelKind, least_gain: float, least_share: float
 
 
 def likelier(without: float, with_: float, least_gain: float, least_share: float) -> bool:
-    """Return whether retrieved chunks lower -ln P of a text by more than `least_gain` nats and the share `least_share`.
+    """Return whether retrieved chunks make a truth likelier.
 
-    `without` and `with_` are -ln P of the text in nats, without and with the chunks. For a short text, `least_gain`
-    matters. Almost any chunks lower -ln P of ten lines by two nats, so for a long text the required decrease has to
-    grow with `without`.
+    `without` and `with_` are -ln P of the truth in nats, without and with the chunks. The chunks have to lower -ln P by
+    more than `least_gain` nats, and by more than the share `least_share` of `without`. For a short truth, `least_gain`
+    is the limit that matters. Almost any chunks lower -ln P of ten lines by two nats, so for a long truth the required
+    decrease has to grow with `without`.
     """
     gain = without - with_
     return gain > least_gain and (not least_share or gain > least_share * without)
@@ -292,7 +293,7 @@ def check(p: Sequence[float], data: Sequence[LabeledBlank]) -> dict[str, float]:
 
     The policies are `never`, `always` and `selected`. `selected` retrieves if `p` is above the best of the thresholds
     that retrieve for at most the share `MAX_RETRIEVAL_SHARE` of the blanks. `share` is the share of the blanks for
-    which it retrieves.
+    which `selected` retrieves.
     """
     gains = np.array([entry.label.gain for entry in data])
     without = float(np.mean([entry.label.es_without for entry in data]))

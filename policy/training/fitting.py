@@ -42,10 +42,11 @@ def fit_gate(
 ) -> Gate:
     """Fit a logistic gate on `features`, with one threshold for lines and one for blocks.
 
-    `known`, `gains` (points of edit similarity, or nats) and `helped` have a value for each validation blank. The gate
-    predicts the probability of `helped`, or, if `helped` is None, the probability that the gain is above 0. The
-    thresholds are fitted with `best_threshold`. Every feature must be known for each blank. If P(`<cc>`) is the only
-    feature, and is lower where retrieval helps, the gate returns P(`<cc>`) unchanged.
+    Three arguments have a value for each validation blank: `known` has what a gate knows when it decides, `gains` the
+    gain from retrieval (in points of edit similarity, or in nats), and `helped` whether retrieval helped. If `helped`
+    is None, retrieval helped where the gain is above 0. The thresholds are fitted with `best_threshold`. Every feature
+    must be known for each blank. If P(`<cc>`) is the only feature, and is lower where retrieval helps, the gate returns
+    P(`<cc>`) unchanged.
     """
     values, gained = values_of(known, features), np.asarray(gains, float)
     means, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)

@@ -7,8 +7,8 @@ Boosted trees were no better, because there are few data.
 
 For a model that was trained to decide, gates are fitted to the gains in edit similarity. Any other model gets evidence
 gates, which decide before the model reads the prompt. Evidence gates are fitted to whether retrieval made the truth
-likelier, and their thresholds to the nats that retrieval saved. For evidence gates, results of `eval --tokens 1` are
-enough, because no completion is compared.
+likelier, and their thresholds to the nats that retrieval saved: the decrease of -ln P of the truth. For evidence gates,
+results of `eval --tokens 1` are enough, because no completion is compared.
 
 To evaluate a gate, the repositories are split into halves. A gate with its thresholds is fitted on one half and
 evaluated on the other half, and the results of several splits are averaged. The gate that is written is fitted on all
@@ -154,10 +154,10 @@ def has_features(rows: Sequence[Row], features: Sequence[Feature]) -> bool:
 
 
 def held_out(rows: Sequence[Row], features: Sequence[Feature]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two arrays with shape (rows,), from gates that were not fitted on the repository of the row.
+    """Return two arrays with shape (rows,). Each row is judged by gates that were not fitted on its repository.
 
-    The first array has the mean over the splits of the gate's probability. The second has the share of the splits in
-    which the gate retrieves at the row.
+    There is one such gate for each split of the repositories. The first array has the mean probability of these gates,
+    and the second the share of these gates that retrieve at the row.
     """
     p, chosen = np.zeros(len(rows)), np.zeros(len(rows))
     for seed in range(SPLITS):

@@ -77,9 +77,9 @@ def examples(rows: Sequence[Row]) -> list[Example]:
 def fit(found: Sequence[Example]) -> Keep:
     """Return an estimate with thresholds that show the shares `BALANCED` and `CAREFUL` of the right texts.
 
-    The weights are fitted on all texts. The thresholds are chosen by probabilities from fits on other texts
-    (`_crossed`). A fit's probabilities of its own texts are too close to 0 and 1. So thresholds that are chosen by them
-    would show fewer of the right texts in practice.
+    The weights are fitted on all texts. The thresholds are chosen by probabilities that come from fits on other texts
+    (`_crossed`), because the probabilities of the texts on which a fit was made are too close to 0 and 1. Thresholds
+    that are chosen by these would show fewer of the right texts in practice.
     """
     weights, offset = _fit(found)
     right = np.array([each.shown.right for each in found])
@@ -111,8 +111,9 @@ def _crossed(found: Sequence[Example], seed: int) -> NDArray[np.float64]:
 def judge(found: Sequence[Example]) -> dict[str, Any]:
     """Return the figures of estimates on held-out repositories: AUC (area under the ROC curve) and calibration error.
 
-    `right` is the share of the texts that are right. `settings` has the figures of each value of the setting `suggest`.
-    The figures are means over several splits of the repositories.
+    `right` is the share of the texts that are right, as in `policy.evaluation.shown.Shown`. `settings` has, for each
+    value of the setting `suggest`, the share of the texts that are `shown`, and three figures as in
+    `policy.evaluation.showing.Level`. All figures of `settings` are means over several splits of the repositories.
     """
     quiet = np.array([each.quiet for each in found])
     right = np.array([each.shown.right for each in found])

@@ -2,8 +2,8 @@
 
 A blank is a place in a file from which text was removed. The adapted model completes each blank twice, greedily,
 without and with the retrieved chunks. Blanks whose query contained the removed text are omitted, because serving never
-has such hits. The label of a blank is the gain in edit similarity from retrieval. Also stored are -ln P of the true
-text after both prompts, which takes less time to compute, and numbers that may predict the gain.
+has such hits. The label of a blank is the gain in edit similarity from retrieval. Also stored are -ln P of the truth
+after both prompts, which is another measure of whether retrieval helps, and numbers that may predict the gain.
 
 Output: `OUT/<split>.jsonl`, with one row per blank, in the order of the blanks. An interrupted run resumes after the
 last row.
@@ -43,8 +43,8 @@ EXTRA_TOKENS = 8  # tokens by which a completion may be longer than the truth, s
 class Label:
     """The measurements of one blank, without and with retrieved chunks.
 
-    `es_*` are the edit similarities of the completions, in 0–100. `nll_*` are -ln P of the true text in nats, summed
-    over its `tokens` tokens, which include the end token. `score` is the greatest score of a retrieved chunk. `entropy`
+    `es_*` are the edit similarities of the completions, in 0–100. `nll_*` are -ln P of the truth in nats, summed over
+    its `tokens` tokens, which include the end token. `score` is the greatest score of a retrieved chunk. `entropy`
     (in nats) and `top` (the probability of the likeliest token) describe the distribution of the first token that is
     generated without chunks.
     """
@@ -141,7 +141,8 @@ def label_group(
 ) -> Iterator[Label]:
     """Yield the label of each blank in `group`. The blanks are completed in one batch.
 
-    A blank with more than `max_tokens` tokens gets a label with `tokens` 0, whose measurements are NaN.
+    If the truth of a blank has too many tokens, `tokens` is 0 in the label, and all other measurements except `score`
+    are NaN.
     """
     pairs = [(builder.build(blank, context=False), builder.build(blank, context=True)) for blank in group]
     kept = [(blank, *pair) for blank, pair in zip(group, pairs, strict=True) if pair[0] and pair[1]]

@@ -121,9 +121,9 @@ def backward_own_labels(
     """Run the forward and backward pass of pairs: the plain example of a blank, with a decision, and the retrieved one.
 
     The model learns to complete both examples. The target of the decision depends on the nats (-ln P) of the blank's
-    truth in the two examples: it is `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else the
-    token after the decision in the plain example. The nats come from this forward pass, so the target needs no extra
-    pass and fits the current weights. Return the losses, and the share of the decisions with the target `cc`.
+    truth in the two examples. The target is `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else
+    the token after `<eof>` in the plain example. The nats come from this forward pass, so the target needs no extra pass
+    and fits the current weights. Return the losses, and the share of the decisions with the target `cc`.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}
@@ -145,7 +145,11 @@ def backward_own_labels(
 
 @dataclass(slots=True)
 class _Totals:
-    """The number of tokens, the weight of one token, and the sum of the losses so far, for blanks, L and decisions."""
+    """The totals of the three parts of the loss: the truths, L, and the decisions.
+
+    `counts` has the number of tokens of each part, `shares` the weight of one token in the loss, and `sums` the sum of
+    -ln P over the tokens so far, in nats.
+    """
 
     counts: tuple[int, int, int]
     shares: tuple[float, float, float]
@@ -210,10 +214,10 @@ def _forward_backward(
 def hidden_with_probes(
     model: Any, group: Sequence[Example], device: str
 ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
-    """Return the last hidden states, shape (group, columns, hidden size), and (row, column, target) for each probe.
+    """Return the last hidden states, shape (examples, columns, width), and (row, column, target) for each probe.
 
     Each sequence has extra columns for its probes, after the columns of the longest sequence. A probe is an extra
-    `<eof>` that attends only to itself and to the first tokens of its sequence. Its position is the one after these
+    `<eof>` that attends only to itself and to the tokens before the probe. Its position number is the one after these
     tokens, as if the cursor were there. So one forward pass evaluates all decisions of a sequence.
     """
     columns = max(len(example.probes) for example in group)
@@ -255,7 +259,7 @@ def _loss(
 
 
 def _counted_positions(example: Example, total: _Totals) -> list[tuple[int, int]]:
-    """Return (position, kind) for each position whose next token counts in the loss of the blank or of L."""
+    """Return (position, kind) for each position whose next token counts in the loss of the truth or of L."""
     at = [(place, _BLANK) for place in range(example.middle - 1, len(example.tokens) - 1)]
     if total.shares[_LEFT]:
         at += [(place, _LEFT) for place in range(example.left, example.left_end - 1)]

@@ -39,7 +39,7 @@ _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
 # a comma or an equals sign.
 _TOKEN_BORDERS = re.compile(r"(?<=\S)(?=\s)|(?<=[(\[{.,=])(?=\w)")
 
-Probe = tuple[int, bool]  # offset in the file; whether the retrieved chunks contain a needed name
+Probe = tuple[int, bool]  # the offset in the file, and whether the retrieved chunks contain a needed name
 
 
 def run(out: Path, corpus: Path, blanks: Path, limit: int = 0, each: int = 6, seed: int = 0) -> None:
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, list[Probe]]:
 
 
 def draw(folder: Path, blanks: Sequence[Blank], each: int, seed: int) -> list[dict[str, object]]:
-    """Draw probes for blanks of the repository in the absolute path `folder`.
+    """Draw probes for blanks of the repository at the absolute path `folder`.
 
     Return a row for each blank: its `id`, and its `probes` as pairs [offset, whether the chunks have a needed name].
     """

