@@ -388,10 +388,11 @@ class Session:
     def happened(self, number: int, fate: Fate, candidate: int = 0) -> None:
         """Handle what the user did with the completion `number`.
 
-        An acceptance is the outcome of the suggestion, unless its outcome is already known. If the completion is the
-        last one of its document, its record gets the `fate` and the `candidate`, and after a full acceptance, the next
-        completion is generated in advance. `candidate` is the index of the accepted text: 0 for `completion.text`, then
-        those of `completion.others`.
+        An acceptance, also of a part, is counted as the outcome of the suggestion, unless this outcome is already
+        known. If the completion is the last one of its document, its record gets the `fate` and the `candidate`. After
+        a full acceptance of the last one, the next completion is generated in advance, unless the setting `onBattery`
+        prevents this. `candidate` is the index of the accepted text: 0 for `completion.text`, then those of
+        `completion.others`.
         """
         if fate in {"accepted", "partly accepted"}:
             self._outcomes.accepted(number)

@@ -78,7 +78,7 @@ def function_body(text: str, task: Task) -> str:
 
 
 def parses(body: str, task: Task) -> bool:
-    """Return whether `body` has no syntax error at the cursor of `task`. Errors elsewhere in the file are ignored."""
+    """Return whether `body`, inserted at the cursor of `task`, has no syntax error. Errors elsewhere are ignored."""
     parser = parser_for(task.cursor.language)
     if parser is None:
         return True

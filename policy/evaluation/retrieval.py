@@ -75,5 +75,5 @@ class Retrieval:
         return self._snapshots[key]
 
     def _lines(self, task: Task) -> int:
-        """Return the number of lines before the cursor that form the query, which is also the lines in a window."""
+        """Return how many lines before the cursor form the query. A window has the same number of lines."""
         return 50 if self._style == "window" and task.kind == "function" else 20

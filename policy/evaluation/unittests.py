@@ -119,7 +119,7 @@ def _run(folder: Path, command: Sequence[str], limits: Limits) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait until the process ends. Return "", or a text that names the limit that it exceeded.
+    """Wait until the process ends. Return "", or a text that names the limit that the process exceeded.
 
     This function counts the processes, because the kernel's limit (RLIMIT_NPROC) counts all threads of the user, and
     does not apply to root.

@@ -125,7 +125,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "suffix R cc CC prefix L eof middle",
             "plain",
         ),
-        # Like `repoformer-spm`, but with CC after the decision. The retrieved branch continues the prompt of the
+        # Like `repoformer-spm`, but with CC after the decision. The retrieved branch continues the prompt for the
         # decision, but CC then separates L from the generated text. So the last lines of L are repeated (ANCHOR).
         _layout(
             "repoformer-spm-tail",

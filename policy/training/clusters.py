@@ -36,7 +36,8 @@ def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
     """Return a unit vector for each text, shape (texts, `WIDTH`).
 
     Each column belongs to the words with one hash. Before a row is scaled to length 1, a value in it is the sum of
-    1 + ln(count) over the text's words with this hash, times the inverse document frequency of the column.
+    1 + ln(n) over the text's words with this hash, where n is how often the word occurs in the text, times the inverse
+    document frequency of the column.
     """
     vectors = np.zeros((len(texts), WIDTH), np.float32)
     for row, text in enumerate(texts):

@@ -274,14 +274,14 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def _halves_to_pairs(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Reorder rotary dimensions from transformers' order (halves) to llama.cpp's order (pairs)."""
+    """Reorder the rows of a query or key matrix from transformers' rotary order (halves) to llama.cpp's (pairs)."""
     rows, width = array.shape
     pairs: np.ndarray[Any, Any] = array.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2)
     return pairs.reshape(rows, width)
 
 
 def _pairs_to_halves(array: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Reorder rotary dimensions from llama.cpp's order (pairs) to transformers' order (halves)."""
+    """Reorder the rows of a query or key matrix from llama.cpp's rotary order (pairs) to transformers' (halves)."""
     rows, width = array.shape
     halves: np.ndarray[Any, Any] = array.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2)
     return halves.reshape(rows, width)

@@ -24,7 +24,7 @@ from .manifest import TrainingError
 Split = Literal["train", "valid", "test"]
 Registry = Literal["pypi", "npm", "debian"]
 
-# The names of RepoEval's repositories and of their packages. They are excluded from training.
+# The names of RepoEval's repositories and of their packages. Packages with these names are excluded from training.
 REPOEVAL = frozenset({
     "diffusers", "nerfstudio", "awslabs-fortuna", "fortuna", "evaluate", "google-vizier", "vizier", "federatedscope",
     "torchrl", "rl", "ace", "trlx", "tracr", "omnivore", "lightweight-mmm", "lightweight_mmm", "betty", "betty-ml",

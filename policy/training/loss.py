@@ -122,8 +122,8 @@ def backward_own_labels(
 
     The model learns to complete both examples. The target of the decision depends on the nats (-ln P) of the blank's
     truth in the two examples. The target is `cc` if `is_positive(nats without chunks, nats with chunks)` is true, else
-    the token after `<eof>` in the plain example. The nats come from this forward pass, so the target needs no extra pass
-    and fits the current weights. Return the losses, and the share of the decisions with the target `cc`.
+    the token after `<eof>` in the plain example. The nats come from this forward pass, so the target needs no extra
+    pass and fits the current weights. Return the losses, and the share of the decisions with the target `cc`.
     """
     plain, retrieved = [first for first, _ in pairs], [second for _, second in pairs]
     partner = {id(first): id(second) for first, second in pairs}

@@ -26,7 +26,8 @@ def q4_0(weight: torch.Tensor) -> torch.Tensor:
     """Return `weight`, shape (rows, columns), rounded as GGML's type Q4_0: 4 bits per weight and one scale per block.
 
     The number of columns is a multiple of 32, the size of a block. The value with the largest magnitude in a block gets
-    the code -8, so that it is exact up to the rounding of the scale. Source: ggml-quants.c, `quantize_row_q4_0_ref`.
+    the code -8, so that this value is exact up to the rounding of the scale. Source: ggml-quants.c,
+    `quantize_row_q4_0_ref`.
     """
     blocks = weight.float().reshape(-1, BLOCK)
     extreme = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
