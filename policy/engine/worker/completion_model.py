@@ -297,7 +297,7 @@ class CompletionModel:
     def _reading_of(
         self, logits: NDArray[np.float32], prompt_tokens: int, evaluated: int, milliseconds: float
     ) -> Reading:
-        """Return the reading from the logits after the prompt for the decision, without `first_p` and `first_entropy`."""
+        """Return the reading from the logits after the prompt for the decision, without the first token's figures."""
         return Reading(
             p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
