@@ -101,7 +101,8 @@ def test_a_run_of_eval_uses_torch(tmp_path: Path) -> None:
         cli.register(parser.add_subparsers(required=True))
         options = parser.parse_args([
             "eval", "--dataset", "repoeval", "--data", str(data), "--repos", str(tmp_path / "repos"),
-            "--out", str(tmp_path / name), "--latency", "0", "--tokens", "8", *torch,
+            "--out", str(tmp_path / name), "--latency", "0", "--tokens", "8",
+            "--model", str(locate.shipped()[0].path), *torch,
         ])  # fmt: skip
         assert options.run(options) == 0
         (results[name],) = table.read(tmp_path / name / record.RESULTS)
