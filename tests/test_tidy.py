@@ -39,7 +39,7 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 # Metaphors, translated idioms and vague words that the project avoids in prose and in identifiers. `banned_phrases`
-# treats underscores as spaces, so it finds "as a rule" in `as_a_rule`.
+# treats underscores as spaces, so it also finds these phrases in identifiers.
 BANNED = (
     "afresh", "anew", "as a rule", "at leisure", "be had", "be it", "begins again", "behind the cursor",
     "beside it", "by and large", "came along", "came out of", "come along", "comes along", "comes out of",
