@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("editors")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the messages between editor and server to the report of a failed test."""
+    report = yield
+    wire = getattr(item, "funcargs", {}).get("wire")
+    if report.failed and isinstance(wire, Wire):
+        report.sections.append(("messages between editor and server", wire.summary()))
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

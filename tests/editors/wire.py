@@ -131,6 +131,11 @@ class Wire:
         assert document is not None, f"{file.name} was never opened"
         return document.text
 
+    def summary(self, last: int = 40) -> str:
+        """Return the `last` messages, shortened, to explain why a test failed. The server's log is part of them."""
+        rows = self.messages()[-last:]
+        return "\n".join(f"{when - rows[0][0]:8.2f} s  {json.dumps(message)[:300]}" for when, message in rows)
+
     def kill(self) -> None:
         """Kill the server with SIGKILL, as the system does when memory runs out."""
         os.kill(int(self.record.with_suffix(".pid").read_text()), signal.SIGKILL)
