@@ -33,6 +33,7 @@ from lsp_server.progress import ProgressBars
 from lsp_server.protocol import Protocol, plain_converter
 from lsp_server.session import Session
 from lsp_server.status import Status
+from policy.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class RepoformerServer(LanguageServer):
         for method in self.protocol.fm.builtin_features.keys() - _BUILT_IN:
             del self.protocol.fm.builtin_features[method]
         for method, handler in _HANDLERS.items():
-            self.feature(method, _OPTIONS.get(method))(handler)
+            self.feature(method, _OPTIONS.get(method))(traced(method, handler))
         acceptance.register(self)
         configuration.accept_key(self)
         model.register(self)

@@ -31,6 +31,7 @@ from lsp_server.text import Document, Encoding, Place, Position
 from lsp_server.uris import local_path
 from policy.completion.request import Completion, Request, Trigger
 from policy.errors import EngineUnavailable, ModelError, RepoformerError
+from policy.tracing import mark
 
 if TYPE_CHECKING:
     from indexer.workspace import Progress
@@ -377,6 +378,7 @@ class Session:
         self._records.pop(document.uri, None)  # so that the newest record becomes the last one in the dict
         self._records[document.uri] = record
         self._outcomes.offered(record.number, request, completion)
+        mark("answer", characters=len(completion.text), reason=completion.reason)
         if completion.reason:
             log.debug("no completion: %s", completion.reason)
         return record

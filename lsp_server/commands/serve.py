@@ -7,9 +7,12 @@ import asyncio
 import gc
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsp_server import log as logs
+from policy import tracing
+from policy.errors import RepoformerError
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
@@ -33,6 +36,13 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--stdio", action="store_true", help="use stdin and stdout (the default)")
     parser.add_argument("--model", default="", metavar="FILE", help="GGUF file to use if the editor sets no model")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write to this file when the server handles each message and runs each stage of the work. "
+        "https://ui.perfetto.dev shows it. It contains no code",
+    )
     parser.set_defaults(run=run)
 
 
@@ -45,6 +55,11 @@ def run(options: argparse.Namespace) -> int:
     from lsp_server.transport import serve_stdio, serve_tcp
 
     share_interpreter()
+    if options.trace is not None:
+        try:
+            tracing.start(options.trace)
+        except OSError as error:
+            raise RepoformerError(f"The trace file cannot be written: {error}") from error
 
     def make_server() -> RepoformerServer:
         return RepoformerServer({"model": options.model or None})

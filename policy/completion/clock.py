@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from policy.tracing import span
+
 
 class Clock:
     """The time of each stage, in milliseconds. If a stage runs twice, its times are added."""
@@ -16,10 +18,11 @@ class Clock:
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time inside the `with` block to `stage`."""
+        """Add the time inside the `with` block to `stage`, and record it in the trace."""
         started = time.perf_counter()
         try:
-            yield
+            with span(stage):
+                yield
         finally:
             self.add(stage, (time.perf_counter() - started) * 1e3)
 

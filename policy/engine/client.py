@@ -40,6 +40,7 @@ from policy.errors import EngineDied, EngineFailed, Preempted, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
+from policy.tracing import mark, span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,27 +238,29 @@ class Engine:
                 self._write({"id": request, "op": "rank", "background": background})
 
         urgency.followers.add(rank)
-        try:
-            await self._send({"id": request, "op": operation, "background": urgency.background, **values})
-            while True:
-                event = await events.get()
-                over = event["event"] in {"done", "cancelled", "error"}
-                if event["event"] == "error":
-                    error = _error(event)
-                    if isinstance(error, EngineDied):
-                        error.crashed = self._crashed
-                    raise error
-                if event["event"] == "cancelled":
-                    raise Preempted("interrupted by a request that the user is waiting for")
-                yield event
-                if over:
-                    return
-        finally:
-            del self._pending[request]
-            urgency.followers.discard(rank)
-            if not over and self._death is None:
-                with contextlib.suppress(EngineDied):
-                    self._write({"id": request, "op": "cancel"})
+        with span(f"engine: {operation}"):
+            try:
+                await self._send({"id": request, "op": operation, "background": urgency.background, **values})
+                while True:
+                    event = await events.get()
+                    mark(f"engine: {event['event']}")
+                    over = event["event"] in {"done", "cancelled", "error"}
+                    if event["event"] == "error":
+                        error = _error(event)
+                        if isinstance(error, EngineDied):
+                            error.crashed = self._crashed
+                        raise error
+                    if event["event"] == "cancelled":
+                        raise Preempted("interrupted by a request that the user is waiting for")
+                    yield event
+                    if over:
+                        return
+            finally:
+                del self._pending[request]
+                urgency.followers.discard(rank)
+                if not over and self._death is None:
+                    with contextlib.suppress(EngineDied):
+                        self._write({"id": request, "op": "cancel"})
 
     async def _send(self, message: protocol.Message) -> None:
         self._write(message)
