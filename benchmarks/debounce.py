@@ -90,7 +90,10 @@ class Engine:
     warm = read
 
     def generate(self, request: GenerationRequest, _urgency: object = None) -> Generation:
-        """Generate the rest of the line that the user types, or a wrong text that may begin like this rest."""
+        """Generate the rest of the line that the user types, or a wrong text.
+
+        The wrong text may begin with the first characters of the rest.
+        """
         assert self.place is not None
         typed = request.cursor.prefix[len(self.place.prefix) :]
         line = self.place.typed[len(typed) :].partition("\n")[0] if self.place.typed.startswith(typed) else ""

@@ -113,7 +113,7 @@ def _run(coroutine: Coroutine[Any, Any, list[bytes]]) -> list[bytes]:
 
 
 def ignore(data: bytes) -> None:
-    """Match paths against an ignore file. The deciding pattern must agree with the decision."""
+    """Match paths against an ignore file. `decide` must return what the pattern from `deciding` says."""
     head, _, rest = data.partition(b"\n\n")
     patterns = Patterns("fuzzed", split_lines(head))
     for name in ("a", "a/b.py", "a/", "a/b/", ".x", *rest.decode("utf-8", "surrogateescape").split("\n")[:4]):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-FileKey = tuple[str, str]  # a folder's name, and a path in it (POSIX, relative)
+FileKey = tuple[str, str]  # the path of a workspace folder, and the path of a file in it (POSIX, relative)
 
 
 class Locations:

@@ -77,7 +77,7 @@ class Pool:
             self._end(worker)
 
     def _perform_singly(self, task: Task) -> Outcome:
-        """Run one task in a new worker: first as it is, then with plain windows."""
+        """Run one task in a new worker. If that fails, run it in another new worker, with plain windows."""
         for attempt in (task, replace(task, plain=True)):
             worker = None if self._closing.is_set() else self._start_worker()
             if worker is None:

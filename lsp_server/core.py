@@ -68,7 +68,7 @@ class Observer(Protocol):
         """Show `text` to the user once."""
 
     def generator_changed(self, problem: str) -> None:
-        """Receive why the configured generator is unavailable, or "" if it is available."""
+        """Receive the reason why the configured generator is unavailable, or "" if it is available."""
 
 
 class Core:

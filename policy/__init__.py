@@ -1,1 +1,1 @@
-"""Decide what the model reads and whether to retrieve, generate, and decide what part of the text to show."""
+"""Build the prompt, decide whether to retrieve, generate a text, and decide which part of it to show."""

@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in release.model_hashes():
         (root / release.MODEL / name).write_bytes(name.encode())
         files[name] = {"bytes": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
-    assert files, "the included model has no parts"
+    assert files, "the built-in model has no parts"
     (root / release.MODEL / "manifest.json").write_text(json.dumps({"files": files}), "utf-8")
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(dist)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

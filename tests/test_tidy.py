@@ -53,7 +53,8 @@ BANNED = (
     "the way back", "thrown out", "to speak of", "went on", "what is there", "what it is worth", "what stands",
     "whatever it", "whoever", "worth its time",
 )  # fmt: skip
-# The files that are searched for these phrases: those with these suffixes in `PLAIN`, outside of `NOT_PROSE`.
+# These phrases are searched for in the files and folders of `PLAIN`. In a folder, only files with a suffix of
+# `PROSE_SUFFIXES` are searched, and no files in a folder named in `NOT_PROSE`.
 PROSE_SUFFIXES = {".py", ".md", ".ts", ".lua", ".el", ".sh"}
 NOT_PROSE = {"node_modules", "sources", "snippets", "corpus", "vendor"}
 PLAIN = (
@@ -249,7 +250,7 @@ def test_banned_phrases_are_found(text: str, found: list[str]) -> None:
 
 
 def test_architecture_names_what_exists() -> None:
-    """The code map lists every module, and nothing else: in backticks, in the first column of each package's table."""
+    """The first columns of the code map name, in backticks, each module or its folder, and nothing else."""
     package, missing, named = "", list[str](), set[str]()
     for line in (ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines():
         if heading := re.match(r"### `(\w+)`", line):

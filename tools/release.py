@@ -153,7 +153,7 @@ def contents(dist: Path, root: Path = ROOT) -> list[str]:
 
 
 def model_hashes(root: Path = ROOT) -> dict[str, str]:
-    """Return the SHA-256 of each part of the included model, by file name, from the model's manifest."""
+    """Return the SHA-256 of each part of the built-in model, by file name, from the model's manifest."""
     manifest = json.loads((root / MODEL / "manifest.json").read_text("utf-8"))
     shipped = {path.name for path in (root / MODEL).glob("*.gguf")}
     return {name: of["sha256"] for name, of in manifest["files"].items() if name in shipped}

@@ -1,4 +1,4 @@
-"""Make and check the snapshot: the results of the included model on the truth set.
+"""Make and check the snapshot: the results of the built-in model on the truth set.
 
 `make truth` makes the snapshot, and CI compares new results with it. On one machine, the generated texts are the same
 in every run. Another processor may add numbers in another order, so a text can differ where two tokens are almost
@@ -33,7 +33,7 @@ REMAKE = "If the change is intended, run `make truth`, check its output, and com
 
 
 def shipped() -> Path | None:
-    """Return the file of the included model, or None if the package includes no model."""
+    """Return the file of the built-in model, or None if the package includes no model."""
     return next((model.path for model in locate.installed() if model.source == "shipped"), None)
 
 
@@ -70,7 +70,7 @@ def failures(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
 
 
 def main() -> None:
-    """Evaluate the included model, print what changed, and update `results.csv` and `run.json`."""
+    """Evaluate the built-in model, print what changed, and update `results.csv` and `run.json`."""
     model = shipped()
     if model is None:
         raise SystemExit("this package includes no model")

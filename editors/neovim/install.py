@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OLDEST = (3, 10)
-NEWEST = 13  # of the Pythons 3.x that the server is tested with
+NEWEST = 13  # the newest Python with which the server is tested is 3.13
 COMPLETE = "repoformer-lsp.installed"  # a file in the environment, which says that the installation is complete
 WINDOWS = os.name == "nt"
 BIN, EXE = ("Scripts", ".exe") if WINDOWS else ("bin", "")
@@ -172,7 +172,7 @@ def find_uv() -> str | None:
 
 
 def get_model(folder: Path, program: Path, options: argparse.Namespace) -> str:
-    """Download the model. Return a warning if that fails, else "". Without it, the server uses its included model."""
+    """Download the model. Return a warning if that fails, else "". Without it, the server uses its built-in model."""
     if not options.model:
         return ""
     step("Downloading the model", 50)
@@ -180,7 +180,7 @@ def get_model(folder: Path, program: Path, options: argparse.Namespace) -> str:
         run(folder, program, "model", "pull", options.model, "--json", follow=Download())
     except ProgramFailed as problem:
         reason = re.sub(r"^repoformer-lsp: ", "", str(problem))
-        return f"The better model could not be downloaded; the small included model is used. {reason}"
+        return f"The better model could not be downloaded; the small built-in model is used. {reason}"
     return ""
 
 
@@ -287,7 +287,11 @@ def works(program: object, *arguments: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables for programs: no other Python environments, and pip's settings for uv too."""
+    """Return the environment variables for pip, uv and Python.
+
+    Variables that select another Python environment are removed, and pip's settings are also set for uv. Programs print
+    plain text and ask nothing.
+    """
     env = {
         name: value
         for name, value in os.environ.items()

@@ -61,7 +61,7 @@ def best(
 
 
 def _floor(scores: NDArray[np.float64], k: int) -> float:
-    """Return a score that at least `k` chunks reach and few others do, or 0.0 if no score is above zero."""
+    """Return a score above zero that at least `k` chunks reach and few others do, or 0.0 if none is found."""
     if len(scores) <= k:
         return 0.0
     whole = len(scores) - len(scores) % BLOCK

@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for hit in hits:
         chunk = hit.chunk
-        # The score is the similarity of the words, which does not explain an order by meaning, so it is not printed.
+        # With an embedding model, the hits are ordered by meaning, but their score is the similarity of the words. This
+        # score does not explain the order, so it is not printed.
         score = f"{hit.score:.3f}  " if options.embedding is None else ""
         print(f"{score}{shown_path(chunk.path)}:{chunk.start_line}-{chunk.end_line}  {_title(hit)}")
     if not hits:

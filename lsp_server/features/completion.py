@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
 _WORD = re.compile(r"\w*")
 _LABEL_CHARACTERS = 60
-_LONGEST_WORD = 200  # characters; a longer word is not a name
+_LONGEST_WORD = 200  # characters; of a longer word, only the end is used
 _DOCUMENTED = 200  # the entry's documentation shows this number of characters before the cursor
 
 

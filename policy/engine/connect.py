@@ -32,7 +32,7 @@ async def connect(
     process: Process | None = None
     waiting_until = time.monotonic() + TIMEOUT
     while time.monotonic() < waiting_until:
-        # A try fails if the listener has stopped, or if another program uses the port of an engine that has ended.
+        # A try fails if no listener answers yet, or if another program uses the port of an engine that has ended.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError):
             streams, pid = await asyncio.wait_for(_handshake(endpoint), waiting_until - time.monotonic())
             return streams, pid, process if process is not None and process.pid == pid else None

@@ -38,7 +38,7 @@ UNKNOWN_LAYERS = 32
 FIRST_DELAY, MAX_DELAY = 0.25, 30.0  # seconds
 HEALTHY_AFTER = 60.0  # seconds; a worker that ran this long resets the delay
 MAX_STARTS = 6
-RETRY_AFTER = 60.0  # seconds after a failure until a request starts the worker again (`_MAY_PASS`)
+RETRY_AFTER = 60.0  # seconds after a problem of `_MAY_PASS` until a request starts the worker again
 REMEMBERED = 7 * 24 * 3600.0  # seconds until settings that crashed are tried again
 _MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear although the settings stay the same
 

@@ -138,7 +138,7 @@ def _shown(axes: Any, figures: ShownFigures) -> None:
             axes.axhline(each.precision.value, color=SOFT, linestyle=":")
             axes.annotate(f" {each.name}", (0, each.precision.value), fontsize=7, color=INK, va="bottom")
     axes.set_xlabel("% of places at which a text is shown")
-    axes.set_ylabel("share of shown texts that are right to the line's end")
+    axes.set_ylabel("share of shown texts that are correct to the line's end")
     axes.set_ylim(0, 1.02)
 
 

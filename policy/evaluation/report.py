@@ -179,8 +179,8 @@ def shown_findings(shown: ShownFigures | None) -> list[str]:
         )
         said.append(
             f"`suggest: {each.name}` shows a text at {_share(each.shown)} of the blanks{quiet}. Of the shown texts, "
-            f"{_share(each.precision.value)} are right to the end of the line. These are {_share(each.found)} of all "
-            "right texts."
+            f"{_share(each.precision.value)} are correct to the end of the line. These are {_share(each.found)} of all "
+            "correct texts."
         )
     return said
 
@@ -190,7 +190,7 @@ def _share(value: float) -> str:
 
 
 def _shown(shown: ShownFigures) -> Section:
-    header = ("suggest", "shown", "right to the line's end", "of the right ones", "characters kept",
+    header = ("suggest", "shown", "correct to the line's end", "correct ones shown", "characters kept",
               "break the syntax", "quiet places left alone")  # fmt: skip
     rows = tuple(
         (each.name, _share(each.shown), _estimate(each.precision), _share(each.found), _share(each.kept),

@@ -33,7 +33,7 @@ class Level:
     """The figures of one value of `suggest`. Shares are in [0, 1]. A share of an empty set is NaN.
 
     `shown` is the share of the blanks, other than quiet places, at which a text is shown. `precision` is the share of
-    the shown texts that are exactly right to the end of the line, and `found` the share of the right texts that are
+    the shown texts that are exactly correct to the end of the line, and `found` the share of the correct texts that are
     shown. `kept` is the share of the shown characters that are kept. `breaks` is the number of shown texts that add a
     syntax error. `quiet` is the share of the quiet places at which no text is shown.
     """

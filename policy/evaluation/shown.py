@@ -1,7 +1,7 @@
 """Judge what an editor would show of a generation.
 
 The generation is shaped like an automatic completion. The shown text is compared with the original file: whether the
-text is exactly right to the end of its line, how many of its characters the user would keep, and whether it adds a
+text is exactly correct to the end of its line, how many of its characters the user would keep, and whether it adds a
 syntax error. The features from which `policy.gating.keep` estimates whether the user keeps the text are recorded too,
 so that estimates can be fitted and compared without running the model again.
 """

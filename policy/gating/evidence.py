@@ -22,7 +22,9 @@ NAME_HITS = 3  # the definitions come from this number of hits, which is about a
 OVERLAP_TOKENS = 8  # the trigrams come from this number of tokens (words, punctuation) before the cursor
 # The maximum of `Evidence.match`, in tokens. With a longer match, it is not more probable that retrieval helps.
 MAX_MATCH = 16
-OVERLAP_CHARACTERS = 900  # only this number of characters of the hits is used, about as many as fit into a prompt
+# Only this number of characters of the hits, and before the cursor, is used. About as many characters of the hits fit
+# into a prompt.
+OVERLAP_CHARACTERS = 900
 
 
 @dataclass(frozen=True, slots=True)

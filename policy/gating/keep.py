@@ -1,7 +1,7 @@
 """Estimate the probability that the user keeps a generated text, and decide whether to show it.
 
 The estimate is a logistic regression, like a gate (`policy.gating.gate`). `repoformer-lsp train keep` fits the weights
-on an evaluation of the model, in which a text counts as kept if it is exactly right to the end of its line. The model's
+on an evaluation of the model, in which a text counts as kept if it is exactly correct to its line's end. The model's
 metadata stores the weights under `repoformer.keep.*`. If these keys are missing, every text is shown.
 
 The features are computed from the probabilities of the generated tokens, the text itself, and the line around the

@@ -2,8 +2,9 @@
 
 The failed request itself is not repeated. The first request after a delay goes to the server.
 
-Each failure doubles the delay, up to a minute. The delay is randomized, so that the editors of a team do not all use
-the server again at the same moment. If the server asks for a longer delay (`Retry-After`), the longer delay is used.
+Each failure doubles the delay, up to a minute. The delay is then multiplied by a random factor from 0.5 to 1.5, so that
+the editors of a team do not all use the server again at the same moment. If the server asks for a longer delay
+(`Retry-After`), that delay is used, up to ten minutes.
 """
 
 from __future__ import annotations

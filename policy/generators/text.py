@@ -64,7 +64,8 @@ FAMILIES: Mapping[str, Family] = {
 class TextPrompt:
     """A prompt as text. `suffix` is the text after the cursor, or None if `text` includes it.
 
-    `prompt` is the same prompt with the numbers of the pieces as tokens, and has the statistics.
+    `prompt` is the same prompt as tokens, which are the numbers of pieces of text here. The statistics, such as the
+    number of tokens and the chunks that fit, come from it.
     """
 
     text: str

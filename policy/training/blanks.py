@@ -43,7 +43,7 @@ BlankKind = Literal["line", "cursor", "chunk", "function"]
 
 SHARES: Mapping[BlankKind, float] = {"line": 0.1, "cursor": 0.5, "chunk": 0.22, "function": 0.18}
 HITS = 6  # maximum number of retrieved chunks of a blank
-BLOCK_LINES = 10  # number of lines of the blocks in which chunk blanks are drawn
+BLOCK_LINES = 10  # number of lines in a block; each chunk blank begins in a block that was drawn
 MAX_BLOCKS = 3000  # maximum number of blocks, and of functions, of a repository that are clustered
 BLOCK_END_LINES = 10  # maximum number of lines after the first line of the block with which a cursor blank ends
 _COMMENT = re.compile(r"\s*(#|//|/\*|\*|\"\"\"|'''|<!--)")

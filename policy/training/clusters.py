@@ -35,9 +35,9 @@ def representatives(texts: Sequence[str], wanted: int, seed: int) -> list[int]:
 def tf_idf(texts: Sequence[str]) -> NDArray[np.float32]:
     """Return a unit vector for each text, shape (texts, `WIDTH`).
 
-    Each column belongs to the words with one hash. Before a row is scaled to length 1, a value in it is the sum of
-    1 + ln(n) over the text's words with this hash, where n is how often the word occurs in the text, times the inverse
-    document frequency of the column.
+    Words with the same hash (modulo `WIDTH`) share a column. The value of a column is the sum of 1 + ln(n) over its
+    words in the text, where n is how often the word occurs in the text. It is multiplied by the column's inverse
+    document frequency. Then each row is scaled to length 1.
     """
     vectors = np.zeros((len(texts), WIDTH), np.float32)
     for row, text in enumerate(texts):

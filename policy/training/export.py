@@ -45,7 +45,7 @@ def run(
 
     If `evaluated` is empty, the gates come from the manifest of `finetune`. Otherwise the gates are fitted on the
     results in `evaluated`: folders of `repoformer-lsp eval` runs on validation repositories, with an exported file of
-    the same weights. The gates of the shipped model are fitted in this way, because these results come from llama.cpp
+    the same weights. The gates of the built-in model are fitted in this way, because these results come from llama.cpp
     with quantized weights, as in serving. `part_bytes`, unless 0, is the approximate size of the parts into which
     quantized files are split. Raises `TrainingError` for an unknown type, or if `trained` has no checkpoint.
     """

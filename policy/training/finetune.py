@@ -291,9 +291,9 @@ def p_retrieve(model: Any, builder: ExampleBuilder, data: Sequence[LabeledBlank]
 def check(p: Sequence[float], data: Sequence[LabeledBlank]) -> dict[str, float]:
     """Return the validation metrics: AUC and calibration error of P(`<cc>`), and edit similarity of three policies.
 
-    The policies are `never`, `always` and `selected`. `selected` retrieves if `p` is above the best of the thresholds
-    that retrieve for at most the share `MAX_RETRIEVAL_SHARE` of the blanks. `share` is the share of the blanks for
-    which `selected` retrieves.
+    The policies are `never`, `always` and `selected`. `selected` retrieves if `p` is above a threshold. Of
+    the thresholds that retrieve for at most the share `MAX_RETRIEVAL_SHARE` of the blanks, it is the one with the
+    greatest total gain. The metric `share` is the share of the blanks for which `selected` retrieves.
     """
     gains = np.array([entry.label.gain for entry in data])
     without = float(np.mean([entry.label.es_without for entry in data]))

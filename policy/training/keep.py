@@ -1,6 +1,6 @@
 """Step `train keep`: fit the probability that the user keeps a shown text, on results of `repoformer-lsp eval`.
 
-A text counts as kept if it is exactly right to the end of its line. A text at a quiet place counts as not kept. Each
+A text counts as kept if it is exactly correct to the end of its line. A text at a quiet place counts as not kept. Each
 blank gives two texts, those that are shown without and with retrieved code, or one if both are the same. To evaluate
 the estimate, the repositories are split into halves. An estimate with its thresholds is fitted on one half and
 evaluated on the other half, and the results of several splits are averaged. The estimate that is written is fitted on

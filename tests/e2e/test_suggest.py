@@ -1,4 +1,4 @@
-"""The real server with the included model: which suggestions it shows, and what it learns from their outcomes."""
+"""The real server with the built-in model: which suggestions it shows, and what it learns from their outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FIVE = ‸
 
 @pytest.fixture
 def model() -> Path:
-    """The included model. Its metadata has the formula that estimates whether the user keeps a text."""
+    """The built-in model. Its metadata has the formula that estimates whether the user keeps a text."""
     return locate.shipped()[0].path
 
 

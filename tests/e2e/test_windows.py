@@ -83,7 +83,7 @@ async def test_the_window_that_started_the_engine_is_killed(start: Start, worksp
     for client in left:
         assert await client.complete(place.uri, place.cursor)
     assert engine.is_running() and engines_of(*(server_of(client) for client in left)) == []
-    engine.kill()  # the server that started this process has ended; the other servers must notice the end of it
+    engine.kill()  # the server that started this engine has ended, so the others must notice that the engine ends
     for client in left:
         await logged(client, "has ended")
         assert await client.complete(place.uri, place.cursor)

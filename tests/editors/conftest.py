@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def model() -> Path:
-    """The included model, even if other models are installed on this machine."""
+    """The built-in model, even if other models are installed on this machine."""
     return locate.shipped()[0].path
 
 
@@ -122,7 +122,7 @@ def cold(home: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture
 def wire(tmp_path: Path, model: Path, window: None) -> Wire:
-    """A server with the included model. Its messages are recorded."""
+    """A server with the built-in model. Its messages are recorded."""
     return Wire(tmp_path / "wire.jsonl", model)
 
 

@@ -119,7 +119,7 @@ def test_without_a_model_the_server_is_used_all_the_same(run: Run, served: Packa
     served.index.files.pop(hub_path(served.card))
     told = run()
     assert told[-1]["program"]
-    assert "could not be downloaded; the small included model is used" in told[-1]["warning"]
+    assert "could not be downloaded; the small built-in model is used" in told[-1]["warning"]
     assert "model pull" in told[-1]["warning"], "the warning does not say how to get the model later"
 
 

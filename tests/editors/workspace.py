@@ -46,8 +46,8 @@ MULTIPLY = "def multiply(a, b):"  # in arithmetic.py, where a model generates th
 # The time limit of a wait. It is long, because the machine may be busy.
 SECONDS = 240
 
-# The server's settings in every editor. It has one thread, because on a busy machine, several threads would wait for
-# the slowest of them.
+# The server's settings in every editor. `threads` is 1, because on a busy machine, several threads would wait for the
+# slowest of them.
 SETTINGS = {"patience": 60, "threads": 1, "suggest": "eager"}
 
 MANY = 6000  # the number of files that `fill` adds

@@ -22,7 +22,8 @@ RUN = {"data": "synthetic", "model": {"file": "m.gguf", "sha256": "0" * 64, "lay
 def synthetic_rows(count: int, p_cc: str, seed: int = 0) -> list[Row]:
     """Return results in which retrieval improves a fifth of the blanks and worsens another fifth.
 
-    With `p_cc` "knows", P(`<cc>`) is high where retrieval improves a blank. Otherwise, it is "constant", or "noise".
+    `p_cc` selects P(`<cc>`): with "knows", it is high where retrieval improves a blank; with "constant", it is the same
+    for all blanks; with "noise", it is random.
     """
     random = np.random.default_rng(seed)
     rows = []

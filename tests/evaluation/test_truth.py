@@ -1,4 +1,4 @@
-"""The results of the included model on the truth set, compared with the snapshot in `benchmarks/truth`."""
+"""The results of the built-in model on the truth set, compared with the snapshot in `benchmarks/truth`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ Outcome = Speed | RepoformerError
 
 
 class StandinSupervisor:
-    """A supervisor without an engine. `outcome` is the speed of the model, or the error when it is loaded."""
+    """A supervisor without an engine.
+
+    `outcome` is the measured speed, or an error. `measure` raises `Preempted`, and `engine` raises every other error.
+    """
 
     def __init__(self, model: Path, outcome: Outcome) -> None:
         self.model = model

@@ -84,7 +84,7 @@ def status(code: int, *headers: str, body: bytes = b"") -> Behavior:
 def stream(*pieces: str | float | bytes, done: bool = True) -> Behavior:
     """Return a behavior that streams events.
 
-    Of `pieces`, each text is sent as an event, bytes are sent unchanged, and a number is a pause in seconds.
+    Each text in `pieces` is sent as an event, bytes are sent unchanged, and a number is a pause in seconds.
     """
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:

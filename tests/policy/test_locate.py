@@ -13,7 +13,7 @@ from policy.models.card import all_cards
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # Simulate a package without an included model.
+    # Simulate a package without a built-in model.
     monkeypatch.setattr(locate, "__file__", str(tmp_path / "policy" / "models" / "locate.py"))
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "cache" / "models")
     return tmp_path / "cache" / "models"

@@ -214,7 +214,7 @@ def test_a_system_that_does_not_say(cpuinfo: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
 def test_the_message_for_a_cpu_without_avx2_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's file does not exist, so the check of the CPU must come before it is opened."""
+    """The CPU is checked before the library is opened: the file is absent, and still the error is about the CPU."""
     (tmp_path / "cpuinfo").write_text(OLD)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
     old = Candidate(tmp_path / "absent", "a test", needs=libraries._AVX2)

@@ -24,7 +24,7 @@ def speeds(tmp_path: Path) -> Speeds:
 
 @pytest.fixture
 def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two installed pinned models. The included model is installed too."""
+    """Two installed pinned models. The built-in model is installed too."""
     monkeypatch.setattr(cards, "FOLDER", tmp_path / "cards")
     monkeypatch.setattr(locate, "cache_dir", lambda: tmp_path / "models")
     (tmp_path / "models").mkdir()

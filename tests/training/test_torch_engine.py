@@ -76,7 +76,7 @@ async def test_torch_gives_the_logits_of_llama_cpp(tiny: Path) -> None:
 
 
 async def test_the_texts_and_the_decision_of_a_real_model_are_the_same() -> None:
-    """The included model is trained to decide, and its weights are quantized.
+    """The built-in model is trained to decide, and its weights are quantized.
 
     With quantized weights, llama.cpp rounds activations and torch does not. So the probabilities differ a little.
     """

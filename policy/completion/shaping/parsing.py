@@ -54,8 +54,9 @@ class ParseCheck:
 
     `tree` is the syntax tree of the region without a text, if it is known. `whole` says whether the region is the whole
     file. `before` has the errors without a text, and `elsewhere` is the number of these errors that are not on the
-    cursor's line. `from_scratch` says whether `errors` never parses incrementally. This is true for a whole file with
-    errors elsewhere: they remain with every text, and an incremental parse may count them differently.
+    cursor's line. If `from_scratch` is true, the method `errors` parses the whole region each time, and not
+    incrementally. It is true for a whole file with errors elsewhere: these errors remain with every text, and an
+    incremental parse may count them differently.
     """
 
     def __init__(

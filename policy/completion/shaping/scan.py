@@ -53,7 +53,11 @@ def opened_after(text: str, language: str, known: Opened = Opened(), start: int 
 
 
 def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
-    """Return whether `text` has no more errors if `stack` is open before it than if `other` is open before it.
+    """Return whether `text` has at most as many errors after `stack` as after `other`.
+
+    `stack` and `other` are two possibilities for what is open before `text`. The errors of each kind (`Scan.extra` and
+    `Scan.missing`) are compared.
+
 
     Two readers read `text` in parallel. They stop when their states are the same, because the rest adds the same errors
     to both.
