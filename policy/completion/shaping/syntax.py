@@ -15,6 +15,7 @@ from policy.completion.shaping.parsing import ParseCheck
 from policy.completion.shaping.region import Region
 
 LARGEST = 200_000  # characters; a file that has more before or after the cursor is never parsed as a whole
+_SMALL = 16_000  # characters; in a larger file with errors, the region is parsed from scratch instead of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,18 @@ class SyntaxCheck:
         if not finished and not (unfinished and region.adds_none(errors, text)):
             return Verdict(False, False, longest)
         self._parse_file()
-        if errors and region.before and not region.from_scratch:
+        file = self._in_file
+        # In code with errors, the number of errors that an incremental parse finds depends on the earlier tree. So the
+        # file, or the region if the file is large, is parsed from scratch.
+        doubtful = bool(errors and region.before)
+        whole = doubtful and file is not None and len(self._file.left) + len(self._file.right) <= _SMALL
+        if doubtful and not whole and not region.from_scratch:
             errors = region.errors_from_scratch(text)
         fits = errors.no_more_than(region.before)
-        if self._in_file is None or not fits:
+        if file is None or not fits:
             return Verdict(fits, finished, longest)
-        errors, before = self._in_file.errors(text), self._in_file.before
-        return Verdict(errors.no_more_than(before), finished, longest, flawless=not errors, costly=True)
+        errors = file.errors_from_scratch(text) if whole else file.errors(text)
+        return Verdict(errors.no_more_than(file.before), finished, longest, flawless=not errors, costly=True)
 
     def _parse_file(self) -> None:
         """Parse the whole file without a generated text, unless the region is the whole file or the file is too large.
