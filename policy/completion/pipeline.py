@@ -42,7 +42,7 @@ class Pipeline:
         self.provider = provider
         self.pinned = PinnedChunks()
         self._line_decisions = LineDecisions()
-        self._files = ParsedFiles()
+        self._files = ParsedFiles(background=True)
 
     async def run(
         self, request: Request, settings: CompletionSettings, clock: Clock, pending: PendingCompletion[Completion]

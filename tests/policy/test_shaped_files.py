@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +52,43 @@ def test_a_document_that_changes_its_language_is_parsed_from_scratch() -> None:
     files = ParsedFiles()
     files.tree("a", "python", b"x = 1\n")
     assert files.tree("a", "javascript", b"x = 1;\n").root_node.type == "program"
+
+
+BROKEN = SOURCE * 20 + "def broken(:\n    pass\n"
+HOLE = BROKEN.index("a, 'é'", 2000) + len("a, ")
+CURSOR = Cursor("a", BROKEN[:HOLE], BROKEN[HOLE:], "python")
+TEXTS = ("b, ", "b)", "c]", "[1, 2], ")
+
+
+def test_a_file_that_is_parsed_in_a_thread_gives_the_same_texts() -> None:
+    shown: dict[bool, list[str]] = {}
+    for background in (False, True):
+        files = ParsedFiles(background=background)
+        shaper = Shaper(CURSOR, files=files, document="a")
+        shaper.prepare()
+        shown[background] = [shaper.finish(text, complete=True).text for text in TEXTS]
+    assert shown[True] == shown[False]
+    assert any(shown[True])
+
+
+def test_later_work_on_a_document_cancels_work_that_has_not_begun() -> None:
+    files, wait = ParsedFiles(background=True), threading.Event()
+    running = files.start("a", wait.wait)
+    while not running.running():
+        time.sleep(0.001)
+    first, other = files.start("b", lambda: 1), files.start("c", lambda: 2)
+    last = files.start("b", lambda: 3)
+    wait.set()
+    assert first.cancelled()
+    assert (running.result(), other.result(), last.result()) == (True, 2, 3)
+
+
+def test_a_completion_whose_parse_was_cancelled_parses_the_file_itself() -> None:
+    expected = [Shaper(CURSOR).finish(text, complete=True).text for text in TEXTS]
+    files, wait = ParsedFiles(background=True), threading.Event()
+    files.start("other", wait.wait)
+    shaper = Shaper(CURSOR, files=files, document="a")
+    shaper.prepare()
+    Shaper(CURSOR, files=files, document="a").prepare()
+    assert [shaper.finish(text, complete=True).text for text in TEXTS] == expected
+    wait.set()

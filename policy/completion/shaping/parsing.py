@@ -62,19 +62,24 @@ class ParseCheck:
     def __init__(
         self, region: Region, language: str, tree: tree_sitter.Tree | None = None, *, whole: bool = False
     ) -> None:
-        parser = parser_for(language)
-        assert parser is not None, f"no grammar for {language!r}"
-        self._parser = parser
+        self._language = language
         self._stray = _STRAY.get(language)
         self._left = region.left.encode("utf-8", "replace")
         self._right = region.right.encode("utf-8", "replace")
-        self._tree = tree or parser.parse(self._left + self._right)
+        self._tree = tree or self._parser.parse(self._left + self._right)
         self._at = (self._left.count(b"\n"), len(self._left) - self._left.rfind(b"\n") - 1)
         self.before = self._errors(self._tree, self._left + self._right)
         line_start = self._left.rfind(b"\n") + 1
         line_end = len(self._left) + self._right.find(b"\n") if b"\n" in self._right else len(self._left + self._right)
         self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before.spans)
         self.from_scratch = whole and self.elsewhere > 0
+
+    @property
+    def _parser(self) -> tree_sitter.Parser:
+        # Looked up at each use, because each thread has its own parser, and the check may be made in another thread.
+        parser = parser_for(self._language)
+        assert parser is not None, f"no grammar for {self._language!r}"
+        return parser
 
     def errors(self, text: str) -> Errors:
         """Return the errors of the region with `text` at the cursor."""

@@ -8,6 +8,7 @@ be far below.
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from policy.completion.shaping.files import ParsedFiles
@@ -50,14 +51,13 @@ class SyntaxCheck:
         self._is_whole = region.left == file.left and region.right == file.right
         self._region = region
         self._in_region: ParseCheck | None = None
-        self._in_file: ParseCheck | None = None
+        self._in_file: Future[ParseCheck | None] | None = None
 
     def prepare(self) -> None:
-        """Parse the region without a generated text. Parse the whole file too unless its last parse was slow."""
+        """Parse the region without a generated text, and start to parse the whole file."""
         if self._in_region is None:
             self._in_region = ParseCheck(self._region, self._language, whole=self._is_whole)
-            if not self._files.slow(self._document):
-                self._parse_file()
+            self._in_file = self._files.start(self._document, self._check_file)
 
     def judge(self, text: str, *, opens: bool, unfinished: bool) -> Verdict:
         """Return the verdict on `text`.
@@ -71,13 +71,12 @@ class SyntaxCheck:
         errors = region.errors(text)
         finished = len(errors) <= region.elsewhere
         longest = region.length_before(errors, text)
-        has_errors = region.before or (self._in_file is not None and self._in_file.before)
-        if finished and not (errors or opens or has_errors):
-            return Verdict(True, True, longest)
         if not finished and not (unfinished and region.adds_none(errors, text)):
             return Verdict(False, False, longest)
-        self._parse_file()
-        file = self._in_file
+        file = self._file_check()
+        has_errors = region.before or (file is not None and file.before)
+        if finished and not (errors or opens or has_errors):
+            return Verdict(True, True, longest)
         # In code with errors, the number of errors that an incremental parse finds depends on the earlier tree. So the
         # file, or the region if the file is large, is parsed from scratch.
         doubtful = bool(errors and region.before)
@@ -90,12 +89,23 @@ class SyntaxCheck:
         errors = file.errors_from_scratch(text) if whole else file.errors(text)
         return Verdict(errors.no_more_than(file.before), finished, longest, flawless=not errors, costly=True)
 
-    def _parse_file(self) -> None:
-        """Parse the whole file without a generated text, unless the region is the whole file or the file is too large.
+    def _file_check(self) -> ParseCheck | None:
+        """Return the result of `_check_file`. Wait until it is known."""
+        assert self._in_file is not None, "prepare() has started the check"
+        try:
+            return self._in_file.result()
+        except CancelledError:  # a later completion of the document has begun, but this one is still wanted
+            self._in_file = Future()
+            self._in_file.set_result(self._check_file())
+            return self._in_file.result()
 
-        A file that is already parsed is not parsed again.
+    def _check_file(self) -> ParseCheck | None:
+        """Parse the whole file without a generated text.
+
+        Return None if the region is the whole file, or if the file is too large.
         """
         left, right = self._file.left, self._file.right
-        if self._in_file is None and not self._is_whole and max(len(left), len(right)) <= LARGEST:
-            tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
-            self._in_file = ParseCheck(self._file, self._language, tree)
+        if self._is_whole or max(len(left), len(right)) > LARGEST:
+            return None
+        tree = self._files.tree(self._document, self._language, (left + right).encode("utf-8", "replace"))
+        return ParseCheck(self._file, self._language, tree)
