@@ -16,7 +16,6 @@ from policy.completion.shaping.parsing import ParseCheck
 from policy.completion.shaping.region import Region
 
 LARGEST = 200_000  # characters; a file that has more before or after the cursor is never parsed as a whole
-_SMALL = 16_000  # characters; in a larger file with errors, the region is parsed from scratch instead of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +76,12 @@ class SyntaxCheck:
         has_errors = region.before or (file is not None and file.before)
         if finished and not (errors or opens or has_errors):
             return Verdict(True, True, longest)
-        # In code with errors, the number of errors that an incremental parse finds depends on the earlier tree. So the
-        # file, or the region if the file is large, is parsed from scratch.
-        doubtful = bool(errors and region.before)
-        whole = doubtful and file is not None and len(self._file.left) + len(self._file.right) <= _SMALL
-        if doubtful and not whole and not region.from_scratch:
+        if errors and region.before and not region.from_scratch:
             errors = region.errors_from_scratch(text)
         fits = errors.no_more_than(region.before)
         if file is None or not fits:
             return Verdict(fits, finished, longest)
-        errors = file.errors_from_scratch(text) if whole else file.errors(text)
+        errors = file.errors(text)
         return Verdict(errors.no_more_than(file.before), finished, longest, flawless=not errors, costly=True)
 
     def _file_check(self) -> ParseCheck | None:
