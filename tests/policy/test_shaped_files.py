@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,18 @@ def test_later_work_on_a_document_cancels_work_that_has_not_begun() -> None:
     wait.set()
     assert first.cancelled()
     assert (running.result(), other.result(), last.result()) == (True, 2, 3)
+
+
+def test_the_result_of_work_is_not_kept() -> None:
+    class Result:
+        """An object to which a weak reference can refer."""
+
+    files = ParsedFiles(background=True)
+    future = files.start("a", Result)
+    kept = weakref.ref(future.result())
+    del future
+    files.start("other", int).result()  # when this is done, the thread has released the earlier work
+    assert kept() is None
 
 
 def test_a_completion_whose_parse_was_cancelled_parses_the_file_itself() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from indexer.languages import parser_for
 from policy.completion.shaping.scan import Opened, opened_after
@@ -59,7 +60,8 @@ class ParsedFiles:
         self._known: OrderedDict[str, _Parsed] = OrderedDict()
         self._lock = threading.Lock()  # protects `_known`
         self._thread = ThreadPoolExecutor(1, "syntax") if background else None
-        self._started: dict[str, Future[Any]] = {}  # the last work of each document
+        # The last work of each document. The references are weak, because a result has a syntax tree.
+        self._started: WeakValueDictionary[str, Future[Any]] = WeakValueDictionary()
         self._read: OrderedDict[str, _Read] = OrderedDict()
 
     def __len__(self) -> int:
@@ -113,7 +115,6 @@ class ParsedFiles:
         """Delete the state of a closed document."""
         with self._lock:
             self._known.pop(document, None)
-        self._started.pop(document, None)
         self._read.pop(document, None)
 
     def _total(self) -> int:
