@@ -84,7 +84,7 @@ class Core:
         self._roots: tuple[Path, ...] = ()
         self._index: WorkspaceIndex | None = None
         self._completer: Completer | None = None
-        self._opening: asyncio.Task[Completer] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
         self._fingerprints: dict[Path, asyncio.Task[str]] = {}
         self._buffers: dict[Path, tuple[str, str]] = {}
@@ -213,8 +213,13 @@ class Core:
         model = completer.supervisor.model
         if model not in self._fingerprints:
             self._fingerprints[model] = asyncio.create_task(asyncio.to_thread(calibration.fingerprint, model))
-        try:  # shielded, because later requests use the same task, which takes seconds for a large model
-            return calibration.threshold_for(workspace, await asyncio.shield(self._fingerprints[model]))
+        # Later requests use the same task, which takes seconds for a large model, so this request must not cancel it.
+        fingerprint = self._fingerprints[model]
+        await asyncio.wait({fingerprint})
+        if fingerprint.cancelled():  # the completer was closed, and `complete` tries again with the next one
+            return None
+        try:
+            return calibration.threshold_for(workspace, fingerprint.result())
         except OSError:  # the model file cannot be read, which the engine reports
             return None
 
@@ -250,21 +255,27 @@ class Core:
             await asyncio.to_thread(index.close)
 
     async def _completer_now(self) -> Completer:
-        if self._completer is not None:
-            return self._completer
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open_completer())
-            self._opening.add_done_callback(self._opened)
-        # Shielded, because all waiting requests share this task. Cancelling one of them must not cancel the task.
-        return await asyncio.shield(self._opening)
+        """Return the completer. Open it if it is not open, or if it was closed while this method waited for it."""
+        while self._completer is None:
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._open_completer())
+                self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # All waiting requests share this task. `wait` does not cancel it when one of them is cancelled.
+            opening = self._opening
+            await asyncio.wait({opening})
+            if self._opening is opening:
+                self._opening = None
+            if not opening.cancelled():
+                opening.result()  # raises the error if the completer could not be opened
+        return self._completer
 
-    def _opened(self, task: asyncio.Task[Completer]) -> None:
-        self._opening = None
-        if not task.cancelled() and task.exception() is None:
-            self._completer = task.result()
-            self._completer.settings = _completion_settings(self._settings)  # may have changed while it was opened
+    async def _open_completer(self) -> None:
+        supervisor, provider = await self._engines()
+        # No other code runs between here and the assignment, so no request sees a completer with older settings.
+        self._completer = Completer(supervisor, self._retriever, _completion_settings(self._settings), provider)
 
-    async def _open_completer(self) -> Completer:
+    async def _engines(self) -> tuple[Supervisor, GeneratorProvider]:
+        """Return the supervisor of the local model and the provider of the generator, as in the settings."""
         settings = self._settings
 
         async def engine_of(model: ModelFile) -> Supervisor:
@@ -280,7 +291,7 @@ class Core:
             supervisor = await choose(engine_of, Speeds(), _engine_settings(settings), self._observer.notice)
         else:
             supervisor = await engine_of(locate.resolve(settings.model))
-        return Completer(supervisor, self._retriever, provider=await self._provider())
+        return supervisor, await self._provider()
 
     async def better_model(self) -> Better | None:
         """Return a better model for this machine that is not installed, or None.
@@ -341,10 +352,11 @@ class Core:
         return SameModel()
 
     async def _close_completer(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        opening, self._opening = self._opening, None
         completer, self._completer = self._completer, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
         for task in self._fingerprints.values():
             task.cancel()
         self._fingerprints.clear()

@@ -11,7 +11,7 @@
         │   └── OutOfMemory   llama.cpp cannot allocate memory for the model or its context
         ├── EngineDied        the worker died while it worked on this request
         ├── EngineFailed      the worker answered that it cannot process the request
-        └── Preempted         a request that a caller waits for interrupted this background request
+        └── Preempted         something more urgent ended this request
 
 Each message says what happened and what to do about it, and is written for the user of the editor. Cancelling a request
 is not an error; it raises `asyncio.CancelledError`.
@@ -80,4 +80,4 @@ class EngineFailed(EngineError):
 
 
 class Preempted(EngineError):
-    """A request that a caller waits for interrupted this background request."""
+    """A request that a caller waits for, or a change of the settings, ended this request."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from indexer.model import Cursor
 from policy.engine.messages import Urgency
-from policy.errors import RepoformerError
+from policy.errors import Preempted, RepoformerError
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class PendingCompletion(Generic[T]):
         `typed` is the text that the user typed after this completion's cursor. The completion contradicts it if neither
         of the generated text and `typed` begins with the other.
 
-        Raises the errors of `make`. Cancelling the task that waits does not cancel the completion.
+        Raises the errors of `make`, and `Preempted` if the completion is cancelled. Cancelling the task that waits does
+        not cancel the completion.
         """
         self._waiting += 1
         self.urgency.change(background=False)
@@ -96,6 +97,8 @@ class PendingCompletion(Generic[T]):
                     return None
                 self._changed.clear()
                 await self._changed.wait()
+            if self._task.cancelled():
+                raise Preempted("the completion was cancelled")
             return self._task.result()
         finally:
             self._waiting -= 1

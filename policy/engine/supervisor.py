@@ -103,10 +103,12 @@ class Supervisor:
             self._failure, self._delay = None, 0.0
         if self._closed:
             raise EngineUnavailable("the engine was shut down")
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
         # All requests wait for the same start, which continues if one of the requests is cancelled.
-        return await asyncio.shield(self._starting)
+        starting = self._begin_start()
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise EngineUnavailable("the engine was shut down")
+        return starting.result()
 
     @property
     def running(self) -> Engine | None:
@@ -134,6 +136,14 @@ class Supervisor:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
+
+    def _begin_start(self) -> asyncio.Task[Engine]:
+        """Return the task that starts a worker. Create it unless a start is in progress."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+            # Without this call, asyncio logs the error of a start for which no request waits.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._starting
 
     async def _start(self) -> Engine:
         try:
@@ -228,9 +238,7 @@ class Supervisor:
         self._log(f"{reason}; starting another engine")
         if time.monotonic() - self._ready_at > HEALTHY_AFTER:
             self._delay = 0.0
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
-            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._begin_start()
         self._back_off()
 
     def _back_off(self) -> None:

@@ -1,0 +1,73 @@
+"""The core finds and opens a model in the background, while requests arrive and settings change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from indexer.model import Cursor
+from indexer.workspace import Progress
+from lsp_server.core import Core
+from lsp_server.settings import Settings
+from policy.completion.request import Request
+from policy.engine.supervisor import EngineState
+from policy.models import locate
+
+LEFT = 'def order(name):\n    print(name)\n\n\norder("'  # any name could follow, so each text has a low probability
+
+
+class Silent:
+    """Ignores what the core reports."""
+
+    def engine_changed(self, state: EngineState, model: str, problem: str) -> None: ...
+
+    def indexing(self, progress: Progress) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+    def generator_changed(self, problem: str) -> None: ...
+
+
+def settings(**changes: object) -> Settings:
+    model = str(locate.shipped()[0].path)
+    return Settings(model=model, policy="never", threads=1, patience=60.0, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[Core]:
+    core = Core(Silent(), settings(suggest="eager"))
+    yield core
+    await core.close()
+
+
+def request() -> Request:
+    return Request(Cursor("main.py", LEFT, "\n", "python"), "main", ahead=False)
+
+
+async def test_a_request_that_arrives_when_the_model_is_found_uses_the_settings(core: Core) -> None:
+    """The first task that ends is the one that finds the model. The request starts before other code runs."""
+    warming = asyncio.create_task(core.warm_up())
+    running: set[asyncio.Task[object]] = set()
+    while running <= asyncio.all_tasks():
+        running = asyncio.all_tasks()
+        await asyncio.sleep(0)
+    assert not warming.done(), "the model was already loaded, so this test tests nothing"
+    completion = await core.complete(request())
+    assert completion.estimate is not None
+    assert completion.estimate.suggest == "eager"
+    assert completion.text
+    await warming
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 50])
+async def test_a_request_that_waits_for_the_model_is_answered_after_a_change_of_settings(
+    core: Core, steps: int
+) -> None:
+    """A change of `contextSize` closes the engine for which the request waits."""
+    waiting = asyncio.create_task(core.complete(request()))
+    for _ in range(steps):
+        await asyncio.sleep(0.001)
+    await core.apply(settings(suggest="eager", context_size=1024))
+    assert (await waiting).text
