@@ -1,7 +1,7 @@
 """Measure how soon suggestions are visible while a user types, for the real server and for a simulation of llama.vim.
 
     python -m benchmarks.serving FOLDER [--llama-server PATH] [--places N] [--keys N] [--seed N] [--model FILE]
-        [--only NAME…] [--json]
+        [--suggest {eager,balanced,careful}] [--only NAME…] [--json]
 
 The benchmark types a trace (`benchmarks.trace`) into files of FOLDER, once for each policy of the server. With
 `--llama-server`, it types the same trace twice with llama.vim (`benchmarks.llama_vim`): with llama.vim's default number
@@ -19,14 +19,16 @@ import argparse
 import asyncio
 import contextlib
 import json
+import operator
 import random
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.llama_vim import LlamaVim, llama_server
 from benchmarks.machine import describe
@@ -34,11 +36,14 @@ from benchmarks.screen import Screen, replay, seen, spread
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
 from lsp_server.client import Client, RefusedError
+from lsp_server.core import supervisor_of
+from lsp_server.settings import Settings
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest
+from policy.engine.messages import GenerationRequest, Work
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 from policy.errors import Preempted
+from policy.gating.keep import Suggest
 from policy.models import locate
 
 LOADING = 600  # the time limit for loading the model and indexing the folder, in seconds
@@ -131,6 +136,24 @@ class ServerEditor:
             "typed_through_client": spread([spent for spent, _ in reused]),
         }
 
+    def work(self, done: Work, keys: int) -> dict[str, Any]:
+        """Return the engine's work `done` while `keys` keys were typed, for each 1,000 keys.
+
+        `read_unseen` and `written_unseen` are the shares of the tokens that are not part of an answer, but of work in
+        advance or of cancelled requests.
+        """
+        read, written = (
+            sum(why["stats"].get(name, 0) for _, why in self.answers if not why["stats"].get("reused"))
+            for name in ("evaluated_tokens", "generated_tokens")
+        )
+        return {
+            "engine_seconds": round(done.seconds * 1e3 / keys, 1),
+            "read_tokens": round(done.read_tokens * 1e3 / keys),
+            "written_tokens": round(done.written_tokens * 1e3 / keys),
+            "read_unseen": round(1 - read / max(1, done.read_tokens), 3),
+            "written_unseen": round(1 - written / max(1, done.written_tokens), 3),
+        }
+
 
 def _position(before: str) -> tuple[int, int]:
     return before.count("\n"), len(before) - before.rfind("\n") - 1
@@ -143,9 +166,9 @@ def _tokens(counts: Sequence[int]) -> dict[str, int] | None:
 
 
 @contextlib.asynccontextmanager
-async def our_server(root: Path, model: Path, policy: str) -> AsyncIterator[Client]:
+async def our_server(root: Path, model: Path, policy: str, suggest: str) -> AsyncIterator[Client]:
     command = [sys.executable, "-m", "lsp_server.cli", "--model", str(model)]
-    client = await Client.spawn(command, settings={"policy": policy})
+    client = await Client.spawn(command, settings={"policy": policy, "suggest": suggest})
     try:
         await client.initialize([root], encodings=["utf-32"])
         ready = client.seen("repoformer/status", lambda status: status["state"] in {"ready", "error"})
@@ -155,12 +178,21 @@ async def our_server(root: Path, model: Path, policy: str) -> AsyncIterator[Clie
         await client.close()
 
 
-async def measure_server(root: Path, model: Path, policy: str, places: Sequence[Place]) -> dict[str, Any]:
+async def measure_server(
+    root: Path, model: locate.ModelFile, policy: str, suggest: str, places: Sequence[Place]
+) -> dict[str, Any]:
     screen = Screen()
-    async with our_server(root, model, policy) as client:
+    async with our_server(root, model.path, policy, suggest) as client:
+        # A second client of the same engine, which has the same settings, asks for the work that it did.
+        supervisor = await supervisor_of(model, Settings(model=str(model.path)), notice=print)
+        engine = await supervisor.engine()
+        before = await engine.work()
         editor = ServerEditor(client, screen)
         await replay(places, editor, screen)
-    return seen(screen.strokes) | editor.figures()
+        after = await engine.work()
+        await supervisor.close()
+    done = Work(*map(operator.sub, astuple(after), astuple(before)))
+    return seen(screen.strokes) | editor.figures() | editor.work(done, len(screen.strokes))
 
 
 async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
@@ -253,7 +285,7 @@ def measures(options: argparse.Namespace, model: locate.ModelFile, places: Seque
     """Return the functions that perform the measurements, by name."""
     root: Path = options.folder.resolve()
     found: dict[str, Measure] = {
-        policy: partial(measure_server, root, model.path, policy, places) for policy in POLICIES
+        policy: partial(measure_server, root, model, policy, options.suggest, places) for policy in POLICIES
     }
     found["cancellation"] = partial(measure_cancellation, model, places)
     if options.llama_server:
@@ -282,6 +314,11 @@ def summary(name: str, result: dict[str, Any]) -> str:
         f"    {title} {_range(result[key]) if isinstance(result[key], dict) else result[key]}"
         for key, title in (
             ("nothing_to_say", "keys with an empty answer in time"),
+            ("pauses", "pauses"),
+            ("pauses_shown", "share of pauses that end with a suggestion"),
+            ("pauses_answered", "share of pauses that end with an answer"),
+            ("pause_shown_after", "suggestion visible in a pause after"),
+            ("kept", "share of characters shown correctly before they were typed"),
             ("es", "ES"),
             ("requests", "requests"),
             ("cancelled", "share of cancelled requests"),
@@ -291,6 +328,11 @@ def summary(name: str, result: dict[str, Any]) -> str:
             ("held_back", "share of generated answers that were delayed"),
             ("made", "time of a generated answer"),
             ("evaluated_tokens", "prompt tokens evaluated"),
+            ("engine_seconds", "engine seconds for 1,000 keys"),
+            ("read_tokens", "prompt tokens for 1,000 keys"),
+            ("written_tokens", "generated tokens for 1,000 keys"),
+            ("read_unseen", "share of these prompt tokens that no answer needed itself"),
+            ("written_unseen", "share of these generated tokens that are in no answer"),
             ("own_share", "time outside llama.cpp"),
             ("typed_through", "reused answer, in the server"),
             ("typed_through_client", "reused answer, for the client"),
@@ -316,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keys", type=int, default=45, help="approximate number of keys per place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="", metavar="FILE")
+    parser.add_argument("--suggest", default="balanced", choices=get_args(Suggest), help="the setting `suggest`")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measurements to run, such as selective or llama.vim")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

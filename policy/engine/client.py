@@ -32,6 +32,7 @@ from policy.engine.messages import (
     Truth,
     Urgency,
     UsedChunk,
+    Work,
 )
 from policy.engine.process import Process
 from policy.engine.settings import EngineSettings
@@ -152,6 +153,10 @@ class Engine:
         Raises `Preempted` if another request arrives before the measurement ends.
         """
         return Speed(**_values(await self._call("measure", Urgency(background=True))))
+
+    async def work(self) -> Work:
+        """Return what the engine has done for all its clients since it loaded the model."""
+        return Work(**_values(await self._call("work")))
 
     async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
         """Evaluate the prompt of `cursor` up to the decision, in the slot `slot` of the KV cache."""

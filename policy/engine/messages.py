@@ -54,6 +54,19 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What an engine has done for all its clients since it loaded the model.
+
+    `seconds` is the time inside llama.cpp, `read_tokens` is the number of evaluated prompt tokens, and `written_tokens`
+    is the number of generated tokens that were evaluated. Cancelled work counts too.
+    """
+
+    seconds: float
+    read_tokens: int
+    written_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsedChunk:
     """A chunk in the prompt: its index in the request's list of chunks, and the number of its last line that fits."""
 

@@ -77,6 +77,18 @@ async def test_a_keystroke_evaluates_a_few_tokens(supervisor: Supervisor) -> Non
         assert reading.evaluated_tokens < 16
 
 
+async def test_the_engine_counts_its_work(supervisor: Supervisor) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    before = await engine.work()
+    _, generation = await text_of(engine, "a", CURSOR)
+    await text_of(engine, "a", CURSOR)  # nothing is evaluated again
+    after = await engine.work()
+    assert after.read_tokens - before.read_tokens == generation.prompt.evaluated_tokens
+    assert after.written_tokens - before.written_tokens == generation.tokens - 1, "the last token is not evaluated"
+    assert after.seconds > before.seconds
+
+
 async def test_reuse_does_not_change_the_text(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     await engine.forget("")

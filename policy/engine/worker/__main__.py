@@ -102,6 +102,8 @@ class Worker:
         match message["op"]:
             case "measure":
                 return asdict(model.measure())
+            case "work":
+                return asdict(model.work())
             case "read":
                 return asdict(model.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
             case "warm":

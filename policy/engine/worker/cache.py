@@ -69,6 +69,7 @@ class KvCache:
         self._slots: dict[str, _Sequence] = {}
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
+        self.read_tokens = self.written_tokens = 0  # the numbers of tokens evaluated as prompts, and one by one
 
     def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
         """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
@@ -129,6 +130,7 @@ class KvCache:
             for sequence in sequences:
                 self._context.truncate(sequence.id, len(sequence.tokens))
             raise Aborted
+        self.written_tokens += len(rows)
         for sequence, token in zip(sequences, tokens.values(), strict=True):
             sequence.tokens.append(token)
         return [self._context.logits(number) for number in range(len(rows))]
@@ -203,11 +205,13 @@ class KvCache:
             start, part = len(sequence.tokens), [row.token for row in rows]
             if not self._decode(rows):
                 finished = max(0, self._context.end_of(sequence.id) - start)
+                self.read_tokens += finished
                 sequence.tokens.extend(part[:finished])
                 sequence.read = len(sequence.tokens)
                 # Cells of an unfinished micro-batch may be left after the last valid position.
                 self._context.truncate(sequence.id, len(sequence.tokens))
                 raise Aborted
+            self.read_tokens += len(part)
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)
 

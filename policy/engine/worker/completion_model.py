@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk
+from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk, Work
 from policy.engine.speed import LINE_TOKENS, OtherProcesses, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
@@ -117,6 +117,10 @@ class CompletionModel:
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")
         _ = self._llama.index  # computed now, so that no request waits the fraction of a second that this takes
+
+    def work(self) -> Work:
+        """Return what this model has done since it was loaded."""
+        return Work(self._llama.busy, self._cache.read_tokens, self._cache.written_tokens)
 
     def measure(self) -> Speed:
         """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.
