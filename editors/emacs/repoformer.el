@@ -950,9 +950,11 @@ PYTHON is the program that ran it."
 
 (defun repoformer--verdict (decision)
   "Return DECISION as a sentence."
-  (let ((outcome (if (eq (plist-get decision :retrieve) t)
-                     "other files were read"
-                   "this file was enough"))
+  (let ((outcome (cond
+                  ((eq (plist-get decision :retrieve) t) "other files were read")
+                  ((eq (plist-get decision :deferred) t)
+                   "other files are being read for the next one")
+                  (t "this file was enough")))
         (source (plist-get decision :source)))
     (cond
      ((null decision) "No decision was made.")

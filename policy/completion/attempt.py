@@ -125,6 +125,15 @@ class Attempt:
         chunks = tuple(hit.chunk for hit in hits)
         self._started, self._started_with = StartedGeneration(self._generation(chunks, limit, candidates)), chunks
 
+    async def missing(self, hits: tuple[Hit, ...]) -> int | None:
+        """Return how many tokens of the prompt with the chunks of `hits` are not in the KV cache of the local engine.
+
+        Return None if another model generates.
+        """
+        if not isinstance(self._generator, Engine) or self.separate:
+            return None
+        return await self._generator.missing(self._cursor, [hit.chunk for hit in hits] or None)
+
     async def read(self) -> Reading:
         """Return the result of the evaluation that `start_reading` started."""
         assert self._reading is not None, "start_reading was not called"

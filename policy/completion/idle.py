@@ -11,8 +11,10 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 
-from indexer.model import Cursor
+from indexer.model import Cursor, Hit
+from indexer.words import last_lines
 from policy.completion.attempt import slot
+from policy.completion.cost import reads_fast
 from policy.completion.pending import log_bug
 from policy.completion.pipeline import Pipeline
 from policy.completion.request import Completion, CompletionSettings, Request
@@ -62,42 +64,79 @@ class IdleWork:
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
         """Evaluate the prompts of a request at `cursor` in advance. Stop when a request waits for a completion.
 
-        If the policy allows both branches, the prompts of both are evaluated, because each line has its own decision.
+        The branch that the request is likely to use comes first. If the policy allows both branches, and one prompt
+        does not take long, the other branch comes second, because each line has its own decision.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
-            if settings.policy != "always" and not self._awaited():
-                await engine.warm(slot(document, "plain"), cursor)
-            if settings.policy != "never" and not self._awaited():
-                await self._refresh(engine, document, cursor, settings, again=True)
+            hits = await self._hits(document, cursor, settings)
+            expected = self._pipeline.expects(document, cursor, hits, settings)
+            for retrieves in (True, False) if expected else (False, True):
+                unlikely = expected is not None and retrieves != expected
+                if unlikely and (settings.policy != "selective" or not await self._reads_fast(engine)):
+                    return
+                if self._awaited():
+                    return
+                if retrieves:
+                    await self._refresh(engine, document, cursor, hits, again=True)
+                else:
+                    await engine.warm(slot(document, "plain"), cursor)
 
     async def _after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
         due = time.monotonic() + LOOK_AHEAD
-        retrieves = completion.decision is not None and completion.decision.retrieve
-        if retrieves or self._pipeline.pinned.at(request.document, request.cursor):
-            with contextlib.suppress(RepoformerError):
-                engine = await self._pipeline.supervisor.engine()
-                await self._refresh(engine, request.document, request.cursor, settings)
+        with contextlib.suppress(RepoformerError):
+            engine = await self._pipeline.supervisor.engine()
+            if await self._wants_chunks(engine, request, completion):
+                hits = await self._hits(request.document, request.cursor, settings)
+                deferred = completion.decision is not None and completion.decision.deferred
+                await self._refresh(engine, request.document, request.cursor, hits, again=deferred)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
 
+    async def _wants_chunks(self, engine: Engine, request: Request, completion: Completion) -> bool:
+        """Return whether to search for better chunks after an answer, and to read the prompt with them.
+
+        A machine that reads slowly does this only if the completion retrieved or wanted to, and not within a line: the
+        search at the end of the line finds other chunks again.
+        """
+        decision = completion.decision
+        if decision is None:
+            return False
+        if decision.deferred:
+            return True
+        if not decision.retrieve and not self._pipeline.pinned.at(request.document, request.cursor):
+            return False
+        at_border = not last_lines(request.cursor.prefix, 1).strip()
+        return (decision.retrieve and at_border) or await self._reads_fast(engine)
+
+    async def _reads_fast(self, engine: Engine) -> bool:
+        info = self._pipeline.supervisor.info
+        return info is not None and await reads_fast(engine, info)
+
+    async def _hits(self, document: str, cursor: Cursor, settings: CompletionSettings) -> tuple[Hit, ...]:
+        """Return the chunks for a prompt at `cursor`: the pinned ones if they are good enough, or those of a search.
+
+        If a server generates, there are none, because this process does not control the server's cache.
+        """
+        retriever = self._pipeline.retriever()
+        if retriever is None or settings.policy == "never" or not self._pipeline.provider.local:
+            return ()
+        found = await asyncio.to_thread(retriever.search, cursor, settings.chunks)
+        return self._pipeline.pinned.choose(document, cursor, found)
+
     async def _refresh(
-        self, engine: Engine, document: str, cursor: Cursor, settings: CompletionSettings, *, again: bool = False
+        self, engine: Engine, document: str, cursor: Cursor, hits: tuple[Hit, ...], *, again: bool
     ) -> None:
-        """Search for the best chunks at `cursor`, evaluate the prompt with them, and then pin them.
+        """Evaluate the prompt with the chunks of `hits`, and then pin them.
 
         The old chunks stay pinned until the prompt with the new ones is evaluated, so that no keystroke waits for the
-        evaluation of hundreds of tokens. If the best chunks are already pinned, the prompt is evaluated only if `again`
-        is true. If a server generates, nothing is done, because this process does not control the server's cache.
+        evaluation of hundreds of tokens. If the chunks are already pinned, the prompt is evaluated only if `again` is
+        true.
         """
-        generator, retriever = self._pipeline.provider.generator(engine), self._pipeline.retriever()
-        if retriever is None or not isinstance(generator, Engine):
-            return
-        found = await asyncio.to_thread(retriever.search, cursor, settings.chunks)
+        generator = self._pipeline.provider.generator(engine)
         pinned = self._pipeline.pinned
-        before, hits = pinned.at(document, cursor), pinned.choose(document, cursor, found)
-        if self._awaited() or (hits == before and not again):
+        if not isinstance(generator, Engine) or self._awaited() or (hits == pinned.at(document, cursor) and not again):
             return
         used = await generator.warm(slot(document, "retrieved"), cursor, [hit.chunk for hit in hits]) if hits else ()
         pinned.pin(document, cursor, [hits[each.index] for each in used])

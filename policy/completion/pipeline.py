@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from indexer.model import Cursor, Hit, Retriever
 from policy.completion.attempt import Attempt, Search
 from policy.completion.clock import Clock
+from policy.completion.cost import considering_cache
 from policy.completion.pending import PendingCompletion
 from policy.completion.pinned import LineDecisions, PinnedChunks
 from policy.completion.plan import plan
@@ -99,8 +100,11 @@ class Pipeline:
             if (decision := planned.decision) is None:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
+                    if automatic and self.works_ahead(request, settings):
+                        decision = await self._considering_cache(attempt, decision, request, search, pinned, settings)
                 # A completion in advance may be on another line than the user's cursor, so its decision is not stored.
-                if not pending.urgency.background:
+                # A deferred decision is not stored either, because the chunks may be in the cache after the next key.
+                if not pending.urgency.background and not decision.deferred:
                     self._line_decisions.put(document, cursor, settings, decision)
             hits = await self._retrieve(request, search, pinned) if decision.retrieve else ()
             limit = settings.block_tokens if shaper.grows else settings.line_tokens
@@ -170,6 +174,46 @@ class Pipeline:
         # No gate can decide, so the similarity decides. It needs only the search, which takes milliseconds.
         best = max((hit.score for hit in await search.hits()), default=0.0)
         return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
+
+    async def _considering_cache(
+        self,
+        attempt: Attempt,
+        decision: Decision,
+        request: Request,
+        search: Search,
+        pinned: tuple[Hit, ...],
+        settings: CompletionSettings,
+    ) -> Decision:
+        """Return `decision`, adapted to what is in the KV cache, if the model read nothing for it."""
+        if decision.source not in {"evidence", "similarity"}:
+            return decision
+        hits = pinned or self.pinned.choose(request.document, request.cursor, await search.hits())
+        if not hits or (retrieved := await attempt.missing(hits)) is None:
+            return decision
+        plain = await attempt.missing(())
+        assert plain is not None, "the same generator answered the call before"
+        return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None)
+
+    def expects(self, document: str, cursor: Cursor, hits: Sequence[Hit], settings: CompletionSettings) -> bool | None:
+        """Return whether a request at `cursor` would retrieve, given the `hits` of a search.
+
+        Return None if the model has to read the prompt for this decision.
+        """
+        if settings.policy != "selective":
+            return settings.policy == "always"
+        if held := self._line_decisions.find(document, cursor, settings):
+            return held.retrieve
+        if self._model_decides(self.provider) and self._first_gate(settings, self.provider) is None:
+            return None
+        known = evidence(cursor, hits)
+        gate = self._first_gate(settings, self.provider)
+        if gate is None:
+            return by_similarity(known.best).retrieve
+        decision = by_gate(gate, GateInputs("line", evidence=known), settings.threshold)
+        assert decision is not None, "the gate needs only evidence"
+        return (
+            decision.retrieve if not self._model_decides(self.provider) or gate.is_sure(decision.p_retrieve) else None
+        )
 
     async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Return the chunks for the prompt, and pin them."""

@@ -172,6 +172,12 @@ class Engine:
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
+    async def missing(self, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> int:
+        """Return how many tokens of the prompt of a request at `cursor` are not in the KV cache."""
+        answer = await self._call("missing", cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+        tokens: int = answer["tokens"]
+        return tokens
+
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
         """Return a generation, which starts when the caller iterates over it. The iteration raises its errors."""
         events = self._request(

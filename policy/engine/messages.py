@@ -57,11 +57,13 @@ class Reading:
 class Work:
     """What an engine has done for all its clients since it loaded the model.
 
-    `seconds` is the time inside llama.cpp, `read_tokens` is the number of evaluated prompt tokens, and `written_tokens`
-    is the number of generated tokens that were evaluated. Cancelled work counts too.
+    `seconds` is the time inside llama.cpp, and `read_seconds` is the part of it that prompts took. `read_tokens` is the
+    number of evaluated prompt tokens, and `written_tokens` is the number of generated tokens that were evaluated.
+    Cancelled work counts too.
     """
 
     seconds: float
+    read_seconds: float
     read_tokens: int
     written_tokens: int
 

@@ -13,10 +13,11 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from policy.gating.gate import Gate, GateInputs
+from policy.gating.gate import Gate, GateInputs, log_odds
 
 Policy = Literal["selective", "always", "never"]
 SelectionRule = Literal["threshold", "token", "greedy"]
@@ -34,7 +35,9 @@ class Decision:
     `p_retrieve` is in [0, 1]. It is the gate's probability if `source` is "evidence", "hybrid" or "token", the best
     chunk's similarity if `source` is "similarity", and 1 or 0 if `source` is "policy". `retrieve` says whether
     `p_retrieve` is above `threshold`, except in greedy selection, which ignores the threshold. `held` says whether an
-    earlier request on the same line made the decision (`policy.completion.pinned.LineDecisions`).
+    earlier request on the same line made the decision (`policy.completion.pinned.LineDecisions`). `deferred` says that
+    `p_retrieve` is above the threshold, but the chunks were not in the KV cache, so this completion does not wait for
+    them. `retrieve` is then False.
     """
 
     p_retrieve: float
@@ -42,6 +45,7 @@ class Decision:
     retrieve: bool
     source: DecisionSource
     held: bool = False
+    deferred: bool = False
 
 
 def by_policy(policy: Policy) -> Decision | None:
@@ -64,6 +68,12 @@ def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> De
         return None
     limit = gate.threshold(known.kind) if threshold is None else threshold
     return Decision(p, limit, p > limit, gate.name)
+
+
+def in_favor(decision: Decision, log_odds_shift: float) -> Decision:
+    """Return the decision with a lower threshold: `log_odds_shift` is subtracted from the threshold's log-odds."""
+    threshold = 0.5 * (1 + math.tanh(0.5 * (log_odds(decision.threshold) - log_odds_shift)))
+    return replace(decision, threshold=threshold, retrieve=decision.p_retrieve > threshold)
 
 
 def by_likeliest(p_cc: float, *, cc_is_top: bool) -> Decision:

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
+from policy.completion import cost
 from policy.completion.request import CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
@@ -64,7 +65,8 @@ async def test_always_retrieves(supervisor: Supervisor) -> None:
     assert {"retrieval", "prefill", "generation", "total"} <= completion.timings_ms.keys()
 
 
-async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
+async def test_no_key_waits_for_better_chunks(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "BOTH_SECONDS", 1e6)  # otherwise, a busy machine reads no other chunks within a line
     shapes = "def area_of_circle(radius_in_metres):\n    return 3 * radius_in_metres\n"
     snapshots = [Snapshot.of([file], root="/w") for file in (("shapes.py", shapes), ("geometry.py", GEOMETRY))]
     now = snapshots[0]
@@ -96,6 +98,50 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor) -> None:
             await asyncio.sleep(1)
 
     await asyncio.wait_for(type_until_the_chunks_have_changed_twice(), 120)
+
+
+async def test_no_key_waits_for_chunks_that_are_not_in_the_cache(supervisor: Supervisor) -> None:
+    await (await supervisor.engine()).forget("")
+    typist = completer(supervisor, line_tokens=4)
+    await typist.complete(replace(CALL, policy="never"))
+    typed = ""
+    completion = await typist.complete(CALL)
+    assert completion.decision is not None and completion.decision.deferred
+    assert completion.hits == ()
+
+    async def type_until_the_chunks_are_read() -> None:
+        nonlocal completion, typed
+        while not completion.hits:
+            await asyncio.sleep(1)  # in this pause, the prompt with the chunks is evaluated
+            typed += "x"
+            completion = await typist.complete(at(MAIN + f"print(area_of_rectangle({typed}‸\n"))
+            assert completion.stats.get("evaluated_tokens", 0) < 16, "a key waits for the evaluation of a chunk"
+
+    await asyncio.wait_for(type_until_the_chunks_are_read(), 120)
+    assert completion.decision is not None and completion.decision.retrieve
+
+
+async def test_an_invoked_request_waits_for_its_chunks(supervisor: Supervisor) -> None:
+    await (await supervisor.engine()).forget("")
+    typist = completer(supervisor, line_tokens=4)
+    await typist.complete(replace(CALL, policy="never"))
+    completion = await typist.complete(replace(CALL, trigger="invoked"))
+    assert completion.hits
+
+
+@pytest.mark.parametrize(("seconds", "both"), [(0.0, False), (1e6, True)], ids=["slow", "fast"])
+async def test_a_slow_machine_reads_only_the_likely_branch_ahead(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, seconds: float, both: bool
+) -> None:
+    engine = await supervisor.engine()
+    await engine.forget("")
+    monkeypatch.setattr(cost, "BOTH_SECONDS", seconds)
+    typist = completer(supervisor)
+    await typist.warm(CALL.document, CALL.cursor)
+    completion = await typist.complete(CALL)
+    assert completion.hits
+    assert completion.stats["evaluated_tokens"] < 16
+    assert (await engine.missing(CALL.cursor) < 16) is both
 
 
 async def test_never_does_not_even_search(supervisor: Supervisor) -> None:
@@ -143,7 +189,7 @@ async def test_a_threshold_in_the_settings_overrides_the_calibrated_one(
     supervisor: Supervisor, own: float | None, calibrated: float, counts: float
 ) -> None:
     request = Request(CALL.cursor, CALL.document, threshold=calibrated)
-    decision = (await completer(supervisor, threshold=own).complete(request)).decision
+    decision = (await completer(supervisor, threshold=own, ahead=False).complete(request)).decision
     assert decision is not None
     assert decision.threshold == counts
     assert decision.retrieve is (decision.p_retrieve > counts)

@@ -24,7 +24,14 @@ interface Report {
     uri: string;
     position: { line: number };
     text: string;
-    decision: { p_retrieve: number; threshold: number; retrieve: boolean; source: string; held: boolean } | null;
+    decision: {
+        p_retrieve: number;
+        threshold: number;
+        retrieve: boolean;
+        source: string;
+        held: boolean;
+        deferred: boolean;
+    } | null;
     chunks: Chunk[];
     timings_ms: Record<string, number>;
     stats: Record<string, number>;
@@ -112,7 +119,8 @@ function verdict({ decision }: Report): string {
     if (!decision) {
         return "No decision was made.";
     }
-    const outcome = decision.retrieve ? "<b>other files were read</b>" : "<b>this file was enough</b>";
+    const without = decision.deferred ? "<b>other files are being read for the next one</b>" : "<b>this file was enough</b>";
+    const outcome = decision.retrieve ? "<b>other files were read</b>" : without;
     if (decision.source === "policy") {
         return `The policy decided, without the model: ${outcome}.`;
     }

@@ -109,6 +109,8 @@ class Worker:
             case "warm":
                 used = model.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
                 return {"chunks": [asdict(chunk) for chunk in used]}
+            case "missing":
+                return {"tokens": model.missing(protocol.cursor_from_json(message["cursor"]), _chunks(message))}
             case "generate":
                 return self._generate(model, request)
             case "try_all":

@@ -70,6 +70,7 @@ class KvCache:
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
         self.read_tokens = self.written_tokens = 0  # the numbers of tokens evaluated as prompts, and one by one
+        self.read_seconds = 0.0  # the time for the tokens of prompts
 
     def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
         """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
@@ -96,6 +97,11 @@ class KvCache:
         self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
         logits = tuple(self._context.logits(row - rows) for row in range(rows))
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
+
+    def missing(self, tokens: Sequence[int]) -> int:
+        """Return the number of `tokens`, a prompt, that would have to be evaluated, because no slot contains them."""
+        prompt = list(tokens)
+        return len(prompt) - max((_shared(sequence, prompt) for sequence in self._slots.values()), default=0)
 
     def cut(self, slot: str, length: int) -> bool:
         """Keep only the first `length` tokens of `slot`.
@@ -203,7 +209,10 @@ class KvCache:
     def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
         for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
             start, part = len(sequence.tokens), [row.token for row in rows]
-            if not self._decode(rows):
+            began = time.perf_counter()
+            done = self._decode(rows)
+            self.read_seconds += time.perf_counter() - began
+            if not done:
                 finished = max(0, self._context.end_of(sequence.id) - start)
                 self.read_tokens += finished
                 sequence.tokens.extend(part[:finished])

@@ -120,7 +120,12 @@ class CompletionModel:
 
     def work(self) -> Work:
         """Return what this model has done since it was loaded."""
-        return Work(self._llama.busy, self._cache.read_tokens, self._cache.written_tokens)
+        cache = self._cache
+        return Work(self._llama.busy, cache.read_seconds, cache.read_tokens, cache.written_tokens)
+
+    def missing(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> int:
+        """Return how many tokens of the prompt of a request at `cursor` are not in the cache."""
+        return self._cache.missing(self._prompt(cursor, chunks)[0].whole)
 
     def measure(self) -> Speed:
         """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.

@@ -9,7 +9,8 @@ local function verdict(decision)
   if type(decision) ~= 'table' then
     return 'No decision was made.'
   end
-  local outcome = decision.retrieve and '**other files were read**' or '**this file was enough**'
+  local without = decision.deferred and '**other files are being read for the next one**' or '**this file was enough**'
+  local outcome = decision.retrieve and '**other files were read**' or without
   if decision.source == 'policy' then
     return ('The policy decided, without the model: %s.'):format(outcome)
   end

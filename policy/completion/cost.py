@@ -1,0 +1,41 @@
+"""What a change between the branches of a document costs: reading a prompt that is not in the KV cache.
+
+After a keystroke, the prompt of the branch that was used last lacks only a few tokens. The other branch may lack
+hundreds, which takes a second with a small model and several seconds with a larger one. So a decision considers which
+prompts are in the cache, and idle work reads the second branch in advance only on a machine that is fast enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policy.engine.client import Engine
+from policy.engine.messages import ModelInfo
+from policy.gating.decision import Decision, in_favor
+
+FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
+SWITCHING = 0.7  # the log-odds by which a decision must be below the threshold to leave chunks that are in the cache
+BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
+
+
+def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
+    """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
+
+    If only the prompt with chunks is cached, the threshold is lower, unless it is `fixed` by the user. If only the
+    prompt without chunks is cached, a retrieval is deferred: this completion does without chunks, and idle work reads
+    them.
+    """
+    if retrieved <= FEW_TOKENS < plain and not fixed:
+        return in_favor(decision, SWITCHING)
+    if decision.retrieve and plain <= FEW_TOKENS < retrieved:
+        return replace(decision, retrieve=False, deferred=True)
+    return decision
+
+
+async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
+    """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`.
+
+    Before the engine has read anything, the result is False.
+    """
+    work = await engine.work()
+    return work.read_tokens > 0 and work.read_seconds / work.read_tokens * info.budgets.tokens <= BOTH_SECONDS

@@ -1,0 +1,34 @@
+"""How the tokens that are not in the KV cache change a decision."""
+
+from __future__ import annotations
+
+import pytest
+
+from policy.completion.cost import considering_cache
+from policy.gating.decision import Decision
+
+CACHED, NOT_CACHED = 5, 300
+
+
+@pytest.mark.parametrize(
+    ("p", "plain", "retrieved", "fixed", "retrieve", "deferred"),
+    [
+        (0.6, CACHED, CACHED, False, True, False),
+        (0.4, CACHED, CACHED, False, False, False),
+        (0.6, NOT_CACHED, NOT_CACHED, False, True, False),
+        (0.4, NOT_CACHED, NOT_CACHED, False, False, False),
+        (0.6, CACHED, NOT_CACHED, False, False, True),
+        (0.6, CACHED, NOT_CACHED, True, False, True),
+        (0.4, CACHED, NOT_CACHED, False, False, False),
+        (0.4, NOT_CACHED, CACHED, False, True, False),  # just below the threshold
+        (0.1, NOT_CACHED, CACHED, False, False, False),
+        (0.4, NOT_CACHED, CACHED, True, False, False),
+    ],
+)
+def test_a_decision_considers_the_cache(
+    p: float, plain: int, retrieved: int, fixed: bool, retrieve: bool, deferred: bool
+) -> None:
+    decision = considering_cache(Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, fixed=fixed)
+    assert (decision.retrieve, decision.deferred) == (retrieve, deferred)
+    assert decision.p_retrieve == p
+    assert decision.retrieve == (p > decision.threshold and not deferred)
