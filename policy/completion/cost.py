@@ -14,21 +14,22 @@ from policy.engine.messages import ModelInfo
 from policy.gating.decision import Decision, in_favor
 
 FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
-SWITCHING = 0.7  # the log-odds by which a decision must be below the threshold to leave chunks that are in the cache
+SWITCHING = 0.7  # the log-odds by which the threshold moves in favor of a branch that is in the cache
 BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
 
 
 def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
     """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
 
-    If only the prompt with chunks is cached, the threshold is lower, unless it is `fixed` by the user. If only the
-    prompt without chunks is cached, a retrieval is deferred: this completion does without chunks, and idle work reads
-    them.
+    If only one prompt is cached, the threshold moves in its favor, unless the threshold is `fixed` by the user. If only
+    the prompt without chunks is cached, a retrieval is deferred: this completion does without chunks, and idle work
+    reads them.
     """
+    if plain <= FEW_TOKENS < retrieved:
+        decision = decision if fixed else in_favor(decision, -SWITCHING)
+        return replace(decision, retrieve=False, deferred=decision.retrieve)
     if retrieved <= FEW_TOKENS < plain and not fixed:
         return in_favor(decision, SWITCHING)
-    if decision.retrieve and plain <= FEW_TOKENS < retrieved:
-        return replace(decision, retrieve=False, deferred=True)
     return decision
 
 

@@ -71,7 +71,7 @@ def by_gate(gate: Gate, known: GateInputs, threshold: float | None = None) -> De
 
 
 def in_favor(decision: Decision, log_odds_shift: float) -> Decision:
-    """Return the decision with a lower threshold: `log_odds_shift` is subtracted from the threshold's log-odds."""
+    """Return the decision after `log_odds_shift` is subtracted from the log-odds of its threshold."""
     threshold = 0.5 * (1 + math.tanh(0.5 * (log_odds(decision.threshold) - log_odds_shift)))
     return replace(decision, threshold=threshold, retrieve=decision.p_retrieve > threshold)
 

@@ -17,7 +17,8 @@ CACHED, NOT_CACHED = 5, 300
         (0.4, CACHED, CACHED, False, False, False),
         (0.6, NOT_CACHED, NOT_CACHED, False, True, False),
         (0.4, NOT_CACHED, NOT_CACHED, False, False, False),
-        (0.6, CACHED, NOT_CACHED, False, False, True),
+        (0.6, CACHED, NOT_CACHED, False, False, False),  # just above the threshold
+        (0.9, CACHED, NOT_CACHED, False, False, True),
         (0.6, CACHED, NOT_CACHED, True, False, True),
         (0.4, CACHED, NOT_CACHED, False, False, False),
         (0.4, NOT_CACHED, CACHED, False, True, False),  # just below the threshold

@@ -11,6 +11,7 @@ If a new slot needs a sequence and none is free, the least recently used slot is
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 
 MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
+BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per second, a key comes every 0.125 s
+MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
+CALM_SECONDS = 1.0  # seconds after an interruption until the batches are large again
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
 
 
@@ -71,13 +75,15 @@ class KvCache:
         self._clock = count(1)
         self.read_tokens = self.written_tokens = 0  # the numbers of tokens evaluated as prompts, and one by one
         self.read_seconds = 0.0  # the time for the tokens of prompts
+        self._token_seconds = 0.0  # the time for one token in the last batch of at least `MEASURED_ROWS`
+        self._aborted_at = -math.inf
 
     def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
         """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
 
-        At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. Raises `Aborted`,
-        after which the slot contains the tokens evaluated so far, and `EngineFailed` if the prompt does not fit into
-        the context.
+        At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. After an
+        interruption, the batches are small for `CALM_SECONDS`. Raises `Aborted`, after which the slot contains the
+        tokens evaluated so far, and `EngineFailed` if the prompt does not fit into the context.
         """
         if not 0 < len(tokens) < self._context.n_ctx_seq:
             raise EngineFailed(
@@ -94,7 +100,7 @@ class KvCache:
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
-        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
+        self._prefill(sequence, tokens[reused:], self._grain(grain or self._context.n_ubatch), rows)
         logits = tuple(self._context.logits(row - rows) for row in range(rows))
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
@@ -135,6 +141,7 @@ class KvCache:
         if not self._decode(rows):
             for sequence in sequences:
                 self._context.truncate(sequence.id, len(sequence.tokens))
+            self._aborted_at = time.monotonic()
             raise Aborted
         self.written_tokens += len(rows)
         for sequence, token in zip(sequences, tokens.values(), strict=True):
@@ -206,6 +213,16 @@ class KvCache:
         del sequence.tokens[length:]
         sequence.read = min(sequence.read, length)
 
+    def _grain(self, largest: int) -> int:
+        """Return the number of tokens to evaluate at a time, at most `largest`.
+
+        After an interruption, another one is likely, because the user types. A batch then takes about `BATCH_SECONDS`,
+        so that the reading of a long prompt makes progress between two keys.
+        """
+        if time.monotonic() - self._aborted_at > CALM_SECONDS or not self._token_seconds:
+            return largest
+        return max(1, min(largest, int(BATCH_SECONDS / self._token_seconds)))
+
     def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
         for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
             start, part = len(sequence.tokens), [row.token for row in rows]
@@ -219,7 +236,10 @@ class KvCache:
                 sequence.read = len(sequence.tokens)
                 # Cells of an unfinished micro-batch may be left after the last valid position.
                 self._context.truncate(sequence.id, len(sequence.tokens))
+                self._aborted_at = time.monotonic()
                 raise Aborted
+            if len(part) >= MEASURED_ROWS:
+                self._token_seconds = (time.perf_counter() - began) / len(part)
             self.read_tokens += len(part)
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)

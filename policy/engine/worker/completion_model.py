@@ -49,7 +49,7 @@ ENDINGS = (
 )  # fmt: skip
 RESERVED_TOKENS = 320  # cells of a sequence that the budgets leave free for the generated tokens and the markers
 _MEASURED_TOKENS = 128  # tokens of the prompt that `measure` reads
-WARM_GRAIN = 16  # tokens; an interruption of `warm` loses at most this many
+WARM_GRAIN = 32  # tokens; an interruption of `warm` loses at most this many
 
 
 @dataclass(frozen=True, slots=True)

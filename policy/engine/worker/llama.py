@@ -22,6 +22,7 @@ import numpy as np
 
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
 from policy.engine.worker import capi, native
+from policy.engine.worker.aborting import AbortFlag
 from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.models.card import metadata_of
@@ -105,9 +106,7 @@ class Llama:
         self.vocab: Any = self._native.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._native.llama_vocab_n_tokens(self.vocab)
         self.metadata = {**self._read_metadata(), **metadata_of(path)}
-        # llama.cpp calls the abort callback hundreds of times per evaluation. Each time, a Python function would wait
-        # for the thread that holds the GIL. C's `atoi` needs no GIL, and returns the number in the flag: 0 or 1.
-        self._abort_flag = ctypes.create_string_buffer(b"0")
+        self._abort_flag = AbortFlag()
         self._context = self._native.llama_init_from_model(self._model, self._context_params(settings, longest))
         if not self._context:
             self.close()
@@ -121,7 +120,7 @@ class Llama:
         self._native.llama_set_abort_callback(
             self._context,
             ctypes.cast(_atoi(), ctypes.c_void_p),
-            ctypes.cast(self._abort_flag, ctypes.c_void_p),
+            self._abort_flag.address,
         )
         self._memory: Any = self._native.llama_get_memory(self._context)
         self.n_ctx: int = self._native.llama_n_ctx(self._context)
@@ -132,6 +131,7 @@ class Llama:
         self._batch = self._native.llama_batch_init(self.n_batch, 0, 1)
         self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by their addresses, of which there are few
         self.busy = 0.0  # total seconds inside `llama_decode`
+        self._took: dict[int, float] = {}  # the seconds of the last evaluation, by its number of tokens
 
     def close(self) -> None:
         """Free everything. The object is unusable afterwards."""
@@ -292,6 +292,8 @@ class Llama:
         Return "ok"; "full" if there were too few free cells, in which case nothing was evaluated; or "aborted", in
         which case finished micro-batches stay in the cache (see `end_of`). Raises `EngineFailed` on any other error.
         """
+        if self._abort_flag.wanted:
+            return "aborted"
         batch = self._batch
         batch.n_tokens = len(rows)
         for i, row in enumerate(rows):
@@ -300,10 +302,15 @@ class Llama:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = row.seq
             batch.logits[i] = row.logits
+        # A single token is a generated one, which no later request needs, so its evaluation is always aborted.
+        expected = self._took.get(len(rows)) if len(rows) > 1 else None
         started = time.perf_counter()
-        code = self._native.llama_decode(self._context, batch)
-        self.busy += time.perf_counter() - started
+        with self._abort_flag.evaluating(expected):
+            code = self._native.llama_decode(self._context, batch)
+        spent = time.perf_counter() - started
+        self.busy += spent
         if code == 0:
+            self._took[len(rows)] = spent
             return "ok"
         if code == 1:
             return "full"
@@ -350,8 +357,8 @@ class Llama:
         return min(self.n_batch, self.n_ctx, int(self._native.llama_model_n_ctx_train(self._model)))
 
     def abort(self, wanted: bool = True) -> None:
-        """Stop a running `decode` before the next operation of its graph. If `wanted` is False, allow evaluations."""
-        self._abort_flag.value = b"1" if wanted else b"0"
+        """Stop a running `decode`, unless it is about to end. If `wanted` is False, allow evaluations."""
+        self._abort_flag.set(wanted)
 
     # -- the KV cache ---------------------------------------------------------------------------------------------
 
