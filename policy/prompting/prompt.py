@@ -36,6 +36,7 @@ ContextStyle = Literal["commented", "plain", "files"]
 ROLES: tuple[Role, ...] = ("bos", "prefix", "suffix", "middle", "eof", "cc", "repo", "file_sep")
 OPTIONAL: frozenset[Part] = frozenset({"bos"})  # markers that a prompt omits if the model has no such token
 ANCHOR_LINES = 2  # the number of lines in the field ANCHOR, which repeats the end of L
+LINE_GRAIN = 32  # tokens to which the length of the cursor's line is rounded up, so that a key rarely moves L's start
 TAIL_LINES = 4  # the minimum number of lines in the field TAIL, including the cursor's line
 # The number of characters that few tokens exceed. The builder assumes that n tokens cover at most 16n characters.
 MAX_TOKEN_LENGTH = 16
@@ -394,14 +395,18 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
 
     L begins at the first line whose number is a multiple of the step and from which the text fits into `budget` tokens.
     The offset depends only on the text, so no state is kept between requests. While the user appends lines, the offset
-    moves only once for each step. The step is `step_lines`, or a lower power of two if `step_lines` is more than a
-    quarter of the lines that fit. If the cursor's line alone exceeds the budget, L is that whole line, and the caller
-    cuts the line at a token.
+    moves only once for each step. The step is `step_lines`, or a lower power of two if `step_lines` is more than half
+    of the lines that fit. The offset does not move while the user types or deletes in a line, unless the line becomes
+    long: the cursor's line counts as a multiple of `LINE_GRAIN` tokens. If the cursor's line alone exceeds the budget,
+    L is that whole line, and the caller cuts the line at a token.
     """
     window = prefix[max(0, len(prefix) - budget * MAX_TOKEN_LENGTH) :]
     lines = _split_lines(window)
-    spent = taken = 0
-    for line in reversed(lines):
+    own, grain = count(lines[-1]), max(1, min(LINE_GRAIN, budget // 8))
+    rounded = -(-max(own, 1) // grain) * grain
+    spent = rounded if rounded <= budget else own
+    taken = int(spent <= budget)
+    for line in reversed(lines[:-1] if taken else []):
         spent += count(line)
         if spent > budget:
             break
@@ -412,7 +417,7 @@ def left_cut(prefix: str, budget: int, step_lines: int, count: Callable[[str], i
         taken -= 1  # the window may begin inside its first line, so this line does not count
     if taken <= 0:
         return len(prefix) - len(lines[-1])
-    step = min(step_lines, 1 << max(0, (taken // 4).bit_length() - 1))
+    step = min(step_lines, 1 << max(0, (taken // 2).bit_length() - 1))
     first = prefix.count("\n") + 1 - taken
     skip = -first % step
     return len(prefix) - sum(map(len, lines[len(lines) - taken + skip :]))

@@ -5,12 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policy.engine.settings import EngineSettings
 from policy.engine.worker import cache
 from policy.engine.worker.aborting import FINISH_SECONDS, AbortFlag
-from policy.engine.worker.cache import Aborted, KvCache
+from policy.engine.worker.cache import ALIGNED, Aborted, KvCache, prompt_rows
 from policy.engine.worker.llama import Llama, Outcome, Row
+
+
+@given(st.integers(2, 300), st.integers(1, 70), st.integers(2, 12))
+def test_a_prompt_is_read_in_batches_of_aligned_sizes(count: int, grain: int, wanted: int) -> None:
+    wanted = min(wanted, count)
+    batches = list(prompt_rows(0, 5, range(count), grain, wanted))
+    assert [row.token for rows in batches for row in rows] == list(range(count))
+    assert all(len(rows) % ALIGNED == 0 for rows in batches[:-1])
+    assert all(2 <= len(rows) < grain + ALIGNED + wanted for rows in batches)
+    assert [row.logits for row in batches[-1]][-wanted:] == [True] * wanted
+    assert not any(row.logits for rows in batches[:-1] for row in rows)
 
 
 class Clock:
@@ -85,7 +98,7 @@ def test_while_the_user_types_a_prompt_is_read_in_small_batches(model: Path, mon
     read = sum(sizes)
     sizes.clear()
     prompts.evaluate("a", tokens)
-    assert max(sizes) < 8, "after an interruption, they are small"
+    assert set(sizes[:-1]) == {ALIGNED}, "after an interruption, they are small"
     assert sum(sizes) == len(tokens) - read, "the tokens before the interruption stay in the cache"
     monkeypatch.setattr(cache, "CALM_SECONDS", 0.0)
     sizes.clear()

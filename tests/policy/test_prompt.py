@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from indexer.model import Chunk, Cursor
 from policy.prompting.prompt import (
     LAYOUTS,
+    LINE_GRAIN,
     MAX_TOKEN_LENGTH,
     ROLES,
     TAIL_LINES,
@@ -255,13 +256,21 @@ def test_left_cut_is_a_line_start_within_the_budget(prefix: str, budget: int, st
     assert cut == 0 or prefix[cut - 1] == "\n"
     last_line = prefix[prefix.rfind("\n") + 1 :]
     assert len(prefix) - cut <= max(budget, len(last_line))
-    # The cut moves in steps of several lines, which may leave out at most a quarter of the lines that fit.
+    # The cut moves in steps of several lines, which may leave out at most half of the lines that fit. The length of the
+    # last line is rounded up.
     earlier = prefix.rfind("\n", 0, max(0, cut - 1)) + 1
-    if cut and len(prefix) - earlier <= budget:
+    rounded = budget - LINE_GRAIN
+    if cut and len(prefix) - earlier <= rounded:
         assert step > 1
         kept = prefix[cut:].count("\n") + 1
-        fitting = prefix[max(0, len(prefix) - budget) :].count("\n") + 1
-        assert kept >= fitting - max(1, fitting // 4) - 1
+        fitting = prefix[max(0, len(prefix) - rounded) :].count("\n") + 1
+        assert kept >= fitting - max(1, fitting // 2) - 1
+
+
+@pytest.mark.parametrize("above", [3, 40, 200])
+def test_left_cut_does_not_move_while_a_line_grows_and_shrinks(above: int) -> None:
+    text = "".join(f"value_{number} = {number}\n" for number in range(above))
+    assert len({left_cut(text + "x" * typed, 400, 8, _characters) for typed in range(LINE_GRAIN + 1)}) == 1
 
 
 def test_the_head_of_the_left_context_is_in_the_prefix() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
+ALIGNED = 8  # all batches of a prompt but the last have a multiple of this size; other sizes round sums differently
 BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per second, a key comes every 0.125 s
 MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
 CALM_SECONDS = 1.0  # seconds after an interruption until the batches are large again
@@ -221,7 +222,7 @@ class KvCache:
         """
         if time.monotonic() - self._aborted_at > CALM_SECONDS or not self._token_seconds:
             return largest
-        return max(1, min(largest, int(BATCH_SECONDS / self._token_seconds)))
+        return min(largest, max(1, int(BATCH_SECONDS / self._token_seconds / ALIGNED)) * ALIGNED)
 
     def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
         for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
@@ -259,13 +260,14 @@ class KvCache:
 def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS) -> Iterator[list[Row]]:
     """Yield batches of at most `grain` rows that append `tokens` to sequence `seq`, from position `start` on.
 
-    The last `wanted` rows have logits and are in the same batch. A `grain` that is too small for this is raised to
-    twice `wanted`. With two or more tokens, no batch is a single row, which llama.cpp would evaluate differently.
+    The last `wanted` rows have logits and are in the same batch. The sizes of all batches but the last are multiples of
+    `ALIGNED`, and `grain` is rounded up to such a multiple. With two or more tokens, no batch is a single row, which
+    llama.cpp would evaluate differently.
     """
-    grain = max(grain, 2 * wanted)
+    grain = -(-grain // ALIGNED) * ALIGNED
     done = 0
     while (left := len(tokens) - done) > 0:
-        size = left if left <= grain else min(grain, left - wanted)
+        size = left if left <= grain else min(grain, (left - wanted) // ALIGNED * ALIGNED) or left
         yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - wanted) for at in range(done, done + size)]
         done += size
 
