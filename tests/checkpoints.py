@@ -64,3 +64,48 @@ def llama(size: int) -> Any:
             num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, **rope,
         )
     )  # fmt: skip
+
+
+def bert(size: int) -> Any:
+    """Return a small BERT model, which turns texts into vectors."""
+    return transformers.BertModel(transformers.BertConfig(vocab_size=size, **_ENCODER))
+
+
+def roberta(size: int) -> Any:
+    """Return a small RoBERTa model: the first token has position 2, because the padding's id is 1."""
+    return transformers.RobertaModel(transformers.RobertaConfig(vocab_size=size, pad_token_id=1, **_ENCODER))
+
+
+_ENCODER: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 66, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+}  # fmt: skip
+
+
+def wordpiece(folder: Path, lowercase: bool = True) -> int:
+    """Write a WordPiece tokenizer, which BERT models have. Return its vocabulary size."""
+    from tokenizers import BertWordPieceTokenizer, processors
+
+    inner = BertWordPieceTokenizer(lowercase=lowercase)
+    inner.train_from_iterator([_LINES] * 9, vocab_size=120, min_frequency=1, show_progress=False)
+    first, last = (inner.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    inner.post_processor = processors.BertProcessing(("[SEP]", last), ("[CLS]", first))
+    folder.mkdir()
+    inner.save(str(folder / "tokenizer.json"))
+    return int(inner.get_vocab_size())
+
+
+def roberta_tokenizer(folder: Path) -> int:
+    """Write a byte-level BPE tokenizer with `<s>` before a text and `</s>` after it. Return its vocabulary size."""
+    from tokenizers import ByteLevelBPETokenizer, processors
+
+    inner = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    inner.train_from_iterator([_LINES] * 9, vocab_size=300, special_tokens=special, show_progress=False)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    folder.mkdir()
+    inner.save(str(folder / "tokenizer.json"))
+    return int(inner.get_vocab_size())
+
+
+_LINES = "def area(width, height): return width * height + 1234 # Größe É ZONE\nclass Area2_x: ARea => 5;"

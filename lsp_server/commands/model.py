@@ -56,7 +56,8 @@ def register(subparsers: Subparsers) -> None:
         "import",
         help="convert a Hugging Face checkpoint to GGUF (needs the `train` extra)",
         description="Convert a Hugging Face checkpoint to GGUF: gpt_bigcode (StarCoder, Repoformer) and Llama-shaped "
-        "models. Nothing in the folder is executed.",
+        "models, and embedding models of the BERT (MiniLM) and RoBERTa architectures, for `search --embedding`. "
+        "Nothing in the folder is executed.",
     )
     import_.add_argument("folder", type=Path, metavar="DIR", help="config.json, tokenizer.json and the weights")
     import_.add_argument("--out", type=Path, metavar="FILE", help="the GGUF file to write (default: in the cache)")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,7 +62,7 @@ class Tables:
     """A byte-level BPE vocabulary: the tokens by id, the ids of the control tokens, and the merges ("a b") in order.
 
     `pre` is llama.cpp's name of the pre-tokenizer. `ids` has further metadata whose values are token ids, by key
-    (`tokenizer.ggml.eos_token_id`, …).
+    (`tokenizer.ggml.eos_token_id`, …). `ends` says whether the model expects BOS before a text and EOS after it.
     """
 
     tokens: Sequence[str]
@@ -70,6 +70,7 @@ class Tables:
     merges: Sequence[str]
     pre: str
     ids: Mapping[str, int]
+    ends: bool = False
 
 
 def write(
@@ -85,21 +86,40 @@ def write(
     `extra` is further metadata. Raises `TrainingError` for an unsupported architecture, an unknown tensor, or a
     vocabulary of the wrong size.
     """
-    import gguf
-
     kind = architecture(config)
 
-    def fill(target: Path) -> None:
-        writer = gguf.GGUFWriter(target, "llama" if kind == "llama" else "starcoder")
+    def add_keys(writer: Any) -> None:
         (_llama_keys if kind == "llama" else _bigcode_keys)(writer, config)
-        writer.add_file_type(0 if type_ == "F32" else 1)
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _tokenizer_keys(writer, tables)
+        tokenizer_keys(writer, tables)
         for key, value in extra.items():
             add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-            add(key, value)  # type: ignore[operator]
-        for name, array in _tensors(config, state, len(tables.tokens)):
-            matrix = array.ndim > 1 and type_ == "F16"
+            add(key, value)
+
+    name = "llama" if kind == "llama" else "starcoder"
+    save_gguf(path, name, add_keys, _tensors(config, state, len(tables.tokens)), type_)
+
+
+def save_gguf(
+    path: Path,
+    kind: str,
+    add_keys: Callable[[Any], None],
+    tensors: Iterable[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]],
+    type_: Type,
+) -> None:
+    """Write a GGUF file of the architecture `kind` to `path`, with matrices in the type `type_`.
+
+    `add_keys` adds the metadata to a `gguf.GGUFWriter`.
+    """
+    import gguf
+
+    def fill(target: Path) -> None:
+        writer = gguf.GGUFWriter(target, kind)
+        writer.add_file_type(0 if type_ == "F32" else 1)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        add_keys(writer)
+        for name, array in tensors:
+            # llama.cpp adds a row of `token_types` to float32 values, which needs float32.
+            matrix = array.ndim > 1 and type_ == "F16" and name != "token_types.weight"
             writer.add_tensor(name, array.astype(np.float16 if matrix else np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -113,7 +133,7 @@ def architecture(config: Mapping[str, Any]) -> str:
     """Return the `model_type` of a configuration. Raises `TrainingError` if such models cannot be converted."""
     kind = str(config.get("model_type"))
     if kind not in {"llama", "gpt_bigcode"}:
-        raise TrainingError(f"no conversion for {kind!r} models (supported: llama, gpt_bigcode)")
+        raise TrainingError(f"no conversion for {kind!r} models (supported: llama, gpt_bigcode, bert, roberta)")
     return kind
 
 
@@ -122,6 +142,15 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
 
     If a part of the checkpoint is missing or unknown, raises a `TrainingError` that names this part.
     """
+    config, tokenizer = read_folder(folder)
+    architecture(config)
+    tables = tables_of(tokenizer, int(config["vocab_size"]))
+    name = str(config.get("_name_or_path") or folder.name)
+    write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the content of `config.json` and of `tokenizer.json`. Raises `TrainingError` if one cannot be read."""
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder} has no {name}")
@@ -131,10 +160,7 @@ def import_folder(folder: Path, out: Path, extra: Mapping[str, str | int | float
         )
     except ValueError as problem:
         raise TrainingError(f"{folder}: config.json or tokenizer.json is damaged ({problem})") from problem
-    architecture(config)
-    tables = tables_of(tokenizer, int(config["vocab_size"]))
-    name = str(config.get("_name_or_path") or folder.name)
-    write(out, config, state_of(folder), tables, {"general.name": name, **extra}, type_)
+    return config, tokenizer
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -235,7 +261,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     names = {target: name for name, target in _LLAMA.items()}
     state = {}
     for tensor in (tensor for part in shards_of(path) for tensor in gguf.GGUFReader(part).tensors):
-        name = _renamed(str(tensor.name), names)
+        name = renamed(str(tensor.name), names)
         array = gguf.dequantize(tensor.data, tensor.tensor_type)
         if config["model_type"] == "llama" and (".q_proj." in name or ".k_proj." in name):
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
@@ -252,7 +278,7 @@ def _tensors(
     for name, tensor in state.items():
         if (tied and name == "lm_head.weight") or name.endswith((".attn.bias", ".attn.masked_bias", "inv_freq")):
             continue
-        target = _renamed(name, _LLAMA if llama else _BIGCODE)
+        target = renamed(name, _LLAMA if llama else _BIGCODE)
         array = tensor.float().numpy()
         if target == "token_embd.weight" and len(array) != size:
             raise TrainingError(f"{len(array)} rows in the embedding, {size} tokens in the vocabulary")
@@ -262,7 +288,7 @@ def _tensors(
         yield target, array
 
 
-def _renamed(name: str, names: Mapping[str, str]) -> str:
+def renamed(name: str, names: Mapping[str, str]) -> str:
     """Return a tensor's name in the other format, by the table `names`. Raises `TrainingError` for an unknown name."""
     stem, _, kind = name.rpartition(".")
     layer = re.search(r"\.(\d+)\.", stem)
@@ -314,14 +340,17 @@ def _bigcode_keys(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_layer_norm_eps(config["layer_norm_epsilon"])
 
 
-def _tokenizer_keys(writer: Any, tables: Tables) -> None:
+def tokenizer_keys(writer: Any, tables: Tables) -> None:
+    """Add the metadata of a byte-level BPE tokenizer to a `gguf.GGUFWriter`."""
     normal, control = 1, 3
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(tables.pre)
     writer.add_token_list(list(tables.tokens))
     writer.add_token_types([control if number in tables.control else normal for number in range(len(tables.tokens))])
     writer.add_token_merges(list(tables.merges))
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(tables.ends)
+    if tables.ends:
+        writer.add_add_eos_token(True)
     writer.add_add_space_prefix(False)
     for key, number in tables.ids.items():
         writer.add_uint32(key, number)

@@ -34,6 +34,7 @@ FILE_TYPES: Mapping[str, tuple[int, str]] = {
 TYPES = tuple(FILE_TYPES)
 # For each type: the number of weights in a block. The length of a row has to be a multiple of this number.
 _BLOCK: Mapping[str, int] = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_0": 32, "Q6_K": 256, "Q5_K": 256, "Q4_K": 256}
+_UNCHANGED = {"position_embd.weight", "token_types.weight"}
 # For each type with blocks of 256 weights: the type to use if the length of a row is not a multiple of 256.
 _FALLBACK: Mapping[str, str] = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
@@ -67,7 +68,7 @@ def types_of(names: Iterable[str], columns: Mapping[str, int], type_: str) -> di
     downs = [name for name in names if "ffn_down" in name and name.endswith("weight")]
     result: dict[str, str | None] = {}
     for name in names:
-        if not name.endswith("weight") or name.endswith("_norm.weight") or name == "position_embd.weight":
+        if not name.endswith("weight") or name.endswith("_norm.weight") or name in _UNCHANGED:
             result[name] = None
             continue
         chosen = default
