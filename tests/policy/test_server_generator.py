@@ -193,11 +193,12 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
         (stream(b"\x00\xff" * 40, done=False), "closed the connection before its answer was complete"),
         # llama-server, while it loads its model
         (refusal(503, "Loading model", type="unavailable_error"), "is not ready (503)"),
-        # llama-server: some versions refuse the suffix, others ignore it
+        # vLLM, for most models
         (
-            refusal(500, "Unsupported param: suffix", type="server_error"),
-            "does not support `suffix`. Set `serverPrompt`",
+            refusal(400, "suffix is only supported for models with FIM completion rendering", param="suffix"),
+            "does not support `suffix`. Set `serverPrompt` to the format of its model",
         ),
+        # llama-server, which ignores the suffix
         (stream(WRITTEN, head="Server: llama.cpp"), "does not support `suffix`. Set `serverPrompt`"),
         (
             refusal(
@@ -205,6 +206,10 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
                 "request (2860 tokens) exceeds the available context size (2048 tokens), try increasing it",
                 type="exceed_context_size_error",
             ),
+            "The prompt is longer than the context",
+        ),
+        (
+            refusal(400, "This model's maximum context length is 2048 tokens.", type="BadRequestError"),
             "The prompt is longer than the context",
         ),
         # an error that is too long, or not in OpenAI's format
