@@ -257,6 +257,8 @@ async def test_no_server_listens(supervisor: Supervisor) -> None:
         stream("width, height))\nprint(", done=False),
         stream("width, height))\nprint(", 1000.0),
         stream("width, height))\n", b"data: {\n\n"),
+        # llama-cpp-python, if another request arrives: no `finish_reason`
+        stream("width, height))\nprint(", b"data: [DONE]\n\n", done=False),
     ],
 )
 async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behavior) -> None:
