@@ -111,7 +111,7 @@ class Typist:
         """Type the first `words` words, and wait for an answer after each."""
         pieces = re.findall(r"\W*\w+", TYPED.format(self._identifier))
         for word in pieces[:words]:
-            answers = []
+            answers: list[tuple[int, asyncio.Task[float]]] = []
             for key in re.findall(r"\n[ \t]*|.", word):
                 await asyncio.sleep(INTERVAL * self._dice.uniform(0.5, 1.5))
                 if answers and not answers[-1][1].done():
