@@ -104,6 +104,13 @@ class Server:
                 likely = probabilities_of(event)
                 if not likely:
                     break
+                if "" in likely and not DECISION_TOKENS & likely.keys():
+                    # llama-server hides the text of special tokens, and `<cc>` may be one of them.
+                    raise ServerUnavailable(
+                        f"{self._wire.host} hides special tokens in `logprobs`. Start llama-server with `--special`, "
+                        "or turn off the setting `serverDecides`.",
+                        60,
+                    )
                 p_cc = max((likely[token] for token in DECISION_TOKENS & likely.keys()), default=0.0)
                 return Reading(
                     p_cc=p_cc,
@@ -115,7 +122,7 @@ class Server:
                     prompt_ms=(built - started) * 1e3,
                     prefill_ms=(time.perf_counter() - built) * 1e3,
                 )
-        raise ServerUnavailable(f"{self._wire.url} returns no logprobs. Turn off the setting `serverDecides`.", 60)
+        raise ServerUnavailable(f"{self._wire.host} returns no logprobs. Turn off the setting `serverDecides`.", 60)
 
     def record_success(self) -> None:
         """Record that the server answered, and report that the problem is solved."""
@@ -172,6 +179,8 @@ class ServerGeneration(SingleCandidate):
             async for event in events:
                 text, reason = piece_of(event)
                 self.ended = reason == "stop"
+                if isinstance(name := event.get("model"), str) and name:
+                    self.model = name  # some servers ignore the requested model and use the one that they have
                 if self.prompt is None:
                     self.prompt = self._stats(built)
                 if text:
@@ -179,6 +188,8 @@ class ServerGeneration(SingleCandidate):
                     yield text
                 if reason:
                     return
+        if not self.tokens:  # llama-cpp-python's server ends an answer if it receives another request
+            raise ServerUnavailable("The server ended its answer before the first token.")
 
     def _stats(self, built: float) -> PromptStats:
         prompt = self._text_prompt.prompt

@@ -23,6 +23,12 @@ from policy.generators.retry import READ_SECONDS
 KEY = "REPOFORMER_API_KEY"  # the environment variable with the API key
 CONNECT_SECONDS = 2.0
 MAX_LINE_BYTES = 1 << 20
+MAX_ERROR_BYTES = 1 << 16
+# Parts of a request that not every server supports, and what to do without them.
+OPTIONAL = {
+    "suffix": "Set `serverPrompt` to the format of its model, such as `qwen`.",
+    "logprobs": "Turn off the setting `serverDecides`.",
+}
 
 Event = Mapping[str, Any]
 
@@ -62,7 +68,7 @@ class Wire:
             raise ServerUnavailable(self._refusal)
         try:
             async with contextlib.aclosing(await self._send(path, body)) as response:
-                self._check(response)
+                await self._check(response, body)
                 async with contextlib.aclosing(_events(response, self._patience)) as events:
                     async for event in events:
                         yield event
@@ -81,12 +87,25 @@ class Wire:
         """Close the connection."""
         await self._client.aclose()
 
-    def _check(self, response: httpx.Response) -> None:
+    async def _check(self, response: httpx.Response, body: Mapping[str, object]) -> None:
+        """Raise `ServerUnavailable` unless the server accepts `body`."""
         status, where = response.status_code, self.host
         if status == 200:
+            if "suffix" in body and response.headers.get("server") == "llama.cpp":
+                # Some versions of llama-server ignore the suffix, so the model would not see the text after the cursor.
+                raise self._unsupported("suffix")
             return
         wait = response.headers.get("retry-after", "")
         after = float(wait) if wait.isdigit() else None
+        complaint = await _complaint(response)
+        for name in OPTIONAL.keys() & body.keys():
+            if name in complaint:
+                raise self._unsupported(name)
+        if status < 500 and "context" in complaint:
+            raise ServerUnavailable(
+                f"The prompt is longer than the context of {where}. Start this server with more context for each "
+                "request, or reduce `leftTokens`, `rightTokens` and `contextTokens`."
+            )
         if status in {401, 403}:
             raise ServerUnavailable(f"{where} rejects the API key ({status}). Set {KEY} to a valid key.", 60)
         if status == 404:
@@ -97,6 +116,8 @@ class Wire:
             )
         if status == 429:
             raise ServerUnavailable(f"{where} receives too many requests (429).", after)
+        if status == 503:  # for example llama-server, while it loads the model
+            raise ServerUnavailable(f"{where} is not ready (503).", after)
         if status >= 500:
             raise ServerUnavailable(f"{where} failed ({status}).", after)
         raise ServerUnavailable(
@@ -104,6 +125,9 @@ class Wire:
             "another `serverPrompt`.",
             60,
         )
+
+    def _unsupported(self, name: str) -> ServerUnavailable:
+        return ServerUnavailable(f"{self.host} does not support `{name}`. {OPTIONAL[name]}", 60)
 
     def _message_of(self, error: Exception) -> str:
         where = self.host
@@ -126,6 +150,29 @@ class Wire:
                 return f"The setting `serverUrl` is not an http(s) address: {self.url!r}."
             case _:
                 return f"The answer of {where} is not a completion."
+
+
+async def _complaint(response: httpx.Response) -> str:
+    """Return the kind and the text of the error in `response` in lower case, or "" if it has another format.
+
+    The text is only compared with known words, because a server may repeat the prompt in it.
+    """
+    whole = b""
+    async for part in response.aiter_bytes():
+        whole += part
+        if len(whole) > MAX_ERROR_BYTES:
+            return ""
+    try:
+        error = json.loads(whole)
+    except ValueError:
+        return ""
+    # OpenAI, llama.cpp and vLLM answer {"error": {"message", "type", "code"}}.
+    match error:
+        case {"error": {"message": str(message), **more}}:
+            return f"{more.get('type')} {more.get('code')} {message}".lower()
+        case {"error": str(message)} | {"message": str(message)} | {"detail": str(message)}:
+            return message.lower()
+    return ""
 
 
 def _parts(url: str) -> tuple[str, str, str]:

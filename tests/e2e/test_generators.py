@@ -47,6 +47,26 @@ async def test_a_server_that_comes_and_goes(start: Start, workspace: Write, mode
     assert not [line for line in lines if "secret store" in line]
 
 
+async def test_llama_server_needs_the_markers_of_its_model(start: Start, workspace: Write, model: Path) -> None:
+    place = workspace(COUNTING)
+    async with standing_in(stream("33", head="Server: llama.cpp")) as server:
+        settings = {"generator": "openai", "serverUrl": server.url}  # `serverPrompt` is `suffix`
+        client = await start(place.root, model=model, settings=settings)
+        await ready(client)
+        client.open(place.uri, place.text)
+        [item] = await client.complete(place.uri, place.cursor)
+        assert item["insertText"] != "THREE = 33"
+        [told] = shown(client)
+        assert "does not support `suffix`. Set `serverPrompt` to the format of its model" in told
+
+        settings["serverPrompt"] = "qwen"
+        client.notify("workspace/didChangeConfiguration", {"settings": None})
+        items = await client.complete(place.uri, place.cursor)
+        while items[0]["insertText"] != "THREE = 33":  # until the settings are applied
+            items = await client.complete(place.uri, place.cursor)
+        assert shown(client) == [told]
+
+
 async def test_private_text_is_not_sent_to_a_server(start: Start, workspace: Write, model: Path) -> None:
     place = workspace(COUNTING + "#- .gitignore\nbuild/\n#- .env\nPORT=80\n#- build/made.py\nONE = 1\nTWO = \n")
     secret = 'PASSWORD = "kX9#mQ2pLw7z"\n'

@@ -81,14 +81,22 @@ def status(code: int, *headers: str, body: bytes = b"") -> Behavior:
     return behave
 
 
-def stream(*pieces: str | float | bytes, done: bool = True) -> Behavior:
+def refusal(code: int, message: str, **more: object) -> Behavior:
+    """Return a behavior that answers with an error in OpenAI's format."""
+    body = json.dumps({"error": {"message": message, "code": code, **more}}).encode()
+    return status(code, "Content-Type: application/json; charset=utf-8", body=body)
+
+
+def stream(*pieces: str | float | bytes, done: bool = True, head: str = "") -> Behavior:
     """Return a behavior that streams events.
 
-    Each text in `pieces` is sent as an event, bytes are sent unchanged, and a number is a pause in seconds.
+    Each text in `pieces` is sent as an event, bytes are sent unchanged, and a number is a pause in seconds. `head` is
+    another header.
     """
 
     async def behave(writer: asyncio.StreamWriter, _asked: Asked) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        lines = ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Connection: close", *([head] if head else [])]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
         for piece in pieces:
             if isinstance(piece, float):
                 await asyncio.sleep(piece)
@@ -102,9 +110,10 @@ def stream(*pieces: str | float | bytes, done: bool = True) -> Behavior:
     return behave
 
 
-def event(text: str, reason: str | None = None) -> bytes:
+def event(text: str, reason: str | None = None, **more: object) -> bytes:
     """Return one event of a streamed answer, which contains `text`. `reason` says why the text ends, or is None."""
-    return b"data: " + json.dumps({"choices": [{"text": text, "index": 0, "finish_reason": reason}]}).encode() + b"\n\n"
+    choice = {"text": text, "index": 0, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
 
 
 def answer(choice: dict[str, Any]) -> Behavior:

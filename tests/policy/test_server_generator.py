@@ -27,7 +27,7 @@ from policy.generators.retry import RetrySchedule
 from policy.generators.server import Server
 from policy.generators.text import TextPrompts
 from policy.prompting.prompt import Budgets
-from tests.policy.standin import Asked, Behavior, answer, never, standing_in, status, stream
+from tests.policy.standin import Asked, Behavior, answer, event, never, refusal, standing_in, status, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -176,7 +176,7 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
     ("behave", "expected"),
     [
         (status(500), "failed (500)"),
-        (status(503), "failed (503)"),
+        (status(503), "is not ready (503)"),
         (status(429), "too many requests (429)"),
         (status(401), "rejects the API key (401). Set REPOFORMER_API_KEY"),
         (status(404), "has no such address or model (404)"),
@@ -191,6 +191,33 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
         (stream(b"x" * (wire.MAX_LINE_BYTES + 70_000)), "is not a completion"),
         (stream(done=False), "closed the connection before its answer was complete"),
         (stream(b"\x00\xff" * 40, done=False), "closed the connection before its answer was complete"),
+        # llama-server, while it loads its model
+        (refusal(503, "Loading model", type="unavailable_error"), "is not ready (503)"),
+        # vLLM, for most models
+        (
+            refusal(400, "suffix is only supported for models with FIM completion rendering", param="suffix"),
+            "does not support `suffix`. Set `serverPrompt` to the format of its model",
+        ),
+        # llama-server, which ignores the suffix
+        (stream(WRITTEN, head="Server: llama.cpp"), "does not support `suffix`. Set `serverPrompt`"),
+        (
+            refusal(
+                400,
+                "request (2860 tokens) exceeds the available context size (2048 tokens), try increasing it",
+                type="exceed_context_size_error",
+            ),
+            "The prompt is longer than the context",
+        ),
+        (
+            refusal(400, "This model's maximum context length is 2048 tokens.", type="BadRequestError"),
+            "The prompt is longer than the context",
+        ),
+        # an error that is too long, or not in OpenAI's format
+        (refusal(400, "suffix " * 10_000), "rejects the request (400)"),
+        (status(400, "Content-Type: application/json", body=b'["suffix"]'), "rejects the request (400)"),
+        (status(400, "Content-Type: text/html", body=b"<html>suffix</html>"), "rejects the request (400)"),
+        # llama-cpp-python, which ends an answer when another request arrives
+        (stream(b"data: [DONE]\n\n", done=False), "ended its answer before the first token"),
     ],
 )
 async def test_a_server_that_fails(supervisor: Supervisor, behave: Behavior, expected: str) -> None:
@@ -201,6 +228,17 @@ async def test_a_server_that_fails(supervisor: Supervisor, behave: Behavior, exp
 @pytest.mark.parametrize("behave", [never, stream(1000.0), stream(*(b": still here\n\n", 0.1) * 1000)])
 async def test_a_server_that_does_not_answer(supervisor: Supervisor, behave: Behavior) -> None:
     assert "did not answer in time" in await failing(supervisor, behave)
+
+
+async def test_llama_server_with_the_markers_of_the_model(supervisor: Supervisor) -> None:
+    path = "/models/coder.gguf"  # llama-server ignores the requested name, and sends the name of its own model
+    pieces = event("width, ", model=path), event("height))", model=path), event("", "stop", model=path)
+    async with standing_in(stream(*pieces, b"data: [DONE]\n\n", done=False, head="Server: llama.cpp")) as server:
+        editor = Editor(supervisor, server.url, family="qwen")
+        completion = await editor.complete()
+        assert (completion.text, completion.model) == (WRITTEN, path)
+        assert editor.problems == [""]
+        await editor.provider.close()
 
 
 async def test_no_server_listens(supervisor: Supervisor) -> None:
@@ -219,6 +257,8 @@ async def test_no_server_listens(supervisor: Supervisor) -> None:
         stream("width, height))\nprint(", done=False),
         stream("width, height))\nprint(", 1000.0),
         stream("width, height))\n", b"data: {\n\n"),
+        # llama-cpp-python, if another request arrives: no `finish_reason`
+        stream("width, height))\nprint(", b"data: [DONE]\n\n", done=False),
     ],
 )
 async def test_the_final_part_of_an_incomplete_answer_is_shown(supervisor: Supervisor, behave: Behavior) -> None:
@@ -320,6 +360,21 @@ async def test_addresses_that_get_no_request(url: str, expected: str, monkeypatc
 
 # -- the server decides -----------------------------------------------------------------------------------------------
 
+HIDDEN = {  # llama-server without `--special`
+    "text": "",
+    "logprobs": {
+        "content": [
+            {
+                "id": 9,
+                "token": "",
+                "top_logprobs": [
+                    {"id": 9, "token": "", "logprob": math.log(0.7)},
+                    {"id": 198, "token": "\n", "logprob": math.log(0.1)},
+                ],
+            }
+        ]
+    },
+}
 TABLE = {"text": "<fim_middle>", "logprobs": {"top_logprobs": [{"<fim_middle>": math.log(0.6), "<cc>": math.log(0.3)}]}}
 LIST = {
     "text": "",
@@ -331,11 +386,9 @@ LIST = {
 }
 
 
-@pytest.mark.parametrize(
-    ("choice", "p_cc", "top"), [(TABLE, 0.3, False), (LIST, 0.7, True), ({**TABLE, "logprobs": None}, None, False)]
-)
+@pytest.mark.parametrize(("choice", "p_cc", "top"), [(TABLE, 0.3, False), (LIST, 0.7, True)])
 async def test_the_decision_of_a_server(
-    supervisor: Supervisor, choice: dict[str, object], p_cc: float | None, top: bool
+    supervisor: Supervisor, choice: dict[str, object], p_cc: float, top: bool
 ) -> None:
     async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
         await (answer(choice) if "logprobs" in asked else stream(WRITTEN))(writer, asked)
@@ -346,15 +399,28 @@ async def test_the_decision_of_a_server(
         reading = await editor.provider.reader(engine).read("slot", CALL)
         assert server.asked[0]["prompt"] == f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof>"
         assert (server.asked[0]["max_tokens"], server.asked[0]["logprobs"]) == (1, 20)
-        if p_cc is None:
-            assert reading.p_cc is None, "the reading is not that of the local model, which has no `<cc>`"
-            assert "returns no logprobs. Turn off the setting `serverDecides`" in editor.problems[0]
-        else:
-            assert reading.p_cc == pytest.approx(p_cc)
-            assert reading.cc_is_top is top
-            completion = await editor.complete(policy="selective", threshold=0.2)
-            assert completion.decision is not None
-            assert (completion.decision.source, completion.decision.retrieve) == ("token", True)
-            assert completion.decision.p_retrieve == pytest.approx(p_cc)
-            assert server.asked[-1]["prompt"].startswith(f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof><cc>\n\n# Here are")
+        assert reading.p_cc == pytest.approx(p_cc)
+        assert reading.cc_is_top is top
+        completion = await editor.complete(policy="selective", threshold=0.2)
+        assert completion.decision is not None
+        assert (completion.decision.source, completion.decision.retrieve) == ("token", True)
+        assert completion.decision.p_retrieve == pytest.approx(p_cc)
+        assert server.asked[-1]["prompt"].startswith(f"<fim_prefix>{BEFORE}<fim_suffix>\n<eof><cc>\n\n# Here are")
+        await editor.provider.close()
+
+
+@pytest.mark.parametrize(
+    ("behave", "expected"),
+    [
+        (answer({**TABLE, "logprobs": None}), "returns no logprobs. Turn off the setting `serverDecides`"),
+        (answer(HIDDEN), "hides special tokens in `logprobs`. Start llama-server with `--special`"),
+    ],
+)
+async def test_a_server_that_cannot_decide(supervisor: Supervisor, behave: Behavior, expected: str) -> None:
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url, family="repoformer", decides=True)
+        engine = await supervisor.engine()
+        reading = await editor.provider.reader(engine).read("slot", CALL)
+        assert reading.p_cc is None, "the reading is not that of the local model, which has no `<cc>`"
+        assert expected in editor.problems[0]
         await editor.provider.close()
