@@ -7,12 +7,18 @@ covers a keystroke (the slot's own sequence shares the longest prefix), a decisi
 it), two clients with the same file, and the return to an earlier document.
 
 If a new slot needs a sequence and none is free, the least recently used slot is removed.
+
+With `SavedStates`, cells are also saved to disk, and loaded when no sequence contains enough of a prompt. Rounding can
+depend on the number of tokens that are evaluated together, for some kernels even beyond the difference between one and
+two. So only cells that were evaluated in *aligned* batches are saved: batches that begin at a multiple of `ALIGNMENT`
+tokens and have a multiple of this size. The rest of a prompt is then evaluated in the same batches with and without a
+saved state.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -25,10 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from policy.engine.worker.llama import Llama
+    from policy.engine.worker.saved_state import SavedStates
 
 
 MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
+WORTH_LOADING = 64  # tokens; evaluating so many takes much longer than loading a state (about 20 ms)
+ALIGNMENT = 16  # tokens; see the docstring of the module
 
 
 class Aborted(Exception):
@@ -40,6 +49,7 @@ class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
     read: int = 0  # the first `read` tokens were evaluated as a prompt; the others were generated
+    aligned: int = 0  # the first `aligned` tokens were evaluated in aligned batches
     used_at: int = 0
 
 
@@ -62,10 +72,11 @@ class Evaluated:
 
 
 class KvCache:
-    """The sequences of one llama.cpp context, by the names of their slots."""
+    """The sequences of one llama.cpp context, by the names of their slots. `saved` has the states on disk, if any."""
 
-    def __init__(self, context: Llama) -> None:
+    def __init__(self, context: Llama, saved: SavedStates | None = None) -> None:
         self._context = context
+        self._saved = saved if context.truncates else None
         self._slots: dict[str, _Sequence] = {}
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
@@ -90,6 +101,9 @@ class KvCache:
         # prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
+        if self._saved and len(tokens) - reused > WORTH_LOADING:
+            grain = -(-max(grain or self._context.n_ubatch, 2 * rows) // ALIGNMENT) * ALIGNMENT
+            reused = self._load(self._saved, sequence, tokens, reused, grain, len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
         self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
@@ -133,6 +147,22 @@ class KvCache:
             sequence.tokens.append(token)
         return [self._context.logits(number) for number in range(len(rows))]
 
+    def save(self, interrupted: Callable[[], bool]) -> bool:
+        """Save the state of one slot whose prompt is not saved yet. Return whether another call may save another one.
+
+        `interrupted` says that a request waits. If it returns True, nothing is saved.
+        """
+        if self._saved is None or not self._saved.usable:
+            return False
+        for slot, sequence in self._slots.items():
+            tokens = sequence.tokens[: sequence.aligned]
+            if interrupted():
+                return False
+            if len(tokens) > WORTH_LOADING and self._saved.find(tokens)[1] <= len(tokens) - WORTH_LOADING:
+                name = slot.partition("/")[2]  # without the name of the client, which the next one does not have
+                return self._saved.save(name, tokens, self._context.state(sequence.id), interrupted)
+        return False
+
     def holds(self, slot: str, tokens: Sequence[int]) -> bool:
         """Return whether `slot` contains exactly `tokens`."""
         sequence = self._slots.get(slot)
@@ -143,7 +173,7 @@ class KvCache:
         self.forget(target)
         source, sequence = self._slots[slot], self._sequence(target)
         self._context.copy(source.id, sequence.id, len(source.tokens))
-        sequence.tokens, sequence.read = list(source.tokens), source.read
+        sequence.tokens, sequence.read, sequence.aligned = list(source.tokens), source.read, source.aligned
 
     def rename(self, slot: str, target: str) -> None:
         """Rename `slot` to `target`, which replaces the slot that had this name."""
@@ -185,8 +215,33 @@ class KvCache:
             return own
         self._truncate(sequence, 0)
         length = self._context.copy(best.id, sequence.id, length)
-        sequence.tokens, sequence.read = best.tokens[:length], length
+        sequence.tokens, sequence.read, sequence.aligned = best.tokens[:length], length, min(best.aligned, length)
         return length
+
+    def _load(
+        self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, grain: int, limit: int
+    ) -> int:
+        """Load the state with the longest head of `tokens`, at most `limit` of them, if that saves time.
+
+        Return how many tokens of `sequence` to keep. The rest of the prompt is then evaluated in aligned batches. After
+        loading, these are the batches of `grain` tokens in which a prompt is evaluated from its beginning.
+        """
+        file, length = saved.find(tokens)
+        length = min(length, limit) // grain * grain
+        if file and length >= reused + WORTH_LOADING and (state := saved.load(file)):
+            self._truncate(sequence, 0)
+            if self._context.set_state(sequence.id, state.data):
+                sequence.tokens = list(state.tokens)
+                sequence.read = sequence.aligned = len(state.tokens)
+                # The state may also have cells after these tokens.
+                self._context.truncate(sequence.id, length)
+                self._truncate(sequence, length)
+                return length
+            saved.discard(file)
+            return 0
+        # Evaluate a few tokens again, so that the following ones are aligned.
+        kept = min(reused, sequence.aligned)
+        return kept // ALIGNMENT * ALIGNMENT if reused - kept < ALIGNMENT else reused
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
         if length >= len(sequence.tokens):
@@ -197,6 +252,7 @@ class KvCache:
             length = 0
         del sequence.tokens[length:]
         sequence.read = min(sequence.read, length)
+        sequence.aligned = min(sequence.aligned, length)
 
     def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
         for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
@@ -210,6 +266,8 @@ class KvCache:
                 raise Aborted
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)
+            if sequence.aligned == start and start % ALIGNMENT == len(part) % ALIGNMENT == 0:
+                sequence.aligned = sequence.read
 
     def _decode(self, rows: Sequence[Row]) -> bool:
         """Evaluate `rows`. Return False if the evaluation was aborted."""
