@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import sys
@@ -14,6 +15,7 @@ import pytest
 from indexer.model import Chunk, Cursor
 from policy.engine.messages import PromptStats
 from policy.engine.settings import EngineSettings
+from policy.engine.supervisor import Supervisor
 from policy.engine.worker.cache import KvCache
 from policy.engine.worker.completion_model import CompletionModel, Piece, longest_sequence
 from policy.engine.worker.llama import Llama
@@ -260,6 +262,21 @@ def test_cells_that_llama_cpp_refuses_are_removed(llama: Llama, folder: Folder) 
 def test_texts_are_identical_with_a_saved_state(llama: Llama, folder: Folder) -> None:
     places = [len(SOURCE) * number // 26 for number in range(1, 25)]
     assert check_identity(llama, folder, BUDGETS, SOURCE, places) < 0.75
+
+
+async def test_the_next_engine_loads_what_the_last_one_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = EngineSettings(context_size=4096, threads=2, saved_megabytes=64)
+    cursor = Cursor("/w/models.py", SOURCE[:2000], SOURCE[2000:], "python")
+    readings = []
+    for _ in range(2):
+        supervisor = Supervisor(locate.shipped()[0].path, settings, budgets=BUDGETS)
+        readings.append(await (await supervisor.engine()).read("document#plain", cursor))
+        while not [*tmp_path.rglob("*.kv")]:
+            await asyncio.sleep(0.1)
+        await supervisor.close()
+    assert readings[1].evaluated_tokens <= readings[0].evaluated_tokens - 64
+    assert readings[1].p_cc == readings[0].p_cc
 
 
 def check_identity(llama: Llama, folder: Folder, budgets: dict[str, int], source: str, places: Sequence[int]) -> float:
