@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -264,6 +265,11 @@ def test_texts_are_identical_with_a_saved_state(llama: Llama, folder: Folder) ->
     assert check_identity(llama, folder, BUDGETS, SOURCE, places) < 0.75
 
 
+def wait_for_a_state(folder: Path) -> None:
+    while not [*folder.rglob("*.kv")]:
+        time.sleep(0.1)
+
+
 async def test_the_next_engine_loads_what_the_last_one_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     settings = EngineSettings(context_size=4096, threads=2, saved_megabytes=64)
@@ -272,8 +278,7 @@ async def test_the_next_engine_loads_what_the_last_one_saved(monkeypatch: pytest
     for _ in range(2):
         supervisor = Supervisor(locate.shipped()[0].path, settings, budgets=BUDGETS)
         readings.append(await (await supervisor.engine()).read("document#plain", cursor))
-        while not [*tmp_path.rglob("*.kv")]:
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_for_a_state, tmp_path)
         await supervisor.close()
     assert readings[1].evaluated_tokens <= readings[0].evaluated_tokens - 64
     assert readings[1].p_cc == readings[0].p_cc
