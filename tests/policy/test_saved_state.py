@@ -133,10 +133,9 @@ def test_a_damaged_file_is_removed(folder: Folder, damage: Callable[[bytearray],
 
 def test_a_file_of_another_key_is_removed(folder: Folder) -> None:
     folder.open("other").save("document", TOKENS, DATA, never)
+    (other,) = folder.files()
     folder.open().save("document", TOKENS[:80], DATA, never)
-    (own,), (other,) = ([file for file in folder.files() if (file == found) is own] for own, found in (
-        (True, folder.open().find(TOKENS)[0]), (False, folder.open().find(TOKENS)[0])
-    ))  # fmt: skip
+    (own,) = {*folder.files()} - {other}
     other.replace(own)
     assert loaded(folder.open()) is None
     assert folder.files() == []
