@@ -275,7 +275,7 @@ async def test_the_next_engine_loads_what_the_last_one_saved(monkeypatch: pytest
     cursor = Cursor("/w/models.py", SOURCE[:2000], SOURCE[2000:], "python")
     readings = []
     for _ in range(2):
-        supervisor = Supervisor(locate.shipped()[0].path, settings, budgets=BUDGETS)
+        supervisor = Supervisor(locate.shipped()[0].path, settings, budgets={"left": 256, "right": 64})
         readings.append(await (await supervisor.engine()).read("document#plain", cursor))
         await asyncio.to_thread(wait_for_a_state, tmp_path)
         await supervisor.close()
