@@ -24,6 +24,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from policy.engine.worker.llama import Row
+from policy.engine.worker.saved_state import SavedStates, common_prefix
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from policy.engine.worker.llama import Llama
-    from policy.engine.worker.saved_state import SavedStates
 
 
 MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
@@ -301,17 +301,3 @@ def _shared(sequence: _Sequence, tokens: list[int]) -> int:
     Generated tokens do not count, because llama.cpp evaluated each alone, see `KvCache.evaluate`.
     """
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
-
-
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """Return the number of leading tokens that both sequences share."""
-    # Most pairs are a prompt and the prompt of one keystroke earlier, which share nearly all tokens. A binary search
-    # with native comparisons of slices is then faster than a loop over the tokens.
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
