@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
-WORTH_LOADING = 64  # tokens; evaluating so many takes much longer than loading a state (about 20 ms)
+WORTH_LOADING = 64  # tokens; evaluating this many takes much longer than loading a state (about 20 ms)
 ALIGNMENT = 16  # tokens; see the docstring of the module
 
 
