@@ -420,6 +420,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         threads=settings.threads,
         context_size=settings.context_size,
         idle_minutes=settings.unload_after_minutes,
+        saved_megabytes=settings.saved_prompts_megabytes,
         library=settings.llama_library,
     )
 

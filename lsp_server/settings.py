@@ -297,6 +297,14 @@ class Settings:
         _Integer(0, 10_080),
         "Minutes without a request after which the model is unloaded. The next request loads it again. 0: never.",
     )
+    saved_prompts_megabytes: int = _setting(
+        256,
+        _Integer(0, 65_536),
+        "Maximum size in megabytes of the saved prompts in your cache folder. What the model has computed for the "
+        "prompts of your files is saved there, so that a file that you open again is ready sooner. The saved data "
+        "contains information about your code. Only you can read it. 0: save nothing.",
+        scope="machine",  # a workspace must not choose what is written to the disk
+    )
     on_battery: Literal["always", "smaller", "invoked"] = _setting(
         "always",
         _Choice(("always", "smaller", "invoked")),

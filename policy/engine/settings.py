@@ -31,8 +31,9 @@ class EngineSettings:
     `extra_buffers`, ggml repacks weights for this CPU. That is faster, but crashes if the build uses instructions that
     the machine does not allow (AMX under some hypervisors). `embedding` says that the model turns texts into vectors
     and does not complete code. The worker unloads a model after `idle_minutes` without a request, and loads it again
-    for the next one; with 0, the model stays loaded. `library` is the file of a llama.cpp library, or "" for the
-    installed one, see `policy.engine.libraries`.
+    for the next one; with 0, the model stays loaded. `saved_megabytes` is the maximum size of the saved prompts on disk
+    (`worker/saved_state.py`); with 0, none are saved or loaded. `library` is the file of a llama.cpp library, or "" for
+    the installed one, see `policy.engine.libraries`.
     """
 
     gpu_layers: int = ALL_LAYERS
@@ -47,6 +48,7 @@ class EngineSettings:
     extra_buffers: bool = True
     embedding: bool = False
     idle_minutes: float = 30.0
+    saved_megabytes: int = 0
     library: str = ""
 
     def to_json(self) -> dict[str, Any]:

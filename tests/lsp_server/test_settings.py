@@ -40,6 +40,7 @@ RIGHT = {
     "serverDecides": True,
     "serverTimeout": 60,
     "unloadAfterMinutes": 5,
+    "savedPromptsMegabytes": 64,
     "onBattery": "invoked",
     "include": ["generated/"],
     "exclude": ["*.min.js"],

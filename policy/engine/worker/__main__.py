@@ -3,7 +3,8 @@
 The main thread takes the requests from the `Scheduler` and runs them with llama.cpp. The `Listener` has its own thread
 and exchanges messages with the servers. Each client has its own slots, so that two clients with the same file do not
 replace each other's prompts in the KV cache. A common prefix of their prompts is copied instead of evaluated twice. If
-no request arrives for `idle_minutes`, the model is unloaded, and the next request loads it again.
+no request arrives for `idle_minutes`, the model is unloaded, and the next request loads it again. Prompts that were
+evaluated are saved to disk after a few seconds without a request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +29,12 @@ from policy.engine.worker.completion_model import CompletionModel, Done, longest
 from policy.engine.worker.embedding import Embedder
 from policy.engine.worker.listener import Listener
 from policy.engine.worker.llama import Llama, build_info
+from policy.engine.worker.saved_state import SavedStates
 from policy.engine.worker.scheduler import ScheduledRequest, Scheduler
 from policy.errors import EngineFailed, RepoformerError
+from policy.models.shards import shards_of
+
+SAVE_AFTER = 5.0  # seconds without a request before prompts are saved
 
 
 class Worker:
@@ -41,6 +46,7 @@ class Worker:
         self._llama: Llama | None = None
         self._model: CompletionModel | Embedder | None = None
         self._worked_at = time.monotonic()
+        self._unsaved = False  # whether a prompt may have been evaluated since the last one was saved
 
     def run(self) -> None:
         """Run requests until the process ends (`Listener` ends it)."""
@@ -48,15 +54,33 @@ class Worker:
             if request := self.scheduler.take(self._patience()):
                 self._serve(request)
                 self._worked_at = time.monotonic()
+                self._unsaved = isinstance(self._model, CompletionModel)
+            elif self._unsaved:
+                self._save()
             else:
                 self._unload()
 
     def _patience(self) -> float | None:
-        """Return the number of seconds until the model should be unloaded, or None for never."""
+        """Return the number of seconds until a prompt is saved or the model is unloaded, or None for never."""
         message = self._load_message
-        if self._model is None or message is None or not (minutes := message["settings"]["idle_minutes"]):
+        if self._model is None or message is None:
+            return None
+        if self._unsaved:
+            return max(0.0, self._worked_at + SAVE_AFTER - time.monotonic())
+        if not (minutes := message["settings"]["idle_minutes"]):
             return None
         return max(0.0, self._worked_at + 60 * float(minutes) - time.monotonic())
+
+    def _save(self) -> None:
+        """Save one prompt that is not saved yet, unless a request arrives."""
+        try:
+            self._unsaved = isinstance(self._model, CompletionModel) and self._model.save(self._waiting)
+        except EngineFailed as error:
+            self._unsaved = False
+            _log(str(error))
+
+    def _waiting(self) -> bool:
+        return self.scheduler.waiting
 
     def _serve(self, request: ScheduledRequest) -> None:
         try:
@@ -169,7 +193,9 @@ class Worker:
             longest = None if settings.embedding else partial(longest_sequence, message["budgets"])
             llama = Llama(path, settings, longest)
             model: CompletionModel | Embedder = (
-                Embedder(llama) if settings.embedding else CompletionModel(llama, message["layout"], message["budgets"])
+                Embedder(llama)
+                if settings.embedding
+                else CompletionModel(llama, message["layout"], message["budgets"], _saved_states(path, settings, llama))
             )
             model.warm_up()
             self._llama, self._model = llama, model
@@ -188,6 +214,21 @@ class Worker:
 def _chunks(message: protocol.Message) -> list[Chunk] | None:
     chunks = message["chunks"]
     return None if chunks is None else [protocol.chunk_from_json(chunk) for chunk in chunks]
+
+
+def _saved_states(model: Path, settings: EngineSettings, llama: Llama) -> SavedStates | None:
+    """Return the saved prompts of a model with these settings, or None if nothing should be saved."""
+    if not settings.saved_megabytes:
+        return None
+    files = [(str(file.resolve()), (status := file.stat()).st_size, status.st_mtime_ns) for file in shards_of(model)]
+    evaluation = replace(settings, idle_minutes=0, saved_megabytes=0)
+    return SavedStates(repr((files, evaluation, llama.state_key)), settings.saved_megabytes << 20, _log)
+
+
+def _log(message: str) -> None:
+    """Write a line to the log of the server that started this process."""
+    with contextlib.suppress(OSError):  # the process that reads this output may have ended
+        print(message, file=sys.stderr, flush=True)
 
 
 def main(folder: str, name: str) -> int:

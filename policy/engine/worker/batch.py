@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
-from policy.engine.worker.cache import MIN_ROWS, WORTH_COPYING, Aborted, common_prefix, prompt_rows
+from policy.engine.worker.cache import MIN_ROWS, WORTH_COPYING, Aborted, prompt_rows
 from policy.engine.worker.decoding import likeliest, start_of, with_first
 from policy.engine.worker.llama import Row
+from policy.engine.worker.saved_state import common_prefix
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 

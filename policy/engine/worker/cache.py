@@ -7,18 +7,25 @@ covers a keystroke (the slot's own sequence shares the longest prefix), a decisi
 it), two clients with the same file, and the return to an earlier document.
 
 If a new slot needs a sequence and none is free, the least recently used slot is removed.
+
+With `SavedStates`, cells are also saved to disk, and loaded when no sequence contains enough of a prompt. Rounding can
+depend on the number of tokens that are evaluated together, for some kernels even beyond the difference between one and
+two. So only cells that were evaluated in *aligned* batches are saved: batches that begin at a multiple of `ALIGNMENT`
+tokens and have a multiple of this size. The rest of a prompt is then evaluated in the same batches with and without a
+saved state.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
 from policy.engine.worker.llama import Row
+from policy.engine.worker.saved_state import SavedStates, common_prefix
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -34,6 +41,8 @@ BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per 
 MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
 CALM_SECONDS = 1.0  # seconds after an interruption until the batches are large again
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
+WORTH_LOADING = 64  # tokens; evaluating this many takes much longer than loading a state (about 20 ms)
+ALIGNMENT = 16  # tokens; see the docstring of the module
 
 
 class Aborted(Exception):
@@ -45,6 +54,7 @@ class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
     read: int = 0  # the first `read` tokens were evaluated as a prompt; the others were generated
+    aligned: int = 0  # the first `aligned` tokens were evaluated in aligned batches
     used_at: int = 0
 
 
@@ -67,10 +77,11 @@ class Evaluated:
 
 
 class KvCache:
-    """The sequences of one llama.cpp context, by the names of their slots."""
+    """The sequences of one llama.cpp context, by the names of their slots. `saved` has the states on disk, if any."""
 
-    def __init__(self, context: Llama) -> None:
+    def __init__(self, context: Llama, saved: SavedStates | None = None) -> None:
         self._context = context
+        self._saved = saved if context.truncates else None
         self._slots: dict[str, _Sequence] = {}
         self._free = list(range(context.n_seq))[::-1]
         self._clock = count(1)
@@ -99,6 +110,9 @@ class KvCache:
         # prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
         reused = min(self._share(sequence, tokens), len(tokens) - rows)
+        if self._saved and len(tokens) - reused > WORTH_LOADING:
+            grain = -(-max(grain or self._context.n_ubatch, 2 * rows) // ALIGNMENT) * ALIGNMENT
+            reused = self._load(self._saved, sequence, tokens, reused, grain, len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
         self._prefill(sequence, tokens[reused:], self._grain(grain or self._context.n_ubatch), rows)
@@ -149,6 +163,22 @@ class KvCache:
             sequence.tokens.append(token)
         return [self._context.logits(number) for number in range(len(rows))]
 
+    def save(self, interrupted: Callable[[], bool]) -> bool:
+        """Save the state of one slot whose prompt is not saved yet. Return whether another call may save another one.
+
+        `interrupted` says that a request waits. If it returns True, nothing is saved.
+        """
+        if self._saved is None or not self._saved.usable:
+            return False
+        for slot, sequence in self._slots.items():
+            tokens = sequence.tokens[: sequence.aligned]
+            if interrupted():
+                return False
+            if len(tokens) > WORTH_LOADING and self._saved.find(tokens)[1] <= len(tokens) - WORTH_LOADING:
+                name = slot.partition("/")[2]  # without the name of the client, which the next one does not have
+                return self._saved.save(name, tokens, self._context.state(sequence.id), interrupted)
+        return False
+
     def holds(self, slot: str, tokens: Sequence[int]) -> bool:
         """Return whether `slot` contains exactly `tokens`."""
         sequence = self._slots.get(slot)
@@ -159,7 +189,7 @@ class KvCache:
         self.forget(target)
         source, sequence = self._slots[slot], self._sequence(target)
         self._context.copy(source.id, sequence.id, len(source.tokens))
-        sequence.tokens, sequence.read = list(source.tokens), source.read
+        sequence.tokens, sequence.read, sequence.aligned = list(source.tokens), source.read, source.aligned
 
     def rename(self, slot: str, target: str) -> None:
         """Rename `slot` to `target`, which replaces the slot that had this name."""
@@ -201,8 +231,33 @@ class KvCache:
             return own
         self._truncate(sequence, 0)
         length = self._context.copy(best.id, sequence.id, length)
-        sequence.tokens, sequence.read = best.tokens[:length], length
+        sequence.tokens, sequence.read, sequence.aligned = best.tokens[:length], length, min(best.aligned, length)
         return length
+
+    def _load(
+        self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, grain: int, limit: int
+    ) -> int:
+        """Load the state with the longest head of `tokens`, at most `limit` of them, if that saves time.
+
+        Return how many tokens of `sequence` to keep. The rest of the prompt is then evaluated in aligned batches. After
+        loading, these are the batches of `grain` tokens in which a prompt is evaluated from its beginning.
+        """
+        file, length = saved.find(tokens)
+        length = min(length, limit) // grain * grain
+        if file and length >= reused + WORTH_LOADING and (state := saved.load(file)):
+            self._truncate(sequence, 0)
+            if self._context.set_state(sequence.id, state.data):
+                sequence.tokens = list(state.tokens)
+                sequence.read = sequence.aligned = len(state.tokens)
+                # The state may also have cells after these tokens.
+                self._context.truncate(sequence.id, length)
+                self._truncate(sequence, length)
+                return length
+            saved.discard(file)
+            return 0
+        # Evaluate a few tokens again, so that the following ones are aligned.
+        kept = min(reused, sequence.aligned)
+        return kept // ALIGNMENT * ALIGNMENT if reused - kept < ALIGNMENT else reused
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
         if length >= len(sequence.tokens):
@@ -213,6 +268,7 @@ class KvCache:
             length = 0
         del sequence.tokens[length:]
         sequence.read = min(sequence.read, length)
+        sequence.aligned = min(sequence.aligned, length)
 
     def _grain(self, largest: int) -> int:
         """Return the number of tokens to evaluate at a time, at most `largest`.
@@ -244,6 +300,8 @@ class KvCache:
             self.read_tokens += len(part)
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)
+            if sequence.aligned == start and start % ALIGNMENT == len(part) % ALIGNMENT == 0:
+                sequence.aligned = sequence.read
 
     def _decode(self, rows: Sequence[Row]) -> bool:
         """Evaluate `rows`. Return False if the evaluation was aborted."""
@@ -278,17 +336,3 @@ def _shared(sequence: _Sequence, tokens: list[int]) -> int:
     Generated tokens do not count, because llama.cpp evaluated each alone, see `KvCache.evaluate`.
     """
     return min(common_prefix(sequence.tokens, tokens), sequence.read)
-
-
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """Return the number of leading tokens that both sequences share."""
-    # Most pairs are a prompt and the prompt of one keystroke earlier, which share nearly all tokens. A binary search
-    # with native comparisons of slices is then faster than a loop over the tokens.
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from indexer.model import Chunk, Cursor
+    from policy.engine.worker.saved_state import SavedStates
 
 # Names of the tokens with which models of code end a completion. Many GGUF files declare only one of these as an end
 # token.
@@ -79,13 +80,13 @@ class Done:
 class CompletionModel:
     """A model with its prompt builder and its KV cache.
 
-    `layout`, unless empty, and `budgets` (by name) override the model's metadata. Raises `ModelInvalid` if this model
-    cannot complete code.
+    `layout`, unless empty, and `budgets` (by name) override the model's metadata. `saved` has the states on disk, if
+    any. Raises `ModelInvalid` if this model cannot complete code.
     """
 
-    def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int]) -> None:
+    def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int], saved: SavedStates | None = None) -> None:
         self._llama = llama
-        self._cache = KvCache(llama)
+        self._cache = KvCache(llama, saved)
         self._recall = Recall()
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
@@ -317,6 +318,10 @@ class CompletionModel:
             prompt_ms=0.0,
             prefill_ms=milliseconds,
         )
+
+    def save(self, interrupted: Callable[[], bool]) -> bool:
+        """Save the state of one prompt to disk, see `KvCache.save`."""
+        return self._cache.save(interrupted)
 
     def forget(self, prefix: str) -> None:
         """Free the cells of every slot whose name begins with `prefix`, for example those of a closed document."""

@@ -349,6 +349,15 @@ class Llama:
             self._native.llama_memory_clear(self._memory, False)
 
     @property
+    def state_key(self) -> str:
+        """A text that identifies everything on which the cells of a prompt depend, except the model file."""
+        info = self._native.llama_print_system_info()  # includes the instruction sets of the CPU
+        library = self._native.candidate.path
+        status = library.stat()
+        parts = (library, status.st_size, status.st_mtime_ns, self._native.version, self._native.build, info)
+        return repr((*parts, self.n_ctx, self.n_ctx_seq, self.n_seq, self.n_batch, self.n_ubatch))
+
+    @property
     def gpu_offload(self) -> bool:
         """Whether the library can run layers on a GPU."""
         return bool(self._native.llama_supports_gpu_offload())
@@ -386,6 +395,31 @@ class Llama:
             return length
         self.truncate(target, 0)
         return 0
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the model can remove part of a sequence. Recurrent and hybrid models cannot."""
+        recurrent = self._native.llama_model_is_recurrent(self._model)
+        return not recurrent and not self._native.llama_model_is_hybrid(self._model)
+
+    def state(self, seq: int) -> memoryview:
+        """Return the cells of `seq` in llama.cpp's format. Raises `EngineFailed` if llama.cpp cannot write them."""
+        data = np.empty(self._native.llama_state_seq_get_size(self._context, seq), np.uint8)
+        written = self._native.llama_state_seq_get_data(self._context, data.ctypes.data, data.nbytes, seq)
+        if not written:
+            raise EngineFailed(f"llama.cpp cannot save the sequence {seq}: {_last_error()}")
+        return data.data[:written]
+
+    def set_state(self, seq: int, data: memoryview) -> bool:
+        """Replace the cells of `seq` by those that `state` returned. Return False, and leave `seq` empty, on an error.
+
+        `data` must be from a context with the same model and settings.
+        """
+        array = np.frombuffer(data, np.uint8)
+        if self._native.llama_state_seq_set_data(self._context, array.ctypes.data, array.nbytes, seq) == array.nbytes:
+            return True
+        self.truncate(seq, 0)
+        return False
 
 
 def build_info(library: str = "") -> dict[str, Any]:

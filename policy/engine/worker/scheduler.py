@@ -138,6 +138,12 @@ class Scheduler:
                 del self._queues[queue.client.name]
             return request
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a request waits."""
+        with self._changed:
+            return any(queue.waiting for queue in self._queues.values())
+
     def finish(self) -> None:
         """Mark the running request as ended, and let the next requests run."""
         with self._changed:
