@@ -62,7 +62,7 @@ def test_an_evaluation_that_is_about_to_end_is_finished(expected: float | None, 
     assert (flag.wanted, value(flag)) == (False, b"0")
 
 
-def test_an_abort_that_is_taken_back_does_not_stop_a_later_evaluation() -> None:
+def test_a_cancelled_abort_does_not_stop_a_later_evaluation() -> None:
     flag = AbortFlag(Clock())
     with flag.evaluating(FINISH_SECONDS / 2):
         flag.set(True)

@@ -102,7 +102,7 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor, monkeypatc
 
 async def test_no_key_waits_for_chunks_that_are_not_in_the_cache(supervisor: Supervisor) -> None:
     await (await supervisor.engine()).forget("")
-    typist = completer(supervisor, line_tokens=4)
+    typist = completer(supervisor, line_tokens=4, threshold=0.1)
     await typist.complete(replace(CALL, policy="never"))
     typed = ""
     completion = await typist.complete(CALL)

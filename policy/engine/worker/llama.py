@@ -160,9 +160,7 @@ class Llama:
         params.n_batch = min(settings.context_size, 2048)
         params.n_ubatch = settings.micro_batch
         if settings.embedding:
-            # An encoder needs the whole text, so the text must be in one micro-batch. llama.cpp computes the attention
-            # between all tokens of a batch, also of different texts, so a batch is not larger than the longest text.
-            params.n_batch = min(params.n_batch, int(self._native.llama_model_n_ctx_train(self._model)))
+            # An encoder needs the whole text, so the text must be in one micro-batch.
             params.n_ubatch = params.n_batch
             params.embeddings = True
             declared = f"{self.metadata.get('general.architecture', '')}.pooling_type" in self.metadata
