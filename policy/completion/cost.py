@@ -14,17 +14,23 @@ from policy.engine.messages import ModelInfo
 from policy.gating.decision import Decision, in_favor
 
 FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
-SWITCHING = 0.7  # the log-odds by which the threshold moves in favor of a branch that is in the cache
+# The log-odds by which the threshold moves. With the gate of Qwen2.5-Coder 0.5B at 466 places in 16 Python packages,
+# 49% of the probabilities exceed the threshold. 25% exceed it by `SWITCHING`, and 11% are below it by at least
+# `SWITCHING`. 39% exceed it by `READING`.
+SWITCHING = 0.3  # in favor of a branch that is in the cache
+READING = 0.1  # if no branch is in the cache: against the chunks, which take time to read
 BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
 
 
 def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
     """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
 
-    If only one prompt is cached, the threshold moves in its favor, unless the threshold is `fixed` by the user. If only
-    the prompt without chunks is cached, a retrieval is deferred: this completion does without chunks, and idle work
-    reads them.
+    If only one prompt is cached, the threshold moves in its favor. If none is cached, the threshold is a little higher.
+    A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, a retrieval is
+    deferred: this completion does without chunks, and idle work reads them.
     """
+    if min(plain, retrieved) > FEW_TOKENS and not fixed:
+        return in_favor(decision, -READING)
     if plain <= FEW_TOKENS < retrieved:
         decision = decision if fixed else in_favor(decision, -SWITCHING)
         return replace(decision, retrieve=False, deferred=decision.retrieve)

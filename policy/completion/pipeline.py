@@ -20,6 +20,7 @@ from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarit
 from policy.gating.evidence import evidence
 from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_gate, gate_from_metadata, gates_of
 from policy.generators import GeneratorProvider, SameModel
+from policy.prompting.prompt import Budgets
 
 # The factor for the time limit of a generation, by trigger. A user who invokes a completion is ready to wait for it.
 PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
@@ -208,12 +209,16 @@ class Pipeline:
         known = evidence(cursor, hits)
         gate = self._first_gate(settings, self.provider)
         if gate is None:
-            return by_similarity(known.best).retrieve
-        decision = by_gate(gate, GateInputs("line", evidence=known), settings.threshold)
-        assert decision is not None, "the gate needs only evidence"
-        return (
-            decision.retrieve if not self._model_decides(self.provider) or gate.is_sure(decision.p_retrieve) else None
-        )
+            decision = by_similarity(known.best)
+        else:
+            by_evidence = by_gate(gate, GateInputs("line", evidence=known), settings.threshold)
+            assert by_evidence is not None, "the gate needs only evidence"
+            if self._model_decides(self.provider) and not gate.is_sure(by_evidence.p_retrieve):
+                return None
+            decision = by_evidence
+        budgets = self.supervisor.info.budgets if self.supervisor.info else Budgets()
+        plain, retrieved = budgets.left + budgets.right, budgets.tokens  # as if nothing was in the cache
+        return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None).retrieve
 
     async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Return the chunks for the prompt, and pin them."""

@@ -13,17 +13,21 @@ CACHED, NOT_CACHED = 5, 300
 @pytest.mark.parametrize(
     ("p", "plain", "retrieved", "fixed", "retrieve", "deferred"),
     [
-        (0.6, CACHED, CACHED, False, True, False),
-        (0.4, CACHED, CACHED, False, False, False),
+        (0.51, CACHED, CACHED, False, True, False),
+        (0.49, CACHED, CACHED, False, False, False),
+        # Nothing is cached: the chunks must be worth reading.
         (0.6, NOT_CACHED, NOT_CACHED, False, True, False),
-        (0.4, NOT_CACHED, NOT_CACHED, False, False, False),
-        (0.6, CACHED, NOT_CACHED, False, False, False),  # just above the threshold
-        (0.9, CACHED, NOT_CACHED, False, False, True),
-        (0.6, CACHED, NOT_CACHED, True, False, True),
+        (0.51, NOT_CACHED, NOT_CACHED, False, False, False),
+        (0.51, NOT_CACHED, NOT_CACHED, True, True, False),
+        # Only the prompt without chunks is cached.
+        (0.55, CACHED, NOT_CACHED, False, False, False),
+        (0.6, CACHED, NOT_CACHED, False, False, True),
+        (0.55, CACHED, NOT_CACHED, True, False, True),
         (0.4, CACHED, NOT_CACHED, False, False, False),
-        (0.4, NOT_CACHED, CACHED, False, True, False),  # just below the threshold
-        (0.1, NOT_CACHED, CACHED, False, False, False),
-        (0.4, NOT_CACHED, CACHED, True, False, False),
+        # Only the prompt with chunks is cached.
+        (0.45, NOT_CACHED, CACHED, False, True, False),
+        (0.4, NOT_CACHED, CACHED, False, False, False),
+        (0.45, NOT_CACHED, CACHED, True, False, False),
     ],
 )
 def test_a_decision_considers_the_cache(

@@ -115,7 +115,8 @@ async def test_no_key_waits_for_chunks_that_are_not_in_the_cache(supervisor: Sup
             await asyncio.sleep(1)  # in this pause, the prompt with the chunks is evaluated
             typed += "x"
             completion = await typist.complete(at(MAIN + f"print(area_of_rectangle({typed}‸\n"))
-            assert completion.stats.get("evaluated_tokens", 0) < 16, "a key waits for the evaluation of a chunk"
+            evaluated = completion.stats.get("evaluated_tokens", 0)
+            assert evaluated <= cost.FEW_TOKENS, "a key waits for the evaluation of a chunk"
 
     await asyncio.wait_for(type_until_the_chunks_are_read(), 120)
     assert completion.decision is not None and completion.decision.retrieve
