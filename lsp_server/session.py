@@ -94,6 +94,7 @@ class Session:
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
         self._started = asyncio.Event()
+        self._closing = False
         self._client = client
         self._notices = Notices(client.show)
         self._facts = Facts()
@@ -182,6 +183,7 @@ class Session:
 
     async def close(self) -> None:
         """Stop all work and disconnect from the worker."""
+        self._closing = True
         running = [*self._running.values(), *self._background]
         for task in running:
             task.cancel()
@@ -474,7 +476,8 @@ class Session:
 
     def _tell_status(self) -> None:
         status = status_of(self._facts)
-        if status != self._status and self._started.is_set():  # LSP forbids notifications before `initialized`
+        # LSP forbids notifications before `initialized`. While the session closes, the engine has no meaningful state.
+        if status != self._status and self._started.is_set() and not self._closing:
             self._status = status
             self._client.report(status)
 

@@ -58,7 +58,7 @@ def test_complete_prints_json(run: Run, workspace: Write, model: Path) -> None:
     done = run("complete", at, "--root", place.root, "--policy", "always", "--model", model, "--json")
     report = json.loads(done.stdout)
     assert report["text"]
-    assert report["decision"].keys() == {"p_retrieve", "threshold", "retrieve", "source", "held"}
+    assert report["decision"].keys() == {"p_retrieve", "threshold", "retrieve", "source", "held", "deferred"}
     assert report["decision"]["retrieve"] is True
     assert [(chunk["path"], chunk["start_line"]) for chunk in report["chunks"]] == [("shapes.py", 1)]
     assert report["chunks"][0].keys() == {"path", "start_line", "end_line", "score"}
