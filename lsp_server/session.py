@@ -94,7 +94,6 @@ class Session:
         self.roots: tuple[Path, ...] = ()
         self.settings = Settings()
         self._started = asyncio.Event()
-        self._closing = False
         self._client = client
         self._notices = Notices(client.show)
         self._facts = Facts()
@@ -183,7 +182,7 @@ class Session:
 
     async def close(self) -> None:
         """Stop all work and disconnect from the worker."""
-        self._closing = True
+        self.stop()
         running = [*self._running.values(), *self._background]
         for task in running:
             task.cancel()
@@ -476,8 +475,8 @@ class Session:
 
     def _tell_status(self) -> None:
         status = status_of(self._facts)
-        # LSP forbids notifications before `initialized`. While the session closes, the engine has no meaningful state.
-        if status != self._status and self._started.is_set() and not self._closing:
+        # LSP forbids notifications before `initialized`. When the session ends, the engine has no meaningful state.
+        if status != self._status and self._started.is_set() and not self.stopped.is_set():
             self._status = status
             self._client.report(status)
 

@@ -29,14 +29,19 @@ def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: 
     A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, a retrieval is
     deferred: this completion does without chunks, and idle work reads them.
     """
-    if min(plain, retrieved) > FEW_TOKENS and not fixed:
-        return in_favor(decision, -READING)
+    if min(plain, retrieved) > FEW_TOKENS:
+        return with_empty_cache(decision, fixed=fixed)
     if plain <= FEW_TOKENS < retrieved:
         decision = decision if fixed else in_favor(decision, -SWITCHING)
         return replace(decision, retrieve=False, deferred=decision.retrieve)
     if retrieved <= FEW_TOKENS < plain and not fixed:
         return in_favor(decision, SWITCHING)
     return decision
+
+
+def with_empty_cache(decision: Decision, *, fixed: bool) -> Decision:
+    """Return `decision` for a place where no prompt is in the KV cache. `fixed` is as in `considering_cache`."""
+    return decision if fixed else in_favor(decision, -READING)
 
 
 async def reads_fast(engine: Engine, info: ModelInfo) -> bool:

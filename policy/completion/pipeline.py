@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from indexer.model import Cursor, Hit, Retriever
 from policy.completion.attempt import Attempt, Search
 from policy.completion.clock import Clock
-from policy.completion.cost import considering_cache
+from policy.completion.cost import considering_cache, with_empty_cache
 from policy.completion.pending import PendingCompletion
 from policy.completion.pinned import LineDecisions, PinnedChunks
 from policy.completion.plan import plan
@@ -20,7 +20,6 @@ from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarit
 from policy.gating.evidence import evidence
 from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_gate, gate_from_metadata, gates_of
 from policy.generators import GeneratorProvider, SameModel
-from policy.prompting.prompt import Budgets
 
 # The factor for the time limit of a generation, by trigger. A user who invokes a completion is ready to wait for it.
 PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
@@ -153,13 +152,7 @@ class Pipeline:
         info = self.supervisor.info
         if first := self._first_gate(settings, provider):
             known = GateInputs(kind, evidence=evidence(cursor, pinned or await search.hits()))
-            decision = by_gate(first, known, settings.threshold)
-            assert decision is not None, "the gate needs only evidence"
-            if (
-                not self._model_decides(provider)
-                or settings.threshold is not None
-                or first.is_sure(decision.p_retrieve)
-            ):
+            if decision := self._by_first_gate(first, known, provider, settings):
                 return decision
             attempt.start_reading()
         if self._model_decides(provider):
@@ -173,8 +166,16 @@ class Pipeline:
             if decision := by_gate(gate, known, settings.threshold) or by_gate(UNCALIBRATED, known, settings.threshold):
                 return decision
         # No gate can decide, so the similarity decides. It needs only the search, which takes milliseconds.
-        best = max((hit.score for hit in await search.hits()), default=0.0)
-        return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
+        return _by_best(await search.hits(), settings)
+
+    def _by_first_gate(
+        self, gate: Gate, known: GateInputs, provider: GeneratorProvider, settings: CompletionSettings
+    ) -> Decision | None:
+        """Decide with the gate *evidence*. Return None if it is not sure, and the model has to be asked."""
+        decision = by_gate(gate, known, settings.threshold)
+        assert decision is not None, "the gate needs only evidence"
+        asks = self._model_decides(provider) and settings.threshold is None and not gate.is_sure(decision.p_retrieve)
+        return None if asks else decision
 
     async def _considering_cache(
         self,
@@ -204,21 +205,14 @@ class Pipeline:
             return settings.policy == "always"
         if held := self._line_decisions.find(document, cursor, settings):
             return held.retrieve
-        if self._model_decides(self.provider) and self._first_gate(settings, self.provider) is None:
-            return None
-        known = evidence(cursor, hits)
-        gate = self._first_gate(settings, self.provider)
-        if gate is None:
-            decision = by_similarity(known.best)
+        if gate := self._first_gate(settings, self.provider):
+            known = GateInputs("line", evidence=evidence(cursor, hits))
+            decision = self._by_first_gate(gate, known, self.provider, settings)
         else:
-            by_evidence = by_gate(gate, GateInputs("line", evidence=known), settings.threshold)
-            assert by_evidence is not None, "the gate needs only evidence"
-            if self._model_decides(self.provider) and not gate.is_sure(by_evidence.p_retrieve):
-                return None
-            decision = by_evidence
-        budgets = self.supervisor.info.budgets if self.supervisor.info else Budgets()
-        plain, retrieved = budgets.left + budgets.right, budgets.tokens  # as if nothing was in the cache
-        return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None).retrieve
+            decision = None if self._model_decides(self.provider) else _by_best(hits, settings)
+        if decision is None:
+            return None
+        return with_empty_cache(decision, fixed=settings.threshold is not None).retrieve
 
     async def _retrieve(self, request: Request, search: Search, pinned: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Return the chunks for the prompt, and pin them."""
@@ -262,3 +256,9 @@ class Pipeline:
         if info is None or provider.decides or settings.selection != "threshold":
             return None
         return evidence_gate(info.metadata)
+
+
+def _by_best(hits: Sequence[Hit], settings: CompletionSettings) -> Decision:
+    """Decide by the similarity of the best chunk."""
+    best = max((hit.score for hit in hits), default=0.0)
+    return by_similarity(best) if settings.threshold is None else by_similarity(best, settings.threshold)
