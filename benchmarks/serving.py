@@ -24,7 +24,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import Any, get_args
 
 from benchmarks.llama_vim import LlamaVim, llama_server
 from benchmarks.machine import describe
+from benchmarks.our_server import our_server, position
 from benchmarks.screen import Screen, replay, seen, spread
 from benchmarks.trace import Place, record
 from indexer.model import Cursor
@@ -71,7 +72,7 @@ class ServerEditor:
         """Open the file of a place, with the cursor at the place."""
         self._version, self._text = 1, ""
         self._client.open(place.path.as_uri(), place.prefix + place.suffix, place.language)
-        at = _position(place.prefix)
+        at = position(place.prefix)
         focus = {"textDocument": {"uri": place.path.as_uri()}, "position": {"line": at[0], "character": at[1]}}
         self._client.notify("textDocument/didFocus", focus)
 
@@ -80,14 +81,14 @@ class ServerEditor:
         uri = place.path.as_uri()
         if self._request is not None and not self._request[1].done():
             self._client.cancel(self._request[0])
-        before = _position(place.prefix + self._text)
+        before = position(place.prefix + self._text)
         self._version += 1
         if typed.startswith(self._text):
             self._client.edit(uri, self._version, before, before, typed[len(self._text) :])
         else:
-            self._client.edit(uri, self._version, _position(place.prefix + typed), before, "")
+            self._client.edit(uri, self._version, position(place.prefix + typed), before, "")
         self._text = typed
-        number, answer = self._client.ask_completion(uri, _position(place.prefix + typed), invoked=False)
+        number, answer = self._client.ask_completion(uri, position(place.prefix + typed), invoked=False)
         self.requests += 1
         self._request = number, asyncio.create_task(self._answered(uri, place.prefix + typed, answer))
 
@@ -106,7 +107,7 @@ class ServerEditor:
             return
         seconds = time.perf_counter() - started
         if number == len(self._screen.strokes):
-            _, column = _position(before)
+            _, column = position(before)
             texts = [item["insertText"][column - item["range"]["start"]["character"] :] for item in items]
             self._screen.show(texts[0] if texts else "")
         self.answers.append((seconds, await self._client.why(uri)))
@@ -155,34 +156,17 @@ class ServerEditor:
         }
 
 
-def _position(before: str) -> tuple[int, int]:
-    return before.count("\n"), len(before) - before.rfind("\n") - 1
-
-
 def _tokens(counts: Sequence[int]) -> dict[str, int] | None:
     if not counts:
         return None
     return {"p50": counts[len(counts) // 2], "p95": counts[min(len(counts) - 1, int(len(counts) * 0.95))]}
 
 
-@contextlib.asynccontextmanager
-async def our_server(root: Path, model: Path, policy: str, suggest: str) -> AsyncIterator[Client]:
-    command = [sys.executable, "-m", "lsp_server.cli", "--model", str(model)]
-    client = await Client.spawn(command, settings={"policy": policy, "suggest": suggest})
-    try:
-        await client.initialize([root], encodings=["utf-32"])
-        ready = client.seen("repoformer/status", lambda status: status["state"] in {"ready", "error"})
-        await asyncio.wait_for(ready, LOADING)
-        yield client
-    finally:
-        await client.close()
-
-
 async def measure_server(
     root: Path, model: locate.ModelFile, policy: str, suggest: str, places: Sequence[Place]
 ) -> dict[str, Any]:
     screen = Screen()
-    async with our_server(root, model.path, policy, suggest) as client:
+    async with our_server(root, str(model.path), {"policy": policy, "suggest": suggest}, LOADING) as client:
         # A second client of the same engine, which has the same settings, asks for the work that it did.
         supervisor = await supervisor_of(model, Settings(model=str(model.path)), notice=print)
         engine = await supervisor.engine()

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
+from benchmarks.our_server import our_server, position
 from benchmarks.screen import spread
 from benchmarks.trace import INTERVAL
 from lsp_server.client import Client, RefusedError
@@ -122,12 +123,12 @@ class Typist:
             self._counts.waited.append(answers[-1][1].result())
 
     def _press(self, key: str) -> tuple[int, asyncio.Task[float]]:
-        before = _position(self._text)
+        before = position(self._text)
         self._version += 1
         self._text += key
         self._client.edit(self._uri, self._version, before, before, key)
         started = time.perf_counter()
-        number, answer = self._client.ask_completion(self._uri, _position(self._text), invoked=False)
+        number, answer = self._client.ask_completion(self._uri, position(self._text), invoked=False)
         self._counts.requests += 1
         return number, asyncio.create_task(self._answered(answer, started))
 
@@ -142,7 +143,7 @@ class Typist:
             else:
                 counts.errors[str(error)] += 1
             return time.perf_counter() - started
-        except TimeoutError:
+        except asyncio.TimeoutError:  # on Python 3.10, this is not the built-in `TimeoutError`
             counts.errors["no answer"] += 1
             return time.perf_counter() - started
         seconds = time.perf_counter() - started
@@ -154,25 +155,16 @@ class Typist:
         return seconds
 
 
-def _position(before: str) -> tuple[int, int]:
-    return before.count("\n"), len(before) - before.rfind("\n") - 1
-
-
 @contextlib.asynccontextmanager
 async def window(root: Path, settings: dict[str, Any], model: str, counts: Counts) -> AsyncIterator[Client]:
     """Run this project's server for the folder `root`. At the end, add the messages to the user to `counts`."""
-    command = [sys.executable, "-m", "lsp_server.cli", *(["--model", model] if model else [])]
-    client = await Client.spawn(command, settings=settings)
-    try:
-        await client.initialize([root], encodings=["utf-32"])
-        ready = client.seen("repoformer/status", lambda status: status["state"] in {"ready", "error"})
-        await asyncio.wait_for(ready, LOADING)
-        yield client
-    finally:
-        counts.messages |= {
-            sent["params"]["message"] for sent in client.received if sent["method"] == "window/showMessage"
-        }
-        await client.close()
+    async with our_server(root, model, settings, LOADING) as client:
+        try:
+            yield client
+        finally:
+            counts.messages |= {
+                sent["params"]["message"] for sent in client.received if sent["method"] == "window/showMessage"
+            }
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
