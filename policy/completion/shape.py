@@ -137,7 +137,8 @@ class Shaper:
         said = self._without_repetition(self._indented(whole))
         if not said.strip():
             return Shaped("", "the model repeated its own text or the lines above")
-        shown, reason = self._fit.longest(said)
+        following = clean.text[len(whole) :]
+        shown, reason = self._fit.longest(said, cut=said == whole and following[:1] not in ("", "\n"))
         return Shaped(shown, "" if shown else reason or NOTHING)
 
     def _prepared(self, text: str, *, streaming: bool = False) -> Clean:

@@ -160,6 +160,9 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("bash", "cat ‸\nx\n", "<<EOF\n", NOTHING),
         ("ruby", "f(‸)\n  x\nEOF\n", "<<~EOF)\n", "<<~EOF"),
         ("ruby", "f(‸)\n  x\n", "<<~EOF)\n", NOTHING),
+        # the cursor is in the mark of a heredoc, which the text would change
+        ("ruby", "f <<‸RUBY\n  it's (\nRUBY\n", "block all ", NOTHING),
+        ("bash", "cat <<‸EOF\nit's (\nEOF\n", "'a' ", NOTHING),
         # the cursor is in a string that begins far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
         # a string of many lines ends far below
@@ -184,6 +187,27 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "x = ‸\n", "y z\n", "y"),
         ("javascript", "const a = ‸;\n", "b +\n", "b"),
         ("java", "class A {\n    int x = ‸;\n}\n", "1 2\n", "1"),
+        # a text that is cut off does not end with an operator or a comma that leaves the line incomplete
+        ("python", "x = ‸\n", "1</code>", "1"),
+        ("javascript", "const a = ‸\n", "b + ]\n", "b"),
+        ("javascript", "const a = ‸\n", "b + = c\n", "b"),
+        ("javascript", "const a = ‸\n", "b +\n  c\n", "b +"),
+        ("go", "package p\n\nvar a = ‸\n", "b.)\n", "b"),
+        ("go", "package p\n\nvar a = ‸\n", "b. = 1\n", "b"),
+        ("java", "class A {\n    int x = ‸\n}\n", "a + * b;\n", "a"),
+        ("python", "x = ‸\n", "a + 'b\n", "a"),
+        # these brackets, strings and closing words are right of or below the cursor already, in other forms
+        ("tsx", "return (\n  <ul>\n    {items.map(i => ‸)}\n  </ul>\n);\n", "<li>{i}</li>)}\n  </ul>\n);\n",
+         "<li>{i}</li>"),
+        ("rust", "fn f() {\n    match x {\n        Some(y) => ‸,\n        None => 0,\n    }\n}\n",
+         "y + 1,\n        None => 0,\n", "y + 1"),
+        ("ruby", "module A\n  class B\n    ‸\n  end\nend\n", "def c\n      1\n    end\n  end\nend\n",
+         "def c\n      1\n    end"),
+        ("bash", "while read x; do\n  ‸\ndone < f\n", "echo $x\ndone < f\n", "echo $x"),
+        ("c", "#ifdef A\n‸\n#endif\n", "int x;\n#endif\n", "int x;"),
+        ("javascript", "useEffect(() => {\n  ‸\n}, []);\n", "load();\n}, [id]);\n", "load();"),
+        ("go", "package p\n\nfunc f() {\n\tfmt.Printf(‸\"x\")\n}\n", '"%s", ', '"%s", '),
+        ("php", "<?php\necho \"‸\";\n", "a {$b['c']}\";\n", "a {$b['c']}"),
     ],
 )  # fmt: skip
 def test_fits(language: str, source: str, written: str, shown: str) -> None:
@@ -206,7 +230,9 @@ def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_ope
         "<file_sep>", "<PRE>", "<SUF>", "<MID>", " <EOT>", "▁<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>",
         "<｜end▁of▁sentence｜>", "<cc>", "<eof>", "[PREFIX]", "[SUFFIX]", "[MIDDLE]", "</s>", "<s>", "<end_of_turn>",
         "[/INST]", "<|mask:0|>", "<[fim-suffix]>", "<fim▁end>", "<AIX-SPAN-MIDDLE>", "<mask_1>", "<sep>",
-        "<extra_id_0>", "[gMASK]", "<<SYS>>", "<think>", "</tool_call>",
+        "<extra_id_0>", "[gMASK]", "<<SYS>>", "<think>", "</tool_call>", "<end_of_text>", "<code_to_intermediate>",
+        "<ctrl99>", "<unused42>", "<reserved_106>", "<reserved_special_token_0>", "<turn|>", "<|turn>", "<channel|>",
+        "[UNUSED_TOKEN_145]", "<seed:eos>",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("language", ["python", "yaml"])

@@ -29,6 +29,10 @@ _MARKER = re.compile(
     r"|<(?:mask_\d+|sep|eom|extra_id_\d+|sop|eop|eod|/?think|/?tool_call)>"  # CodeGen 2, CodeT5, GLM, Qwen 3
     r"|\[/?(?:PREFIX|SUFFIX|MIDDLE|INST|gMASK)\]|<</?SYS>>"  # Codestral, GLM, Llama 2
     r"|(?<![^\n])```[\w+-]*[ \t]*(?=\n|$)"  # the fence around code in an answer of a chat model
+    # Granite, StarCoder 2, Gemini, Gemma, Baichuan and others
+    r"|<(?:end_of_text|code_to_intermediate|intermediate_to_code|ctrl\d+|unused\d+|reserved_(?:special_token_)?\d+)>"
+    r"|<\|(?:turn|channel)>|<(?:turn|channel)\|>"  # Gemma 4
+    r"|\[UNUSED_TOKEN_\d+\]|<seed:[\w/]+>"  # InternLM, Seed-OSS
     r"|</?s>"
 )
 _STRIKES = frozenset({"<s>", "</s>"})  # markers of Llama, but also the HTML tags for struck text

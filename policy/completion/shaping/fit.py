@@ -29,6 +29,7 @@ _PARSES = 5  # no further head is tried after this number of parses of the regio
 _COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_NEEDS_OPERAND = re.compile(r"(?:(?<!\+)\+|(?<!-)-|[*/%<=&|^,.])\s*\Z")  # not `i++`, `List<T>`, `a?` or `a!`
 UNBALANCED = "the text would leave brackets or quotes unbalanced"
 REPEATED = "the text would repeat what is right of the cursor or below"
 SYNTAX_ERROR = "the text would add a syntax error"
@@ -87,9 +88,13 @@ class Fit:
         """Return whether the brackets and quotes of the file are at least as balanced with `text` as without it."""
         return self._balances(self.read(text))
 
-    def longest(self, text: str) -> tuple[str, str]:
-        """Return the longest head of `text` that fits, and "". If no head fits, return "" and the reason."""
+    def longest(self, text: str, *, cut: bool = False) -> tuple[str, str]:
+        """Return the longest head of `text` that fits, and "". If no head fits, return "" and the reason.
+
+        `cut` says whether the generated text continues after `text` on the same line.
+        """
         reason, best, parses, limit = "", "", 0, len(text)
+        size = len(text) + 1 if cut else len(text.rstrip())
         for head, state in self._heads(text):
             if len(head) > limit:
                 continue
@@ -106,7 +111,9 @@ class Fit:
                 opens = len(state.stack) > len(self.stack)
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
-                if verdict.fits and (not opens or verdict.flawless or self._balances_below(state)):
+                # If the model wrote an operand, the line must not end with its operator.
+                broken_off = not verdict.finished and len(head) < size and bool(_NEEDS_OPERAND.search(head))
+                if verdict.fits and not broken_off and (not opens or verdict.flawless or self._balances_below(state)):
                     best = head
                     if verdict.finished or not self._right.rest.strip():
                         break
@@ -175,7 +182,8 @@ class Fit:
         There, the characters of two texts may form one token. For example, `/` and `*` form a comment mark.
         """
         line, right = self._line, self._region.right
-        borders = [(line, text + right), (line + text, right)]
+        # The cursor can be inside a token, as in `<<‸EOF`. Then the text after it was not read as it is without a text.
+        borders = [(line, right), (line, text + right), (line + text, right)]
         if all(
             reads_apart(left, behind, self._language, self._before_line)
             for left, behind in borders
