@@ -18,6 +18,10 @@ from policy.engine.worker.llama import Llama, Row
 from policy.errors import EngineFailed
 from policy.prompting.prompt import Budgets
 
+# The maximum number of tokens of a batch with several texts. Attention multiplies every token of a batch with every
+# other one, also those of other texts, so its cost grows with the square of this number.
+_BATCH_TOKENS = 256
+
 
 class Embedder:
     """One embedding model."""
@@ -72,10 +76,11 @@ class Embedder:
         return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
 
     def _batches(self, texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+        most = min(_BATCH_TOKENS, self._llama.n_batch)
         batch: list[list[int]] = []
         size = 0
         for tokens in texts:
-            if batch and (size + len(tokens) > self._llama.n_batch or len(batch) == self._llama.n_seq):
+            if batch and (size + len(tokens) > most or len(batch) == self._llama.n_seq):
                 yield batch
                 batch, size = [], 0
             batch.append(tokens)
