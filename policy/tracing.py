@@ -1,13 +1,12 @@
 """Record when the server handles each message, and when each stage of the work on it runs.
 
-`repoformer-lsp serve --trace FILE` writes the file in the *Chrome trace format*: the JSON array of Google's *Trace Event
-Format*. Perfetto (https://ui.perfetto.dev), speedscope (https://www.speedscope.app) and `chrome://tracing` show it as a
-flame chart, and speedscope also adds up the same stages of all messages (its view *Left Heavy*). The bracket that closes
-the array is optional in this format, so a trace is valid after every event, also if the server is killed. A trace
-contains no code, no prompts and no names of files.
+`repoformer-lsp serve --trace FILE` writes the file in the *Chrome trace format*: the JSON array of Google's *Trace
+Event Format*. Perfetto, speedscope and `chrome://tracing` show it as a flame chart (`docs/serving.md`). The bracket
+that closes the array is optional in this format, so a trace is valid after every event, also if the server is killed. A
+trace contains no code, no prompts and no names of files.
 
-Viewers require that the spans of one thread are nested. The server's tasks are not, because a completion can outlive its
-request, and because a search runs while the model reads. So the trace has *lanes*, which viewers show as threads. A
+Viewers require that the spans of one thread are nested. The server's tasks are not, because a completion can outlive
+its request, and because a search runs while the model reads. So the trace has *lanes*, which viewers show as threads. A
 span is in the lane of the span that started it, if that span is the innermost open one there. Otherwise, it is in the
 first lane that has no open span. A span that is open when the span around it ends continues in another lane.
 

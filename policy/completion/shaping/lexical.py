@@ -9,9 +9,9 @@ that is read incorrectly far from the cursor has the same effect in both.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from indexer.languages import LANGUAGES
 
@@ -167,10 +167,12 @@ def _inside(quote: Quote) -> re.Pattern[str]:
 
 
 @cache
-def _rows() -> dict[str, Syntax]:
-    script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
-    python = _make(_HASH, _PYTHON)
-    c = _make(
+def _rows() -> dict[str, Callable[[], Syntax]]:
+    """Return the table. Each row makes its syntax only when it is needed, because compiling all takes 30 ms."""
+    script = partial(_make, _SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
+    python = partial(_make, _HASH, _PYTHON)
+    c = partial(
+        _make,
         _SLASHES,
         _BOTH,
         ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
@@ -187,8 +189,9 @@ def _rows() -> dict[str, Syntax]:
         "javascript": script,
         "typescript": script,
         "tsx": script,
-        "java": _make(_SLASHES, {**_BOTH, **_TRIPLE}),
-        "csharp": _make(
+        "java": partial(_make, _SLASHES, {**_BOTH, **_TRIPLE}),
+        "csharp": partial(
+            _make,
             _SLASHES,
             {
                 '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
@@ -199,8 +202,9 @@ def _rows() -> dict[str, Syntax]:
                 **_BOTH,
             },
         ),
-        "go": _make(_SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
-        "rust": _make(
+        "go": partial(_make, _SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
+        "rust": partial(
+            _make,
             _SLASHES,
             {'"': Quote('"', lines=True)},
             _CHARACTER,
@@ -209,7 +213,8 @@ def _rows() -> dict[str, Syntax]:
         "c": c,
         "cpp": c,
         "objective-c": c,
-        "ruby": _make(
+        "ruby": partial(
+            _make,
             _HASH,
             {
                 '"': Quote('"', lines=True, hole="#{"),
@@ -220,54 +225,68 @@ def _rows() -> dict[str, Syntax]:
             ("$", r"\$['\"`]"),
             heredoc=_RUBY_HEREDOC,
         ),
-        "php": _make(
+        "php": partial(
+            _make,
             (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
             {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
             heredoc=_PHP_HEREDOC,
         ),
-        "kotlin": _make(
+        "kotlin": partial(
+            _make,
             _SLASHES,
             {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
         ),
-        "swift": _make(
+        "swift": partial(
+            _make,
             _SLASHES,
             {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")},
             raw=("#", r"(?P<hashes>#+)(?P<marks>\"\"\"|\")", r"\g<marks>\g<hashes>"),
         ),
-        "scala": _make(
-            _SLASHES, {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
+        "scala": partial(
+            _make,
+            _SLASHES,
+            {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")},
+            _CHARACTER,
         ),
-        "lua": _make((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
-        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
-        "terraform": _make((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
-        "dart": _make(
+        "lua": partial(_make, (("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
+        "bash": partial(
+            _make, ((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"
+        ),
+        "terraform": partial(_make, (("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
+        "dart": partial(
+            _make,
             _SLASHES,
             {
                 **{key: Quote(key, lines=True, hole="${") for key in ('"""', "'''")},
                 **{key: Quote(key, hole="${") for key in ('"', "'")},
             },
         ),
-        "groovy": _make(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
-        "haskell": _make((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
-        "ocaml": _make(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
-        "fsharp": _make((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
-        "clojure": _make(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
-        "erlang": _make((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
-        "elixir": _make(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
-        "powershell": _make(
+        "groovy": partial(_make, _SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
+        "haskell": partial(_make, (("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
+        "ocaml": partial(_make, ((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
+        "fsharp": partial(_make, (("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
+        "clojure": partial(_make, ((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
+        "erlang": partial(_make, (("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
+        "elixir": partial(
+            _make, _HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")
+        ),
+        "powershell": partial(
+            _make,
             (("#",), {"<#": "#>"}),
             {"'": Quote("'", escape="", doubled=True), '"': Quote('"', escape="`", doubled=True)},
         ),
-        "sql": _make((("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}),
-        "perl": _make(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
-        "r": _make(_HASH, _BOTH),
-        "proto": _make(_SLASHES, _BOTH),
-        "solidity": _make(_SLASHES, _BOTH),
-        "graphql": _make(_HASH, {**_TRIPLE, **_DOUBLE}),
-        "makefile": _make(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
-        "dockerfile": _make(_HASH, _BOTH, _ESCAPED),
-        "vue": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
-        "svelte": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "sql": partial(
+            _make, (("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}
+        ),
+        "perl": partial(_make, _HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
+        "r": partial(_make, _HASH, _BOTH),
+        "proto": partial(_make, _SLASHES, _BOTH),
+        "solidity": partial(_make, _SLASHES, _BOTH),
+        "graphql": partial(_make, _HASH, {**_TRIPLE, **_DOUBLE}),
+        "makefile": partial(_make, _HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
+        "dockerfile": partial(_make, _HASH, _BOTH, _ESCAPED),
+        "vue": partial(_make, (("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "svelte": partial(_make, (("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
     }
 
 
@@ -279,7 +298,7 @@ def syntax_of(language: str) -> Syntax:
     the line comment of `indexer.languages`. If that comment begins with `//`, the syntax also has `/*` comments.
     """
     if row := _rows().get(language):
-        return replace(row, nested=language in _NESTED)
+        return replace(row(), nested=language in _NESTED)
     known = LANGUAGES.get(language)
     prefix = known.comment.strip() if known else ""
     if prefix == "//":
