@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 from indexer.languages import LANGUAGES
 
@@ -166,13 +167,17 @@ def _inside(quote: Quote) -> re.Pattern[str]:
     return re.compile("|".join(filter(None, parts)), re.DOTALL)
 
 
+def _row(*arguments: Any, **options: Any) -> Callable[[], Syntax]:
+    """Return a function without arguments that calls `_make` with these arguments."""
+    return partial(_make, *arguments, **options)
+
+
 @cache
 def _rows() -> dict[str, Callable[[], Syntax]]:
-    """Return the table. Each row makes its syntax only when it is needed, because compiling all takes 30 ms."""
-    script = partial(_make, _SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
-    python = partial(_make, _HASH, _PYTHON)
-    c = partial(
-        _make,
+    """Return the table. A row makes its syntax only when it is needed, because compiling all takes 30 ms."""
+    script = _row(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
+    python = _row(_HASH, _PYTHON)
+    c = _row(
         _SLASHES,
         _BOTH,
         ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
@@ -189,9 +194,8 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "javascript": script,
         "typescript": script,
         "tsx": script,
-        "java": partial(_make, _SLASHES, {**_BOTH, **_TRIPLE}),
-        "csharp": partial(
-            _make,
+        "java": _row(_SLASHES, {**_BOTH, **_TRIPLE}),
+        "csharp": _row(
             _SLASHES,
             {
                 '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
@@ -202,9 +206,8 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
                 **_BOTH,
             },
         ),
-        "go": partial(_make, _SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
-        "rust": partial(
-            _make,
+        "go": _row(_SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
+        "rust": _row(
             _SLASHES,
             {'"': Quote('"', lines=True)},
             _CHARACTER,
@@ -213,8 +216,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "c": c,
         "cpp": c,
         "objective-c": c,
-        "ruby": partial(
-            _make,
+        "ruby": _row(
             _HASH,
             {
                 '"': Quote('"', lines=True, hole="#{"),
@@ -225,68 +227,54 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
             ("$", r"\$['\"`]"),
             heredoc=_RUBY_HEREDOC,
         ),
-        "php": partial(
-            _make,
+        "php": _row(
             (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
             {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
             heredoc=_PHP_HEREDOC,
         ),
-        "kotlin": partial(
-            _make,
+        "kotlin": _row(
             _SLASHES,
             {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
         ),
-        "swift": partial(
-            _make,
+        "swift": _row(
             _SLASHES,
             {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")},
             raw=("#", r"(?P<hashes>#+)(?P<marks>\"\"\"|\")", r"\g<marks>\g<hashes>"),
         ),
-        "scala": partial(
-            _make,
-            _SLASHES,
-            {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")},
-            _CHARACTER,
+        "scala": _row(
+            _SLASHES, {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
         ),
-        "lua": partial(_make, (("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
-        "bash": partial(
-            _make, ((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"
-        ),
-        "terraform": partial(_make, (("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
-        "dart": partial(
-            _make,
+        "lua": _row((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
+        "bash": _row(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
+        "terraform": _row((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
+        "dart": _row(
             _SLASHES,
             {
                 **{key: Quote(key, lines=True, hole="${") for key in ('"""', "'''")},
                 **{key: Quote(key, hole="${") for key in ('"', "'")},
             },
         ),
-        "groovy": partial(_make, _SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
-        "haskell": partial(_make, (("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
-        "ocaml": partial(_make, ((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
-        "fsharp": partial(_make, (("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
-        "clojure": partial(_make, ((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
-        "erlang": partial(_make, (("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
-        "elixir": partial(
-            _make, _HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")
-        ),
-        "powershell": partial(
-            _make,
+        "groovy": _row(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
+        "haskell": _row((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
+        "ocaml": _row(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
+        "fsharp": _row((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
+        "clojure": _row(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
+        "erlang": _row((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
+        "elixir": _row(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
+        "powershell": _row(
             (("#",), {"<#": "#>"}),
             {"'": Quote("'", escape="", doubled=True), '"': Quote('"', escape="`", doubled=True)},
         ),
-        "sql": partial(
-            _make, (("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}
-        ),
-        "perl": partial(_make, _HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
-        "r": partial(_make, _HASH, _BOTH),
-        "proto": partial(_make, _SLASHES, _BOTH),
-        "solidity": partial(_make, _SLASHES, _BOTH),
-        "graphql": partial(_make, _HASH, {**_TRIPLE, **_DOUBLE}),
-        "makefile": partial(_make, _HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
-        "dockerfile": partial(_make, _HASH, _BOTH, _ESCAPED),
-        "vue": partial(_make, (("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
-        "svelte": partial(_make, (("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "sql": _row((("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}),
+        "perl": _row(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
+        "r": _row(_HASH, _BOTH),
+        "proto": _row(_SLASHES, _BOTH),
+        "solidity": _row(_SLASHES, _BOTH),
+        "graphql": _row(_HASH, {**_TRIPLE, **_DOUBLE}),
+        "makefile": _row(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
+        "dockerfile": _row(_HASH, _BOTH, _ESCAPED),
+        "vue": _row((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "svelte": _row((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
     }
 
 
