@@ -23,6 +23,8 @@ from pygls.protocol import (
     LanguageServerProtocol,
 )
 
+from policy.tracing import span
+
 log = logging.getLogger(__name__)
 
 _LARGEST = 2**31 - 1  # the largest `uinteger` of LSP
@@ -54,7 +56,8 @@ class Protocol(LanguageServerProtocol):
     def receive(self, body: bytes) -> None:
         """Handle the message with this body, which may be invalid."""
         try:
-            message = json.loads(body)
+            with span("parse message"):
+                message = json.loads(body)
         except (ValueError, RecursionError) as error:
             self._refuse(None, types.ErrorCodes.ParseError, f"not JSON ({type(error).__name__})")
             return
@@ -70,7 +73,9 @@ class Protocol(LanguageServerProtocol):
                 self._refuse(message["id"], *refusal)
             return
         try:
-            self.handle_message(self.structure_message(_repaired(message)))
+            with span("parse message"):
+                structured = self.structure_message(_repaired(message))
+            self.handle_message(structured)
         except JsonRpcException as error:
             if method is not None and "id" in message:
                 self._send_response(message["id"], error=error.to_response_error())
@@ -124,7 +129,8 @@ class Protocol(LanguageServerProtocol):
             future.add_done_callback(lambda done: loop.call_soon(forget, done))
 
     def _send_response(self, msg_id: Any, result: Any = None, error: types.ResponseError | None = None) -> None:
-        super()._send_response(msg_id, result, error)
+        with span("send answer"):
+            super()._send_response(msg_id, result, error)
         self._result_types.pop(msg_id, None)  # pygls keeps this entry if the answer is an error
 
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lsp_server.framing import Frames
+from policy import tracing
 
 if TYPE_CHECKING:
     from pygls.io_ import Writer
@@ -112,7 +113,8 @@ async def _receive(server: RepoformerServer, frames: Frames) -> None:
     would see the edit that arrives just after it.
     """
     while (body := await frames.next()) is not None:
-        server.protocol.receive(body)
+        with tracing.message():
+            server.protocol.receive(body)
         await asyncio.sleep(0)
 
 

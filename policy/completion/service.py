@@ -25,6 +25,7 @@ from policy.engine.supervisor import Supervisor
 from policy.errors import Preempted, RepoformerError
 from policy.gating import keep
 from policy.generators import GeneratorProvider, SameModel
+from policy.tracing import span
 
 
 class Completer:
@@ -112,7 +113,8 @@ class Completer:
                 pending.cancel()
 
         async def make(pending: PendingCompletion[Completion]) -> Completion:
-            completion = await self._pipeline.run(request, settings, clock, pending)
+            with span("completion"):
+                completion = await self._pipeline.run(request, settings, clock, pending)
             reusable = replace(completion, others=())
             self._reuse.put(request.document, request.cursor, settings, completion.text, reusable)
             return completion

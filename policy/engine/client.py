@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from indexer.model import Chunk, Cursor
-from policy import errors
+from policy import errors, tracing
 from policy.engine import protocol
 from policy.engine.connect import connect
 from policy.engine.endpoint import Endpoint, Streams, runtime_dir
@@ -41,7 +41,6 @@ from policy.errors import EngineDied, EngineFailed, Preempted, RepoformerError
 from policy.models.locate import name_of
 from policy.prompting.prompt import Budgets
 from policy.prompting.truncation import truncate
-from policy.tracing import mark, span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,12 +248,15 @@ class Engine:
                 self._write({"id": request, "op": "rank", "background": background})
 
         urgency.followers.add(rank)
-        with span(f"engine: {operation}"):
+        if tracing.writing():
+            values["trace"] = True
+        with tracing.span(f"engine: {operation}"):
             try:
                 await self._send({"id": request, "op": operation, "background": urgency.background, **values})
                 while True:
                     event = await events.get()
-                    mark(f"engine: {event['event']}")
+                    tracing.add(tracing.Recorded(*each) for each in event.pop("spans", ()))
+                    tracing.mark(f"engine: {event['event']}")
                     over = event["event"] in {"done", "cancelled", "error"}
                     if event["event"] == "error":
                         error = _error(event)

@@ -4,8 +4,9 @@ A server first sends `{"token"}`, and the worker answers `{"event": "welcome", "
 `{"id", "op", …}`. The worker answers each with any number of `{"id", "event": "prompt" | "text" | "tried"}` and then
 one `{"id", "event": "done" | "cancelled" | "error"}`. The server may send `{"op": "cancel", "id"}` at any time. A
 request with `"background": true` is interrupted by every other request of any server, and is then answered with
-`cancelled`. `{"op": "rank", "id", "background"}` changes `background` of a request that is waiting or running. The
-objects in messages have the fields of the classes in `indexer.model` and `messages`.
+`cancelled`. The answers to a request with `"trace": true` have the `"spans"` of the work (`policy.tracing.Recorded`)
+since the answer before. `{"op": "rank", "id", "background"}` changes `background` of a request that is waiting or
+running. The objects in messages have the fields of the classes in `indexer.model` and `messages`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -32,6 +31,35 @@ def events_of(trace: Path) -> list[dict[str, Any]]:
     return events
 
 
+class Span(NamedTuple):
+    name: str
+    message: int
+    begin: int
+    end: int
+
+
+def nested(events: list[dict[str, Any]]) -> list[Span]:
+    """Return the spans of a trace, and check that those of one thread are nested, as viewers require."""
+    found: list[Span] = []
+    lanes: dict[int, list[dict[str, Any]]] = {}
+    for event in events:
+        open_spans = lanes.setdefault(event["tid"], [])
+        match event["ph"]:
+            case "B":
+                assert not open_spans or event["ts"] >= open_spans[-1]["ts"]
+                open_spans.append(event)
+            case "E":
+                begun = open_spans.pop()
+                assert begun["name"] == event["name"]
+                found.append(Span(event["name"], begun["args"]["message"], begun["ts"], event["ts"]))
+            case "X":
+                end = event["ts"] + event["dur"]
+                assert open_spans and open_spans[-1]["ts"] <= event["ts"]
+                found.append(Span(event["name"], event["args"]["message"], event["ts"], end))
+    assert not any(lanes.values()), "each span has an end"
+    return found
+
+
 async def test_a_trace_shows_the_stages_of_a_request(home: dict[str, str], workspace: Write, tmp_path: Path) -> None:
     place, trace = workspace(CODE), tmp_path / "trace.json"
     command: list[str | Path] = [SERVER, "--model", locate.shipped()[0].path, "--trace", trace]
@@ -43,18 +71,16 @@ async def test_a_trace_shows_the_stages_of_a_request(home: dict[str, str], works
     assert await client.close() == 0
 
     events = events_of(trace)
-    begun = Counter((event["id"], event["name"]) for event in events if event["ph"] == "b")
-    ended = Counter((event["id"], event["name"]) for event in events if event["ph"] == "e")
-    assert begun == ended, "each span has an end"
-    [track] = {event["id"] for event in events if event["name"] == METHOD}
-    of_request = [event for event in events if event["id"] == track]
-    names = [event["name"] for event in of_request]
-    assert names[0] == METHOD
-    assert {"generation", "engine: generate", "answer"} <= set(names)
-    begin, end = (names.index(METHOD), len(names) - 1 - names[::-1].index(METHOD))
-    assert begin < names.index("generation") < names.index("engine: generate") < names.index("answer") < end
-    times = [event["ts"] for event in events]
-    assert times == sorted(times)
+    spans = nested(events)
+    [request] = [span for span in spans if span.name == METHOD]
+    inside = [span for span in spans if span.message == request.message]
+    names = {span.name for span in inside}
+    assert {"message", "parse message", "completion", "generation", "engine: generate", "send answer"} <= names
+    assert {"queue", "prompt", "read", "choose"} <= names, "the spans of the worker"
+    [generate] = [span for span in inside if span.name == "engine: generate"]
+    [prompt] = [span for span in inside if span.name == "prompt" and generate.begin <= span.begin <= generate.end]
+    assert request.begin <= generate.begin <= prompt.begin <= prompt.end <= generate.end
+    assert any(event["ph"] == "i" and event["name"] == "answer" for event in events)
     written = trace.read_text("utf-8")
     assert "secret_garden" not in written and "rectangle" not in written and "width" not in written
 

@@ -9,9 +9,10 @@ that is read incorrectly far from the cursor has the same effect in both.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 from indexer.languages import LANGUAGES
 
@@ -166,11 +167,17 @@ def _inside(quote: Quote) -> re.Pattern[str]:
     return re.compile("|".join(filter(None, parts)), re.DOTALL)
 
 
+def _row(*arguments: Any, **options: Any) -> Callable[[], Syntax]:
+    """Return a function without arguments that calls `_make` with these arguments."""
+    return partial(_make, *arguments, **options)
+
+
 @cache
-def _rows() -> dict[str, Syntax]:
-    script = _make(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
-    python = _make(_HASH, _PYTHON)
-    c = _make(
+def _rows() -> dict[str, Callable[[], Syntax]]:
+    """Return the table. A row makes its syntax only when it is needed, because compiling all takes 30 ms."""
+    script = _row(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
+    python = _row(_HASH, _PYTHON)
+    c = _row(
         _SLASHES,
         _BOTH,
         ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
@@ -187,8 +194,8 @@ def _rows() -> dict[str, Syntax]:
         "javascript": script,
         "typescript": script,
         "tsx": script,
-        "java": _make(_SLASHES, {**_BOTH, **_TRIPLE}),
-        "csharp": _make(
+        "java": _row(_SLASHES, {**_BOTH, **_TRIPLE}),
+        "csharp": _row(
             _SLASHES,
             {
                 '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
@@ -199,8 +206,8 @@ def _rows() -> dict[str, Syntax]:
                 **_BOTH,
             },
         ),
-        "go": _make(_SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
-        "rust": _make(
+        "go": _row(_SLASHES, {**_BOTH, "`": Quote("`", escape="", lines=True)}),
+        "rust": _row(
             _SLASHES,
             {'"': Quote('"', lines=True)},
             _CHARACTER,
@@ -209,7 +216,7 @@ def _rows() -> dict[str, Syntax]:
         "c": c,
         "cpp": c,
         "objective-c": c,
-        "ruby": _make(
+        "ruby": _row(
             _HASH,
             {
                 '"': Quote('"', lines=True, hole="#{"),
@@ -220,54 +227,54 @@ def _rows() -> dict[str, Syntax]:
             ("$", r"\$['\"`]"),
             heredoc=_RUBY_HEREDOC,
         ),
-        "php": _make(
+        "php": _row(
             (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
             {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
             heredoc=_PHP_HEREDOC,
         ),
-        "kotlin": _make(
+        "kotlin": _row(
             _SLASHES,
             {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${"), "'": Quote("'")},
         ),
-        "swift": _make(
+        "swift": _row(
             _SLASHES,
             {'"""': Quote('"""', lines=True, hole="\\("), '"': Quote('"', hole="\\(")},
             raw=("#", r"(?P<hashes>#+)(?P<marks>\"\"\"|\")", r"\g<marks>\g<hashes>"),
         ),
-        "scala": _make(
+        "scala": _row(
             _SLASHES, {'"""': Quote('"""', escape="", lines=True, hole="${"), '"': Quote('"', hole="${")}, _CHARACTER
         ),
-        "lua": _make((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
-        "bash": _make(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
-        "terraform": _make((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
-        "dart": _make(
+        "lua": _row((("--",), {}), _BOTH, raw=("[-", r"(?:--)?\[(?P<level>=*)\[", r"]\g<level>]")),
+        "bash": _row(((r"(?<![^\s;])#",), {}), shell, _ESCAPED, ("$", r"\$#"), heredoc=_SHELL_HEREDOC, loose=")]"),
+        "terraform": _row((("#", "//"), {"/*": "*/"}), {'"': Quote('"', hole="${")}),
+        "dart": _row(
             _SLASHES,
             {
                 **{key: Quote(key, lines=True, hole="${") for key in ('"""', "'''")},
                 **{key: Quote(key, hole="${") for key in ('"', "'")},
             },
         ),
-        "groovy": _make(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
-        "haskell": _make((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
-        "ocaml": _make(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
-        "fsharp": _make((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
-        "clojure": _make(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
-        "erlang": _make((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
-        "elixir": _make(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
-        "powershell": _make(
+        "groovy": _row(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
+        "haskell": _row((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
+        "ocaml": _row(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
+        "fsharp": _row((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),
+        "clojure": _row(((";",), {}), {'"': Quote('"', lines=True)}, _ESCAPED),
+        "erlang": _row((("%",), {}), _BOTH, ("$", r"\$\\?[^\s]")),
+        "elixir": _row(_HASH, {**_TRIPLE, '"': Quote('"', lines=True, hole="#{")}, _CHARACTER, ("?", r"\?\\?[^\s]")),
+        "powershell": _row(
             (("#",), {"<#": "#>"}),
             {"'": Quote("'", escape="", doubled=True), '"': Quote('"', escape="`", doubled=True)},
         ),
-        "sql": _make((("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}),
-        "perl": _make(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
-        "r": _make(_HASH, _BOTH),
-        "proto": _make(_SLASHES, _BOTH),
-        "solidity": _make(_SLASHES, _BOTH),
-        "graphql": _make(_HASH, {**_TRIPLE, **_DOUBLE}),
-        "makefile": _make(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
-        "dockerfile": _make(_HASH, _BOTH, _ESCAPED),
-        "vue": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
-        "svelte": _make((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "sql": _row((("--",), {"/*": "*/"}), {"'": Quote("'", escape="", doubled=True, lines=True), '"': Quote('"')}),
+        "perl": _row(_HASH, _BOTH, ("$", r"\$#"), _ESCAPED),
+        "r": _row(_HASH, _BOTH),
+        "proto": _row(_SLASHES, _BOTH),
+        "solidity": _row(_SLASHES, _BOTH),
+        "graphql": _row(_HASH, {**_TRIPLE, **_DOUBLE}),
+        "makefile": _row(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
+        "dockerfile": _row(_HASH, _BOTH, _ESCAPED),
+        "vue": _row((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
+        "svelte": _row((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
     }
 
 
@@ -279,7 +286,7 @@ def syntax_of(language: str) -> Syntax:
     the line comment of `indexer.languages`. If that comment begins with `//`, the syntax also has `/*` comments.
     """
     if row := _rows().get(language):
-        return replace(row, nested=language in _NESTED)
+        return replace(row(), nested=language in _NESTED)
     known = LANGUAGES.get(language)
     prefix = known.comment.strip() if known else ""
     if prefix == "//":

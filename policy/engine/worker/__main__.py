@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from indexer.model import Chunk
+from policy import tracing
 from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.memory import check_fits
@@ -83,6 +84,7 @@ class Worker:
         return self.scheduler.waiting
 
     def _serve(self, request: ScheduledRequest) -> None:
+        tracing.collect(request.message.get("arrived"), "queue")
         try:
             if request.cancelled:
                 raise Aborted
@@ -208,6 +210,8 @@ class Worker:
             llama.close()
 
     def _send(self, request: ScheduledRequest, event: str, **values: object) -> None:
+        if spans := tracing.collected():
+            values["spans"] = spans
         request.client.send({"id": request.id, "event": event, **values})
 
 

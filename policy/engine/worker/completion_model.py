@@ -26,7 +26,7 @@ from policy.engine.worker.decoding import (
     candidates,
     continuation,
     likeliest,
-    softmax,
+    probability,
     start_of,
     with_first,
 )
@@ -35,6 +35,7 @@ from policy.engine.worker.metadata import budgets_of, choose_layout
 from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
 from policy.prompting.prompt import Prompt, PromptBuilder
+from policy.tracing import span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,7 +158,8 @@ class CompletionModel:
         """
         started = time.perf_counter()
         selective = self._builder.layout.selective
-        prompt = self._builder.without_context(cursor)
+        with span("prompt"):
+            prompt = self._builder.without_context(cursor)
         built = time.perf_counter()
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.reading is not None:
@@ -290,7 +292,10 @@ class CompletionModel:
 
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
         started = time.perf_counter()
-        prompt = self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
+        with span("prompt"):
+            prompt = (
+                self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
+            )
         return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:
@@ -309,7 +314,7 @@ class CompletionModel:
     ) -> Reading:
         """Return the reading from the logits after the prompt for the decision, without the first token's figures."""
         return Reading(
-            p_cc=None if self._cc is None else float(softmax(logits)[self._cc]),
+            p_cc=None if self._cc is None else probability(logits, self._cc),
             cc_is_top=self._cc is not None and int(logits.argmax()) == self._cc,
             first_p=None,
             first_entropy=None,

@@ -7,6 +7,7 @@ over the vocabulary. The module also has functions for probabilities.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -16,6 +17,7 @@ import numpy as np
 from policy.engine.messages import Reading
 from policy.engine.worker.cache import KvCache
 from policy.prompting.healing import PieceIndex, left_to_write
+from policy.tracing import span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from policy.prompting.prompt import Prompt
 
 FORK = 0.1  # the minimum probability of a token that starts another candidate
+_LEAST = np.float32(-80)  # a token whose logit is this much less than the greatest has a probability of about 0
 
 
 class Pieces(Protocol):
@@ -80,9 +83,11 @@ class Chosen(NamedTuple):
 
 def likeliest(logits: NDArray[np.float32]) -> Chosen:
     """Return the most probable token and its surprise."""
-    token = int(logits.argmax())
-    top = float(logits[token])
-    return Chosen(token, float(np.log(np.exp(logits - top, dtype=np.float32).sum(dtype=np.float64))))
+    with span("choose"):
+        token = int(logits.argmax())
+        # A sum in single precision is exact enough (an error of 1e-6 nats), because numpy adds in pairs.
+        shares = logits - logits[token]
+        return Chosen(token, math.log(np.exp(shares, out=shares).sum()))
 
 
 def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> Iterator[Chosen]:
@@ -164,23 +169,16 @@ def _alternatives(logits: NDArray[np.float32], count: int) -> list[Chosen]:
     ]
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities of the whole vocabulary.
-
-    They have double precision, because P(<cc>) is compared with a threshold.
-    """
-    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
-    result: NDArray[np.float64] = shifted / shifted.sum()
-    return result
-
-
-def entropy(probabilities: NDArray[np.float64]) -> float:
-    """Return the Shannon entropy in nats."""
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum())
+def probability(logits: NDArray[np.float32], token: int) -> float:
+    """Return the softmax probability of `token`."""
+    best, surprise = likeliest(logits)
+    return math.exp(float(logits[token]) - float(logits[best]) - surprise)
 
 
 def with_first(reading: Reading, logits: NDArray[np.float32]) -> Reading:
     """Return `reading` with `first_p` and `first_entropy` from `logits`, those of the first token to generate."""
-    probabilities = softmax(logits)
-    return replace(reading, first_p=float(probabilities.max()), first_entropy=entropy(probabilities))
+    # The limit keeps the product of 0 and minus infinity out of the sum.
+    shifted = np.maximum(logits - logits.max(), _LEAST)
+    shares = np.exp(shifted)
+    total = float(shares.sum())
+    return replace(reading, first_p=1 / total, first_entropy=math.log(total) - float(shares @ shifted) / total)

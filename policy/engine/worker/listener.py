@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
+from policy import tracing
 from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
@@ -96,6 +97,8 @@ class Listener:
                     case "rank":
                         self._scheduler.rank(client, message["id"], message["background"])
                     case _:
+                        if message.get("trace"):
+                            message["arrived"] = tracing.now()
                         self._scheduler.put(client, message)
         finally:
             self._connected -= 1
@@ -115,10 +118,10 @@ class ClientConnection:
 
     def send(self, message: protocol.Message) -> None:
         """Queue an answer. Any thread may call this method."""
-        self._loop.call_soon_threadsafe(self._write, protocol.pack(message))
+        self._loop.call_soon_threadsafe(self._write, message)
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, message: protocol.Message) -> None:
         if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self._writer.transport.abort()
         elif not self._writer.is_closing():
-            self._writer.write(frame)
+            self._writer.write(protocol.pack(message))

@@ -28,6 +28,7 @@ from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.models.card import metadata_of
 from policy.prompting.healing import PieceIndex
 from policy.prompting.prompt import Role, Vocabulary
+from policy.tracing import span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -206,7 +207,8 @@ class Llama:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         buffer = (ctypes.c_int32 * room)()
-        count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
+        with span("tokenize"):
+            count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, room, ends, special)
         if count < 0:  # with byte fallback, there can be more tokens than bytes
             buffer = (ctypes.c_int32 * -count)()
             count = self._native.llama_tokenize(self.vocab, data, len(data), buffer, -count, ends, special)
@@ -305,7 +307,7 @@ class Llama:
         # A single token is a generated one, which no later request needs, so its evaluation is always aborted.
         expected = self._took.get(len(rows)) if len(rows) > 1 else None
         started = time.perf_counter()
-        with self._abort_flag.evaluating(expected):
+        with self._abort_flag.evaluating(expected), span("read" if len(rows) > 1 else "write"):
             code = self._native.llama_decode(self._context, batch)
         spent = time.perf_counter() - started
         self.busy += spent
@@ -328,7 +330,9 @@ class Llama:
             raise EngineFailed(f"row {row} of the last evaluation has no logits")
         address = ctypes.addressof(pointer.contents)
         if (view := self._views.get(address)) is None:  # views are kept, because making one takes long
-            view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+            view = self._views[address] = np.frombuffer(
+                (ctypes.c_float * self.n_vocab).from_address(address), np.float32
+            )
         return view
 
     def embedding(self, seq: int) -> NDArray[np.float32]:
