@@ -25,7 +25,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -49,6 +49,8 @@ from policy.models import locate
 
 LOADING = 600  # the time limit for loading the model and indexing the folder, in seconds
 CANCELLATIONS = 60  # the number of cancelled requests for each stage
+# The maximum number of seconds from the start of a stage to the cancellation.
+CANCELLED_AFTER = {"reading": 2.0, "reading the last tokens": 0.2, "writing": 0.5}
 POLICIES = ("never", "always", "selective")
 SMALL = (48, 16)  # the number of lines above and below the cursor
 
@@ -180,22 +182,35 @@ async def measure_server(
 
 
 async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place]) -> dict[str, Any]:
-    """Cancel requests at random moments while the model reads or generates.
+    """Cancel requests at random moments. Return the percentiles of the time until the engine is free, by stage.
 
-    Return the percentiles of the time until the engine is free, by stage.
+    The stages are the reading of a prompt of which nothing is in the KV cache, the reading of its last tokens while the
+    others are in the cache (as after a keystroke), and the writing.
     """
     supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
     engine = await supervisor.engine()
     dice = random.Random(0)
     cursors = [Cursor(str(place.path), place.prefix, place.suffix, place.language) for place in places]
     found = {}
-    for stage, longest in (("reading", 0.25), ("writing", 0.5)):
+    for stage, longest in CANCELLED_AFTER.items():
         times: list[float] = []
-        for _ in range(CANCELLATIONS):
-            await engine.forget("")
-            working = asyncio.create_task(_work(engine, dice.choice(cursors), stage))
+        for number in range(3 * CANCELLATIONS):
+            if len(times) == CANCELLATIONS:
+                break
+            cursor = cursors[number % len(cursors)]
+            writing = asyncio.Event()
+            if stage == "reading":
+                await engine.forget("")
+            elif number < len(cursors):
+                await engine.read(cursor.path, cursor)
+            if stage == "reading the last tokens":
+                # The engine remembers the reading of a prompt, so each prompt ends differently.
+                cursor = replace(cursor, prefix=f"{cursor.prefix}v{number}")
+            working = asyncio.create_task(_work(engine, cursor, stage, writing))
+            if stage == "writing":
+                await writing.wait()
             await asyncio.sleep(dice.uniform(0.005, longest))
-            if working.done():
+            if working.done():  # it ended before this moment, which is not a cancellation
                 continue
             started = time.perf_counter()
             working.cancel()
@@ -207,13 +222,15 @@ async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place])
     return found
 
 
-async def _work(engine: Engine, cursor: Cursor, stage: str) -> None:
+async def _work(engine: Engine, cursor: Cursor, stage: str, writing: asyncio.Event) -> None:
+    """Read or generate. Set `writing` when the first text arrives, and when the work ends."""
     with contextlib.suppress(Preempted):
-        if stage == "reading":
-            await engine.read("document", cursor)
+        if stage == "writing":
+            async for _ in engine.generate(GenerationRequest(cursor.path, cursor, None, 256)):
+                writing.set()
         else:
-            async for _ in engine.generate(GenerationRequest("document", cursor, None, 256)):
-                pass
+            await engine.read(cursor.path, cursor)
+    writing.set()
 
 
 # -- llama.vim --------------------------------------------------------------------------------------------------------
