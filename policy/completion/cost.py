@@ -7,6 +7,7 @@ prompts are in the cache, and idle work reads the second branch in advance only 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from policy.engine.client import Engine
@@ -20,23 +21,30 @@ FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its token
 SWITCHING = 0.3  # in favor of a branch that is in the cache
 READING = 0.1  # if no branch is in the cache: against the chunks, which take time to read
 BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
+WAIT_SECONDS = 1.0  # a completion does without chunks if it would have to wait for longer than this because of them
 
 
-def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
+def considering_cache(decision: Decision, plain: int, retrieved: int, token_seconds: float, *, fixed: bool) -> Decision:
     """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
 
     If only one prompt is cached, the threshold moves in its favor. If none is cached, the threshold is a little higher.
-    A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, a retrieval is
-    deferred: this completion does without chunks, and idle work reads them.
+    A threshold that is `fixed` by the user does not move. `token_seconds` is the time to read one token. If only the
+    prompt without chunks is cached, or if the chunks take longer than `WAIT_SECONDS`, a retrieval is deferred: this
+    completion does without chunks, and idle work reads them.
     """
     if min(plain, retrieved) > FEW_TOKENS:
-        return with_empty_cache(decision, fixed=fixed)
+        waits = (retrieved - plain) * token_seconds > WAIT_SECONDS
+        return deferred_if(waits, with_empty_cache(decision, fixed=fixed))
     if plain <= FEW_TOKENS < retrieved:
-        decision = decision if fixed else in_favor(decision, -SWITCHING)
-        return replace(decision, retrieve=False, deferred=decision.retrieve)
+        return deferred_if(True, decision if fixed else in_favor(decision, -SWITCHING))
     if retrieved <= FEW_TOKENS < plain and not fixed:
         return in_favor(decision, SWITCHING)
     return decision
+
+
+def deferred_if(condition: bool, decision: Decision) -> Decision:
+    """Return `decision`, deferred if `condition` is true and the decision is to retrieve."""
+    return replace(decision, retrieve=False, deferred=True) if condition and decision.retrieve else decision
 
 
 def with_empty_cache(decision: Decision, *, fixed: bool) -> Decision:
@@ -44,10 +52,17 @@ def with_empty_cache(decision: Decision, *, fixed: bool) -> Decision:
     return decision if fixed else in_favor(decision, -READING)
 
 
-async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
-    """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`.
-
-    Before the engine has read anything, the result is False.
-    """
+async def token_seconds(engine: Engine) -> float:
+    """Return the time in which this machine reads a token. It is infinite before the engine has read anything."""
     work = await engine.work()
-    return work.read_tokens > 0 and work.read_seconds / work.read_tokens * info.budgets.tokens <= BOTH_SECONDS
+    return work.read_seconds / work.read_tokens if work.read_tokens else math.inf
+
+
+async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
+    """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`."""
+    return await token_seconds(engine) * info.budgets.tokens <= BOTH_SECONDS
+
+
+async def waits_for_chunks(engine: Engine, info: ModelInfo) -> bool:
+    """Return whether this machine reads the chunks of a prompt in more than `WAIT_SECONDS`."""
+    return await token_seconds(engine) * info.budgets.context > WAIT_SECONDS
