@@ -98,7 +98,7 @@ class IdleWork:
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
             if fast := await self._reads_fast(engine):
-                await self._refresh_after(engine, request, settings, completion)
+                await self._refresh_after(engine, request, settings, completion, fast=True)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
@@ -115,17 +115,17 @@ class IdleWork:
         engine = await self._pipeline.supervisor.engine()
         while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
             await asyncio.sleep(left)
-        await self._refresh_after(engine, request, settings, completion)
+        await self._refresh_after(engine, request, settings, completion, fast=False)
 
     async def _refresh_after(
-        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion
+        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion, *, fast: bool
     ) -> None:
-        if await self._wants_chunks(engine, request, completion):
+        if self._wants_chunks(request, completion, fast=fast):
             hits = await self._hits(request.document, request.cursor, settings)
             deferred = completion.decision is not None and completion.decision.deferred
             await self._refresh(engine, request.document, request.cursor, hits, again=deferred)
 
-    async def _wants_chunks(self, engine: Engine, request: Request, completion: Completion) -> bool:
+    def _wants_chunks(self, request: Request, completion: Completion, *, fast: bool) -> bool:
         """Return whether to search for better chunks after an answer, and to read the prompt with them.
 
         A machine that reads slowly does this only if the completion retrieved or wanted to, and not within a line: the
@@ -139,7 +139,7 @@ class IdleWork:
         if not decision.retrieve and not self._pipeline.pinned.at(request.document, request.cursor):
             return False
         at_border = not last_lines(request.cursor.prefix, 1).strip()
-        return (decision.retrieve and at_border) or await self._reads_fast(engine)
+        return (decision.retrieve and at_border) or fast
 
     async def _reads_fast(self, engine: Engine) -> bool:
         info = self._pipeline.supervisor.info
