@@ -21,30 +21,24 @@ FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its token
 SWITCHING = 0.3  # in favor of a branch that is in the cache
 READING = 0.1  # if no branch is in the cache: against the chunks, which take time to read
 BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
-WAIT_SECONDS = 1.0  # a completion does without chunks if it would have to wait for longer than this because of them
+WAIT_SECONDS = 1.0  # if the chunks take longer to read than this, the prompt without chunks is read in advance first
 
 
-def considering_cache(decision: Decision, plain: int, retrieved: int, token_seconds: float, *, fixed: bool) -> Decision:
+def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
     """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
 
     If only one prompt is cached, the threshold moves in its favor. If none is cached, the threshold is a little higher.
-    A threshold that is `fixed` by the user does not move. `token_seconds` is the time to read one token. If only the
-    prompt without chunks is cached, or if the chunks take longer than `WAIT_SECONDS`, a retrieval is deferred: this
-    completion does without chunks, and idle work reads them.
+    A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, a retrieval is
+    deferred: this completion does without chunks, and idle work reads them.
     """
     if min(plain, retrieved) > FEW_TOKENS:
-        waits = (retrieved - plain) * token_seconds > WAIT_SECONDS
-        return deferred_if(waits, with_empty_cache(decision, fixed=fixed))
+        return with_empty_cache(decision, fixed=fixed)
     if plain <= FEW_TOKENS < retrieved:
-        return deferred_if(True, decision if fixed else in_favor(decision, -SWITCHING))
+        decision = decision if fixed else in_favor(decision, -SWITCHING)
+        return replace(decision, retrieve=False, deferred=decision.retrieve)
     if retrieved <= FEW_TOKENS < plain and not fixed:
         return in_favor(decision, SWITCHING)
     return decision
-
-
-def deferred_if(condition: bool, decision: Decision) -> Decision:
-    """Return `decision`, deferred if `condition` is true and the decision is to retrieve."""
-    return replace(decision, retrieve=False, deferred=True) if condition and decision.retrieve else decision
 
 
 def with_empty_cache(decision: Decision, *, fixed: bool) -> Decision:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from indexer.model import Cursor, Hit, Retriever
 from policy.completion.attempt import Attempt, Search
 from policy.completion.clock import Clock
-from policy.completion.cost import considering_cache, token_seconds, with_empty_cache
+from policy.completion.cost import considering_cache, with_empty_cache
 from policy.completion.pending import PendingCompletion
 from policy.completion.pinned import LineDecisions, PinnedChunks
 from policy.completion.plan import plan
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.completion.shape import Shaper
 from policy.completion.shaping.files import ParsedFiles
-from policy.engine.client import Engine
 from policy.engine.supervisor import Supervisor
 from policy.gating.decision import Decision, by_gate, by_likeliest, by_similarity
 from policy.gating.evidence import evidence
@@ -102,9 +101,7 @@ class Pipeline:
                 with clock.measure("decision"):
                     decision = await self._decide(attempt, provider, search, pinned, cursor, settings, shaper.scope)
                     if automatic and self.works_ahead(request, settings):
-                        decision = await self._considering_cache(
-                            engine, attempt, decision, request, search, pinned, settings
-                        )
+                        decision = await self._considering_cache(attempt, decision, request, search, pinned, settings)
                 # A completion in advance may be on another line than the user's cursor, so its decision is not stored.
                 # A deferred decision is not stored either, because the chunks may be in the cache after the next key.
                 if not pending.urgency.background and not decision.deferred:
@@ -182,7 +179,6 @@ class Pipeline:
 
     async def _considering_cache(
         self,
-        engine: Engine,
         attempt: Attempt,
         decision: Decision,
         request: Request,
@@ -198,8 +194,7 @@ class Pipeline:
             return decision
         plain = await attempt.missing(())
         assert plain is not None, "the same generator answered the call before"
-        seconds = await token_seconds(engine)
-        return considering_cache(decision, plain, retrieved, seconds, fixed=settings.threshold is not None)
+        return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None)
 
     def expects(self, document: str, cursor: Cursor, hits: Sequence[Hit], settings: CompletionSettings) -> bool | None:
         """Return whether a request at `cursor` would retrieve, given the `hits` of a search.

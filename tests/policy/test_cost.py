@@ -33,22 +33,7 @@ CACHED, NOT_CACHED = 5, 300
 def test_a_decision_considers_the_cache(
     p: float, plain: int, retrieved: int, fixed: bool, retrieve: bool, deferred: bool
 ) -> None:
-    decision = considering_cache(Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, 0.001, fixed=fixed)
+    decision = considering_cache(Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, fixed=fixed)
     assert (decision.retrieve, decision.deferred) == (retrieve, deferred)
     assert decision.p_retrieve == p
     assert decision.retrieve == (p > decision.threshold and not deferred)
-
-
-@pytest.mark.parametrize(
-    ("plain", "retrieved", "deferred"),
-    [
-        (NOT_CACHED, NOT_CACHED + 50, False),
-        (NOT_CACHED, NOT_CACHED + 150, True),  # the chunks take more than a second
-        (NOT_CACHED + 150, NOT_CACHED, False),
-        (CACHED, CACHED, False),
-    ],
-)
-def test_no_completion_waits_for_chunks_on_a_slow_machine(plain: int, retrieved: int, deferred: bool) -> None:
-    decision = considering_cache(Decision(0.9, 0.5, True, "evidence"), plain, retrieved, 0.01, fixed=False)
-    assert decision.deferred is deferred
-    assert decision.retrieve is not deferred

@@ -158,6 +158,7 @@ async def test_a_slow_machine_reads_the_plain_branch_first_and_the_chunks_in_a_p
     monkeypatch.setattr(cost, "WAIT_SECONDS", 0.0)
     monkeypatch.setattr(idle, "CALM", 0.0)
     typist = completer(supervisor, line_tokens=4, threshold=0.1)
+    await typist.warm(CALL.document, CALL.cursor)
     first = await typist.complete(CALL)
     assert first.decision is not None and first.decision.deferred
     assert first.hits == ()
