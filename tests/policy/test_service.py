@@ -133,14 +133,18 @@ async def test_an_invoked_request_waits_for_its_chunks(supervisor: Supervisor) -
     assert completion.hits
 
 
-@pytest.mark.parametrize(("seconds", "both"), [(0.0, False), (1e6, True)], ids=["slow", "fast"])
-async def test_a_slow_machine_reads_only_the_likely_branch_ahead(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, seconds: float, both: bool
+@pytest.mark.parametrize(
+    ("prompt", "chunks", "both"),
+    [(0.0, 1e6, False), (1e6, 1e6, True), (0.0, 0.0, True)],
+    ids=["slow", "fast", "slow also for chunks alone"],
+)
+async def test_only_the_branches_that_a_key_may_need_are_read_ahead(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, prompt: float, chunks: float, both: bool
 ) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
-    monkeypatch.setattr(cost, "BOTH_SECONDS", seconds)
-    monkeypatch.setattr(cost, "WAIT_SECONDS", 1e6)
+    monkeypatch.setattr(cost, "BOTH_SECONDS", prompt)
+    monkeypatch.setattr(cost, "WAIT_SECONDS", chunks)
     typist = completer(supervisor)
     await typist.warm(CALL.document, CALL.cursor)
     completion = await typist.complete(CALL)
@@ -149,16 +153,14 @@ async def test_a_slow_machine_reads_only_the_likely_branch_ahead(
     assert (await engine.missing(CALL.cursor) < 16) is both
 
 
-async def test_a_slow_machine_reads_the_plain_branch_first_and_the_chunks_in_a_pause(
+async def test_a_slow_machine_reads_the_chunks_in_a_pause(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = await supervisor.engine()
-    await engine.forget("")
+    await (await supervisor.engine()).forget("")
     monkeypatch.setattr(cost, "BOTH_SECONDS", 0.0)
-    monkeypatch.setattr(cost, "WAIT_SECONDS", 0.0)
     monkeypatch.setattr(idle, "CALM", 0.0)
     typist = completer(supervisor, line_tokens=4, threshold=0.1)
-    await typist.warm(CALL.document, CALL.cursor)
+    await typist.complete(replace(CALL, policy="never"))
     first = await typist.complete(CALL)
     assert first.decision is not None and first.decision.deferred
     assert first.hits == ()
