@@ -7,6 +7,7 @@ prompts are in the cache, and idle work reads the second branch in advance only 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from policy.engine.client import Engine
@@ -20,6 +21,7 @@ FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its token
 SWITCHING = 0.3  # in favor of a branch that is in the cache
 READING = 0.1  # if no branch is in the cache: against the chunks, which take time to read
 BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at most this long
+WAIT_SECONDS = 1.0  # if the chunks take longer to read than this, the prompt without chunks is read in advance first
 
 
 def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
@@ -44,10 +46,17 @@ def with_empty_cache(decision: Decision, *, fixed: bool) -> Decision:
     return decision if fixed else in_favor(decision, -READING)
 
 
-async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
-    """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`.
-
-    Before the engine has read anything, the result is False.
-    """
+async def token_seconds(engine: Engine) -> float:
+    """Return the time in which this machine reads a token. It is infinite before the engine has read anything."""
     work = await engine.work()
-    return work.read_tokens > 0 and work.read_seconds / work.read_tokens * info.budgets.tokens <= BOTH_SECONDS
+    return work.read_seconds / work.read_tokens if work.read_tokens else math.inf
+
+
+async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
+    """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`."""
+    return await token_seconds(engine) * info.budgets.tokens <= BOTH_SECONDS
+
+
+async def waits_for_chunks(engine: Engine, info: ModelInfo) -> bool:
+    """Return whether this machine reads the chunks of a prompt in more than `WAIT_SECONDS`."""
+    return await token_seconds(engine) * info.budgets.context > WAIT_SECONDS

@@ -34,6 +34,10 @@ class Debounce:
             self._interval = _mean(self._interval, interval)
         self._last_key = now
 
+    def since_key(self) -> float:
+        """Return the seconds since the last keystroke."""
+        return self._clock() - self._last_key
+
     def answered(self, seconds: float) -> None:
         """Record that a request was answered after `seconds`. The delay before its start does not count."""
         self._answer = _mean(self._answer, seconds)

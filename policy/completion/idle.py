@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from indexer.model import Cursor, Hit
 from indexer.words import last_lines
 from policy.completion.attempt import slot
-from policy.completion.cost import reads_fast
+from policy.completion.cost import reads_fast, waits_for_chunks
 from policy.completion.pending import log_bug
 from policy.completion.pipeline import Pipeline
 from policy.completion.request import Completion, CompletionSettings, Request
@@ -22,19 +22,27 @@ from policy.engine.client import Engine
 from policy.errors import RepoformerError
 
 LOOK_AHEAD = 0.15  # seconds without a request before the next completion is generated in advance
+CALM = 1.0  # seconds without a key before a machine that reads slowly reads better chunks
 
 
 class IdleWork:
     """Runs work while no request waits.
 
-    `awaited` returns whether a request waits for a completion. `look_ahead` starts a completion in the background.
+    `awaited` returns whether a request waits for a completion, and `since_key` the seconds since the last key.
+    `look_ahead` starts a completion in the background.
     """
 
     def __init__(
-        self, pipeline: Pipeline, *, awaited: Callable[[], bool], look_ahead: Callable[[Request], None]
+        self,
+        pipeline: Pipeline,
+        *,
+        awaited: Callable[[], bool],
+        since_key: Callable[[], float],
+        look_ahead: Callable[[Request], None],
     ) -> None:
         self._pipeline = pipeline
         self._awaited = awaited
+        self._since_key = since_key
         self._look_ahead = look_ahead
         self._task: asyncio.Task[None] | None = None
 
@@ -64,16 +72,19 @@ class IdleWork:
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
         """Evaluate the prompts of a request at `cursor` in advance. Stop when a request waits for a completion.
 
-        The branch that the request is likely to use comes first. If the policy allows both branches, and one prompt
-        does not take long, the other branch comes second, because each line has its own decision.
+        The branch that the request is likely to use comes first. On a machine on which no request waits for chunks,
+        this is the plain branch. If the policy allows both branches, and one prompt does not take long, the other
+        branch comes second, because each line has its own decision.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
             hits = await self._hits(document, cursor, settings)
             expected = self._pipeline.expects(document, cursor, hits, settings)
-            for retrieves in (True, False) if expected else (False, True):
-                unlikely = expected is not None and retrieves != expected
-                if unlikely and (settings.policy != "selective" or not await self._reads_fast(engine)):
+            selective = settings.policy == "selective"
+            plain_first = not expected or (selective and await self._waits_for_chunks(engine))
+            for retrieves in (False, True) if plain_first else (True, False):
+                likely = expected in (None, retrieves) or (plain_first and not retrieves)
+                if not likely and not (selective and await self._reads_fast(engine)):
                     return
                 if self._awaited():
                     return
@@ -83,18 +94,38 @@ class IdleWork:
                     await engine.warm(slot(document, "plain"), cursor)
 
     async def _after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
-        due = time.monotonic() + LOOK_AHEAD
+        due, fast = time.monotonic() + LOOK_AHEAD, False
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
-            if await self._wants_chunks(engine, request, completion):
-                hits = await self._hits(request.document, request.cursor, settings)
-                deferred = completion.decision is not None and completion.decision.deferred
-                await self._refresh(engine, request.document, request.cursor, hits, again=deferred)
+            if fast := await self._reads_fast(engine):
+                await self._refresh_after(engine, request, settings, completion, fast=True)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
+        if not fast:
+            with contextlib.suppress(RepoformerError):
+                await self._read_slowly(request, settings, completion)
 
-    async def _wants_chunks(self, engine: Engine, request: Request, completion: Completion) -> bool:
+    async def _read_slowly(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
+        """Search for better chunks and read them, on a machine that needs seconds for this.
+
+        The work begins only when the user has paused for `CALM`. While the user types, each key would interrupt it, and
+        the engine would spend most of its time on prompts that no suggestion uses.
+        """
+        engine = await self._pipeline.supervisor.engine()
+        while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
+            await asyncio.sleep(left)
+        await self._refresh_after(engine, request, settings, completion, fast=False)
+
+    async def _refresh_after(
+        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion, *, fast: bool
+    ) -> None:
+        if self._wants_chunks(request, completion, fast=fast):
+            hits = await self._hits(request.document, request.cursor, settings)
+            deferred = completion.decision is not None and completion.decision.deferred
+            await self._refresh(engine, request.document, request.cursor, hits, again=deferred)
+
+    def _wants_chunks(self, request: Request, completion: Completion, *, fast: bool) -> bool:
         """Return whether to search for better chunks after an answer, and to read the prompt with them.
 
         A machine that reads slowly does this only if the completion retrieved or wanted to, and not within a line: the
@@ -108,11 +139,15 @@ class IdleWork:
         if not decision.retrieve and not self._pipeline.pinned.at(request.document, request.cursor):
             return False
         at_border = not last_lines(request.cursor.prefix, 1).strip()
-        return (decision.retrieve and at_border) or await self._reads_fast(engine)
+        return (decision.retrieve and at_border) or fast
 
     async def _reads_fast(self, engine: Engine) -> bool:
         info = self._pipeline.supervisor.info
         return info is not None and await reads_fast(engine, info)
+
+    async def _waits_for_chunks(self, engine: Engine) -> bool:
+        info = self._pipeline.supervisor.info
+        return info is not None and await waits_for_chunks(engine, info)
 
     async def _hits(self, document: str, cursor: Cursor, settings: CompletionSettings) -> tuple[Hit, ...]:
         """Return the chunks for a prompt at `cursor`: the pinned ones if they are good enough, or those of a search.

@@ -42,9 +42,11 @@ class Completer:
         self.settings = settings or CompletionSettings()
         self._provider: GeneratorProvider = provider or SameModel()
         self._pipeline = Pipeline(supervisor, retriever, self._provider)
-        self._idle = IdleWork(self._pipeline, awaited=self._awaited, look_ahead=self.look_ahead)
         self._reuse: Reuse[Completion] = Reuse()
         self._debounce = Debounce()
+        self._idle = IdleWork(
+            self._pipeline, awaited=self._awaited, since_key=self._debounce.since_key, look_ahead=self.look_ahead
+        )
         self._pending: dict[str, PendingCompletion[Completion]] = {}
 
     async def complete(self, request: Request) -> Completion:

@@ -308,7 +308,7 @@ class PromptBuilder:
         markers: dict[Part, int] = {role: token for role, token in self.vocabulary.ids.items()}  # noqa: C416
         whole, last = split_last_word(cursor.prefix) if self._heals else (cursor.prefix, "")
         healed = self._encode_cached(last) if last else ()
-        head, left, left_trimmed = self._left(whole, self.budgets.left - len(healed), split="TAIL" in parts)
+        head, left, left_trimmed = self._left(cursor.prefix, whole, len(healed), split="TAIL" in parts)
         right, right_trimmed = self._right(cursor.suffix) if "R" in parts else ((), False)
         context, used = self._context(cursor, chunks) if "CC" in parts else ((), ())
         fields: dict[Part, Callable[[], Sequence[int]]] = {
@@ -341,16 +341,19 @@ class PromptBuilder:
             used,
         )
 
-    def _left(self, prefix: str, budget: int, *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    def _left(
+        self, prefix: str, whole: str, healed: int, *, split: bool
+    ) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
         """Return the tokens of HEAD and of TAIL, and whether L lacks a part of `prefix`.
 
-        If `split` is false, HEAD is empty and TAIL is L.
+        `whole` is `prefix` without the healed word, which has `healed` tokens. This number changes with each key, so
+        the lines of L do not depend on it. If `split` is false, HEAD is empty and TAIL is L.
         """
-        step = self.budgets.step_lines
+        budget, step = self.budgets.left, self.budgets.step_lines
         start = left_cut(prefix, budget, step, self._line_tokens)
         middle = max(start, tail_cut(prefix, step)) if split else start
-        head, tail = self._encode_cached(prefix[start:middle]), self._encode_cached(prefix[middle:])
-        excess = max(0, len(head) + len(tail) - budget)
+        head, tail = self._encode_cached(whole[start:middle]), self._encode_cached(whole[middle:])
+        excess = max(0, len(head) + len(tail) + healed - budget)
         kept = head[excess:], tail[max(0, excess - len(head)) :]
         return *kept, start > 0 or excess > 0
 

@@ -294,6 +294,18 @@ def test_the_tail_begins_at_a_step_and_is_long_enough(prefix: str, step: int) ->
     assert cut == 0 or lines >= TAIL_LINES
 
 
+def test_the_left_context_does_not_move_with_the_length_of_the_healed_word() -> None:
+    text = "".join(f"value_{number} = {number}\n" for number in range(60))
+    starts = set()
+    for budget in range(300, 332):  # one of these budgets is just enough for one more line
+        build = builder("fim-spm", Budgets(left=budget))
+        prompts = [
+            shown(build.without_context(Cursor("", text + typed, "", ""))) for typed in ("a", "a_long", "a_long_name")
+        ]
+        starts |= {len({prompt[:60] for prompt in prompts})}
+    assert starts == {1}
+
+
 @given(st.text(st.sampled_from("ab \n"), max_size=200), st.text(st.sampled_from("ab "), max_size=20))
 def test_a_keystroke_in_a_line_only_appends(prefix: str, typed: str) -> None:
     build = builder("fim-spm", heal=False)

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completion import cost
+from policy.completion import cost, idle
 from policy.completion.request import CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
@@ -100,7 +100,10 @@ async def test_no_key_waits_for_better_chunks(supervisor: Supervisor, monkeypatc
     await asyncio.wait_for(type_until_the_chunks_have_changed_twice(), 120)
 
 
-async def test_no_key_waits_for_chunks_that_are_not_in_the_cache(supervisor: Supervisor) -> None:
+async def test_no_key_waits_for_chunks_that_are_not_in_the_cache(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "BOTH_SECONDS", 1e6)  # otherwise, a busy machine reads the chunks only in a longer pause
     await (await supervisor.engine()).forget("")
     typist = completer(supervisor, line_tokens=4, threshold=0.1)
     await typist.complete(replace(CALL, policy="never"))
@@ -130,19 +133,46 @@ async def test_an_invoked_request_waits_for_its_chunks(supervisor: Supervisor) -
     assert completion.hits
 
 
-@pytest.mark.parametrize(("seconds", "both"), [(0.0, False), (1e6, True)], ids=["slow", "fast"])
-async def test_a_slow_machine_reads_only_the_likely_branch_ahead(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, seconds: float, both: bool
+@pytest.mark.parametrize(
+    ("prompt", "chunks", "both"),
+    [(0.0, 1e6, False), (1e6, 1e6, True), (0.0, 0.0, True)],
+    ids=["slow", "fast", "slow also for chunks alone"],
+)
+async def test_only_the_branches_that_a_key_may_need_are_read_ahead(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, prompt: float, chunks: float, both: bool
 ) -> None:
     engine = await supervisor.engine()
     await engine.forget("")
-    monkeypatch.setattr(cost, "BOTH_SECONDS", seconds)
+    monkeypatch.setattr(cost, "BOTH_SECONDS", prompt)
+    monkeypatch.setattr(cost, "WAIT_SECONDS", chunks)
     typist = completer(supervisor)
     await typist.warm(CALL.document, CALL.cursor)
     completion = await typist.complete(CALL)
     assert completion.hits
     assert completion.stats["evaluated_tokens"] < 16
     assert (await engine.missing(CALL.cursor) < 16) is both
+
+
+async def test_a_slow_machine_reads_the_chunks_in_a_pause(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await supervisor.engine()).forget("")
+    monkeypatch.setattr(cost, "BOTH_SECONDS", 0.0)
+    monkeypatch.setattr(idle, "CALM", 0.0)
+    typist = completer(supervisor, line_tokens=4, threshold=0.1)
+    await typist.complete(replace(CALL, policy="never"))
+    first = await typist.complete(CALL)
+    assert first.decision is not None and first.decision.deferred
+    assert first.hits == ()
+
+    async def type_until_the_chunks_are_read() -> None:
+        typed, hits = "", first.hits
+        while not hits:
+            await asyncio.sleep(1)  # in this pause, the prompt with the chunks is evaluated
+            typed += "x"
+            hits = (await typist.complete(at(MAIN + f"print(area_of_rectangle({typed}‸\n"))).hits
+
+    await asyncio.wait_for(type_until_the_chunks_are_read(), 120)
 
 
 async def test_never_does_not_even_search(supervisor: Supervisor) -> None:

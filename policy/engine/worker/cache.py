@@ -93,9 +93,9 @@ class KvCache:
     def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
         """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
 
-        At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. After an
-        interruption, the batches are small for `CALM_SECONDS`. Raises `Aborted`, after which the slot contains the
-        tokens evaluated so far, and `EngineFailed` if the prompt does not fit into the context.
+        At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. Within
+        `CALM_SECONDS` after an interruption, the first batch is small. Raises `Aborted`, after which the slot contains
+        the tokens evaluated so far, and `EngineFailed` if the prompt does not fit into the context.
         """
         if not 0 < len(tokens) < self._context.n_ctx_seq:
             raise EngineFailed(
@@ -115,7 +115,7 @@ class KvCache:
             reused = self._load(self._saved, sequence, tokens, reused, grain, len(tokens) - rows)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
-        self._prefill(sequence, tokens[reused:], self._grain(grain or self._context.n_ubatch), rows)
+        self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
         logits = tuple(self._context.logits(row - rows) for row in range(rows))
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
@@ -270,8 +270,8 @@ class KvCache:
         sequence.read = min(sequence.read, length)
         sequence.aligned = min(sequence.aligned, length)
 
-    def _grain(self, largest: int) -> int:
-        """Return the number of tokens to evaluate at a time, at most `largest`.
+    def _first_grain(self, largest: int) -> int:
+        """Return the number of tokens in the first batch of a prompt, at most `largest`.
 
         After an interruption, another one is likely, because the user types. A batch then takes about `BATCH_SECONDS`,
         so that the reading of a long prompt makes progress between two keys.
@@ -280,8 +280,16 @@ class KvCache:
             return largest
         return min(largest, max(1, int(BATCH_SECONDS / self._token_seconds / ALIGNED)) * ALIGNED)
 
-    def _prefill(self, sequence: _Sequence, tokens: list[int], grain: int, wanted: int) -> None:
-        for rows in prompt_rows(sequence.id, len(sequence.tokens), tokens, grain, wanted):
+    def _prefill(self, sequence: _Sequence, tokens: list[int], largest: int, wanted: int) -> None:
+        """Append `tokens`, in batches of at most `largest` tokens.
+
+        Each batch has up to twice as many tokens as the one before. Larger batches take less time for each token, and
+        an interruption loses about as much time as was spent before.
+        """
+        grain, left = self._first_grain(largest), tokens
+        while left:
+            rows = next(prompt_rows(sequence.id, len(sequence.tokens), left, grain, wanted))
+            grain, left = min(2 * grain, largest), left[len(rows) :]
             start, part = len(sequence.tokens), [row.token for row in rows]
             began = time.perf_counter()
             done = self._decode(rows)
