@@ -82,7 +82,7 @@ class Editor:
             self.provider,
         )
         self._numbers += 1
-        request = Request(cursor, f"document {self._numbers}", "invoked", private=private)
+        request = Request(replace(cursor, private=private), f"document {self._numbers}", "invoked")
         return await completer.complete(request)
 
 
