@@ -1,8 +1,8 @@
 """Divide prompts into batches so that the result does not depend on how many tokens were in the KV cache.
 
-ggml evaluates the rows (tokens) of a batch with different kernels, which round sums differently. With repacked weights
-of type Q4_K, it evaluates groups of four rows together and the remaining one to three rows singly. So the result of a
-row can depend on the size of its batch, and the KV cache would contain the difference.
+ggml evaluates the rows (tokens) of a batch with different kernels, which round sums differently. For example, it
+multiplies with repacked weights of type Q4_K in groups of four rows, and the remaining one to three rows singly. So the
+result of a row can depend on the size of its batch, and the KV cache would contain the difference.
 
 A *block* is a number of rows such that only rows after the last whole block of a batch are evaluated in another way.
 Every batch of a prompt begins at a multiple of the block, and all batches but the last have a multiple of this size.
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
 MIN_ROWS = 2  # a batch of one row differs from all others, so no prompt is evaluated in such a batch
 MULTIPLE = 8  # the sizes of all batches but the last are multiples of this, because other sizes take more time per row
 
-_HALF = 32  # tokens; half of the sample, and the block of a model that agrees with none of the divisions
-# For each other block, sizes of batches to compare with one batch. They cover the numbers of rows after whole blocks.
-_DIVISIONS = {1: (2, 3, 5, 6, 7, 9), 4: (4, 8, 20), 8: (8, 24), 16: (16, 16)}
-BLOCKS = (*_DIVISIONS, _HALF)
-_SAMPLE = "def first(values, default=None):\n    for value in values:\n        return value\n    return default\n" * 4
+_START = 32  # tokens of the sample before those that are compared
+# For each block, the sizes of batches to compare with one large batch. There are many small batches, because a
+# difference in the last bit of a sum does not change the cells of every row.
+_DIVISIONS = {1: (2, 3, 2, 5, 4), 4: (4,) * 4, 8: (8,) * 2, 16: (16,)}
+_COMPARED = 16  # the sum of each division
+BLOCKS = (*_DIVISIONS, 32)  # the last is for a model that agrees with none of the divisions
+_SAMPLE = """def parse_header(line: bytes, limit=8192):
+    # Return (name, value) of one header field, or None for an empty line.
+    if not line.strip():
+        return None
+    name, _, value = line.decode("latin-1").partition(":")
+    if len(value) > limit or any(ord(c) < 32 for c in name):
+        raise ValueError(f"invalid header {name!r}: {len(line)} bytes")
+    return name.lower().replace("_", "-"), value.strip(" \\t")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +74,29 @@ def whole_blocks(tokens: int, block: int) -> int:
 def block_of(llama: Llama) -> int:
     """Return the smallest block with which cells of the KV cache are equal bit for bit. `llama` has an empty cache.
 
-    The function evaluates a short prompt in one batch, and then its second half in several batches. This takes as long
-    as reading 100 to 150 tokens. A rule that does not measure would have to know the kernels of every library, for
-    every type of weights and every processor.
+    The function evaluates a short prompt in one batch, and then its end in several batches. This takes as long as
+    reading 70 to 110 tokens. A rule that does not measure would have to know the kernels of every library, for every
+    type of weights and every processor.
     """
-    tokens = llama.encode(_SAMPLE)[: 2 * _HALF]
-    assert len(tokens) == 2 * _HALF, "the sample is too short"
+    tokens = llama.encode(_SAMPLE)[: _START + _COMPARED]
+    assert len(tokens) == _START + _COMPARED, "the sample is too short"
     _append(llama, tokens, 0, len(tokens))
-    ends = {_HALF + sum(sizes[:count]) for sizes in _DIVISIONS.values() for count in range(1, len(sizes) + 1)}
+    ends = {_START + sum(sizes[:count]) for sizes in _DIVISIONS.values() for count in range(1, len(sizes) + 1)}
     expected: dict[int, bytes] = {}
     for end in sorted(ends, reverse=True):
         llama.truncate(0, end)
         expected[end] = llama.state(0).tobytes()
     try:
-        return next((block for block, sizes in _DIVISIONS.items() if _agrees(llama, tokens, sizes, expected)), _HALF)
+        agreeing = (block for block, sizes in _DIVISIONS.items() if _agrees(llama, tokens, sizes, expected))
+        return next(agreeing, BLOCKS[-1])
     finally:
         llama.truncate(0, 0)
 
 
 def _agrees(llama: Llama, tokens: Sequence[int], sizes: Sequence[int], expected: Mapping[int, bytes]) -> bool:
-    """Return whether the cells are as expected after each batch, if the second half has batches of these sizes."""
-    llama.truncate(0, _HALF)
-    end = _HALF
+    """Return whether the cells are as expected after each batch, if the compared tokens have batches of these sizes."""
+    llama.truncate(0, _START)
+    end = _START
     for size in sizes:
         _append(llama, tokens, end, end + size)
         end += size

@@ -112,8 +112,9 @@ class CompletionModel:
         )
 
     def warm_up(self) -> None:
-        """Evaluate a batch and a single token. A build of llama.cpp that crashes on this machine crashes now."""
-        tokens = self._llama.encode("def warm_up():\n" * 8)
+        """Evaluate batches and a single token. A build of llama.cpp that crashes on this machine crashes now."""
+        _ = self._llama.block
+        tokens = self._llama.encode("def warm_up():\n")
         self._cache.evaluate("warm-up", tokens)
         self._cache.extend("warm-up", tokens[0])
         self._cache.forget("warm-up")

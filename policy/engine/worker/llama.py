@@ -9,6 +9,7 @@ imports it in its own process, for the tokenizer.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 import time
@@ -349,7 +350,8 @@ class Llama:
         library = self._native.candidate.path
         status = library.stat()
         parts = (library, status.st_size, status.st_mtime_ns, self._native.version, self._native.build, info)
-        return repr((*parts, self.n_ctx, self.n_ctx_seq, self.n_seq, self.n_batch, self.n_ubatch))
+        kernels = sorted(item for item in os.environ.items() if item[0].startswith("GGML_"))
+        return repr((*parts, kernels, self.block, self.n_ctx, self.n_ctx_seq, self.n_seq, self.n_batch, self.n_ubatch))
 
     @property
     def gpu_offload(self) -> bool:
