@@ -2,9 +2,9 @@
 
 The benchmark types keys at random places of the files of each FOLDER, into one model whose cache contains everything
 from before: other files, retrieved code, generated text, prompts whose reading was interrupted. It then repeats every
-request with an empty cache, and with an empty cache and the state that was saved during typing. It compares the
-probabilities of the first tokens, and of `<cc>` if the model has this token, and the greedy texts. All must be equal bit
-for bit. `tests/policy/test_identity.py` does the same for small models, in a test.
+request with an empty cache, and with an empty cache and the state that was saved during typing. The probabilities of the
+first tokens, and of `<cc>` if the model has this token, and the greedy texts must be equal bit for bit.
+`tests/policy/test_identity.py` does the same for small models, in a test.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def answer(model: CompletionModel, asked: Asked) -> Answer:
     """Return the answer to a request."""
     reading = model.read("1/document#plain", asked.cursor)
     plain = text_of(model, "1/document#plain", asked, None)
-    return Answer(
-        reading.p_cc, reading.first_p, plain, text_of(model, "1/document#retrieved", asked, asked.chunks)
-    )
+    return Answer(reading.p_cc, reading.first_p, plain, text_of(model, "1/document#retrieved", asked, asked.chunks))
 
 
 def interrupted(llama: Llama, model: CompletionModel, asked: Asked, seconds: float) -> None:

@@ -41,7 +41,7 @@ from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
-    from indexer.model import Retriever
+    from indexer.model import Cursor, Retriever
     from policy.generators import GeneratorProvider
     from policy.models.card import Card
     from policy.models.choice import Better

@@ -18,8 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from policy.engine.messages import ModelInfo, Trial, Tried
 from policy.engine.settings import EngineSettings
-from policy.engine.worker.completion_model import CompletionModel
 from policy.engine.worker.batching import Row
+from policy.engine.worker.completion_model import CompletionModel
 from policy.engine.worker.llama import Llama, Outcome
 from policy.training.base import load_for_reading
 from policy.training.compute import Compute

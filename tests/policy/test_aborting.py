@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from policy.engine.settings import EngineSettings
 from policy.engine.worker import cache
 from policy.engine.worker.aborting import FINISH_SECONDS, AbortFlag
-from policy.engine.worker.cache import Aborted, KvCache
 from policy.engine.worker.batching import BLOCKS, MULTIPLE, Row, prompt_rows
+from policy.engine.worker.cache import Aborted, KvCache
 from policy.engine.worker.llama import Llama, Outcome
 
 

@@ -240,9 +240,7 @@ class CompletionModel:
         tokens = max(decoder.tokens for decoder in decoders.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
-    def _evaluate(
-        self, slot: str, cursor: Cursor, prompt: Prompt, grain: int | None = None
-    ) -> tuple[Evaluated, Start]:
+    def _evaluate(self, slot: str, cursor: Cursor, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
         """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
         `slot` then contains the prompt and those tokens of the healed word that the model would generate itself.
