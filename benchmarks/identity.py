@@ -2,8 +2,8 @@
 
 The benchmark types keys at random places of the files of each FOLDER, into one model whose cache contains everything
 from before: other files, retrieved code, generated text, prompts whose reading was interrupted. It then repeats every
-request with an empty cache, and with an empty cache and the state that was saved during typing. The probabilities of the
-first tokens, and of `<cc>` if the model has this token, and the greedy texts must be equal bit for bit.
+request with an empty cache, and with an empty cache and the state that was saved during typing. The greedy texts, the
+probabilities of the first tokens, and those of `<cc>` if the model has this token, must be equal bit for bit.
 `tests/policy/test_identity.py` does the same for small models, in a test.
 """
 

@@ -68,7 +68,7 @@ class TorchLlama(Llama):
     """
 
     scored_at_once = 256
-    block = 1  # type: ignore[assignment]  # torch's results differ between batches, with every block
+    block = 1  # torch's results differ between batches, with every block
 
     def __init__(self, path: Path, compute: Compute, sequences: int, context_size: int) -> None:
         model: Any = load_for_reading(path, compute)
