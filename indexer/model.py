@@ -30,13 +30,15 @@ class Cursor:
     """A position in a file, as the text before it and the text after it (*prefix* and *suffix* in fill-in-the-middle).
 
     `path` is absolute, or empty for a buffer that was never saved. `language` is an id of `indexer.languages`
-    ("python", "typescript", …), or "" if the language is unknown.
+    ("python", "typescript", …), or "" if the language is unknown. `private` says why the text must stay on this
+    machine and must not be written to its disk, and is empty otherwise (`indexer.rules.why_private`).
     """
 
     path: str
     prefix: str
     suffix: str
     language: str
+    private: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
-    from indexer.model import Retriever
+    from indexer.model import Cursor, Retriever
     from policy.generators import GeneratorProvider
     from policy.models.card import Card
     from policy.models.choice import Better
@@ -88,6 +88,7 @@ class Core:
         self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
         self._fingerprints: dict[Path, asyncio.Task[str]] = {}
         self._buffers: dict[Path, tuple[str, str]] = {}
+        self._private: dict[str, str] = {}  # why the text of a document is private, or "", by document
 
     # -- lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +115,7 @@ class Core:
             await self._close_completer()
         elif self._completer is not None:
             self._completer.settings = _completion_settings(settings)
+        self._private.clear()
         if self._index is not None and _index_part(before) != _index_part(settings):
             await self._close_index()
             self._open_index()
@@ -134,6 +136,7 @@ class Core:
     def set_roots(self, roots: Sequence[Path]) -> None:
         """Replace the folders to index."""
         self._roots = tuple(roots)
+        self._private.clear()
         if self._index is not None:
             self._index.set_roots(self._roots)
 
@@ -153,6 +156,7 @@ class Core:
 
     async def forget(self, document: str) -> None:
         """Delete the state of a closed document, including its part of the KV cache."""
+        self._private.pop(document, None)
         if self._completer is not None:
             await self._completer.forget(document)
 
@@ -165,8 +169,8 @@ class Core:
             try:
                 asked = replace(
                     request,
+                    cursor=await self._marked(request),
                     threshold=await self._calibrated(request, completer),
-                    private=await self._private(request),
                 )
                 return await completer.complete(asked)
             except EngineError:
@@ -192,18 +196,22 @@ class Core:
         holding = [folder for folder in self._roots if path.is_relative_to(folder)]
         return max(holding, key=lambda folder: len(folder.parts), default=None)
 
-    async def _private(self, request: Request) -> str:
-        """Return why the text of `request` must not be sent to a server that generates.
+    async def _marked(self, request: Request, *, again: bool = False) -> Cursor:
+        """Return the cursor of `request` with `private`, if a server generates or prompts are saved to disk.
 
-        Return "" if it may be sent, or if no server generates.
+        The rules take milliseconds. So if no server generates, they are applied once for each document, and once more
+        if `again` is true.
         """
         path = Path(request.cursor.path) if request.cursor.path else path_in(request.document)
-        if self._settings.generator != "openai" or path is None:
-            return ""
-        include, exclude = _index_part(self._settings)
-        rules = IndexSettings(include=include, exclude=exclude)
-        reason = await asyncio.to_thread(why_private, path, self._roots, rules)
-        return reason.detail if reason else ""
+        sends = self._settings.generator == "openai"
+        if path is None or not (sends or self._settings.saved_prompts_megabytes):
+            return request.cursor
+        if sends or again or request.document not in self._private:
+            include, exclude = _index_part(self._settings)
+            rules = IndexSettings(include=include, exclude=exclude)
+            reason = await asyncio.to_thread(why_private, path, self._roots, rules)
+            self._private[request.document] = reason.detail if reason else ""
+        return replace(request.cursor, private=self._private[request.document])
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
         """Return the calibrated threshold of the request's workspace for the model of `completer`, or None."""
@@ -226,12 +234,14 @@ class Core:
     async def read_ahead(self, request: Request) -> None:
         """Evaluate the prompts of a likely request, while no request waits. Do nothing before a model is loaded."""
         if self._completer is not None:
-            await self._completer.warm(request.document, request.cursor)
+            cursor = await self._marked(request, again=True)
+            await self._completer.warm(request.document, cursor)
 
     def look_ahead(self, request: Request) -> None:
         """Start the completion of a likely later request in the background."""
         if self._completer is not None:
-            self._completer.look_ahead(request)
+            cursor = replace(request.cursor, private=self._private.get(request.document, ""))
+            self._completer.look_ahead(replace(request, cursor=cursor))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

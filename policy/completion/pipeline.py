@@ -58,7 +58,7 @@ class Pipeline:
         with clock.measure("engine"):
             engine = await self.supervisor.engine()
         search = Search(self.retriever() if settings.policy != "never" else None, cursor, settings.chunks, clock)
-        withheld = "" if self.provider.local else request.private or self.provider.withholds(cursor)
+        withheld = "" if self.provider.local else cursor.private or self.provider.withholds(cursor)
         provider = SameModel() if withheld else self.provider
         attempt = Attempt(
             engine,

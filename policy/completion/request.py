@@ -50,9 +50,8 @@ class Request:
 
     `document` identifies the document, usually by its URI. `policy` and `multiline` override the settings if they are
     not None. `threshold` is the calibrated threshold of the workspace or None. A threshold in the settings overrides
-    it. If `ahead` is false, no idle work follows this request. `private` says why the document's text must not leave
-    this machine, and is empty if the text may leave it. `shift` is added to the log-odds of the showing threshold
-    (`policy.gating.learned`).
+    it. If `ahead` is false, no idle work follows this request. `shift` is added to the log-odds of the showing
+    threshold (`policy.gating.learned`).
     """
 
     cursor: Cursor
@@ -62,7 +61,6 @@ class Request:
     multiline: bool | None = None
     threshold: float | None = None
     ahead: bool = True
-    private: str = ""
     shift: float = 0.0
 
     def apply(self, settings: CompletionSettings) -> CompletionSettings:

@@ -36,6 +36,9 @@ _WINDOWS_CRASHES = frozenset((
 # setting, threads spin shortly and then sleep, and a token took 55 ms. On an idle machine, the setting makes a token
 # slower by about a tenth (19 ms instead of 17).
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "2000"}
+# For K-quants that are not repacked, ggml has another kernel for batches of eight or more rows (32 in some versions),
+# which rounds differently. Without this kernel, a model has smaller blocks (`policy.engine.worker.batching`).
+SAME_KERNELS = {"GGML_CPU_TILED_MM": "0"}
 
 
 class Process:
@@ -95,11 +98,11 @@ def launch(endpoint: Endpoint, environment: Mapping[str, str], log: Callable[[st
 
 
 def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables for a worker: `PATIENT_THREADS`, those of this process, and `changes`.
+    """Return the environment variables for a worker: our defaults, those of this process, and `changes`.
 
-    A later one of these three overrides an earlier one.
+    A later one of these three overrides an earlier one. The defaults are `PATIENT_THREADS` and `SAME_KERNELS`.
     """
-    return {**PATIENT_THREADS, **os.environ, **changes}
+    return {**PATIENT_THREADS, **SAME_KERNELS, **os.environ, **changes}
 
 
 def is_crash(code: int) -> bool:

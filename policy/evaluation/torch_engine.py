@@ -18,8 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from policy.engine.messages import ModelInfo, Trial, Tried
 from policy.engine.settings import EngineSettings
+from policy.engine.worker.batching import Row
 from policy.engine.worker.completion_model import CompletionModel
-from policy.engine.worker.llama import Llama, Outcome, Row
+from policy.engine.worker.llama import Llama, Outcome
 from policy.training.base import load_for_reading
 from policy.training.compute import Compute
 from policy.training.running import keep_freed_memory
@@ -67,6 +68,7 @@ class TorchLlama(Llama):
     """
 
     scored_at_once = 256
+    block = 1  # torch's results differ between batches, with every block
 
     def __init__(self, path: Path, compute: Compute, sequences: int, context_size: int) -> None:
         model: Any = load_for_reading(path, compute)

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from policy.engine.settings import EngineSettings
 from policy.engine.worker import cache
 from policy.engine.worker.aborting import FINISH_SECONDS, AbortFlag
-from policy.engine.worker.cache import ALIGNED, Aborted, KvCache, prompt_rows
-from policy.engine.worker.llama import Llama, Outcome, Row
+from policy.engine.worker.batching import BLOCKS, MULTIPLE, Row, prompt_rows
+from policy.engine.worker.cache import Aborted, KvCache
+from policy.engine.worker.llama import Llama, Outcome
 
 
-@given(st.integers(2, 300), st.integers(1, 70), st.integers(2, 12))
-def test_a_prompt_is_read_in_batches_of_aligned_sizes(count: int, grain: int, wanted: int) -> None:
+@given(st.integers(2, 300), st.integers(1, 70), st.integers(2, 12), st.sampled_from(BLOCKS))
+def test_a_prompt_is_read_in_batches_of_whole_blocks(count: int, grain: int, wanted: int, block: int) -> None:
     wanted = min(wanted, count)
-    batches = list(prompt_rows(0, 5, range(count), grain, wanted))
+    batches = list(prompt_rows(0, 5 * block, range(count), grain, wanted, block))
     assert [row.token for rows in batches for row in rows] == list(range(count))
-    assert all(len(rows) % ALIGNED == 0 for rows in batches[:-1])
-    assert all(2 <= len(rows) < grain + ALIGNED + wanted for rows in batches)
+    multiple = max(block, MULTIPLE)
+    assert all(len(rows) % multiple == 0 for rows in batches[:-1])
+    assert all(2 <= len(rows) < grain + multiple + wanted for rows in batches)
     assert [row.logits for row in batches[-1]][-wanted:] == [True] * wanted
     assert not any(row.logits for rows in batches[:-1] for row in rows)
 
@@ -77,6 +79,7 @@ def test_after_an_interruption_a_prompt_is_read_in_growing_batches(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llama = Llama(model, EngineSettings(context_size=1024, threads=2))
+    assert llama.block == 1
     sizes: list[int] = []
     decode = llama.decode
 
@@ -100,7 +103,7 @@ def test_after_an_interruption_a_prompt_is_read_in_growing_batches(
     read = sum(sizes)
     sizes.clear()
     prompts.evaluate("a", tokens)
-    assert sizes[:4] == [ALIGNED, 2 * ALIGNED, 4 * ALIGNED, llama.n_ubatch], "after an interruption, the first is small"
+    assert sizes[:4] == [MULTIPLE, 2 * MULTIPLE, 4 * MULTIPLE, llama.n_ubatch], "after an interruption, the first is small"
     assert sum(sizes) == len(tokens) - read, "the tokens before the interruption stay in the cache"
     monkeypatch.setattr(cache, "CALM_SECONDS", 0.0)
     sizes.clear()

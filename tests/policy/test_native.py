@@ -17,7 +17,8 @@ from policy.engine import cpu, libraries
 from policy.engine.libraries import ENVIRONMENT, PACKAGES, Candidate, candidates
 from policy.engine.settings import EngineSettings
 from policy.engine.worker import capi, native
-from policy.engine.worker.llama import Llama, Row, build_info
+from policy.engine.worker.batching import Row
+from policy.engine.worker.llama import Llama, build_info
 from policy.engine.worker.native import Native
 from policy.errors import EngineFailed
 

@@ -238,7 +238,7 @@ def test_loaded_cells_are_equal_bit_for_bit(llama: Llama, folder: Folder) -> Non
     assert cache.save(never) is False, "the state is saved already"
     llama.clear()
     file, length = folder.open().find(tokens)
-    assert length == 192, "only full batches are saved"
+    assert length == 200
     assert file is not None
     found = folder.open().load(file)
     assert found is not None
@@ -262,6 +262,40 @@ def test_cells_that_llama_cpp_refuses_are_removed(llama: Llama, folder: Folder) 
 def test_texts_are_identical_with_a_saved_state(llama: Llama, folder: Folder) -> None:
     places = [len(SOURCE) * number // 26 for number in range(1, 25)]
     assert check_identity(llama, folder, BUDGETS, SOURCE, places) < 0.75
+
+
+def saved_files(llama: Llama, folder: Folder, cursor: Cursor, chunks: list[Chunk] | None = None) -> int:
+    """Return how many states are saved after the prompt of `cursor` is evaluated."""
+    opened = Opened(llama, BUDGETS, folder.open())
+    opened.answer(cursor, chunks, warm=True)
+    while opened.model.save(never):
+        pass
+    return len(folder.files())
+
+
+@pytest.mark.parametrize("private", ["", "left out by .gitignore"])
+def test_a_private_prompt_is_not_saved(llama: Llama, folder: Folder, private: str) -> None:
+    half = len(SOURCE) // 2
+    cursor = Cursor("/w/models.py", SOURCE[:half], SOURCE[half:], "python", private)
+    assert saved_files(llama, folder, cursor) == (0 if private else 1)
+    assert saved_files(llama, folder, cursor, CHUNKS) == (0 if private else 2)
+
+
+def test_a_buffer_without_a_file_is_not_saved(llama: Llama, folder: Folder) -> None:
+    assert saved_files(llama, folder, Cursor("", SOURCE[:2000], SOURCE[2000:], "python")) == 0
+
+
+def test_a_prompt_with_a_secret_is_not_saved(llama: Llama, folder: Folder) -> None:
+    text = SOURCE[:2000] + '\nDB_PASSWORD = "kX9#mQ2pLw7z"\n'
+    assert saved_files(llama, folder, Cursor("/w/models.py", text, SOURCE[2000:], "python")) == 0
+
+
+def test_a_saved_prompt_is_not_missing(llama: Llama, folder: Folder) -> None:
+    """A decision considers which prompts need no reading, so it has to know of the saved ones."""
+    cursor = Cursor("/w/models.py", SOURCE[:2000], SOURCE[2000:], "python")
+    empty = Opened(llama, BUDGETS, folder.open()).model.missing(cursor, None)
+    assert saved_files(llama, folder, cursor) == 1
+    assert Opened(llama, BUDGETS, folder.open()).model.missing(cursor, None) <= empty - 64
 
 
 def wait_for_a_state(folder: Path) -> None:

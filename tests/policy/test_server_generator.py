@@ -7,6 +7,7 @@ import math
 import ssl
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Editor:
             self.provider,
         )
         self._numbers += 1
-        request = Request(cursor, f"document {self._numbers}", "invoked", private=private)
+        request = Request(replace(cursor, private=private), f"document {self._numbers}", "invoked")
         return await completer.complete(request)
 
 

@@ -13,7 +13,8 @@ import torch
 
 from lsp_server.cli import main
 from policy.engine.settings import EngineSettings
-from policy.engine.worker.llama import Llama, Row
+from policy.engine.worker.batching import Row
+from policy.engine.worker.llama import Llama
 from policy.training.convert import configuration, import_folder, weights
 from policy.training.manifest import TrainingError
 from tests.checkpoints import bigcode, llama, save, tokenizer

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from policy.engine.settings import EngineSettings
-from policy.engine.worker.llama import Llama, Row
+from policy.engine.worker.batching import Row
+from policy.engine.worker.llama import Llama
 from policy.gating.gate import gates_of
 from policy.models import locate
 from policy.models.shards import sha256

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
-from policy.engine.worker.cache import MIN_ROWS, WORTH_COPYING, Aborted, prompt_rows
+from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, whole_blocks
+from policy.engine.worker.cache import WORTH_COPYING, Aborted
 from policy.engine.worker.decoding import likeliest, start_of, with_first
-from policy.engine.worker.llama import Row
 from policy.engine.worker.saved_state import common_prefix
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
@@ -66,6 +66,7 @@ class _Lane:
 
     id: int
     tokens: list[int] = field(default_factory=list)
+    read: int = 0  # the first `read` tokens were evaluated as a prompt
     running: _Running | None = None
 
 
@@ -128,8 +129,9 @@ class Batch:
         if wanted > self._llama.n_ctx_seq:
             raise EngineFailed(f"{wanted} tokens do not fit into a context of {self._llama.n_ctx_seq}")
         # The prompt is evaluated in the same way as in `KvCache.evaluate`, so that the logits equal those in serving.
-        shared = self._share(lane, tokens[:-asked])
+        shared = self._share(lane, tokens[: whole_blocks(len(tokens) - asked, self._llama.block)])
         self._fill(lane, tokens[shared:], asked)
+        lane.read = len(tokens)
         spent = (time.perf_counter() - started) * 1e3
         logits = [self._llama.logits(row - asked) for row in range(asked)]
         start = start_of(prompt, logits, self._llama)
@@ -145,8 +147,10 @@ class Batch:
         continues = self._take(running, start.logits)
         if truth:
             running.truth = self._score(lane, prompt, truth, before)
-            self._cut(lane, min(len(prompt.tokens), len(start.base) - MIN_ROWS))
-            self._fill(lane, start.base[len(lane.tokens) :])
+            # Evaluate the end of the prompt again, in the same batch as before, because the truth has replaced it.
+            self._cut(lane, whole_blocks(min(len(prompt.tokens), len(tokens) - asked), self._llama.block))
+            self._fill(lane, tokens[len(lane.tokens) :], asked)
+            lane.read = len(tokens)
         self._cut(lane, len(start.base))
         if not continues:
             return running.finished()
@@ -192,7 +196,7 @@ class Batch:
 
     def _fill(self, lane: _Lane, tokens: Sequence[int], wanted: int = MIN_ROWS) -> None:
         """Append `tokens` to `lane`, and compute logits for the last `wanted` of them."""
-        for rows in prompt_rows(lane.id, len(lane.tokens), tokens, self._llama.n_ubatch, wanted):
+        for rows in prompt_rows(lane.id, len(lane.tokens), tokens, self._llama.n_ubatch, wanted, self._llama.block):
             self._decode(rows)
             lane.tokens += [row.token for row in rows]
 
@@ -200,6 +204,7 @@ class Batch:
         """Keep only the first `length` tokens of `lane`."""
         if length < len(lane.tokens):
             kept = lane.tokens[:length]
+            lane.read = min(lane.read, length)
             if self._llama.truncate(lane.id, length):
                 lane.tokens = kept
                 return
@@ -230,7 +235,7 @@ class Batch:
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
         """Make `lane` contain the longest prefix of `tokens` that any lane contains, and return the prefix's length."""
-        held = {other.id: common_prefix(other.tokens, tokens) for other in self._lanes}
+        held = {other.id: self._shared(other, tokens) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
             best = lane
@@ -241,8 +246,11 @@ class Batch:
         elif not self._llama.truncate(lane.id, length):  # a recurrent model cannot remove part of a sequence
             self._llama.truncate(lane.id, 0)
             length = 0
-        lane.tokens = tokens[:length]
+        lane.tokens, lane.read = tokens[:length], length
         return length
+
+    def _shared(self, lane: _Lane, tokens: list[int]) -> int:
+        return whole_blocks(min(common_prefix(lane.tokens, tokens), lane.read), self._llama.block)
 
     def _decode(self, rows: Sequence[Row]) -> None:
         match self._llama.decode(rows):

@@ -8,23 +8,24 @@ it), two clients with the same file, and the return to an earlier document.
 
 If a new slot needs a sequence and none is free, the least recently used slot is removed.
 
-With `SavedStates`, cells are also saved to disk, and loaded when no sequence contains enough of a prompt. Rounding can
-depend on the number of tokens that are evaluated together, for some kernels even beyond the difference between one and
-two. So only cells that were evaluated in *aligned* batches are saved: batches that begin at a multiple of `ALIGNMENT`
-tokens and have a multiple of this size. The rest of a prompt is then evaluated in the same batches with and without a
-saved state.
+With `SavedStates`, cells are also saved to disk, and loaded when no sequence contains enough of a prompt.
+
+Rounding can depend on the number of tokens that are evaluated together. So of a sequence, only the cells of whole
+blocks are used again (`policy.engine.worker.batching`), whether they are in memory or on disk. The logits then depend
+only on the prompt.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from policy.engine.worker.llama import Row
+from indexer.secrets import secret_spans
+from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, whole_blocks
 from policy.engine.worker.saved_state import SavedStates, common_prefix
 from policy.errors import EngineFailed
 
@@ -35,14 +36,11 @@ if TYPE_CHECKING:
     from policy.engine.worker.llama import Llama
 
 
-MIN_ROWS = 2  # this many tokens at the end of a prompt are always evaluated, even if they are in the cache
-ALIGNED = 8  # all batches of a prompt but the last have a multiple of this size; other sizes round sums differently
 BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per second, a key comes every 0.125 s
 MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
 CALM_SECONDS = 1.0  # seconds after an interruption until the batches are large again
 WORTH_COPYING = 16  # tokens; copying a sequence takes as long as evaluating this many
 WORTH_LOADING = 64  # tokens; evaluating this many takes much longer than loading a state (about 20 ms)
-ALIGNMENT = 16  # tokens; see the docstring of the module
 
 
 class Aborted(Exception):
@@ -54,8 +52,8 @@ class _Sequence:
     id: int
     tokens: list[int] = field(default_factory=list)
     read: int = 0  # the first `read` tokens were evaluated as a prompt; the others were generated
-    aligned: int = 0  # the first `aligned` tokens were evaluated in aligned batches
     used_at: int = 0
+    private: bool = False  # whether the cells must not be saved to disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,18 @@ class KvCache:
         self._token_seconds = 0.0  # the time for one token in the last batch of at least `MEASURED_ROWS`
         self._aborted_at = -math.inf
 
-    def evaluate(self, slot: str, tokens: Sequence[int], grain: int | None = None, rows: int = MIN_ROWS) -> Evaluated:
+    def evaluate(
+        self,
+        slot: str,
+        tokens: Sequence[int],
+        grain: int | None = None,
+        rows: int = MIN_ROWS,
+        *,
+        private: bool = False,
+    ) -> Evaluated:
         """Make `slot` contain exactly `tokens`, and return the logits after the last `rows` of them (at least two).
+
+        If `private` is true, the cells of `slot` are not saved to disk.
 
         At most `grain` tokens are evaluated at a time, so an interruption loses at most that many. Within
         `CALM_SECONDS` after an interruption, the first batch is small. Raises `Aborted`, after which the slot contains
@@ -104,15 +112,13 @@ class KvCache:
         started = time.perf_counter()
         tokens = list(tokens)
         sequence = self._sequence(slot)
+        sequence.private = private
         # The last tokens are evaluated even if they are in the cache, because the caller needs the logits after them.
-        # At least two are evaluated together: llama.cpp evaluates a single token differently and, with an f16 cache,
-        # less exactly (logits differed by up to 0.4). With two or more, a text does not depend on how much of its
-        # prompt was cached.
         rows = min(max(rows, MIN_ROWS), len(tokens))
-        reused = min(self._share(sequence, tokens), len(tokens) - rows)
-        if self._saved and len(tokens) - reused > WORTH_LOADING:
-            grain = -(-max(grain or self._context.n_ubatch, 2 * rows) // ALIGNMENT) * ALIGNMENT
-            reused = self._load(self._saved, sequence, tokens, reused, grain, len(tokens) - rows)
+        usable = whole_blocks(len(tokens) - rows, self._context.block)
+        reused = min(self._share(sequence, tokens), usable)
+        if self._saved:
+            reused = self._load(self._saved, sequence, tokens, reused, usable)
         self._truncate(sequence, reused)
         reused = len(sequence.tokens)
         self._prefill(sequence, tokens[reused:], grain or self._context.n_ubatch, rows)
@@ -120,9 +126,15 @@ class KvCache:
         return Evaluated(logits, len(tokens) - reused, (time.perf_counter() - started) * 1e3)
 
     def missing(self, tokens: Sequence[int]) -> int:
-        """Return the number of `tokens`, a prompt, that would have to be evaluated, because no slot contains them."""
+        """Return the number of `tokens`, a prompt, that would have to be evaluated.
+
+        These are the tokens that neither a slot nor a saved state contains.
+        """
         prompt = list(tokens)
-        return len(prompt) - max((_shared(sequence, prompt) for sequence in self._slots.values()), default=0)
+        reused = max((self._shared(sequence, prompt) for sequence in self._slots.values()), default=0)
+        if self._saved and (length := self._saved.find(prompt)[1]) >= reused + WORTH_LOADING:
+            reused = whole_blocks(length, self._context.block)
+        return len(prompt) - reused
 
     def cut(self, slot: str, length: int) -> bool:
         """Keep only the first `length` tokens of `slot`.
@@ -171,13 +183,22 @@ class KvCache:
         if self._saved is None or not self._saved.usable:
             return False
         for slot, sequence in self._slots.items():
-            tokens = sequence.tokens[: sequence.aligned]
+            tokens = sequence.tokens[: whole_blocks(sequence.read, self._context.block)]
             if interrupted():
                 return False
-            if len(tokens) > WORTH_LOADING and self._saved.find(tokens)[1] <= len(tokens) - WORTH_LOADING:
+            if sequence.private or len(tokens) <= WORTH_LOADING:
+                continue
+            if self._saved.find(tokens)[1] <= len(tokens) - WORTH_LOADING:
+                if self._has_secret(tokens):
+                    sequence.private = True
+                    continue
                 name = slot.partition("/")[2]  # without the name of the client, which the next one does not have
                 return self._saved.save(name, tokens, self._context.state(sequence.id), interrupted)
         return False
+
+    def _has_secret(self, tokens: Sequence[int]) -> bool:
+        text = b"".join(map(self._context.piece, tokens)).decode("utf-8", "replace")
+        return any(True for _ in secret_spans(text))
 
     def holds(self, slot: str, tokens: Sequence[int]) -> bool:
         """Return whether `slot` contains exactly `tokens`."""
@@ -189,7 +210,7 @@ class KvCache:
         self.forget(target)
         source, sequence = self._slots[slot], self._sequence(target)
         self._context.copy(source.id, sequence.id, len(source.tokens))
-        sequence.tokens, sequence.read, sequence.aligned = list(source.tokens), source.read, source.aligned
+        sequence.tokens, sequence.read, sequence.private = list(source.tokens), source.read, source.private
 
     def rename(self, slot: str, target: str) -> None:
         """Rename `slot` to `target`, which replaces the slot that had this name."""
@@ -218,46 +239,47 @@ class KvCache:
         return sequence
 
     def _share(self, sequence: _Sequence, tokens: list[int]) -> int:
-        """Return the length of the longest prefix of `tokens` that `sequence` contains.
+        """Return the number of the first `tokens` whose cells in `sequence` can be used.
 
         If another sequence contains a longer prefix, the function first copies that prefix to `sequence`.
         """
-        own = _shared(sequence, tokens)
+        own = self._shared(sequence, tokens)
         if len(tokens) < own + WORTH_COPYING:  # so few tokens are missing, as after a keystroke, that no copy helps
             return own
-        best = max(self._slots.values(), key=lambda other: _shared(other, tokens))
-        length = _shared(best, tokens)
+        best = max(self._slots.values(), key=lambda other: self._shared(other, tokens))
+        length = self._shared(best, tokens)
         if length < own + WORTH_COPYING:
             return own
         self._truncate(sequence, 0)
         length = self._context.copy(best.id, sequence.id, length)
-        sequence.tokens, sequence.read, sequence.aligned = best.tokens[:length], length, min(best.aligned, length)
+        sequence.tokens, sequence.read = best.tokens[:length], length
         return length
 
-    def _load(
-        self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, grain: int, limit: int
-    ) -> int:
-        """Load the state with the longest head of `tokens`, at most `limit` of them, if that saves time.
+    def _load(self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, usable: int) -> int:
+        """Load the state with the longest head of `tokens`, at most `usable` of them, if that saves time.
 
-        Return how many tokens of `sequence` to keep. The rest of the prompt is then evaluated in aligned batches. After
-        loading, these are the batches of `grain` tokens in which a prompt is evaluated from its beginning.
+        `reused` is the number of tokens whose cells in `sequence` can be used. Return this number after the call.
         """
+        if usable < reused + WORTH_LOADING:
+            return reused
         file, length = saved.find(tokens)
-        length = min(length, limit) // grain * grain
-        if file and length >= reused + WORTH_LOADING and (state := saved.load(file)):
-            self._truncate(sequence, 0)
-            if self._context.set_state(sequence.id, state.data):
-                sequence.tokens = list(state.tokens)
-                sequence.read = sequence.aligned = len(state.tokens)
-                # The state may also have cells after these tokens.
-                self._context.truncate(sequence.id, length)
-                self._truncate(sequence, length)
-                return length
+        length = whole_blocks(min(length, usable), self._context.block)
+        if file is None or length < reused + WORTH_LOADING or (state := saved.load(file)) is None:
+            return reused
+        self._truncate(sequence, 0)
+        if not self._context.set_state(sequence.id, state.data):
             saved.discard(file)
             return 0
-        # Evaluate a few tokens again, so that the following ones are aligned.
-        kept = min(reused, sequence.aligned)
-        return kept // ALIGNMENT * ALIGNMENT if reused - kept < ALIGNMENT else reused
+        self._context.truncate(sequence.id, length)  # the state may also have cells after its tokens
+        sequence.tokens, sequence.read = list(state.tokens[:length]), length
+        return length
+
+    def _shared(self, sequence: _Sequence, tokens: list[int]) -> int:
+        """Return the number of the first `tokens` in `sequence` that are in whole blocks of an evaluated prompt.
+
+        Generated tokens do not count, because llama.cpp evaluated each alone.
+        """
+        return whole_blocks(min(common_prefix(sequence.tokens, tokens), sequence.read), self._context.block)
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
         if length >= len(sequence.tokens):
@@ -268,7 +290,6 @@ class KvCache:
             length = 0
         del sequence.tokens[length:]
         sequence.read = min(sequence.read, length)
-        sequence.aligned = min(sequence.aligned, length)
 
     def _first_grain(self, largest: int) -> int:
         """Return the number of tokens in the first batch of a prompt, at most `largest`.
@@ -278,7 +299,7 @@ class KvCache:
         """
         if time.monotonic() - self._aborted_at > CALM_SECONDS or not self._token_seconds:
             return largest
-        return min(largest, max(1, int(BATCH_SECONDS / self._token_seconds / ALIGNED)) * ALIGNED)
+        return min(largest, max(1, int(BATCH_SECONDS / self._token_seconds / MULTIPLE)) * MULTIPLE)
 
     def _prefill(self, sequence: _Sequence, tokens: list[int], largest: int, wanted: int) -> None:
         """Append `tokens`, in batches of at most `largest` tokens.
@@ -288,7 +309,7 @@ class KvCache:
         """
         grain, left = self._first_grain(largest), tokens
         while left:
-            rows = next(prompt_rows(sequence.id, len(sequence.tokens), left, grain, wanted))
+            rows = next(prompt_rows(sequence.id, len(sequence.tokens), left, grain, wanted, self._context.block))
             grain, left = min(2 * grain, largest), left[len(rows) :]
             start, part = len(sequence.tokens), [row.token for row in rows]
             began = time.perf_counter()
@@ -308,8 +329,6 @@ class KvCache:
             self.read_tokens += len(part)
             sequence.tokens.extend(part)
             sequence.read = len(sequence.tokens)
-            if sequence.aligned == start and start % ALIGNMENT == len(part) % ALIGNMENT == 0:
-                sequence.aligned = sequence.read
 
     def _decode(self, rows: Sequence[Row]) -> bool:
         """Evaluate `rows`. Return False if the evaluation was aborted."""
@@ -321,26 +340,3 @@ class KvCache:
     def _evict(self) -> None:
         """Remove the least recently used slot."""
         self.forget(min(self._slots, key=lambda slot: self._slots[slot].used_at))
-
-
-def prompt_rows(seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS) -> Iterator[list[Row]]:
-    """Yield batches of at most `grain` rows that append `tokens` to sequence `seq`, from position `start` on.
-
-    The last `wanted` rows have logits and are in the same batch. The sizes of all batches but the last are multiples of
-    `ALIGNED`, and `grain` is rounded up to such a multiple. With two or more tokens, no batch is a single row, which
-    llama.cpp would evaluate differently.
-    """
-    grain = -(-grain // ALIGNED) * ALIGNED
-    done = 0
-    while (left := len(tokens) - done) > 0:
-        size = left if left <= grain else min(grain, (left - wanted) // ALIGNED * ALIGNED) or left
-        yield [Row(tokens[at], start + at, seq, logits=at >= len(tokens) - wanted) for at in range(done, done + size)]
-        done += size
-
-
-def _shared(sequence: _Sequence, tokens: list[int]) -> int:
-    """Return the length of the longest prefix of `tokens` that was evaluated in `sequence` as a prompt.
-
-    Generated tokens do not count, because llama.cpp evaluated each alone, see `KvCache.evaluate`.
-    """
-    return min(common_prefix(sequence.tokens, tokens), sequence.read)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.engine.messages import ModelInfo
+from policy.engine.worker.batching import Row
 from policy.engine.worker.cache import Aborted
-from policy.engine.worker.llama import Llama, Row
+from policy.engine.worker.llama import Llama
 from policy.errors import EngineFailed
 from policy.prompting.prompt import Budgets
 

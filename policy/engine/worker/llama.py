@@ -9,11 +9,11 @@ imports it in its own process, for the tokenizer.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ import numpy as np
 from policy.engine.settings import EngineSettings, FlashAttention, default_threads
 from policy.engine.worker import capi, native
 from policy.engine.worker.aborting import AbortFlag
+from policy.engine.worker.batching import BLOCKS, Row, block_of
 from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.models.card import metadata_of
@@ -55,16 +56,6 @@ _FLASH = {
 _DECISION_TOKENS: dict[Role, tuple[str, ...]] = {"cc": ("<cc>", "<cfc_info>"), "eof": ("<eof>", "<end_rc>")}
 _STARCODER_VOCABULARY = 49_152
 _STARCODER_DECISION: dict[Role, int] = {"cc": 49_152, "eof": 49_153}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One token to evaluate, at position `pos` of sequence `seq`. `logits` requests the logits after it."""
-
-    token: int
-    pos: int
-    seq: int
-    logits: bool = False
 
 
 class Llama:
@@ -159,7 +150,8 @@ class Llama:
         params = self._native.llama_context_default_params()
         params.n_ctx = settings.context_size
         params.n_batch = min(settings.context_size, 2048)
-        params.n_ubatch = settings.micro_batch
+        # A multiple of every block, so that llama.cpp does not split a batch within a block.
+        params.n_ubatch = -(-settings.micro_batch // BLOCKS[-1]) * BLOCKS[-1]
         if settings.embedding:
             # An encoder needs the whole text, so the text must be in one micro-batch.
             params.n_ubatch = params.n_batch
@@ -350,6 +342,11 @@ class Llama:
         if self._memory:  # an encoder has no KV cache
             self._native.llama_memory_clear(self._memory, False)
 
+    @cached_property
+    def block(self) -> int:
+        """The block of this model (`policy.engine.worker.batching`). It is measured, so the cache must be empty."""
+        return block_of(self) if self.truncates else 1
+
     @property
     def state_key(self) -> str:
         """A text that identifies everything on which the cells of a prompt depend, except the model file."""
@@ -357,7 +354,8 @@ class Llama:
         library = self._native.candidate.path
         status = library.stat()
         parts = (library, status.st_size, status.st_mtime_ns, self._native.version, self._native.build, info)
-        return repr((*parts, self.n_ctx, self.n_ctx_seq, self.n_seq, self.n_batch, self.n_ubatch))
+        kernels = sorted(item for item in os.environ.items() if item[0].startswith("GGML_"))
+        return repr((*parts, kernels, self.block, self.n_ctx, self.n_ctx_seq, self.n_seq, self.n_batch, self.n_ubatch))
 
     @property
     def gpu_offload(self) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 import platformdirs
 
 _MAGIC = b"RFLSTATE"
-_VERSION = 1  # increase this number if the format or the evaluation of prompts changes
+_VERSION = 2  # increase this number if the format or the evaluation of prompts changes
 # Magic, version, key, number of tokens, number of bytes of the state, CRC-32 of the tokens and the state.
 _HEADER = struct.Struct("<8sI32sIQI")
 _SUFFIX = ".kv"
