@@ -103,7 +103,8 @@ def test_after_an_interruption_a_prompt_is_read_in_growing_batches(
     read = sum(sizes)
     sizes.clear()
     prompts.evaluate("a", tokens)
-    assert sizes[:4] == [MULTIPLE, 2 * MULTIPLE, 4 * MULTIPLE, llama.n_ubatch], "after an interruption, the first is small"
+    growing = [MULTIPLE, 2 * MULTIPLE, 4 * MULTIPLE, llama.n_ubatch]
+    assert sizes[:4] == growing, "after an interruption, the first one is small"
     assert sum(sizes) == len(tokens) - read, "the tokens before the interruption stay in the cache"
     monkeypatch.setattr(cache, "CALM_SECONDS", 0.0)
     sizes.clear()
