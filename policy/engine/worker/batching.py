@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from policy.engine.worker.llama import Llama
+from typing import Protocol
 
 MIN_ROWS = 2  # a batch of one row differs from all others, so no prompt is evaluated in such a batch
 MULTIPLE = 8  # the sizes of all batches but the last are multiples of this, because other sizes take more time per row
@@ -48,6 +45,26 @@ class Row:
     logits: bool = False
 
 
+class Context(Protocol):
+    """What `block_of` needs of a loaded model, see `policy.engine.worker.llama.Llama`."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of `text`."""
+        ...
+
+    def decode(self, rows: Sequence[Row]) -> str:
+        """Evaluate `rows`."""
+        ...
+
+    def truncate(self, seq: int, length: int) -> bool:
+        """Keep only the first `length` positions of `seq`."""
+        ...
+
+    def state(self, seq: int) -> memoryview:
+        """Return the cells of `seq`."""
+        ...
+
+
 def prompt_rows(
     seq: int, start: int, tokens: Sequence[int], grain: int, wanted: int = MIN_ROWS, block: int = 1
 ) -> Iterator[list[Row]]:
@@ -71,7 +88,7 @@ def whole_blocks(tokens: int, block: int) -> int:
     return tokens // block * block
 
 
-def block_of(llama: Llama) -> int:
+def block_of(llama: Context) -> int:
     """Return the smallest block with which cells of the KV cache are equal bit for bit. `llama` has an empty cache.
 
     The function evaluates a short prompt in one batch, and then its end in several batches. This takes as long as
@@ -93,7 +110,7 @@ def block_of(llama: Llama) -> int:
         llama.truncate(0, 0)
 
 
-def _agrees(llama: Llama, tokens: Sequence[int], sizes: Sequence[int], expected: Mapping[int, bytes]) -> bool:
+def _agrees(llama: Context, tokens: Sequence[int], sizes: Sequence[int], expected: Mapping[int, bytes]) -> bool:
     """Return whether the cells are as expected after each batch, if the compared tokens have batches of these sizes."""
     llama.truncate(0, _START)
     end = _START
@@ -105,5 +122,5 @@ def _agrees(llama: Llama, tokens: Sequence[int], sizes: Sequence[int], expected:
     return True
 
 
-def _append(llama: Llama, tokens: Sequence[int], start: int, end: int) -> None:
+def _append(llama: Context, tokens: Sequence[int], start: int, end: int) -> None:
     llama.decode([Row(tokens[at], at, 0, logits=at == end - 1) for at in range(start, end)])
