@@ -322,9 +322,7 @@ class Llama:
             raise EngineFailed(f"row {row} of the last evaluation has no logits")
         address = ctypes.addressof(pointer.contents)
         if (view := self._views.get(address)) is None:  # views are kept, because making one takes long
-            view = self._views[address] = np.frombuffer(
-                (ctypes.c_float * self.n_vocab).from_address(address), np.float32
-            )
+            view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
         return view
 
     def embedding(self, seq: int) -> NDArray[np.float32]:
