@@ -165,6 +165,11 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("bash", "cat <<‸EOF\nit's (\nEOF\n", "'a' ", NOTHING),
         # the cursor is in a string that begins far above
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 700 + "'\necho \"$names\"\n", "('\n", "("),
+        # a text that ends a comment of many lines makes the bracket far below count
+        ("php", "<?php\n/*\n" + " * a\n" * 60 + " **‸\n" + "    3 => \"/[a]+/s\",\n" * 100 + "    );\n\n?>\n",
+         "**/\n$data = array (\n", NOTHING),
+        ("c", "/*\n * a\n ‸\n" + "  x();\n" * 200 + "}\n", "*/\nvoid f() {\n", NOTHING),
+        ("c", "/*\n * a\n ‸\n" + "int x;\n" * 200, "*/\n", "*/"),
         # a string of many lines ends far below
         ("bash", "names='\n" + "it is\n" * 700 + "a‸b\n" + "c\n" * 1200 + "'\necho \"$names\"\n", "('\n", "("),
         ("python", "s = '''\n" + "it is\n" * 700 + "a‸ b\n" + "cc\n" * 1200 + "'''\nprint(s)\n", "('''\n", "("),

@@ -107,13 +107,15 @@ class Fit:
             elif self._syntax is None:
                 return head, ""
             else:
-                # If the head leaves a bracket open, the bracket that closes it can be far below the cursor.
+                # If the head leaves a bracket open, the bracket that closes it can be far below the cursor. If the head
+                # ends a comment or a string of several lines, all code below is read in another way.
                 opens = len(state.stack) > len(self.stack)
+                below = opens or self._ends_lines(state)
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
                 # If the model wrote an operand, the line must not end with its operator.
                 broken_off = not verdict.finished and len(head) < size and bool(_NEEDS_OPERAND.search(head))
-                if verdict.fits and not broken_off and (not opens or verdict.flawless or self._balances_below(state)):
+                if verdict.fits and not broken_off and (not below or verdict.flawless or self._balances_below(state)):
                     best = head
                     if verdict.finished or not self._right.rest.strip():
                         break
@@ -163,6 +165,16 @@ class Fit:
             and with_text.closers >= without.closers
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
+
+    def _ends_lines(self, state: Scan) -> bool:
+        """Return whether a text ends a comment or string at the cursor that would continue on the next line.
+
+        `state` is the result of `read` for the text.
+        """
+        if state.kept >= len(self.stack):
+            return False
+        lasting = self.read("\n").kept
+        return any(entry not in OPENERS for entry in self.stack[state.kept : lasting])
 
     def _balances_below(self, state: Scan) -> bool:
         """Return whether brackets and quotes are as balanced with a text as without it, to the end of the file.
