@@ -70,7 +70,7 @@ class Place:
 def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
     """Return up to `places` places in files below `root`, with about `keys` keys at each place.
 
-    The result depends only on the files and on `seed`.
+    The result depends only on the files and on `seed`. Ends the program with a message if no file is suitable.
     """
     dice = random.Random(seed)
     files = sorted(root / entry.path for entry in Rules(root, IndexSettings()).walk())
@@ -84,6 +84,8 @@ def record(root: Path, places: int, keys: int, seed: int) -> list[Place]:
             continue
         if place := _place(file, language.id, file.read_text("utf-8", "replace"), keys, dice):
             found.append(place)
+    if not found:
+        raise SystemExit(f"{root}: no source file of this folder is suitable for typing")
     return found
 
 
