@@ -72,9 +72,9 @@ class IdleWork:
     async def warm(self, document: str, cursor: Cursor, settings: CompletionSettings) -> None:
         """Evaluate the prompts of a request at `cursor` in advance. Stop when a request waits for a completion.
 
-        The branch that the request is likely to use comes first. On a machine on which no request waits for chunks,
-        this is the plain branch. If the policy allows both branches, and one prompt does not take long, the other
-        branch comes second, because each line has its own decision.
+        The branch that the request is likely to use comes first. If the policy allows both branches, a machine that
+        reads chunks slowly reads the plain branch first, so that a key need not wait for chunks. If one prompt does not
+        take long, the other branch comes second, because each line has its own decision.
         """
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
