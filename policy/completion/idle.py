@@ -81,10 +81,10 @@ class IdleWork:
             hits = await self._hits(document, cursor, settings)
             expected = self._pipeline.expects(document, cursor, hits, settings)
             selective = settings.policy == "selective"
-            plain_first = not expected or (selective and await self._waits_for_chunks(engine))
+            plain_first = not expected or (selective and await waits_for_chunks(engine))
             for retrieves in (False, True) if plain_first else (True, False):
                 likely = expected in (None, retrieves) or (plain_first and not retrieves)
-                if not likely and not (selective and await self._reads_fast(engine)):
+                if not likely and not (selective and await reads_fast(engine)):
                     return
                 if self._awaited():
                     return
@@ -97,7 +97,7 @@ class IdleWork:
         due, fast = time.monotonic() + LOOK_AHEAD, False
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
-            if fast := await self._reads_fast(engine):
+            if fast := await reads_fast(engine):
                 await self._refresh_after(engine, request, settings, completion, fast=True)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
@@ -140,14 +140,6 @@ class IdleWork:
             return False
         at_border = not last_lines(request.cursor.prefix, 1).strip()
         return (decision.retrieve and at_border) or fast
-
-    async def _reads_fast(self, engine: Engine) -> bool:
-        info = self._pipeline.supervisor.info
-        return info is not None and await reads_fast(engine, info)
-
-    async def _waits_for_chunks(self, engine: Engine) -> bool:
-        info = self._pipeline.supervisor.info
-        return info is not None and await waits_for_chunks(engine, info)
 
     async def _hits(self, document: str, cursor: Cursor, settings: CompletionSettings) -> tuple[Hit, ...]:
         """Return the chunks for a prompt at `cursor`: the pinned ones if they are good enough, or those of a search.
