@@ -94,25 +94,25 @@ class IdleWork:
                     await engine.warm(slot(document, "plain"), cursor)
 
     async def _after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
-        due, fast = time.monotonic() + LOOK_AHEAD, False
-        with contextlib.suppress(RepoformerError):
-            engine = await self._pipeline.supervisor.engine()
-            if fast := await reads_fast(engine):
+        due = time.monotonic() + LOOK_AHEAD
+        engine = await self._pipeline.supervisor.engine()
+        if fast := await reads_fast(engine):
+            with contextlib.suppress(RepoformerError):  # an interruption must not prevent the next completion
                 await self._refresh_after(engine, request, settings, completion, fast=True)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
         if not fast:
-            with contextlib.suppress(RepoformerError):
-                await self._read_slowly(request, settings, completion)
+            await self._read_slowly(engine, request, settings, completion)
 
-    async def _read_slowly(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
+    async def _read_slowly(
+        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion
+    ) -> None:
         """Search for better chunks and read them, on a machine that needs seconds for this.
 
         The work begins only when the user has paused for `CALM`. While the user types, each key would interrupt it, and
         the engine would spend most of its time on prompts that no suggestion uses.
         """
-        engine = await self._pipeline.supervisor.engine()
         while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
             await asyncio.sleep(left)
         await self._refresh_after(engine, request, settings, completion, fast=False)
