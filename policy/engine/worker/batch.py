@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
-from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, whole_blocks
+from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, reusable, whole_blocks
 from policy.engine.worker.cache import WORTH_COPYING, Aborted
 from policy.engine.worker.decoding import likeliest, start_of, with_first
-from policy.engine.worker.saved_state import common_prefix
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 
@@ -235,7 +234,7 @@ class Batch:
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
         """Make `lane` contain the longest prefix of `tokens` that any lane contains, and return the prefix's length."""
-        held = {other.id: self._shared(other, tokens) for other in self._lanes}
+        held = {other.id: reusable(other.tokens, other.read, tokens, self._llama.block) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
             best = lane
@@ -248,9 +247,6 @@ class Batch:
             length = 0
         lane.tokens, lane.read = tokens[:length], length
         return length
-
-    def _shared(self, lane: _Lane, tokens: list[int]) -> int:
-        return whole_blocks(min(common_prefix(lane.tokens, tokens), lane.read), self._llama.block)
 
     def _decode(self, rows: Sequence[Row]) -> None:
         match self._llama.decode(rows):

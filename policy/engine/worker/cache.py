@@ -25,8 +25,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from indexer.secrets import secret_spans
-from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, whole_blocks
-from policy.engine.worker.saved_state import SavedStates, common_prefix
+from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, reusable, whole_blocks
+from policy.engine.worker.saved_state import SavedStates
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -275,11 +275,7 @@ class KvCache:
         return length
 
     def _shared(self, sequence: _Sequence, tokens: list[int]) -> int:
-        """Return the number of the first `tokens` in `sequence` that are in whole blocks of an evaluated prompt.
-
-        Generated tokens do not count, because llama.cpp evaluated each alone.
-        """
-        return whole_blocks(min(common_prefix(sequence.tokens, tokens), sequence.read), self._context.block)
+        return reusable(sequence.tokens, sequence.read, tokens, self._context.block)
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
         if length >= len(sequence.tokens):

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import platformdirs
 
+from policy.common_prefix import common_prefix
+
 _MAGIC = b"RFLSTATE"
 _VERSION = 2  # increase this number if the format or the evaluation of prompts changes
 # Magic, version, key, number of tokens, number of bytes of the state, CRC-32 of the tokens and the state.
@@ -225,20 +227,6 @@ class SavedStates:
         self._index().pop(file, None)
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
-
-
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """Return the number of leading tokens that both sequences share."""
-    # Most pairs are a prompt and the prompt of one keystroke earlier, which share nearly all tokens. A binary search
-    # with native comparisons of slices is then faster than a loop over the tokens.
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _used_at(file: Path) -> float:
