@@ -296,6 +296,10 @@ class PromptBuilder:
             raise ValueError(f"layout {self.layout.name!r} has no decision")
         return self._lay_out(self.layout.decide, cursor, ())
 
+    def build(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> Prompt:
+        """Build the prompt with `chunks`, or, if `chunks` is None, the prompt without cross-file context."""
+        return self.without_context(cursor) if chunks is None else self.with_context(cursor, chunks)
+
     def without_context(self, cursor: Cursor) -> Prompt:
         """Build the prompt without cross-file context."""
         return self._lay_out(self.layout.without_context, cursor, ())

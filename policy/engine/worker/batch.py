@@ -116,12 +116,7 @@ class Batch:
     def _begin(self, lane: _Lane, number: int, trial: Trial) -> tuple[int, Tried] | None:
         """Evaluate a trial's prompt in `lane`. Return the result if the trial ends with its first token."""
         started = time.perf_counter()
-        plain = trial.chunks is None
-        prompt = (
-            self._builder.without_context(trial.cursor)
-            if plain
-            else self._builder.with_context(trial.cursor, trial.chunks or ())
-        )
+        prompt = self._builder.build(trial.cursor, trial.chunks)
         tokens = list(prompt.whole)
         asked = max(MIN_ROWS, len(prompt.healed) + 1)
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
@@ -136,7 +131,7 @@ class Batch:
         start = start_of(prompt, logits, self._llama)
         before = logits[-len(prompt.healed) - 1]  # the logits after the prompt without its healed word
         reading: Reading | None = None
-        if plain:
+        if trial.chunks is None:
             # After the prompt for the decision, the prompt of an abstention has one more token. So the logits from
             # which the decision is made are in the row before the last.
             row = -2 if self._builder.layout.selective else -1

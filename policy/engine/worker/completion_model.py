@@ -295,9 +295,7 @@ class CompletionModel:
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
         started = time.perf_counter()
         with span("prompt"):
-            prompt = (
-                self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
-            )
+            prompt = self._builder.build(cursor, chunks)
         return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:
