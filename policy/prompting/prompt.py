@@ -242,7 +242,8 @@ class Prompt:
     `tokens` omits the last word of L, `healed_text`, because the model generates this word again, possibly with other
     tokens than `healed`. `left_tokens`, `right_tokens` and `context_tokens` are the numbers of tokens of L (including
     `healed`), R and CC. `left_trimmed` and `right_trimmed` say whether L and R lack a part of the file. `chunks` are
-    the chunks in CC, in order. The last one may be cut.
+    the chunks in CC, in order. The last one may be cut. `private` says whether the evaluated prompt must not be saved
+    to disk.
     """
 
     tokens: tuple[int, ...]
@@ -254,6 +255,7 @@ class Prompt:
     left_trimmed: bool = False
     right_trimmed: bool = False
     chunks: tuple[Chunk, ...] = ()
+    private: bool = False
 
     @property
     def whole(self) -> tuple[int, ...]:
@@ -343,6 +345,7 @@ class PromptBuilder:
             left_trimmed,
             right_trimmed,
             used,
+            private=bool(cursor.private) or not cursor.path,  # a buffer without a file cannot be opened again
         )
 
     def _left(

@@ -165,7 +165,7 @@ class CompletionModel:
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.reading is not None:
             return replace(recalled.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
-        result, start = self._evaluate(slot, cursor, prompt, grain)
+        result, start = self._evaluate(slot, prompt, grain)
         first = self._llama.index.mask(start.logits, start.expected)
         if not recalled.chosen:
             recalled.base, recalled.expected, recalled.chosen = start.base, start.expected, [likeliest(first)]
@@ -186,7 +186,7 @@ class CompletionModel:
             return ()
         prompt = self._builder.with_context(cursor, chunks)
         next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
-        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=_is_private(cursor))
+        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=prompt.private)
         self._cache.rename(next_slot, slot)
         return used_chunks(prompt, chunks)
 
@@ -200,11 +200,11 @@ class CompletionModel:
         """
         prompt, stats = self._prompt(cursor, chunks)
         if count > 1:
-            return self._several(slot, cursor, prompt, stats, max_tokens, count)
-        return self._one(slot, cursor, prompt, stats, max_tokens)
+            return self._several(slot, prompt, stats, max_tokens, count)
+        return self._one(slot, prompt, stats, max_tokens)
 
     def _one(
-        self, slot: str, cursor: Cursor, prompt: Prompt, stats: PromptStats, max_tokens: int
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
     ) -> Iterator[PromptStats | Piece | Done]:
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.chosen:
@@ -212,7 +212,7 @@ class CompletionModel:
         decoder: _TextDecoder | None = None
         spent = _ModelTime(self._llama)
         count = 0
-        for step in self._recalled_then_new(slot, cursor, prompt, recalled, max_tokens):
+        for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
             if isinstance(step, Evaluated):
                 yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
@@ -226,10 +226,10 @@ class CompletionModel:
         yield Done(count, False, spent.milliseconds)
 
     def _several(
-        self, slot: str, cursor: Cursor, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
         spent = _ModelTime(self._llama)
-        result, start = self._evaluate(slot, cursor, prompt)
+        result, start = self._evaluate(slot, prompt)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
         decoders: dict[int, _TextDecoder] = {}
         count = min(count, self._llama.n_seq - 1)
@@ -242,23 +242,22 @@ class CompletionModel:
         tokens = max(decoder.tokens for decoder in decoders.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
-    def _evaluate(self, slot: str, cursor: Cursor, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
+    def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
         """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
         `slot` then contains the prompt and those tokens of the healed word that the model would generate itself.
         Raises the same errors as `KvCache.evaluate`.
         """
-        private = _is_private(cursor)
-        result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1, private=private)
+        result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1, private=prompt.private)
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
             start = replace(start, logits=start.logits.copy())  # the next evaluation overwrites the view
             if not self._cache.cut(slot, len(start.base)):  # a recurrent model cannot remove part of a sequence
-                self._cache.evaluate(slot, start.base, private=private)
+                self._cache.evaluate(slot, start.base, private=prompt.private)
         return result, start
 
     def _recalled_then_new(
-        self, slot: str, cursor: Cursor, prompt: Prompt, recalled: Recalled, limit: int
+        self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
     ) -> Iterator[Chosen | Evaluated]:
         """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded.
 
@@ -273,7 +272,7 @@ class CompletionModel:
         if tokens and self._cache.holds(slot, [*recalled.base, *tokens[:-1]]):
             start = Start(recalled.base, self._cache.extend(slot, tokens[-1]), self._rest_of_word(recalled))
         else:
-            result, start = self._evaluate(slot, cursor, prompt)
+            result, start = self._evaluate(slot, prompt)
             recalled.base, recalled.expected = start.base, start.expected
             yield result
             for token in tokens:  # one by one, as in the first generation, because a batch rounds sums differently
@@ -371,11 +370,6 @@ class _TextDecoder:
         """Return -ln P of the tokens since the last call."""
         taken, self._surprises = tuple(self._surprises), []
         return taken
-
-
-def _is_private(cursor: Cursor) -> bool:
-    """Return whether the prompt at `cursor` must not be saved. A buffer without a file cannot be opened again."""
-    return bool(cursor.private) or not cursor.path
 
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:
