@@ -2,10 +2,11 @@
 
 Each file contains one state: llama.cpp's cells of one sequence, with the tokens that they belong to. A state can be
 loaded only with the same model file, library, CPU, and settings of the context, so each combination of these (the key)
-has its own folder. A file that is damaged or has another key is removed.
+has its own folder. Each version of the format also has its own folders, because another version of the program may run
+at the same time. A file that is damaged or has another key is removed.
 
 The cells contain information about the user's code. So the folders have mode 0700 and the files 0600, and a state that
-was not used for 30 days is removed.
+was not used for 30 days is removed. A state that only another version can read is removed after one day without use.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import platformdirs
 from policy.common_prefix import common_prefix
 
 _MAGIC = b"RFLSTATE"
-_VERSION = 2  # increase this number if the format or the evaluation of prompts changes
+_VERSION = 3  # increase this number if the format or the evaluation of prompts changes
 # Magic, version, key, number of tokens, number of bytes of the state, CRC-32 of the tokens and the state.
 _HEADER = struct.Struct("<8sI32sIQI")
 _SUFFIX = ".kv"
@@ -36,6 +37,7 @@ _PER_SLOT = 2  # files: the prompt at the position where a document opens, and t
 _BLOCK = 1 << 20  # bytes to write between two checks for an interruption
 _SECONDS_PER_DAY = 86_400
 _MAX_AGE = 30 * _SECONDS_PER_DAY
+_MAX_UNREADABLE_AGE = _SECONDS_PER_DAY  # for states of other versions; a version that runs now uses its states
 _MAX_TEMPORARY_AGE = 3_600  # seconds; an older temporary file is left over from a process that was killed
 
 
@@ -58,7 +60,7 @@ class SavedStates:
 
     def __init__(self, key: str, max_bytes: int, log: Callable[[str], None], folder: Path | None = None) -> None:
         self._folder = folder or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "states")
-        self._key = hashlib.sha256(key.encode()).digest()
+        self._key = hashlib.sha256(f"{_VERSION} {key}".encode()).digest()
         self._own = self._folder / self._key.hex()[:16]
         self._max_bytes = max_bytes
         self._log = log
@@ -213,8 +215,7 @@ class SavedStates:
                 status = file.stat()
                 found.append((status.st_mtime, status.st_size, file))
         for used_at, size, file in sorted(found, reverse=True):
-            oldest = now - (_MAX_AGE if file.suffix == _SUFFIX else _MAX_TEMPORARY_AGE)
-            if used_at < oldest or total + size > max_bytes:
+            if now - used_at > _max_age(file) or total + size > max_bytes:
                 self._remove(file)
             else:
                 total += size
@@ -227,6 +228,17 @@ class SavedStates:
         self._index().pop(file, None)
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
+
+
+def _max_age(file: Path) -> float:
+    """Return the number of seconds without use after which a file is removed."""
+    if file.suffix != _SUFFIX:
+        return _MAX_TEMPORARY_AGE
+    readable = struct.pack("<8sI", _MAGIC, _VERSION)
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(readable)) != readable:
+            return _MAX_UNREADABLE_AGE
+    return _MAX_AGE
 
 
 def _used_at(file: Path) -> float:
