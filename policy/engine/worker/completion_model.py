@@ -100,16 +100,15 @@ class CompletionModel:
 
     def info(self) -> ModelInfo:
         """Return the information about the model for the server."""
-        metadata = self._llama.metadata
         return ModelInfo(
-            name=metadata.get("general.name", "unnamed model"),
+            name=self._llama.name,
             layout=self._builder.layout.name,
             selective=self._builder.layout.selective,
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
             gpu_offload=self._llama.gpu_offload,
-            metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
+            metadata=self._llama.metadata,
         )
 
     def warm_up(self) -> None:
