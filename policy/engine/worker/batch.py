@@ -8,7 +8,6 @@ with its prompt. Therefore callers should put the two trials of a blank, without
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
 from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, reusable, whole_blocks
 from policy.engine.worker.cache import WORTH_COPYING, Aborted
-from policy.engine.worker.decoding import likeliest, start_of, with_first
+from policy.engine.worker.decoding import TextDecoder, likeliest, start_of, with_first
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 
@@ -44,9 +43,8 @@ class _Running:
     prompt: PromptStats
     reading: Reading | None
     expected: bytes  # the rest of the healed word
-    skipped: int  # bytes of the healed word to leave out of the text, because the document already has them
+    decoder: TextDecoder
     next: int = 0
-    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     text: str = ""
     tokens: int = 0
     ended: bool = False
@@ -137,7 +135,8 @@ class Batch:
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)
-        running = _Running(number, trial, stats, reading, start.expected, len(start.expected))
+        decoder = TextDecoder(self._llama, len(start.expected))
+        running = _Running(number, trial, stats, reading, start.expected, decoder)
         continues = self._take(running, start.logits)
         if truth:
             running.truth = self._score(lane, prompt, truth, before)
@@ -218,11 +217,8 @@ class Batch:
             each.ended = True
             each.ends.append(len(each.text))
             return False
-        piece = self._llama.piece(token)
-        each.expected = left_to_write(each.expected, piece)
-        new = piece[each.skipped :]
-        each.skipped -= len(piece) - len(new)
-        each.text += each.decoder.decode(new)
+        each.expected = left_to_write(each.expected, self._llama.piece(token))
+        each.text += each.decoder.decode(token)
         each.ends.append(len(each.text))
         each.next = token
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)

@@ -7,7 +7,6 @@ cursor) and the markers again, because its prompt begins with the prompt of the 
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import (
     Chosen,
     Start,
+    TextDecoder,
     candidates,
     continuation,
     likeliest,
@@ -208,20 +208,20 @@ class CompletionModel:
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.chosen:
             yield stats
-        decoder: _TextDecoder | None = None
+        candidate: _Candidate | None = None
         spent = _ModelTime(self._llama)
         count = 0
         for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
             if isinstance(step, Evaluated):
                 yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
-            decoder = decoder or _TextDecoder(self._llama, len(recalled.expected))
+            candidate = candidate or _Candidate(self._llama, len(recalled.expected))
             count += 1
             if self._ends(step.token):
                 yield Done(count, True, spent.milliseconds)
                 return
-            if text := decoder.decode(step):
-                yield Piece(text, count, spent.milliseconds, surprises=decoder.take_surprises())
+            if text := candidate.add(step):
+                yield Piece(text, count, spent.milliseconds, surprises=candidate.take_surprises())
         yield Done(count, False, spent.milliseconds)
 
     def _several(
@@ -230,15 +230,15 @@ class CompletionModel:
         spent = _ModelTime(self._llama)
         result, start = self._evaluate(slot, prompt)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
-        decoders: dict[int, _TextDecoder] = {}
+        texts: dict[int, _Candidate] = {}
         count = min(count, self._llama.n_seq - 1)
         for step in candidates(self._cache, slot, start, self._llama, count, self._ends):
-            decoder = decoders.setdefault(step.candidate, _TextDecoder(self._llama, len(start.expected)))
-            if decoder.tokens >= max_tokens:
+            candidate = texts.setdefault(step.candidate, _Candidate(self._llama, len(start.expected)))
+            if candidate.tokens >= max_tokens:
                 break
-            if text := "".join(decoder.decode(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
-                yield Piece(text, decoder.tokens, spent.milliseconds, step.candidate, decoder.take_surprises())
-        tokens = max(decoder.tokens for decoder in decoders.values())
+            if text := "".join(candidate.add(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
+                yield Piece(text, candidate.tokens, spent.milliseconds, step.candidate, candidate.take_surprises())
+        tokens = max(candidate.tokens for candidate in texts.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
     def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
@@ -344,26 +344,19 @@ class _ModelTime:
         return (self._llama.busy - self._before) * 1e3
 
 
-class _TextDecoder:
-    """Decodes the tokens of a text, without its first `skipped` bytes, which the document already has.
-
-    A character may be split over several tokens. An incomplete character is kept until its last byte arrives.
-    """
+class _Candidate:
+    """The text of a candidate, which grows by one token at a time. `skipped` is as in `TextDecoder`."""
 
     def __init__(self, llama: Llama, skipped: int) -> None:
         self.tokens = 0
-        self._llama = llama
-        self._skipped = skipped
+        self._decoder = TextDecoder(llama, skipped)
         self._surprises: list[float] = []
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def decode(self, chosen: Chosen) -> str:
+    def add(self, chosen: Chosen) -> str:
+        """Return the text that a token adds."""
         self.tokens += 1
         self._surprises.append(round(chosen.surprise, 5))
-        piece = self._llama.piece(chosen.token)
-        new = piece[self._skipped :]
-        self._skipped -= len(piece) - len(new)
-        return self._decoder.decode(new)
+        return self._decoder.decode(chosen.token)
 
     def take_surprises(self) -> tuple[float, ...]:
         """Return -ln P of the tokens since the last call."""
