@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 
 from indexer.secrets import secret_spans
 from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, reusable, whole_blocks
-from policy.engine.worker.saved_state import SavedStates
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from policy.engine.worker.llama import Llama
-
+    from policy.engine.worker.saved_state import SavedStates
 
 BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per second, a key comes every 0.125 s
 MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
@@ -256,7 +255,7 @@ class KvCache:
         return length
 
     def _load(self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, usable: int) -> int:
-        """Load the state with the longest head of `tokens`, at most `usable` of them, if that saves time.
+        """Load the state with the longest prefix of `tokens`, at most `usable` of them, if that saves time.
 
         `reused` is the number of tokens whose cells in `sequence` can be used. Return this number after the call.
         """

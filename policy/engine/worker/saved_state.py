@@ -69,7 +69,10 @@ class SavedStates:
         self._tokens: dict[Path, list[int]] | None = None  # the tokens of each file, read at the first use
 
     def find(self, tokens: Sequence[int]) -> tuple[Path | None, int]:
-        """Return the file whose state shares the longest head with `tokens`, and the length of that head in tokens."""
+        """Return the file whose state has the longest common prefix with `tokens`, and the length of that prefix.
+
+        If no state has a common prefix with `tokens`, return None and 0.
+        """
         best, longest = None, 0
         wanted = list(tokens)
         for file, saved in self._index().items():
@@ -131,9 +134,7 @@ class SavedStates:
 
     def discard(self, file: Path) -> None:
         """Remove a file that cannot be loaded."""
-        self._index().pop(file, None)
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+        self._remove(file)
         if not self._logged:
             self._logged = True
             self._log(f"removed the saved prompt {file}, because it is damaged or from another program")
