@@ -150,7 +150,7 @@ def test_most_tests_need_no_torch() -> None:
                     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
         sys.meta_path.insert(0, Missing())
-        options = ["--collect-only", "-qq", "--no-cov", "-p", "no:cacheprovider"]
+        options = ["--collect-only", "-qq", "--no-cov", "-p", "no:cacheprovider", "--assert=plain"]
         sys.exit(pytest.main([*options, "--ignore=tests/e2e", "--ignore=tests/training", "tests"]))
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)

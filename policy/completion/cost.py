@@ -11,7 +11,6 @@ import math
 from dataclasses import replace
 
 from policy.engine.client import Engine
-from policy.engine.messages import ModelInfo
 from policy.gating.decision import Decision, in_favor
 
 FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
@@ -52,11 +51,11 @@ async def token_seconds(engine: Engine) -> float:
     return work.read_seconds / work.read_tokens if work.read_tokens else math.inf
 
 
-async def reads_fast(engine: Engine, info: ModelInfo) -> bool:
+async def reads_fast(engine: Engine) -> bool:
     """Return whether this machine reads a whole prompt in at most `BOTH_SECONDS`."""
-    return await token_seconds(engine) * info.budgets.tokens <= BOTH_SECONDS
+    return await token_seconds(engine) * engine.budgets.tokens <= BOTH_SECONDS
 
 
-async def waits_for_chunks(engine: Engine, info: ModelInfo) -> bool:
+async def waits_for_chunks(engine: Engine) -> bool:
     """Return whether this machine reads the chunks of a prompt in more than `WAIT_SECONDS`."""
-    return await token_seconds(engine) * info.budgets.context > WAIT_SECONDS
+    return await token_seconds(engine) * engine.budgets.context > WAIT_SECONDS

@@ -81,10 +81,10 @@ class IdleWork:
             hits = await self._hits(document, cursor, settings)
             expected = self._pipeline.expects(document, cursor, hits, settings)
             selective = settings.policy == "selective"
-            plain_first = not expected or (selective and await self._waits_for_chunks(engine))
+            plain_first = not expected or (selective and await waits_for_chunks(engine))
             for retrieves in (False, True) if plain_first else (True, False):
                 likely = expected in (None, retrieves) or (plain_first and not retrieves)
-                if not likely and not (selective and await self._reads_fast(engine)):
+                if not likely and not (selective and await reads_fast(engine)):
                     return
                 if self._awaited():
                     return
@@ -94,25 +94,25 @@ class IdleWork:
                     await engine.warm(slot(document, "plain"), cursor)
 
     async def _after(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
-        due, fast = time.monotonic() + LOOK_AHEAD, False
-        with contextlib.suppress(RepoformerError):
-            engine = await self._pipeline.supervisor.engine()
-            if fast := await self._reads_fast(engine):
+        due = time.monotonic() + LOOK_AHEAD
+        engine = await self._pipeline.supervisor.engine()
+        if fast := await reads_fast(engine):
+            with contextlib.suppress(RepoformerError):  # an interruption must not prevent the next completion
                 await self._refresh_after(engine, request, settings, completion, fast=True)
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
         if not fast:
-            with contextlib.suppress(RepoformerError):
-                await self._read_slowly(request, settings, completion)
+            await self._read_slowly(engine, request, settings, completion)
 
-    async def _read_slowly(self, request: Request, settings: CompletionSettings, completion: Completion) -> None:
+    async def _read_slowly(
+        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion
+    ) -> None:
         """Search for better chunks and read them, on a machine that needs seconds for this.
 
         The work begins only when the user has paused for `CALM`. While the user types, each key would interrupt it, and
         the engine would spend most of its time on prompts that no suggestion uses.
         """
-        engine = await self._pipeline.supervisor.engine()
         while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
             await asyncio.sleep(left)
         await self._refresh_after(engine, request, settings, completion, fast=False)
@@ -140,14 +140,6 @@ class IdleWork:
             return False
         at_border = not last_lines(request.cursor.prefix, 1).strip()
         return (decision.retrieve and at_border) or fast
-
-    async def _reads_fast(self, engine: Engine) -> bool:
-        info = self._pipeline.supervisor.info
-        return info is not None and await reads_fast(engine, info)
-
-    async def _waits_for_chunks(self, engine: Engine) -> bool:
-        info = self._pipeline.supervisor.info
-        return info is not None and await waits_for_chunks(engine, info)
 
     async def _hits(self, document: str, cursor: Cursor, settings: CompletionSettings) -> tuple[Hit, ...]:
         """Return the chunks for a prompt at `cursor`: the pinned ones if they are good enough, or those of a search.

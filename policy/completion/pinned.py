@@ -18,10 +18,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from indexer.model import Chunk, Cursor, Hit
 from indexer.words import last_lines
+from policy.common_prefix import common_prefix
 from policy.gating.decision import Decision
 
 REGION = 20  # chunks stay pinned while the cursor is at most this number of lines away from where they were pinned
@@ -96,8 +96,8 @@ class LineDecisions:
         if decision is None or line != _context_of(cursor, key):
             return None
         text = last_lines(cursor.prefix, 1)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
-        return decision if decision.retrieve or not _RECONSIDER_AFTER.search(text, same) else None
+        typed = _RECONSIDER_AFTER.search(text, common_prefix(asked, text))
+        return decision if decision.retrieve or not typed else None
 
     def put(self, document: str, cursor: Cursor, key: object, decision: Decision) -> None:
         """Store the decision that was made at `cursor`.

@@ -95,16 +95,19 @@ class Generation:
 
 
 class Engine:
-    """A connection to a worker process. Create it with `Engine.connect`."""
+    """A connection to a worker process. Create it with `Engine.connect`.
+
+    After `load`, `budgets` has the token budgets of the model's prompts.
+    """
 
     def __init__(self, streams: Streams, pid: int, process: Process | None) -> None:
         self.pid = pid
+        self.budgets = Budgets()
         self._reader, self._writer = streams
         self._process = process
         self._next_id = 0
         self._model = ""
         self._metadata: Mapping[str, str] = {}
-        self._budgets = Budgets()
         self._pending: dict[int, asyncio.Queue[protocol.Message]] = {}
         self._death: str | None = None
         self._crashed = False
@@ -142,9 +145,9 @@ class Engine:
             budgets=dict(budgets),
         )
         values = _values(answer)
-        self._budgets = Budgets(**values["budgets"])
+        self.budgets = Budgets(**values["budgets"])
         self._metadata = values["metadata"]
-        return ModelInfo(**{**values, "budgets": self._budgets})
+        return ModelInfo(**{**values, "budgets": self.budgets})
 
     async def measure(self) -> Speed:
         """Return how fast the model runs on this machine. This takes a second or two.
@@ -225,7 +228,7 @@ class Engine:
         await asyncio.wait({self._receiving})
 
     def _pack(self, cursor: Cursor) -> protocol.Message:
-        return protocol.cursor_to_json(truncate(cursor, self._budgets))
+        return protocol.cursor_to_json(truncate(cursor, self.budgets))
 
     async def _call(self, operation: str, urgency: Urgency | None = None, **values: Any) -> protocol.Message:
         async with contextlib.aclosing(self._request(operation, urgency, **values)) as events:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from typing import Any
 
 from indexer.languages import parser_for
 from indexer.model import Cursor, Hit
+from policy.common_prefix import common_prefix
 from policy.completion.shape import Shaper
 from policy.engine.messages import Completed, Surprise
 from policy.gating import keep
@@ -68,8 +68,7 @@ def shown_of(task: Task, completed: Completed, hits: Sequence[Hit]) -> Shown:
     )
     truth = task.truth + cursor.suffix
     right = bool(task.truth.strip()) and _line(text + cursor.suffix) == _line(truth)
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(text, truth, strict=False))
-    kept = sum(1 for _ in same) if task.truth else 0
+    kept = common_prefix(text, truth) if task.truth else 0
     named = {str(name): value for name, value in (values or {}).items()}
     return Shown(text, right, kept, _breaks(cursor, text), named)
 

@@ -114,9 +114,7 @@ class TextPrompts:
     def generate(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> TextPrompt:
         """Build the prompt for a completion. If `chunks` is None, the prompt has no cross-file context."""
         self._make_room()
-        return self._text_prompt(
-            self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
-        )
+        return self._text_prompt(self._builder.build(cursor, chunks))
 
     def _make_room(self) -> None:
         if len(self._pieces) > MAX_PIECES:

@@ -242,7 +242,8 @@ class Prompt:
     `tokens` omits the last word of L, `healed_text`, because the model generates this word again, possibly with other
     tokens than `healed`. `left_tokens`, `right_tokens` and `context_tokens` are the numbers of tokens of L (including
     `healed`), R and CC. `left_trimmed` and `right_trimmed` say whether L and R lack a part of the file. `chunks` are
-    the chunks in CC, in order. The last one may be cut.
+    the chunks in CC, in order. The last one may be cut. `private` says whether the evaluated prompt must not be saved
+    to disk.
     """
 
     tokens: tuple[int, ...]
@@ -254,6 +255,7 @@ class Prompt:
     left_trimmed: bool = False
     right_trimmed: bool = False
     chunks: tuple[Chunk, ...] = ()
+    private: bool = False
 
     @property
     def whole(self) -> tuple[int, ...]:
@@ -295,6 +297,10 @@ class PromptBuilder:
         if not self.layout.selective:
             raise ValueError(f"layout {self.layout.name!r} has no decision")
         return self._lay_out(self.layout.decide, cursor, ())
+
+    def build(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> Prompt:
+        """Build the prompt with `chunks`, or, if `chunks` is None, the prompt without cross-file context."""
+        return self.without_context(cursor) if chunks is None else self.with_context(cursor, chunks)
 
     def without_context(self, cursor: Cursor) -> Prompt:
         """Build the prompt without cross-file context."""
@@ -339,6 +345,7 @@ class PromptBuilder:
             left_trimmed,
             right_trimmed,
             used,
+            private=bool(cursor.private) or not cursor.path,  # a buffer without a file cannot be opened again
         )
 
     def _left(

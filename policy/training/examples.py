@@ -79,11 +79,8 @@ class ExampleBuilder:
 
     def build(self, blank: Blank, *, context: bool) -> Example | None:
         """Return the sequence with or without the retrieved chunks, or None if the truth has too many tokens."""
-        cursor = self.cursor(blank)
-        prompt = (
-            self.prompts.with_context(cursor, self.chunks(blank)) if context else self.prompts.without_context(cursor)
-        )
-        return self._complete(prompt, blank)
+        chunks = self.chunks(blank) if context else None
+        return self._complete(self.prompts.build(self.cursor(blank), chunks), blank)
 
     def build_labeled(self, blank: Blank, *, positive: bool) -> list[Example]:
         """Return the examples of a labeled blank: its decision, and its completion on the branch of the label.

@@ -1,4 +1,8 @@
-"""Statistics, compared with scikit-learn and with known values."""
+"""Statistics, compared with scikit-learn and with known values.
+
+Tests import scikit-learn only where they use it, because the import takes seconds, and every run of pytest imports this
+module.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
 
 from policy.evaluation import statistics
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_auc_equals_scikit_learn(seed: int) -> None:
+    from sklearn.metrics import roc_auc_score
+
     random = np.random.default_rng(seed)
     positive = random.random(300) < 0.3
     scores = np.round(
@@ -25,6 +29,8 @@ def test_auc_equals_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("bins", [5, 10])
 def test_calibration_equals_scikit_learn(seed: int, bins: int) -> None:
+    from sklearn.calibration import calibration_curve
+
     random = np.random.default_rng(seed)
     p = np.round(random.beta(1, 3, 500), 2)  # two digits, so that some values are exactly on the border of two bins
     positive = random.random(500) < p

@@ -17,6 +17,7 @@ from indexer.model import Chunk, Cursor
 from policy.engine.messages import PromptStats
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
+from policy.engine.worker import saved_state
 from policy.engine.worker.cache import KvCache
 from policy.engine.worker.completion_model import CompletionModel, Piece, longest_sequence
 from policy.engine.worker.llama import Llama
@@ -174,6 +175,35 @@ def test_unused_states_and_old_temporary_files_are_removed(folder: Folder) -> No
     age(folder.files()[1], 40 * 86_400)
     states.save("b", [2, *TOKENS], DATA, never)
     assert len(folder.files()) == 1
+
+
+@pytest.mark.parametrize("version", [1, 1000])
+@pytest.mark.parametrize(("hours", "kept"), [(20, True), (30, False)])
+def test_states_of_another_version_are_removed_after_a_day(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, version: int, hours: int, kept: bool
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(saved_state, "_VERSION", version)
+        folder.open().save("a", TOKENS, DATA, never)
+    folder.open("other model").save("a", TOKENS, DATA, never)
+    for file in folder.files():
+        age(file, hours * 3600)
+    folder.open().save("b", TOKENS, DATA, never)
+    assert len(folder.files()) == 2 + kept
+    assert loaded(folder.open("other model")) is not None, "this version can read the states of another model"
+
+
+def test_two_versions_that_run_at_the_same_time_keep_their_states(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.open().save("document", TOKENS, DATA, never)
+    with monkeypatch.context() as other:
+        other.setattr(saved_state, "_VERSION", 1000)
+        assert loaded(folder.open()) is None
+        folder.open().save("document", TOKENS[:80], DATA, never)
+        assert loaded(folder.open(), TOKENS[:80]) is not None
+    assert loaded(folder.open()) is not None
+    assert folder.log == []
 
 
 def test_two_states_of_a_slot_are_kept(folder: Folder) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from indexer.languages import parser_for
+from policy.common_prefix import common_prefix
 from policy.completion.shaping.scan import Opened, opened_after
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
         return data[offset : offset + _PIECE]
 
     if old is not None and not old.tree.root_node.has_error:
-        start = _common_prefix(old.data, data)
-        kept = _common_prefix(old.data[start:][::-1], data[start:][::-1])  # the number of bytes after the change
+        start = common_prefix(old.data, data)
+        kept = common_prefix(old.data[start:][::-1], data[start:][::-1])  # the number of bytes after the change
         old_end, new_end = len(old.data) - kept, len(data) - kept
         edited = old.tree.copy()
         edited.edit(
@@ -146,18 +147,6 @@ def _parse(language: str, data: bytes, old: _Parsed | None) -> _Parsed:
     if tree is None or tree.root_node.has_error:
         tree = parser.parse(piece)
     return _Parsed(language, data, tree)
-
-
-def _common_prefix(one: bytes, other: bytes) -> int:
-    """Return how many bytes two texts have in common at their beginnings."""
-    same, differing = 0, min(len(one), len(other)) + 1  # the first `same` bytes agree, but not the first `differing`
-    while same + 1 < differing:
-        middle = (same + differing) // 2
-        if one[same:middle] == other[same:middle]:
-            same = middle
-        else:
-            differing = middle
-    return same
 
 
 def _point(data: bytes, offset: int) -> Point:

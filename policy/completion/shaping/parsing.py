@@ -83,10 +83,10 @@ class ParseCheck:
 
     def errors(self, text: str) -> Errors:
         """Return the errors of the region with `text` at the cursor."""
+        if self.from_scratch:
+            return self.errors_from_scratch(text)
         data = text.encode("utf-8", "replace")
         whole = self._left + data + self._right
-        if self.from_scratch:
-            return self._errors(self._parser.parse(whole), whole)
         at = len(self._left)
         row, column = self._at
         lines = data.count(b"\n")

@@ -27,7 +27,7 @@ _QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
 _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
 
-def is_data(line: str) -> bool:
+def _is_data(line: str) -> bool:
     """Return whether a line has only literals and punctuation, with at least one comma, like a row of a table."""
     return bool(_DATA.fullmatch(line)) and "," in line
 
@@ -41,7 +41,7 @@ def _is_statement(line: str) -> bool:
     return bool(re.search(r"[^\W\d]", line)) and not is_closing(line) and not _DATA.fullmatch(line)
 
 
-def says_something(line: str) -> bool:
+def _has_words(line: str) -> bool:
     """Return whether a line has at least four word characters.
 
     A shorter line, such as `x = 0`, often occurs again by chance, so one repetition of it does not count.
@@ -72,20 +72,20 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
     times in succession.
     """
     previous = [above.strip()] if above.strip() else []
-    said = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
-    for number in range(len(previous), len(said)):
+    contents = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
+    for number in range(len(previous), len(contents)):
         for period in (1, 2, 3):
-            block = said[number : number + period]
-            if number < period or block != said[number - period : number]:
+            block = contents[number : number + period]
+            if number < period or block != contents[number - period : number]:
                 continue
-            if says_something("".join(block)) and not all(map(is_data, block)):
+            if _has_words("".join(block)) and not all(map(_is_data, block)):
                 return number - len(previous)
-            if period == 1 and said[number : number + _MANY - 1] == block * (_MANY - 1) and _is_statement(block[0]):
+            if period == 1 and contents[number : number + _MANY - 1] == block * (_MANY - 1) and _is_statement(block[0]):
                 return number - len(previous)
     return len(lines)
 
 
-def _has_partner_left(closer: str, text: str) -> bool:
+def _lacks_partner(closer: str, text: str) -> bool:
     """Return whether `text` contains no partner for `closer`, a closing bracket or quote just after `text`.
 
     This function is for strings and comments, in which `Reader` does not match brackets.
@@ -140,7 +140,7 @@ class Right:
         if overlap[0] == ">" and before.count("<") > before.count(">"):
             return False  # this `>` closes a list of type arguments that the text opens
         if set(overlap) <= _CLOSING_SIGNS:
-            return not self._counted(before, overlap) and all(_has_partner_left(closer, before) for closer in overlap)
+            return not self._counted(before, overlap) and all(_lacks_partner(closer, before) for closer in overlap)
         if set(overlap) <= _OPENING_SIGNS and overlap != rest:
             return False  # `Fit` checks whether brackets are balanced
         return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
@@ -177,12 +177,12 @@ class Right:
         return None
 
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
-        said = line.strip()
-        if is_closing(said):
+        content = line.strip()
+        if is_closing(content):
             # `Fit` finds a superfluous bracket, and the parser finds a superfluous `end`. Without a grammar, `end`
             # counts as repeated if it is indented no more than the `end` below.
-            told = self._parsed or not re.search(r"\w", said)
-            return said == below[0] and not told and indent(line) <= indent(self._below[0])
-        if said == below[0] or (said in below and says_something(said)):
+            checked = self._parsed or not re.search(r"\w", content)
+            return content == below[0] and not checked and indent(line) <= indent(self._below[0])
+        if content == below[0] or (content in below and _has_words(content)):
             return True
-        return last and len(said) >= 8 and below[0].startswith(said)
+        return last and len(content) >= 8 and below[0].startswith(content)

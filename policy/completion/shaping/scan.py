@@ -58,7 +58,6 @@ def as_balanced(text: str, language: str, stack: Stack, other: Stack) -> bool:
     `stack` and `other` are two possibilities for what is open before `text`. The errors of each kind (`Scan.extra` and
     `Scan.missing`) are compared.
 
-
     Two readers read `text` in parallel. They stop when their states are the same, because the rest adds the same errors
     to both.
     """

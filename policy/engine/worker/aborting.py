@@ -2,7 +2,7 @@
 
 After a keystroke, the server cancels the request for the text before that key. Its prompt is nearly the prompt of the
 next request. If each keystroke aborted the evaluation of the prompt, a user who types fast would never get an answer on
-a machine that needs longer for a batch than the user for a key.
+a machine that needs longer for a batch than the user needs for a key.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ with its prompt. Therefore callers should put the two trials of a blank, without
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.engine.messages import Completed, PromptStats, Reading, Trial, Tried, Truth
-from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, whole_blocks
+from policy.engine.worker.batching import MIN_ROWS, Row, prompt_rows, reusable, whole_blocks
 from policy.engine.worker.cache import WORTH_COPYING, Aborted
-from policy.engine.worker.decoding import likeliest, start_of, with_first
-from policy.engine.worker.saved_state import common_prefix
+from policy.engine.worker.decoding import TextDecoder, likeliest, start_of, with_first
 from policy.errors import EngineFailed
 from policy.prompting.healing import left_to_write
 
@@ -45,9 +43,8 @@ class _Running:
     prompt: PromptStats
     reading: Reading | None
     expected: bytes  # the rest of the healed word
-    skipped: int  # bytes of the healed word to leave out of the text, because the document already has them
+    decoder: TextDecoder
     next: int = 0
-    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     text: str = ""
     tokens: int = 0
     ended: bool = False
@@ -117,12 +114,7 @@ class Batch:
     def _begin(self, lane: _Lane, number: int, trial: Trial) -> tuple[int, Tried] | None:
         """Evaluate a trial's prompt in `lane`. Return the result if the trial ends with its first token."""
         started = time.perf_counter()
-        plain = trial.chunks is None
-        prompt = (
-            self._builder.without_context(trial.cursor)
-            if plain
-            else self._builder.with_context(trial.cursor, trial.chunks or ())
-        )
+        prompt = self._builder.build(trial.cursor, trial.chunks)
         tokens = list(prompt.whole)
         asked = max(MIN_ROWS, len(prompt.healed) + 1)
         wanted = len(tokens) + max(trial.stop.tokens, len(truth := self._truth(prompt, trial)))
@@ -137,13 +129,14 @@ class Batch:
         start = start_of(prompt, logits, self._llama)
         before = logits[-len(prompt.healed) - 1]  # the logits after the prompt without its healed word
         reading: Reading | None = None
-        if plain:
+        if trial.chunks is None:
             # After the prompt for the decision, the prompt of an abstention has one more token. So the logits from
             # which the decision is made are in the row before the last.
             row = -2 if self._builder.layout.selective else -1
             reading = self._judge(logits[row], len(tokens), len(tokens) - shared, spent)
         stats = self._describe(prompt, trial, len(tokens) - shared, spent)
-        running = _Running(number, trial, stats, reading, start.expected, len(start.expected))
+        decoder = TextDecoder(self._llama, len(start.expected))
+        running = _Running(number, trial, stats, reading, start.expected, decoder)
         continues = self._take(running, start.logits)
         if truth:
             running.truth = self._score(lane, prompt, truth, before)
@@ -224,18 +217,15 @@ class Batch:
             each.ended = True
             each.ends.append(len(each.text))
             return False
-        piece = self._llama.piece(token)
-        each.expected = left_to_write(each.expected, piece)
-        new = piece[each.skipped :]
-        each.skipped -= len(piece) - len(new)
-        each.text += each.decoder.decode(new)
+        each.expected = left_to_write(each.expected, self._llama.piece(token))
+        each.text += each.decoder.decode(token)
         each.ends.append(len(each.text))
         each.next = token
         return each.tokens < each.trial.stop.tokens and not each.trial.stop.reached(each.text)
 
     def _share(self, lane: _Lane, tokens: list[int]) -> int:
         """Make `lane` contain the longest prefix of `tokens` that any lane contains, and return the prefix's length."""
-        held = {other.id: self._shared(other, tokens) for other in self._lanes}
+        held = {other.id: reusable(other.tokens, other.read, tokens, self._llama.block) for other in self._lanes}
         best = max(self._lanes, key=lambda other: held[other.id])
         if held[best.id] < held[lane.id] + WORTH_COPYING:
             best = lane
@@ -248,9 +238,6 @@ class Batch:
             length = 0
         lane.tokens, lane.read = tokens[:length], length
         return length
-
-    def _shared(self, lane: _Lane, tokens: list[int]) -> int:
-        return whole_blocks(min(common_prefix(lane.tokens, tokens), lane.read), self._llama.block)
 
     def _decode(self, rows: Sequence[Row]) -> None:
         match self._llama.decode(rows):

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from policy.common_prefix import common_prefix
+
 MIN_ROWS = 2  # a batch of one row differs from all others, so no prompt is evaluated in such a batch
 MULTIPLE = 8  # the sizes of all batches but the last are multiples of this, because other sizes take more time per row
 
@@ -86,6 +88,15 @@ def prompt_rows(
 def whole_blocks(tokens: int, block: int) -> int:
     """Return the number of tokens in the whole blocks of a prompt of `tokens` tokens."""
     return tokens // block * block
+
+
+def reusable(held: list[int], read: int, prompt: list[int], block: int) -> int:
+    """Return the number of the first tokens of `prompt` whose cells in a sequence can be used again.
+
+    The sequence has the tokens `held`. The first `read` of them were evaluated as a prompt. The others were generated,
+    so llama.cpp evaluated each of them alone. Only the cells of whole blocks are used.
+    """
+    return whole_blocks(min(common_prefix(held, prompt), read), block)
 
 
 def block_of(llama: Context) -> int:

@@ -25,8 +25,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from indexer.secrets import secret_spans
-from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, whole_blocks
-from policy.engine.worker.saved_state import SavedStates, common_prefix
+from policy.engine.worker.batching import MIN_ROWS, MULTIPLE, Row, prompt_rows, reusable, whole_blocks
 from policy.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from policy.engine.worker.llama import Llama
-
+    from policy.engine.worker.saved_state import SavedStates
 
 BATCH_SECONDS = 0.08  # the time of a batch while the user types; at 8 keys per second, a key comes every 0.125 s
 MEASURED_ROWS = 8  # a smaller batch takes more time for each token, so its time is not used for the next size
@@ -256,7 +255,7 @@ class KvCache:
         return length
 
     def _load(self, saved: SavedStates, sequence: _Sequence, tokens: list[int], reused: int, usable: int) -> int:
-        """Load the state with the longest head of `tokens`, at most `usable` of them, if that saves time.
+        """Load the state with the longest prefix of `tokens`, at most `usable` of them, if that saves time.
 
         `reused` is the number of tokens whose cells in `sequence` can be used. Return this number after the call.
         """
@@ -275,11 +274,7 @@ class KvCache:
         return length
 
     def _shared(self, sequence: _Sequence, tokens: list[int]) -> int:
-        """Return the number of the first `tokens` in `sequence` that are in whole blocks of an evaluated prompt.
-
-        Generated tokens do not count, because llama.cpp evaluated each alone.
-        """
-        return whole_blocks(min(common_prefix(sequence.tokens, tokens), sequence.read), self._context.block)
+        return reusable(sequence.tokens, sequence.read, tokens, self._context.block)
 
     def _truncate(self, sequence: _Sequence, length: int) -> None:
         if length >= len(sequence.tokens):

@@ -7,7 +7,6 @@ cursor) and the markers again, because its prompt begins with the prompt of the 
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from policy.engine.worker.cache import Evaluated, KvCache
 from policy.engine.worker.decoding import (
     Chosen,
     Start,
+    TextDecoder,
     candidates,
     continuation,
     likeliest,
@@ -100,16 +100,15 @@ class CompletionModel:
 
     def info(self) -> ModelInfo:
         """Return the information about the model for the server."""
-        metadata = self._llama.metadata
         return ModelInfo(
-            name=metadata.get("general.name", "unnamed model"),
+            name=self._llama.name,
             layout=self._builder.layout.name,
             selective=self._builder.layout.selective,
             budgets=self._builder.budgets,
             shrunk=self._shrunk,
             context_size=self._llama.n_ctx,
             gpu_offload=self._llama.gpu_offload,
-            metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
+            metadata=self._llama.metadata,
         )
 
     def warm_up(self) -> None:
@@ -165,7 +164,7 @@ class CompletionModel:
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.reading is not None:
             return replace(recalled.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
-        result, start = self._evaluate(slot, cursor, prompt, grain)
+        result, start = self._evaluate(slot, prompt, grain)
         first = self._llama.index.mask(start.logits, start.expected)
         if not recalled.chosen:
             recalled.base, recalled.expected, recalled.chosen = start.base, start.expected, [likeliest(first)]
@@ -186,7 +185,7 @@ class CompletionModel:
             return ()
         prompt = self._builder.with_context(cursor, chunks)
         next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
-        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=_is_private(cursor))
+        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=prompt.private)
         self._cache.rename(next_slot, slot)
         return used_chunks(prompt, chunks)
 
@@ -200,65 +199,64 @@ class CompletionModel:
         """
         prompt, stats = self._prompt(cursor, chunks)
         if count > 1:
-            return self._several(slot, cursor, prompt, stats, max_tokens, count)
-        return self._one(slot, cursor, prompt, stats, max_tokens)
+            return self._several(slot, prompt, stats, max_tokens, count)
+        return self._one(slot, prompt, stats, max_tokens)
 
     def _one(
-        self, slot: str, cursor: Cursor, prompt: Prompt, stats: PromptStats, max_tokens: int
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
     ) -> Iterator[PromptStats | Piece | Done]:
         recalled = self._recall.of(slot, prompt.whole)
         if recalled.chosen:
             yield stats
-        decoder: _TextDecoder | None = None
+        candidate: _Candidate | None = None
         spent = _ModelTime(self._llama)
         count = 0
-        for step in self._recalled_then_new(slot, cursor, prompt, recalled, max_tokens):
+        for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
             if isinstance(step, Evaluated):
                 yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
-            decoder = decoder or _TextDecoder(self._llama, len(recalled.expected))
+            candidate = candidate or _Candidate(self._llama, len(recalled.expected))
             count += 1
             if self._ends(step.token):
                 yield Done(count, True, spent.milliseconds)
                 return
-            if text := decoder.decode(step):
-                yield Piece(text, count, spent.milliseconds, surprises=decoder.take_surprises())
+            if text := candidate.add(step):
+                yield Piece(text, count, spent.milliseconds, surprises=candidate.take_surprises())
         yield Done(count, False, spent.milliseconds)
 
     def _several(
-        self, slot: str, cursor: Cursor, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
+        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
         spent = _ModelTime(self._llama)
-        result, start = self._evaluate(slot, cursor, prompt)
+        result, start = self._evaluate(slot, prompt)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
-        decoders: dict[int, _TextDecoder] = {}
+        texts: dict[int, _Candidate] = {}
         count = min(count, self._llama.n_seq - 1)
         for step in candidates(self._cache, slot, start, self._llama, count, self._ends):
-            decoder = decoders.setdefault(step.candidate, _TextDecoder(self._llama, len(start.expected)))
-            if decoder.tokens >= max_tokens:
+            candidate = texts.setdefault(step.candidate, _Candidate(self._llama, len(start.expected)))
+            if candidate.tokens >= max_tokens:
                 break
-            if text := "".join(decoder.decode(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
-                yield Piece(text, decoder.tokens, spent.milliseconds, step.candidate, decoder.take_surprises())
-        tokens = max(decoder.tokens for decoder in decoders.values())
+            if text := "".join(candidate.add(chosen) for chosen in step.chosen if not self._ends(chosen.token)):
+                yield Piece(text, candidate.tokens, spent.milliseconds, step.candidate, candidate.take_surprises())
+        tokens = max(candidate.tokens for candidate in texts.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
-    def _evaluate(self, slot: str, cursor: Cursor, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
+    def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
         """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
 
         `slot` then contains the prompt and those tokens of the healed word that the model would generate itself.
         Raises the same errors as `KvCache.evaluate`.
         """
-        private = _is_private(cursor)
-        result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1, private=private)
+        result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1, private=prompt.private)
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
             start = replace(start, logits=start.logits.copy())  # the next evaluation overwrites the view
             if not self._cache.cut(slot, len(start.base)):  # a recurrent model cannot remove part of a sequence
-                self._cache.evaluate(slot, start.base, private=private)
+                self._cache.evaluate(slot, start.base, private=prompt.private)
         return result, start
 
     def _recalled_then_new(
-        self, slot: str, cursor: Cursor, prompt: Prompt, recalled: Recalled, limit: int
+        self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
     ) -> Iterator[Chosen | Evaluated]:
         """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded.
 
@@ -273,7 +271,7 @@ class CompletionModel:
         if tokens and self._cache.holds(slot, [*recalled.base, *tokens[:-1]]):
             start = Start(recalled.base, self._cache.extend(slot, tokens[-1]), self._rest_of_word(recalled))
         else:
-            result, start = self._evaluate(slot, cursor, prompt)
+            result, start = self._evaluate(slot, prompt)
             recalled.base, recalled.expected = start.base, start.expected
             yield result
             for token in tokens:  # one by one, as in the first generation, because a batch rounds sums differently
@@ -295,9 +293,7 @@ class CompletionModel:
     def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
         started = time.perf_counter()
         with span("prompt"):
-            prompt = (
-                self._builder.without_context(cursor) if chunks is None else self._builder.with_context(cursor, chunks)
-            )
+            prompt = self._builder.build(cursor, chunks)
         return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:
@@ -348,36 +344,24 @@ class _ModelTime:
         return (self._llama.busy - self._before) * 1e3
 
 
-class _TextDecoder:
-    """Decodes the tokens of a text, without its first `skipped` bytes, which the document already has.
-
-    A character may be split over several tokens. An incomplete character is kept until its last byte arrives.
-    """
+class _Candidate:
+    """The text of a candidate, which grows by one token at a time. `skipped` is as in `TextDecoder`."""
 
     def __init__(self, llama: Llama, skipped: int) -> None:
         self.tokens = 0
-        self._llama = llama
-        self._skipped = skipped
+        self._decoder = TextDecoder(llama, skipped)
         self._surprises: list[float] = []
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def decode(self, chosen: Chosen) -> str:
+    def add(self, chosen: Chosen) -> str:
+        """Return the text that a token adds."""
         self.tokens += 1
         self._surprises.append(round(chosen.surprise, 5))
-        piece = self._llama.piece(chosen.token)
-        new = piece[self._skipped :]
-        self._skipped -= len(piece) - len(new)
-        return self._decoder.decode(new)
+        return self._decoder.decode(chosen.token)
 
     def take_surprises(self) -> tuple[float, ...]:
         """Return -ln P of the tokens since the last call."""
         taken, self._surprises = tuple(self._surprises), []
         return taken
-
-
-def _is_private(cursor: Cursor) -> bool:
-    """Return whether the prompt at `cursor` must not be saved. A buffer without a file cannot be opened again."""
-    return bool(cursor.private) or not cursor.path
 
 
 def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> int:

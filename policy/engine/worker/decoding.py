@@ -7,6 +7,7 @@ over the vocabulary. The module also has functions for probabilities.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,25 @@ def continuation(cache: KvCache, slot: str, start: Start, tokenizer: Pieces) -> 
         yield chosen
         expected = left_to_write(expected, tokenizer.piece(chosen.token))
         logits = cache.extend(slot, chosen.token)
+
+
+class TextDecoder:
+    """Decodes the tokens of a text, without its first `skipped` bytes, which the document already has.
+
+    A character may be split over several tokens. An incomplete character is kept until its last byte arrives.
+    """
+
+    def __init__(self, tokenizer: Pieces, skipped: int) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = skipped
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def decode(self, token: int) -> str:
+        """Return the text that `token` adds."""
+        piece = self._tokenizer.piece(token)
+        new = piece[self._skipped :]
+        self._skipped -= len(piece) - len(new)
+        return self._decoder.decode(new)
 
 
 @dataclass(frozen=True, slots=True)

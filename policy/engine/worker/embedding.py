@@ -32,16 +32,15 @@ class Embedder:
 
     def info(self) -> ModelInfo:
         """Return the information about the model for the server."""
-        metadata = self._llama.metadata
         return ModelInfo(
-            name=metadata.get("general.name", "unnamed model"),
+            name=self._llama.name,
             layout="",
             selective=False,
             shrunk=False,
             budgets=Budgets(),
             context_size=self._llama.longest_text,
             gpu_offload=self._llama.gpu_offload,
-            metadata={key: value for key, value in metadata.items() if not key.startswith("tokenizer.")},
+            metadata=self._llama.metadata,
         )
 
     def warm_up(self) -> None:

@@ -30,8 +30,9 @@ _FIRST_FRAME = 1 << 10  # the maximum size in bytes of the frame with the token
 class Listener:
     """Accepts connections at `endpoint`, which this process has claimed. It calls `leave` to end the process.
 
-    `leave` must end the process without waiting for the main thread, which may be in native code. The worker has no
-    data to save. A client that connects at that moment gets no welcome message, and starts another engine.
+    `leave` must end the process without waiting for the main thread, which may be in native code. Prompts that are not
+    saved to disk at that moment are evaluated again by the next worker. A client that connects at that moment gets no
+    welcome message, and starts another engine.
     """
 
     def __init__(self, endpoint: Endpoint, scheduler: Scheduler, leave: Callable[[], None]) -> None:

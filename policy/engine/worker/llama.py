@@ -261,19 +261,27 @@ class Llama:
                     ids[role] = token
         # A checkpoint may have been converted without the names of the two decision tokens. Their ids are then the
         # first two after StarCoder's vocabulary.
-        if "repoformer" in self.metadata.get("general.name", "").lower() and "prefix" in ids:
+        if "repoformer" in self.name.lower() and "prefix" in ids:
             for role, token in _STARCODER_DECISION.items():
                 if self.n_vocab >= _STARCODER_VOCABULARY + len(_STARCODER_DECISION):
                     ids.setdefault(role, token)
         return Vocabulary(ids | named_tokens(self.metadata, self.n_vocab))
 
+    @property
+    def name(self) -> str:
+        """The name of the model in its metadata."""
+        return self.metadata.get("general.name", "unnamed model")
+
     def _read_metadata(self) -> dict[str, str]:
+        """Return the entries of the model file, except those of the tokenizer, which only llama.cpp needs."""
         buffer = ctypes.create_string_buffer(4096)
         result: dict[str, str] = {}
         for index in range(self._native.llama_model_meta_count(self._model)):
             if self._native.llama_model_meta_key_by_index(self._model, index, buffer, len(buffer)) < 0:
                 continue
             key = buffer.value.decode("utf-8", "replace")
+            if key.startswith("tokenizer."):
+                continue
             if self._native.llama_model_meta_val_str_by_index(self._model, index, buffer, len(buffer)) >= 0:
                 result[key] = buffer.value.decode("utf-8", "replace")
         return result

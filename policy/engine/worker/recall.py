@@ -28,7 +28,7 @@ class Recalled:
     """
 
     slot: str
-    base: tuple[int, ...] = ()
+    base: TokenIds = ()
     expected: bytes = b""
     reading: Reading | None = None
     chosen: list[Chosen] = field(default_factory=list)

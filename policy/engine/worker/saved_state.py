@@ -2,10 +2,11 @@
 
 Each file contains one state: llama.cpp's cells of one sequence, with the tokens that they belong to. A state can be
 loaded only with the same model file, library, CPU, and settings of the context, so each combination of these (the key)
-has its own folder. A file that is damaged or has another key is removed.
+has its own folder. Each version of the format also has its own folders, because another version of the program may run
+at the same time. A file that is damaged or has another key is removed.
 
 The cells contain information about the user's code. So the folders have mode 0700 and the files 0600, and a state that
-was not used for 30 days is removed.
+was not used for 30 days is removed. A state that only another version can read is removed after one day without use.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from pathlib import Path
 
 import platformdirs
 
+from policy.common_prefix import common_prefix
+
 _MAGIC = b"RFLSTATE"
-_VERSION = 2  # increase this number if the format or the evaluation of prompts changes
+_VERSION = 3  # increase this number if the format or the evaluation of prompts changes
 # Magic, version, key, number of tokens, number of bytes of the state, CRC-32 of the tokens and the state.
 _HEADER = struct.Struct("<8sI32sIQI")
 _SUFFIX = ".kv"
@@ -34,6 +37,7 @@ _PER_SLOT = 2  # files: the prompt at the position where a document opens, and t
 _BLOCK = 1 << 20  # bytes to write between two checks for an interruption
 _SECONDS_PER_DAY = 86_400
 _MAX_AGE = 30 * _SECONDS_PER_DAY
+_MAX_UNREADABLE_AGE = _SECONDS_PER_DAY  # for states of other versions; a version that runs now uses its states
 _MAX_TEMPORARY_AGE = 3_600  # seconds; an older temporary file is left over from a process that was killed
 
 
@@ -56,7 +60,7 @@ class SavedStates:
 
     def __init__(self, key: str, max_bytes: int, log: Callable[[str], None], folder: Path | None = None) -> None:
         self._folder = folder or Path(platformdirs.user_cache_dir("repoformer-lsp", appauthor=False), "states")
-        self._key = hashlib.sha256(key.encode()).digest()
+        self._key = hashlib.sha256(f"{_VERSION} {key}".encode()).digest()
         self._own = self._folder / self._key.hex()[:16]
         self._max_bytes = max_bytes
         self._log = log
@@ -65,7 +69,10 @@ class SavedStates:
         self._tokens: dict[Path, list[int]] | None = None  # the tokens of each file, read at the first use
 
     def find(self, tokens: Sequence[int]) -> tuple[Path | None, int]:
-        """Return the file whose state shares the longest head with `tokens`, and the length of that head in tokens."""
+        """Return the file whose state has the longest common prefix with `tokens`, and the length of that prefix.
+
+        If no state has a common prefix with `tokens`, return None and 0.
+        """
         best, longest = None, 0
         wanted = list(tokens)
         for file, saved in self._index().items():
@@ -127,9 +134,7 @@ class SavedStates:
 
     def discard(self, file: Path) -> None:
         """Remove a file that cannot be loaded."""
-        self._index().pop(file, None)
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+        self._remove(file)
         if not self._logged:
             self._logged = True
             self._log(f"removed the saved prompt {file}, because it is damaged or from another program")
@@ -211,8 +216,7 @@ class SavedStates:
                 status = file.stat()
                 found.append((status.st_mtime, status.st_size, file))
         for used_at, size, file in sorted(found, reverse=True):
-            oldest = now - (_MAX_AGE if file.suffix == _SUFFIX else _MAX_TEMPORARY_AGE)
-            if used_at < oldest or total + size > max_bytes:
+            if now - used_at > _max_age(file) or total + size > max_bytes:
                 self._remove(file)
             else:
                 total += size
@@ -227,18 +231,15 @@ class SavedStates:
             file.unlink(missing_ok=True)
 
 
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """Return the number of leading tokens that both sequences share."""
-    # Most pairs are a prompt and the prompt of one keystroke earlier, which share nearly all tokens. A binary search
-    # with native comparisons of slices is then faster than a loop over the tokens.
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _max_age(file: Path) -> float:
+    """Return the number of seconds without use after which a file is removed."""
+    if file.suffix != _SUFFIX:
+        return _MAX_TEMPORARY_AGE
+    readable = struct.pack("<8sI", _MAGIC, _VERSION)
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(readable)) != readable:
+            return _MAX_UNREADABLE_AGE
+    return _MAX_AGE
 
 
 def _used_at(file: Path) -> float:
