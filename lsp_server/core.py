@@ -88,7 +88,8 @@ class Core:
         self._server_key = os.environ.get("REPOFORMER_API_KEY", "")
         self._fingerprints: dict[Path, asyncio.Task[str]] = {}
         self._buffers: dict[Path, tuple[str, str]] = {}
-        self._private: dict[str, str] = {}  # why the text of a document is private, or "", by document
+        # Why the text of a document is private, or "", by document. A change of the rules replaces this dictionary.
+        self._private: dict[str, str] = {}
 
     # -- lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ class Core:
             await self._close_completer()
         elif self._completer is not None:
             self._completer.settings = _completion_settings(settings)
-        self._private.clear()
+        self._private = {}
         if self._index is not None and _index_part(before) != _index_part(settings):
             await self._close_index()
             self._open_index()
@@ -136,7 +137,7 @@ class Core:
     def set_roots(self, roots: Sequence[Path]) -> None:
         """Replace the folders to index."""
         self._roots = tuple(roots)
-        self._private.clear()
+        self._private = {}
         if self._index is not None:
             self._index.set_roots(self._roots)
 
@@ -202,16 +203,25 @@ class Core:
         The rules take milliseconds. So if no server generates, they are applied once for each document, and once more
         if `again` is true.
         """
-        path = Path(request.cursor.path) if request.cursor.path else path_in(request.document)
-        sends = self._settings.generator == "openai"
-        if path is None or not (sends or self._settings.saved_prompts_megabytes):
+        path = self._path_to_check(request)
+        if path is None:
             return request.cursor
-        if sends or again or request.document not in self._private:
-            include, exclude = _index_part(self._settings)
-            rules = IndexSettings(include=include, exclude=exclude)
-            reason = await asyncio.to_thread(why_private, path, self._roots, rules)
-            self._private[request.document] = reason.detail if reason else ""
-        return replace(request.cursor, private=self._private[request.document])
+        again = again or self._settings.generator == "openai"
+        known = None
+        while known is not self._private:  # the settings or the folders may change while the rules are applied
+            known = self._private
+            if again or request.document not in known:
+                include, exclude = _index_part(self._settings)
+                rules = IndexSettings(include=include, exclude=exclude)
+                reason = await asyncio.to_thread(why_private, path, self._roots, rules)
+                known[request.document] = reason.detail if reason else ""
+        return replace(request.cursor, private=known[request.document])
+
+    def _path_to_check(self, request: Request) -> Path | None:
+        """Return the path for the rules of private files, or None if they do not matter or there is no path."""
+        if self._settings.generator != "openai" and not self._settings.saved_prompts_megabytes:
+            return None
+        return Path(request.cursor.path) if request.cursor.path else path_in(request.document)
 
     async def _calibrated(self, request: Request, completer: Completer) -> float | None:
         """Return the calibrated threshold of the request's workspace for the model of `completer`, or None."""
@@ -233,14 +243,18 @@ class Core:
 
     async def read_ahead(self, request: Request) -> None:
         """Evaluate the prompts of a likely request, while no request waits. Do nothing before a model is loaded."""
+        cursor = await self._marked(request, again=True)
         if self._completer is not None:
-            cursor = await self._marked(request, again=True)
             await self._completer.warm(request.document, cursor)
 
     def look_ahead(self, request: Request) -> None:
-        """Start the completion of a likely later request in the background."""
-        if self._completer is not None:
-            cursor = replace(request.cursor, private=self._private.get(request.document, ""))
+        """Start the completion of a likely later request in the background.
+
+        Do nothing if it is not known whether the document is private, as after a change of the settings.
+        """
+        private = self._private.get(request.document) if self._path_to_check(request) else ""
+        if self._completer is not None and private is not None:
+            cursor = replace(request.cursor, private=private)
             self._completer.look_ahead(replace(request, cursor=cursor))
 
     # -- parts --------------------------------------------------------------------------------------------------------

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indexer.model import Cursor
+from indexer.rules import Reason, why_private
+from indexer.settings import IndexSettings
 from indexer.workspace import Progress
 from lsp_server.core import Core
 from lsp_server.settings import Settings
@@ -71,3 +76,29 @@ async def test_a_request_that_waits_for_the_model_is_answered_after_a_change_of_
         await asyncio.sleep(0.001)
     await core.apply(settings(suggest="eager", context_size=1024))
     assert (await waiting).text
+
+
+async def test_a_file_that_is_excluded_while_the_rules_are_applied_is_private(
+    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text is then neither sent to a server nor saved, although the old rules allowed both."""
+    server: dict[str, Any] = {"generator": "openai", "server_url": "http://127.0.0.1:9", "suggest": "eager"}
+    await core.apply(settings(**server))
+    core.set_roots([tmp_path])
+    loop, calls = asyncio.get_running_loop(), 0
+
+    def apply_old_rules(path: Path, roots: Sequence[Path], rules: IndexSettings) -> Reason | None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            changed = core.apply(settings(**server, exclude=("main.py",)))
+            asyncio.run_coroutine_threadsafe(changed, loop).result()
+        return why_private(path, roots, rules)
+
+    monkeypatch.setattr("lsp_server.core.why_private", apply_old_rules)
+    (tmp_path / "main.py").write_text(LEFT)
+    asked = request()
+    completion = await core.complete(replace(asked, cursor=replace(asked.cursor, path=str(tmp_path / "main.py"))))
+    assert completion.withheld
+    assert calls == 2
+    assert completion.model == locate.name_of(locate.shipped()[0].path)
