@@ -22,6 +22,7 @@ _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
+_STATEMENT_END = re.compile(r"[;{}]\s*\Z")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 _QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
 _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
@@ -168,6 +169,12 @@ class Right:
             return None
         lines = text.split("\n")
         below = [line.strip() for line in self._below]
+        first = lines[0].rstrip()
+        header = first.removesuffix("{").rstrip()
+        if first.endswith("{") and below[0] == "{" and (self._line + header).strip():
+            return len(header)  # the block of the cursor's line begins below
+        if _STATEMENT_END.search(self._line) and first.strip() == below[0] and not is_closing(below[0]):
+            return 0
         position = 0
         for number, line in enumerate(lines):
             whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
@@ -178,11 +185,14 @@ class Right:
 
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
+        if set(said) <= _OPENING_SIGNS:
+            return False  # `Fit` checks whether brackets are balanced
         if is_closing(said):
             # `Fit` finds a superfluous bracket, and the parser finds a superfluous `end`. Without a grammar, `end`
             # counts as repeated if it is indented no more than the `end` below.
             told = self._parsed or not re.search(r"\w", said)
-            return said == below[0] and not told and indent(line) <= indent(self._below[0])
+            same = said == below[0] or (last and re.match(re.escape(said) + r"(?!\w)", below[0]) is not None)
+            return same and not told and indent(line) <= indent(self._below[0])
         if said == below[0] or (said in below and says_something(said)):
             return True
         return last and len(said) >= 8 and below[0].startswith(said)
