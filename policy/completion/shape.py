@@ -90,7 +90,7 @@ class Shaper:
         before_line = opened_after(near.left[:line_start], cursor.language, outside, base)
         self._fit = Fit(near, file, cursor.language, before_line, files, document)
         self._start = Start(near.left[base:], outside.stack, base_indent, line_start - base, cursor.language)
-        self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
+        self._cleaner = Cleaner(near.left, near.right, cursor, self._fit.stack)
         self._style = style_of(near.left + near.right) or style_of(self._line + ".")
         self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal
         self.scope: Scope = "line"
