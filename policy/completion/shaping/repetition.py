@@ -178,15 +178,18 @@ class Right:
         position = 0
         for number, line in enumerate(lines):
             whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
-            if line.strip() and self._is_below(whole, below, last=number == len(lines) - 1):
+            # A line such as `{` is repeated only if the next line is repeated too.
+            alone = (
+                set(whole.strip()) <= _OPENING_SIGNS
+                and [other.strip() for other in lines[number + 1 :][:1]] != below[1:2]
+            )
+            if line.strip() and not alone and self._is_below(whole, below, last=number == len(lines) - 1):
                 return position
             position += len(line) + 1
         return None
 
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         said = line.strip()
-        if set(said) <= _OPENING_SIGNS:
-            return False  # `Fit` checks whether brackets are balanced
         if is_closing(said):
             # `Fit` finds a superfluous bracket, and the parser finds a superfluous `end`. Without a grammar, `end`
             # counts as repeated if it is indented no more than the `end` below.
