@@ -11,7 +11,8 @@ A `Shaper` serves one cursor. It works in four steps, which use the modules of `
 3. *End* the text. `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
    `Shaper.decided` does this while text streams in, so that the generation stops as soon as the end is certain.
 4. *Fit* the text. `fit.py` finds its longest head (a part from its beginning) that adds no unbalanced bracket or quote
-   (`scan.py`), no repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file.
+   (`scan.py`), no repeated line (`repetition.py`) and no syntax error (`syntax.py`) to the file. `cut.py` prevents that
+   a statement loses a part without which it means something else.
 
 Each step only shortens the text or changes its whitespace. If no complete statement is left, nothing is shown.
 """
@@ -24,12 +25,20 @@ from functools import partial
 from typing import Literal
 
 from indexer.model import Cursor
-from policy.completion.shaping.blocks import opens_block
+from policy.completion.shaping.blocks import continues, depends_on_indentation, depth, opens_block, statement_brackets
 from policy.completion.shaping.clean import Clean, Cleaner
-from policy.completion.shaping.ending import Ending, Start, first_line, lines_of, open_ending, whole_statements
+from policy.completion.shaping.ending import (
+    Ending,
+    Start,
+    first_line,
+    lines_of,
+    open_ending,
+    well_indented,
+    whole_statements,
+)
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.fit import UNBALANCED, Fit
-from policy.completion.shaping.indentation import at_cursor, in_style, style_of
+from policy.completion.shaping.indentation import Indentation, style_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
 from policy.completion.shaping.scan import closers_in, opened_after, scan, surplus
@@ -84,14 +93,31 @@ class Shaper:
         blank = not self._line.strip()
         # Only the last line with text can open a block that has no body yet. This line begins at `base`.
         base = max(0, len(above) - len(self._above)) if blank else line_start
-        base_indent = indent(self._above if blank else self._line)
         file = Region(cursor.prefix, cursor.suffix)
         outside = opened_after(near.left[:base], cursor.language)
         before_line = opened_after(near.left[:line_start], cursor.language, outside, base)
         self._fit = Fit(near, file, cursor.language, before_line, files, document)
-        self._start = Start(near.left[base:], outside.stack, base_indent, line_start - base, cursor.language)
-        self._cleaner = Cleaner(near.left, near.right, cursor.language, self._fit.stack)
-        self._style = style_of(near.left + near.right) or style_of(self._line + ".")
+        brackets = statement_brackets(outside.stack, cursor.language)
+        first = near.left.rfind("\n", 0, outside.offsets[-brackets]) + 1 if brackets else base
+        self._start = Start(
+            near.left[base:],
+            outside.stack,
+            indent(near.left[first:]),
+            brackets,
+            line_start - base,
+            cursor.language,
+        )
+        self._cleaner = Cleaner(near.left, near.right, cursor, self._fit.stack)
+        # Whether the cursor's line continues a statement, a string or a comment of the line above
+        self._continued = before_line.stack[-1:] not in ((), ("{",)) or self._literal
+        self._indentation = Indentation(
+            style_of(near.left, near.right, cursor.language),
+            self._line,
+            indent(self._above),
+            block=self._block_above(),
+            colons=depends_on_indentation(cursor.language),
+            opens=self._opens_block_after,
+        )
         self._multiline = multiline and not near.right.partition("\n")[0].strip() and not self._literal
         self.scope: Scope = "line"
         if self._multiline and self._opens_block():
@@ -134,7 +160,7 @@ class Shaper:
         whole = self._until_the_end(clean, complete=complete)
         if not whole.strip():
             return Shaped("", self._why_nothing(clean.text))
-        said = self._without_repetition(self._indented(whole))
+        said = self._without_repetition(whole)
         if not said.strip():
             return Shaped("", "the model repeated its own text or the lines above")
         following = clean.text[len(whole) :]
@@ -144,7 +170,7 @@ class Shaper:
     def _prepared(self, text: str, *, streaming: bool = False) -> Clean:
         """Return `text` without markers and control characters, indented in the document's style."""
         clean = self._cleaner.clean(text, streaming=streaming)
-        return replace(clean, text=in_style(clean.text, self._style, self._start.indent // max(1, len(self._style))))
+        return replace(clean, text=self._indentation.apply(clean.text))
 
     # -- where the completion ends --------------------------------------------------------------------------------
 
@@ -155,6 +181,24 @@ class Shaper:
     def _opens_block(self) -> bool:
         lines = lines_of(self._start.head, self._language, self._start.stack)
         return opens_block([token for line in lines for token in line.scan.tokens], self._language)
+
+    def _block_above(self) -> bool | None:
+        """Return whether the last line before the cursor opens a block, or None if it may continue after the cursor."""
+        if self._continued:
+            return None
+        if self._opens_block():
+            return True
+        return None if continues(self._above, self._language) else False
+
+    def _opens_block_after(self, first: str) -> bool | None:
+        """Return whether the cursor's line opens a block if `first` is added to it, or None if the line continues."""
+        if self._continued:
+            return None
+        line = lines_of(self._start.head + first, self._language, self._start.stack)[-1]
+        tokens = line.scan.tokens
+        if line.scan.literal or line.text.endswith("\\") or (depth(tokens) > 0 and tokens[-1].text != "{"):
+            return None
+        return opens_block(tokens, self._language)
 
     def _ending(self, text: str) -> Ending:
         if self._known is None or self._known[0] != text:
@@ -190,7 +234,7 @@ class Shaper:
         if not ending.whole and not (complete and ending.offset == len(text)):
             shown = shown if ending.certain else shown[: max(0, shown.rfind("\n"))]
             shown = whole_statements(shown, self._fit.read)
-        return shown
+        return well_indented(self._start, shown) if depends_on_indentation(self._language) else shown
 
     def _why_nothing(self, text: str) -> str:
         if self._ending(text).offset:
@@ -198,13 +242,6 @@ class Shaper:
         return "the line is already complete" if text.startswith("\n") else UNBALANCED
 
     # -- which part of the completion is shown --------------------------------------------------------------------
-
-    def _indented(self, text: str) -> str:
-        # Text on a blank line is indented at least as far as the last line with text above it. If that line opens a
-        # block, the text is indented at least one character further.
-        block = self.scope == "block"
-        wanted = max(len(self._line), self._start.indent + block)
-        return at_cursor(text, self._line, wanted, deeper=block and len(self._line) <= self._start.indent)
 
     def _without_repetition(self, text: str) -> str:
         """Return the part of `text` before it repeats itself or the lines above the cursor."""

@@ -213,11 +213,83 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "useEffect(() => {\n  ‸\n}, []);\n", "load();\n}, [id]);\n", "load();"),
         ("go", "package p\n\nfunc f() {\n\tfmt.Printf(‸\"x\")\n}\n", '"%s", ', '"%s", '),
         ("php", "<?php\necho \"‸\";\n", "a {$b['c']}\";\n", "a {$b['c']}"),
+        # a text that ends inside a string does not leave a name, a key or a call without its value
+        ("python", "x = ‸\n", 'b="cut off', NOTHING),
+        ("python", "a = f(‸)\n", 'b="cut off', NOTHING),
+        ("python", "a = f(‸)\n", 'c, b="cut off', "c"),
+        ("python", "d = {‸}\n", "'a': 1, 'b': \"cut off", "'a': 1"),
+        ("python", "a = ‸\n", 'f(b="cut off', NOTHING),
+        ("python", "x = ‸\n", 'a.b.c("cut off', NOTHING),
+        ("python", "def f():\n    ‸\n", 'x = 1\n    return "cut off', "x = 1"),
+        ("javascript", "f(‸);\n", 'a, { b: "cut off', "a"),
+        ("javascript", "const a = {\n  b: 1,\n  ‸\n};\n", 'c: 2,\n  d: "cut off', "c: 2,"),
+        ("lua", "local t = { ‸ }\n", 'a = 1, b = "cut off', "a = 1"),
+        ("bash", "x=1\n‸\necho b\n", 'ls -l "cut off', NOTHING),
+        ("ruby", "x = ‸\n", 'foo bar: "cut off', NOTHING),
+        ("tsx", "const a = <div ‸>x</div>;\n", 'id="a" className="cut off', 'id="a"'),
+        ("python", "‸x = 1\n", "import os\n", NOTHING),
+        ("python", "x = 1\n‸y = 2\n", "z = 3\n", NOTHING),
+        ("python", "def f():\n    ‸x\n", "return x\n", "return "),
+        # a closing word or bracket of incomplete code is right of or below the cursor already
+        ("ruby", "def ‸\nend\n", "d(x)\n  x\nend\n", "d(x)\n  x"),
+        ("ruby", "class B < ‸\nend\n", "C\n  def d\n  end\nend\n", "C\n  def d\n  end"),
+        ("ruby", "module A\n  class B < ‸\n  end\nend\n", "C\n    def d\n    end\n  end\nend\n",
+         "C\n    def d\n    end"),
+        ("ruby", "class A\n  def f\n    if ‸\n    end\n  end\nend\n", "x\n      y\n    end\n  end\nend\n",
+         "x\n      y"),
+        ("python", "x = ‸)\n", "f(1, 2)\n", "f(1, 2"),
+        # the block that the text begins is below the cursor already
+        ("java", "class A ‸\n{\n}\n", "extends B {\n    int x;\n}\n", "extends B"),
+        ("javascript", "x = [\n  ‸\n  {\n    a: 1,\n  },\n];\n", "{\n    b: 2,\n  },\n  {\n    a: 1,\n  },\n];\n",
+         "{\n    b: 2,\n  },"),
+        ("javascript", "foo(); ‸\nbar();\n", "bar();\n", NOTHING),
+        # an error of a kind that the grammar reports inside another error counts too
+        ("python", "x = ‸\n", "a \u2013 b\n", "a"),
+        ("python", "x = ‸\n", "\u201ca\u201d\n", NOTHING),
+        # text that is not code
+        ("tsx", "const a = <p>‸</p>;\n", "I'm here</p>;\n", "I'm here"),
+        ("php", "<?php if ($a): ?>\n  ‸\n<?php endif; ?>\n", "<p>it's</p>\n<?php endif; ?>\n", "<p>it's</p>"),
+        ("csharp", "class A\n{\n#region ‸\n#endregion\n}\n", "Don't (x\n#endregion\n", "Don't (x"),
+        ("c", "#error ‸\nint x;\n", "Don't (x\nint x;\n", "Don't (x"),
     ],
 )  # fmt: skip
 def test_fits(language: str, source: str, written: str, shown: str) -> None:
     assert accept(source, written, language).shown == shown
     assert accept(source, written, language, bodies=False).shown == shown
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "written", "automatic", "shown"),
+    [
+        # a closing word of incomplete code is below already
+        ("bash", "if ‸\nfi\n", "[ -f x ]; then\n  y\nfi\n", "[ -f x ]; then", "[ -f x ]; then\n  y"),
+        ("bash", "while ‸\n  y\ndone\n", "true; do\n  z\ndone\n", "true; do", "true; do\n  z"),
+        ("ruby", "x.each ‸\nend\n", "do |y|\n  puts y\nend\n", "do |y|", "do |y|\n  puts y"),
+        # a block on a line that has less indentation than the line above
+        ("python", "if a:\n    b()\n‸\nelse:\n    c()\n", "elif d:\n    e()\nelse:\n    c()\n",
+         "elif d:\n    e()", "elif d:\n    e()"),
+        ("python", "class A:\n    def f(self):\n        return 1\n\n    ‸\n",
+         "def g(self):\n        return 2\n\n    def h(self):\n", "def g(self):\n        return 2",
+         "def g(self):\n        return 2"),
+        # the end of a header with several lines
+        ("python", "def f(a,\n      b‸", "):\n    return a\n\n\nx = 1\n", "):", "):\n    return a"),
+        # a line that is incomplete without the next one
+        ("python", "class A:\n    x = 1\n\n    ‸\n", "@a.b(1)\n    def f():\n        return 1\n\n    y = 2\n",
+         "@a.b(1)\n    def f():\n        return 1", "@a.b(1)\n    def f():\n        return 1"),
+        ("java", "class A {\n    int x;\n\n    ‸\n}\n", "@A\n    public void f() {\n        g();\n    }\n}\n",
+         "@A\n    public void f() {\n        g();\n    }", "@A\n    public void f() {\n        g();\n    }"),
+        ("rust", "struct A;\n\n‸\n", "#[derive(Debug)]\nstruct B;\n\nstruct C;\n", "#[derive(Debug)]\nstruct B;",
+         "#[derive(Debug)]\nstruct B;"),
+        ("c", "void f(void) {\n    g();\n    ‸\n}\n", "if (x)\n        h();\n    i();\n}\n", "if (x)\n        h();",
+         "if (x)\n        h();"),
+        ("csharp", "class A\n{\n    void F()\n    {\n        G();\n        ‸\n    }\n}\n",
+         "if (x)\n        {\n            H();\n        }\n    }\n}\n", "if (x)\n        {\n            H();\n        }",
+         "if (x)\n        {\n            H();\n        }"),
+    ],
+)  # fmt: skip
+def test_blocks(language: str, source: str, written: str, automatic: str, shown: str) -> None:
+    assert accept(source, written, language).shown == shown
+    assert accept(source, written, language, bodies=False).shown == automatic
 
 
 def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_open() -> None:
@@ -237,7 +309,13 @@ def test_a_line_that_opens_a_block_ends_there_only_where_that_leaves_nothing_ope
         "[/INST]", "<|mask:0|>", "<[fim-suffix]>", "<fim▁end>", "<AIX-SPAN-MIDDLE>", "<mask_1>", "<sep>",
         "<extra_id_0>", "[gMASK]", "<<SYS>>", "<think>", "</tool_call>", "<end_of_text>", "<code_to_intermediate>",
         "<ctrl99>", "<unused42>", "<reserved_106>", "<reserved_special_token_0>", "<turn|>", "<|turn>", "<channel|>",
-        "[UNUSED_TOKEN_145]", "<seed:eos>",
+        "[UNUSED_TOKEN_145]", "<seed:eos>", "[EOS]", "[BOS]", "[PAD]", "[UNK]", "[SEP]", "[CLS]", "[MASK]", "[sMASK]",
+        "[EOT]", "[TOOL_CALLS]", "[/AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "[THINK]", "[@BOS@]", "<SPECIAL_20>", "<eoh>",
+        "<TOKENS_UNUSED_3>", "<EOS_TOKEN>", "<PAD>", "<UNK>", "<EOS>", ">>PREFIX<<", ">>MIDDLE<<", "<0x0A>", "[e~[",
+        "]~b]", "]~!b[", "<mask:0>", "</code>", "</answer>", "</response>", "<tool_response>", "<|tool_response>",
+        "<arg_key>", "<pr_status>", "<pr>", "<PASSWORD>", "<start_of_image>", "<end_of_utterance>", "[|endofturn|]",
+        "|||IP_ADDRESS|||", "|ENDOFTEXT|", "<| file ext=.py |>", "<minimax:tool_call>", "_<EOT>", "<REPO>", "<EOL>",
+        "<STR_LIT>",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("language", ["python", "yaml"])
@@ -255,6 +333,32 @@ def test_code_about_markers_may_name_one_in_a_string() -> None:
 
 
 @pytest.mark.parametrize(
+    ("language", "source", "written", "shown"),
+    [
+        # tags
+        ("", "<p>Use <code>‸\n</p>\n", "x</code> now.\n</p>\n", "x</code> now."),
+        ("", "<p>a ‸</p>\n", "<s>b</s> c</p>\n", "<s>b</s> c"),
+        ("tsx", "const a = <p>‸</p>;\n", "<code>x</code> now</p>;\n", "<code>x</code> now"),
+        ("java", "class A {\n    /** ‸ */\n    int x;\n}\n", "A <code>x</code>. */\n", "A <code>x</code>."),
+        ("python", "# ‸\n", "does it</code>\n", "does it"),
+        ("python", "def f():\n    ‸\n", "return 1</code>\n", "return 1"),
+        # names that the file contains
+        ("python", "from a import BOS, EOS\n\nids = ‸\n", "[BOS] + ids + [EOS]\n", "[BOS] + ids + [EOS]"),
+        ("python", "PREFIX = 1\n" + "x = 1\n" * 1_000 + "y = a‸\n", "[PREFIX]\n", "[PREFIX]"),
+        ("java", "class A<KEY> {\n    KEY key;\n    ‸\n}\n", "List<KEY> keys;\n}\n", "List<KEY> keys;"),
+        ("cpp", "struct issue_info {};\n‸\n", "std::vector<issue_info> infos;\n", "std::vector<issue_info> infos;"),
+        ("python", "x = 1\ny = ‸\n", "2[EOS]\n", "2"),
+    ],
+)  # fmt: skip
+def test_a_marker_that_is_source_code_is_shown(language: str, source: str, written: str, shown: str) -> None:
+    assert accept(source, written, language).shown == shown
+
+
+def test_an_unknown_marker_is_cut_as_a_whole() -> None:
+    assert accept("foo()\n‸\n", "bar()<unknown>\nbaz()\n", "python").shown == "bar()"
+
+
+@pytest.mark.parametrize(
     ("written", "shown"),
     [
         ("", NOTHING),
@@ -265,6 +369,8 @@ def test_code_about_markers_may_name_one_in_a_string() -> None:
         ("\udc00 1\n", NOTHING),
         ("1\r\ny = 2\r\n", "1"),
         ("1\u2028y = 2", NOTHING),
+        ("\u200b1\n", NOTHING),
+        ("a\u202e + b\n", NOTHING),  # the invisible character changes the direction of the text
         ("<|fim_mid", NOTHING),
         ("a" * 40_000, NOTHING),
         ("1\n" + "y = 2\n" * 10_000, "1"),
@@ -281,6 +387,8 @@ def test_a_chat_models_fences_are_not_shown() -> None:
     assert accept("x = ‸\n", "1\n```\n", "python").shown == "1"
     assert accept('def f():\n    """Do it.\n\n‸\n    """\n', "```\nf()\n```\n", "python").shown == "```"
     assert accept("Use it:\n\n‸\n", "```\n", "markdown").shown == "```"
+    assert accept("def f(x):\n    ‸\n", "return x\n### Response:\n", "python").shown == "return x"
+    assert accept("# Title\n\n‸\n", "### Response: it\n", "markdown").shown == "### Response: it"
 
 
 def test_why_nothing_is_shown() -> None:
@@ -289,6 +397,9 @@ def test_why_nothing_is_shown() -> None:
     assert accept("def f(a):\n    ‸\n    return b\n", "return b\n", "python").reason.startswith("the text would repeat")
     assert accept("x = f(‸)\n", ")(\n", "python").reason.startswith("the text would leave brackets")
     assert accept("x = 1‸\n", " 2\n", "python").reason == "the text would add a syntax error"
+
+
+BODY = "def f():\n    for x in y:\n        z(x)\n"
 
 
 @pytest.mark.parametrize(
@@ -300,10 +411,56 @@ def test_why_nothing_is_shown() -> None:
         ("def f():\n    ‸\n", "x = 1\n    y = 2\n", "x = 1\n    y = 2"),
         ("def f():\n\t‸\n", "    x = 1\n    return x\n", "x = 1\n\treturn x"),
         ("class A:\n    def f(self):\n‸\n", "        return 1\n", "        return 1"),
+        # the text has more or less indentation for a level than the document
+        ("def f():\n  ‸\n", "if a:\n        b()\n    return 1\n", "if a:\n    b()\n  return 1"),
+        ("class A:\n  def f(self):\n    ‸\n", "x = 1\n        return x\n", "x = 1\n    return x"),
+        ("class A:\n    def f(self):\n        ‸\n", "if x:\n      y()\n    return x\n",
+         "if x:\n            y()\n        return x"),
+        ("def f():\n\tx = 1\n\t‸\n", "if x:\n            return 2\n        return 3\n", "if x:\n\t\treturn 2"),
+        ("if a:\n\tb()\n\tif c:‸\n", "\n    d()\n", "\n\t\td()"),
+        # the text has no indentation, or the indentation before the cursor again
+        ("class A:\n    def f(self):\n        ‸\n", "if x:\n    y()\nreturn x\n",
+         "if x:\n            y()\n        return x"),
+        ("def f():\n‸\n", "return 1\n", "    return 1"),
+        ("def f():\n    ‸\n", "    x = 1\n    return x\n", "x = 1\n    return x"),
+        ("def f():\n    ‸\n", "     x = 1\n     return x\n", "x = 1\n    return x"),
+        # the cursor's line has no indentation yet
+        ("class A:\n\tdef f(self):\n‸\n", "        return 1\n", "\t\treturn 1"),
+        ("class A:\n\tdef f(self):\n\t\tx = 1\n‸\n", "        return 1\n", "\t\treturn 1"),
+        ("class A:\n    def f(self):\n        x = 1\n‸\n", "\t\treturn 1\n", "        return 1"),
+        # a part of the document has another style than the lines around the cursor
+        (BODY * 9 + "def g():\n  x = 1\n  if x:‸\n" + BODY * 9, "\n\t\treturn 1\n", "\n    return 1"),
+        (BODY * 9 + "def g():\n\tx = 1\n\tif x:‸\n" + BODY * 9, "\n        return 1\n", "\n\t\treturn 1"),
+        ("x = f(a,\n      b)\ny = g(a,\n      b)\nif x:\n    if y:‸\n", "\n\t\tz()\n", "\n        z()"),
+        # lines that fit no indentation are left out, because Python refuses them
+        ("if a:\n    ‸\n", "b()\n       c()\n", "b()"),
+        ("if a:\n    ‸\n", "if b:\n        c()\n      d()\n", "if b:\n        c()"),
     ],
-)
+)  # fmt: skip
 def test_indentation_is_that_of_the_document(source: str, written: str, shown: str) -> None:
     assert accept(source, written, "python").shown == shown
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "written", "shown"),
+    [
+        ("javascript", "class A {\n\tf() {\n\t\t‸\n\t}\n}\n", "if (a) {\n      b();\n    }\n  }\n}\n",
+         "if (a) {\n\t\t\tb();\n\t\t}"),
+        ("javascript", "function f() {\n  ‸\n}\n", "if (a) {\n        b();\n    }\n}\n", "if (a) {\n    b();\n  }"),
+        ("javascript", "function f() {\n  a();\n  ‸\n}\n", "\tif (a) {\n\t\tb();\n\t}\n}\n", "if (a) {\n    b();\n  }"),
+        ("javascript", "function f() {\n    ‸\n}\n", "switch (a) {\n    case 1:\n        b();\n    }\n}\n",
+         "switch (a) {\n    case 1:\n        b();\n    }"),
+        ("ruby", "class A\n\tdef f\n\t\t‸\n\tend\nend\n", "if x\n      y\n    end\n  end\nend\n",
+         "if x\n\t\t\ty\n\t\tend"),
+        # these languages are indented with tabs, also in a file without indentation
+        ("go", "package p\n\nfunc f() {\n‸\n}\n", "    x := 1\n    return\n}\n", "\tx := 1\n\treturn"),
+        ("makefile", "a:\n‸\n", "        b\n", "\tb"),
+        # without a grammar, more indentation can have a meaning
+        ("", "a:\n‸\n", "  b: 1\n", "  b: 1"),
+    ],
+)  # fmt: skip
+def test_indentation_in_other_languages(language: str, source: str, written: str, shown: str) -> None:
+    assert accept(source, written, language).shown == shown
 
 
 @pytest.mark.parametrize(
@@ -316,6 +473,8 @@ def test_indentation_is_that_of_the_document(source: str, written: str, shown: s
             "Enum.sum(items)",
         ),
         ("elixir", "def a do\n  if b do\n    c\n  ‸\nend\n", "end\nend\n", "end"),
+        ("elixir", "f(xs, fn x ->\n  ‸\nend)\n", "x + 1\nend)\n", "x + 1"),
+        ("css", "a ‸\n}\n", "{\n  color: red;\n}\n", "{\n  color: red;"),
         ("makefile", "ifdef A\nB = 1\n‸\nendif\n", "C = 2\nendif\n", "C = 2"),
         ("cmake", "if(A)\n  ‸\nendif()\n", "set(B 1)\nendif()\n", "set(B 1)"),
         ("vue", "<div>\n  ‸\n</div>\n", "<b>x</b>\n</div>\n", "<b>x</b>"),

@@ -52,7 +52,15 @@ def writings(text: str, start: int, end: int) -> st.SearchStrategy[str]:
     noisy = st.builds(str.__add__, truncated, garbage)
     following = next((line for line in after.split("\n") if line.strip()), "x") + "\n"
     repeated = st.builds(str.__mul__, st.sampled_from([truth, following, truth + "\n"]), st.integers(1, 5))
-    return st.one_of(truncated, continued, elsewhere, garbage, noisy, repeated)
+    indented = st.builds(with_indentation, continued, st.sampled_from(["", " ", "  ", "        ", "\t"]), st.booleans())
+    return st.one_of(truncated, continued, elsewhere, garbage, noisy, repeated, indented)
+
+
+def with_indentation(text: str, unit: str, begun: bool) -> str:
+    """Return `text` with `unit` for every two spaces at the beginning of a line. `begun` leaves out the first line."""
+    lines = text.split("\n")
+    changed = [unit * ((len(line) - len(line.lstrip(" "))) // 2) + line.lstrip(" ") for line in lines]
+    return "\n".join([lines[0], *changed[1:]] if begun else changed)
 
 
 @pytest.mark.parametrize("language", SNIPPETS)

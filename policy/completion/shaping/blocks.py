@@ -6,10 +6,12 @@ below list these keywords for each language that has them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from indexer.languages import grammar_of
 from policy.completion.shaping.lexical import CLOSERS, OPENERS
-from policy.completion.shaping.reader import Token
+from policy.completion.shaping.reader import Stack, Token
 
 _COLON_BLOCKS = frozenset({"python", "cython"})
 _OPENING_WORDS = {
@@ -28,6 +30,47 @@ _CLOSING_WORDS = {
 }
 # After a statement, as in `return if x`, these keywords open no block.
 _MODIFIERS = {"ruby": frozenset({"if", "unless", "while", "until"})}
+# How a decorator, an annotation or an attribute begins. It can be on a line of its own, above what it belongs to.
+_ANNOTATIONS = {
+    **dict.fromkeys(
+        ("python", "cython", "java", "kotlin", "scala", "swift", "javascript", "typescript", "tsx", "dart", "groovy"),
+        "@",
+    ),
+    **dict.fromkeys(("rust", "php"), "#"),
+    "csharp": "[",
+}
+# In these languages, a body without a brace, or the brace itself, can be on the line below these keywords.
+_BRACES = frozenset(
+    {"c", "cpp", "objective-c", "java", "csharp", "javascript", "typescript", "tsx", "php", "dart", "groovy", "kotlin"}
+)
+_ALONE = frozenset({"else", "do", "try", "finally"})
+_CONTROL = _ALONE | {"if", "for", "foreach", "while", "switch", "catch", "using", "lock", "synchronized"}
+_FIRST_WORD = re.compile(r"[\s}]*(\w*)")
+_COMPLETE = re.compile(r"[\w;)\]}\"'`]\s*\Z")
+
+
+def depends_on_indentation(language: str) -> bool:
+    """Return whether a block ends at a line with less indentation, as in Python."""
+    return language in _COLON_BLOCKS
+
+
+def continues(line: str, language: str) -> bool:
+    """Return whether the statement of `line` may continue on the next line, although no bracket or string is open."""
+    if language in _COLON_BLOCKS:
+        return line.endswith("\\")
+    if grammar_of(language) is None or not _COMPLETE.search(line):
+        return True
+    word = _FIRST_WORD.match(line)
+    return word is not None and word.group(1) in _CONTROL
+
+
+def statement_brackets(stack: Stack, language: str) -> int:
+    """Return the number of innermost entries of `stack` that are brackets in which one statement continues.
+
+    A brace is not one of them, because it can contain statements, except where blocks depend on indentation.
+    """
+    inner = [entry in OPENERS and (entry != "{" or language in _COLON_BLOCKS) for entry in reversed(stack)]
+    return inner.index(False) if False in inner else len(inner)
 
 
 def depth(line: Sequence[Token]) -> int:
@@ -53,6 +96,27 @@ def opens_block(line: Sequence[Token], language: str) -> bool:
     if words & closing_words(language):
         return False
     return last == "{" or bool(words & _OPENING_WORDS.get(language, frozenset()))
+
+
+def needs_next(line: Sequence[Token], language: str) -> bool:
+    """Return whether a line with these tokens is incomplete without the next line, although no bracket is open.
+
+    This is a decorator, an annotation or an attribute that is alone on its line, or a condition whose body begins on
+    the next line.
+    """
+    if not line or depth(line):
+        return False
+    first, last = line[0].text, line[-1].text
+    if language in _BRACES and last in _ALONE:
+        return True
+    annotates = first == _ANNOTATIONS.get(language)
+    if not annotates and not (language in _BRACES and first in _CONTROL and last == ")"):
+        return False
+    bracket = next((number for number, token in enumerate(line) if token.text in OPENERS), len(line))
+    if annotates and not all(token.text == "." or token.text.isidentifier() for token in line[1:bracket]):
+        return False
+    # Nothing follows the first bracket and its content.
+    return all(open_after(line[bracket:end], 0) for end in range(bracket + 1, len(line)))
 
 
 def closing_words(language: str) -> frozenset[str]:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from indexer.languages import grammar_of
+from policy.completion.shaping.cut import NEEDS_OPERAND, TOKEN, Cut
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.lexical import OPENERS
 from policy.completion.shaping.reader import Scan, Stack, closing_text
 from policy.completion.shaping.region import Region
-from policy.completion.shaping.repetition import Right
+from policy.completion.shaping.repetition import Right, is_closing
 from policy.completion.shaping.scan import Opened, as_balanced, opened_after, reads_apart, scan, states
 from policy.completion.shaping.syntax import SyntaxCheck
 
@@ -28,8 +29,6 @@ _BEYOND = 40_000  # characters; a longer text below the region is not searched f
 _PARSES = 5  # no further head is tried after this number of parses of the region
 _COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_NEEDS_OPERAND = re.compile(r"(?:(?<!\+)\+|(?<!-)-|[*/%<=&|^,.])\s*\Z")  # not `i++`, `List<T>`, `a?` or `a!`
 UNBALANCED = "the text would leave brackets or quotes unbalanced"
 REPEATED = "the text would repeat what is right of the cursor or below"
 SYNTAX_ERROR = "the text would add a syntax error"
@@ -54,6 +53,7 @@ class Fit:
         self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
         self._region = region = _with_closers(region, language, self.stack)
         self._right = Right(line, region.right, self.read, parsed=self.parsed)
+        self._cut = Cut(region.right, language)
         self._scans: dict[Stack, Scan] = {}
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
@@ -93,19 +93,24 @@ class Fit:
 
         `cut` says whether the generated text continues after `text` on the same line.
         """
-        reason, best, parses, limit = "", "", 0, len(text)
-        size = len(text) + 1 if cut else len(text.rstrip())
+        reason, best, errors, parses, limit = "", "", 0, 0, len(text)
+        spaced = False  # whether a head that ends before `limit` also needs the spaces there
         for head, state in self._heads(text):
             if len(head) > limit:
                 continue
+            if spaced and not text[len(head) : limit].strip(" \t"):
+                head = text[:limit]
             if len(self._scans) > _STATES:
                 break
             if not self._balances(state) or not self._joins(head):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
+                spaced = not self._right.rest[:1].isspace() and repeated > text.rfind("\n") + 1
+            elif self._cut.misleads(text, len(head), state):
+                reason = reason or UNBALANCED
             elif self._syntax is None:
-                return head, ""
+                return self._without_surplus_closing(head, None), ""
             else:
                 # If the head leaves a bracket open, the bracket that closes it can be far below the cursor. If the head
                 # ends a comment or a string of several lines, all code below is read in another way.
@@ -113,17 +118,51 @@ class Fit:
                 below = opens or self._ends_lines(state)
                 verdict = self._syntax.judge(head, opens=opens, unfinished=not best)
                 parses += _COSTLY if verdict.costly else 1
-                # If the model wrote an operand, the line must not end with its operator.
-                broken_off = not verdict.finished and len(head) < size and bool(_NEEDS_OPERAND.search(head))
+                # The model wrote something after the operator at the end of `text`, but not an operand.
+                broken_off = cut and not verdict.finished and bool(NEEDS_OPERAND.search(head))
                 if verdict.fits and not broken_off and (not below or verdict.flawless or self._balances_below(state)):
-                    best = head
+                    best, errors = head, verdict.errors
                     if verdict.finished or not self._right.rest.strip():
                         break
                 reason = reason or SYNTAX_ERROR
-                limit = min(verdict.longest, len(head) - 1)
+                limit, spaced = min(verdict.longest, len(head) - 1), False
                 if parses >= _PARSES:
                     break
-        return best, "" if best else reason
+        return self._without_surplus_closing(best, errors), "" if best else reason
+
+    def _without_surplus_closing(self, text: str, errors: int | None) -> str:
+        """Return `text` without closing brackets and keywords at its end that the text after the cursor has already.
+
+        In incomplete code, as in `if ‸` above an `end`, the text after the cursor has a closing bracket or keyword that
+        closes nothing. The text may contain another one, but the file has fewer errors without it. `errors` is the
+        number of errors with `text`, or None if the language has no grammar.
+        """
+        while errors is None or errors > 0:
+            last = text.rfind("\n") + 1
+            if not (last and is_closing(text[last:])):
+                last = len(text) - 1
+            closing, shorter = text[last:].strip(), text[:last].rstrip()
+            token = TOKEN.match(closing)
+            if not shorter or token is None or not is_closing(closing):
+                break
+            if token.group() != self._cut.next and not (
+                token.group().isalpha() and token.group() in self._region.right
+            ):
+                break
+            state = self.read(shorter)
+            if not self._balances(state):
+                break
+            if self._syntax is None:
+                rest, shorter_rest = self._rest(self.read(text).stack), self._rest(state.stack)
+                if shorter_rest.extra + shorter_rest.missing >= rest.extra + rest.missing:
+                    break
+            else:
+                verdict = self._syntax.judge(shorter, opens=True, unfinished=True)
+                if not verdict.fits or verdict.errors >= (errors or 0):
+                    break
+                errors = verdict.errors
+            text = shorter
+        return text
 
     def _heads(self, text: str) -> Iterator[tuple[str, Scan]]:
         """Yield `text` and its heads, longest first, each with what is open after it.
@@ -137,7 +176,7 @@ class Fit:
         yield whole, self.read(whole)
         changes = list(states(text, self._language, self.stack, before=self._line))
         at_once = self.read("")
-        for end in reversed([match.end() for match in _TOKEN.finditer(text) if match.end() < len(whole)]):
+        for end in reversed([match.end() for match in TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
                 if changes[-1][0] < end:  # the head would end inside a mark such as `<!--` or `/*`
                     break

@@ -66,7 +66,10 @@ class Syntax:
 
 
 Skipped = tuple[str, str]  # the first character of a text to skip, and a pattern for the whole text
-_APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])")  # in the text of an element, as in `<p>Don't</p>`
+# In the text of an element, as in `<p>Don't</p>`. A quote after a keyword, as in `return'a'`, is after a small letter.
+_APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])|(?<=[A-Z])'(?=[A-Za-z])")
+# These lines are not code. The text after `#region` is free.
+_MESSAGE = r"#[ \t]*(?:region|endregion|error|warning)\b"
 _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # the literal 'a', not Rust's lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
@@ -178,7 +181,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
     script = _row(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
     python = _row(_HASH, _PYTHON)
     c = _row(
-        _SLASHES,
+        (("//", _MESSAGE), {"/*": "*/"}),
         _BOTH,
         ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
         raw=('"', r"(?<=R)\"(?P<delimiter>[^()\\\s\"]{0,16})\(", r')\g<delimiter>"'),
@@ -196,7 +199,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "tsx": script,
         "java": _row(_SLASHES, {**_BOTH, **_TRIPLE}),
         "csharp": _row(
-            _SLASHES,
+            (("//", _MESSAGE), {"/*": "*/"}),
             {
                 '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
                 '@$"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
@@ -230,6 +233,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "php": _row(
             (("//", r"#(?!\[)"), {"/*": "*/", "<!--": "-->"}),
             {'"': Quote('"', lines=True), "'": Quote("'", lines=True)},
+            _APOSTROPHE,
             heredoc=_PHP_HEREDOC,
         ),
         "kotlin": _row(

@@ -36,17 +36,22 @@ class Errors:
     """The spans of the errors in a text, in order, as offsets in bytes.
 
     `strays` is the number of spans that are superfluous closing keywords. The grammar reads these keywords as names.
+    `unreadable` is the number of spans that are characters which begin no token, inside of a larger error.
     """
 
     spans: tuple[Span, ...]
     strays: int = 0
+    unreadable: int = 0
 
     def __len__(self) -> int:
         return len(self.spans)
 
     def no_more_than(self, other: Errors) -> bool:
-        """Return whether there are at most as many errors as in `other`, both with and without the strays."""
-        return len(self) <= len(other) and len(self) - self.strays <= len(other) - other.strays
+        """Return whether there are at most as many errors as in `other`, with and without the strays and unreadable."""
+        return all(
+            len(self) - mine <= len(other) - others
+            for mine, others in ((0, 0), (self.strays, other.strays), (self.unreadable, other.unreadable))
+        )
 
 
 class ParseCheck:
@@ -118,7 +123,8 @@ class ParseCheck:
         if len(errors) <= self.elsewhere:
             return True
         start, end = len(self._left), len(self._left) + len(text.encode("utf-8", "replace"))
-        inside = any(start <= begin and last < end for begin, last in errors.spans)
+        # A missing token at the end of `text` is no error inside it, because `text` may be incomplete there.
+        inside = any(start <= begin < end and last <= end for begin, last in errors.spans)
         right = sum(begin > end for begin, _ in errors.spans)
         right_before = sum(begin > start for begin, _ in self.before.spans)
         return len(errors) <= len(self.before) and not inside and right <= right_before
@@ -134,7 +140,7 @@ class ParseCheck:
         return len(data[: min(ends)].decode("utf-8", "ignore")) if ends else len(text)
 
     def _errors(self, tree: tree_sitter.Tree, text: bytes) -> Errors:
-        found = _nodes(tree)
+        found, unreadable = _nodes(tree)
         strays = 0
         if self._stray is not None:
             for match in self._stray.finditer(text):
@@ -143,16 +149,18 @@ class ParseCheck:
                 if node and node.is_named and (node.type in _NAMES or (node.parent and node.parent.type in _NAMES)):
                     found.append(match.span())
                     strays += 1
-        return Errors(tuple(sorted(found)), strays)
+        return Errors(tuple(sorted(found)), strays, unreadable)
 
 
-def _nodes(tree: tree_sitter.Tree) -> list[Span]:
-    """Return the spans of `ERROR` and `MISSING` nodes, in the order of their beginnings."""
+def _nodes(tree: tree_sitter.Tree) -> tuple[list[Span], int]:
+    """Return the spans of `ERROR` and `MISSING` nodes, and how many of them are characters that begin no token."""
     found: list[Span] = []
+    unreadable = 0
     stack = [tree.root_node] if tree.root_node.has_error else []
     while stack:
         node = stack.pop()
         if node.is_error or node.is_missing:
             found.append((node.start_byte, node.end_byte))
-        stack.extend(child for child in reversed(node.children) if child.has_error)
-    return found
+            unreadable += not node.has_error
+        stack.extend(child for child in node.children if child.has_error or child.is_error)
+    return found, unreadable

@@ -22,6 +22,7 @@ _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
+_STATEMENT_END = re.compile(r"[;{}]\s*\Z")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 _QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
 _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
@@ -168,10 +169,21 @@ class Right:
             return None
         lines = text.split("\n")
         below = [line.strip() for line in self._below]
+        first = lines[0].rstrip()
+        header = first.removesuffix("{").rstrip()
+        if first.endswith("{") and below[0] == "{" and (self._line + header).strip():
+            return len(header)  # the block of the cursor's line begins below
+        if _STATEMENT_END.search(self._line) and first.strip() == below[0] and not is_closing(below[0]):
+            return 0
         position = 0
         for number, line in enumerate(lines):
             whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
-            if line.strip() and self._is_below(whole, below, last=number == len(lines) - 1):
+            # A line such as `{` is repeated only if the next line is repeated too.
+            alone = (
+                set(whole.strip()) <= _OPENING_SIGNS
+                and [other.strip() for other in lines[number + 1 :][:1]] != below[1:2]
+            )
+            if line.strip() and not alone and self._is_below(whole, below, last=number == len(lines) - 1):
                 return position
             position += len(line) + 1
         return None
@@ -182,7 +194,8 @@ class Right:
             # `Fit` finds a superfluous bracket, and the parser finds a superfluous `end`. Without a grammar, `end`
             # counts as repeated if it is indented no more than the `end` below.
             checked = self._parsed or not re.search(r"\w", content)
-            return content == below[0] and not checked and indent(line) <= indent(self._below[0])
+            same = content == below[0] or (last and re.match(re.escape(content) + r"(?!\w)", below[0]) is not None)
+            return same and not checked and indent(line) <= indent(self._below[0])
         if content == below[0] or (content in below and _has_words(content)):
             return True
         return last and len(content) >= 8 and below[0].startswith(content)

@@ -24,13 +24,14 @@ class Verdict:
 
     `fits` says whether the text adds no error. `finished` says whether the cursor's line has no error with the text.
     `longest` is the offset in the text at which the first error inside the text ends, or the length of the text. Every
-    longer head contains this error. `costly` says whether the whole file was parsed with the text, and `flawless` says
-    whether this parse found no error.
+    longer head contains this error. `errors` is the number of errors that the last parse found. `costly` says whether
+    this was a parse of the whole file, and `flawless` says whether it was one and found no error.
     """
 
     fits: bool
     finished: bool
     longest: int
+    errors: int
     flawless: bool = False
     costly: bool = False
 
@@ -71,18 +72,19 @@ class SyntaxCheck:
         finished = len(errors) <= region.elsewhere
         longest = region.length_before(errors, text)
         if not finished and not (unfinished and region.adds_none(errors, text)):
-            return Verdict(False, False, longest)
+            return Verdict(False, False, longest, len(errors))
         file = self._file_check()
         has_errors = region.before or (file is not None and file.before)
         if finished and not (errors or opens or has_errors):
-            return Verdict(True, True, longest)
+            return Verdict(True, True, longest, 0)
         if errors and region.before and not region.from_scratch:
             errors = region.errors_from_scratch(text)
         fits = errors.no_more_than(region.before)
         if file is None or not fits:
-            return Verdict(fits, finished, longest)
+            return Verdict(fits, finished, longest, len(errors))
         errors = file.errors(text)
-        return Verdict(errors.no_more_than(file.before), finished, longest, flawless=not errors, costly=True)
+        fits = errors.no_more_than(file.before)
+        return Verdict(fits, finished, longest, len(errors), flawless=not errors, costly=True)
 
     def _file_check(self) -> ParseCheck | None:
         """Return the result of `_check_file`. Wait until it is known."""
