@@ -452,6 +452,11 @@ def test_indentation_is_that_of_the_document(source: str, written: str, shown: s
          "switch (a) {\n    case 1:\n        b();\n    }"),
         ("ruby", "class A\n\tdef f\n\t\t‸\n\tend\nend\n", "if x\n      y\n    end\n  end\nend\n",
          "if x\n\t\t\ty\n\t\tend"),
+        # a label can have the indentation of the line that opens its block, and the next line one level more
+        ("swift", "func f() {\n    switch a {\n    ‸\n    default:\n        c()\n    }\n}\n", "case 1:\n        b()\n",
+         "case 1:\n        b()"),
+        ("c", "void f() {\n  switch (a) {\n  ‸\n  default:\n    c();\n  }\n}\n", "case 1:\n    b();\n",
+         "case 1:\n    b();"),
         # these languages are indented with tabs, also in a file without indentation
         ("go", "package p\n\nfunc f() {\n‸\n}\n", "    x := 1\n    return\n}\n", "\tx := 1\n\treturn"),
         ("makefile", "a:\n‸\n", "        b\n", "\tb"),

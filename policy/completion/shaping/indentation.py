@@ -28,7 +28,7 @@ _WIDEST = 8  # the maximum width of a level
 _UNITS = (4, 2, 8)  # the widths of a level that a model can use, the most frequent first
 _SEEN = 12  # the maximum number of lines with text that show how the model indents
 _TABS_BY_CONVENTION = frozenset({"go", "makefile"})
-# Such a line can have the same indentation as the line that opens its block.
+# Such a line can have the same indentation as the line that opens its block, and the next line can have one level more.
 _LABEL = re.compile(r"(?:case|default|public|private|protected|signals|slots)\b|#|\w+:(?!:)")
 
 
@@ -124,7 +124,7 @@ class Indentation:
         head, *lines = text.split("\n")
         if self._line.strip():
             head = head.lstrip(" \t") if self._line[-1].isspace() else head
-            return "\n".join([head, *self._converted(lines, self._column, lambda: self._opens(head))])
+            return "\n".join([head, *self._converted(lines, self._column, lambda: self._opened_by(head))])
         if not head.strip():
             return text
         if not self._style and self._colons and self._block and not self._line and head == head.lstrip():
@@ -135,11 +135,16 @@ class Indentation:
             begin = self._column
             if self._column % self._unit:  # the cursor is between two levels, so the text may continue to the next one
                 begin = min(self._column + own, max(self._column, self._above))
-            lines = self._converted(lines, begin, lambda: self._opens(head), own)
+            lines = self._converted(lines, begin, lambda: self._opened_by(head), own)
         else:
             begin = max(self._column, self._width(self._below_line_above(self._line + blanks + head)))
-            lines = self._converted(lines, begin, lambda: self._opens(head), self._column + own)
+            lines = self._converted(lines, begin, lambda: self._opened_by(head), self._column + own)
         return "\n".join([self._blanks_to(begin) + head, *lines])
+
+    def _opened_by(self, head: str) -> bool | None:
+        """Return the result of `opens` for the first line `head`, but None if more indentation may follow a label."""
+        opened = self._opens(head)
+        return None if opened is False and _LABEL.match(self._line.lstrip() + head) else opened
 
     def _below_line_above(self, line: str) -> str:
         """Return `line`, which is the cursor's line with a text, with the indentation that it needs there."""
