@@ -230,6 +230,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "‸x = 1\n", "import os\n", NOTHING),
         ("python", "x = 1\n‸y = 2\n", "z = 3\n", NOTHING),
         ("python", "def f():\n    ‸x\n", "return x\n", "return "),
+        ("bash", "f() {\n  ‸'not-a-dir'\n}\n", "src_dir='not-a-dir'\n}\n", "src_dir="),
         # a closing word or bracket of incomplete code is right of or below the cursor already
         ("ruby", "def ‸\nend\n", "d(x)\n  x\nend\n", "d(x)\n  x"),
         ("ruby", "class B < ‸\nend\n", "C\n  def d\n  end\nend\n", "C\n  def d\n  end"),
@@ -460,6 +461,7 @@ def test_indentation_is_that_of_the_document(source: str, written: str, shown: s
         # these languages are indented with tabs, also in a file without indentation
         ("go", "package p\n\nfunc f() {\n‸\n}\n", "    x := 1\n    return\n}\n", "\tx := 1\n\treturn"),
         ("makefile", "a:\n‸\n", "        b\n", "\tb"),
+        ("php", "<?php\nclass A {\n    function f(\n        $a\n    ) {\n    ‸\n}\n", "}\n}\n", "}"),
         # without a grammar, more indentation can have a meaning
         ("", "a:\n‸\n", "  b: 1\n", "  b: 1"),
     ],

@@ -28,6 +28,7 @@ _BELONGS = re.compile(  # the text after a cut must not begin with what belongs 
     r"|\s*(?:[-+*/%&|^?]{0,2}=(?![=~])|:|\??\.\w|->)"  # a value, a type, a member
     r"|(?<=\w)(?:\s+[\"'`]|[\"'`]\S)|(?<=[\"'`])\w"  # a string, or its content
 )
+_QUOTES = frozenset("\"'`")
 _ELEMENT_BEGUN = re.compile(r"<\w+\Z")  # a type argument, or a marker of an unknown model, without its `>`
 # In these languages, a word after a space can be an argument, as in `ls -l`.
 _COMMANDS = frozenset({"bash", "elixir", "haskell", "ocaml", "fsharp", "perl", "powershell", "ruby"})
@@ -58,7 +59,7 @@ class Cut:
         if self._before_word and head[-1:].isalnum():
             return True  # two words would become one
         token = TOKEN.search(dropped)
-        if token and token.group() == self.next:
+        if token and token.group() == self.next and self.next not in _QUOTES:
             return False  # the text after the cursor continues in the same way
         if NEEDS_OPERAND.search(head) or (self._language in LANGUAGES and _NEEDS_MORE.search(head)):
             return True

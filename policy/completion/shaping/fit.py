@@ -94,20 +94,21 @@ class Fit:
         `cut` says whether the generated text continues after `text` on the same line.
         """
         reason, best, errors, parses, limit = "", "", 0, 0, len(text)
-        spaced = False  # whether a head that ends before `limit` also needs the spaces there
+        repeat = len(text) + 1  # the offset at which `text` begins to repeat the rest of the line
         for head, state in self._heads(text):
             if len(head) > limit:
                 continue
-            if spaced and not text[len(head) : limit].strip(" \t"):
-                head = text[:limit]
+            continued = len(head) <= repeat <= len(text) and not text[len(head) : repeat].strip(" \t")
+            if continued and not self._right.rest[:1].isspace():
+                head = text[:repeat]  # with the spaces
             if len(self._scans) > _STATES:
                 break
             if not self._balances(state) or not self._joins(head):
                 reason = reason or UNBALANCED
             elif (repeated := self._right.repeated_at(head)) is not None:
                 reason, limit = reason or REPEATED, repeated
-                spaced = not self._right.rest[:1].isspace() and repeated > text.rfind("\n") + 1
-            elif self._cut.misleads(text, len(head), state):
+                repeat = repeated if repeated > text.rfind("\n") + 1 else repeat
+            elif not continued and self._cut.misleads(text, len(head), state):
                 reason = reason or UNBALANCED
             elif self._syntax is None:
                 return self._without_surplus_closing(head, None), ""
@@ -125,7 +126,7 @@ class Fit:
                     if verdict.finished or not self._right.rest.strip():
                         break
                 reason = reason or SYNTAX_ERROR
-                limit, spaced = min(verdict.longest, len(head) - 1), False
+                limit = min(verdict.longest, len(head) - 1)
                 if parses >= _PARSES:
                     break
         return self._without_surplus_closing(best, errors), "" if best else reason

@@ -28,6 +28,7 @@ _WIDEST = 8  # the maximum width of a level
 _UNITS = (4, 2, 8)  # the widths of a level that a model can use, the most frequent first
 _SEEN = 12  # the maximum number of lines with text that show how the model indents
 _TABS_BY_CONVENTION = frozenset({"go", "makefile"})
+_CLOSER = re.compile(r"\s*(?:[)\]}]|(?:end|fi|done|esac|until)\b)")
 # Such a line can have the same indentation as the line that opens its block, and the next line can have one level more.
 _LABEL = re.compile(r"(?:case|default|public|private|protected|signals|slots)\b|#|\w+:(?!:)")
 
@@ -131,7 +132,8 @@ class Indentation:
             return "\n".join(" " * self._unit + line if line.strip() else line for line in (head, *lines))
         blanks, head = head[: indent(head)], head.lstrip(" \t")
         own = self._width(blanks)
-        if self._line and not (self._block and self._column <= self._above):
+        missing = self._block and self._column <= self._above and (own or self._colons)
+        if self._line and not missing:
             begin = self._column
             if self._column % self._unit:  # the cursor is between two levels, so the text may continue to the next one
                 begin = min(self._column + own, max(self._column, self._above))
@@ -150,8 +152,9 @@ class Indentation:
         """Return `line`, which is the cursor's line with a text, with the indentation that it needs there."""
         if not self._style:
             return line
-        found = None if self._block is None else self._usage([line], self._above, self._block, 0)
-        if found is None and self._block is False:  # there is no such level, so the line is at that of the line above
+        block = False if self._block and _CLOSER.match(line) else self._block
+        found = None if block is None else self._usage([line], self._above, block, 0)
+        if found is None and block is False:  # there is no such level, so the line is at that of the line above
             found = _Usage(self._width(line), self._unit)
         return self._moved(line, found or self._guess(line, self._above), self._above)
 
