@@ -230,6 +230,7 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("python", "‸x = 1\n", "import os\n", NOTHING),
         ("python", "x = 1\n‸y = 2\n", "z = 3\n", NOTHING),
         ("python", "def f():\n    ‸x\n", "return x\n", "return "),
+        ("python", "if ‸\".\"):\n    pass\n", "name.startswith(\".\"):\n    return\n", "name.startswith("),
         ("bash", "f() {\n  ‸'not-a-dir'\n}\n", "src_dir='not-a-dir'\n}\n", "src_dir="),
         # a closing word or bracket of incomplete code is right of or below the cursor already
         ("ruby", "def ‸\nend\n", "d(x)\n  x\nend\n", "d(x)\n  x"),

@@ -29,6 +29,7 @@ _BELONGS = re.compile(  # the text after a cut must not begin with what belongs 
     r"|(?<=\w)(?:\s+[\"'`]|[\"'`]\S)|(?<=[\"'`])\w"  # a string, or its content
 )
 _QUOTES = frozenset("\"'`")
+_AGREEING = 3  # characters; two different strings often begin with the same quote
 _ELEMENT_BEGUN = re.compile(r"<\w+\Z")  # a type argument, or a marker of an unknown model, without its `>`
 # In these languages, a word after a space can be an argument, as in `ls -l`.
 _COMMANDS = frozenset({"bash", "elixir", "haskell", "ocaml", "fsharp", "perl", "powershell", "ruby"})
@@ -45,6 +46,7 @@ class Cut:
         after = TOKEN.search(right)
         self.next = after.group() if after else ""
         self._language = language
+        self._begin = right.lstrip()[:_AGREEING]
         self._within_line = bool(right.partition("\n")[0].strip())
         self._before_word = right[:1].isalnum()
 
@@ -59,7 +61,7 @@ class Cut:
         if self._before_word and head[-1:].isalnum():
             return True  # two words would become one
         token = TOKEN.search(dropped)
-        if token and token.group() == self.next and self.next not in _QUOTES:
+        if token and token.group() == self.next and (self.next not in _QUOTES or self._agrees(dropped)):
             return False  # the text after the cursor continues in the same way
         if NEEDS_OPERAND.search(head) or (self._language in LANGUAGES and _NEEDS_MORE.search(head)):
             return True
@@ -68,3 +70,7 @@ class Cut:
         if _BELONGS.match(text, end) or (self._language in _COMMANDS and _ARGUMENT.match(text, end)):
             return True
         return dropped[0] == ">" and bool(_ELEMENT_BEGUN.search(head))
+
+    def _agrees(self, dropped: str) -> bool:
+        """Return whether `dropped` and the text after the cursor begin with the same characters."""
+        return dropped.lstrip()[:_AGREEING] == self._begin

@@ -24,6 +24,7 @@ _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _STATEMENT_END = re.compile(r"[;{}]\s*\Z")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
+_WORD_OR_STRING = re.compile(r"\w|([\"'`]).+\1")
 _QUOTES, _OPENING_SIGNS = frozenset("\"'`"), frozenset("([{")
 _CLOSING_SIGNS = _BRACKETS.keys() | _QUOTES
 
@@ -144,7 +145,7 @@ class Right:
             return not self._counted(before, overlap) and all(_lacks_partner(closer, before) for closer in overlap)
         if set(overlap) <= _OPENING_SIGNS and overlap != rest:
             return False  # `Fit` checks whether brackets are balanced
-        return (size > 2 and bool(re.search(r"\w", overlap))) or self._whole(before)
+        return (size > 2 and bool(_WORD_OR_STRING.search(overlap))) or self._whole(before)
 
     def _counted(self, before: str, closers: str) -> bool:
         """Return whether `closers`, the brackets or quotes after `before`, are in code, so that `Fit` checks them.
