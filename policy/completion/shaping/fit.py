@@ -3,7 +3,8 @@
 A head is a part of the text from its beginning to the end of a token. A head fits if it leaves no bracket or quote
 unbalanced (`scan.py`), does not repeat the text after the cursor (`repetition.py`), and adds no syntax error
 (`syntax.py`). The parser comes last, because it takes the most time. If the parser finds an error inside a head, no
-other head that contains this error is tried. `_PARSES` limits the number of parses.
+other head that contains this error is tried. `_PARSES` limits the number of parses. `cut.py` excludes heads that would
+mean something else than the text.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from policy.completion.shaping.syntax import SyntaxCheck
 # than this number of stacks, no further head is tried.
 _STATES = 40
 _BEYOND = 40_000  # characters; a longer text below the region is not searched for closing brackets
+_CUTS = 60  # no further head is tried after this number of heads that may not be shown alone
 _PARSES = 5  # no further head is tried after this number of parses of the region
 _COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
@@ -93,7 +95,7 @@ class Fit:
 
         `cut` says whether the generated text continues after `text` on the same line.
         """
-        reason, best, errors, parses, limit = "", "", 0, 0, len(text)
+        reason, best, errors, parses, cuts, limit = "", "", 0, 0, 0, len(text)
         repeat = len(text) + 1  # the offset at which `text` begins to repeat the rest of the line
         for head, state in self._heads(text):
             if len(head) > limit:
@@ -110,6 +112,9 @@ class Fit:
                 repeat = repeated if repeated > text.rfind("\n") + 1 else repeat
             elif not continued and self._cut.misleads(text, len(head), state):
                 reason = reason or UNBALANCED
+                cuts += 1
+                if cuts >= _CUTS:
+                    break
             elif self._syntax is None:
                 return self._without_surplus_closing(head, None), ""
             else:
