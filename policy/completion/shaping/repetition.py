@@ -179,11 +179,9 @@ class Right:
         position = 0
         for number, line in enumerate(lines):
             whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
-            # A line such as `{` is repeated only if the next line is repeated too.
-            alone = (
-                set(whole.strip()) <= _OPENING_SIGNS
-                and [other.strip() for other in lines[number + 1 :][:1]] != below[1:2]
-            )
+            # If more lines follow, a line such as `{` is repeated only if the next line is repeated too.
+            following = lines[number + 1].strip() if number + 1 < len(lines) else None
+            alone = set(whole.strip()) <= _OPENING_SIGNS and following is not None and [following] != below[1:2]
             if line.strip() and not alone and self._is_below(whole, below, last=number == len(lines) - 1):
                 return position
             position += len(line) + 1
