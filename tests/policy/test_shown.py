@@ -245,6 +245,9 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("javascript", "x = [\n  ‸\n  {\n    a: 1,\n  },\n];\n", "{\n    b: 2,\n  },\n  {\n    a: 1,\n  },\n];\n",
          "{\n    b: 2,\n  },"),
         ("csharp", "/*\n‸\n{\n}\n*/\n", "{\n", NOTHING),
+        ("c", "int f(void)\n{\n    while ‸\n    {\n        x();\n    }\n}\n", "(a)\n    {\n        y();\n    }\n}\n",
+         "(a)"),
+        ("c", "int f(void)\n‸\n{\n    x();\n}\n", "{\n    y();\n}\n", NOTHING),
         ("javascript", "foo(); ‸\nbar();\n", "bar();\n", NOTHING),
         # an error of a kind that the grammar reports inside another error counts too
         ("python", "x = ‸\n", "a \u2013 b\n", "a"),
