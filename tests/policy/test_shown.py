@@ -244,6 +244,10 @@ def inside(opening: str, line: str, closing: str) -> str:
         ("java", "class A ‸\n{\n}\n", "extends B {\n    int x;\n}\n", "extends B"),
         ("javascript", "x = [\n  ‸\n  {\n    a: 1,\n  },\n];\n", "{\n    b: 2,\n  },\n  {\n    a: 1,\n  },\n];\n",
          "{\n    b: 2,\n  },"),
+        ("csharp", "/*\n‸\n{\n}\n*/\n", "{\n", NOTHING),
+        ("c", "int f(void)\n{\n    while ‸\n    {\n        x();\n    }\n}\n", "(a)\n    {\n        y();\n    }\n}\n",
+         "(a)"),
+        ("c", "int f(void)\n‸\n{\n    x();\n}\n", "{\n    y();\n}\n", NOTHING),
         ("javascript", "foo(); ‸\nbar();\n", "bar();\n", NOTHING),
         # an error of a kind that the grammar reports inside another error counts too
         ("python", "x = ‸\n", "a \u2013 b\n", "a"),

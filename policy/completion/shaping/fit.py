@@ -50,11 +50,11 @@ class Fit:
         self._language = language
         self.parsed = grammar_of(language) is not None
         line_start = region.left.rfind("\n") + 1
-        self._line = line = region.left[line_start:]
+        self._line = region.left[line_start:]
         self._before_line = before_line.stack
         self.stack: Stack = opened_after(region.left, language, before_line, line_start).stack
         self._region = region = _with_closers(region, language, self.stack)
-        self._right = Right(line, region.right, self.read, parsed=self.parsed)
+        self._right = Right(region.left, region.right, self.read, parsed=self.parsed)
         self._cut = Cut(region.right, language)
         self._scans: dict[Stack, Scan] = {}
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None

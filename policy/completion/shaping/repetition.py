@@ -98,16 +98,16 @@ def _lacks_partner(closer: str, text: str) -> bool:
 
 
 class Right:
-    """The text after the cursor, `right`, which a generated text must not repeat.
+    """The text after the cursor, `right`, which a generated text must not repeat. `left` is the text before the cursor.
 
-    The attribute `rest` is the rest of the cursor's line. `line` is the part of the cursor's line before the cursor.
-    `read` returns what is open after a text at the cursor. `parsed` says whether the language has a grammar, so that
-    the parser finds a superfluous `end`.
+    The attribute `rest` is the rest of the cursor's line. `read` returns what is open after a text at the cursor.
+    `parsed` says whether the language has a grammar, so that the parser finds a superfluous `end`.
     """
 
-    def __init__(self, line: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
+    def __init__(self, left: str, right: str, read: Callable[[str], Scan], *, parsed: bool) -> None:
         self.rest, _, below = right.partition("\n")
-        self._line = line
+        self._left = left
+        self._line = left[left.rfind("\n") + 1 :]
         self._below = [other for other in below[:2_000].split("\n") if other.strip()][:BELOW]
         self._read = read
         self._parsed = parsed
@@ -179,15 +179,24 @@ class Right:
         position = 0
         for number, line in enumerate(lines):
             whole = (self._line if number == 0 else "") + line + (self.rest if number == len(lines) - 1 else "")
-            # A line such as `{` is repeated only if the next line is repeated too.
-            alone = (
-                set(whole.strip()) <= _OPENING_SIGNS
-                and [other.strip() for other in lines[number + 1 :][:1]] != below[1:2]
-            )
-            if line.strip() and not alone and self._is_below(whole, below, last=number == len(lines) - 1):
+            if (
+                line.strip()
+                and not self._is_item(lines, number, below)
+                and self._is_below(whole, below, last=number == len(lines) - 1)
+            ):
                 return position
             position += len(line) + 1
         return None
+
+    def _is_item(self, lines: Sequence[str], number: int, below: Sequence[str]) -> bool:
+        """Return whether a line begins an item of a list with a bracket, and another item than the one below.
+
+        The `{` of a block is no item. `number` is the index of the line in `lines`, the lines of the text.
+        """
+        if not lines[number].strip() or not set(lines[number].strip()) <= _OPENING_SIGNS or number + 1 == len(lines):
+            return False
+        before = (self._left + "\n".join(lines[:number])).rstrip()
+        return before[-1:] in (*_OPENING_SIGNS, ",") and lines[number + 1].strip() not in below[1:2]
 
     def _is_below(self, line: str, below: Sequence[str], *, last: bool) -> bool:
         content = line.strip()
