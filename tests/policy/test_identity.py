@@ -21,6 +21,7 @@ SOURCE = Path(locate.__file__).read_text("utf-8")
 KEYS = 200
 HEALED_KEYS = 60
 BUDGETS = {"left": 64, "right": 16, "context": 48}
+SETTINGS = EngineSettings(context_size=4096, threads=2)
 CHUNKS = [
     Chunk("/w", "sizes.py", 1, 2, "def size_of(path):\n    return path.stat().st_size\n", "function"),
     Chunk("/w", "errors.py", 1, 2, "class ModelMissing(Exception):\n    pass\n", "class"),
@@ -48,21 +49,19 @@ async def answer_at(engine: Engine, slot: str, key: int) -> tuple[float | None, 
 
 
 async def test_a_text_does_not_depend_on_the_cache() -> None:
-    # With one thread, the test is faster on a busy machine, because no thread waits for another.
-    await check(locate.shipped()[0].path, KEYS, threads=1)
+    await check(locate.shipped()[0].path, KEYS)
 
 
 async def test_a_healed_text_does_not_depend_on_the_cache(model: Path, tmp_path: Path) -> None:
     """The layout `fim-spm` has no decision, and the model generates the last word before the cursor again."""
     marked = tmp_path / "model.gguf"
     mark(model, marked, "fim-spm")
-    await check(marked, HEALED_KEYS, threads=2)
+    await check(marked, HEALED_KEYS)
 
 
-async def check(model: Path, keys: int, threads: int) -> None:
+async def check(model: Path, keys: int) -> None:
     """Type `keys` keys with the cache, then with an empty cache. Fail if a probability or a text differs."""
-    settings = EngineSettings(context_size=4096, threads=threads)
-    windows = [Supervisor(model, settings, budgets=BUDGETS) for _ in range(2)]
+    windows = [Supervisor(model, SETTINGS, budgets=BUDGETS) for _ in range(2)]
     engines = [await window.engine() for window in windows]
     assert engines[0].pid == engines[1].pid
     saving = []
