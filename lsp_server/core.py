@@ -243,8 +243,10 @@ class Core:
 
     async def read_ahead(self, request: Request) -> None:
         """Evaluate the prompts of a likely request, while no request waits. Do nothing before a model is loaded."""
+        if self._completer is None:
+            return
         cursor = await self._marked(request, again=True)
-        if self._completer is not None:
+        if self._completer is not None:  # it may have been closed while the rules were applied
             await self._completer.warm(request.document, cursor)
 
     def look_ahead(self, request: Request) -> None:
