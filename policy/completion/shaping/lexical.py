@@ -68,8 +68,6 @@ class Syntax:
 Skipped = tuple[str, str]  # the first character of a text to skip, and a pattern for the whole text
 # In the text of an element, as in `<p>Don't</p>`. A quote after a keyword, as in `return'a'`, is after a small letter.
 _APOSTROPHE = ("'", r"(?<=[a-z])'(?=[a-z])|(?<=[A-Z])'(?=[A-Za-z])")
-# These lines are not code. The text after `#region` is free.
-_MESSAGE = r"#[ \t]*(?:region|endregion|error|warning)\b"
 _CHARACTER = ("'", r"'(?:\\(?:u\{[^}\n]*\}|x[0-9a-fA-F]+|.)|[^\\'\n])'")  # the literal 'a', not Rust's lifetime 'a
 _BEFORE_REGEX = r"(?:(?<=[(,=:\[!&|?{};~\n])|(?<=[(,=:\[!&|?{};~] )|(?<=return )|(?<=if )|(?<=when ))"
 _REGEX = ("/", _BEFORE_REGEX + r"/(?![/*\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/")
@@ -92,6 +90,8 @@ _PYTHON = {
 _TEMPLATE = {"`": Quote("`", lines=True, hole="${")}
 _NESTED = frozenset({"dart", "haskell", "kotlin", "ocaml", "rust", "scala", "swift"})
 _SLASHES = (("//",), {"/*": "*/"})
+# Lines such as `#region` are not code either. The text after `#region` is free.
+_SLASHES_AND_MESSAGES = (("//", r"#[ \t]*(?:region|endregion|error|warning)\b"), {"/*": "*/"})
 _HASH: tuple[tuple[str, ...], dict[str, str]] = (("#",), {})
 
 
@@ -181,7 +181,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
     script = _row(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
     python = _row(_HASH, _PYTHON)
     c = _row(
-        (("//", _MESSAGE), {"/*": "*/"}),
+        _SLASHES_AND_MESSAGES,
         _BOTH,
         ("'", r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])"),
         raw=('"', r"(?<=R)\"(?P<delimiter>[^()\\\s\"]{0,16})\(", r')\g<delimiter>"'),
@@ -199,7 +199,7 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "tsx": script,
         "java": _row(_SLASHES, {**_BOTH, **_TRIPLE}),
         "csharp": _row(
-            (("//", _MESSAGE), {"/*": "*/"}),
+            _SLASHES_AND_MESSAGES,
             {
                 '$@"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
                 '@$"': Quote('"', escape="", doubled=True, lines=True, hole="{"),
