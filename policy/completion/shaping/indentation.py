@@ -125,7 +125,7 @@ class Indentation:
         head, *lines = text.split("\n")
         if self._line.strip():
             head = head.lstrip(" \t") if self._line[-1].isspace() else head
-            return "\n".join([head, *self._converted(lines, self._column, lambda: self._opened_by(head))])
+            return "\n".join([head, *self._converted(lines, self._column, head)])
         if not head.strip():
             return text
         if not self._style and self._colons and self._block and not self._line and head == head.lstrip():
@@ -137,10 +137,10 @@ class Indentation:
             begin = self._column
             if self._column % self._unit:  # the cursor is between two levels, so the text may continue to the next one
                 begin = min(self._column + own, max(self._column, self._above))
-            lines = self._converted(lines, begin, lambda: self._opened_by(head), own)
+            lines = self._converted(lines, begin, head, own)
         else:
             begin = max(self._column, self._width(self._below_line_above(self._line + blanks + head)))
-            lines = self._converted(lines, begin, lambda: self._opened_by(head), self._column + own)
+            lines = self._converted(lines, begin, head, self._column + own)
         return "\n".join([self._blanks_to(begin) + head, *lines])
 
     def _opened_by(self, head: str) -> bool | None:
@@ -158,10 +158,10 @@ class Indentation:
             found = _Usage(self._width(line), self._unit)
         return self._moved(line, found or self._guess(line, self._above), self._above)
 
-    def _converted(self, lines: Sequence[str], base: int, opens: Callable[[], bool | None], own: int = 0) -> list[str]:
-        """Return `lines`, which follow a line with the indentation `base`, with the document's indentation.
+    def _converted(self, lines: Sequence[str], base: int, head: str, own: int = 0) -> list[str]:
+        """Return `lines`, which follow `head`, with the document's indentation.
 
-        `opens` returns whether that line opens a block, or None. `own` is the indentation of that line in the text
+        `head` is the first line of the text. It has the indentation `base`, and the indentation `own` in the text
         itself.
         """
         seen = [line for line in lines if line.strip()][:_SEEN]
@@ -170,7 +170,7 @@ class Indentation:
         here = usage = _Usage(base, self._unit)
         known = True
         if own or self._colons or self._width(seen[0]) != base + self._unit:
-            opened = opens()
+            opened = self._opened_by(head)
             # Without a block, a line with more indentation continues the line above, except in a language like Python.
             plain = not opened and not own and not self._colons
             found = None if plain else self._usage(seen, base, opened, own)
@@ -184,12 +184,12 @@ class Indentation:
         Return None if it is unclear. The lines after the first one with less indentation do not count, because the
         completion may end there.
         """
+        if opens is None:
+            return None
         widths = [self._width(line) for line in lines]
         first = widths[0]
         end = next((number for number, width in enumerate(widths) if width < first), len(widths))
         less = widths[end] if end < len(widths) else None
-        if opens is None:
-            return None
         if opens and not self._colons and first == base and _LABEL.match(lines[0].lstrip()):
             return None
         units = [self._unit]
@@ -214,9 +214,8 @@ class Indentation:
         if not opens:  # a deeper line shows the width of a level
             step = next((width - first for width in widths[:end] if width > first), usual)
             possible[1:] = sorted(possible[1:], key=lambda usage: usage.unit != step)
-        fitting = [usage for usage in possible if usage.fits(first, less, opens=opens)]
-        fitting += [usage for usage in possible if usage.fits(first, None, opens=opens)]
-        return fitting[0] if fitting else None
+        tried = ((usage, later) for later in (less, None) for usage in possible)
+        return next((usage for usage, later in tried if usage.fits(first, later, opens=opens)), None)
 
     def _guess(self, line: str, base: int) -> _Usage:
         """Guess how a text is indented whose first indented line, `line`, has `base` or one level more."""
