@@ -187,8 +187,8 @@ class Settings:
     patience: float = _setting(
         CompletionSettings().patience,
         _Number(0.1, 600),
-        "Time limit of a generation in seconds. After this time, the generation stops at the end of the current "
-        "statement. For a requested suggestion, the limit is five times as long.",
+        "Time limit of a suggestion in seconds, from the request. After this time, the generation stops at the end of "
+        "the current statement. For a requested suggestion, the limit is five times as long.",
     )
     completion: bool = _setting(
         False,

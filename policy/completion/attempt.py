@@ -21,6 +21,8 @@ from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surp
 from policy.gating.keep import Keep, aligned, is_shortened, keep_from_metadata
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
+LONGEST = 3  # the number of time limits after the first token at which a generation ends without a text to show
+
 
 class Search:
     """A search of the index in a thread, for at most `count` hits. If `retriever` is None, there are no hits."""
@@ -77,10 +79,10 @@ class Generated:
 class Attempt:
     """The calls of the models for one completion.
 
-    `document` is the beginning of the names of the document's slots in the KV cache. `patience` is the time limit of
-    the generation in seconds. `report` is called with the whole generated text, before shaping, each time the text
-    grows. After `generate`, `model` is the name of the generating model, and `trimmed` names the parts that did not fit
-    into the prompt (see `request.Completion`).
+    `document` is the beginning of the names of the document's slots in the KV cache. `patience` is the time limit in
+    seconds, since `clock` was created. `report` is called with the whole generated text, before shaping, each time the
+    text grows. After `generate`, `model` is the name of the generating model, and `trimmed` names the parts that did
+    not fit into the prompt (see `request.Completion`).
     """
 
     def __init__(
@@ -204,14 +206,14 @@ class Attempt:
         return dict(self._stats)
 
     def _out_of_patience(self, shaper: Shaper, seconds: float, text: str) -> bool:
-        """Return whether to stop generating after `seconds`.
+        """Return whether to stop generating. `seconds` is the time since the first token.
 
-        After the time limit, the generation stops as soon as there is a text to show. After twice the time limit, it
-        stops even if there is none.
+        A generation that no request waits for has twice the time limit.
         """
-        if seconds > 2 * self._patience:
+        if seconds > LONGEST * self._patience:
             return True
-        return seconds > self._patience and bool(shaper.finish(text, complete=False).text)
+        limit = self._patience * (2 if self._urgency.background else 1)
+        return self._clock.seconds > limit and bool(shaper.finish(text, complete=False).text)
 
     def _with_chunks(self, generated: Generated, hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
         self._count(prompt)

@@ -16,6 +16,11 @@ class Clock:
         self._started = time.perf_counter()
         self._spent: dict[str, float] = {}
 
+    @property
+    def seconds(self) -> float:
+        """The time since this object was created, in seconds."""
+        return time.perf_counter() - self._started
+
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time inside the `with` block to `stage`, and record it in the trace."""
@@ -32,5 +37,5 @@ class Clock:
 
     def finish(self) -> dict[str, float]:
         """Return the time of each stage, and the `total` time since this object was created."""
-        self._spent["total"] = (time.perf_counter() - self._started) * 1e3
+        self._spent["total"] = self.seconds * 1e3
         return {stage: round(spent, 3) for stage, spent in self._spent.items()}

@@ -22,9 +22,10 @@ class CompletionSettings:
     tokens for one line and for several lines. (The paper uses 50, and 256 for functions. Here, a block has to fit on a
     screen.)
 
-    `patience` is the time limit of a generation in seconds. After this time, the generation ends as soon as it has a
-    text to show. After twice this time, it ends even without such a text, because the user would not see the text any
-    more. An invoked request has five times the time limit, and gets up to `candidates` texts.
+    `patience` is the time limit of a completion in seconds. When this time has passed since the request, the generation
+    ends as soon as it has a text to show. When three times this time has passed since the first token, it ends even
+    without such a text, because the user would not see the text any more. An invoked request has five times the time
+    limit, and gets up to `candidates` texts.
 
     If `ahead` is true, idle work generates the next completion and searches for better chunks than the pinned ones. If
     `ahead` is false, each request that retrieves waits for a search. `suggest` sets the showing threshold
@@ -38,7 +39,7 @@ class CompletionSettings:
     chunks: int = 10
     line_tokens: int = 50
     block_tokens: int = 128
-    patience: float = 0.6
+    patience: float = 0.4
     candidates: int = 3
     ahead: bool = True
     suggest: Suggest = "balanced"

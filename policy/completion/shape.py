@@ -37,7 +37,7 @@ from policy.completion.shaping.ending import (
     whole_statements,
 )
 from policy.completion.shaping.files import ParsedFiles
-from policy.completion.shaping.fit import UNBALANCED, Fit
+from policy.completion.shaping.fit import REPEATED, UNBALANCED, Fit
 from policy.completion.shaping.indentation import Indentation, style_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
@@ -214,6 +214,8 @@ class Shaper:
             ending = open_ending(
                 self._start, text, max_lines=self._max_lines, bodies=self._bodies, balanced=self._fit.balanced
             )
+        if (repeated := self._fit.repeats_below(text)) is not None and repeated < ending.offset:
+            ending = Ending(repeated, True, True)
         if closer is None or closer >= ending.offset:
             return ending
         # The next character can change the token at `closer`: `}` may become `}}`, and `/[)` a regular expression.
@@ -239,6 +241,8 @@ class Shaper:
     def _why_nothing(self, text: str) -> str:
         if self._ending(text).offset:
             return "the statement is incomplete"
+        if self._fit.repeats_below(text) is not None:
+            return REPEATED
         return "the line is already complete" if text.startswith("\n") else UNBALANCED
 
     # -- which part of the completion is shown --------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from indexer.model import Cursor
 from indexer.snapshot import Snapshot
-from policy.completion import cost, idle
+from policy.completion import attempt, cost, idle
 from policy.completion.request import CompletionSettings, Request
 from policy.completion.service import Completer
 from policy.engine.settings import EngineSettings
@@ -52,6 +52,19 @@ def at(source: str) -> Request:
 
 
 CALL = at(MAIN + "print(area_of_rectangle(‸\n")
+
+
+async def test_a_completion_ends_with_its_first_statement_after_the_time_limit(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "LONGEST", 1e12)
+    block = at(MAIN + "def total_area(widths, heights):\n    ‸\n")
+    whole = await completer(supervisor, policy="never").complete(block)
+    first = await completer(supervisor, policy="never", patience=1e-9).complete(block)
+    assert "\n" in whole.text
+    assert first.text
+    assert whole.text.startswith(first.text)
+    assert len(first.text) < len(whole.text)
 
 
 async def test_always_retrieves(supervisor: Supervisor) -> None:

@@ -135,6 +135,27 @@ def test_without_bodies_a_line_ends_where_it_opens_a_block(language: str, source
     assert shaper.finish(said, complete=False).text == shown
 
 
+@pytest.mark.parametrize(
+    ("source", "said", "shown"),
+    [
+        (
+            "    fields = {}\n    ‸\n        key = read()\n        fields[key] = 1\n",
+            "for _ in x:\n        key = read()\n",
+            "for _ in x:",
+        ),
+        ("    a()\n    ‸\n    close_file()\n", "close_file()\n", ""),
+        ("open_file(\n    ‸\n    second=2,\n)\n", "first=1,\n    second=2,\n", "first=1,"),
+    ],
+)
+def test_the_generation_ends_at_the_first_line_that_is_below_already(source: str, said: str, shown: str) -> None:
+    prefix, suffix = source.split("‸")
+    shaper = Shaper(Cursor("", prefix, suffix, "python"))
+    assert not shaper.decided(said[:-1]), "the line may still become another one"
+    assert shaper.decided(said)
+    for text in (said, said + prefix[-4:] + "more()\n"):
+        assert shaper.finish(text, complete=False).text == shown
+
+
 def test_a_long_block_ends_at_a_statement() -> None:
     said = "".join(f"    step_{number}(\n        {number})\n" for number in range(20))
     shown = shaped("def f():\n‸", said)

@@ -90,6 +90,13 @@ class Fit:
         """Return whether the brackets and quotes of the file are at least as balanced with `text` as without it."""
         return self._balances(self.read(text))
 
+    def repeats_below(self, text: str) -> int | None:
+        """Return the offset in `text`, which may grow, before its first whole line that repeats a line below, or None.
+
+        Nothing that follows in `text` changes the result.
+        """
+        return self._right.line_below_at(text)
+
     def longest(self, text: str, *, cut: bool = False) -> tuple[str, str]:
         """Return the longest head of `text` that fits, and "". If no head fits, return "" and the reason.
 

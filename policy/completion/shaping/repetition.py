@@ -117,6 +117,15 @@ class Right:
         found = [self._rest_repeated_at(text), self._below_repeated_at(text)]
         return min((offset for offset in found if offset is not None), default=None)
 
+    def line_below_at(self, text: str) -> int | None:
+        """Return the offset where `text` repeats a line below, or None. A last line without a line end does not count.
+
+        A line end before the repeated line belongs to the repetition.
+        """
+        whole = text[: text.rfind("\n") + 1]
+        found = self._below_repeated_at(whole) if whole else None
+        return found - 1 if found and whole[found - 1] == "\n" else found
+
     def _rest_repeated_at(self, text: str) -> int | None:
         rest, text = self.rest.strip(), text.rstrip()
         if not rest or not text:
