@@ -10,6 +10,7 @@ probabilities of the first tokens, and those of `<cc>` if the model has this tok
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 from benchmarks.machine import describe
 from indexer.languages import language_of
 from indexer.model import Chunk, Cursor
+from policy.engine.process import environment_with
 from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.completion_model import CompletionModel, Done, Piece, longest_sequence
@@ -164,6 +166,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print(describe())
+    os.environ.update(environment_with({}))  # as in the worker process; ggml reads it when the library is loaded
     compare(locate.resolve(options.model).path, options.folders, options.positions, options.seed)
 
 

@@ -110,13 +110,14 @@ class Attempt:
         self._clock = clock
         self._patience = patience
         self._urgency = urgency
+        self._ahead = urgency.background
         self._report = report
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}
 
     def start_reading(self) -> None:
         """Start the evaluation of the prompt up to the decision. `read` waits for the result."""
         self._reading = asyncio.create_task(
-            self._reader.read(slot(self._document, "plain"), self._cursor, self._urgency)
+            self._reader.read(slot(self._document, "plain", ahead=self._ahead), self._cursor, self._urgency)
         )
 
     def start_generating(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
@@ -226,7 +227,7 @@ class Attempt:
         return replace(generated, hits=cut, whole_hits=tuple(hit for hit, _ in used))
 
     def _generation(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
-        branch = slot(self._document, "retrieved" if chunks else "plain")
+        branch = slot(self._document, "retrieved" if chunks else "plain", ahead=self._ahead)
         request = GenerationRequest(branch, self._cursor, chunks or None, limit, candidates)
         return self._generator.generate(request, self._urgency)
 
@@ -237,9 +238,10 @@ class Attempt:
         self._clock.add("prefill", step.prefill_ms)
 
 
-def slot(document: str, branch: str) -> str:
+def slot(document: str, branch: str, *, ahead: bool = False) -> str:
     """Return the name of the slot of a document's branch. `branch` is "plain" or "retrieved".
 
-    If `branch` is "", return the common prefix of both names.
+    If `branch` is "", return the common prefix of the names of all slots of the document. Work in advance at another
+    cursor has its own slots (`ahead`), so that the cells of the prompt at the user's cursor stay in the KV cache.
     """
-    return f"{document}#{branch}"
+    return f"{document}#{branch}" + (" ahead" if ahead else "")

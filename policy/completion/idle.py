@@ -1,5 +1,9 @@
 """Do idle work, while no request waits: evaluate prompts, search for better chunks, generate the next completion.
 
+A line break can change the beginning of the prompt (`prompting/prompt.py`), so the model may have to read hundreds of
+tokens again, when the user pauses at the beginning of a line and looks for a suggestion. So the prompt of the next line
+is evaluated in advance.
+
 Idle work has `background` urgency in the engine, so that every request interrupts it. Only one task of idle work runs
 at a time. The next request cancels or replaces this task.
 """
@@ -14,11 +18,12 @@ from collections.abc import Callable, Coroutine
 from indexer.model import Cursor, Hit
 from indexer.words import last_lines
 from policy.completion.attempt import slot
-from policy.completion.cost import reads_fast, waits_for_chunks
+from policy.completion.cost import FEW_TOKENS, reads_fast, waits_for_chunks
 from policy.completion.pending import log_bug
 from policy.completion.pipeline import Pipeline
 from policy.completion.request import Completion, CompletionSettings, Request
 from policy.engine.client import Engine
+from policy.engine.messages import Urgency
 from policy.errors import RepoformerError
 
 LOOK_AHEAD = 0.15  # seconds without a request before the next completion is generated in advance
@@ -102,8 +107,23 @@ class IdleWork:
         await asyncio.sleep(due - time.monotonic())
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
+        with contextlib.suppress(RepoformerError):
+            await self._read_next_line(request, completion)
         if not fast:
             await self._read_slowly(engine, request, settings, completion)
+
+    async def _read_next_line(self, request: Request, completion: Completion) -> None:
+        """Evaluate the prompt of a request in the next line, if many of its tokens are not in the KV cache."""
+        generator = self._pipeline.provider.generator(await self._pipeline.supervisor.engine())
+        if completion.decision is None or not isinstance(generator, Engine):
+            return
+        cursor = request.next_line(completion.text)
+        retrieves = completion.decision.retrieve
+        hits = self._pipeline.pinned.at(request.document, cursor) if retrieves else ()
+        chunks = [hit.chunk for hit in hits] or None
+        # The next completion is being generated, and this request does not interrupt it.
+        if await generator.missing(cursor, chunks, Urgency(background=True)) > FEW_TOKENS and not self._awaited():
+            await generator.warm(slot(request.document, "retrieved" if chunks else "plain", ahead=True), cursor, chunks)
 
     async def _read_slowly(
         self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion

@@ -190,10 +190,11 @@ class Pipeline:
         if decision.source not in {"evidence", "similarity"}:
             return decision
         hits = pinned or self.pinned.choose(request.document, request.cursor, await search.hits())
-        if not hits or (retrieved := await attempt.missing(hits)) is None:
+        if not hits:
             return decision
-        plain = await attempt.missing(())
-        assert plain is not None, "the same generator answered the call before"
+        plain, retrieved = await asyncio.gather(attempt.missing(()), attempt.missing(hits))
+        if plain is None or retrieved is None:
+            return decision
         return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None)
 
     def expects(self, document: str, cursor: Cursor, hits: Sequence[Hit], settings: CompletionSettings) -> bool | None:

@@ -79,6 +79,16 @@ class Request:
         cursor = replace(self.cursor, prefix=self.cursor.prefix + text)
         return replace(self, cursor=cursor, trigger="automatic")
 
+    def next_line(self, text: str) -> Cursor:
+        """Return the cursor after a line break and the same indentation, if the user accepts the first line of `text`.
+
+        If `text` begins with a line break, the cursor's line already is complete.
+        """
+        prefix = self.cursor.prefix + text.partition("\n")[0]
+        line = prefix[prefix.rfind("\n") + 1 :]
+        indentation = line[: len(line) - len(line.lstrip())]
+        return replace(self.cursor, prefix=f"{prefix}\n{indentation}")
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

@@ -174,9 +174,11 @@ class Engine:
         answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
-    async def missing(self, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> int:
+    async def missing(
+        self, cursor: Cursor, chunks: Sequence[Chunk] | None = None, urgency: Urgency | None = None
+    ) -> int:
         """Return how many tokens of the prompt of a request at `cursor` are not in the KV cache."""
-        answer = await self._call("missing", cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+        answer = await self._call("missing", urgency, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
         tokens: int = answer["tokens"]
         return tokens
 

@@ -7,7 +7,7 @@ import pytest
 from policy.completion.cost import considering_cache
 from policy.gating.decision import Decision
 
-CACHED, NOT_CACHED = 5, 300
+CACHED, NOT_CACHED, PARTLY_CACHED = 5, 300, 140
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,10 @@ CACHED, NOT_CACHED = 5, 300
         (0.6, CACHED, NOT_CACHED, False, False, True),
         (0.55, CACHED, NOT_CACHED, True, False, True),
         (0.4, CACHED, NOT_CACHED, False, False, False),
+        # A part of the prompt without chunks is cached.
+        (0.6, PARTLY_CACHED, NOT_CACHED, False, False, True),
+        (0.4, PARTLY_CACHED, NOT_CACHED, False, False, False),
+        (0.6, NOT_CACHED, PARTLY_CACHED, False, True, False),
         # Only the prompt with chunks is cached.
         (0.45, NOT_CACHED, CACHED, False, True, False),
         (0.4, NOT_CACHED, CACHED, False, False, False),

@@ -15,6 +15,7 @@ from indexer.snapshot import Snapshot
 from policy.completion import attempt, cost, idle
 from policy.completion.request import CompletionSettings, Request
 from policy.completion.service import Completer
+from policy.engine.messages import Urgency
 from policy.engine.settings import EngineSettings
 from policy.engine.supervisor import Supervisor
 
@@ -262,3 +263,29 @@ async def test_cancelled_requests_leave_the_next_one_right(supervisor: Superviso
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert (await complete(CALL)).text == expected
+
+
+async def test_the_prompt_of_the_next_line_is_read_in_advance(marked_model: Path) -> None:
+    budgets = {"left": 256, "right": 64}
+    supervisor = Supervisor(marked_model, EngineSettings(threads=2), layout="fim-spm", budgets=budgets)
+    engine = await supervisor.engine()
+    lines = [f"value_{number} = area_of_rectangle({number}, width_in_metres)\n" for number in range(26)]
+    request = at("".join(lines) + "value = perimeter_of_rectangle(2, 3)‸\n")
+    below = request.next_line("")
+    typist = completer(supervisor, policy="never", line_tokens=1)
+
+    async def unread(cursor: Cursor) -> int:
+        return await engine.missing(cursor, urgency=Urgency(background=True))
+
+    await typist.complete(replace(request, ahead=False))
+    assert await unread(below) > cost.FEW_TOKENS, "the line break must change the beginning of the prompt"
+    at_cursor = await unread(request.cursor)
+    await typist.complete(request)
+
+    async def read_in_advance() -> None:
+        while await unread(below) > cost.FEW_TOKENS:  # noqa: ASYNC110 (no event says that idle work has ended)
+            await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(read_in_advance(), 60)
+    assert await unread(request.cursor) <= at_cursor, "the prompt at the cursor must stay in the KV cache"
+    await typist.close()
