@@ -188,7 +188,8 @@ class Settings:
         CompletionSettings().patience,
         _Number(0.1, 600),
         "Time limit of a suggestion in seconds, from the request. After this time, the generation stops at the end of "
-        "the current statement. For a requested suggestion, the limit is five times as long.",
+        "the current statement. For a requested suggestion, the limit is eight times as long, and counts from the "
+        "first token.",
     )
     completion: bool = _setting(
         False,

@@ -80,9 +80,10 @@ class Attempt:
     """The calls of the models for one completion.
 
     `document` is the beginning of the names of the document's slots in the KV cache. `patience` is the time limit in
-    seconds, since `clock` was created. `report` is called with the whole generated text, before shaping, each time the
-    text grows. After `generate`, `model` is the name of the generating model, and `trimmed` names the parts that did
-    not fit into the prompt (see `request.Completion`).
+    seconds. It counts from the creation of `clock`, or, if the completion is `invoked`, from the first token. `report`
+    is called with the whole generated text, before shaping, each time the text grows. After `generate`, `model` is the
+    name of the generating model, and `trimmed` names the parts that did not fit into the prompt (see
+    `request.Completion`).
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Attempt:
         clock: Clock,
         *,
         patience: float,
+        invoked: bool,
         urgency: Urgency,
         report: Callable[[str], None],
     ) -> None:
@@ -109,6 +111,7 @@ class Attempt:
         self._cursor = cursor
         self._clock = clock
         self._patience = patience
+        self._invoked = invoked
         self._urgency = urgency
         self._ahead = urgency.background
         self._report = report
@@ -214,7 +217,8 @@ class Attempt:
         if seconds > LONGEST * self._patience:
             return True
         limit = self._patience * (2 if self._urgency.background else 1)
-        return self._clock.seconds > limit and bool(shaper.finish(text, complete=False).text)
+        spent = seconds if self._invoked else self._clock.seconds
+        return spent > limit and bool(shaper.finish(text, complete=False).text)
 
     def _with_chunks(self, generated: Generated, hits: tuple[Hit, ...], prompt: PromptStats) -> Generated:
         self._count(prompt)

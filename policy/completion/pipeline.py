@@ -22,7 +22,7 @@ from policy.gating.gate import UNCALIBRATED, Gate, GateInputs, Scope, evidence_g
 from policy.generators import GeneratorProvider, SameModel
 
 # The factor for the time limit of a generation, by trigger. A user who invokes a completion is ready to wait for it.
-PATIENCE_FACTORS = {"automatic": 1, "invoked": 5}
+PATIENCE_FACTORS = {"automatic": 1, "invoked": 8}
 
 
 class Pipeline:
@@ -67,6 +67,7 @@ class Pipeline:
             cursor,
             clock,
             patience=settings.patience * PATIENCE_FACTORS[request.trigger],
+            invoked=not automatic,
             urgency=pending.urgency,
             report=pending.report,
         )

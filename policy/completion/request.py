@@ -24,8 +24,8 @@ class CompletionSettings:
 
     `patience` is the time limit of a completion in seconds. When this time has passed since the request, the generation
     ends as soon as it has a text to show. When three times this time has passed since the first token, it ends even
-    without such a text, because the user would not see the text any more. An invoked request has five times the time
-    limit, and gets up to `candidates` texts.
+    without such a text, because the user would not see the text any more. An invoked request has eight times the time
+    limit, counted from the first token, and gets up to `candidates` texts.
 
     If `ahead` is true, idle work generates the next completion and searches for better chunks than the pinned ones. If
     `ahead` is false, each request that retrieves waits for a search. `suggest` sets the showing threshold

@@ -46,7 +46,15 @@ def generated(source: str, written: str) -> Generated:
     async def attempt() -> Generated:
         engine = cast(Any, Writer(written))
         of = Attempt(
-            engine, SameModel(), "a", cursor, Clock(), patience=60, urgency=Urgency(), report=lambda text: None
+            engine,
+            SameModel(),
+            "a",
+            cursor,
+            Clock(),
+            patience=60,
+            invoked=False,
+            urgency=Urgency(),
+            report=lambda text: None,
         )
         try:
             return await of.generate(Shaper(cursor), (), 100, 1)
