@@ -135,7 +135,7 @@ def compare(path: Path, folders: Sequence[Path], count: int, seed: int) -> None:
     """Compare the answers at `count` positions, and print the numbers of differences."""
     draw = random.Random(seed)
     settings = EngineSettings(context_size=8192, threads=default_threads())
-    llama = Llama(path, settings, partial(longest_sequence, BUDGETS), convert=True, log=print)
+    llama = Llama(path, settings, partial(longest_sequence, BUDGETS))
     print(f"{path.name}: the block has {llama.block} tokens", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         open_states = partial(SavedStates, "benchmark", LIMIT, print, Path(folder))

@@ -23,7 +23,6 @@ import psutil
 
 from policy.engine import libraries
 from policy.engine.settings import EngineSettings
-from policy.models.card import CONVERTED, metadata_of
 
 LIMIT_SECONDS = 0.6  # a model that needs more time for a line is too slow for typing
 LINE_TOKENS = 12  # generated tokens of a line
@@ -134,5 +133,5 @@ def _key(model: Path, settings: EngineSettings) -> str:
     status = model.stat()
     library = settings.library or os.environ.get(libraries.ENVIRONMENT) or libraries.versions()
     parts = [platform.node(), platform.processor(), library, model.resolve(), status.st_size, status.st_mtime_ns]
-    parts += [settings.threads, settings.gpu_layers, settings.extra_buffers, metadata_of(model).get(CONVERTED)]
+    parts += [settings.threads, settings.gpu_layers, settings.extra_buffers]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

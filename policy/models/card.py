@@ -23,9 +23,6 @@ from typing import Any
 
 FOLDER = Path(__file__).with_name("cards")
 SHIPPED = FOLDER / "shipped"
-# The key of the metadata that says to which type the feed-forward weights are converted on a CPU
-# (`policy.engine.worker.conversion`).
-CONVERTED = "repoformer.convert.feed_forward"
 _MIB = 1 << 20
 
 

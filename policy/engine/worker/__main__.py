@@ -193,11 +193,11 @@ class Worker:
             if path.is_file() and not (settings.gpu_layers and build_info(settings.library)["gpu_offload"]):
                 check_fits(path)
             longest = None if settings.embedding else partial(longest_sequence, message["budgets"])
-            llama = Llama(path, settings, longest, convert=True, log=_log)
+            llama = Llama(path, settings, longest)
             model: CompletionModel | Embedder = (
                 Embedder(llama)
                 if settings.embedding
-                else CompletionModel(llama, message["layout"], message["budgets"], _saved_states(settings, llama))
+                else CompletionModel(llama, message["layout"], message["budgets"], _saved_states(path, settings, llama))
             )
             model.warm_up()
             self._llama, self._model = llama, model
@@ -220,13 +220,11 @@ def _chunks(message: protocol.Message) -> list[Chunk] | None:
     return None if chunks is None else [protocol.chunk_from_json(chunk) for chunk in chunks]
 
 
-def _saved_states(settings: EngineSettings, llama: Llama) -> SavedStates | None:
+def _saved_states(model: Path, settings: EngineSettings, llama: Llama) -> SavedStates | None:
     """Return the saved prompts of a model with these settings, or None if nothing should be saved."""
     if not settings.saved_megabytes:
         return None
-    files = [
-        (str(file.resolve()), (status := file.stat()).st_size, status.st_mtime_ns) for file in shards_of(llama.file)
-    ]
+    files = [(str(file.resolve()), (status := file.stat()).st_size, status.st_mtime_ns) for file in shards_of(model)]
     evaluation = replace(settings, idle_minutes=0, saved_megabytes=0)
     return SavedStates(repr((files, evaluation, llama.state_key)), settings.saved_megabytes << 20, _log)
 

@@ -24,7 +24,6 @@ from policy.engine.settings import EngineSettings, FlashAttention, default_threa
 from policy.engine.worker import capi, native
 from policy.engine.worker.aborting import AbortFlag
 from policy.engine.worker.batching import BLOCKS, Row, block_of
-from policy.engine.worker.conversion import fast_copy
 from policy.engine.worker.metadata import named_tokens
 from policy.errors import EngineFailed, ModelInvalid, ModelMissing, OutOfMemory
 from policy.models.card import metadata_of
@@ -67,9 +66,7 @@ class Llama:
     by up to 1 (measured with a 4-bit model, AVX2). Also, attention would spend time on the cells of other sequences.
 
     `longest` returns, from the model's metadata, how many tokens a sequence has to hold. Without `longest`, there is
-    one sequence unless `settings.sequences` says otherwise. If `convert` is true, weights that a CPU evaluates slowly
-    are converted (`policy.engine.worker.conversion`), and `log` gets messages about it. The attribute `file` is the
-    file that was loaded: the one at `path`, or its converted copy.
+    one sequence unless `settings.sequences` says otherwise.
 
     Not thread-safe, except for `abort`, which another thread can call while `decode` runs.
 
@@ -82,28 +79,15 @@ class Llama:
     scored_at_once = 32
 
     def __init__(
-        self,
-        path: Path,
-        settings: EngineSettings,
-        longest: Callable[[dict[str, str]], int] | None = None,
-        *,
-        convert: bool = False,
-        log: Callable[[str], None] = lambda _line: None,
+        self, path: Path, settings: EngineSettings, longest: Callable[[dict[str, str]], int] | None = None
     ) -> None:
         if not path.is_file():
             raise ModelMissing(f"There is no model at {path}. Run `repoformer-lsp model list` for the installed models")
         self._native = _started(settings.library)
         self._keep_alive: list[Any] = []
         self._context: Any = None
-        on_gpu = settings.gpu_layers and self._native.llama_supports_gpu_offload()
-        self.file = fast_copy(path, self._native, log) if convert and not on_gpu else path
         _errors.clear()
-        self._model = self._load(self.file, settings)
-        if not self._model and self.file != path and not _no_memory():
-            log(f"{self.file} is damaged and was deleted ({_last_error()}); {path.name} is used as it is")
-            self.file.unlink()
-            self.file = path
-            self._model = self._load(path, settings)
+        self._model = self._native.llama_model_load_from_file(str(path).encode(), self._model_params(settings))
         if not self._model:
             if _no_memory():
                 raise OutOfMemory(
@@ -140,9 +124,6 @@ class Llama:
         self._views: dict[int, NDArray[np.float32]] = {}  # views of logits by their addresses, of which there are few
         self.busy = 0.0  # total seconds inside `llama_decode`
         self._took: dict[int, float] = {}  # the seconds of the last evaluation, by its number of tokens
-
-    def _load(self, file: Path, settings: EngineSettings) -> Any:
-        return self._native.llama_model_load_from_file(str(file).encode(), self._model_params(settings))
 
     def close(self) -> None:
         """Free everything. The object is unusable afterwards."""

@@ -12,7 +12,7 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,15 +71,6 @@ class Native:
             raise EngineFailed(f"llama.cpp wrote {written} bytes instead of {result.nbytes}")
         return result
 
-    def from_ggml(self, name: str, result: Any, parameters: Sequence[Any]) -> Any:
-        """Return a function of ggml. `result` and `parameters` are its types.
-
-        Raises `EngineFailed` if the library has no such function.
-        """
-        function = _from_ggml(self._library, self.candidate, name)
-        function.restype, function.argtypes = result, list(parameters)
-        return function
-
     def __getattr__(self, name: str) -> Any:
         # This method is only for type checkers, which cannot see the attributes that `_bind` sets.
         raise AttributeError(name)
@@ -99,12 +90,14 @@ class Native:
             function.restype = structs.get(result, result)
             function.argtypes = [structs.get(each, each) for each in parameters]
             setattr(self, name, function)
-        self._library = library
-        self._quantize_chunk = self.from_ggml(
-            "ggml_quantize_chunk",
-            ctypes.c_size_t,
-            [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p],
-        )
+        self._quantize_chunk = _from_ggml(library, self.candidate, "ggml_quantize_chunk")
+        self._quantize_chunk.restype = ctypes.c_size_t
+        self._quantize_chunk.argtypes = [
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 2,
+            *[ctypes.c_int64] * 3,
+            ctypes.c_void_p,
+        ]
 
     def _disagreements(self, library: ctypes.CDLL) -> Iterator[str]:
         """Yield each difference between the library and the layout, as text."""
