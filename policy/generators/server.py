@@ -29,6 +29,8 @@ from policy.prompting.truncation import truncate
 
 DECISION_TOKENS = frozenset({"<cc>", "<cfc_info>"})
 MAX_LOGPROBS = 20  # vLLM's default limit; if <cc> is not among the 20 most probable tokens, P(<cc>) counts as 0
+# If P(`<cc>`) is less than this, it does not matter which value it has.
+NEGLIGIBLE = 0.01
 
 
 class Server:
@@ -104,11 +106,12 @@ class Server:
                 likely = probabilities_of(event)
                 if not likely:
                     break
-                if "" in likely and not DECISION_TOKENS & likely.keys():
-                    # llama-server hides the text of special tokens, and `<cc>` may be one of them.
+                if likely.get("", 0.0) >= NEGLIGIBLE and not DECISION_TOKENS & likely.keys():
+                    # llama-server hides the text of special tokens, and `<cc>` may be one of them. vLLM shows them, but
+                    # a number for which the tokenizer has no token also has no text.
                     raise ServerUnavailable(
-                        f"{self._wire.host} hides special tokens in `logprobs`. Start llama-server with `--special`, "
-                        "or turn off the setting `serverDecides`.",
+                        f"{self._wire.host} hides special tokens in `logprobs`. If it is llama-server, start it with "
+                        "`--special`. Otherwise, turn off the setting `serverDecides`.",
                         60,
                     )
                 p_cc = max((likely[token] for token in DECISION_TOKENS & likely.keys()), default=0.0)
@@ -274,6 +277,8 @@ def piece_of(event: Event) -> tuple[str, str]:
 def probabilities_of(event: Event) -> dict[str, float]:
     """Return the most probable first tokens and their probabilities. The result is empty if `event` has no logprobs.
 
+    The probabilities of tokens with the same text are added.
+
     In OpenAI's completions API, the logprobs are an object. In llama-server and OpenAI's chat API, they are a list.
     """
     match event:
@@ -283,8 +288,8 @@ def probabilities_of(event: Event) -> dict[str, float]:
             pairs = [(row.get("token"), row.get("logprob")) for row in rows if isinstance(row, Mapping)]
         case _:
             return {}
-    return {
-        token: math.exp(min(value, 0.0))
-        for token, value in pairs
-        if isinstance(token, str) and isinstance(value, float | int)
-    }
+    likely: dict[str, float] = {}
+    for token, value in pairs:
+        if isinstance(token, str) and isinstance(value, float | int):
+            likely[token] = likely.get(token, 0.0) + math.exp(min(value, 0.0))
+    return likely

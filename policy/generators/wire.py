@@ -30,6 +30,11 @@ OPTIONAL = {
     "logprobs": "Turn off the setting `serverDecides`.",
 }
 
+# Parameters that are not in OpenAI's API. Without the first one, vLLM penalizes repetition if the model's
+# `generation_config.json` says so, but code repeats names. Without the second one, it hides special tokens, so a
+# completion contains what the model generates after such a token.
+EXTENSIONS: Mapping[str, object] = {"repetition_penalty": 1, "skip_special_tokens": False}
+
 Event = Mapping[str, Any]
 
 
@@ -50,6 +55,7 @@ class Wire:
         elif not (key.isascii() and key.isprintable()):
             self._refusal = f"The API key for {self.host} contains invalid characters. Set {KEY} to a valid key."
         self._patience = patience
+        self._extended = True  # whether requests have the parameters `EXTENSIONS`
         self._client = httpx.AsyncClient(
             headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
@@ -59,21 +65,42 @@ class Wire:
         )
 
     async def stream(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event]:
-        """POST `body` to `path`, relative to the URL, and yield the events of the answer.
+        """POST `body` and `EXTENSIONS` to `path`, relative to the URL, and yield the events of the answer.
 
-        A caller that closes the iterator (`contextlib.aclosing`) ends the request. `ServerUnavailable` can be
-        raised before the first event and after each event, for example if the answer is incomplete.
+        If the server refuses one of `EXTENSIONS`, this and later requests are sent without them. A caller that closes
+        the iterator (`contextlib.aclosing`) ends the request. `ServerUnavailable` can be raised before the first event
+        and after each event, for example if the answer is incomplete.
         """
         if self._refusal:
             raise ServerUnavailable(self._refusal)
         try:
-            async with contextlib.aclosing(await self._send(path, body)) as response:
-                await self._check(response, body)
-                async with contextlib.aclosing(_events(response, self._patience)) as events:
-                    async for event in events:
-                        yield event
+            async with contextlib.AsyncExitStack() as stack:
+                response = await self._accepted(path, body, stack)
+                events = await stack.enter_async_context(contextlib.aclosing(_events(response, self._patience)))
+                async for event in events:
+                    if problem := event.get("error"):  # for example from vLLM, if its engine ends
+                        code = problem.get("code") if isinstance(problem, Mapping) else None
+                        raise self._failure(code if isinstance(code, int) else 500, _complaint(event), body)
+                    yield event
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise ServerUnavailable(self._message_of(error)) from error
+
+    async def _accepted(
+        self, path: str, body: Mapping[str, object], stack: contextlib.AsyncExitStack
+    ) -> httpx.Response:
+        """Send `body` and `EXTENSIONS`, and return the answer, which `stack` closes.
+
+        Raises `ServerUnavailable` if the server refuses the request.
+        """
+        extended = {**EXTENSIONS, **body} if self._extended else body
+        response = await stack.enter_async_context(contextlib.aclosing(await self._send(path, extended)))
+        error = await _error(response)
+        if extended is not body and any(name.encode() in error for name in EXTENSIONS):
+            response = await stack.enter_async_context(contextlib.aclosing(await self._send(path, body)))
+            error = await _error(response)
+            self._extended = response.status_code != 200  # the first refusal can have another reason
+        self._check(response, error, body)
+        return response
 
     async def _send(self, path: str, body: Mapping[str, object]) -> httpx.Response:
         request = self._client.build_request("POST", f"{self.url}/{path}", json=body)
@@ -87,40 +114,48 @@ class Wire:
         """Close the connection."""
         await self._client.aclose()
 
-    async def _check(self, response: httpx.Response, body: Mapping[str, object]) -> None:
-        """Raise `ServerUnavailable` unless the server accepts `body`."""
-        status, where = response.status_code, self.host
-        if status == 200:
+    def _check(self, response: httpx.Response, error: bytes, body: Mapping[str, object]) -> None:
+        """Raise `ServerUnavailable` unless the server accepts `body`. `error` is the content of a refusal."""
+        if response.status_code == 200:
             if "suffix" in body and response.headers.get("server") == "llama.cpp":
                 # Some versions of llama-server ignore the suffix, so the model would not see the text after the cursor.
                 raise self._unsupported("suffix")
             return
         wait = response.headers.get("retry-after", "")
-        after = float(wait) if wait.isdigit() else None
-        complaint = await _complaint(response)
+        try:
+            complaint = _complaint(json.loads(error))
+        except ValueError:
+            complaint = ""
+        raise self._failure(response.status_code, complaint, body, float(wait) if wait.isdigit() else None)
+
+    def _failure(
+        self, status: int, complaint: str, body: Mapping[str, object], after: float | None = None
+    ) -> ServerUnavailable:
+        """Return the error for a server that refuses `body` with `status`, or fails with it."""
+        where = self.host
         for name in OPTIONAL.keys() & body.keys():
             if name in complaint:
-                raise self._unsupported(name)
+                return self._unsupported(name)
         if status < 500 and "context" in complaint:
-            raise ServerUnavailable(
+            return ServerUnavailable(
                 f"The prompt is longer than the context of {where}. Start this server with more context for each "
                 "request, or reduce `leftTokens`, `rightTokens` and `contextTokens`."
             )
         if status in {401, 403}:
-            raise ServerUnavailable(f"{where} rejects the API key ({status}). Set {KEY} to a valid key.", 60)
+            return ServerUnavailable(f"{where} rejects the API key ({status}). Set {KEY} to a valid key.", 60)
         if status == 404:
-            raise ServerUnavailable(
+            return ServerUnavailable(
                 f"{where} has no such address or model (404). `serverUrl` usually ends in /v1, and "
                 "`generatorModel` must be the server's own name for the model.",
                 60,
             )
         if status == 429:
-            raise ServerUnavailable(f"{where} receives too many requests (429).", after)
+            return ServerUnavailable(f"{where} receives too many requests (429).", after)
         if status == 503:  # for example llama-server, while it loads the model
-            raise ServerUnavailable(f"{where} is not ready (503).", after)
+            return ServerUnavailable(f"{where} is not ready (503).", after)
         if status >= 500:
-            raise ServerUnavailable(f"{where} failed ({status}).", after)
-        raise ServerUnavailable(
+            return ServerUnavailable(f"{where} failed ({status}).", after)
+        return ServerUnavailable(
             f"{where} rejects the request ({status}). It may not have the model (`generatorModel`), or may need "
             "another `serverPrompt`.",
             60,
@@ -152,20 +187,22 @@ class Wire:
                 return f"The answer of {where} is not a completion."
 
 
-async def _complaint(response: httpx.Response) -> str:
-    """Return the kind and the text of the error in `response` in lower case, or "" if it has another format.
+async def _error(response: httpx.Response) -> bytes:
+    """Return the content of a refusal, or nothing if `response` is no refusal or is too long."""
+    whole = b""
+    if response.status_code != 200:
+        async for part in response.aiter_bytes():
+            whole += part
+            if len(whole) > MAX_ERROR_BYTES:
+                return b""
+    return whole
+
+
+def _complaint(error: object) -> str:
+    """Return the kind and the text of an error in lower case, or "" if it has another format.
 
     The text is only compared with known words, because a server may repeat the prompt in it.
     """
-    whole = b""
-    async for part in response.aiter_bytes():
-        whole += part
-        if len(whole) > MAX_ERROR_BYTES:
-            return ""
-    try:
-        error = json.loads(whole)
-    except ValueError:
-        return ""
     # OpenAI, llama.cpp and vLLM answer {"error": {"message", "type", "code"}}.
     match error:
         case {"error": {"message": str(message), **more}}:

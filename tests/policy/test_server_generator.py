@@ -52,6 +52,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Editor, "patience", 0.5)
 
 
+ENGINE_DIED = (  # vLLM 0.32.0
+    b'data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", '
+    b'"type": "InternalServerError", "param": null, "code": 500}}\n\n'
+)
+
+
 class Editor:
     """A completer whose generator is the stand-in at `url`. `problems` has the messages to the user."""
 
@@ -213,6 +219,10 @@ async def test_a_cancelled_request_closes_its_connection(supervisor: Supervisor)
             refusal(400, "This model's maximum context length is 2048 tokens.", type="BadRequestError"),
             "The prompt is longer than the context",
         ),
+        # vLLM, if its engine dies before the first token, and if a prompt is refused after the headers of the answer
+        (stream(ENGINE_DIED, done=False), "failed (500)"),
+        (stream(b'data: {"error": {"message": "maximum context length", "code": 400}}\n\n'), "longer than the context"),
+        (stream(b'data: {"error": "out of memory"}\n\n'), "failed (500)"),
         # an error that is too long, or not in OpenAI's format
         (refusal(400, "suffix " * 10_000), "rejects the request (400)"),
         (status(400, "Content-Type: application/json", body=b'["suffix"]'), "rejects the request (400)"),
@@ -242,6 +252,70 @@ async def test_llama_server_with_the_markers_of_the_model(supervisor: Supervisor
         await editor.provider.close()
 
 
+async def test_vllm_with_the_markers_of_the_model(supervisor: Supervisor) -> None:
+    # The answer of vLLM 0.32.0. It keeps back as many characters as the longest `stop` has, so the first events have no
+    # text, and the last one has the text of several tokens.
+    head = '{"id":"cmpl-b6ead445a2eb0f58","object":"text_completion","created":1796031106,"model":"qwen-hf","choices":'
+    more = '"stop_reason":null,"prompt_token_ids":null,"token_ids":null'
+    pieces = [
+        f'data: {head}[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":null,{more}}}]}}\n\n'.encode()
+        for text in ("", "", "w", "id", "th, ")
+    ]
+    end = (
+        f'data: {head}[{{"index":0,"text":"height))","logprobs":null,"finish_reason":"stop",{more}}}],'
+        '"system_fingerprint":"vllm-0.32.0-49e560fb"}\n\ndata: [DONE]\n\n'
+    )
+    async with standing_in(stream(*pieces, end.encode(), done=False)) as server:
+        editor = Editor(supervisor, server.url, family="qwen")
+        completion = await editor.complete()
+        assert (completion.text, completion.model) == (WRITTEN, "qwen-hf")
+        # Otherwise, vLLM would use the penalty of the model's `generation_config.json`, and hide special tokens.
+        assert (server.asked[0]["repetition_penalty"], server.asked[0]["skip_special_tokens"]) == (1, False)
+        await editor.provider.close()
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        refusal(400, "Unrecognized request argument supplied: repetition_penalty"),
+        # the format of FastAPI, which the message is not read from
+        status(
+            422,
+            "Content-Type: application/json",
+            body=b'{"detail": [{"type": "extra_forbidden", "loc": ["body", "skip_special_tokens"]}]}',
+        ),
+    ],
+)
+async def test_a_server_that_accepts_only_the_parameters_of_openai(supervisor: Supervisor, refuse: Behavior) -> None:
+    async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
+        await (refuse if wire.EXTENSIONS.keys() & asked.keys() else stream(WRITTEN))(writer, asked)
+
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url, family="qwen")
+        for _ in range(2):
+            completion = await editor.complete()
+            assert (completion.text, completion.model) == (WRITTEN, "coder")
+        # Only the first request is sent twice.
+        assert [bool(wire.EXTENSIONS.keys() & asked.keys()) for asked in server.asked] == [True, False, False]
+        assert editor.problems == [""]
+        await editor.provider.close()
+
+
+async def test_a_server_whose_refusal_repeats_the_prompt(supervisor: Supervisor) -> None:
+    code = replace(CALL, prefix="repetition_penalty = 1\n" + BEFORE)
+
+    async def behave(writer: asyncio.StreamWriter, asked: Asked) -> None:
+        await refusal(400, f"This prompt is too long for the context: {asked['prompt']}")(writer, asked)
+
+    async with standing_in(behave) as server:
+        editor = Editor(supervisor, server.url, family="qwen")
+        await editor.complete(code)
+        server.behave, editor.now = stream(WRITTEN), 100.0
+        assert (await editor.complete()).model == "coder"
+        assert wire.EXTENSIONS.items() <= server.asked[-1].items(), "the server does not refuse these parameters"
+        await editor.provider.close()
+
+
 async def test_no_server_listens(supervisor: Supervisor) -> None:
     async with standing_in(never) as server:
         url = server.url
@@ -258,6 +332,7 @@ async def test_no_server_listens(supervisor: Supervisor) -> None:
         stream("width, height))\nprint(", done=False),
         stream("width, height))\nprint(", 1000.0),
         stream("width, height))\n", b"data: {\n\n"),
+        stream("width, height))\nprint(", ENGINE_DIED, done=False),
         # llama-cpp-python, if another request arrives: no `finish_reason`
         stream("width, height))\nprint(", b"data: [DONE]\n\n", done=False),
     ],
@@ -377,6 +452,26 @@ HIDDEN = {  # llama-server without `--special`
     },
 }
 TABLE = {"text": "<fim_middle>", "logprobs": {"top_logprobs": [{"<fim_middle>": math.log(0.6), "<cc>": math.log(0.3)}]}}
+# vLLM 0.32.0, for a model with more numbers of tokens than its tokenizer has tokens. The other numbers have no text.
+VLLM = {
+    "index": 0,
+    "text": "\n",
+    "logprobs": {
+        "text_offset": [0],
+        "token_logprobs": [-0.015400891192257404],
+        "tokens": ["\n"],
+        "top_logprobs": [
+            {
+                "\n": -0.015400891192257404,
+                "<|im_end|>": -4.4529008865356445,
+                "\n\n": -6.1404008865356445,
+                "class": -7.7654008865356445,
+                "": -12.359150886535645,
+            }
+        ],
+    },
+    "finish_reason": "length",
+}
 LIST = {
     "text": "",
     "logprobs": {
@@ -385,6 +480,14 @@ LIST = {
         ]
     },
 }
+
+
+async def test_a_token_without_text_that_is_improbable(supervisor: Supervisor) -> None:
+    async with standing_in(answer(VLLM)) as server:
+        editor = Editor(supervisor, server.url, family="repoformer", decides=True)
+        reading = await editor.provider.reader(await supervisor.engine()).read("slot", CALL)
+        assert (reading.p_cc, reading.cc_is_top, editor.problems) == (0.0, False, [""])
+        await editor.provider.close()
 
 
 @pytest.mark.parametrize(("choice", "p_cc", "top"), [(TABLE, 0.3, False), (LIST, 0.7, True)])
@@ -414,7 +517,7 @@ async def test_the_decision_of_a_server(
     ("behave", "expected"),
     [
         (answer({**TABLE, "logprobs": None}), "returns no logprobs. Turn off the setting `serverDecides`"),
-        (answer(HIDDEN), "hides special tokens in `logprobs`. Start llama-server with `--special`"),
+        (answer(HIDDEN), "hides special tokens in `logprobs`. If it is llama-server, start it with `--special`"),
     ],
 )
 async def test_a_server_that_cannot_decide(supervisor: Supervisor, behave: Behavior, expected: str) -> None:
