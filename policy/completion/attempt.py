@@ -83,7 +83,8 @@ class Attempt:
     seconds. It counts from the creation of `clock`, or, if the completion is `invoked`, from the first token. `report`
     is called with the whole generated text, before shaping, each time the text grows. After `generate`, `model` is the
     name of the generating model, and `trimmed` names the parts that did not fit into the prompt (see
-    `request.Completion`).
+    `request.Completion`). `context_budget` is the maximum number of tokens of the chunks in a prompt of the
+    local engine.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Attempt:
         self._reader, self._generator = provider.reader(engine), provider.generator(engine)
         # Whether a model other than the local one generates. That model can generate while the decision is made.
         self.separate = self._generator is not engine
+        self.context_budget = engine.budgets.context
         self._started: StartedGeneration | None = None
         self._started_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None
@@ -113,6 +115,8 @@ class Attempt:
         self._patience = patience
         self._invoked = invoked
         self._urgency = urgency
+        # This does not change if a request joins the completion, although the urgency does: another slot would lack the
+        # prompt.
         self._ahead = urgency.background
         self._report = report
         self._stats = {"prompt_tokens": 0, "evaluated_tokens": 0, "generated_tokens": 0, "context_tokens": 0}

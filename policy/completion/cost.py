@@ -14,8 +14,6 @@ from policy.engine.client import Engine
 from policy.gating.decision import Decision, in_favor
 
 FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
-# With an empty cache, a prompt with chunks has at most this many times the tokens of the prompt without chunks.
-_MUCH_MORE = 2
 # The log-odds by which the threshold moves. With the gate of Qwen2.5-Coder 0.5B at 466 places in 16 Python packages,
 # 49% of the probabilities exceed the threshold. 25% exceed it by `SWITCHING`, and 11% are below it by at least
 # `SWITCHING`. 39% exceed it by `READING`.
@@ -25,14 +23,19 @@ BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at m
 WAIT_SECONDS = 1.0  # if the chunks take longer to read than this, the prompt without chunks is read in advance first
 
 
-def considering_cache(decision: Decision, plain: int, retrieved: int, *, fixed: bool) -> Decision:
+def considering_cache(decision: Decision, plain: int, retrieved: int, *, context_budget: int, fixed: bool) -> Decision:
     """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
+
+    `plain` and `retrieved` are the numbers of these tokens. The chunks in a prompt have at most `context_budget`
+    tokens.
 
     If only one prompt is cached, the threshold moves in its favor. If none is cached, the threshold is a little higher.
     A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, or at least a
     part of it, a retrieval is deferred: this completion does without chunks, and idle work reads them.
     """
-    if retrieved > max(FEW_TOKENS, _MUCH_MORE * plain):
+    # With an empty cache, the prompts differ only by the chunks.
+    partly_cached = retrieved - plain > context_budget + FEW_TOKENS
+    if retrieved > FEW_TOKENS and (plain <= FEW_TOKENS or partly_cached):
         decision = decision if fixed else in_favor(decision, -SWITCHING)
         return replace(decision, retrieve=False, deferred=decision.retrieve)
     if min(plain, retrieved) > FEW_TOKENS:

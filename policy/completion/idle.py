@@ -108,13 +108,13 @@ class IdleWork:
         if completion.text and not self._awaited():
             self._look_ahead(request.after(completion.text))
         with contextlib.suppress(RepoformerError):
-            await self._read_next_line(request, completion)
+            await self._read_next_line(engine, request, completion)
         if not fast:
             await self._read_slowly(engine, request, settings, completion)
 
-    async def _read_next_line(self, request: Request, completion: Completion) -> None:
+    async def _read_next_line(self, engine: Engine, request: Request, completion: Completion) -> None:
         """Evaluate the prompt of a request in the next line, if many of its tokens are not in the KV cache."""
-        generator = self._pipeline.provider.generator(await self._pipeline.supervisor.engine())
+        generator = self._pipeline.provider.generator(engine)
         if completion.decision is None or not isinstance(generator, Engine):
             return
         cursor = request.next_line(completion.text)

@@ -196,7 +196,13 @@ class Pipeline:
         plain, retrieved = await asyncio.gather(attempt.missing(()), attempt.missing(hits))
         if plain is None or retrieved is None:
             return decision
-        return considering_cache(decision, plain, retrieved, fixed=settings.threshold is not None)
+        return considering_cache(
+            decision,
+            plain,
+            retrieved,
+            context_budget=attempt.context_budget,
+            fixed=settings.threshold is not None,
+        )
 
     def expects(self, document: str, cursor: Cursor, hits: Sequence[Hit], settings: CompletionSettings) -> bool | None:
         """Return whether a request at `cursor` would retrieve, given the `hits` of a search.

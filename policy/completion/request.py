@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexer.model import Cursor, Hit
+from policy.completion.shaping.region import indent
 from policy.engine.messages import Surprise
 from policy.gating.decision import Decision, Policy, SelectionRule
 from policy.gating.keep import Estimate, Keep, Suggest, rest_of
@@ -86,8 +87,7 @@ class Request:
         """
         prefix = self.cursor.prefix + text.partition("\n")[0]
         line = prefix[prefix.rfind("\n") + 1 :]
-        indentation = line[: len(line) - len(line.lstrip())]
-        return replace(self.cursor, prefix=f"{prefix}\n{indentation}")
+        return replace(self.cursor, prefix=f"{prefix}\n{line[: indent(line)]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from policy.completion.cost import considering_cache
 from policy.gating.decision import Decision
 
 CACHED, NOT_CACHED, PARTLY_CACHED = 5, 300, 140
+CONTEXT_BUDGET = 64
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,11 @@ CACHED, NOT_CACHED, PARTLY_CACHED = 5, 300, 140
         (0.6, PARTLY_CACHED, NOT_CACHED, False, False, True),
         (0.4, PARTLY_CACHED, NOT_CACHED, False, False, False),
         (0.6, NOT_CACHED, PARTLY_CACHED, False, True, False),
+        # The chunks explain the difference: nothing is cached.
+        (0.6, 300, 300 + CONTEXT_BUDGET, False, True, False),
+        (0.6, 100, 100 + CONTEXT_BUDGET, False, True, False),
+        # The prompt without chunks lacks few tokens, the other one not many more.
+        (0.6, 50, 90, False, False, True),
         # Only the prompt with chunks is cached.
         (0.45, NOT_CACHED, CACHED, False, True, False),
         (0.4, NOT_CACHED, CACHED, False, False, False),
@@ -37,7 +43,9 @@ CACHED, NOT_CACHED, PARTLY_CACHED = 5, 300, 140
 def test_a_decision_considers_the_cache(
     p: float, plain: int, retrieved: int, fixed: bool, retrieve: bool, deferred: bool
 ) -> None:
-    decision = considering_cache(Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, fixed=fixed)
+    decision = considering_cache(
+        Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, context_budget=CONTEXT_BUDGET, fixed=fixed
+    )
     assert (decision.retrieve, decision.deferred) == (retrieve, deferred)
     assert decision.p_retrieve == p
     assert decision.retrieve == (p > decision.threshold and not deferred)
