@@ -24,7 +24,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -133,7 +133,8 @@ class ServerEditor:
             "retrieved": round(sum(why["decision"]["retrieve"] for _, why in made) / max(1, len(made)), 3),
             "made": spread([spent for spent, _ in made]),
             "evaluated_tokens": _tokens(tokens),
-            "own_share": spread([(each["total"] - each["model"] - each.get("pause", 0.0)) / 1e3 for each in times]),
+            "own_share": spread([_own(each) / 1e3 for each in times]),
+            "queue": spread([each["queue"] / 1e3 for each in times]),
             "held_back": round(sum("pause" in each for each in times) / max(1, len(times)), 3),
             "typed_through": spread([why["timings_ms"]["total"] / 1e3 for _, why in reused]),
             "typed_through_client": spread([spent for spent, _ in reused]),
@@ -156,6 +157,11 @@ class ServerEditor:
             "read_unseen": round(1 - read / max(1, done.read_tokens), 3),
             "written_unseen": round(1 - written / max(1, done.written_tokens), 3),
         }
+
+
+def _own(timings: Mapping[str, float]) -> float:
+    """Return the time outside llama.cpp. While a request is in the worker's queue, llama.cpp runs another one."""
+    return timings["total"] - timings["model"] - timings["queue"] - timings.get("pause", 0.0)
 
 
 def _tokens(counts: Sequence[int]) -> dict[str, int] | None:

@@ -135,14 +135,19 @@ class Attempt:
         chunks = tuple(hit.chunk for hit in hits)
         self._started, self._started_with = StartedGeneration(self._generation(chunks, limit, candidates)), chunks
 
-    async def missing(self, hits: tuple[Hit, ...]) -> int | None:
-        """Return how many tokens of the prompt with the chunks of `hits` are not in the KV cache of the local engine.
+    async def missing(self, hits: tuple[Hit, ...]) -> tuple[int, int] | None:
+        """Return how many tokens of the prompts are not in the KV cache of the local engine.
 
-        Return None if another model generates.
+        The first number is for the prompt without chunks, the second for the prompt with the chunks of `hits`. Return
+        None if another model generates.
         """
         if not isinstance(self._generator, Engine) or self.separate:
             return None
-        return await self._generator.missing(self._cursor, [hit.chunk for hit in hits] or None)
+        branches = (None, [hit.chunk for hit in hits])
+        missing = await self._generator.missing(self._cursor, branches, self._urgency)
+        self._clock.add("queue", missing.queue_ms)
+        plain, retrieved = missing.tokens
+        return plain, retrieved
 
     async def read(self) -> Reading:
         """Return the result of the evaluation that `start_reading` started."""
@@ -242,6 +247,7 @@ class Attempt:
     def _count(self, step: Reading | PromptStats) -> None:
         self._stats["prompt_tokens"] = step.prompt_tokens
         self._stats["evaluated_tokens"] += step.evaluated_tokens
+        self._clock.add("queue", step.queue_ms)
         self._clock.add("prompt", step.prompt_ms)
         self._clock.add("prefill", step.prefill_ms)
 

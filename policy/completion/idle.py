@@ -122,7 +122,8 @@ class IdleWork:
         hits = self._pipeline.pinned.at(request.document, cursor) if retrieves else ()
         chunks = [hit.chunk for hit in hits] or None
         # The next completion is being generated, and this request does not interrupt it.
-        if await generator.missing(cursor, chunks, Urgency(background=True)) > FEW_TOKENS and not self._awaited():
+        missing = await generator.missing(cursor, [chunks], Urgency(background=True))
+        if missing.tokens[0] > FEW_TOKENS and not self._awaited():
             await generator.warm(slot(request.document, "retrieved" if chunks else "plain", ahead=True), cursor, chunks)
 
     async def _read_slowly(

@@ -193,9 +193,9 @@ class Pipeline:
         hits = pinned or self.pinned.choose(request.document, request.cursor, await search.hits())
         if not hits:
             return decision
-        plain, retrieved = await asyncio.gather(attempt.missing(()), attempt.missing(hits))
-        if plain is None or retrieved is None:
+        if (missing := await attempt.missing(hits)) is None:
             return decision
+        plain, retrieved = missing
         return considering_cache(
             decision,
             plain,

@@ -98,7 +98,8 @@ class Completion:
     the chunks in the prompt, with their scores. An earlier request may have searched for them.
 
     `timings_ms` has the time of each stage that ran, in milliseconds. Its entry `model` is the time spent in llama.cpp,
-    which the times of other stages include. `stats` has the numbers of tokens (`Attempt.stats`). Both are for this
+    which the times of other stages include. Its entry `queue` is the time in the worker's request queue, while the
+    worker ends other work. `stats` has the numbers of tokens (`Attempt.stats`). Both are for this
     request alone. If the text comes from an earlier completion, `timings_ms` has only the total time, and `stats` is
     `{"reused": 1}`. If the request joined a pending completion, `stats` has an entry `joined`.
 

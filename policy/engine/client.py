@@ -23,6 +23,7 @@ from policy.engine.endpoint import Endpoint, Streams, runtime_dir
 from policy.engine.messages import (
     Completed,
     GenerationRequest,
+    Missing,
     ModelInfo,
     PromptStats,
     Reading,
@@ -175,12 +176,15 @@ class Engine:
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     async def missing(
-        self, cursor: Cursor, chunks: Sequence[Chunk] | None = None, urgency: Urgency | None = None
-    ) -> int:
-        """Return how many tokens of the prompt of a request at `cursor` are not in the KV cache."""
-        answer = await self._call("missing", urgency, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
-        tokens: int = answer["tokens"]
-        return tokens
+        self, cursor: Cursor, branches: Sequence[Sequence[Chunk] | None], urgency: Urgency | None = None
+    ) -> Missing:
+        """Return how many tokens of a request's prompts at `cursor` are not in the KV cache.
+
+        Each of the `branches` has the chunks in a prompt, or is None for a prompt without chunks.
+        """
+        packed = [_pack_chunks(chunks) for chunks in branches]
+        answer = await self._call("missing", urgency, cursor=self._pack(cursor), branches=packed)
+        return Missing(tuple(answer["tokens"]), answer["queue_ms"])
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
         """Return a generation, which starts when the caller iterates over it. The iteration raises its errors."""

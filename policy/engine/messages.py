@@ -40,7 +40,8 @@ class Reading:
     without that token. `cc_is_top` says whether `<cc>` is the most probable token. `first_p` is the probability of the
     most probable first token of a generation without chunks, and `first_entropy` is the entropy of that token's
     distribution in nats. Both are None if they are unknown, as after a generation by an HTTP server. `prompt_ms` is the
-    time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds.
+    time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds. Before that, the request waited
+    for `queue_ms` in the worker's request queue.
     """
 
     p_cc: float | None
@@ -51,6 +52,15 @@ class Reading:
     evaluated_tokens: int
     prompt_ms: float
     prefill_ms: float
+    queue_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """How many tokens of each branch's prompt are not in the KV cache, and the time in the worker's request queue."""
+
+    tokens: tuple[int, ...]
+    queue_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class PromptStats:
 
     `left_trimmed` and `right_trimmed` say whether the budget was too small for all of the text before and after the
     cursor. `prompt_ms` is the time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds.
+    Before that, the request waited for `queue_ms` in the worker's request queue.
     """
 
     prompt_tokens: int
@@ -92,6 +103,7 @@ class PromptStats:
     chunks: tuple[UsedChunk, ...]
     prompt_ms: float
     prefill_ms: float
+    queue_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ async def test_only_the_branches_that_a_key_may_need_are_read_ahead(
     completion = await typist.complete(CALL)
     assert completion.hits
     assert completion.stats["evaluated_tokens"] < 16
-    assert (await engine.missing(CALL.cursor) < 16) is both
+    assert ((await engine.missing(CALL.cursor, [None])).tokens[0] < 16) is both
 
 
 async def test_a_slow_machine_reads_the_chunks_in_a_pause(
@@ -275,7 +275,7 @@ async def test_the_prompt_of_the_next_line_is_read_in_advance(marked_model: Path
     typist = completer(supervisor, policy="never", line_tokens=1)
 
     async def unread(cursor: Cursor) -> int:
-        return await engine.missing(cursor, urgency=Urgency(background=True))
+        return (await engine.missing(cursor, [None], Urgency(background=True))).tokens[0]
 
     await typist.complete(replace(request, ahead=False))
     assert await unread(below) > cost.FEW_TOKENS, "the line break must change the beginning of the prompt"

@@ -23,7 +23,7 @@ from policy import tracing
 from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.memory import check_fits
-from policy.engine.messages import PromptStats, Stop, Trial
+from policy.engine.messages import Missing, PromptStats, Stop, Trial
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.completion_model import CompletionModel, Done, longest_sequence
@@ -84,7 +84,7 @@ class Worker:
         return self.scheduler.waiting
 
     def _serve(self, request: ScheduledRequest) -> None:
-        tracing.collect(request.message.get("arrived"), "queue")
+        tracing.collect(request.arrived if request.message.get("trace") else None, "queue")
         try:
             if request.cancelled:
                 raise Aborted
@@ -131,12 +131,15 @@ class Worker:
             case "work":
                 return asdict(model.work())
             case "read":
-                return asdict(model.read(message["slot"], protocol.cursor_from_json(message["cursor"])))
+                reading = model.read(message["slot"], protocol.cursor_from_json(message["cursor"]))
+                return asdict(replace(reading, queue_ms=request.queue_ms))
             case "warm":
                 used = model.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
                 return {"chunks": [asdict(chunk) for chunk in used]}
             case "missing":
-                return {"tokens": model.missing(protocol.cursor_from_json(message["cursor"]), _chunks(message))}
+                cursor = protocol.cursor_from_json(message["cursor"])
+                tokens = tuple(model.missing(cursor, _unpack_chunks(chunks)) for chunks in message["branches"])
+                return asdict(Missing(tokens, request.queue_ms))
             case "generate":
                 return self._generate(model, request)
             case "try_all":
@@ -178,7 +181,10 @@ class Worker:
         ):
             if isinstance(event, Done):
                 return asdict(event)
-            self._send(request, "prompt" if isinstance(event, PromptStats) else "text", **asdict(event))
+            if isinstance(event, PromptStats):
+                self._send(request, "prompt", **asdict(replace(event, queue_ms=request.queue_ms)))
+            else:
+                self._send(request, "text", **asdict(event))
         raise EngineFailed("the generation has no end event")
 
     def _loaded(self) -> CompletionModel | Embedder:
@@ -216,7 +222,10 @@ class Worker:
 
 
 def _chunks(message: protocol.Message) -> list[Chunk] | None:
-    chunks = message["chunks"]
+    return _unpack_chunks(message["chunks"])
+
+
+def _unpack_chunks(chunks: list[protocol.Message] | None) -> list[Chunk] | None:
     return None if chunks is None else [protocol.chunk_from_json(chunk) for chunk in chunks]
 
 

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
-from policy import tracing
 from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.worker.scheduler import Scheduler
@@ -98,8 +97,6 @@ class Listener:
                     case "rank":
                         self._scheduler.rank(client, message["id"], message["background"])
                     case _:
-                        if message.get("trace"):
-                            message["arrived"] = tracing.now()
                         self._scheduler.put(client, message)
         finally:
             self._connected -= 1

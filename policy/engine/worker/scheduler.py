@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from policy import tracing
 from policy.engine.protocol import Message
 
 
@@ -30,11 +31,17 @@ class EngineClient(Protocol):
 
 @dataclass(eq=False, slots=True)
 class ScheduledRequest:
-    """A request that is waiting or running. `cancelled` says that its answer is no longer needed."""
+    """A request that is waiting or running. `cancelled` says that its answer is no longer needed.
+
+    `arrived` is the time of its arrival in microseconds (`tracing.now`). `queue_ms` is the time in milliseconds from
+    then until it was taken from the queue.
+    """
 
     client: EngineClient
     message: Message
     cancelled: bool = False
+    arrived: int = field(default_factory=tracing.now)
+    queue_ms: float = 0.0
 
     @property
     def id(self) -> int:
@@ -133,6 +140,7 @@ class Scheduler:
             )
             request = self._running = queue.first()
             queue.waiting.remove(request)
+            request.queue_ms = (tracing.now() - request.arrived) / 1e3
             queue.served_at = next(self._clock)
             if queue.leaving:
                 del self._queues[queue.client.name]
