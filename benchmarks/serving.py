@@ -340,7 +340,8 @@ def summary(name: str, result: dict[str, Any]) -> str:
             ("written_tokens", "generated tokens for 1,000 keys"),
             ("read_unseen", "share of these prompt tokens that no answer needed itself"),
             ("written_unseen", "share of these generated tokens that are in no answer"),
-            ("own_share", "time outside llama.cpp"),
+            ("queue", "time in the worker's queue"),
+            ("own_share", "time outside llama.cpp and the queue"),
             ("typed_through", "reused answer, in the server"),
             ("typed_through_client", "reused answer, for the client"),
         )
