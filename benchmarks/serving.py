@@ -25,7 +25,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -193,7 +193,7 @@ async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place])
     The stages are the reading of a prompt of which nothing is in the KV cache, the reading of its last tokens while the
     others are in the cache (as after a keystroke), and the writing.
     """
-    supervisor = Supervisor(model.path, EngineSettings(), budgets=locate.recommended_budgets(model))
+    supervisor = Supervisor(model.path, EngineSettings(), budgets=asdict(locate.budgets_of(model.path)))
     engine = await supervisor.engine()
     dice = random.Random(0)
     cursors = [Cursor(str(place.path), place.prefix, place.suffix, place.language) for place in places]

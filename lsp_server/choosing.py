@@ -55,12 +55,22 @@ async def choose(
         except BaseException:
             await supervisor.close()
             raise
-        if speed is None or speed.will_do or not speed.undisturbed:
-            return supervisor
+        if speed is None or not speed.too_slow:
+            return supervisor if candidate.speed else await _with_budgets_for_speed(supervisor, candidate.model, make)
         log.info("%s is too slow on this machine: a line of 12 tokens takes %.2f s, more than %.1f s", name,
                  speed.line_seconds, LIMIT_SECONDS)  # fmt: skip
         await supervisor.close()
     return await make(found[-1].model if found else resolve())
+
+
+async def _with_budgets_for_speed(
+    supervisor: Supervisor, model: ModelFile, make: Callable[[ModelFile], Awaitable[Supervisor]]
+) -> Supervisor:
+    """Return `supervisor`, or one with other budgets, which `make` chooses now that the speed is known."""
+    again = await make(model)
+    used, unused = (supervisor, again) if again.budgets == supervisor.budgets else (again, supervisor)
+    await unused.close()
+    return used
 
 
 async def measure(supervisor: Supervisor, speeds: Speeds, settings: EngineSettings) -> Speed | None:
@@ -96,4 +106,4 @@ async def better(supervisor: Supervisor, speeds: Speeds, settings: EngineSetting
             log.info("could not measure %s: %s", supervisor.model.name, error)
             return None
     found = choice.find_better(supervisor.model, speed) if speed is not None and speed.undisturbed else None
-    return found if found and found.speed.will_do else None
+    return found if found and found.speed.worth_offering else None

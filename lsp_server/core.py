@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -401,14 +401,23 @@ async def supervisor_of(
     notice: Callable[[str], None],
     on_state: Callable[[EngineState, str], None] = lambda _state, _problem: None,
 ) -> Supervisor:
-    """Return the supervisor of an engine for `model`, which is not started yet. Raises `ModelError`."""
+    """Return the supervisor of an engine for `model`, which is not started yet.
+
+    If this machine is known to read slowly, the prompts are shorter (`Speed.budgets`). Raises `ModelError`.
+    """
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
+    engine_settings = _engine_settings(settings)
+    budgets = await asyncio.to_thread(locate.budgets_of, model.path)
+    if speed := Speeds().of(model.path, engine_settings):
+        budgets = speed.budgets(budgets)
+    log.info("budgets: %d tokens before the cursor, %d after it, %d of other files", budgets.left, budgets.right,
+             budgets.context)  # fmt: skip
     return Supervisor(
         model.path,
-        _engine_settings(settings),
+        engine_settings,
         layout=layout,
-        budgets={**locate.recommended_budgets(model), **_budgets(settings)},
+        budgets={**asdict(budgets), **_budgets(settings)},
         layers=header.number(f"{header.architecture}.block_count", 32),
         memory=cache_dir() / "engine.json",
         log=log.info,
@@ -452,7 +461,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
 
 
 def _budgets(settings: Settings) -> dict[str, int]:
-    """Return the token budgets that the settings set. The others come from the model's metadata."""
+    """Return the token budgets that the settings set."""
     own = {"left": settings.left_tokens, "right": settings.right_tokens, "context": settings.context_tokens}
     return {name: tokens for name, tokens in own.items() if tokens is not None}
 

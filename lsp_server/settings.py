@@ -212,13 +212,19 @@ class Settings:
         "Order of the parts of the prompt. Empty: the layout in the model's metadata.",
     )
     left_tokens: int | None = _setting(
-        None, _Integer(32, 65_536), "Maximum tokens before the cursor in the prompt. Not set: the model's own budget."
+        None,
+        _Integer(32, 65_536),
+        "Maximum tokens before the cursor in the prompt. Not set: the model's own budget, or less if reading is slow.",
     )
     right_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Maximum tokens after the cursor in the prompt. Not set: the model's own budget."
+        None,
+        _Integer(0, 65_536),
+        "Maximum tokens after the cursor in the prompt. Not set: the model's own budget, or less if reading is slow.",
     )
     context_tokens: int | None = _setting(
-        None, _Integer(0, 65_536), "Maximum tokens from other files in the prompt. Not set: the model's own budget."
+        None,
+        _Integer(0, 65_536),
+        "Maximum tokens from other files in the prompt. Not set: the model's own budget, or less if reading is slow.",
     )
     chunks: int = _setting(
         10, _Integer(1, 100), "Maximum number of chunks (pieces of code from other files) in the prompt."

@@ -28,7 +28,7 @@ from policy.engine.libraries import COMPILE, ENVIRONMENT
 from policy.engine.memory import available_memory, size_of
 from policy.engine.process import describe_exit
 from policy.engine.settings import EngineSettings, default_threads
-from policy.engine.speed import LIMIT_SECONDS, Speeds
+from policy.engine.speed import LIMIT_SECONDS, Speed, Speeds
 from policy.errors import ModelError, RepoformerError
 from policy.models import choice, locate
 from policy.models.gguf import check_generator
@@ -185,13 +185,27 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
         return [*findings, Finding("speed", "note", "not measured, because the engine is busy", "Try again later.")]
+    findings += _prompts(model, speed)
     found = choice.describe(model.path, speed)
-    if speed.will_do:
+    if speed.line_seconds <= LIMIT_SECONDS:
         return [*findings, Finding("speed", "ok", found)]
     advice = f"More than {LIMIT_SECONDS} s is slow for typing."
     if not speed.undisturbed:
         advice = f"Other processes took {speed.others:.0%} of the processors. Try again when the machine is idle."
     return [*findings, Finding("speed", "note", found, advice)]
+
+
+def _prompts(model: locate.ModelFile, speed: Speed) -> Iterator[Finding]:
+    own = locate.budgets_of(model.path)
+    used = speed.budgets(own) if speed.undisturbed else own
+    if used != own:
+        yield Finding(
+            "prompts",
+            "note",
+            f"shortened to {used.left} tokens before the cursor, {used.right} after it, and {used.context} of other "
+            f"files, because this machine reads {1e3 / speed.read_ms:.0f} tokens per second",
+            "To choose other numbers, set `leftTokens`, `rightTokens` and `contextTokens`.",
+        )
 
 
 def _folders() -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 """How fast this machine runs a model: measured once, stored, and compared with the speed that typing needs.
 
 The speed is judged by the time for a line of 12 tokens after a keystroke: with a warm cache, the model reads a few
-prompt tokens, then generates the line. While other programs use the processors, the measured time is too long; on two
-cores it can be several times too long. So the module also measures the share of the processors that other processes
-used. A measurement with a large share is not stored, and does not exclude the model. A stored speed that excludes a
-model is valid for a week. `doctor` measures again.
+prompt tokens, then generates the line. While other programs use the processors, the measured time is too long. So the
+module also measures the share of the processors that other processes used. A measurement with a large share is not
+stored. It excludes a model only if the model would be too slow on the whole machine as well. A stored speed that
+excludes a model is valid for a week. `doctor` measures again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ import psutil
 
 from policy.engine import libraries
 from policy.engine.settings import EngineSettings
+from policy.prompting.prompt import Budgets
 
-LIMIT_SECONDS = 0.6  # a model that needs more time for a line is too slow for typing
+# A model that needs more time for a line is too slow for typing. When Qwen2.5-Coder 0.5B needed 0.6 to 0.7 s, it still
+# showed more of the typed characters in advance than the built-in model (docs/serving.md).
+LIMIT_SECONDS = 0.8
+OFFERED_SECONDS = 0.6  # limit for a model that is not installed, whose expected time can be a third too short
 LINE_TOKENS = 12  # generated tokens of a line
 TYPED_TOKENS = 4  # prompt tokens that a keystroke adds or changes
+# The budgets are smaller if a prompt without chunks takes longer to read than this. When it took 4.2 or 5.6 s, far
+# fewer keys had a suggestion in time than when it took 2.8 s (docs/serving.md, "Shorter prompts on a slow machine").
+READ_SECONDS = 3.0
 _DISTURBS = 0.25  # a measurement counts only if other processes used at most this share of the processors
+# Without other processes, a line takes about the measured time, multiplied by the share of the processors that they
+# left to the model. Beside one to four busy processes on two cores, this product was 0.8 to 1.3 times the real value.
+_DOUBT = 1.3
 _HOLDS_SECONDS = 7 * 24 * 3600  # how long a stored speed that excludes a model is valid
 # The time per token grows with the size of the weights, raised to these powers. Measured with models of 135M, 0.5B and
 # 1.5B weights (two cores, AVX2).
@@ -51,14 +61,31 @@ class Speed:
         return (TYPED_TOKENS * self.read_ms + LINE_TOKENS * self.write_ms) / 1e3
 
     @property
-    def will_do(self) -> bool:
-        """Whether the speed is sufficient for typing."""
-        return self.line_seconds <= LIMIT_SECONDS
+    def worth_offering(self) -> bool:
+        """Whether a model with this expected speed is fast enough to offer it to the user."""
+        return self.line_seconds <= OFFERED_SECONDS
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether the model is too slow for typing, even if other processes left the processors to it."""
+        if self.undisturbed:
+            return self.line_seconds > LIMIT_SECONDS
+        return self.line_seconds * (1 - self.others) > _DOUBT * LIMIT_SECONDS
 
     @property
     def undisturbed(self) -> bool:
         """Whether the measurement counts, because other processes used little of the processors."""
         return self.others <= _DISTURBS
+
+    def budgets(self, own: Budgets) -> Budgets:
+        """Return the token budgets with which this machine reads a prompt without chunks in `READ_SECONDS`.
+
+        These are a model's `own` budgets, a half, or a quarter of them, but at least a quarter. There are so few values
+        because servers share an engine only if their budgets are equal.
+        """
+        seconds = (own.left + own.right) * self.read_ms / 1e3
+        parts = next((parts for parts in (1, 2) if seconds / parts <= READ_SECONDS), 4)
+        return own.fit(own.tokens // parts)
 
     def of_size(self, size: int, other: int) -> Speed:
         """Return the expected speed of a model of `other` bytes, if this is the speed of a model of `size` bytes."""
@@ -104,7 +131,7 @@ class Speeds:
             fresh = time.time() - float(found["at"]) < _HOLDS_SECONDS
         except (KeyError, TypeError, ValueError, OSError):
             return None
-        return speed if fresh or speed.will_do else None
+        return speed if fresh or not speed.too_slow else None
 
     def remember(self, model: Path, speed: Speed, settings: EngineSettings | None = None) -> None:
         """Store `speed` if its measurement is undisturbed. Errors in writing the file are ignored."""

@@ -73,7 +73,7 @@ class Supervisor:
         self.state: EngineState = "stopped"
         self._asked = settings
         self._layout = layout
-        self._budgets = budgets
+        self.budgets = budgets
         self._fallbacks = list(fallbacks(settings, layers))
         self._memory = memory
         self._environment, self._apart = environment, apart
@@ -196,11 +196,11 @@ class Supervisor:
     async def _connect(self, settings: EngineSettings) -> Engine:
         """Return a connection to the engine that runs the model with `settings`, which may also serve other servers."""
         environment = environment_with(self._environment)
-        parameters = (settings, self._layout, sorted(self._budgets.items()), self._apart)
+        parameters = (settings, self._layout, sorted(self.budgets.items()), self._apart)
         name = identity(self.model, *parameters, environment=environment)
         engine = await Engine.connect(name, environment, self._log)
         try:
-            self.info = await engine.load(self.model, settings, self._layout, self._budgets)
+            self.info = await engine.load(self.model, settings, self._layout, self.budgets)
         except BaseException:
             await engine.close()
             raise

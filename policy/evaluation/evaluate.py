@@ -188,13 +188,8 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     """
     model = locate.resolve(setting)
     header = check_generator(model.path)
-    defaults = asdict(Budgets())
-    budgets = {**locate.recommended_budgets(model), **options.budgets}
-    prompt_cells = sum(
-        budgets.get(name, header.number(f"repoformer.budget.{name}", defaults[name]))
-        for name in ("left", "right", "context")
-    )
-    cells = min(prompt_cells + max(RESERVED, options.tokens), MAX_CELLS)
+    budgets = {**asdict(locate.budgets_of(model.path)), **options.budgets}
+    cells = min(Budgets(**budgets).tokens + max(RESERVED, options.tokens), MAX_CELLS)
     if options.torch:
         return (_torch_engine(model.path.resolve(), budgets, cells, options),)
     lanes = min(LANES, MAX_CELLS // cells)
@@ -224,7 +219,7 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: 
 def serving_engine(setting: str, options: Options) -> Supervisor:
     """Create an engine with the same settings as for an editor, to measure latency. Raises `ModelError`."""
     model = locate.resolve(setting)
-    budgets = {**locate.recommended_budgets(model), **options.budgets}
+    budgets = {**asdict(locate.budgets_of(model.path)), **options.budgets}
     settings = EngineSettings(threads=options.threads)
     return _supervisor(model, check_generator(model.path), settings, budgets, f"{os.getpid()} served")
 

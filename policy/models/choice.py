@@ -30,7 +30,7 @@ class Candidate:
     @property
     def fast_enough(self) -> bool:
         """Whether the model is fast enough on this machine, or its speed is not known."""
-        return self.speed is None or self.speed.will_do
+        return self.speed is None or not self.speed.too_slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ def describe(model: Path, speed: Speed) -> str:
     """Return the times for a line with this model and with the next larger one, as text for the log and `doctor`."""
     text = f"a line of 12 tokens takes {speed.line_seconds:.2f} s"
     if speed.undisturbed and (found := find_better(model, speed)):
-        advice = f"`repoformer-lsp model pull {found.card.name}`" if found.speed.will_do else "too slow for typing"
+        advice = (
+            f"`repoformer-lsp model pull {found.card.name}`" if found.speed.worth_offering else "too slow for typing"
+        )
         text += f"; {found.card.title} would take about {found.speed.line_seconds:.2f} s ({advice})"
     return text

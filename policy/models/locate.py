@@ -9,7 +9,7 @@ Of these other files, imported ones come before downloaded ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -17,8 +17,10 @@ from typing import Literal
 import platformdirs
 
 from policy.errors import ModelMissing
-from policy.models.card import all_cards, of_file
+from policy.models.card import all_cards, metadata_of, of_file
+from policy.models.gguf import read_header
 from policy.models.shards import is_later_shard, name_without_shard
+from policy.prompting.prompt import Budgets
 
 Source = Literal["setting", "pulled", "shipped", "cache"]
 
@@ -96,6 +98,10 @@ def resolve(setting: str | Path = "") -> ModelFile:
     )
 
 
-def recommended_budgets(model: ModelFile) -> Mapping[str, int]:
-    """Return token budgets by name for `BASE_FILE`, which has none in its metadata, and {} for all other models."""
-    return BASE_BUDGETS if model.path.name == BASE_FILE else MappingProxyType({})
+def budgets_of(model: Path) -> Budgets:
+    """Return the token budgets in the metadata of the model file `model`.
+
+    Raises `ModelMissing` or `ModelInvalid` if the file is not a model.
+    """
+    budgets = Budgets.from_metadata({**read_header(model).metadata, **metadata_of(model)})
+    return replace(budgets, **BASE_BUDGETS) if model.name == BASE_FILE else budgets

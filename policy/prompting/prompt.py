@@ -19,7 +19,7 @@ A keystroke must change as few tokens as possible, so that most of the KV cache 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import Literal, Protocol
@@ -216,6 +216,12 @@ class Budgets:
     right: int = 512
     context: int = 512
     step_lines: int = 8
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, object]) -> Budgets:
+        """Return the budgets in a model's metadata (`repoformer.budget.*`)."""
+        values = {each.name: str(metadata.get(f"repoformer.budget.{each.name}", "")) for each in fields(cls)}
+        return cls(**{name: int(value) for name, value in values.items() if value.isdigit()})
 
     @property
     def tokens(self) -> int:

@@ -30,7 +30,7 @@ from pathlib import Path
 from policy.engine import speed
 from policy.models import card
 card.FOLDER = Path(sys.argv[1])
-speed.LIMIT_SECONDS = 1e6
+speed.LIMIT_SECONDS = speed.OFFERED_SECONDS = 1e6
 from lsp_server.cli import main
 sys.exit(main(sys.argv[2:]))
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from policy.errors import ModelInvalid, ModelTooLarge, Preempted, RepoformerErro
 from policy.models import card as cards
 from policy.models import locate
 from policy.models.locate import ModelFile
+from policy.prompting.prompt import Budgets
 from tests.standin_index import make_card, tiny_content
 
-FAST, SLOW, BUSY = Speed(1.0, 20.0), Speed(10.0, 80.0), Speed(10.0, 80.0, others=0.9)
+FAST, SLOW, READS_SLOWLY = Speed(1.0, 20.0), Speed(10.0, 80.0), Speed(12.0, 20.0)
+BUSY, BUSY_AND_SLOW = Speed(27.0, 100.0, others=0.55), Speed(60.0, 220.0, others=0.5)
+BUDGETS = Budgets(320, 96, 256)
 Outcome = Speed | RepoformerError
 
 
@@ -28,6 +32,7 @@ class StandinSupervisor:
     def __init__(self, model: Path, outcome: Outcome) -> None:
         self.model = model
         self.closed = False
+        self.budgets: dict[str, int] = {}
         self._outcome = outcome
 
     async def engine(self) -> StandinSupervisor:
@@ -51,6 +56,9 @@ class StandinSupervisor:
         (SLOW, FAST, "small.gguf", ""),
         (SLOW, SLOW, "ours.gguf", ""),
         (BUSY, FAST, "large.gguf", ""),
+        (BUSY_AND_SLOW, FAST, "small.gguf", ""),
+        (BUSY_AND_SLOW, BUSY, "small.gguf", ""),
+        (READS_SLOWLY, FAST, "large.gguf", ""),
         (Preempted("a request came"), FAST, "large.gguf", ""),
         (ModelTooLarge("large.gguf takes 9 GB."), FAST, "small.gguf", "large.gguf takes 9 GB. A smaller model is used"),
         (ModelInvalid("It is damaged."), SLOW, "ours.gguf", "It is damaged. A smaller model is used"),
@@ -74,6 +82,8 @@ async def test_the_best_model_that_this_machine_can_run(
 
     async def make(model: ModelFile) -> StandinSupervisor:
         made.append(StandinSupervisor(model.path, outcomes[model.path.name]))
+        speed = speeds.of(model.path, EngineSettings())
+        made[-1].budgets = asdict(speed.budgets(BUDGETS) if speed else BUDGETS)
         return made[-1]
 
     said: list[str] = []
@@ -82,7 +92,8 @@ async def test_the_best_model_that_this_machine_can_run(
         speeds = Speeds(tmp_path / "speed.json")
         chosen = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]
         assert chosen.model.name == used
-        assert [supervisor.closed for supervisor in made] == [True] * (len(made) - 1) + [False]
+        assert [supervisor for supervisor in made if not supervisor.closed] == [chosen]
+        assert chosen.budgets["left"] == (160 if large is READS_SLOWLY else 320)
         if again and large is SLOW:
             assert "large.gguf" not in [supervisor.model.name for supervisor in made]
     assert all(line.startswith(told) for line in said) and bool(said) == bool(told)

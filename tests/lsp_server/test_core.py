@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 
 from indexer.model import Cursor
 from indexer.rules import Reason, why_private
 from indexer.settings import IndexSettings
 from indexer.workspace import Progress
-from lsp_server.core import Core
+from lsp_server.core import Core, supervisor_of
 from lsp_server.settings import Settings
 from policy.completion.request import Request
+from policy.engine.settings import EngineSettings
+from policy.engine.speed import Speed, Speeds
 from policy.engine.supervisor import EngineState
 from policy.models import locate
 
@@ -76,6 +79,18 @@ async def test_a_request_that_waits_for_the_model_is_answered_after_a_change_of_
         await asyncio.sleep(0.001)
     await core.apply(settings(suggest="eager", context_size=1024))
     assert (await waiting).text
+
+
+@pytest.mark.parametrize(("read_ms", "parts"), [(1.0, 1), (200.0, 4)])
+async def test_the_stored_speed_sets_the_length_of_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_ms: float, parts: int
+) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_args, **_options: str(tmp_path))
+    (model,) = locate.shipped()
+    Speeds().remember(model.path, Speed(read_ms, 20.0), EngineSettings(threads=1))
+    own = locate.budgets_of(model.path)
+    supervisor = await supervisor_of(model, settings(right_tokens=100), notice=print)
+    assert supervisor.budgets == {**asdict(own.fit(own.tokens // parts)), "right": 100}
 
 
 async def test_a_file_that_is_excluded_while_the_rules_are_applied_is_private(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from policy.engine.worker.metadata import budgets_of, choose_layout, named_tokens
+from policy.engine.worker.metadata import choose_layout, named_tokens
 from policy.errors import ModelInvalid
 from policy.gating import keep
 from policy.gating.gate import selectable_gates
 from policy.models import locate
 from policy.models.card import SHIPPED, Card, all_cards, metadata_of
-from policy.prompting.prompt import ROLES, Vocabulary
+from policy.prompting.prompt import ROLES, Budgets, Vocabulary
 from tests.standin_index import make_card
 
 PROGRAM = """
@@ -61,7 +61,7 @@ def test_a_token_of_another_vocabulary_is_refused() -> None:
 def test_the_cards_of_the_package_have_readable_metadata(card: Card) -> None:
     vocabulary = Vocabulary({role: number for number, role in enumerate(ROLES)})
     assert choose_layout(card.metadata["repoformer.layout"], vocabulary).name == card.metadata["repoformer.layout"]
-    budgets = budgets_of(card.metadata)
+    budgets = Budgets.from_metadata(card.metadata)
     assert [str(budgets.left), str(budgets.right), str(budgets.context)] == [
         card.metadata[f"repoformer.budget.{name}"] for name in ("left", "right", "context")
     ]
@@ -76,7 +76,7 @@ def test_the_card_of_the_model_that_ships_is_read() -> None:
     assert metadata_of(model.path) == told["metadata"], "the card is for other weights than the included ones"
     estimate = keep.keep_from_metadata(metadata_of(model.path))
     assert estimate is not None
-    read = {**estimate.to_metadata(), "repoformer.budget.left": str(budgets_of(metadata_of(model.path)).left)}
+    read = {**estimate.to_metadata(), "repoformer.budget.left": str(locate.budgets_of(model.path).left)}
     assert read == told["metadata"]
     assert estimate.balanced < estimate.careful
 

@@ -136,6 +136,18 @@ async def test_a_warmed_prompt_is_not_evaluated_again(supervisor: Supervisor) ->
     assert generation.prompt.evaluated_tokens == 2
 
 
+async def test_older_chunks_stay_in_the_cache_when_newer_ones_are_read(supervisor: Supervisor) -> None:
+    """A key can arrive before the server learns that newer chunks were read. It uses the older ones."""
+    engine = await supervisor.engine()
+    await engine.forget("")
+    other = replace(CHUNK, path="disk.py", text="def free_space(disk):\n    return os.statvfs(disk).f_bavail\n")
+    await text_of(engine, "a", CURSOR, [CHUNK])
+    await engine.warm("a", CURSOR, [other])
+    for chunk in (CHUNK, other, CHUNK):
+        _, generation = await text_of(engine, "a", CURSOR, [chunk])
+        assert generation.prompt.evaluated_tokens <= 2
+
+
 async def test_a_request_becomes_background(supervisor: Supervisor) -> None:
     engine = await supervisor.engine()
     urgency = Urgency()

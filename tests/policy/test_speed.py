@@ -12,6 +12,7 @@ from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speed, Speeds
 from policy.models import card as cards
 from policy.models import choice, locate
+from policy.prompting.prompt import Budgets
 from tests.standin_index import make_card, tiny_content
 
 FAST, SLOW = Speed(1.0, 20.0), Speed(10.0, 80.0)
@@ -38,9 +39,44 @@ def small_and_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pa
 
 def test_the_time_for_a_line_decides() -> None:
     assert FAST.line_seconds == pytest.approx(0.244)
-    assert FAST.will_do and not SLOW.will_do
+    assert FAST.worth_offering and not SLOW.worth_offering
+    assert not FAST.too_slow and SLOW.too_slow
     assert FAST.of_size(100, 100) == FAST
     assert FAST.of_size(100, 500).line_seconds > 2 * FAST.line_seconds
+
+
+@pytest.mark.parametrize(
+    ("speed", "too_slow"),
+    [
+        (FAST, False),
+        (SLOW, True),
+        # Qwen2.5-Coder 0.5B and 1.5B on two cores beside one and four other busy processes. Without them, a line takes
+        # 0.6 and 1.2 s.
+        (Speed(24.2, 115.9, others=0.51), False),
+        (Speed(24.7, 88.0, others=0.56), False),
+        (Speed(46.2, 200.6, others=0.50), True),
+        (Speed(64.6, 212.0, others=0.54), True),
+    ],
+)
+def test_a_busy_machine_excludes_only_models_that_are_certainly_too_slow(speed: Speed, too_slow: bool) -> None:
+    assert speed.too_slow == too_slow
+
+
+@pytest.mark.parametrize(
+    ("read_ms", "left", "right", "context"),
+    [
+        (0.1, 320, 96, 256),
+        (7.2, 320, 96, 256),
+        (7.3, 160, 48, 128),
+        (14.4, 160, 48, 128),
+        (14.5, 80, 24, 64),
+        (500.0, 80, 24, 64),
+    ],
+)
+def test_prompts_are_shorter_on_a_machine_that_reads_slowly(
+    read_ms: float, left: int, right: int, context: int
+) -> None:
+    assert Speed(read_ms, 20.0).budgets(Budgets(320, 96, 256, 16)) == Budgets(left, right, context, 16)
 
 
 def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
@@ -60,7 +96,7 @@ def test_the_best_model_that_is_fast_enough(speeds: Speeds, small_and_large: tup
     assert used() == large
 
 
-def test_a_measurement_on_a_busy_machine_excludes_no_model(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
+def test_a_measurement_on_a_busy_machine_is_not_stored(speeds: Speeds, small_and_large: tuple[Path, Path]) -> None:
     speeds.remember(small_and_large[1], Speed(10.0, 80.0, others=0.8))
     assert speeds.of(small_and_large[1]) is None
 

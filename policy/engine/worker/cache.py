@@ -211,12 +211,6 @@ class KvCache:
         self._context.copy(source.id, sequence.id, len(source.tokens))
         sequence.tokens, sequence.read, sequence.private = list(source.tokens), source.read, source.private
 
-    def rename(self, slot: str, target: str) -> None:
-        """Rename `slot` to `target`, which replaces the slot that had this name."""
-        if slot != target:
-            self.forget(target)
-            self._slots[target] = self._slots.pop(slot)
-
     def forget_all(self, prefix: str) -> None:
         """Remove every slot whose name begins with `prefix`."""
         for slot in [slot for slot in self._slots if slot.startswith(prefix)]:

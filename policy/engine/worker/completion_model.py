@@ -31,10 +31,10 @@ from policy.engine.worker.decoding import (
     with_first,
 )
 from policy.engine.worker.llama import Llama
-from policy.engine.worker.metadata import budgets_of, choose_layout
+from policy.engine.worker.metadata import choose_layout
 from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
-from policy.prompting.prompt import Prompt, PromptBuilder
+from policy.prompting.prompt import Budgets, Prompt, PromptBuilder
 from policy.tracing import span
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class CompletionModel:
         self._recall = Recall()
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
-        wanted = replace(budgets_of(llama.metadata), **budgets)
+        wanted = replace(Budgets.from_metadata(llama.metadata), **budgets)
         self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS))
         self._shrunk = self._builder.budgets != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
@@ -178,7 +178,9 @@ class CompletionModel:
         """Evaluate in advance the prompt of a request at `cursor`. Return the chunks that fit into that prompt.
 
         The batches are small, so that an interruption loses little. If there are chunks and more than two sequences,
-        the prompt is evaluated in another slot, which replaces `slot` only when the whole prompt is evaluated.
+        the prompt is evaluated in another slot, from which the cache copies it when a request uses it. Until then, the
+        prompt with the older chunks stays in the cache, because the user may type on before the caller learns of the
+        new prompt.
         """
         if chunks is None:
             self.read(slot, cursor, WARM_GRAIN)
@@ -186,7 +188,6 @@ class CompletionModel:
         prompt = self._builder.with_context(cursor, chunks)
         next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
         self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=prompt.private)
-        self._cache.rename(next_slot, slot)
         return used_chunks(prompt, chunks)
 
     def generate(
@@ -369,7 +370,7 @@ def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> in
 
     `budgets`, by name, override those of the metadata.
     """
-    return replace(budgets_of(metadata), **budgets).tokens + RESERVED_TOKENS
+    return replace(Budgets.from_metadata(metadata), **budgets).tokens + RESERVED_TOKENS
 
 
 def _stats(

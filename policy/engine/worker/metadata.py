@@ -1,4 +1,4 @@
-"""Read from a model's metadata and vocabulary how to prompt it: its layout, its budgets, and its markers.
+"""Read from a model's metadata and vocabulary how to prompt it: its layout and its markers.
 
 The metadata is that of the GGUF file and of the model's card, if it has one (`policy.models.card`). The card's values
 take precedence.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from policy.errors import ModelInvalid
-from policy.prompting.prompt import LAYOUTS, ROLES, Budgets, Layout, Role, Vocabulary
+from policy.prompting.prompt import LAYOUTS, ROLES, Layout, Role, Vocabulary
 
 
 def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
@@ -27,22 +27,6 @@ def choose_layout(name: str, vocabulary: Vocabulary) -> Layout:
         if not vocabulary.missing(LAYOUTS[candidate]):
             return LAYOUTS[candidate]
     return LAYOUTS["prefix-only"]
-
-
-def budgets_of(metadata: Mapping[str, str]) -> Budgets:
-    """Return the budgets that a model was trained with (`repoformer.budget.*`); the default values are the paper's."""
-    default = Budgets()
-
-    def value(name: str, fallback: int) -> int:
-        text = metadata.get(f"repoformer.budget.{name}", "")
-        return int(text) if text.isdigit() else fallback
-
-    return Budgets(
-        value("left", default.left),
-        value("right", default.right),
-        value("context", default.context),
-        value("step_lines", default.step_lines),
-    )
 
 
 def named_tokens(metadata: Mapping[str, str], n_vocab: int) -> dict[Role, int]:
