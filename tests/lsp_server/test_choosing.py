@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ async def test_the_best_model_that_this_machine_can_run(
     for again in (False, True):  # the second choice uses the stored speeds and must be the same
         made.clear()
         speeds = Speeds(tmp_path / "speed.json")
-        chosen = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]
+        chosen: Any = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]
         assert chosen.model.name == used
         assert [supervisor for supervisor in made if not supervisor.closed] == [chosen]
         assert chosen.budgets["left"] == (160 if large is READS_SLOWLY else 320)
