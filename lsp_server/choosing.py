@@ -47,7 +47,9 @@ async def choose(
             continue
         try:
             await supervisor.engine()
-            speed = candidate.speed or await measure(supervisor, speeds, settings)
+            if (speed := candidate.speed) is None:
+                speed = await measure(supervisor, speeds, settings)
+                supervisor = await _with_budgets_for_speed(supervisor, candidate.model, make)
         except (ModelError, EngineError) as error:
             await supervisor.close()
             tell(f"{error} A smaller model is used instead.")
@@ -56,7 +58,7 @@ async def choose(
             await supervisor.close()
             raise
         if speed is None or not speed.too_slow:
-            return supervisor if candidate.speed else await _with_budgets_for_speed(supervisor, candidate.model, make)
+            return supervisor
         log.info("%s is too slow on this machine: a line of 12 tokens takes %.2f s, more than %.1f s", name,
                  speed.line_seconds, LIMIT_SECONDS)  # fmt: skip
         await supervisor.close()

@@ -408,9 +408,7 @@ async def supervisor_of(
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
     engine_settings = _engine_settings(settings)
-    budgets = await asyncio.to_thread(locate.budgets_of, model.path)
-    if speed := Speeds().of(model.path, engine_settings):
-        budgets = speed.budgets(budgets)
+    budgets = await asyncio.to_thread(_budgets_on_this_machine, model.path, engine_settings)
     log.info("budgets: %d tokens before the cursor, %d after it, %d of other files", budgets.left, budgets.right,
              budgets.context)  # fmt: skip
     return Supervisor(
@@ -458,6 +456,12 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         saved_megabytes=settings.saved_prompts_megabytes,
         library=settings.llama_library,
     )
+
+
+def _budgets_on_this_machine(model: Path, settings: EngineSettings) -> Budgets:
+    """Return the model's own token budgets, or shorter ones if this machine is known to read slowly."""
+    own, speed = locate.budgets_of(model), Speeds().of(model, settings)
+    return speed.budgets(own) if speed else own
 
 
 def _budgets(settings: Settings) -> dict[str, int]:

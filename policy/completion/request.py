@@ -99,9 +99,9 @@ class Completion:
 
     `timings_ms` has the time of each stage that ran, in milliseconds. Its entry `model` is the time spent in llama.cpp,
     which the times of other stages include. Its entry `queue` is the time in the worker's request queue, while the
-    worker ends other work. `stats` has the numbers of tokens (`Attempt.stats`). Both are for this
-    request alone. If the text comes from an earlier completion, `timings_ms` has only the total time, and `stats` is
-    `{"reused": 1}`. If the request joined a pending completion, `stats` has an entry `joined`.
+    worker ends other work. `stats` has the numbers of tokens (`Attempt.stats`). Both are for this request alone. If the
+    text comes from an earlier completion, `timings_ms` has only the total time, and `stats` is `{"reused": 1}`. If the
+    request joined a pending completion, `stats` has an entry `joined`.
 
     `trimmed` names the parts that did not fit into the prompt: "left" and "right" for the text before and after the
     cursor, and "context" if chunks were cut or left out. `parsed` says whether a grammar was used to check the syntax.

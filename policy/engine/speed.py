@@ -78,10 +78,11 @@ class Speed:
         return self.others <= _DISTURBS
 
     def budgets(self, own: Budgets) -> Budgets:
-        """Return the token budgets with which this machine reads a prompt without chunks in `READ_SECONDS`.
+        """Return a model's `own` token budgets, or a half or a quarter of them.
 
-        These are a model's `own` budgets, a half, or a quarter of them, but at least a quarter. There are so few values
-        because servers share an engine only if their budgets are equal.
+        The largest of these is chosen with which this machine reads a prompt without chunks in `READ_SECONDS`, or a
+        quarter if none is small enough. There are only three sizes, because servers share an engine only if their
+        budgets are equal.
         """
         seconds = (own.left + own.right) * self.read_ms / 1e3
         parts = next((parts for parts in (1, 2) if seconds / parts <= READ_SECONDS), 4)
