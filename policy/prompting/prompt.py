@@ -221,7 +221,7 @@ class Budgets:
     def from_metadata(cls, metadata: Mapping[str, object]) -> Budgets:
         """Return the budgets in a model's metadata (`repoformer.budget.*`)."""
         values = {each.name: str(metadata.get(f"repoformer.budget.{each.name}", "")) for each in fields(cls)}
-        return cls(**{name: int(value) for name, value in values.items() if value.isdigit()})
+        return cls(**{name: int(value) for name, value in values.items() if value.isdecimal()})
 
     @property
     def tokens(self) -> int:

@@ -14,6 +14,7 @@ from policy.completion.clock import Clock
 from policy.completion.shape import Shaper
 from policy.engine.messages import GenerationRequest, Urgency
 from policy.generators import SameModel, SingleCandidate
+from policy.prompting.prompt import Budgets
 
 
 class Written(SingleCandidate):
@@ -34,6 +35,7 @@ class Writer:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self.budgets = Budgets()
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Written:
         return Written(self._text)
