@@ -46,6 +46,7 @@ from policy.engine.supervisor import Supervisor
 from policy.errors import Preempted
 from policy.gating.keep import Suggest
 from policy.models import locate
+from policy.models.gguf import check_generator
 
 LOADING = 600  # the time limit for loading the model and indexing the folder, in seconds
 CANCELLATIONS = 60  # the number of cancelled requests for each stage
@@ -193,7 +194,8 @@ async def measure_cancellation(model: locate.ModelFile, places: Sequence[Place])
     The stages are the reading of a prompt of which nothing is in the KV cache, the reading of its last tokens while the
     others are in the cache (as after a keystroke), and the writing.
     """
-    supervisor = Supervisor(model.path, EngineSettings(), budgets=asdict(locate.budgets_of(model.path)))
+    own = locate.budgets_of(model.path, check_generator(model.path))
+    supervisor = Supervisor(model.path, EngineSettings(), budgets=asdict(own))
     engine = await supervisor.engine()
     dice = random.Random(0)
     cursors = [Cursor(str(place.path), place.prefix, place.suffix, place.language) for place in places]

@@ -49,7 +49,8 @@ async def choose(
             await supervisor.engine()
             if (speed := candidate.speed) is None:
                 speed = await measure(supervisor, speeds, settings)
-                supervisor = await _with_budgets_for_speed(supervisor, candidate.model, make)
+                if speed is not None and not speed.too_slow:
+                    supervisor = await _with_budgets_for_speed(supervisor, candidate.model, make)
         except (ModelError, EngineError) as error:
             await supervisor.close()
             tell(f"{error} A smaller model is used instead.")

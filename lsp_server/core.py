@@ -37,7 +37,7 @@ from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
 from policy.models import choice, locate
-from policy.models.gguf import check_generator
+from policy.models.gguf import Header, check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
@@ -408,7 +408,7 @@ async def supervisor_of(
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
     engine_settings = _engine_settings(settings)
-    budgets = await asyncio.to_thread(_budgets_on_this_machine, model.path, engine_settings)
+    budgets = await asyncio.to_thread(_budgets_on_this_machine, model.path, header, engine_settings)
     log.info("budgets: %d tokens before the cursor, %d after it, %d of other files", budgets.left, budgets.right,
              budgets.context)  # fmt: skip
     return Supervisor(
@@ -458,9 +458,9 @@ def _engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
-def _budgets_on_this_machine(model: Path, settings: EngineSettings) -> Budgets:
+def _budgets_on_this_machine(model: Path, header: Header, settings: EngineSettings) -> Budgets:
     """Return the model's own token budgets, or shorter ones if this machine is known to read slowly."""
-    own, speed = locate.budgets_of(model), Speeds().of(model, settings)
+    own, speed = locate.budgets_of(model, header), Speeds().of(model, settings)
     return speed.budgets(own) if speed else own
 
 

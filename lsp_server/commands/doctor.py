@@ -31,7 +31,8 @@ from policy.engine.settings import EngineSettings, default_threads
 from policy.engine.speed import LIMIT_SECONDS, Speed, Speeds
 from policy.errors import ModelError, RepoformerError
 from policy.models import choice, locate
-from policy.models.gguf import check_generator
+from policy.models.gguf import Header, check_generator
+from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
     from lsp_server.cli import Subparsers
@@ -157,10 +158,10 @@ def _model(setting: str) -> Iterator[Finding]:
         return
     size = size_of(model.path)
     yield Finding("model", "ok", f"{model.path} ({header.architecture}, {size / 1e6:,.0f} MB, {model.source})")
-    yield from asyncio.run(_load(model))
+    yield from asyncio.run(_load(model, header))
 
 
-async def _load(model: locate.ModelFile) -> list[Finding]:
+async def _load(model: locate.ModelFile, header: Header) -> list[Finding]:
     """Load and measure the model in the engine.
 
     The engine has the default settings, so the check finds the problems of a server with these settings.
@@ -185,7 +186,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     findings = [Finding("engine", "ok", f"loaded and ran in {seconds:.1f} s{layout}", " ".join(notices))]
     if speed is None:
         return [*findings, Finding("speed", "note", "not measured, because the engine is busy", "Try again later.")]
-    findings += _prompts(model, speed)
+    findings += _prompts(locate.budgets_of(model.path, header), speed)
     found = choice.describe(model.path, speed)
     if speed.line_seconds <= LIMIT_SECONDS:
         return [*findings, Finding("speed", "ok", found)]
@@ -195,8 +196,7 @@ async def _load(model: locate.ModelFile) -> list[Finding]:
     return [*findings, Finding("speed", "note", found, advice)]
 
 
-def _prompts(model: locate.ModelFile, speed: Speed) -> Iterator[Finding]:
-    own = locate.budgets_of(model.path)
+def _prompts(own: Budgets, speed: Speed) -> Iterator[Finding]:
     used = speed.budgets(own) if speed.undisturbed else own
     if used != own:
         yield Finding(

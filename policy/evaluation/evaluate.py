@@ -188,7 +188,7 @@ def batch_engines(setting: str, options: Options) -> tuple[runner.Generator, ...
     """
     model = locate.resolve(setting)
     header = check_generator(model.path)
-    budgets = {**asdict(locate.budgets_of(model.path)), **options.budgets}
+    budgets = {**asdict(locate.budgets_of(model.path, header)), **options.budgets}
     cells = min(Budgets(**budgets).tokens + max(RESERVED, options.tokens), MAX_CELLS)
     if options.torch:
         return (_torch_engine(model.path.resolve(), budgets, cells, options),)
@@ -219,9 +219,10 @@ def _torch_engine(model: Path, budgets: Mapping[str, int], cells: int, options: 
 def serving_engine(setting: str, options: Options) -> Supervisor:
     """Create an engine with the same settings as for an editor, to measure latency. Raises `ModelError`."""
     model = locate.resolve(setting)
-    budgets = {**asdict(locate.budgets_of(model.path)), **options.budgets}
+    header = check_generator(model.path)
+    budgets = {**asdict(locate.budgets_of(model.path, header)), **options.budgets}
     settings = EngineSettings(threads=options.threads)
-    return _supervisor(model, check_generator(model.path), settings, budgets, f"{os.getpid()} served")
+    return _supervisor(model, header, settings, budgets, f"{os.getpid()} served")
 
 
 def _supervisor(

@@ -18,7 +18,7 @@ import platformdirs
 
 from policy.errors import ModelMissing
 from policy.models.card import all_cards, metadata_of, of_file
-from policy.models.gguf import read_header
+from policy.models.gguf import Header
 from policy.models.shards import is_later_shard, name_without_shard
 from policy.prompting.prompt import Budgets
 
@@ -98,10 +98,7 @@ def resolve(setting: str | Path = "") -> ModelFile:
     )
 
 
-def budgets_of(model: Path) -> Budgets:
-    """Return the token budgets in the metadata of the model file `model`.
-
-    Raises `ModelMissing` or `ModelInvalid` if the file is not a model.
-    """
-    budgets = Budgets.from_metadata({**read_header(model).metadata, **metadata_of(model)})
+def budgets_of(model: Path, header: Header) -> Budgets:
+    """Return the token budgets in the metadata of the model file `model`, which has the header `header`."""
+    budgets = Budgets.from_metadata({**header.metadata, **metadata_of(model)})
     return replace(budgets, **BASE_BUDGETS) if model.name == BASE_FILE else budgets

@@ -22,6 +22,7 @@ from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speed, Speeds
 from policy.engine.supervisor import EngineState
 from policy.models import locate
+from policy.models.gguf import check_generator
 
 LEFT = 'def order(name):\n    print(name)\n\n\norder("'  # any name could follow, so each text has a low probability
 
@@ -88,7 +89,7 @@ async def test_the_stored_speed_sets_the_length_of_prompts(
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_args, **_options: str(tmp_path))
     (model,) = locate.shipped()
     Speeds().remember(model.path, Speed(read_ms, 20.0), EngineSettings(threads=1))
-    own = locate.budgets_of(model.path)
+    own = locate.budgets_of(model.path, check_generator(model.path))
     supervisor = await supervisor_of(model, settings(right_tokens=100), notice=print)
     assert supervisor.budgets == {**asdict(own.fit(own.tokens // parts)), "right": 100}
 

@@ -15,6 +15,7 @@ from policy.gating import keep
 from policy.gating.gate import selectable_gates
 from policy.models import locate
 from policy.models.card import SHIPPED, Card, all_cards, metadata_of
+from policy.models.gguf import check_generator
 from policy.prompting.prompt import ROLES, Budgets, Vocabulary
 from tests.standin_index import make_card
 
@@ -76,7 +77,8 @@ def test_the_card_of_the_model_that_ships_is_read() -> None:
     assert metadata_of(model.path) == told["metadata"], "the card is for other weights than the included ones"
     estimate = keep.keep_from_metadata(metadata_of(model.path))
     assert estimate is not None
-    read = {**estimate.to_metadata(), "repoformer.budget.left": str(locate.budgets_of(model.path).left)}
+    budgets = locate.budgets_of(model.path, check_generator(model.path))
+    read = {**estimate.to_metadata(), "repoformer.budget.left": str(budgets.left)}
     assert read == told["metadata"]
     assert estimate.balanced < estimate.careful
 
