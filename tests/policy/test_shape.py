@@ -46,6 +46,7 @@ def shaped(source: str, said: str, language: str = "python", *, multiline: bool 
         ("f = lambda x: ‸", "x + 1\ng = 2\n", "x + 1"),
         ("x = {'a': ‸", "1,\n     'b': 2}\ny = 3\n", "1,\n     'b': 2}"),
         ("print(‸", "a,\n      b)\nprint(c)\n", "a,\n      b)"),
+        ("print(‸", "f'{a}',\n      b)\nprint(c)\n", "f'{a}',\n      b)"),
         # text after the cursor is not repeated
         ("print(‸)\n", "a, b)\nprint(c)\n", "a, b"),
         ("print(‸)\n", "f(a))\n", "f(a)"),
@@ -81,6 +82,7 @@ def test_python(source: str, said: str, shown: str) -> None:
         ("javascript", "function f(x) {\n  ‸\n}\n", "return x;\n}\nf(2);\n", "return x;"),
         ("javascript", "const s = `${a} ‸`;\n", "{ b`;\nx", "{ b"),
         ("javascript", "items.forEach((x) => {‸", "\n  use(x);\n});\ndone();\n", "\n  use(x);\n});"),
+        ("javascript", "f(‸", "`a ${b}`,\n  c);\ng();\n", "`a ${b}`,\n  c);"),
         ("typescript", "const a: number = ‸", "1;\nconst b = 2;\n", "1;"),
         ("rust", "fn f<'a>(x: &'a str) -> &'a str {\n    ‸", "x\n}\n\nfn g() {}\n", "x\n}"),
         ("go", "func f(x int) int {\n\t‸\n}\n", "if x > 0 {\n\t\treturn 1\n\t}\n\treturn x\n}\n",

@@ -126,7 +126,7 @@ class Reader:
         If `words` is true, the next word or operator also ends the step. Return false if none of these follows.
         """
         if self.opened and self.opened[-1] not in OPENERS:
-            return self._literal(self.opened[-1])
+            return self._literal(self.opened[-1], words=words)
         return self._code(words=words)
 
     def _code(self, *, words: bool) -> bool:
@@ -162,7 +162,7 @@ class Reader:
             self._end_line()
         return True
 
-    def _literal(self, top: str) -> bool:
+    def _literal(self, top: str, *, words: bool) -> bool:
         """Read to the end of the string or comment with the entry `top`, or to the next escape or expression in it."""
         text, syntax = self.text, self.syntax
         if top.startswith((_RAW, _HEREDOC)):
@@ -198,6 +198,8 @@ class Reader:
             self.position = self.begin
         elif value == quote.hole:
             self._open(value)
+            if words:
+                self.tokens.append(Token(self.begin, self.position, value))
         elif value == "}":
             self.strays.append(self.begin)
         return True
