@@ -3,9 +3,9 @@
 A `Shaper` serves one cursor. It works in four steps, which use the modules of `shaping`:
 
 1. *Read* the file while the model generates. `region.py` selects the lines around the cursor and the scopes that
-   enclose them. `scan.py` finds which brackets and strings are open at the cursor (with `reader.py` and the tables of
-   `lexical.py`). `syntax.py` parses the region, or the whole file if the region is not enough (`parsing.py`,
-   `files.py`).
+   enclose them. `scan.py` finds which brackets, strings and JSX elements are open at the cursor (with `reader.py`,
+   `elements.py` and the tables of `lexical.py`). `syntax.py` parses the region, or the whole file if the region is not
+   enough (`parsing.py`, `files.py`).
 2. *Clean* the text. `clean.py` removes markers and control characters, and `indentation.py` applies the document's
    indentation style.
 3. *End* the text. `ending.py` and `blocks.py` find the offset where the line, the statement or the block is complete.
@@ -39,6 +39,7 @@ from policy.completion.shaping.ending import (
 from policy.completion.shaping.files import ParsedFiles
 from policy.completion.shaping.fit import REPEATED, UNBALANCED, Fit
 from policy.completion.shaping.indentation import Indentation, style_of
+from policy.completion.shaping.lexical import syntax_of
 from policy.completion.shaping.region import Region, indent, region
 from policy.completion.shaping.repetition import lines_before_repeating, loop_in
 from policy.completion.shaping.scan import closers_in, opened_after, scan, surplus
@@ -182,6 +183,11 @@ class Shaper:
         lines = lines_of(self._start.head, self._language, self._start.stack)
         return opens_block([token for line in lines for token in line.scan.tokens], self._language)
 
+    @property
+    def _before_element(self) -> bool:
+        """Whether an element can begin on the next line, because the cursor's line ends with a parenthesis."""
+        return self._multiline and self._line.rstrip().endswith("(") and syntax_of(self._language).elements
+
     def _block_above(self) -> bool | None:
         """Return whether the last line before the cursor opens a block, or None if it may continue after the cursor."""
         if self._continued:
@@ -207,7 +213,11 @@ class Shaper:
 
     def _find_ending(self, text: str) -> Ending:
         if text.startswith("\n") and (self.scope == "line" or not self._line.strip()):
-            return Ending(0, True, True)  # the completion adds nothing to the line
+            # The completion adds nothing to the line, unless an element follows on the next line.
+            if not (self._before_element and text.lstrip()[:1] in ("", "<")):
+                return Ending(0, True, True)
+            if not text.strip():
+                return Ending(0, False, True)
         closer = self._surplus(text)
         ending = first_line(text)
         if self._multiline:
@@ -255,7 +265,8 @@ class Shaper:
         if not text.strip():
             return ""
         lines = text.split("\n")
-        return "\n".join(lines[: lines_before_repeating(lines, self._line, self._above)])
+        elements = syntax_of(self._language).elements
+        return "\n".join(lines[: lines_before_repeating(lines, self._line, self._above, elements=elements)])
 
 
 def inside_word(cursor: Cursor) -> bool:

@@ -31,6 +31,7 @@ def test_what_is_open_at_the_cursor(language: str, data: st.DataObject) -> None:
         ("rust", 'fn f() {\n    let s = r#"{\n"\n"#;\n' + "    g();\n" * 1_200 + "    h(‸);\n}\n"),
         ("javascript", "f(a,\n\tb, {\n\tc: `\n{\n`, d() {\n" + "\t\te();\n" * 1_200 + "\t\th(‸);\n}})\n"),
         ("javascript", "const a = `${\n" + "  e(),\n" * 1_200 + "  h(‸),\n}`\n"),
+        ("tsx", "const a = (\n<A\n  b\n>\n" + "  <B>it's</B>\n" * 1_200 + "  <C d={‸} />\n</A>\n);\n"),
         ("go", "package p\n\nfunc f() {\nif a {\n" + "\tg()\n" * 1_200 + "\th(‸)\n}\n}\n"),
         ("c", "int f()\n{\n#if A\n  if (a) {\n#endif\n" + "    g();\n" * 1_200 + "    h(‸);\n}\n"),
         ("java", "class A {\n" + "  int a; // it's (\n" * 1_200 + "  int b = h(‸);\n}\n"),

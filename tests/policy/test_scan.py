@@ -11,7 +11,11 @@ from policy.completion.shaping.reader import Scan
 from policy.completion.shaping.scan import as_balanced, opened_after, reads_apart, scan
 from tests.policy.snippets import SNIPPETS
 
-SIGNS = st.lists(st.sampled_from([*"()[]{}\"'`/*#\\\n$<-~ ar", '"""', "/*", "*/", "//", "${", 'r#"', '"#', "<<EOF"]))
+SIGNS = st.lists(
+    st.sampled_from(
+        [*"()[]{}\"'`/*#\\\n$<-~ ar", '"""', "/*", "*/", "//", "${", 'r#"', '"#', "<<EOF", "<a", "</a>", ">"]
+    )
+)
 TEXTS = st.one_of(st.sampled_from(sorted(SNIPPETS.values())), SIGNS.map("".join))
 LANGUAGES = st.sampled_from(sorted(SNIPPETS))
 
@@ -37,6 +41,17 @@ LANGUAGES = st.sampled_from(sorted(SNIPPETS))
         ("ruby", "f(<<~SQL, (\n  it's (\n  SQL\n", ("(", "(")),
         ("ruby", "class << self\n  list <<item\n  (", ("(",)),
         ("php", "<?php\n$s = <<<'X'\nit's (\n  X . f(", ("(",)),
+        ("tsx", "const a = <b c='\\\\' d={", ("tag b", "{")),
+        ("tsx", "return (\n  <a.b>\n    it's (<c />{", ("(", "element a.b", "{")),
+        ("tsx", "a(<>b", ("(", "element ")),
+        ("tsx", "a(<b-c", ("(", "name b-c")),
+        ("tsx", "a(<b></b", ("(", "element b", "name /b")),
+        ("tsx", "a(<b>{c}</b>", ("(",)),
+        ("tsx", "a((<b>", ("(", "(", "element b")),
+        ("tsx", "{ a(<b>c } d(", ("(",)),  # the element is cut off
+        ("tsx", "a(b <c", ("(",)),
+        ("tsx", "const f = <T,>(", ("(",)),
+        ("typescript", "x = (<a>b", ("(",)),
         ("python", "x = f'{a\n(", ("(",)),  # a string of one line ends with the line, even within braces
     ],
 )

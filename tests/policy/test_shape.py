@@ -97,6 +97,69 @@ def test_other_languages(language: str, source: str, said: str, shown: str) -> N
     assert shaped(source, said, language) == shown
 
 
+CHILDREN = "function A() {\n  return (\n    <View>\n      ‸\n    </View>\n  );\n}\n"
+RETURNED = "function A() {\n  return (\n    ‸\n  );\n}\n"
+AT_THE_END = "function A() {\n  return (\n    <View>\n      ‸"
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "shown"),
+    [
+        # a whole element
+        (RETURNED, "<div>\n      <h1>A</h1>\n      <B />\n    </div>\n  );\n}\n",
+         "<div>\n      <h1>A</h1>\n      <B />\n    </div>"),
+        (RETURNED, "<>\n      <B />\n    </>\n  );\n}\n", "<>\n      <B />\n    </>"),
+        (RETURNED, "<A.B\n      c={`d ${e}`}\n      f=\"g\n        h\"\n    />\n  );\n}\n",
+         "<A.B\n      c={`d ${e}`}\n      f=\"g\n        h\"\n    />"),
+        (RETURNED, "<A<B> c>\n      d\n    </A>\n  );\n}\n", "<A<B> c>\n      d\n    </A>"),
+        ("function A() {\n  return (‸", "\n    <p>\n      a\n    </p>\n  );\n}\n\nf();\n",
+         "\n    <p>\n      a\n    </p>\n  );"),
+        ("const a = ‸\n", "<p>\n  b\n</p>;\nf();\n", "<p>\n  b\n</p>;"),
+        ("const a = (\n‸\n);\n", "<p>\n  b\n</p>\n);\n", "<p>\n  b\n</p>"),
+        (CHILDREN, "{b.map((c) => (\n        <p key={c}>\n          {c}\n        </p>\n      ))}\n    </View>\n",
+         "{b.map((c) => (\n        <p key={c}>\n          {c}\n        </p>\n      ))}"),
+        # the content of an element whose closing tag is below
+        (CHILDREN, "<b>c</b>\n      <p>\n        d\n      </p>\n    </View>\n  );\n}\n",
+         "<b>c</b>\n      <p>\n        d\n      </p>"),
+        (CHILDREN, "<View>\n        <View>\n          <B />\n        </View>\n      </View>\n    </View>\n  );\n",
+         "<View>\n        <View>\n          <B />\n        </View>\n      </View>"),
+        ("const a = (\n  <p>‸\n  </p>\n);\n", "\n    <b />\n    <c />\n  </p>\n);\n", "\n    <b />\n    <c />"),
+        ("const a = (\n  <p>‸\n  </p>\n);\n", "b</p>\n);\n", "b"),
+        # the content of an element without a closing tag
+        (AT_THE_END, "<b>c</b>\n    </View>\n  );\n}\n", "<b>c</b>\n    </View>"),
+        (AT_THE_END.replace("‸", "<b />\n    ‸"), "</View>\n  );\n}\n", "</View>"),
+        # attributes
+        ("const a = <B c=‸ />;\n", "{d} />;\n", "{d}"),
+        ("const a = (\n  <B\n    ‸\n  />\n);\n", "c={1}\n    d=\"e\"\n  />\n);\n", "c={1}\n    d=\"e\""),
+        ("const a = (\n  <B‸\n);\n", "\n    c={1}\n    d\n  />\n);\n", "\n    c={1}\n    d\n  />"),
+        ("const a = (\n  <B ‸\n);\n", "c>\n    d\n  </B>\n);\n", "c>\n    d\n  </B>"),
+        # the cursor is within a tag's name
+        ("const a = (\n  <‸\n);\n", "Bcd>\n    e\n  </Bcd>\n);\n", "Bcd>\n    e\n  </Bcd>"),
+        ("const a = (\n  <B‸\n);\n", "cd>\n    e\n  </Bcd>\n);\n", "cd>\n    e\n  </Bcd>"),
+        ("const a = (\n  <b>c</‸\n);\n", "b>\n);\n", "b>"),
+        ("const a = (\n  <b>c</b‸>\n);\n", "d, e\n", ""),
+        # quotes, brackets and slashes in the content are text
+        (CHILDREN, "<p>the users' names</p>\n      <b>(it's</b>\n    </View>\n",
+         "<p>the users' names</p>\n      <b>(it's</b>"),
+        (CHILDREN.replace("‸", "<p>a's) https://b.org</p>\n      ‸"), "<p>\n        &lt;\n      </p>\n    </View>\n",
+         "<p>\n        &lt;\n      </p>"),
+        # an element stays balanced
+        (CHILDREN, "<b />\n      <p>c\n    </View>\n  );\n}\n", "<b />"),
+        (CHILDREN, "<b />\n      <p>c</i>\n    </View>\n  );\n}\n", "<b />"),
+        (CHILDREN, "<b>\n        <p>c…", ""),
+        # `<` that begins no element
+        ("if (‸) {\n  f();\n}\n", "a < b && c > d) {\n", "a < b && c > d"),
+        ("const [a, b] = ‸\n", "useState<C>({\n  d: 1,\n});\nf();\n", "useState<C>({\n  d: 1,\n});"),
+        ("const f = ‸\n", "<T,>(x: T) => {\n  return x;\n};\nf();\n", "<T,>(x: T) => {\n  return x;\n};"),
+        ("const f = <T ‸\n", "extends A>(x: T) => {\n  return x;\n};\n", "extends A>(x: T) => {\n  return x;\n};"),
+        ("const f = <T ‸>(x: T) => x;\n", "extends A>(x: T) => x;\n", "extends A"),
+        ("‸\n", "type A = <T>(x: T) => {\n  b: T;\n};\nf();\n", "type A = <T>(x: T) => {\n  b: T;\n};"),
+    ],
+)  # fmt: skip
+def test_elements(source: str, said: str, shown: str) -> None:
+    assert shaped(source, said, "tsx") == shown
+
+
 def test_one_line_if_set() -> None:
     assert shaped("def f(x‸", "):\n    return x\n", multiline=False) == "):"
 

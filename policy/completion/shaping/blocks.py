@@ -1,7 +1,7 @@
 """Find where blocks begin and end, from the tokens of each line.
 
-A line opens a block if it ends with `{`, if it ends with `:` in Python, or if it has a keyword such as `do`. The tables
-below list these keywords for each language that has them.
+A line opens a block if it ends with `{` or with the opening tag of an element, if it ends with `:` in Python, or if it
+has a keyword such as `do`. The tables below list these keywords for each language that has them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 
 from indexer.languages import grammar_of
+from policy.completion.shaping import elements
+from policy.completion.shaping.elements import is_element
 from policy.completion.shaping.lexical import CLOSERS, OPENERS
 from policy.completion.shaping.reader import Stack, Token
 
@@ -45,6 +47,8 @@ _BRACES = frozenset(
 )
 _ALONE = frozenset({"else", "do", "try", "finally"})
 _CONTROL = _ALONE | {"if", "for", "foreach", "while", "switch", "catch", "using", "lock", "synchronized"}
+# The tokens that open and close a bracket or an element
+_OPENING, _CLOSING = OPENERS.keys() | {elements.BEGIN}, CLOSERS | {elements.END}
 _FIRST_WORD = re.compile(r"[\s}]*(\w*)")
 _COMPLETE = re.compile(r"[\w;)\]}\"'`]\s*\Z")
 
@@ -65,23 +69,26 @@ def continues(line: str, language: str) -> bool:
 
 
 def statement_brackets(stack: Stack, language: str) -> int:
-    """Return the number of innermost entries of `stack` that are brackets in which one statement continues.
+    """Return the number of innermost entries of `stack` that are brackets or elements in which one statement continues.
 
     A brace is not one of them, because it can contain statements, except where blocks depend on indentation.
     """
-    inner = [entry in OPENERS and (entry != "{" or language in _COLON_BLOCKS) for entry in reversed(stack)]
+    inner = [
+        is_element(entry) or (entry in OPENERS and (entry != "{" or language in _COLON_BLOCKS))
+        for entry in reversed(stack)
+    ]
     return inner.index(False) if False in inner else len(inner)
 
 
 def depth(line: Sequence[Token]) -> int:
-    """Return the number of opening brackets in a line minus the number of closing brackets."""
-    return sum((token.text in OPENERS) - (token.text in CLOSERS) for token in line)
+    """Return the number of brackets and elements that a line opens minus the number of those that it closes."""
+    return sum((token.text in _OPENING) - (token.text in _CLOSING) for token in line)
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """Return how many brackets are open after a line, at least 0. `before` is the number that are open before it."""
+    """Return how many brackets and elements are open after a line, at least 0. `before` are open before it."""
     for token in line:
-        before = max(0, before + (token.text in OPENERS) - (token.text in CLOSERS))
+        before = max(0, before + (token.text in _OPENING) - (token.text in _CLOSING))
     return before
 
 
@@ -95,7 +102,7 @@ def opens_block(line: Sequence[Token], language: str) -> bool:
     words = _keywords(line, language)
     if words & closing_words(language):
         return False
-    return last == "{" or bool(words & _OPENING_WORDS.get(language, frozenset()))
+    return last in ("{", elements.BEGIN, elements.CONTENT) or bool(words & _OPENING_WORDS.get(language, frozenset()))
 
 
 def needs_next(line: Sequence[Token], language: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from indexer.languages import LANGUAGES
-from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.lexical import is_literal
 from policy.completion.shaping.reader import Scan
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -66,7 +66,7 @@ class Cut:
         if NEEDS_OPERAND.search(head) or (self._language in LANGUAGES and _NEEDS_MORE.search(head)):
             return True
         if head.rstrip().endswith(","):  # a comma ends a list only on a line of its own
-            return self._within_line or not state.stack or state.stack[-1] not in OPENERS
+            return self._within_line or not state.stack or is_literal(state.stack[-1])
         if _BELONGS.match(text, end) or (self._language in _COMMANDS and _ARGUMENT.match(text, end)):
             return True
         return dropped[0] == ">" and bool(_ELEMENT_BEGUN.search(head))

@@ -1,7 +1,8 @@
 """Find where a completion ends.
 
 A completion ends at the end of the cursor's line, unless a block, a bracket or a string is open there. In that case,
-the completion continues until the block, the bracket or the string is closed.
+the completion continues until the block, the bracket or the string is closed. An element, such as `<a>`, counts as a
+bracket.
 """
 
 from __future__ import annotations

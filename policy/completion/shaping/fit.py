@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from indexer.languages import grammar_of
 from policy.completion.shaping.cut import NEEDS_OPERAND, TOKEN, Cut
+from policy.completion.shaping.elements import NAME
 from policy.completion.shaping.files import ParsedFiles
-from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.lexical import OPENERS, is_literal, syntax_of
 from policy.completion.shaping.reader import Scan, Stack, closing_text
 from policy.completion.shaping.region import Region
 from policy.completion.shaping.repetition import Right, is_closing
@@ -56,6 +57,7 @@ class Fit:
         self._region = region = _with_closers(region, language, self.stack)
         self._right = Right(region.left, region.right, self.read, parsed=self.parsed)
         self._cut = Cut(region.right, language)
+        self._before_tag = syntax_of(language).elements and region.right.lstrip(" \t").startswith("<")
         self._scans: dict[Stack, Scan] = {}
         self._syntax = SyntaxCheck(region, file, language, files, document) if self.parsed else None
 
@@ -189,6 +191,7 @@ class Fit:
         yield whole, self.read(whole)
         changes = list(states(text, self._language, self.stack, before=self._line))
         at_once = self.read("")
+        within_name = bool(self.stack) and self.stack[-1].startswith(NAME)
         for end in reversed([match.end() for match in TOKEN.finditer(text) if match.end() < len(whole)]):
             while changes and changes[-1][1] > end:
                 if changes[-1][0] < end:  # the head would end inside a mark such as `<!--` or `/*`
@@ -196,6 +199,8 @@ class Fit:
                 changes.pop()
             else:
                 state = changes[-1][2] if changes else at_once
+                if within_name:  # how the rest of a name is read depends on what follows it
+                    state = self.read(text[:end])
                 own = state.literal and state.stack != self.stack[: len(state.stack)]
                 if not own:
                     yield text[:end], state
@@ -226,7 +231,7 @@ class Fit:
         if state.kept >= len(self.stack):
             return False
         lasting = self.read("\n").kept
-        return any(entry not in OPENERS for entry in self.stack[state.kept : lasting])
+        return any(map(is_literal, self.stack[state.kept : lasting]))
 
     def _balances_below(self, state: Scan) -> bool:
         """Return whether brackets and quotes are as balanced with a text as without it, to the end of the file.
@@ -243,7 +248,8 @@ class Fit:
     def _joins(self, text: str) -> bool:
         """Return whether brackets and quotes stay balanced where `text` meets the text before and after it.
 
-        There, the characters of two texts may form one token. For example, `/` and `*` form a comment mark.
+        There, the characters of two texts may form one token. For example, `/` and `*` form a comment mark. Whether `<`
+        begins an element depends on the text before it.
         """
         line, right = self._line, self._region.right
         # The cursor can be inside a token, as in `<<‸EOF`. Then the text after it was not read as it is without a text.
@@ -251,7 +257,7 @@ class Fit:
         if all(
             reads_apart(left, behind, self._language, self._before_line)
             for left, behind in borders
-            if "<<" in left or _JOINS.match(left[-1:] + behind[:1])
+            if "<<" in left or self._before_tag or _JOINS.match(left[-1:] + behind[:1])
         ):
             return True
         without = scan(line + right, self._language, self._before_line)

@@ -15,10 +15,16 @@ from functools import cache, partial
 from typing import Any
 
 from indexer.languages import LANGUAGES
+from policy.completion.shaping.elements import IN_CODE, is_element
 
 OPENERS = {"(": ")", "[": "]", "{": "}", "${": "}", "#{": "}", "$(": ")", "\\(": ")"}
 CLOSERS = frozenset(OPENERS.values())
 LINE_COMMENT = "line comment"
+
+
+def is_literal(entry: str) -> bool:
+    """Return whether an entry of a stack is a string or a comment, and not a bracket or an element."""
+    return entry not in OPENERS and not is_element(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class Syntax:
     next quote, escape, expression or line end in the string. `blocks` maps the mark that opens a block comment to the
     mark that closes it. `nested` says whether block comments can contain block comments. `raw` is a template for the
     closing quote of a raw string. It is expanded with the match of the opening quote. `loose` has the closing brackets
-    that need no opening bracket.
+    that need no opening bracket. `elements` says whether the language has JSX elements, so that `code` and `words` also
+    find tags.
     """
 
     stops: re.Pattern[str]
@@ -63,6 +70,7 @@ class Syntax:
     raw: str
     loose: frozenset[str]
     nested: bool = False
+    elements: bool = False
 
 
 Skipped = tuple[str, str]  # the first character of a text to skip, and a pattern for the whole text
@@ -88,6 +96,7 @@ _PYTHON = {
     **{"f" + key: Quote(key, hole="{") for key in ('"', "'")},
 }
 _TEMPLATE = {"`": Quote("`", lines=True, hole="${")}
+_ATTRIBUTE = {"attribute" + quote: Quote(quote, escape="", lines=True) for quote in "\"'"}  # of a JSX element
 _NESTED = frozenset({"dart", "haskell", "kotlin", "ocaml", "rust", "scala", "swift"})
 _SLASHES = (("//",), {"/*": "*/"})
 # Lines such as `#region` are not code either. The text after `#region` is free.
@@ -102,13 +111,15 @@ def _make(
     heredoc: Skipped | None = None,
     raw: tuple[str, str, str] | None = None,
     loose: str = "",
+    elements: bool = False,
 ) -> Syntax:
     """Return the syntax for one row of the table.
 
     `comments` has the patterns of line comments and the marks of block comments. `skipped` describes texts that look
     like a quote, a bracket or a comment but are not. `heredoc` describes the mark of a string that begins on the next
     line and ends at the text of the mark's group `name`. `raw` describes the opening quote of a string without escapes:
-    its possible first characters, its pattern, and the template for the closing quote.
+    its possible first characters, its pattern, and the template for the closing quote. `elements` says whether the
+    language has JSX elements.
     """
     lines, blocks = comments
     firsts = {
@@ -121,13 +132,15 @@ def _make(
         *(first for first, _ in skipped),
         *(heredoc[0] if heredoc else ""),
         *(raw[0] if raw else ""),
-        *(key[0] for key in (*quotes, *blocks)),
+        *(key[0] for key in (*_plain(quotes), *blocks)),
+        *("<" if elements else ""),
     }
     firsts |= {"#" if "#" in line else line[0] for line in lines}
     parts = [
         *(f"(?P<skip{number}>{pattern})" for number, (_, pattern) in enumerate(skipped)),
         f"(?P<heredoc>{heredoc[1]})" if heredoc else "",
         f"(?P<raw>{raw[1]})" if raw else "",
+        f"(?P<tag>{IN_CODE})" if elements else "",
         f"(?P<block>{_any(blocks)})" if blocks else "",
         f"(?P<line>{'|'.join(lines)})" if lines else "",
         f"(?P<quote>{_any(_plain(quotes))})" if quotes else "",
@@ -145,6 +158,7 @@ def _make(
         blocks,
         raw[2] if raw else "",
         frozenset(loose),
+        elements=elements,
     )
 
 
@@ -179,6 +193,7 @@ def _row(*arguments: Any, **options: Any) -> Callable[[], Syntax]:
 def _rows() -> dict[str, Callable[[], Syntax]]:
     """Return the table. A row makes its syntax only when it is needed, because compiling all takes 30 ms."""
     script = _row(_SLASHES, {**_BOTH, **_TEMPLATE}, _REGEX, _APOSTROPHE)
+    jsx = _row(_SLASHES, {**_BOTH, **_TEMPLATE, **_ATTRIBUTE}, _REGEX, _APOSTROPHE, elements=True)
     python = _row(_HASH, _PYTHON)
     c = _row(
         _SLASHES_AND_MESSAGES,
@@ -194,9 +209,9 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
     return {
         "python": python,
         "cython": python,
-        "javascript": script,
+        "javascript": jsx,
         "typescript": script,
-        "tsx": script,
+        "tsx": jsx,
         "java": _row(_SLASHES, {**_BOTH, **_TRIPLE}),
         "csharp": _row(
             _SLASHES_AND_MESSAGES,

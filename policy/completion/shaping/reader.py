@@ -1,9 +1,10 @@
-"""Read the brackets, strings and comments of a text in order, and record which of them are open.
+"""Read the brackets, strings, comments and elements of a text in order, and record which of them are open.
 
-The state of a reader is a stack of the open brackets, strings and comments, with the innermost last. How the reader has
-to read the following text depends only on this stack, and on the heredocs whose marks, such as `<<EOF`, are on the
-current line. An entry of the stack is the opening bracket, quote or comment mark. The end of a raw string or a heredoc
-depends on how it begins, so its entry is a prefix and the text that closes it: `raw )"` or `heredoc EOF`.
+The state of a reader is a stack of what is open, with the innermost last. How the reader has to read the following text
+depends only on this stack, and on the heredocs whose marks, such as `<<EOF`, are on the current line. An entry of the
+stack is the opening bracket, quote or comment mark. The end of a raw string or a heredoc depends on how it begins, so
+its entry is a prefix and the text that closes it: `raw )"` or `heredoc EOF`. `elements.py` describes the entries of an
+element, such as `<a>`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from policy.completion.shaping.lexical import LINE_COMMENT, OPENERS, Syntax, syntax_of
+from policy.completion.shaping import elements
+from policy.completion.shaping.elements import ELEMENT, NAME, TAG, closing_tag, is_element
+from policy.completion.shaping.lexical import LINE_COMMENT, OPENERS, Syntax, is_literal, syntax_of
 
 Stack = tuple[str, ...]
 
@@ -25,7 +28,7 @@ _FORMATTED = frozenset({"f", "fr", "rf", "t", "tr", "rt"})
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bracket, a word or an operator in code, with its offsets in characters."""
+    """A bracket, a word, an operator or a part of an element, with its offsets in characters."""
 
     start: int
     end: int
@@ -66,7 +69,7 @@ class Scan:
     @property
     def literal(self) -> bool:
         """Whether the text ends inside a string or a comment."""
-        return bool(self.stack) and self.stack[-1] not in OPENERS
+        return bool(self.stack) and is_literal(self.stack[-1])
 
 
 class Reader:
@@ -83,7 +86,7 @@ class Reader:
         self.syntax = syntax_of(language)
         self.text = text
         self.opened = list(stack)
-        self._literals = sum(entry not in OPENERS for entry in stack)
+        self._literals = sum(map(is_literal, stack))
         self.heredocs: list[tuple[str, int]] = []  # entries whose marks are on this line, with the marks' offsets
         self.offsets = [-1] * len(stack) if offsets is None else list(offsets)
         self.tokens: list[Token] = []
@@ -125,13 +128,16 @@ class Reader:
 
         If `words` is true, the next word or operator also ends the step. Return false if none of these follows.
         """
-        if self.opened and self.opened[-1] not in OPENERS:
-            return self._literal(self.opened[-1], words=words)
+        if self.opened and (top := self.opened[-1]) not in OPENERS:
+            return self._element(top, words=words) if is_element(top) else self._literal(top, words=words)
         return self._code(words=words)
 
-    def _code(self, *, words: bool) -> bool:
+    def _code(self, *, words: bool, pattern: re.Pattern[str] | None = None) -> bool:
+        """Read to the next match of `pattern`, which is that of code by default."""
         syntax, text = self.syntax, self.text
-        if words:
+        if pattern is not None:
+            found = pattern.search(text, self.position)
+        elif words:
             found = syntax.words.search(text, self.position)
         else:
             stops = syntax.line_stops if self._literals or self.heredocs else syntax.stops
@@ -144,8 +150,10 @@ class Reader:
             return False
         self.begin, self.position = found.span()
         kind, value = found.lastgroup, found.group()
-        if words and kind in ("open", "close", "word", "sign"):
+        if words and kind in ("word", "sign", "open", "close"):
             self.tokens.append(Token(self.begin, self.position, value))
+        if kind == "word" or kind == "sign":
+            return True
         if kind == "open" or kind == "block":
             self._open(value)
         elif kind == "close":
@@ -160,7 +168,67 @@ class Reader:
             self.heredocs.append((_HEREDOC + found.group("name"), self.begin))
         elif kind == "end":
             self._end_line()
+        elif kind in elements.KINDS:
+            self._part(kind, value)
+            if words:
+                self.tokens += [Token(self.begin, self.position, token) for token in elements.tokens(kind, value)]
         return True
+
+    def _element(self, top: str, *, words: bool) -> bool:
+        """Read to the next tag, bracket, string or comment in the element with the entry `top`."""
+        if top.startswith(NAME):
+            return self._name(top) or (self.opened[-1:] != [top] and self.step(words=words))
+        if top.startswith(TAG):
+            return self._code(words=words, pattern=elements.patterns().tag)
+        return self._code(words=words, pattern=elements.patterns().words if words else elements.patterns().content)
+
+    def _part(self, kind: str, text: str) -> None:
+        """Handle a part of an element, `text`. `kind` is the name of its group in the patterns of `elements`."""
+        if kind == "tag":
+            self._tag(text)
+        elif kind == "content":
+            self.opened[-1] = ELEMENT + self.opened[-1].removeprefix(TAG)
+            self._closers.append(self.begin)
+        elif kind == "empty":
+            self._close("/>")
+        elif kind == "attribute":
+            self._open(kind + text)
+
+    def _tag(self, tag: str, *, begun: bool = False) -> None:
+        """Handle `tag`, which ends after its name. `begun` says whether the innermost entry is its beginning."""
+        if self.position == len(self.text) and not tag.endswith(">"):
+            entry = NAME + tag[1:]
+        elif tag.startswith("</"):
+            if begun:
+                self._drop(len(self.opened) - 1)
+            self._close("".join(tag.split()))
+            return
+        else:
+            entry = ELEMENT if tag == "<>" else TAG + tag[1:]
+        if begun:
+            self.opened[-1] = entry
+        else:
+            self._open(entry)
+
+    def _name(self, top: str) -> bool:
+        """Read the rest of the tag with the entry `top`, and return whether there is any.
+
+        If the text does not continue the name, the entry becomes that of the opening tag. If the text continues no tag,
+        the entry is removed.
+        """
+        begun = "<" + top.removeprefix(NAME)
+        rest = self.text[self.position : self.position + elements.LONGEST_NAME]
+        if not rest:
+            return False
+        in_content = len(self.opened) > 1 and self.opened[-2].startswith(ELEMENT)
+        pattern = elements.patterns().begun_in_content if in_content else elements.patterns().begun_in_code
+        found = pattern.match(begun + rest)
+        if found is None:
+            self._drop(len(self.opened) - 1)
+            return False
+        self.begin, self.position = self.position, self.position + max(0, found.end() - len(begun))
+        self._tag(found.group(), begun=True)
+        return self.begin < self.position
 
     def _literal(self, top: str, *, words: bool) -> bool:
         """Read to the end of the string or comment with the entry `top`, or to the next escape or expression in it."""
@@ -207,14 +275,15 @@ class Reader:
     def _open(self, entry: str, begin: int | None = None) -> None:
         self.opened.append(entry)
         self.offsets.append(self.begin if begin is None else begin)
-        self._literals += entry not in OPENERS
+        self._literals += is_literal(entry)
 
     def _close(self, closer: str) -> None:
         """Close the innermost bracket that `closer` can close. Open brackets inside this bracket are cut off."""
         for depth, entry in enumerate(reversed(self.opened)):
-            if entry not in OPENERS:
+            expected = OPENERS.get(entry) or closing_tag(entry)
+            if not expected:
                 break  # the other entries are outside of the string that contains `closer`
-            if OPENERS[entry] == closer:
+            if expected == closer:
                 self._drop(len(self.opened) - depth - 1, cut_off=depth)
                 self._closers.append(self.begin)
                 return
@@ -226,7 +295,7 @@ class Reader:
         self._unclosed += cut_off
         self._cut_off.extend(range(len(self.opened) - cut_off, self._kept))
         if self._literals:
-            self._literals -= sum(entry not in OPENERS for entry in self.opened[size:])
+            self._literals -= sum(map(is_literal, self.opened[size:]))
         del self.opened[size:], self.offsets[size:]
         self._kept = min(self._kept, size)
 
@@ -258,6 +327,8 @@ def closing_text(entry: str, language: str) -> str:
     syntax = syntax_of(language)
     if entry in OPENERS:
         return OPENERS[entry]
+    if is_element(entry):
+        return closing_tag(entry)
     if entry in syntax.quotes:
         return syntax.quotes[entry].close
     if entry.startswith((_RAW, _HEREDOC)):

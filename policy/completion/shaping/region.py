@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.elements import is_element, opening_tag
+from policy.completion.shaping.lexical import is_literal
 from policy.completion.shaping.scan import Opened, opened_after, scan
 
 NEAR = 1_000  # the minimum number of characters kept on each side of the cursor; whole lines may need twice as many
@@ -99,7 +100,7 @@ def _enclosing(prefix: str, first: int, brackets: Opened | None, language: str) 
     headers = _lines_at(prefix, brackets.offsets)
     if scan(headers, language).stack == brackets.stack:
         return headers
-    return "".join(bracket + "\n" for bracket in brackets.stack)
+    return "".join((opening_tag(entry) if is_element(entry) else entry) + "\n" for entry in brackets.stack)
 
 
 def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tuple[int, str]:
@@ -110,7 +111,7 @@ def _with_literals(prefix: str, start: int, opened: Opened, language: str) -> tu
     open string. If the offset is far above `start`, the text has only some of the lines in between: those that open
     something. `opened` has the brackets, strings and comments that are open at `start`.
     """
-    outermost = next((number for number, entry in enumerate(opened.stack) if entry not in OPENERS), None)
+    outermost = next((number for number, entry in enumerate(opened.stack) if is_literal(entry)), None)
     if outermost is None:
         return start, prefix[start:]
     offset = opened.offsets[outermost]

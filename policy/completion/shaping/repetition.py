@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from policy.completion.shaping.lexical import OPENERS
+from policy.completion.shaping.lexical import is_literal
 from policy.completion.shaping.reader import Scan, Stack
 from policy.completion.shaping.region import indent
 
@@ -19,6 +19,7 @@ _QUOTES_IN_A_ROW = re.compile(r"([\"'`])\1{7,}")  # at least eight quotes; an em
 _MANY = 4  # a short line counts as a repetition only if it occurs this number of times in succession
 _CLOSING_WORD = r"(?:end|fi|done|esac|od|end(?:if|for|while|function|macro|foreach|ef|switch|case)|END)\b[\s;,)\]}.]*"
 _CLOSING = re.compile(r"[)\]}>,;\s]*(?:" + _CLOSING_WORD + r"|</[\w.-]*>)?[)\]};,\s]*")
+_OPENING_TAG = re.compile(r"<[\w$.:-]*>")
 _LITERAL = r"\"[^\"]*\"|'[^']*'|0[xXbBoO]\w+|[\d.]+\w?|true|false|null|nil|None|True|False|NULL"
 _DATA = re.compile(rf"(?:{_LITERAL}|[\s,;:(){{}}\[\]+-])*")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
@@ -61,17 +62,18 @@ def loop_in(text: str, stack: Stack) -> int | None:
         if "," in found.group(1) and (stack or re.search(r"[(\[{]", text[: found.start()])):
             continue
         return found.start()
-    in_code = not stack or stack[-1] in OPENERS
+    in_code = not stack or not is_literal(stack[-1])
     quotes = _QUOTES_IN_A_ROW.search(text) if in_code else None
     return quotes.start() if quotes else None
 
 
-def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
+def lines_before_repeating(lines: Sequence[str], line: str, above: str, *, elements: bool = False) -> int:
     """Return the number of `lines` before the first block of one to three lines that repeats the block just before it.
 
     `lines` are the lines of the generated text. `line` is the part of the cursor's line before the cursor, and `above`
     is the last line with text above the cursor's line. Rows of a table may repeat, and a short line may occur three
-    times in succession.
+    times in succession. If `elements` is true, opening tags and closing tags may repeat, because `Fit` checks that they
+    are balanced.
     """
     previous = [above.strip()] if above.strip() else []
     contents = [*previous, (line + lines[0]).strip(), *(other.strip() for other in lines[1:])]
@@ -79,6 +81,8 @@ def lines_before_repeating(lines: Sequence[str], line: str, above: str) -> int:
         for period in (1, 2, 3):
             block = contents[number : number + period]
             if number < period or block != contents[number - period : number]:
+                continue
+            if elements and (all(map(is_closing, block)) or all(map(_OPENING_TAG.fullmatch, block))):
                 continue
             if _has_words("".join(block)) and not all(map(_is_data, block)):
                 return number - len(previous)
