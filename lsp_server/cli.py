@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -48,11 +49,23 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Return its exit status: 0, 1 for an expected failure, or 130 after Ctrl-C.
+    """Run a command. Return its exit status: 0, 1 for an expected failure or a closed stdout, or 130 after Ctrl-C.
 
     For a wrong command line, raises `SystemExit` with the status 2.
     """
-    given = _with_default(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the program that reads the output has ended, such as `head`
+        # Python flushes stdout again when it exits, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    given = _with_default(arguments)
     options = _parser(given).parse_args(given)
     # Some characters, such as those of a file name, may not exist in the encoding of stdout. Escape them.
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -24,7 +24,7 @@ from lsp_server.choosing import AUTO, measure
 from lsp_server.core import cache_dir, supervisor_of
 from lsp_server.report import to_json
 from lsp_server.settings import Settings
-from policy.engine.libraries import COMPILE, ENVIRONMENT
+from policy.engine.libraries import COMPILE, ENVIRONMENT, ignores_avx512
 from policy.engine.memory import available_memory, size_of
 from policy.engine.process import describe_exit
 from policy.engine.settings import EngineSettings, default_threads
@@ -141,11 +141,18 @@ def _build() -> Iterator[Finding]:
             "GPU",
             "note",
             "this machine has a GPU, but this build of llama.cpp cannot use it",
-            f"To compile a build that can use it, run in the clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
+            f"To compile a build that can use it, run in a clone: CMAKE_ARGS=-DGGML_CUDA=on {COMPILE}",
         )
     else:
         found = "this build of llama.cpp uses only the CPU"
         yield Finding("GPU", "note", found, "Small models are fast enough on a CPU.")
+    if not info["gpu_offload"] and ignores_avx512(info["system"]):
+        yield Finding(
+            "CPU",
+            "note",
+            "this processor has AVX-512, but this build of llama.cpp does not use it",
+            f"A build for this processor can read prompts 1.5 times as fast. To compile one, run in a clone: {COMPILE}",
+        )
 
 
 def _model(setting: str) -> Iterator[Finding]:

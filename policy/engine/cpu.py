@@ -34,6 +34,12 @@ def missing(needed: Collection[str]) -> list[str]:
     return sorted(set(needed) - present)
 
 
+def has(wanted: Collection[str]) -> bool:
+    """Return whether the system says that this CPU has all instruction sets of `wanted` (in Linux's names)."""
+    present = _instructions()
+    return present is not None and set(wanted) <= present
+
+
 def instructions_of(cpuinfo: str) -> set[str] | None:
     """Return the instruction sets that the text of `/proc/cpuinfo` lists for the first CPU, or None without a list."""
     for line in cpuinfo.splitlines():

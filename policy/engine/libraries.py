@@ -24,6 +24,9 @@ ENVIRONMENT = "REPOFORMER_LLAMA_LIBRARY"
 COMPILE = "uv tool install --reinstall --no-cache '.[native]'"
 # The instruction sets that ggml's default build for x86-64 needs. Both prebuilt libraries are such builds.
 _AVX2 = frozenset({"avx2", "bmi2", "f16c", "fma"})
+# A library that is compiled for a CPU with these reads prompts faster (docs/serving.md, "Prebuilt and compiled
+# llama.cpp").
+_AVX512 = frozenset({"avx512f", "avx512_vnni"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,14 @@ def candidates(setting: str = "") -> list[Candidate]:
     if found := list(_installed()):
         return found
     raise EngineFailed(_nothing())
+
+
+def ignores_avx512(system: str) -> bool:
+    """Return whether this CPU has AVX-512 with VNNI, and a library does not use AVX-512.
+
+    `system` is the library's list of the instruction sets that it uses (`llama_print_system_info`).
+    """
+    return cpu.has(_AVX512) and "AVX512 = 1" not in system
 
 
 def versions() -> str:

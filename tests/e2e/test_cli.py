@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -144,6 +145,18 @@ def test_doctor_says_what_to_do(run: Run, line: str) -> None:
     text = run(*line.split(), status=1).stdout
     assert "✗ model: There is no model at" in text
     assert "repoformer-lsp model list" in text
+
+
+@pytest.mark.parametrize("command", ["model pull", "index . --json", "eval --help"])
+def test_the_reader_of_the_output_has_ended(command: str, home: dict[str, str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [str(SERVER), *command.split()]
+    done = subprocess.run(
+        arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path, env=home
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_an_address_that_is_none(run: Run) -> None:

@@ -208,6 +208,24 @@ def test_what_the_system_says_of_its_cpu(cpuinfo: str, found: set[str]) -> None:
     assert found <= (cpu.instructions_of(cpuinfo) or set())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+@pytest.mark.parametrize(
+    ("flags", "system", "ignored"),
+    [
+        ("avx2 avx512f avx512_vnni", "CPU : AVX2 = 1 | REPACK = 1 |", True),
+        ("avx2 avx512f avx512_vnni", "CPU : AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 |", False),
+        ("avx2 avx512f", "CPU : AVX2 = 1 | REPACK = 1 |", False),  # without VNNI, it was not measured
+        ("", "CPU : AVX2 = 1 |", False),
+    ],
+)
+def test_whether_a_library_ignores_avx512(
+    flags: str, system: str, ignored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n" if flags else "")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    assert libraries.ignores_avx512(system) == ignored
+
+
 @pytest.mark.parametrize("cpuinfo", ["", "processor\t: 0\nhart\t: 1\nisa\t: rv64imafdc\n"])
 def test_a_system_that_does_not_say(cpuinfo: str) -> None:
     assert cpu.instructions_of(cpuinfo) is None
