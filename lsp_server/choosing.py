@@ -50,7 +50,7 @@ async def choose(
             if (speed := candidate.speed) is None:
                 speed = await measure(supervisor, speeds, settings)
                 if speed is not None and not speed.too_slow:
-                    supervisor = await _with_budgets_for_speed(supervisor, candidate.model, make)
+                    supervisor = await _with_short_prompts(supervisor, candidate.model, make)
         except (ModelError, EngineError) as error:
             await supervisor.close()
             tell(f"{error} A smaller model is used instead.")
@@ -66,12 +66,12 @@ async def choose(
     return await make(found[-1].model if found else resolve())
 
 
-async def _with_budgets_for_speed(
+async def _with_short_prompts(
     supervisor: Supervisor, model: ModelFile, make: Callable[[ModelFile], Awaitable[Supervisor]]
 ) -> Supervisor:
-    """Return `supervisor`, or one with other budgets, which `make` chooses now that the speed is known."""
+    """Return `supervisor`, or one with other short prompts, which `make` chooses now that the speed is known."""
     again = await make(model)
-    used, unused = (supervisor, again) if again.budgets == supervisor.budgets else (again, supervisor)
+    used, unused = (supervisor, again) if again.parts == supervisor.parts else (again, supervisor)
     await unused.close()
     return used
 

@@ -37,7 +37,7 @@ from policy.generators import SameModel
 from policy.generators.larger import Larger
 from policy.generators.text import TextPrompts
 from policy.models import choice, locate
-from policy.models.gguf import Header, check_generator
+from policy.models.gguf import check_generator
 from policy.prompting.prompt import Budgets
 
 if TYPE_CHECKING:
@@ -403,19 +403,22 @@ async def supervisor_of(
 ) -> Supervisor:
     """Return the supervisor of an engine for `model`, which is not started yet.
 
-    If this machine is known to read slowly, the prompts are shorter (`Speed.budgets`). Raises `ModelError`.
+    If this machine is known to read slowly, some prompts are short (`Speed.parts`). Raises `ModelError`.
     """
     header = await asyncio.to_thread(check_generator, model.path)
     log.info("model: %s (%s)", model.path.name, model.source)
     engine_settings = _engine_settings(settings)
-    budgets = await asyncio.to_thread(_budgets_on_this_machine, model.path, header, engine_settings)
-    log.info("budgets: %d tokens before the cursor, %d after it, %d of other files", budgets.left, budgets.right,
-             budgets.context)  # fmt: skip
+    budgets = replace(locate.budgets_of(model.path, header), **_budgets(settings))
+    speed = await asyncio.to_thread(lambda: Speeds().of(model.path, engine_settings))
+    parts = speed.parts(budgets) if speed else 1
+    log.info("budgets: %d tokens before the cursor, %d after it, %d of other files; short prompts: 1/%d",
+             budgets.left, budgets.right, budgets.context, parts)  # fmt: skip
     return Supervisor(
         model.path,
         engine_settings,
         layout=layout,
-        budgets={**asdict(budgets), **_budgets(settings)},
+        budgets=asdict(budgets),
+        parts=parts,
         layers=header.number(f"{header.architecture}.block_count", 32),
         memory=cache_dir() / "engine.json",
         log=log.info,
@@ -456,12 +459,6 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         saved_megabytes=settings.saved_prompts_megabytes,
         library=settings.llama_library,
     )
-
-
-def _budgets_on_this_machine(model: Path, header: Header, settings: EngineSettings) -> Budgets:
-    """Return the model's own token budgets, or shorter ones if this machine is known to read slowly."""
-    own, speed = locate.budgets_of(model, header), Speeds().of(model, settings)
-    return speed.budgets(own) if speed else own
 
 
 def _budgets(settings: Settings) -> dict[str, int]:

@@ -203,15 +203,15 @@ async def _load(model: locate.ModelFile, header: Header) -> list[Finding]:
     return [*findings, Finding("speed", "note", found, advice)]
 
 
-def _prompts(own: Budgets, speed: Speed) -> Iterator[Finding]:
-    used = speed.budgets(own) if speed.undisturbed else own
-    if used != own:
+def _prompts(budgets: Budgets, speed: Speed) -> Iterator[Finding]:
+    parts = speed.parts(budgets) if speed.undisturbed else 1
+    if parts > 1:
         yield Finding(
             "prompts",
             "note",
-            f"shortened to {used.left} tokens before the cursor, {used.right} after it, and {used.context} of other "
-            f"files, because this machine reads {1e3 / speed.read_ms:.0f} tokens per second",
-            "To choose other numbers, set `leftTokens`, `rightTokens` and `contextTokens`.",
+            f"at first {budgets.left // parts} tokens before the cursor and {budgets.right // parts} after it, because "
+            f"this machine reads {1e3 / speed.read_ms:.0f} tokens per second",
+            f"When you pause, the model reads {budgets.left} and {budgets.right} tokens, for better suggestions.",
         )
 
 

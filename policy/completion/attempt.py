@@ -64,13 +64,14 @@ class Generated:
     """The texts to show (best first), and the chunks in their prompt.
 
     `hits` has the chunks as they were cut for the prompt, and `whole_hits` has the same chunks uncut. If there are no
-    texts, `reason` says why. For `surprises`, `shortened` and `keep`, see `request.Completion`.
+    texts, `reason` says why. For `short_prompt`, `surprises`, `shortened` and `keep`, see `request.Completion`.
     """
 
     texts: tuple[str, ...]
     hits: tuple[Hit, ...] = ()
     whole_hits: tuple[Hit, ...] = ()
     reason: str = ""
+    short_prompt: bool = False
     surprises: tuple[Surprise, ...] = ()
     shortened: bool = False
     keep: Keep | None = None
@@ -237,7 +238,7 @@ class Attempt:
         parts = {"left": prompt.left_trimmed, "right": prompt.right_trimmed, "context": whole < len(hits)}
         self.trimmed = tuple(part for part, trimmed in parts.items() if trimmed)
         cut = tuple(replace(hit, chunk=replace(hit.chunk, end_line=end_line)) for hit, end_line in used)
-        return replace(generated, hits=cut, whole_hits=tuple(hit for hit, _ in used))
+        return replace(generated, hits=cut, whole_hits=tuple(hit for hit, _ in used), short_prompt=prompt.short)
 
     def _generation(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
         branch = slot(self._document, "retrieved" if chunks else "plain", ahead=self._ahead)

@@ -27,7 +27,7 @@ from policy.engine.messages import Urgency
 from policy.errors import RepoformerError
 
 LOOK_AHEAD = 0.15  # seconds without a request before the next completion is generated in advance
-CALM = 1.0  # seconds without a key before a machine that reads slowly reads better chunks
+CALM = 1.0  # seconds without a key before a machine that reads slowly reads better chunks or a whole prompt
 
 
 class IdleWork:
@@ -109,8 +109,17 @@ class IdleWork:
             self._look_ahead(request.after(completion.text))
         with contextlib.suppress(RepoformerError):
             await self._read_next_line(engine, request, completion)
-        if not fast:
-            await self._read_slowly(engine, request, settings, completion)
+        if fast and not completion.short_prompt:
+            return
+        # While the user types, each key would interrupt this work, and the engine would spend most of its time on
+        # prompts that no suggestion uses.
+        while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
+            await asyncio.sleep(left)
+        with contextlib.suppress(RepoformerError):
+            if not fast:
+                await self._refresh_after(engine, request, settings, completion, fast=False)
+            if completion.short_prompt:
+                await self._read_whole(engine, request, completion)
 
     async def _read_next_line(self, engine: Engine, request: Request, completion: Completion) -> None:
         """Evaluate the prompt of a request in the next line, if many of its tokens are not in the KV cache."""
@@ -124,19 +133,19 @@ class IdleWork:
         # The next completion is being generated, and this request does not interrupt it.
         missing = await generator.missing(cursor, [chunks], Urgency(background=True))
         if missing.tokens[0] > FEW_TOKENS and not self._awaited():
-            await generator.warm(slot(request.document, "retrieved" if chunks else "plain", ahead=True), cursor, chunks)
+            branch = slot(request.document, "retrieved" if chunks else "plain", ahead=True)
+            await generator.warm(branch, cursor, chunks, whole=False)
 
-    async def _read_slowly(
-        self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion
-    ) -> None:
-        """Search for better chunks and read them, on a machine that needs seconds for this.
-
-        The work begins only when the user has paused for `CALM`. While the user types, each key would interrupt it, and
-        the engine would spend most of its time on prompts that no suggestion uses.
-        """
-        while (left := CALM - self._since_key()) > 0:  # noqa: ASYNC110 (no event says that there was no key)
-            await asyncio.sleep(left)
-        await self._refresh_after(engine, request, settings, completion, fast=False)
+    async def _read_whole(self, engine: Engine, request: Request, completion: Completion) -> None:
+        """Evaluate the whole prompt of a completion that used a short one."""
+        generator = self._pipeline.provider.generator(engine)
+        if completion.decision is None or not isinstance(generator, Engine) or self._awaited():
+            return
+        if completion.decision.retrieve:
+            pinned = self._pipeline.pinned.at(request.document, request.cursor)
+            await self._refresh(engine, request.document, request.cursor, pinned, again=True)
+        else:
+            await generator.warm(slot(request.document, "plain"), request.cursor)
 
     async def _refresh_after(
         self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion, *, fast: bool

@@ -113,7 +113,8 @@ class Pipeline:
         finally:
             search.cancel()
             await attempt.end()
-        if decision.retrieve and self.pinned.at(document, cursor) == hits:
+        # A short prompt has room for fewer chunks, but the others stay pinned for the whole prompt.
+        if decision.retrieve and not generated.short_prompt and self.pinned.at(document, cursor) == hits:
             self.pinned.pin(document, cursor, generated.whole_hits)  # keep only the chunks that fit into the prompt
         text, *others = generated.texts or ("",)
         return Completion(
@@ -125,6 +126,7 @@ class Pipeline:
             attempt.model,
             reason=generated.reason,
             trimmed=attempt.trimmed,
+            short_prompt=generated.short_prompt,
             others=tuple(others),
             parsed=shaper.parsed,
             surprises=generated.surprises,

@@ -104,9 +104,10 @@ class Completion:
     request joined a pending completion, `stats` has an entry `joined`.
 
     `trimmed` names the parts that did not fit into the prompt: "left" and "right" for the text before and after the
-    cursor, and "context" if chunks were cut or left out. `parsed` says whether a grammar was used to check the syntax.
-    Brackets and quotes are always checked. `withheld` says why the text around the cursor was not sent to the server
-    that should have generated.
+    cursor, and "context" if chunks were cut or left out. `short_prompt` says that the prompt was short, because the
+    whole one was not in the KV cache (`policy.engine.worker.prompts`). `parsed` says whether a grammar was used to
+    check the syntax. Brackets and quotes are always checked. `withheld` says why the text around the cursor was not
+    sent to the server that should have generated.
 
     `surprises` has the surprise of each token of `text`. `shortened` says whether `text` lacks a part of the first line
     that the model generated. `keep` is the model's formula for the estimate, and `estimate` is its value for `text`. If
@@ -121,6 +122,7 @@ class Completion:
     model: str = ""
     reason: str = ""
     trimmed: tuple[str, ...] = ()
+    short_prompt: bool = False
     others: tuple[str, ...] = ()
     parsed: bool = True
     withheld: str = ""

@@ -130,11 +130,13 @@ class Engine:
         settings: EngineSettings,
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
+        parts: int = 1,
     ) -> ModelInfo:
         """Load `model`, unless it is loaded, and evaluate a first batch.
 
         A build of llama.cpp that crashes on this machine crashes in this call. `model` is an absolute path, because the
-        worker has another current directory. `layout`, unless empty, and `budgets` override the model's metadata.
+        worker has another current directory. `layout`, unless empty, and `budgets` override the model's metadata. The
+        budgets of short prompts are these, divided by `parts` (`worker/prompts.py`).
         Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         self._model = name_of(model)
@@ -144,6 +146,7 @@ class Engine:
             settings=settings.to_json(),
             layout=layout,
             budgets=dict(budgets),
+            parts=parts,
         )
         values = _values(answer)
         self.budgets = Budgets(**values["budgets"])
@@ -166,13 +169,17 @@ class Engine:
         answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
         return Reading(**_values(answer))
 
-    async def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None) -> tuple[UsedChunk, ...]:
+    async def warm(
+        self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None = None, *, whole: bool = True
+    ) -> tuple[UsedChunk, ...]:
         """Evaluate in advance what a request at `cursor` needs. Return the chunks that fit into its prompt.
 
-        Raises `Preempted` as soon as any request arrives.
+        If the request would use a short prompt, the whole prompt is evaluated after it, unless `whole` is false. Raises
+        `Preempted` as soon as any request arrives.
         """
         urgency = Urgency(background=True)
-        answer = await self._call("warm", urgency, slot=slot, cursor=self._pack(cursor), chunks=_pack_chunks(chunks))
+        packed = {"cursor": self._pack(cursor), "chunks": _pack_chunks(chunks)}
+        answer = await self._call("warm", urgency, slot=slot, whole=whole, **packed)
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     async def missing(

@@ -90,6 +90,7 @@ class UsedChunk:
 class PromptStats:
     """Statistics of the prompt of a generation.
 
+    `short` says that it was a short prompt, because the whole one was not in the KV cache (`worker/prompts.py`).
     `left_trimmed` and `right_trimmed` say whether the budget was too small for all of the text before and after the
     cursor. `prompt_ms` is the time to build the prompt, and `prefill_ms` the time to evaluate it, in milliseconds.
     Before that, the request waited for `queue_ms` in the worker's request queue.
@@ -104,6 +105,7 @@ class PromptStats:
     prompt_ms: float
     prefill_ms: float
     queue_ms: float = 0.0
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ LIMIT_SECONDS = 0.8
 OFFERED_SECONDS = 0.6  # limit for a model that is not installed, whose expected time can be a third too short
 LINE_TOKENS = 12  # generated tokens of a line
 TYPED_TOKENS = 4  # prompt tokens that a keystroke adds or changes
-# The budgets are smaller if a prompt without chunks takes longer to read than this. When it took 4.2 or 5.6 s, far
-# fewer keys had a suggestion in time than when it took 2.8 s (docs/serving.md, "Shorter prompts on a slow machine").
+# Short prompts are used if a whole one without chunks takes longer to read than this. When it took 4.2 or 5.6 s, far
+# fewer keys had a suggestion in time than when it took 2.8 s (docs/serving.md, "Short prompts on a slow machine").
 READ_SECONDS = 3.0
 _DISTURBS = 0.25  # a measurement counts only if other processes used at most this share of the processors
 # Without other processes, a line takes about the measured time, multiplied by the share of the processors that they
@@ -77,16 +77,14 @@ class Speed:
         """Whether the measurement counts, because other processes used little of the processors."""
         return self.others <= _DISTURBS
 
-    def budgets(self, own: Budgets) -> Budgets:
-        """Return a model's `own` token budgets, or a half or a quarter of them.
+    def parts(self, budgets: Budgets) -> int:
+        """Return by which number to divide `budgets` for short prompts: 1 (no prompt is short), 2 or 4.
 
-        The largest of these is chosen with which this machine reads a prompt without chunks in `READ_SECONDS`, or a
-        quarter if none is small enough. There are only three sizes, because servers share an engine only if their
-        budgets are equal.
+        It is the smallest of these with which this machine reads a prompt without chunks in `READ_SECONDS`, or 4. There
+        are only three, because servers share an engine only if it is the same for them.
         """
-        seconds = (own.left + own.right) * self.read_ms / 1e3
-        parts = next((parts for parts in (1, 2) if seconds / parts <= READ_SECONDS), 4)
-        return own.fit(own.tokens // parts)
+        seconds = (budgets.left + budgets.right) * self.read_ms / 1e3
+        return next((parts for parts in (1, 2) if seconds / parts <= READ_SECONDS), 4)
 
     def of_size(self, size: int, other: int) -> Speed:
         """Return the expected speed of a model of `other` bytes, if this is the speed of a model of `size` bytes."""

@@ -46,7 +46,8 @@ _MAY_PASS = (ModelTooLarge, EngineUnavailable)  # problems that may disappear al
 class Supervisor:
     """Runs one model on one worker, and replaces the worker when it ends.
 
-    `layout`, unless empty, and `budgets` override the model's metadata. `layers` is the model's number of layers.
+    `layout`, unless empty, and `budgets` override the model's metadata. The budgets of short prompts are these, divided
+    by `parts` (`worker/prompts.py`). `layers` is the model's number of layers.
     `memory` is the file with the settings that worked (None: store nothing). `environment` has environment variables
     for the worker. If `apart` is not empty, only supervisors with the same `apart` share the engine. `log` gets lines
     for the log. `notice` gets messages for the user, each once. `on_state` gets every new state, with the reason for
@@ -60,6 +61,7 @@ class Supervisor:
         *,
         layout: str = "",
         budgets: Mapping[str, int] = MappingProxyType({}),
+        parts: int = 1,
         layers: int = UNKNOWN_LAYERS,
         memory: Path | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
@@ -73,7 +75,7 @@ class Supervisor:
         self.state: EngineState = "stopped"
         self._asked = settings
         self._layout = layout
-        self.budgets = budgets
+        self.budgets, self.parts = budgets, parts
         self._fallbacks = list(fallbacks(settings, layers))
         self._memory = memory
         self._environment, self._apart = environment, apart
@@ -196,11 +198,11 @@ class Supervisor:
     async def _connect(self, settings: EngineSettings) -> Engine:
         """Return a connection to the engine that runs the model with `settings`, which may also serve other servers."""
         environment = environment_with(self._environment)
-        parameters = (settings, self._layout, sorted(self.budgets.items()), self._apart)
+        parameters = (settings, self._layout, sorted(self.budgets.items()), self.parts, self._apart)
         name = identity(self.model, *parameters, environment=environment)
         engine = await Engine.connect(name, environment, self._log)
         try:
-            self.info = await engine.load(self.model, settings, self._layout, self.budgets)
+            self.info = await engine.load(self.model, settings, self._layout, self.budgets, self.parts)
         except BaseException:
             await engine.close()
             raise

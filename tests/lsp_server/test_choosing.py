@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ class StandinSupervisor:
     def __init__(self, model: Path, outcome: Outcome) -> None:
         self.model = model
         self.closed = False
-        self.budgets: dict[str, int] = {}
+        self.parts = 1
         self._outcome = outcome
 
     async def engine(self) -> StandinSupervisor:
@@ -84,7 +83,7 @@ async def test_the_best_model_that_this_machine_can_run(
     async def make(model: ModelFile) -> StandinSupervisor:
         made.append(StandinSupervisor(model.path, outcomes[model.path.name]))
         speed = speeds.of(model.path, EngineSettings())
-        made[-1].budgets = asdict(speed.budgets(BUDGETS) if speed else BUDGETS)
+        made[-1].parts = speed.parts(BUDGETS) if speed else 1
         return made[-1]
 
     said: list[str] = []
@@ -94,7 +93,7 @@ async def test_the_best_model_that_this_machine_can_run(
         chosen: Any = await choose(make, speeds, EngineSettings(), said.append)  # type: ignore[arg-type]
         assert chosen.model.name == used
         assert [supervisor for supervisor in made if not supervisor.closed] == [chosen]
-        assert chosen.budgets["left"] == (160 if large is READS_SLOWLY else 320)
+        assert chosen.parts == (2 if large is READS_SLOWLY else 1)
         if again and large is SLOW:
             assert "large.gguf" not in [supervisor.model.name for supervisor in made]
     assert all(line.startswith(told) for line in said) and bool(said) == bool(told)

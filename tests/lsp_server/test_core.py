@@ -83,7 +83,7 @@ async def test_a_request_that_waits_for_the_model_is_answered_after_a_change_of_
 
 
 @pytest.mark.parametrize(("read_ms", "parts"), [(1.0, 1), (200.0, 4)])
-async def test_the_stored_speed_sets_the_length_of_prompts(
+async def test_the_stored_speed_sets_the_length_of_short_prompts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_ms: float, parts: int
 ) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_args, **_options: str(tmp_path))
@@ -91,7 +91,8 @@ async def test_the_stored_speed_sets_the_length_of_prompts(
     Speeds().remember(model.path, Speed(read_ms, 20.0), EngineSettings(threads=1))
     own = locate.budgets_of(model.path, check_generator(model.path))
     supervisor = await supervisor_of(model, settings(right_tokens=100), notice=print)
-    assert supervisor.budgets == {**asdict(own.fit(own.tokens // parts)), "right": 100}
+    assert supervisor.budgets == {**asdict(own), "right": 100}
+    assert supervisor.parts == parts
 
 
 async def test_a_file_that_is_excluded_while_the_rules_are_applied_is_private(

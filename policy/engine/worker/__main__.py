@@ -134,7 +134,8 @@ class Worker:
                 reading = model.read(message["slot"], protocol.cursor_from_json(message["cursor"]))
                 return asdict(replace(reading, queue_ms=request.queue_ms))
             case "warm":
-                used = model.warm(message["slot"], protocol.cursor_from_json(message["cursor"]), _chunks(message))
+                cursor = protocol.cursor_from_json(message["cursor"])
+                used = model.warm(message["slot"], cursor, _chunks(message), whole=message["whole"])
                 return {"chunks": [asdict(chunk) for chunk in used]}
             case "missing":
                 cursor = protocol.cursor_from_json(message["cursor"])
@@ -200,11 +201,12 @@ class Worker:
                 check_fits(path)
             longest = None if settings.embedding else partial(longest_sequence, message["budgets"])
             llama = Llama(path, settings, longest)
-            model: CompletionModel | Embedder = (
-                Embedder(llama)
-                if settings.embedding
-                else CompletionModel(llama, message["layout"], message["budgets"], _saved_states(path, settings, llama))
-            )
+            model: CompletionModel | Embedder
+            if settings.embedding:
+                model = Embedder(llama)
+            else:
+                saved = _saved_states(path, settings, llama)
+                model = CompletionModel(llama, message["layout"], message["budgets"], saved, parts=message["parts"])
             model.warm_up()
             self._llama, self._model = llama, model
         return self._model

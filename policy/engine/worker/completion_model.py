@@ -32,9 +32,10 @@ from policy.engine.worker.decoding import (
 )
 from policy.engine.worker.llama import Llama
 from policy.engine.worker.metadata import choose_layout
+from policy.engine.worker.prompts import Prompts, SlotPrompt
 from policy.engine.worker.recall import Recall, Recalled
 from policy.prompting.healing import left_to_write
-from policy.prompting.prompt import Budgets, Prompt, PromptBuilder
+from policy.prompting.prompt import Budgets, Prompt
 from policy.tracing import span
 
 if TYPE_CHECKING:
@@ -82,18 +83,28 @@ class CompletionModel:
     """A model with its prompt builder and its KV cache.
 
     `layout`, unless empty, and `budgets` (by name) override the model's metadata. `saved` has the states on disk, if
-    any. Raises `ModelInvalid` if this model cannot complete code.
+    any. For `parts`, see `prompts.Prompts`. Raises `ModelInvalid` if this model cannot complete code.
     """
 
-    def __init__(self, llama: Llama, layout: str, budgets: Mapping[str, int], saved: SavedStates | None = None) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        layout: str,
+        budgets: Mapping[str, int],
+        saved: SavedStates | None = None,
+        *,
+        parts: int = 1,
+    ) -> None:
         self._llama = llama
         self._cache = KvCache(llama, saved)
         self._recall = Recall()
         vocabulary = llama.vocabulary()
         chosen = choose_layout(layout or llama.metadata.get("repoformer.layout", ""), vocabulary)
         wanted = replace(Budgets.from_metadata(llama.metadata), **budgets)
-        self._builder = PromptBuilder(chosen, vocabulary, llama, wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS))
-        self._shrunk = self._builder.budgets != wanted
+        fitting = wanted.fit(llama.n_ctx_seq - RESERVED_TOKENS)
+        self._prompts = Prompts(chosen, vocabulary, llama, fitting, parts, self._cache)
+        self._builder = self._prompts.builder
+        self._shrunk = fitting != wanted
         self._cc = vocabulary.ids.get("cc") if chosen.selective else None
         markers = {token for role, token in vocabulary.ids.items() if role != "bos"}
         self._endings = markers | {token for name in ENDINGS if (token := llama.special(name)) is not None}
@@ -127,7 +138,7 @@ class CompletionModel:
 
     def missing(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> int:
         """Return how many tokens of the prompt of a request at `cursor` are not in the cache."""
-        return self._cache.missing(self._prompt(cursor, chunks)[0].whole)
+        return self._cache.missing(self._prompts.choose("", cursor, chunks).prompt.whole)
 
     def measure(self) -> Speed:
         """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.
@@ -157,38 +168,54 @@ class CompletionModel:
         can generate without a further evaluation. For a decision to retrieve, that token is evaluated in vain.
         """
         started = time.perf_counter()
-        selective = self._builder.layout.selective
         with span("prompt"):
-            prompt = self._builder.without_context(cursor)
-        built = time.perf_counter()
-        recalled = self._recall.of(slot, prompt.whole)
+            chosen = self._prompts.choose(slot, cursor, None)
+        return self._read(chosen, (time.perf_counter() - started) * 1e3, grain)
+
+    def _read(self, chosen: SlotPrompt, prompt_ms: float, grain: int | None) -> Reading:
+        """Evaluate a prompt of an abstention. `prompt_ms` is the time in which it was built."""
+        started = time.perf_counter()
+        prompt = chosen.prompt
+        recalled = self._recall.of(chosen.slot, prompt.whole)
         if recalled.reading is not None:
-            return replace(recalled.reading, evaluated_tokens=0, prompt_ms=(built - started) * 1e3, prefill_ms=0.0)
-        result, start = self._evaluate(slot, prompt, grain)
+            return replace(recalled.reading, evaluated_tokens=0, prompt_ms=prompt_ms, prefill_ms=0.0)
+        result, start = self._evaluate(chosen, grain)
         first = self._llama.index.mask(start.logits, start.expected)
         if not recalled.chosen:
             recalled.base, recalled.expected, recalled.chosen = start.base, start.expected, [likeliest(first)]
-        spent = (time.perf_counter() - built) * 1e3
-        decision = result.rows[-2] if selective else result.logits
+        spent = (time.perf_counter() - started) * 1e3
+        decision = result.rows[-2] if self._builder.layout.selective else result.logits
         reading = with_first(self._reading_of(decision, len(prompt.whole), result.evaluated, spent), first)
-        recalled.reading = replace(reading, prompt_ms=(built - started) * 1e3)
+        recalled.reading = replace(reading, prompt_ms=prompt_ms)
         return recalled.reading
 
-    def warm(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[UsedChunk, ...]:
+    def warm(
+        self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, *, whole: bool = True
+    ) -> tuple[UsedChunk, ...]:
         """Evaluate in advance the prompt of a request at `cursor`. Return the chunks that fit into that prompt.
+
+        If the request would use a short prompt, evaluate this one first, and then, if `whole` is true, the whole one.
 
         The batches are small, so that an interruption loses little. If there are chunks and more than two sequences,
         the prompt is evaluated in another slot, from which the cache copies it when a request uses it. Until then, the
         prompt with the older chunks stays in the cache, because the user may type on before the caller learns of the
         new prompt.
         """
+        if chunks is not None and self._llama.n_seq > 2:
+            slot = f"{slot} to come"
+        chosen = self._prompts.choose(slot, cursor, chunks)
+        self._warm(chosen, chunks)
+        if chosen.short and whole:
+            chosen = self._prompts.whole(slot, cursor, chunks)
+            self._warm(chosen, chunks)
+        return used_chunks(chosen.prompt, chunks or ())
+
+    def _warm(self, chosen: SlotPrompt, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
-            self.read(slot, cursor, WARM_GRAIN)
-            return ()
-        prompt = self._builder.with_context(cursor, chunks)
-        next_slot = f"{slot} to come" if self._llama.n_seq > 2 else slot
-        self._cache.evaluate(next_slot, prompt.whole, WARM_GRAIN, private=prompt.private)
-        return used_chunks(prompt, chunks)
+            self._read(chosen, 0.0, WARM_GRAIN)
+        else:
+            prompt = chosen.prompt
+            self._cache.evaluate(chosen.slot, prompt.whole, WARM_GRAIN, private=prompt.private)
 
     def generate(
         self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1
@@ -198,21 +225,22 @@ class CompletionModel:
         Yield the statistics of the prompt, then the text as it grows, then the end. If `chunks` is None, the prompt is
         that of an abstention, otherwise that of a retrieval. Raises `policy.engine.worker.cache.Aborted`.
         """
-        prompt, stats = self._prompt(cursor, chunks)
+        started = time.perf_counter()
+        with span("prompt"):
+            chosen = self._prompts.choose(slot, cursor, chunks)
+        stats = _stats(chosen.prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0, short=chosen.short)
         if count > 1:
-            return self._several(slot, prompt, stats, max_tokens, count)
-        return self._one(slot, prompt, stats, max_tokens)
+            return self._several(chosen, stats, max_tokens, count)
+        return self._one(chosen, stats, max_tokens)
 
-    def _one(
-        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int
-    ) -> Iterator[PromptStats | Piece | Done]:
-        recalled = self._recall.of(slot, prompt.whole)
+    def _one(self, asked: SlotPrompt, stats: PromptStats, max_tokens: int) -> Iterator[PromptStats | Piece | Done]:
+        recalled = self._recall.of(asked.slot, asked.prompt.whole)
         if recalled.chosen:
             yield stats
         candidate: _Candidate | None = None
         spent = _ModelTime(self._llama)
         count = 0
-        for step in self._recalled_then_new(slot, prompt, recalled, max_tokens):
+        for step in self._recalled_then_new(asked, recalled, max_tokens):
             if isinstance(step, Evaluated):
                 yield replace(stats, evaluated_tokens=step.evaluated, prefill_ms=step.milliseconds)
                 continue
@@ -226,14 +254,14 @@ class CompletionModel:
         yield Done(count, False, spent.milliseconds)
 
     def _several(
-        self, slot: str, prompt: Prompt, stats: PromptStats, max_tokens: int, count: int
+        self, asked: SlotPrompt, stats: PromptStats, max_tokens: int, count: int
     ) -> Iterator[PromptStats | Piece | Done]:
         spent = _ModelTime(self._llama)
-        result, start = self._evaluate(slot, prompt)
+        result, start = self._evaluate(asked)
         yield replace(stats, evaluated_tokens=result.evaluated, prefill_ms=result.milliseconds)
         texts: dict[int, _Candidate] = {}
         count = min(count, self._llama.n_seq - 1)
-        for step in candidates(self._cache, slot, start, self._llama, count, self._ends):
+        for step in candidates(self._cache, asked.slot, start, self._llama, count, self._ends):
             candidate = texts.setdefault(step.candidate, _Candidate(self._llama, len(start.expected)))
             if candidate.tokens >= max_tokens:
                 break
@@ -242,12 +270,13 @@ class CompletionModel:
         tokens = max(candidate.tokens for candidate in texts.values())
         yield Done(tokens, tokens < max_tokens, spent.milliseconds)
 
-    def _evaluate(self, slot: str, prompt: Prompt, grain: int | None = None) -> tuple[Evaluated, Start]:
-        """Evaluate a prompt in `slot`, and return the evaluation and the start of the generation.
+    def _evaluate(self, asked: SlotPrompt, grain: int | None = None) -> tuple[Evaluated, Start]:
+        """Evaluate a prompt in its slot, and return the evaluation and the start of the generation.
 
-        `slot` then contains the prompt and those tokens of the healed word that the model would generate itself.
+        The slot then contains the prompt and those tokens of the healed word that the model would generate itself.
         Raises the same errors as `KvCache.evaluate`.
         """
+        slot, prompt = asked.slot, asked.prompt
         result = self._cache.evaluate(slot, prompt.whole, grain, len(prompt.healed) + 1, private=prompt.private)
         start = start_of(prompt, result.rows, self._llama)
         if len(start.base) < len(prompt.whole):
@@ -256,9 +285,7 @@ class CompletionModel:
                 self._cache.evaluate(slot, start.base, private=prompt.private)
         return result, start
 
-    def _recalled_then_new(
-        self, slot: str, prompt: Prompt, recalled: Recalled, limit: int
-    ) -> Iterator[Chosen | Evaluated]:
+    def _recalled_then_new(self, asked: SlotPrompt, recalled: Recalled, limit: int) -> Iterator[Chosen | Evaluated]:
         """Yield up to `limit` tokens: those generated earlier for this prompt, then new ones, which are recorded.
 
         If the prompt is evaluated for this, also yield the evaluation.
@@ -269,16 +296,16 @@ class CompletionModel:
         tokens = [chosen.token for chosen in known]
         if left <= 0 or (tokens and self._ends(tokens[-1])):
             return
-        if tokens and self._cache.holds(slot, [*recalled.base, *tokens[:-1]]):
-            start = Start(recalled.base, self._cache.extend(slot, tokens[-1]), self._rest_of_word(recalled))
+        if tokens and self._cache.holds(asked.slot, [*recalled.base, *tokens[:-1]]):
+            start = Start(recalled.base, self._cache.extend(asked.slot, tokens[-1]), self._rest_of_word(recalled))
         else:
-            result, start = self._evaluate(slot, prompt)
+            result, start = self._evaluate(asked)
             recalled.base, recalled.expected = start.base, start.expected
             yield result
             for token in tokens:  # one by one, as in the first generation, because a batch rounds sums differently
-                start = replace(start, logits=self._cache.extend(slot, token))
+                start = replace(start, logits=self._cache.extend(asked.slot, token))
             start = replace(start, expected=self._rest_of_word(recalled))
-        for chosen in islice(continuation(self._cache, slot, start, self._llama), left):
+        for chosen in islice(continuation(self._cache, asked.slot, start, self._llama), left):
             known.append(chosen)
             yield chosen
 
@@ -290,12 +317,6 @@ class CompletionModel:
                 break
             expected = left_to_write(expected, self._llama.piece(chosen.token))
         return expected
-
-    def _prompt(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> tuple[Prompt, PromptStats]:
-        started = time.perf_counter()
-        with span("prompt"):
-            prompt = self._builder.build(cursor, chunks)
-        return prompt, _stats(prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0)
 
     def _ends(self, token: int) -> bool:
         """Return whether `token` ends a completion."""
@@ -374,7 +395,13 @@ def longest_sequence(budgets: Mapping[str, int], metadata: dict[str, str]) -> in
 
 
 def _stats(
-    prompt: Prompt, chunks: Sequence[Chunk] | None, evaluated: int, prompt_ms: float, prefill_ms: float
+    prompt: Prompt,
+    chunks: Sequence[Chunk] | None,
+    evaluated: int,
+    prompt_ms: float,
+    prefill_ms: float,
+    *,
+    short: bool = False,
 ) -> PromptStats:
     return PromptStats(
         prompt_tokens=len(prompt.whole),
@@ -385,6 +412,7 @@ def _stats(
         chunks=used_chunks(prompt, chunks or ()),
         prompt_ms=prompt_ms,
         prefill_ms=prefill_ms,
+        short=short,
     )
 
 
