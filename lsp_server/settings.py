@@ -214,17 +214,17 @@ class Settings:
     left_tokens: int | None = _setting(
         None,
         _Integer(32, 65_536),
-        "Maximum tokens before the cursor in the prompt. Not set: the model's own budget, or less if reading is slow.",
+        "Maximum tokens before the cursor in the prompt. Not set: the model's own budget.",
     )
     right_tokens: int | None = _setting(
         None,
         _Integer(0, 65_536),
-        "Maximum tokens after the cursor in the prompt. Not set: the model's own budget, or less if reading is slow.",
+        "Maximum tokens after the cursor in the prompt. Not set: the model's own budget.",
     )
     context_tokens: int | None = _setting(
         None,
         _Integer(0, 65_536),
-        "Maximum tokens from other files in the prompt. Not set: the model's own budget, or less if reading is slow.",
+        "Maximum tokens from other files in the prompt. Not set: the model's own budget.",
     )
     chunks: int = _setting(
         10, _Integer(1, 100), "Maximum number of chunks (pieces of code from other files) in the prompt."
