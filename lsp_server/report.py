@@ -30,6 +30,7 @@ def completion_report(completion: Completion) -> dict[str, Any]:
         "timings_ms": {stage: round(ms, 2) for stage, ms in completion.timings_ms.items()},
         "stats": dict(completion.stats),
         "trimmed": list(completion.trimmed),
+        "short_prompt": completion.short_prompt,
         "model": completion.model,
         "reason": completion.reason,
         "parsed": completion.parsed,

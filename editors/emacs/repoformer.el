@@ -980,18 +980,23 @@ PYTHON is the program that ran it."
                     (t "shown, because you requested it")))
     "It was not estimated whether you keep the suggestion."))
 
-(defun repoformer--trimmed (parts)
-  "Return PARTS, the parts of the prompt that were cut, as a sentence."
-  (if (= 0 (length parts))
-      "Everything fitted into the prompt."
-    (format "Not everything fitted into the prompt: %s."
-            (mapconcat (lambda (part)
-                         (pcase part
-                           ("left" "text before the cursor")
-                           ("right" "text after the cursor")
-                           ("context" "code of other files")
-                           (_ part)))
-                       parts ", "))))
+(defun repoformer--trimmed (report)
+  "Return, in words, which parts of the prompt of REPORT were cut, and why."
+  (let ((parts (plist-get report :trimmed)))
+    (if (= 0 (length parts))
+        "Everything fitted into the prompt."
+      (format "%s: %s."
+              (if (eq (plist-get report :short_prompt) t)
+                  "The prompt is short, because the model had not read\
+ the whole one yet. It lacks"
+                "Not everything fitted into the prompt")
+              (mapconcat (lambda (part)
+                           (pcase part
+                             ("left" "text before the cursor")
+                             ("right" "text after the cursor")
+                             ("context" "code of other files")
+                             (_ part)))
+                         parts ", ")))))
 
 (defun repoformer--insert-figures (title figures unit)
   "Insert a section with TITLE and the property list FIGURES, each with its UNIT."
@@ -1025,7 +1030,7 @@ PYTHON is the program that ran it."
                               'help-echo "Open it")
           (insert "\n"))
         (plist-get report :chunks))
-  (insert "\n" (repoformer--trimmed (plist-get report :trimmed)) "\n")
+  (insert "\n" (repoformer--trimmed report) "\n")
   (repoformer--insert-figures "Time" (plist-get report :timings_ms) " ms")
   (repoformer--insert-figures "Tokens (those not evaluated were in the cache)"
                               (plist-get report :stats) ""))

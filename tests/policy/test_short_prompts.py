@@ -100,7 +100,7 @@ async def test_work_in_advance_reads_the_short_prompt_first(engine: Engine) -> N
 async def test_a_key_evaluates_a_few_tokens_of_either_prompt(engine: Engine) -> None:
     for whole in (False, True):
         await engine.warm("slot", LONG, whole=whole)
-        for typed in ("v", "va", "val", "valu"):
+        for typed in ("v", "va", "val", "val_"):
             key = Cursor(LONG.path, LONG.prefix + typed, LONG.suffix, LONG.language)
             _, prompt = await generate(engine, key)
             assert prompt.short != whole

@@ -36,6 +36,7 @@ interface Report {
     timings_ms: Record<string, number>;
     stats: Record<string, number>;
     trimmed: string[];
+    short_prompt: boolean;
     model: string;
     reason: string;
     estimate: Estimate | null;
@@ -147,10 +148,15 @@ const PARTS: Record<string, string> = {
     context: "code of other files",
 };
 
-/** What did not fit into the prompt, in a sentence. */
-function trimmed({ trimmed }: Report): string {
-    const parts = trimmed.map((part) => PARTS[part] ?? part).join(", ");
-    return parts ? `Not everything fitted into the prompt: ${parts}.` : "Everything fitted into the prompt.";
+/** What did not fit into the prompt, and why, in words. */
+function trimmed(report: Report): string {
+    const parts = report.trimmed.map((part) => PARTS[part] ?? part).join(", ");
+    if (!parts) {
+        return "Everything fitted into the prompt.";
+    }
+    return report.short_prompt
+        ? `The prompt is short, because the model had not read the whole one yet. It lacks: ${parts}.`
+        : `Not everything fitted into the prompt: ${parts}.`;
 }
 
 function figures(values: Record<string, number>, unit: string): string[] {

@@ -42,13 +42,17 @@ end
 
 local PARTS = { left = 'text before the cursor', right = 'text after the cursor', context = 'code of other files' }
 
---- The parts that were cut to fit into the prompt, as a sentence.
-local function trimmed(parts)
+--- The parts that were cut to fit into the prompt, and why, in words.
+local function trimmed(report)
   local names = vim.tbl_map(function(part)
     return PARTS[part] or part
-  end, parts or {})
-  return #names > 0 and ('Not everything fitted into the prompt: %s.'):format(table.concat(names, ', '))
-    or 'Everything fitted into the prompt.'
+  end, report.trimmed or {})
+  if #names == 0 then
+    return 'Everything fitted into the prompt.'
+  end
+  local why = report.short_prompt and 'The prompt is short, because the model had not read the whole one yet. It lacks'
+    or 'Not everything fitted into the prompt'
+  return ('%s: %s.'):format(why, table.concat(names, ', '))
 end
 
 local function table_of(values, unit)
@@ -94,7 +98,7 @@ function M.document(report)
   if #report.chunks > 0 then
     add('', '<Enter> opens the code under the cursor.')
   end
-  add('', kept(report), '', trimmed(report.trimmed))
+  add('', kept(report), '', trimmed(report))
   add('', '## Time', '')
   vim.list_extend(lines, table_of(report.timings_ms or {}, ' ms'))
   add('', '## Tokens', '', 'Tokens that were not evaluated were in the cache.', '')
