@@ -86,7 +86,9 @@ def describe(model: Path, speed: Speed) -> str:
     text = f"a line of 12 tokens takes {speed.line_seconds:.2f} s"
     if speed.undisturbed and (found := find_better(model, speed)):
         advice = (
-            f"`repoformer-lsp model pull {found.card.name}`" if found.speed.worth_offering else "too slow for typing"
+            f"`repoformer-lsp model pull {found.card.name}`"
+            if found.speed.worth_offering
+            else "probably too slow for typing"
         )
         text += f"; {found.card.title} would take about {found.speed.line_seconds:.2f} s ({advice})"
     return text
