@@ -242,7 +242,8 @@ class Attempt:
 
     def _generation(self, chunks: tuple[Chunk, ...], limit: int, candidates: int) -> RunningGeneration:
         branch = slot(self._document, "retrieved" if chunks else "plain", ahead=self._ahead)
-        request = GenerationRequest(branch, self._cursor, chunks or None, limit, candidates)
+        # A user who invoked the completion is ready to wait until the whole prompt is read.
+        request = GenerationRequest(branch, self._cursor, chunks or None, limit, candidates, whole=self._invoked)
         return self._generator.generate(request, self._urgency)
 
     def _count(self, step: Reading | PromptStats) -> None:

@@ -203,6 +203,7 @@ class Engine:
             chunks=_pack_chunks(request.chunks),
             max_tokens=request.max_tokens,
             candidates=request.candidates,
+            whole=request.whole,
         )
         return Generation(events, self._model, self._metadata)
 

@@ -192,7 +192,8 @@ class Surprise(NamedTuple):
 class GenerationRequest:
     """A request to generate at `cursor`, with `chunks` of other files in the prompt, or without chunks (None).
 
-    `slot` names the sequence in the KV cache. `candidates` is the number of texts; the first is the greedy one.
+    `slot` names the sequence in the KV cache. `candidates` is the number of texts; the first is the greedy one. If
+    `whole` is true, the prompt is never a short one (`worker/prompts.py`).
     """
 
     slot: str
@@ -200,6 +201,7 @@ class GenerationRequest:
     chunks: Sequence[Chunk] | None
     max_tokens: int
     candidates: int = 1
+    whole: bool = False
 
 
 class Urgency:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,17 @@ async def test_the_missing_tokens_are_those_of_the_prompt_that_a_request_uses(en
 async def test_a_file_that_fits_has_no_short_prompt(engine: Engine) -> None:
     _, prompt = await generate(engine, FITS)
     assert not prompt.short
+
+
+async def test_an_invoked_completion_uses_the_whole_prompt(engine: Engine, supervisor: Supervisor) -> None:
+    snapshot = Snapshot.of([(chunk.path, chunk.text) for chunk in CHUNKS], root="/w")
+    settings = CompletionSettings(patience=60, line_tokens=4)
+    typist = Completer(supervisor, lambda: snapshot, settings)
+    for policy in ("never", "always"):
+        await engine.forget("")
+        request = Request(LONG, LONG.path, policy=policy, ahead=False)
+        assert (await typist.complete(request)).short_prompt
+        assert not (await typist.complete(replace(request, trigger="invoked"))).short_prompt
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -179,6 +179,7 @@ class Worker:
             _chunks(message),
             message["max_tokens"],
             message["candidates"],
+            whole=message["whole"],
         ):
             if isinstance(event, Done):
                 return asdict(event)

@@ -218,16 +218,24 @@ class CompletionModel:
             self._cache.evaluate(chosen.slot, prompt.whole, WARM_GRAIN, private=prompt.private)
 
     def generate(
-        self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, max_tokens: int, count: int = 1
+        self,
+        slot: str,
+        cursor: Cursor,
+        chunks: Sequence[Chunk] | None,
+        max_tokens: int,
+        count: int = 1,
+        *,
+        whole: bool = False,
     ) -> Iterator[PromptStats | Piece | Done]:
         """Generate greedily, with up to `count` - 1 other candidates.
 
         Yield the statistics of the prompt, then the text as it grows, then the end. If `chunks` is None, the prompt is
-        that of an abstention, otherwise that of a retrieval. Raises `policy.engine.worker.cache.Aborted`.
+        that of an abstention, otherwise that of a retrieval. If `whole` is true, the prompt is never a short one.
+        Raises `policy.engine.worker.cache.Aborted`.
         """
         started = time.perf_counter()
         with span("prompt"):
-            chosen = self._prompts.choose(slot, cursor, chunks)
+            chosen = (self._prompts.whole if whole else self._prompts.choose)(slot, cursor, chunks)
         stats = _stats(chosen.prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0, short=chosen.short)
         if count > 1:
             return self._several(chosen, stats, max_tokens, count)

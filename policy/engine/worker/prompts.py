@@ -2,7 +2,8 @@
 
 A machine that reads slowly needs several seconds for a whole prompt. Until the whole prompt is in the KV cache, such a
 machine completes after a *short* prompt, whose token budgets are half or a quarter of the model's. Completions after
-short prompts are worse (docs/serving.md), so idle work reads the whole prompt as soon as the user pauses.
+short prompts are worse (docs/serving.md), so idle work reads the whole prompt as soon as the user pauses, and a request
+of the user waits for it.
 """
 
 from __future__ import annotations
