@@ -206,11 +206,12 @@ async def _load(model: locate.ModelFile, header: Header) -> list[Finding]:
 def _prompts(budgets: Budgets, speed: Speed) -> Iterator[Finding]:
     parts = speed.parts(budgets) if speed.undisturbed else 1
     if parts > 1:
+        short = budgets.divided(parts)
         yield Finding(
             "prompts",
             "note",
-            f"at first {budgets.left // parts} tokens before the cursor and {budgets.right // parts} after it, because "
-            f"this machine reads {1e3 / speed.read_ms:.0f} tokens per second",
+            f"at first {short.left} tokens before the cursor and {short.right} after it, because this machine "
+            f"reads {1e3 / speed.read_ms:.0f} tokens per second",
             f"When you pause, the model reads {budgets.left} and {budgets.right} tokens, for better suggestions.",
         )
 

@@ -228,6 +228,10 @@ class Budgets:
         """The sum of the three budgets."""
         return self.left + self.right + self.context
 
+    def divided(self, parts: int) -> Budgets:
+        """Return the budgets of a short prompt (`policy.engine.worker.prompts`): these, divided by `parts`."""
+        return self.fit(self.tokens // parts)
+
     def fit(self, available: int) -> Budgets:
         """Return these budgets, reduced in proportion if their sum is more than `available` tokens."""
         if self.tokens <= available:

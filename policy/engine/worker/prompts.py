@@ -44,7 +44,7 @@ class Prompts:
         self.builder = PromptBuilder(layout, vocabulary, tokenizer, budgets)
         self._short: PromptBuilder | None = None
         if parts > 1:
-            self._short = PromptBuilder(layout, vocabulary, tokenizer, budgets.fit(budgets.tokens // parts))
+            self._short = PromptBuilder(layout, vocabulary, tokenizer, budgets.divided(parts))
         self._cache = cache
 
     def whole(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> SlotPrompt:
