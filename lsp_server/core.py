@@ -411,8 +411,10 @@ async def supervisor_of(
     budgets = replace(locate.budgets_of(model.path, header), **_budgets(settings))
     speed = await asyncio.to_thread(lambda: Speeds().of(model.path, engine_settings))
     parts = speed.parts(budgets) if speed else 1
-    log.info("budgets: %d tokens before the cursor, %d after it, %d of other files; short prompts: 1/%d",
-             budgets.left, budgets.right, budgets.context, parts)  # fmt: skip
+    log.info("budgets: %d tokens before the cursor, %d after it, %d of other files",
+             budgets.left, budgets.right, budgets.context)  # fmt: skip
+    if parts > 1:
+        log.info("until the whole prompt is read, prompts have 1/%d of these budgets", parts)
     return Supervisor(
         model.path,
         engine_settings,
