@@ -70,7 +70,7 @@ def generated(source: str, written: str) -> Generated:
     ("source", "written", "reason"),
     [
         ("x = ‸\n", "", "the model generated no text"),
-        ("x = f(‸)\n", ")(\n", "the text would leave brackets or quotes unbalanced"),
+        ("x = f(‸)\n", ")(\n", "the text would leave brackets, quotes or elements unbalanced"),
         ("x = 1‸\n", " 2\n", "the text would add a syntax error"),
         (
             "def f(a):\n    ‸\n    return b\n",

@@ -118,6 +118,15 @@ AT_THE_END = "function A() {\n  return (\n    <View>\n      ‸"
         ("const a = (\n‸\n);\n", "<p>\n  b\n</p>\n);\n", "<p>\n  b\n</p>"),
         (CHILDREN, "{b.map((c) => (\n        <p key={c}>\n          {c}\n        </p>\n      ))}\n    </View>\n",
          "{b.map((c) => (\n        <p key={c}>\n          {c}\n        </p>\n      ))}"),
+        ("const a = <B>\n‸", "<A<B<string>> c={d} />\n</B>;\n", "<A<B<string>> c={d} />\n</B>;"),
+        ("const a = <B>\n‸", "<A<{ b: B<C<d>> }> e={f} />\n</B>;\n", "<A<{ b: B<C<d>> }> e={f} />\n</B>;"),
+        # an element that begins like the type of a generic function
+        (RETURNED, "<Label>(optional)</Label>\n  );\n}\n", "<Label>(optional)</Label>"),
+        ("const a = ‸\n", "<Label>(optional)</Label>;\nf();\n", "<Label>(optional)</Label>;"),
+        (CHILDREN, "{a && <Label>(optional)</Label>}\n    </View>\n", "{a && <Label>(optional)</Label>}"),
+        # an element that begins after one space, or after a comment
+        ("const a = (\n ‸\n);\n", "<p>\n  b\n </p>\n);\n", "<p>\n  b\n </p>"),
+        ("const a = b ? /* c */ ‸ : null;\n", "<p>d</p> : null;\n", "<p>d</p>"),
         # the content of an element whose closing tag is below
         (CHILDREN, "<b>c</b>\n      <p>\n        d\n      </p>\n    </View>\n  );\n}\n",
          "<b>c</b>\n      <p>\n        d\n      </p>"),
@@ -147,6 +156,7 @@ AT_THE_END = "function A() {\n  return (\n    <View>\n      ‸"
         (CHILDREN, "<b />\n      <p>c\n    </View>\n  );\n}\n", "<b />"),
         (CHILDREN, "<b />\n      <p>c</i>\n    </View>\n  );\n}\n", "<b />"),
         (CHILDREN, "<b>\n        <p>c…", ""),
+        (RETURNED, "<View>a</View></View>\n  );\n}\n", "<View>a</View>"),
         # `<` that begins no element
         ("if (‸) {\n  f();\n}\n", "a < b && c > d) {\n", "a < b && c > d"),
         ("const [a, b] = ‸\n", "useState<C>({\n  d: 1,\n});\nf();\n", "useState<C>({\n  d: 1,\n});"),

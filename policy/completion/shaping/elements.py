@@ -22,12 +22,14 @@ BEGIN, CONTENT, WORD, END = "<tag", "<tag>", "<text>", "</tag>"
 _NAME = r"[A-Za-z_$][\w$.:-]*"
 _OPENING = rf"(?:{_NAME}(?:[ \t]+\Z)?|>|\Z)"
 _CLOSING = rf"</(?:{_NAME})?(?:\s*>|\Z)"
-# The beginning of a generic function, as in `<T,>(x: T) => x`, or of its type
-_GENERIC = r"(?:const\s|[A-Za-z_$][\w$]*(?:\s*[,=]|\s+extends\b)|[A-Z][\w$]*\s*>\()"
+# The beginning of a generic function, as in `<T,>(x: T) => x`, or of its type. `<T>(text)</T>` is an element.
+_GENERIC = r"(?:const\s|[A-Za-z_$][\w$]*(?:\s*[,=]|\s+extends\b)|[A-Z][\w$]*\s*>\((?![^<\n]*</))"
 _BEFORE = (
-    r"(?:(?<![^\n\t])|(?<=  )|(?<=[(,=:\[!&|?{])|(?<=[(,=:\[&|?{] )|(?<==>)|(?<==> )"
+    r"(?:(?<![^\n\t])|(?<=  )|(?<=(?m:^) )|(?<=[(,=:\[!&|?{])|(?<=[(,=:\[&|?{] )|(?<==>)|(?<==> )|(?<=\*/)|(?<=\*/ )"
     r"|(?<=return )|(?<=default )|(?<=yield ))"
 )
+# The types of a generic component, as in `<Table<Row<string>> rows={rows} />`, with up to two levels of nested types
+_TYPES = r"<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>"
 _IN_CONTENT = rf"<{_OPENING}|{_CLOSING}"
 # A tag in code. The lookahead saves time.
 IN_CODE = rf"(?=<)(?:{_BEFORE}<(?!{_GENERIC}){_OPENING}|{_CLOSING})"
@@ -57,7 +59,7 @@ def patterns() -> Patterns:
     return Patterns(
         re.compile(
             r"(?P<empty>/>|(?<=/)>)|(?P<content>>)|(?P<open>\{)|(?P<close>[)\]}])|(?P<line>//)|(?P<block>/\*)"
-            rf"|(?P<attribute>[\"'])|(?P<types>(?<=[\w$])<[^<>{{}}]*>)|(?P<tag>{_IN_CONTENT})"
+            rf"|(?P<attribute>[\"'])|(?P<types>(?<=[\w$]){_TYPES})|(?P<tag>{_IN_CONTENT})"
         ),
         re.compile(content),
         re.compile(rf"{content}|(?P<text>[^\s{{}}<]+)"),

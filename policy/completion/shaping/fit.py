@@ -32,7 +32,7 @@ _CUTS = 60  # no further head is tried after this number of heads that may not b
 _PARSES = 5  # no further head is tried after this number of parses of the region
 _COSTLY = 3  # a parse of the whole file counts as this number of parses of the region
 _JOINS = re.compile(r"(?s:[\"'`/*$#<\\(@-].|.[\"'`])(?<!\s)")  # two characters that may belong to one token
-UNBALANCED = "the text would leave brackets or quotes unbalanced"
+UNBALANCED = "the text would leave brackets, quotes or elements unbalanced"
 REPEATED = "the text would repeat what is right of the cursor or below"
 SYNTAX_ERROR = "the text would add a syntax error"
 
