@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -58,10 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the program that reads the output has ended, such as `head`
+    except BrokenPipeError:
+        if not _reader_has_ended(sys.stdout.fileno()):
+            raise
         # Python flushes stdout again when it exits, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _reader_has_ended(descriptor: int) -> bool:
+    """Return whether the program that reads from a pipe, such as `head`, has ended. On Windows, assume that it has."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str]) -> int:

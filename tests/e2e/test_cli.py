@@ -159,5 +159,14 @@ def test_the_reader_of_the_output_has_ended(command: str, home: dict[str, str], 
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_an_error_of_another_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch, capfd: object) -> None:
+    def fail(_arguments: list[str]) -> int:
+        raise BrokenPipeError("another pipe")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(BrokenPipeError, match="another pipe"):
+        cli.main([])
+
+
 def test_an_address_that_is_none(run: Run) -> None:
     assert "is not HOST:PORT" in run("--tcp", "nowhere", status=2).stderr
