@@ -146,7 +146,7 @@ def _build() -> Iterator[Finding]:
     else:
         found = "this build of llama.cpp uses only the CPU"
         yield Finding("GPU", "note", found, "Small models are fast enough on a CPU.")
-    if not info["gpu_offload"] and ignores_avx512(info["system"]):
+    if not info["gpu_offload"] and not os.environ.get(ENVIRONMENT) and ignores_avx512(info["system"]):
         yield Finding(
             "CPU",
             "note",
@@ -210,9 +210,10 @@ def _prompts(budgets: Budgets, speed: Speed) -> Iterator[Finding]:
         yield Finding(
             "prompts",
             "note",
-            f"at first {short.left} tokens before the cursor and {short.right} after it, because this machine "
-            f"reads {1e3 / speed.read_ms:.0f} tokens per second",
-            f"When you pause, the model reads {budgets.left} and {budgets.right} tokens, for better suggestions.",
+            f"at first, a prompt has up to {short.left} tokens before the cursor and {short.right} after it, because "
+            f"this machine reads {1e3 / speed.read_ms:.0f} tokens per second",
+            f"When you pause, the model reads up to {budgets.left} tokens before the cursor and {budgets.right} after "
+            "it. Then suggestions are better.",
         )
 
 

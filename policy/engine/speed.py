@@ -81,7 +81,7 @@ class Speed:
         """Return by which number to divide `budgets` for short prompts: 1 (no prompt is short), 2 or 4.
 
         It is the smallest of these with which this machine reads a prompt without chunks in `READ_SECONDS`, or 4. There
-        are only three, because servers share an engine only if it is the same for them.
+        are only three values, because servers with different values cannot share an engine.
         """
         seconds = (budgets.left + budgets.right) * self.read_ms / 1e3
         return next((parts for parts in (1, 2) if seconds / parts <= READ_SECONDS), 4)

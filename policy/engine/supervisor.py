@@ -47,11 +47,10 @@ class Supervisor:
     """Runs one model on one worker, and replaces the worker when it ends.
 
     `layout`, unless empty, and `budgets` override the model's metadata. The budgets of short prompts are these, divided
-    by `parts` (`worker/prompts.py`). `layers` is the model's number of layers.
-    `memory` is the file with the settings that worked (None: store nothing). `environment` has environment variables
-    for the worker. If `apart` is not empty, only supervisors with the same `apart` share the engine. `log` gets lines
-    for the log. `notice` gets messages for the user, each once. `on_state` gets every new state, with the reason for
-    the state "failed".
+    by `parts` (`worker/prompts.py`). `layers` is the model's number of layers. `memory` is the file with the settings
+    that worked (None: store nothing). `environment` has environment variables for the worker. If `apart` is not empty,
+    only supervisors with the same `apart` share the engine. `log` gets lines for the log. `notice` gets messages for
+    the user, each once. `on_state` gets every new state, with the reason for the state "failed".
     """
 
     def __init__(

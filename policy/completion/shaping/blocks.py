@@ -86,7 +86,7 @@ def depth(line: Sequence[Token]) -> int:
 
 
 def open_after(line: Sequence[Token], before: int) -> int:
-    """Return how many brackets and elements are open after a line, at least 0. `before` are open before it."""
+    """Return how many brackets and elements are open after a line, if `before` are open before it, at least 0."""
     for token in line:
         before = max(0, before + (token.text in _OPENING) - (token.text in _CLOSING))
     return before

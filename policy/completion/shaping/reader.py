@@ -213,8 +213,8 @@ class Reader:
     def _name(self, top: str) -> bool:
         """Read the rest of the tag with the entry `top`, and return whether there is any.
 
-        If the text does not continue the name, the entry becomes that of the opening tag. If the text continues no tag,
-        the entry is removed.
+        If the text does not continue the name, the entry becomes that of the opening tag. If the text shows that this
+        is not a tag, the entry is removed.
         """
         begun = "<" + top.removeprefix(NAME)
         rest = self.text[self.position : self.position + elements.LONGEST_NAME]
