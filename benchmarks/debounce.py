@@ -81,7 +81,7 @@ class Engine:
         self.busy += seconds
         await asyncio.sleep(seconds)
 
-    async def read(self, *_: object) -> Reading:
+    async def read(self, *_: object, **__: object) -> Reading:
         """Return a reading whose decision is to abstain."""
         async with self.turn:
             await self.work(self.pace[0])

@@ -17,7 +17,7 @@ from indexer.model import Chunk, Cursor, Hit, Retriever
 from policy.completion.clock import Clock
 from policy.completion.shape import NOTHING, Shaper
 from policy.engine.client import Engine
-from policy.engine.messages import GenerationRequest, PromptStats, Reading, Surprise, Urgency
+from policy.engine.messages import GenerationRequest, Missing, PromptStats, Reading, Surprise, Urgency
 from policy.gating.keep import Keep, aligned, is_shortened, keep_from_metadata
 from policy.generators import GeneratorProvider, RunningGeneration, StartedGeneration
 
@@ -84,8 +84,7 @@ class Attempt:
     seconds. It counts from the creation of `clock`, or, if the completion is `invoked`, from the first token. `report`
     is called with the whole generated text, before shaping, each time the text grows. After `generate`, `model` is the
     name of the generating model, and `trimmed` names the parts that did not fit into the prompt (see
-    `request.Completion`). `context_budget` is the maximum number of tokens of the chunks in a prompt of the
-    local engine.
+    `request.Completion`).
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Attempt:
         self._reader, self._generator = provider.reader(engine), provider.generator(engine)
         # Whether a model other than the local one generates. That model can generate while the decision is made.
         self.separate = self._generator is not engine
-        self.context_budget = engine.budgets.context
         self._started: StartedGeneration | None = None
         self._started_with: tuple[Chunk, ...] = ()
         self._reading: asyncio.Task[Reading] | None = None
@@ -125,7 +123,9 @@ class Attempt:
     def start_reading(self) -> None:
         """Start the evaluation of the prompt up to the decision. `read` waits for the result."""
         self._reading = asyncio.create_task(
-            self._reader.read(slot(self._document, "plain", ahead=self._ahead), self._cursor, self._urgency)
+            self._reader.read(
+                slot(self._document, "plain", ahead=self._ahead), self._cursor, self._urgency, whole=self._invoked
+            )
         )
 
     def start_generating(self, hits: tuple[Hit, ...], limit: int, candidates: int) -> None:
@@ -136,19 +136,18 @@ class Attempt:
         chunks = tuple(hit.chunk for hit in hits)
         self._started, self._started_with = StartedGeneration(self._generation(chunks, limit, candidates)), chunks
 
-    async def missing(self, hits: tuple[Hit, ...]) -> tuple[int, int] | None:
+    async def missing(self, hits: tuple[Hit, ...]) -> Missing | None:
         """Return how many tokens of the prompts are not in the KV cache of the local engine.
 
-        The first number is for the prompt without chunks, the second for the prompt with the chunks of `hits`. Return
-        None if another model generates.
+        The first prompt is that without chunks, and the second that with the chunks of `hits`. Return None if another
+        model generates.
         """
         if not isinstance(self._generator, Engine) or self.separate:
             return None
         branches = (None, [hit.chunk for hit in hits])
-        missing = await self._generator.missing(self._cursor, branches, self._urgency)
+        missing = await self._generator.missing(self._cursor, branches, self._urgency, whole=self._invoked)
         self._clock.add("queue", missing.queue_ms)
-        plain, retrieved = missing.tokens
-        return plain, retrieved
+        return missing
 
     async def read(self) -> Reading:
         """Return the result of the evaluation that `start_reading` started."""

@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 
 from policy.engine.client import Engine
+from policy.engine.messages import Missing
 from policy.gating.decision import Decision, in_favor
 
 FEW_TOKENS = 64  # a prompt counts as cached if at most this number of its tokens have to be read
@@ -23,18 +24,18 @@ BOTH_SECONDS = 2.5  # both branches are read in advance if one prompt takes at m
 WAIT_SECONDS = 1.0  # if the chunks take longer to read than this, the prompt without chunks is read in advance first
 
 
-def considering_cache(decision: Decision, plain: int, retrieved: int, *, context_budget: int, fixed: bool) -> Decision:
-    """Return `decision`, adapted to the tokens that the prompts of the two branches lack in the KV cache.
+def considering_cache(decision: Decision, missing: Missing, *, fixed: bool) -> Decision:
+    """Return `decision`, adapted to the tokens that are not in the KV cache.
 
-    `plain` and `retrieved` are the numbers of these tokens. The chunks in a prompt have at most `context_budget`
-    tokens.
+    `missing` has first the prompt without chunks, and then the prompt with them.
 
     If only one prompt is cached, the threshold moves in its favor. If none is cached, the threshold is a little higher.
     A threshold that is `fixed` by the user does not move. If only the prompt without chunks is cached, or at least a
     part of it, a retrieval is deferred: this completion does without chunks, and idle work reads them.
     """
+    plain, retrieved = missing.tokens
     # With an empty cache, the prompts differ only by the chunks.
-    partly_cached = retrieved - plain > context_budget + FEW_TOKENS
+    partly_cached = retrieved - plain > missing.context_tokens[1] + FEW_TOKENS
     if retrieved > FEW_TOKENS and (plain <= FEW_TOKENS or partly_cached):
         decision = decision if fixed else in_favor(decision, -SWITCHING)
         return replace(decision, retrieve=False, deferred=decision.retrieve)

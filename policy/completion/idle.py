@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from typing import Protocol
 
 from indexer.model import Cursor, Hit
 from indexer.words import last_lines
@@ -30,11 +31,19 @@ LOOK_AHEAD = 0.15  # seconds without a request before the next completion is gen
 CALM = 1.0  # seconds without a key before a machine that reads slowly reads better chunks or a whole prompt
 
 
+class LookAhead(Protocol):
+    """The type of `Completer.look_ahead`."""
+
+    def __call__(self, request: Request, *, again: bool = False) -> None:
+        """Start a completion for `request` in the background."""
+        ...
+
+
 class IdleWork:
     """Runs work while no request waits.
 
     `awaited` returns whether a request waits for a completion, and `since_key` the seconds since the last key.
-    `look_ahead` starts a completion in the background.
+    `look_ahead` starts a completion in the background, see `Completer.look_ahead`.
     """
 
     def __init__(
@@ -43,7 +52,7 @@ class IdleWork:
         *,
         awaited: Callable[[], bool],
         since_key: Callable[[], float],
-        look_ahead: Callable[[Request], None],
+        look_ahead: LookAhead,
     ) -> None:
         self._pipeline = pipeline
         self._awaited = awaited
@@ -84,7 +93,7 @@ class IdleWork:
         with contextlib.suppress(RepoformerError):
             engine = await self._pipeline.supervisor.engine()
             hits = await self._hits(document, cursor, settings)
-            expected = self._pipeline.expects(document, cursor, hits, settings)
+            expected = self._pipeline.expects(document, cursor, hits, settings) if hits else False
             selective = settings.policy == "selective"
             plain_first = not expected or (selective and await waits_for_chunks(engine))
             for retrieves in (False, True) if plain_first else (True, False):
@@ -118,8 +127,8 @@ class IdleWork:
         with contextlib.suppress(RepoformerError):
             if not fast:
                 await self._refresh_after(engine, request, settings, completion, fast=False)
-            if completion.short_prompt:
-                await self._read_whole(engine, request, completion)
+            if completion.short_prompt and await self._read_whole(engine, request, completion) and completion.text:
+                self._look_ahead(request.after(completion.text), again=True)
 
     async def _read_next_line(self, engine: Engine, request: Request, completion: Completion) -> None:
         """Evaluate the prompt of a request in the next line, if many of its tokens are not in the KV cache."""
@@ -136,16 +145,17 @@ class IdleWork:
             branch = slot(request.document, "retrieved" if chunks else "plain", ahead=True)
             await generator.warm(branch, cursor, chunks, whole=False)
 
-    async def _read_whole(self, engine: Engine, request: Request, completion: Completion) -> None:
-        """Evaluate the whole prompt of a completion that used a short one."""
+    async def _read_whole(self, engine: Engine, request: Request, completion: Completion) -> bool:
+        """Evaluate the whole prompt of a completion that used a short one. Return whether it was evaluated."""
         generator = self._pipeline.provider.generator(engine)
         if completion.decision is None or not isinstance(generator, Engine) or self._awaited():
-            return
-        if completion.decision.retrieve:
-            pinned = self._pipeline.pinned.at(request.document, request.cursor)
+            return False
+        pinned = self._pipeline.pinned.at(request.document, request.cursor) if completion.decision.retrieve else ()
+        if pinned:
             await self._refresh(engine, request.document, request.cursor, pinned, again=True)
         else:
             await generator.warm(slot(request.document, "plain"), request.cursor)
+        return not self._awaited()
 
     async def _refresh_after(
         self, engine: Engine, request: Request, settings: CompletionSettings, completion: Completion, *, fast: bool

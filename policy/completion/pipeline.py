@@ -197,14 +197,7 @@ class Pipeline:
             return decision
         if (missing := await attempt.missing(hits)) is None:
             return decision
-        plain, retrieved = missing
-        return considering_cache(
-            decision,
-            plain,
-            retrieved,
-            context_budget=attempt.context_budget,
-            fixed=settings.threshold is not None,
-        )
+        return considering_cache(decision, missing, fixed=settings.threshold is not None)
 
     def expects(self, document: str, cursor: Cursor, hits: Sequence[Hit], settings: CompletionSettings) -> bool | None:
         """Return whether a request at `cursor` would retrieve, given the `hits` of a search.

@@ -125,18 +125,20 @@ class Completer:
         self._pending[request.document] = pending
         return pending
 
-    def look_ahead(self, request: Request) -> None:
+    def look_ahead(self, request: Request, *, again: bool = False) -> None:
         """Start a completion for `request`, a likely later request, in the background.
 
         Do nothing if idle work is not allowed, if the cursor is inside a word, if a request waits for a completion of
-        the document, or if the completion exists or is pending.
+        the document, or if the completion exists or is pending. If `again` is true, replace a completion that was
+        generated after a short prompt.
         """
         settings = request.apply(self.settings)
         if not self._pipeline.works_ahead(request, settings) or inside_word(request.cursor):
             return
         pending = self._pending.get(request.document)
         in_progress = pending and (pending.awaited or pending.typed(request.cursor, settings) is not None)
-        if not in_progress and not self._reuse.find(request.document, request.cursor, settings):
+        known = self._reuse.find(request.document, request.cursor, settings)
+        if not in_progress and (known is None or (again and known[1].short_prompt)):
             self._start(request, settings, Clock(), background=True)
 
     async def warm(self, document: str, cursor: Cursor) -> None:

@@ -136,8 +136,8 @@ class Engine:
 
         A build of llama.cpp that crashes on this machine crashes in this call. `model` is an absolute path, because the
         worker has another current directory. `layout`, unless empty, and `budgets` override the model's metadata. The
-        budgets of short prompts are these, divided by `parts` (`worker/prompts.py`).
-        Raises `ModelMissing`, `ModelInvalid`, `EngineFailed` or `EngineDied`.
+        budgets of short prompts are these, divided by `parts` (`worker/prompts.py`). Raises `ModelMissing`,
+        `ModelInvalid`, `EngineFailed` or `EngineDied`.
         """
         self._model = name_of(model)
         answer = await self._call(
@@ -164,9 +164,12 @@ class Engine:
         """Return what the engine has done for all its clients since it loaded the model."""
         return Work(**_values(await self._call("work")))
 
-    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """Evaluate the prompt of `cursor` up to the decision, in the slot `slot` of the KV cache."""
-        answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor))
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None, *, whole: bool = False) -> Reading:
+        """Evaluate the prompt of `cursor` up to the decision, in the slot `slot` of the KV cache.
+
+        If `whole` is true, the prompt is never a short one.
+        """
+        answer = await self._call("read", urgency, slot=slot, cursor=self._pack(cursor), whole=whole)
         return Reading(**_values(answer))
 
     async def warm(
@@ -183,15 +186,21 @@ class Engine:
         return tuple(UsedChunk(**chunk) for chunk in answer["chunks"])
 
     async def missing(
-        self, cursor: Cursor, branches: Sequence[Sequence[Chunk] | None], urgency: Urgency | None = None
+        self,
+        cursor: Cursor,
+        branches: Sequence[Sequence[Chunk] | None],
+        urgency: Urgency | None = None,
+        *,
+        whole: bool = False,
     ) -> Missing:
         """Return how many tokens of a request's prompts at `cursor` are not in the KV cache.
 
-        Each of the `branches` has the chunks in a prompt, or is None for a prompt without chunks.
+        Each of the `branches` has the chunks in a prompt, or is None for a prompt without chunks. If `whole` is true,
+        no prompt is a short one.
         """
         packed = [_pack_chunks(chunks) for chunks in branches]
-        answer = await self._call("missing", urgency, cursor=self._pack(cursor), branches=packed)
-        return Missing(tuple(answer["tokens"]), answer["queue_ms"])
+        answer = await self._call("missing", urgency, cursor=self._pack(cursor), branches=packed, whole=whole)
+        return Missing(tuple(answer["tokens"]), tuple(answer["context_tokens"]), answer["queue_ms"])
 
     def generate(self, request: GenerationRequest, urgency: Urgency | None = None) -> Generation:
         """Return a generation, which starts when the caller iterates over it. The iteration raises its errors."""

@@ -57,9 +57,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """How many tokens of each branch's prompt are not in the KV cache, and the time in the worker's request queue."""
+    """How many tokens of each branch's prompt are not in the KV cache, and how many tokens its chunks have.
+
+    `queue_ms` is the time in the worker's request queue.
+    """
 
     tokens: tuple[int, ...]
+    context_tokens: tuple[int, ...]
     queue_ms: float
 
 

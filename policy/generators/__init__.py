@@ -147,8 +147,11 @@ class Generator(Protocol):
 class Reader(Protocol):
     """Evaluates the prompt up to the decision."""
 
-    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
-        """Return what the model predicts for the decision at `cursor`. `slot` names the sequence in the KV cache."""
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None, *, whole: bool = False) -> Reading:
+        """Return what the model predicts for the decision at `cursor`.
+
+        `slot` names the sequence in the KV cache. If `whole` is true, the prompt is never a short one.
+        """
         ...
 
 

@@ -218,12 +218,12 @@ class _ServerWithFallback:
         fallback = partial(self._local.generate, replace(request, candidates=1), urgency)
         return _FallbackGeneration(self._server, self._server.generate(request), fallback)
 
-    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None) -> Reading:
+    async def read(self, slot: str, cursor: Cursor, urgency: Urgency | None = None, *, whole: bool = False) -> Reading:
         try:
             reading = await self._server.read(cursor)
         except ServerUnavailable as error:
             self._server.record_failure(error)
-            return await self._local.read(slot, cursor, urgency)
+            return await self._local.read(slot, cursor, urgency, whole=whole)
         self._server.record_success()
         return reading
 

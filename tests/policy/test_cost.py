@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from policy.completion.cost import considering_cache
+from policy.engine.messages import Missing
 from policy.gating.decision import Decision
 
 CACHED, NOT_CACHED, PARTLY_CACHED = 5, 300, 140
-CONTEXT_BUDGET = 64
+CONTEXT_TOKENS = 64
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ CONTEXT_BUDGET = 64
         (0.4, PARTLY_CACHED, NOT_CACHED, False, False, False),
         (0.6, NOT_CACHED, PARTLY_CACHED, False, True, False),
         # The chunks explain the difference: nothing is cached.
-        (0.6, 300, 300 + CONTEXT_BUDGET, False, True, False),
-        (0.6, 100, 100 + CONTEXT_BUDGET, False, True, False),
+        (0.6, 300, 300 + CONTEXT_TOKENS, False, True, False),
+        (0.6, 100, 100 + CONTEXT_TOKENS, False, True, False),
         # The prompt without chunks lacks few tokens, the other one not many more.
         (0.6, 50, 90, False, False, True),
         # Only the prompt with chunks is cached.
@@ -43,9 +44,8 @@ CONTEXT_BUDGET = 64
 def test_a_decision_considers_the_cache(
     p: float, plain: int, retrieved: int, fixed: bool, retrieve: bool, deferred: bool
 ) -> None:
-    decision = considering_cache(
-        Decision(p, 0.5, p > 0.5, "evidence"), plain, retrieved, context_budget=CONTEXT_BUDGET, fixed=fixed
-    )
+    missing = Missing((plain, retrieved), (0, CONTEXT_TOKENS), 0.0)
+    decision = considering_cache(Decision(p, 0.5, p > 0.5, "evidence"), missing, fixed=fixed)
     assert (decision.retrieve, decision.deferred) == (retrieve, deferred)
     assert decision.p_retrieve == p
     assert decision.retrieve == (p > decision.threshold and not deferred)

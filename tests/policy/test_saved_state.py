@@ -323,9 +323,9 @@ def test_a_prompt_with_a_secret_is_not_saved(llama: Llama, folder: Folder) -> No
 def test_a_saved_prompt_is_not_missing(llama: Llama, folder: Folder) -> None:
     """A decision considers which prompts need no reading, so it has to know of the saved ones."""
     cursor = Cursor("/w/models.py", SOURCE[:2000], SOURCE[2000:], "python")
-    empty = Opened(llama, BUDGETS, folder.open()).model.missing(cursor, None)
+    empty = Opened(llama, BUDGETS, folder.open()).model.missing(cursor, [None]).tokens[0]
     assert saved_files(llama, folder, cursor) == 1
-    assert Opened(llama, BUDGETS, folder.open()).model.missing(cursor, None) <= empty - 64
+    assert Opened(llama, BUDGETS, folder.open()).model.missing(cursor, [None]).tokens[0] <= empty - 64
 
 
 def wait_for_a_state(folder: Path) -> None:

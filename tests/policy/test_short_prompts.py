@@ -91,6 +91,28 @@ async def test_the_model_decides_after_the_prompt_that_it_generates_from(engine:
     assert reading.prompt_tokens == prompt.prompt_tokens
 
 
+async def test_the_decision_of_an_invoked_completion_reads_the_whole_prompt(engine: Engine) -> None:
+    await engine.read("slot", LONG, whole=True)
+    missing = await engine.missing(LONG, [None], whole=True)
+    assert missing.tokens[0] <= 2
+    generation = engine.generate(GenerationRequest("slot", LONG, None, 4, whole=True))
+    _ = [piece async for piece in generation]
+    assert generation.prompt is not None and generation.prompt.evaluated_tokens == 0
+
+
+async def test_work_in_advance_reads_a_prompt_again_that_is_no_longer_cached(engine: Engine) -> None:
+    await engine.warm("slot", LONG)
+    for number in range(20):
+        other = Cursor(f"/w/{number}.py", f"value_{number} = {number}\n" * 100, LONG.suffix, "python")
+        _ = [piece async for piece in engine.generate(GenerationRequest(f"other {number}", other, None, 1))]
+        if (await engine.missing(LONG, [None], whole=True)).tokens[0] >= SAVES:
+            break
+    else:
+        pytest.fail("the test has to replace the prompt")
+    await engine.warm("slot", LONG)
+    assert (await engine.missing(LONG, [None], whole=True)).tokens[0] <= 2
+
+
 async def test_work_in_advance_reads_the_short_prompt_first(engine: Engine) -> None:
     await engine.warm("slot", LONG, whole=False)
     _, prompt = await generate(engine, LONG)
@@ -131,14 +153,27 @@ async def test_an_invoked_completion_uses_the_whole_prompt(engine: Engine, super
         assert not (await typist.complete(replace(request, trigger="invoked"))).short_prompt
 
 
-@pytest.mark.parametrize("fast", [False, True])
-@pytest.mark.parametrize("policy", ["never", "always"])
+@pytest.mark.parametrize(
+    ("policy", "chunks", "fast"),
+    [
+        ("never", CHUNKS, False),
+        ("never", CHUNKS, True),
+        ("always", CHUNKS, False),
+        ("always", CHUNKS, True),
+        ("always", [], False),
+    ],
+)
 async def test_the_whole_prompt_is_read_in_a_pause(
-    engine: Engine, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, policy: Policy, fast: bool
+    engine: Engine,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: Policy,
+    chunks: list[Chunk],
+    fast: bool,
 ) -> None:
     monkeypatch.setattr(cost, "BOTH_SECONDS", 1e6 if fast else 0.0)
     monkeypatch.setattr(idle, "CALM", 0.1)
-    snapshot = Snapshot.of([(chunk.path, chunk.text) for chunk in CHUNKS], root="/w")
+    snapshot = Snapshot.of([(chunk.path, chunk.text) for chunk in chunks], root="/w")
     typist = Completer(supervisor, lambda: snapshot, CompletionSettings(policy=policy, patience=60, line_tokens=4))
     completion = await typist.complete(Request(LONG, LONG.path))
     assert completion.short_prompt
@@ -155,4 +190,22 @@ async def test_the_whole_prompt_is_read_in_a_pause(
         return completion
 
     whole = await asyncio.wait_for(type_until_the_whole_prompt_is_read(), 120)
-    assert len(whole.hits) > used or policy == "never", "the short prompt has room for fewer chunks"
+    assert len(whole.hits) > used or not chunks or policy == "never", "the short prompt has room for fewer chunks"
+
+
+async def test_the_next_completion_is_generated_again_after_the_whole_prompt(
+    engine: Engine, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "BOTH_SECONDS", 0.0)
+    monkeypatch.setattr(idle, "CALM", 1.0)
+    request = Request(LONG, LONG.path)
+    for seconds in (5, 15, 45):  # a pause that is too short for this machine shows nothing
+        await engine.forget("")
+        typist = Completer(supervisor, lambda: None, CompletionSettings(policy="never", patience=60, line_tokens=4))
+        completion = await typist.complete(request)
+        assert completion.short_prompt and completion.text
+        await asyncio.sleep(seconds)
+        following = await typist.complete(request.after(completion.text))
+        if following.stats.get("reused") and not following.short_prompt:
+            return
+    pytest.fail("the next completion is still that of the short prompt")

@@ -23,7 +23,7 @@ from policy import tracing
 from policy.engine import protocol
 from policy.engine.endpoint import Endpoint
 from policy.engine.memory import check_fits
-from policy.engine.messages import Missing, PromptStats, Stop, Trial
+from policy.engine.messages import PromptStats, Stop, Trial
 from policy.engine.settings import EngineSettings
 from policy.engine.worker.cache import Aborted
 from policy.engine.worker.completion_model import CompletionModel, Done, longest_sequence
@@ -131,7 +131,8 @@ class Worker:
             case "work":
                 return asdict(model.work())
             case "read":
-                reading = model.read(message["slot"], protocol.cursor_from_json(message["cursor"]))
+                cursor = protocol.cursor_from_json(message["cursor"])
+                reading = model.read(message["slot"], cursor, whole=message["whole"])
                 return asdict(replace(reading, queue_ms=request.queue_ms))
             case "warm":
                 cursor = protocol.cursor_from_json(message["cursor"])
@@ -139,8 +140,8 @@ class Worker:
                 return {"chunks": [asdict(chunk) for chunk in used]}
             case "missing":
                 cursor = protocol.cursor_from_json(message["cursor"])
-                tokens = tuple(model.missing(cursor, _unpack_chunks(chunks)) for chunks in message["branches"])
-                return asdict(Missing(tokens, request.queue_ms))
+                branches = [_unpack_chunks(chunks) for chunks in message["branches"]]
+                return asdict(model.missing(cursor, branches, request.queue_ms, whole=message["whole"]))
             case "generate":
                 return self._generate(model, request)
             case "try_all":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy.engine.messages import ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk, Work
+from policy.engine.messages import Missing, ModelInfo, PromptStats, Reading, Trial, Tried, UsedChunk, Work
 from policy.engine.speed import LINE_TOKENS, OtherProcesses, Speed
 from policy.engine.worker.batch import Batch
 from policy.engine.worker.cache import Evaluated, KvCache
@@ -136,9 +136,19 @@ class CompletionModel:
         cache = self._cache
         return Work(self._llama.busy, cache.read_seconds, cache.read_tokens, cache.written_tokens)
 
-    def missing(self, cursor: Cursor, chunks: Sequence[Chunk] | None) -> int:
-        """Return how many tokens of the prompt of a request at `cursor` are not in the cache."""
-        return self._cache.missing(self._prompts.choose("", cursor, chunks).prompt.whole)
+    def missing(
+        self, cursor: Cursor, branches: Sequence[Sequence[Chunk] | None], queue_ms: float = 0.0, *, whole: bool = False
+    ) -> Missing:
+        """Return how many tokens of the prompts of a request at `cursor` are not in the cache.
+
+        Each of the `branches` has the chunks in a prompt, or is None for a prompt without chunks.
+        """
+        prompts = [self._prompts.choose("", cursor, chunks, whole=whole).prompt for chunks in branches]
+        return Missing(
+            tuple(self._cache.missing(prompt.whole) for prompt in prompts),
+            tuple(prompt.context_tokens for prompt in prompts),
+            queue_ms,
+        )
 
     def measure(self) -> Speed:
         """Return how fast the model reads and generates tokens. The call takes a second or two on a CPU.
@@ -161,18 +171,18 @@ class CompletionModel:
             self._cache.forget("measured")
         return Speed(min(reads), sorted(writes)[LINE_TOKENS // 4], others.share())
 
-    def read(self, slot: str, cursor: Cursor, grain: int | None = None) -> Reading:
-        """Evaluate the prompt of an abstention, and return the reading.
+    def read(self, slot: str, cursor: Cursor, *, whole: bool = False) -> Reading:
+        """Evaluate the prompt of an abstention, and return the reading. If `whole` is true, it is never a short prompt.
 
         This prompt has one token after the decision. Because that token is evaluated in the same batch, an abstention
         can generate without a further evaluation. For a decision to retrieve, that token is evaluated in vain.
         """
         started = time.perf_counter()
         with span("prompt"):
-            chosen = self._prompts.choose(slot, cursor, None)
-        return self._read(chosen, (time.perf_counter() - started) * 1e3, grain)
+            chosen = self._prompts.choose(slot, cursor, None, whole=whole)
+        return self._read(chosen, (time.perf_counter() - started) * 1e3)
 
-    def _read(self, chosen: SlotPrompt, prompt_ms: float, grain: int | None) -> Reading:
+    def _read(self, chosen: SlotPrompt, prompt_ms: float = 0.0, grain: int | None = None) -> Reading:
         """Evaluate a prompt of an abstention. `prompt_ms` is the time in which it was built."""
         started = time.perf_counter()
         prompt = chosen.prompt
@@ -206,15 +216,15 @@ class CompletionModel:
         chosen = self._prompts.choose(slot, cursor, chunks)
         self._warm(chosen, chunks)
         if chosen.short and whole:
-            chosen = self._prompts.whole(slot, cursor, chunks)
+            chosen = self._prompts.choose(slot, cursor, chunks, whole=True)
             self._warm(chosen, chunks)
         return used_chunks(chosen.prompt, chunks or ())
 
     def _warm(self, chosen: SlotPrompt, chunks: Sequence[Chunk] | None) -> None:
-        if chunks is None:
-            self._read(chosen, 0.0, WARM_GRAIN)
-        else:
-            prompt = chosen.prompt
+        prompt = chosen.prompt
+        if chunks is None and self._recall.of(chosen.slot, prompt.whole).reading is None:
+            self._read(chosen, grain=WARM_GRAIN)
+        else:  # the KV cache may lack a prompt whose reading is recalled
             self._cache.evaluate(chosen.slot, prompt.whole, WARM_GRAIN, private=prompt.private)
 
     def generate(
@@ -235,7 +245,7 @@ class CompletionModel:
         """
         started = time.perf_counter()
         with span("prompt"):
-            chosen = (self._prompts.whole if whole else self._prompts.choose)(slot, cursor, chunks)
+            chosen = self._prompts.choose(slot, cursor, chunks, whole=whole)
         stats = _stats(chosen.prompt, chunks, 0, (time.perf_counter() - started) * 1e3, 0.0, short=chosen.short)
         if count > 1:
             return self._several(chosen, stats, max_tokens, count)

@@ -2,8 +2,8 @@
 
 A machine that reads slowly needs several seconds for a whole prompt. Until the whole prompt is in the KV cache, such a
 machine completes after a *short* prompt, whose token budgets are half or a quarter of the model's. Completions after
-short prompts are worse (docs/serving.md), so idle work reads the whole prompt as soon as the user pauses, and a request
-of the user waits for it.
+short prompts are worse (docs/serving.md), so idle work reads the whole prompt as soon as the user pauses, and a
+completion that the user invokes waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from policy.engine.worker.cache import KvCache
     from policy.prompting.prompt import Budgets
 
-SAVES = 64  # a short prompt is used if at least this many fewer of its tokens have to be read
+SAVES = 64  # a short prompt is used if this saves the reading of at least this many tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Prompts:
             self._short = PromptBuilder(layout, vocabulary, tokenizer, budgets.divided(parts))
         self._cache = cache
 
-    def whole(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> SlotPrompt:
-        """Return the whole prompt of a request at `cursor`, with `chunks`, or, if `chunks` is None, without chunks."""
-        return SlotPrompt(slot, self.builder.build(cursor, chunks))
+    def choose(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None, *, whole: bool = False) -> SlotPrompt:
+        """Return the prompt of a request at `cursor`, with `chunks`, or, if `chunks` is None, without chunks.
 
-    def choose(self, slot: str, cursor: Cursor, chunks: Sequence[Chunk] | None) -> SlotPrompt:
-        """Return the short prompt, in its own slot, if far fewer of its tokens have to be read, or the whole prompt."""
-        whole = self.whole(slot, cursor, chunks)
-        if self._short is None or (missing := self._cache.missing(whole.prompt.whole)) < SAVES:
-            return whole
+        If far fewer tokens of the short prompt have to be read, and `whole` is false, this is the short prompt, which
+        has its own slot.
+        """
+        prompt = SlotPrompt(slot, self.builder.build(cursor, chunks))
+        if whole or self._short is None or (missing := self._cache.missing(prompt.prompt.whole)) < SAVES:
+            return prompt
         short = SlotPrompt(f"{slot} short", self._short.build(cursor, chunks), short=True)
-        return short if self._cache.missing(short.prompt.whole) + SAVES <= missing else whole
+        return short if self._cache.missing(short.prompt.whole) + SAVES <= missing else prompt
