@@ -485,7 +485,7 @@ is drawn in a window that is not selected."
   (pcase how
     ((and 'word (guard (string-match repoformer--word text)))
      (match-string 0 text))
-    ((and 'line (guard (string-match "\\`\n?[^\n]+" text)))
+    ((and 'line (guard (string-match "\\`\n*[^\n]+" text)))
      (match-string 0 text))
     (_ text)))
 

@@ -88,6 +88,8 @@ def test_type_accept_word_line_all_undo(batch: Callable[[str], str], wire: Wire,
   (setq whole (test-ghost)
         line (concat "\\n" (nth 1 (split-string whole "\\n")))
         word (concat "\\n    " (car (split-string whole))))
+  (test-equal "a" (repoformer--part "a\n\nb" 'line) "the first line")
+  (test-equal "\n\nb" (repoformer--part "\n\nb\nc" 'line) "an empty line and the next one")
   (test-command #'repoformer-accept-line)
   (test-equal (concat before line) (test-text) "a line")
   (undo-boundary) (undo)

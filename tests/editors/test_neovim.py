@@ -246,6 +246,9 @@ def test_type_accept_word_line_all_undo(start: Callable[..., Neovim], wire: Wire
     def has(text: str) -> bool:
         return neovim.text == before.replace(MULTIPLY, MULTIPLY + text)
 
+    part = "return require('repoformer.ghost').part(..., 'line')"
+    assert neovim.api.exec_lua(part, "a\n\nb") == "a"
+    assert neovim.api.exec_lua(part, "\n\nb\nc") == "\n\nb", "an empty line and the next one"
     neovim.keys("<M-C-Right>")
     neovim.until(lambda: has(first_line), "no line accepted")
     neovim.keys("<Esc>u")

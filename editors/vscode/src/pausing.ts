@@ -28,8 +28,11 @@ export async function pauseLanguage(): Promise<void> {
         void vscode.window.showInformationMessage("Open a file of the language first.");
         return;
     }
-    const off = settings().get<string[]>("disabledLanguages", []);
-    await settings().update("disabledLanguages", [...new Set([...off, language])], vscode.ConfigurationTarget.Global);
+    const { Global, Workspace } = vscode.ConfigurationTarget;
+    const off = settings().inspect<string[]>("disabledLanguages");
+    // A list in the workspace settings replaces the list in the user's.
+    const [values, level] = off?.workspaceValue ? [off.workspaceValue, Workspace] : [off?.globalValue ?? [], Global];
+    await settings().update("disabledLanguages", [...new Set([...values, language])], level);
 }
 
 export async function pauseWorkspace(): Promise<void> {

@@ -161,7 +161,7 @@ function M.part(text, how)
   if how == 'word' then
     return text:match('^%s*[%w_\128-\255]+') or text:match('^%s*[^%w_%s\128-\255]+') or text
   elseif how == 'line' then
-    return text:match('^\n?[^\n]+') or text
+    return text:match('^\n*[^\n]+') or text
   end
   return text
 end

@@ -8,7 +8,7 @@ function M.follow(client_id)
   ---@type table<string|integer, string>
   local downloads = {}
   vim.api.nvim_create_autocmd('LspProgress', {
-    group = vim.api.nvim_create_augroup('repoformer.progress', {}),
+    group = vim.api.nvim_create_augroup('repoformer.progress.' .. client_id, {}),
     callback = function(event)
       local token, value = event.data.params.token, event.data.params.value
       if event.data.client_id ~= client_id then
