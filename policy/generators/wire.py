@@ -11,6 +11,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,13 +57,18 @@ class Wire:
             self._refusal = f"The API key for {self.host} contains invalid characters. Set {KEY} to a valid key."
         self._patience = patience
         self._extended = True  # whether requests have the parameters `EXTENSIONS`
-        self._client = httpx.AsyncClient(
+        make_client = partial(
+            httpx.AsyncClient,
             headers={} if not key or self._refusal else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
             # Trust the certificates that the system trusts, including a company's own.
             verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=not _is_local(host),  # a server on this machine needs no proxy
         )
+        try:
+            self._client = make_client(trust_env=not _is_local(host))  # a server on this machine needs no proxy
+        except (ValueError, httpx.InvalidURL) as error:
+            self._refusal = self._refusal or f"A proxy in the environment cannot be used: {error}"
+            self._client = make_client(trust_env=False)
 
     async def stream(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event]:
         """POST `body` and `EXTENSIONS` to `path`, relative to the URL, and yield the events of the answer.

@@ -27,17 +27,23 @@ PAUSE_SECONDS = 1.0  # the pause before the second attempt; each further pause i
 
 
 def client_for(settings: IndexSettings) -> httpx.Client:
-    """Return an HTTP client that uses the certificates and proxies configured in the system and in pip."""
+    """Return an HTTP client that uses the certificates and proxies configured in the system and in pip.
+
+    Raises `ModelMissing` if a proxy is not a valid address.
+    """
     trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for file in {settings.certificates, os.environ.get("REQUESTS_CA_BUNDLE", "")}:
         if file and Path(file).is_file():
             trusted.load_verify_locations(file)
-    return httpx.Client(
-        verify=trusted,
-        proxy=settings.proxy or None,
-        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-        headers={"User-Agent": "repoformer-lsp"},
-    )
+    try:
+        return httpx.Client(
+            verify=trusted,
+            proxy=settings.proxy or None,
+            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            headers={"User-Agent": "repoformer-lsp"},
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ModelMissing(f"A proxy in the environment or in pip's settings cannot be used: {error}") from error
 
 
 def download(

