@@ -317,7 +317,11 @@ class Core:
             supervisor = await choose(engine_of, Speeds(), _engine_settings(settings), self._observer.notice)
         else:
             supervisor = await engine_of(locate.resolve(settings.model))
-        return supervisor, await self._provider()
+        try:
+            return supervisor, await self._provider()
+        except BaseException:  # also a cancellation, when the settings change
+            await supervisor.close()
+            raise
 
     async def better_model(self) -> Better | None:
         """Return a better model for this machine that is not installed, or None.

@@ -20,7 +20,9 @@ from lsp_server.settings import Settings
 from policy.completion.request import Request
 from policy.engine.settings import EngineSettings
 from policy.engine.speed import Speed, Speeds
-from policy.engine.supervisor import EngineState
+from policy.engine.supervisor import EngineState, Supervisor
+from policy.errors import ModelError
+from policy.generators import GeneratorProvider
 from policy.models import locate
 from policy.models.gguf import check_generator
 
@@ -80,6 +82,27 @@ async def test_a_request_that_waits_for_the_model_is_answered_after_a_change_of_
         await asyncio.sleep(0.001)
     await core.apply(settings(suggest="eager", context_size=1024))
     assert (await waiting).text
+
+
+@pytest.mark.parametrize("error", [ModelError, asyncio.CancelledError])
+async def test_a_generator_that_cannot_be_opened_leaves_no_engine(
+    core: Core, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    closed: list[Supervisor] = []
+    close = Supervisor.close
+
+    async def record(supervisor: Supervisor) -> None:
+        closed.append(supervisor)
+        await close(supervisor)
+
+    async def fail(_core: Core) -> GeneratorProvider:
+        raise error("no generator")
+
+    monkeypatch.setattr(Supervisor, "close", record)
+    monkeypatch.setattr(Core, "_provider", fail)
+    with pytest.raises(error):
+        await core._engines()
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize(("read_ms", "parts"), [(1.0, 1), (200.0, 4)])
