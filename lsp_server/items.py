@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from lsprotocol import types
 
-from lsp_server.text import Document, Encoding, Place
+from lsp_server.text import Document, Encoding, Place, normal
 
 LONGEST_REPEATED = 400  # an item repeats the text before the cursor only if it has at most this many characters
 
@@ -47,13 +47,11 @@ def selection_of(
     start = document.locate((info.range.start.line, info.range.start.character), encoding)
     end = document.locate((info.range.end.line, info.range.end.character), encoding)
     around_cursor = start.line == place.line == end.line and start.column <= place.column <= end.column
-    return Selection(start, end, info.text) if around_cursor else None
+    return Selection(start, end, normal(info.text)) if around_cursor else None
 
 
-def sides(document: Document, place: Place, selection: Selection | None) -> tuple[str, str]:
-    """Return the text before and after `place`, as if the user had accepted the selected entry."""
-    if selection is None:
-        return document.split_at(place)
+def sides(document: Document, selection: Selection) -> tuple[str, str]:
+    """Return the text before and after the cursor, as if the user had accepted the selected entry."""
     left, _ = document.split_at(selection.start)
     _, right = document.split_at(selection.end)
     return left + selection.text, right

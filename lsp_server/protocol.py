@@ -68,7 +68,10 @@ class Protocol(LanguageServerProtocol):
                 self._refuse(number, types.ErrorCodes.InvalidRequest, "not a JSON-RPC 2.0 message, or a batch")
             return
         method = message.get("method")
-        if method is not None and (refusal := self._refusal(method)):
+        if method is None:
+            self._receive_answer(_repaired_answer(message))
+            return
+        if refusal := self._refusal(method):
             if "id" in message:
                 self._refuse(message["id"], *refusal)
             return
@@ -77,12 +80,21 @@ class Protocol(LanguageServerProtocol):
                 structured = self.structure_message(_repaired(message))
             self.handle_message(structured)
         except JsonRpcException as error:
-            if method is not None and "id" in message:
+            if "id" in message:
                 self._send_response(message["id"], error=error.to_response_error())
             else:
                 self._server._report_server_error(error, JsonRpcException)
         except Exception as error:
             self._server._report_server_error(error, JsonRpcException)
+
+    def _receive_answer(self, answer: dict[str, Any]) -> None:
+        """Handle the client's answer to a request. If the answer is invalid, the request fails, so nothing waits."""
+        try:
+            self.handle_message(self.structure_message(answer))
+        except Exception as error:
+            log.warning("an answer of the client is invalid: %s", type(error).__name__)
+            if (future := self._request_futures.pop(answer["id"], None)) and not future.done():
+                future.set_exception(error)
 
     def _refusal(self, method: str) -> tuple[types.ErrorCodes, str] | None:
         """Return why a message cannot be handled in the current state of the connection, or None."""
@@ -140,7 +152,17 @@ def _well_formed(message: dict[str, Any]) -> bool:
     numbered = number is None or (isinstance(number, int | str) and not isinstance(number, bool))
     if "method" in message:
         return numbered and isinstance(message["method"], str) and not ("id" in message and number is None)
-    return numbered and ("result" in message or "error" in message)
+    return numbered and "id" in message
+
+
+def _repaired_answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with either a result or a valid error. Some clients omit a null result, or send a null error."""
+    answer = {name: value for name, value in answer.items() if name != "error" or value is not None}
+    if "error" not in answer:
+        return {"result": None, **answer}
+    error = answer["error"]
+    known = error if isinstance(error, dict) else {"message": str(error)}
+    return {**answer, "error": {"code": int(types.ErrorCodes.UnknownErrorCode), "message": "no message", **known}}
 
 
 def _repaired(message: dict[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,8 @@ class Session:
 
     def start(self) -> None:
         """Start to index the workspace and to load the model in the background. The settings must be known."""
+        if self.stopped.is_set():  # the client has disconnected before it sent the settings
+            return
         self._started.set()
         self._tell_status()
         self._core.start(self.roots, self.settings)
@@ -346,21 +348,25 @@ class Session:
         return self.settings.enabled and document.language_id not in self.settings.disabled_languages
 
     async def complete(
-        self, document: Document, place: Place, sides: tuple[str, str], *, invoked: bool
+        self, document: Document, place: Place, sides: tuple[str, str] | None = None, *, invoked: bool
     ) -> Record | None:
-        """Complete between the two texts `sides`, and return the record of the completion.
+        """Complete at the cursor `place` of `document`, and return the record of the completion.
 
-        `place` is the cursor in `document`. Return None if nothing may be completed, or after a failure. Failures are
-        reported to the user or logged, not raised.
+        If `sides` is not None, complete between these texts instead of those around the cursor: the user has selected
+        an entry of the editor's completion menu, and the texts are as if the user had accepted it. Return None if
+        nothing may be completed, or after a failure. Failures are reported to the user or logged, not raised.
         """
         resting = self._saving("invoked")
         self._update(resting=resting)
         if resting and not invoked:
             return None
-        request = _request(document, sides, "invoked" if invoked else "automatic")
+        request = _request(document, document.split_at(place), "invoked" if invoked else "automatic")
         if not invoked and self._saving("smaller"):
             request = replace(request, multiline=False, ahead=False)
         self._outcomes.requested(request)
+        if sides is not None:
+            before, after = sides
+            request = replace(request, cursor=replace(request.cursor, prefix=before, suffix=after))
         try:
             if not self._started.is_set():  # the first request may arrive before the settings
                 await self._started.wait()
@@ -378,7 +384,10 @@ class Session:
         record = Record(next(self._numbers), document.uri, position, request, completion)
         self._records.pop(document.uri, None)  # so that the newest record becomes the last one in the dict
         self._records[document.uri] = record
-        self._outcomes.offered(record.number, request, completion)
+        if sides is None:
+            self._outcomes.offered(record.number, request, completion)
+        else:  # the user may select another entry, which says nothing about this suggestion
+            self._outcomes.forget(document.uri)
         mark("answer", characters=len(completion.text), reason=completion.reason)
         if completion.reason:
             log.debug("no completion: %s", completion.reason)
@@ -401,6 +410,8 @@ class Session:
             self._outcomes.accepted(number)
         for uri, record in self._records.items():
             if record.number == number:
+                if record.fate == "accepted" and fate == "partly accepted":
+                    return  # VS Code reports the last part of a suggestion after the whole suggestion
                 self._records[uri] = replace(record, fate=fate, candidate=candidate)
                 texts = (record.completion.text, *record.completion.others)
                 if fate == "accepted" and 0 <= candidate < len(texts) and not self._saving("smaller", "invoked"):

@@ -67,7 +67,7 @@ class Document:
     @property
     def text(self) -> str:
         """The whole text, with `\\n` as line end."""
-        return _normal("".join(self.lines))
+        return _with_newlines("".join(self.lines))
 
     def locate(self, position: Position, encoding: Encoding) -> Place:
         """Return the place of `position`. For a position outside the document, return the nearest place, with a note.
@@ -86,7 +86,7 @@ class Document:
         here = self.lines[place.line]
         left = "".join(self.lines[: place.line]) + here[: place.column]
         right = here[place.column :] + "".join(self.lines[place.line + 1 :])
-        return _normal(left), _normal(right)
+        return _with_newlines(left), _with_newlines(right)
 
     def around(self, place: Place) -> tuple[str, str]:
         """Return the text before and after `place` on its line, without the line end."""
@@ -152,7 +152,12 @@ def _body(line: str) -> str:
     return line.rstrip("\r\n")
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """Return a text of the client with `\\n` as its line ends, and without halves of surrogate pairs."""
+    return _with_newlines(_well_formed(text))
+
+
+def _with_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

@@ -44,7 +44,7 @@ async def complete(ls: HandlerContext, params: types.CompletionParams) -> types.
         if found is None:
             return NOTHING
         document, place = found
-        record = await session.complete(document, place, document.split_at(place), invoked=False)
+        record = await session.complete(document, place, invoked=False)
         if record is None or not record.completion.text:
             return NOTHING
         return types.CompletionList(is_incomplete=True, items=[entry(document, place, record, session.encoding)])

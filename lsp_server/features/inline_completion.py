@@ -30,7 +30,8 @@ async def complete(ls: HandlerContext, params: types.InlineCompletionParams) -> 
         document, place = found
         selection = items.selection_of(document, place, params.context.selected_completion_info, session.encoding)
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-        record = await session.complete(document, place, items.sides(document, place, selection), invoked=invoked)
+        sides = items.sides(document, selection) if selection else None
+        record = await session.complete(document, place, sides, invoked=invoked)
         if record is None or not record.completion.text:
             return NOTHING
         offered = []

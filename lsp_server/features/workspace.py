@@ -32,9 +32,9 @@ def roots_of(params: types.InitializeParams) -> tuple[Path, ...]:
 def folders_changed(ls: HandlerContext, params: types.DidChangeWorkspaceFoldersParams) -> None:
     """Handle `workspace/didChangeWorkspaceFolders`."""
     removed = set(_paths(folder.uri for folder in params.event.removed))
-    added = [path for path in _paths(folder.uri for folder in params.event.added) if path not in ls.session.roots]
     kept = [root for root in ls.session.roots if root not in removed]
-    ls.session.set_roots((*kept, *added))
+    added = _paths(folder.uri for folder in params.event.added)  # may also be a removed folder, with another name
+    ls.session.set_roots(tuple(dict.fromkeys((*kept, *added))))
 
 
 def files_changed(ls: HandlerContext, params: types.DidChangeWatchedFilesParams) -> None:

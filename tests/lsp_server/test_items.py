@@ -88,7 +88,8 @@ def test_a_selected_entry_is_extended_over_its_own_range(
 ) -> None:
     document, place = at_cursor(marked)
     selection = selection_of(document, place, info, "utf-16")
-    assert sides(document, place, selection) == (left, "")
+    assert selection is not None
+    assert sides(document, selection) == (left, "")
     made = item(document, place, selection, "(1)", "utf-16")
     assert (made.insert_text, made.filter_text, made.range) == (insert, filter_text, info.range)
     assert accept(document, made, "utf-16") == "x.print(1)"
@@ -97,9 +98,7 @@ def test_a_selected_entry_is_extended_over_its_own_range(
 @pytest.mark.parametrize("info", [None, selected(0, 1, "other"), selected(0, 3, "x", line=1)])
 def test_an_entry_that_is_not_at_the_cursor_is_left_alone(info: types.SelectedCompletionInfo | None) -> None:
     document, place = at_cursor("x.pri‸\nabc")
-    selection = selection_of(document, place, info, "utf-16")
-    assert selection is None
-    assert sides(document, place, selection) == ("x.pri", "\nabc")
+    assert selection_of(document, place, info, "utf-16") is None
 
 
 @pytest.mark.parametrize("length", [1_000, 20_000, 10_000_000])
