@@ -23,7 +23,8 @@ export async function setKey(context: vscode.ExtensionContext, client: LanguageC
     }
     await (key ? context.secrets.store(NAME, key) : context.secrets.delete(NAME));
     if (client) {
-        client.clientOptions.initializationOptions.serverKey = key || undefined; // for a restart after a crash
+        const options = client.clientOptions.initializationOptions as { serverKey: string | undefined };
+        options.serverKey = key || undefined; // for a restart after a crash
     }
     await client?.sendRequest(ExecuteCommandRequest.type, { command: "repoformer.setServerKey", arguments: [key] });
 }
