@@ -166,18 +166,19 @@ def _repaired_answer(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _repaired(message: dict[str, Any]) -> dict[str, Any]:
-    """Return `message` with valid edits, if it has edits.
+    """Return `message` with a valid version and valid edits, if it opens or changes a document.
 
-    If the server ignored an invalid edit, its copy of the document would differ from the client's. Some clients send
+    If the server ignored such a message, its copy of the document would differ from the client's. Some clients send
     2^32 - 1 or more as the number of the last line, and null instead of omitting a range or a version.
     """
-    if message.get("method") != types.TEXT_DOCUMENT_DID_CHANGE:
+    if message.get("method") not in {types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE}:
         return message
     match message.get("params"):
-        case {"textDocument": dict(document), "contentChanges": list(changes)}:
+        case {"textDocument": dict(document), **others}:
             if document.get("version") is None:
                 document["version"] = 0
-            for change in changes:
+            changes = others.get("contentChanges")
+            for change in changes if isinstance(changes, list) else ():
                 if isinstance(change, dict):
                     _repair(change)
     return message

@@ -127,6 +127,16 @@ async def test_every_answer_to_the_settings_starts_the_server(
     assert connection.server.session.settings.policy == policy
 
 
+@pytest.mark.parametrize("version", [{}, {"version": None}])
+async def test_a_document_without_a_version_is_open(started: list[str], version: dict[str, Any]) -> None:
+    connection = Connection()
+    await connection.begin()
+    document = {"uri": URI, "languageId": "python", "text": "foo", **version}
+    await connection.send(method="textDocument/didOpen", params={"textDocument": document})
+    opened = connection.server.session.document(URI)
+    assert opened is not None and opened.text == "foo"
+
+
 async def test_a_client_that_has_disconnected_starts_nothing(started: list[str]) -> None:
     connection = Connection()
     await connection.begin()
